@@ -1,0 +1,100 @@
+//! Addresses of things: `vm/doraz-gsr`, `template/gsr`. Plans, `explain`, `--target` and `moved` speak in them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The kinds that a plan covers, in the order in which a plan lists them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    UserGroup,
+    User,
+    VmGroup,
+    Template,
+    Vm,
+    Permission,
+    Session,
+}
+
+impl Kind {
+    pub const ALL: [Self; 7] =
+        [Self::UserGroup, Self::User, Self::VmGroup, Self::Template, Self::Vm, Self::Permission, Self::Session];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::UserGroup => "user-group",
+            Self::User => "user",
+            Self::VmGroup => "vm-group",
+            Self::Template => "template",
+            Self::Vm => "vm",
+            Self::Permission => "permission",
+            Self::Session => "session",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A kind and a name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct Address {
+    pub kind: Kind,
+    pub name: String,
+}
+
+/// Why a text is not an address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{text:?} is not an address: write a kind and a name, like `vm/doraz-gsr`; kinds are user, user-group, vm-group, template, vm, permission and session"
+)]
+pub struct InvalidAddress {
+    text: String,
+}
+
+impl Address {
+    pub fn new(kind: Kind, name: impl fmt::Display) -> Self {
+        Self { kind, name: name.to_string() }
+    }
+
+    pub fn vm(name: impl fmt::Display) -> Self {
+        Self::new(Kind::Vm, name)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{}/{}", self.kind, self.name))
+    }
+}
+
+impl FromStr for Address {
+    type Err = InvalidAddress;
+    fn from_str(text: &str) -> Result<Self, InvalidAddress> {
+        let invalid = || InvalidAddress { text: text.to_owned() };
+        let (kind, name) = text.split_once('/').filter(|(_, name)| !name.is_empty()).ok_or_else(invalid)?;
+        let kind = Kind::ALL.into_iter().find(|k| k.as_str() == kind).ok_or_else(invalid)?;
+        Ok(Self { kind, name: name.to_owned() })
+    }
+}
+
+impl TryFrom<String> for Address {
+    type Error = InvalidAddress;
+    fn try_from(text: String) -> Result<Self, InvalidAddress> {
+        text.parse()
+    }
+}
+
+impl From<Address> for String {
+    fn from(address: Address) -> String {
+        address.to_string()
+    }
+}

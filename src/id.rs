@@ -1,0 +1,451 @@
+//! Names and identifiers, each a type of its own, checked where it is made, so later code need not check again.
+//!
+//! A name appears in file names, Grid Engine job names, DHCP host names and YAML keys; the rule below is what all of
+//! these allow: `qsub(1)` forbids `/ : @ \ * ?` and white space, a file name must not start with `.` or `-`, RFC 952
+//! host names know letters, digits and `-`.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Longest name of a vm, template, group, session or lab, in bytes. A job name (at most 511 bytes, `qsub(1)`) carries
+/// a lab and a batch, a file name (255 bytes) a vm and a disk slot: 63 leaves room in both and is a DNS label.
+pub const NAME_BYTES_MAX: usize = 63;
+
+/// Longest login name that `useradd(8)` creates.
+pub const USER_NAME_BYTES_MAX: usize = 32;
+
+/// Why a text is not a valid name; the text is a full sentence for the user.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidName {
+    #[error("a {what} cannot be empty")]
+    Empty { what: &'static str },
+    #[error("a {what} has at most {max} characters, this one has {length}")]
+    TooLong { what: &'static str, max: usize, length: usize },
+    #[error("a {what} starts with a letter{or}, not with {found:?}")]
+    Start { what: &'static str, or: &'static str, found: char },
+    #[error("a {what} is made of letters, digits, `.`, `_` and `-`; {found:?} is not one of them")]
+    Character { what: &'static str, found: char },
+}
+
+fn check_name(what: &'static str, text: &str, max: usize, digit_first: bool) -> Result<(), InvalidName> {
+    let Some(first) = text.chars().next() else { return Err(InvalidName::Empty { what }) };
+    if let Some(found) = text.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))) {
+        return Err(InvalidName::Character { what, found });
+    }
+    let starts_well = first.is_ascii_alphabetic() || (digit_first && first.is_ascii_digit());
+    if !(starts_well || (!digit_first && first == '_')) {
+        let or = if digit_first { " or digit" } else { " or `_`" };
+        return Err(InvalidName::Start { what, or, found: first });
+    }
+    if text.len() > max {
+        return Err(InvalidName::TooLong { what, max, length: text.chars().count() });
+    }
+    Ok(())
+}
+
+macro_rules! name_type {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $max:expr, digit_first: $digit:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(#[schemars(regex(pattern = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"), length(min = 1, max = $max))] String);
+
+        impl $name {
+            /// What this name is called in messages.
+            pub const WHAT: &'static str = $what;
+
+            pub fn new(text: impl Into<String>) -> Result<Self, InvalidName> {
+                let text = text.into();
+                check_name($what, &text, $max, $digit)?;
+                Ok(Self(text))
+            }
+
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidName;
+            fn from_str(text: &str) -> Result<Self, InvalidName> {
+                Self::new(text)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidName;
+            fn try_from(text: String) -> Result<Self, InvalidName> {
+                Self::new(text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> String {
+                name.0
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+
+name_type!(
+    /// A folder of manifests under one name; unique within a site.
+    LabName, "lab name", NAME_BYTES_MAX, digit_first: true
+);
+name_type!(
+    /// A login name of a person.
+    UserName, "user name", USER_NAME_BYTES_MAX, digit_first: false
+);
+name_type!(
+    /// A set of users; `admin` and `all_users` are predefined.
+    UserGroupName, "user group name", NAME_BYTES_MAX, digit_first: true
+);
+name_type!(
+    /// An address range and its network; `all_vms` is predefined.
+    VmGroupName, "vm group name", NAME_BYTES_MAX, digit_first: true
+);
+name_type!(
+    /// A vm whose disks others derive from.
+    TemplateName, "template name", NAME_BYTES_MAX, digit_first: true
+);
+name_type!(
+    /// One virtual machine.
+    VmName, "vm name", NAME_BYTES_MAX, digit_first: true
+);
+name_type!(
+    /// The key under `vms:`: one vm, or the family of vms of one `for_each` or `count`.
+    FamilyName, "family name", NAME_BYTES_MAX, digit_first: true
+);
+name_type!(
+    /// An exam or a class.
+    SessionName, "session name", NAME_BYTES_MAX, digit_first: true
+);
+
+impl UserGroupName {
+    /// Predefined: full control over the site; its members are root and the site's `admins`.
+    pub const ADMIN: &'static str = "admin";
+    /// Predefined: every user of the lab.
+    pub const ALL_USERS: &'static str = "all_users";
+}
+
+impl VmGroupName {
+    /// Predefined and the default (paper, section V.A): 192.168.0.1-192.168.0.254 unless the site says otherwise.
+    pub const ALL_VMS: &'static str = "all_vms";
+}
+
+/// Four characters, drawn at random when a site's state is made, that tell the things of one site from another's on
+/// the same host or cluster. Part of every mark.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+pub struct SiteTag(String);
+
+impl SiteTag {
+    pub const BYTES: usize = 4;
+
+    pub fn new(text: impl Into<String>) -> Result<Self, InvalidName> {
+        let text = text.into();
+        let what = "site tag";
+        if let Some(found) = text.chars().find(|c| !(c.is_ascii_lowercase() || c.is_ascii_digit())) {
+            return Err(InvalidName::Character { what, found });
+        }
+        match text.len() {
+            Self::BYTES => Ok(Self(text)),
+            0 => Err(InvalidName::Empty { what }),
+            length => Err(InvalidName::TooLong { what, max: Self::BYTES, length }),
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SiteTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl TryFrom<String> for SiteTag {
+    type Error = InvalidName;
+    fn try_from(text: String) -> Result<Self, InvalidName> {
+        Self::new(text)
+    }
+}
+
+impl From<SiteTag> for String {
+    fn from(tag: SiteTag) -> String {
+        tag.0
+    }
+}
+
+/// One start of a vm: the site's tag and a number that the site's state counts up and never gives out twice.
+/// Written `k3f9-104`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+pub struct RunId {
+    site: SiteTag,
+    number: u64,
+}
+
+/// Why a text is not a run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a run: a run reads like `k3f9-104`")]
+pub struct InvalidRunId {
+    text: String,
+}
+
+impl RunId {
+    /// Largest run number. An interface name has 15 bytes (`IFNAMSIZ` - 1): `lw`, the site's tag and nine digits.
+    pub const NUMBER_MAX: u64 = 999_999_999;
+
+    pub fn new(site: SiteTag, number: u64) -> Self {
+        debug_assert!(number <= Self::NUMBER_MAX);
+        Self { site, number }
+    }
+
+    pub fn site(&self) -> &SiteTag {
+        &self.site
+    }
+
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Name of the run's tap on its host; every tap of ours starts with `lw`, which the host's drop table matches.
+    pub fn tap(&self) -> String {
+        format!("lw{}{}", self.site, self.number)
+    }
+
+    /// Name of the run's table in the nftables `bridge` family.
+    pub fn nft_table(&self) -> String {
+        format!("lw_{}_{}", self.site, self.number)
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{}-{}", self.site, self.number))
+    }
+}
+
+impl FromStr for RunId {
+    type Err = InvalidRunId;
+    fn from_str(text: &str) -> Result<Self, InvalidRunId> {
+        let invalid = || InvalidRunId { text: text.to_owned() };
+        let (site, number) = text.split_once('-').ok_or_else(invalid)?;
+        let canonical = !number.is_empty()
+            && number.bytes().all(|b| b.is_ascii_digit())
+            && !(number.len() > 1 && number.starts_with('0'));
+        let number = number.parse().ok().filter(|n| canonical && *n <= Self::NUMBER_MAX).ok_or_else(invalid)?;
+        Ok(Self { site: SiteTag::new(site).map_err(|_| invalid())?, number })
+    }
+}
+
+impl TryFrom<String> for RunId {
+    type Error = InvalidRunId;
+    fn try_from(text: String) -> Result<Self, InvalidRunId> {
+        text.parse()
+    }
+}
+
+impl From<RunId> for String {
+    fn from(run: RunId) -> String {
+        run.to_string()
+    }
+}
+
+/// An Ethernet address, written `de:af:de:af:64:02`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct Mac(pub [u8; 6]);
+
+/// Why a text is not an Ethernet address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not an Ethernet address: six bytes in hexadecimal, like `de:af:de:af:64:02`")]
+pub struct InvalidMac {
+    text: String,
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        f.pad(&format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}"))
+    }
+}
+
+impl FromStr for Mac {
+    type Err = InvalidMac;
+    fn from_str(text: &str) -> Result<Self, InvalidMac> {
+        parse_hex_bytes(text)
+            .and_then(|bytes| bytes.try_into().ok())
+            .map(Self)
+            .ok_or_else(|| InvalidMac { text: text.to_owned() })
+    }
+}
+
+impl TryFrom<String> for Mac {
+    type Error = InvalidMac;
+    fn try_from(text: String) -> Result<Self, InvalidMac> {
+        text.parse()
+    }
+}
+
+impl From<Mac> for String {
+    fn from(mac: Mac) -> String {
+        mac.to_string()
+    }
+}
+
+/// Bytes written in hexadecimal and separated by `:`, each two digits.
+fn parse_hex_bytes(text: &str) -> Option<Vec<u8>> {
+    text.split(':')
+        .map(|part| {
+            let two_digits = part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit());
+            two_digits.then(|| u8::from_str_radix(part, 16).ok()).flatten()
+        })
+        .collect()
+}
+
+/// The first bytes of a vm group's Ethernet addresses; the rest are the last bytes of the IP address (paper, section
+/// III: "the last 16 bits are converted to hexadecimal"). Two to five bytes, unicast and locally administered.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct MacPrefix(Vec<u8>);
+
+/// Why a text is not the prefix of our Ethernet addresses.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidMacPrefix {
+    #[error("{text:?} is not the start of an Ethernet address: two to five bytes in hexadecimal, like `de:af:de:af`")]
+    Form { text: String },
+    #[error("{text:?} starts a multicast address: the lowest bit of the first byte must be 0")]
+    Multicast { text: String },
+    #[error(
+        "{text:?} belongs to a manufacturer: the second lowest bit of the first byte must be 1, as in `de` or `52`"
+    )]
+    Universal { text: String },
+}
+
+impl MacPrefix {
+    /// The paper's prefix.
+    pub const DEFAULT: [u8; 4] = [0xde, 0xaf, 0xde, 0xaf];
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The address of the vm that has `ip`: 192.168.100.2 under `de:af:de:af` is `de:af:de:af:64:02`.
+    pub fn mac(&self, ip: Ipv4Addr) -> Mac {
+        let mut mac = [0; 6];
+        let tail = mac.len() - self.0.len();
+        mac[..self.0.len()].copy_from_slice(&self.0);
+        let octets = ip.octets();
+        let copied = tail.min(octets.len());
+        mac[6 - copied..].copy_from_slice(&octets[octets.len() - copied..]);
+        Mac(mac)
+    }
+}
+
+impl Default for MacPrefix {
+    fn default() -> Self {
+        Self(Self::DEFAULT.to_vec())
+    }
+}
+
+impl fmt::Display for MacPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts: Vec<String> = self.0.iter().map(|b| format!("{b:02x}")).collect();
+        f.pad(&parts.join(":"))
+    }
+}
+
+impl FromStr for MacPrefix {
+    type Err = InvalidMacPrefix;
+    fn from_str(text: &str) -> Result<Self, InvalidMacPrefix> {
+        let owned = || text.to_owned();
+        let bytes = parse_hex_bytes(text)
+            .filter(|b| (2..=5).contains(&b.len()))
+            .ok_or_else(|| InvalidMacPrefix::Form { text: owned() })?;
+        if bytes[0] & 1 != 0 {
+            return Err(InvalidMacPrefix::Multicast { text: owned() });
+        }
+        if bytes[0] & 2 == 0 {
+            return Err(InvalidMacPrefix::Universal { text: owned() });
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl TryFrom<String> for MacPrefix {
+    type Error = InvalidMacPrefix;
+    fn try_from(text: String) -> Result<Self, InvalidMacPrefix> {
+        text.parse()
+    }
+}
+
+impl From<MacPrefix> for String {
+    fn from(prefix: MacPrefix) -> String {
+        prefix.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_papers_mac_rule() {
+        let mac = MacPrefix::default().mac(Ipv4Addr::new(192, 168, 100, 2));
+        assert_eq!(mac.to_string(), "de:af:de:af:64:02");
+        let short: MacPrefix = "de:af".parse().unwrap();
+        assert_eq!(short.mac(Ipv4Addr::new(10, 1, 2, 3)).to_string(), "de:af:0a:01:02:03");
+        let long: MacPrefix = "de:af:de:af:01".parse().unwrap();
+        assert_eq!(long.mac(Ipv4Addr::new(10, 1, 2, 3)).to_string(), "de:af:de:af:01:03");
+    }
+
+    #[test]
+    fn a_run_reads_back_only_as_it_was_written() {
+        let run = RunId::new(SiteTag::new("k3f9").unwrap(), 104);
+        assert_eq!(run.to_string().parse(), Ok(run.clone()));
+        assert_eq!((run.tap().as_str(), run.nft_table().as_str()), ("lwk3f9104", "lw_k3f9_104"));
+        let largest = RunId::new(SiteTag::new("k3f9").unwrap(), RunId::NUMBER_MAX);
+        assert_eq!(largest.tap().len(), 15);
+        for wrong in ["", "k3f9", "k3f9-", "k3f9-01", "k3f9-+1", "K3F9-1", "k3f-1", "k3f9-1000000000"] {
+            assert!(wrong.parse::<RunId>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn names_hold_what_every_place_allows() {
+        assert!(VmName::new("doraz-gsr").is_ok());
+        assert!(VmName::new("2024.final_a").is_ok());
+        for wrong in ["", "-a", ".a", "a b", "a/b", "a:b", "é", &"a".repeat(64)] {
+            assert!(VmName::new(wrong).is_err(), "{wrong}");
+        }
+        assert!(UserName::new("1doraz").is_err());
+        assert!(UserName::new("_doraz").is_ok());
+    }
+}

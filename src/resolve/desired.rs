@@ -1,0 +1,283 @@
+//! The lab as its manifest asks for it, every name bound, every student's vm written out. A plain value: nothing here
+//! looks at files, the clock or the state. `plan` compares it with what is recorded and observed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{
+    FamilyName, LabName, Mac, MacPrefix, SessionName, TemplateName, UserGroupName, UserName, VmGroupName, VmName,
+};
+
+/// Everything one lab wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Desired {
+    pub lab: LabName,
+    pub users: BTreeMap<UserName, User>,
+    pub user_groups: BTreeMap<UserGroupName, UserGroup>,
+    pub vm_groups: BTreeMap<VmGroupName, VmGroup>,
+    pub templates: BTreeMap<TemplateName, Template>,
+    pub vms: BTreeMap<VmName, Vm>,
+    pub permissions: Vec<Permission>,
+    pub sessions: BTreeMap<SessionName, Session>,
+    pub moved: Vec<Moved>,
+}
+
+/// Where in the manifest something was written; `explain` shows it. Paths are relative to the lab's folder.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Origin {
+    pub file: String,
+    pub line: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    pub uid: Option<u32>,
+    /// The groups that list this user, without the predefined ones.
+    pub groups: BTreeSet<UserGroupName>,
+    pub limits: Limits,
+    pub storage_folder: Option<PathBuf>,
+    /// How much longer this user's sessions are, in percent.
+    pub extra_time_percent: u32,
+}
+
+/// What one user may use at once. The paper's figures (section V.A) are the defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    pub running_vms: u32,
+    pub storage_bytes: u64,
+}
+
+impl Limits {
+    pub const USER: Self = Self { running_vms: 2, storage_bytes: 13 << 30 };
+    pub const ADMIN: Self = Self { running_vms: 1000, storage_bytes: 133 << 30 };
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserGroup {
+    pub members: BTreeSet<UserName>,
+    pub limits: Option<Limits>,
+}
+
+/// An address range and its network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmGroup {
+    pub range: AddressRange,
+    pub subnet: Ipv4Net,
+    pub gateway: Option<Ipv4Addr>,
+    pub dns: Vec<Ipv4Addr>,
+    pub domain: Option<String>,
+    /// Linux bridge that the guests' taps join.
+    pub bridge: String,
+    /// 802.1Q tag; the group then has a bridge of its own on a tagged sub-interface.
+    pub vlan: Option<u16>,
+    pub mac_prefix: MacPrefix,
+}
+
+impl VmGroup {
+    pub fn mac(&self, ip: Ipv4Addr) -> Mac {
+        self.mac_prefix.mac(ip)
+    }
+}
+
+/// Addresses `first` to `last`, both included, without `exclude`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressRange {
+    pub first: Ipv4Addr,
+    pub last: Ipv4Addr,
+    pub exclude: BTreeSet<Ipv4Addr>,
+}
+
+impl AddressRange {
+    pub fn contains(&self, ip: Ipv4Addr) -> bool {
+        self.first <= ip && ip <= self.last && !self.exclude.contains(&ip)
+    }
+
+    /// All addresses a vm can get, lowest first.
+    pub fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
+        (u32::from(self.first)..=u32::from(self.last)).map(Ipv4Addr::from).filter(|ip| !self.exclude.contains(ip))
+    }
+
+    /// How many addresses there are.
+    pub fn count(&self) -> u64 {
+        let span = (u64::from(u32::from(self.last)) + 1).saturating_sub(u64::from(u32::from(self.first)));
+        let excluded = self.exclude.iter().filter(|ip| self.first <= **ip && **ip <= self.last).count();
+        span - excluded as u64
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Template {
+    pub description: Option<String>,
+    pub owner: UserName,
+    pub vm_group: VmGroupName,
+    pub disks: Vec<DiskSource>,
+    pub hardware: Hardware,
+    pub origin: Origin,
+}
+
+/// Where a disk's first content comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskSource {
+    /// A qcow2 image, absolute path; `sha256` in lower-case hexadecimal where the manifest states it.
+    Image { path: PathBuf, sha256: Option<String> },
+    /// A new empty disk.
+    Empty { size_bytes: u64 },
+}
+
+/// What the guest's computer looks like.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hardware {
+    pub memory_mib: u32,
+    pub cpus: u32,
+    pub firmware: Firmware,
+    pub nic: NicModel,
+    pub display: DisplayModel,
+    /// Image in the cd drive, absolute path.
+    pub cdrom: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Firmware {
+    Bios,
+    Uefi,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NicModel {
+    Virtio,
+    E1000,
+    Rtl8139,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DisplayModel {
+    Std,
+    Cirrus,
+    Virtio,
+    Qxl,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vm {
+    pub owner: UserName,
+    pub vm_group: VmGroupName,
+    pub description: Option<String>,
+    /// The key under `vms:` that this vm comes from.
+    pub family: FamilyName,
+    pub source: VmSource,
+    pub hardware: Hardware,
+    pub isolated: bool,
+    pub state: PowerState,
+    pub restart: RestartPolicy,
+    pub origin: Origin,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VmSource {
+    /// Copy-on-write disks over the template's.
+    Derive(TemplateName),
+    /// Full copies of the template's disks.
+    Clone(TemplateName),
+    /// Disks of its own.
+    Disks(Vec<DiskSource>),
+}
+
+/// Only a written `running` or `stopped` is reconciled; `on_demand` leaves the vm to people and sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PowerState {
+    Running,
+    Stopped,
+    OnDemand,
+}
+
+/// What happens to a `running` vm whose guest powered itself off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RestartPolicy {
+    /// It stays off: its user meant it.
+    OnFailure,
+    /// The next apply starts it again.
+    Always,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Permission {
+    pub to: Subject,
+    pub on: Object,
+    pub allow: BTreeSet<Right>,
+    pub force_isolated: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    User(UserName),
+    Group(UserGroupName),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Object {
+    Vm(VmName),
+    Template(TemplateName),
+    VmGroup(VmGroupName),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Right {
+    Run,
+    Modify,
+    Derive,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    pub vms: BTreeSet<VmName>,
+    pub start: jiff::Timestamp,
+    pub end: jiff::Timestamp,
+    pub open_before_seconds: u64,
+    pub extra_time_percent: BTreeMap<UserName, u32>,
+    pub egress: Vec<Egress>,
+    pub at_end: AtEnd,
+}
+
+/// One destination that an isolated guest may reach besides DHCP and its gateway.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Egress {
+    pub net: Ipv4Net,
+    pub port: u16,
+    pub protocol: Protocol,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AtEnd {
+    Keep,
+    Stop,
+    Collect,
+}
+
+/// A rename that keeps disks, address and history.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moved {
+    pub from: crate::address::Address,
+    pub to: crate::address::Address,
+}

@@ -1,0 +1,78 @@
+//! A run's folder on shared storage: the whole protocol between the controller and the starter on some host. No port,
+//! no secret but the vnc password in a file of its own.
+//!
+//! ```text
+//! runs/k3f9-104/
+//!   spec.json      controller, before the submit; never changed          -> spec.rs
+//!   control.json   controller, replaced atomically                      -> control.rs
+//!   report.jsonl   starter, one writer, every record fsynced            -> report.rs
+//!   answers/7.png  starter, the file that answers request 7
+//!   vnc.password   controller, mode 0600
+//! runs/batches/<batch>.json   controller: task number -> run, never changed -> batch.rs
+//! ```
+//!
+//! Both sides poll and open anew each time: network file systems show neither inotify nor the growth of an open file.
+//! Nothing here decides anything; it reads and writes, and says exactly what is wrong with what it reads.
+
+mod batch;
+mod control;
+mod report;
+mod spec;
+
+pub use batch::{Batch, BatchId};
+pub use control::{Control, Request, RequestKind, Wanted};
+pub use report::{Event, Record, StopReason, read_report};
+pub use spec::{RunDisk, RunNetwork, RunSpec};
+
+use std::path::{Path, PathBuf};
+
+pub const SPEC: &str = "spec.json";
+pub const CONTROL: &str = "control.json";
+pub const REPORT: &str = "report.jsonl";
+pub const ANSWERS: &str = "answers";
+pub const VNC_PASSWORD: &str = "vnc.password";
+
+/// What went wrong with a file of a run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunFileError {
+    #[error("cannot {action} {path}")]
+    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("{path} is not what labwright writes there")]
+    Format { path: PathBuf, source: serde_json::Error },
+    #[error("{path} has format {found}, this labwright knows {known}")]
+    Version { path: PathBuf, found: u32, known: u32 },
+}
+
+/// Writes a file whole or not at all: a reader sees the old text or the new one, also after a crash.
+pub fn write_atomically(path: &Path, text: &[u8], mode: u32) -> Result<(), RunFileError> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    let error = |action, source| RunFileError::Io { action, path: path.to_owned(), source };
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}", std::process::id()));
+    let temporary = PathBuf::from(temporary);
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(&temporary)
+        .map_err(|source| error("create", source))?;
+    let written = file.write_all(text).and_then(|()| file.sync_all()).and_then(|()| std::fs::rename(&temporary, path));
+    written.map_err(|source| {
+        // The failed write is what the user must hear of; a left-over temporary file is harmless and overwritten next time.
+        drop(std::fs::remove_file(&temporary));
+        error("write", source)
+    })
+}
+
+/// Reads a JSON file of the protocol; `None` where there is none.
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, RunFileError> {
+    let text = match std::fs::read(path) {
+        Ok(text) => text,
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(RunFileError::Io { action: "read", path: path.to_owned(), source }),
+    };
+    serde_json::from_slice(&text).map(Some).map_err(|source| RunFileError::Format { path: path.to_owned(), source })
+}

@@ -1,0 +1,74 @@
+//! `spec.json`: all a starter needs to know of its run, decided by the plan. Immutable once written.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+use super::{RunFileError, SPEC, read_json, write_atomically};
+use crate::id::{LabName, Mac, MacPrefix, RunId, UserName, VmName};
+use crate::resolve::{Egress, Hardware};
+use crate::site::{QemuSettings, Timing};
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunSpec {
+    pub version: u32,
+    pub run: RunId,
+    pub lab: LabName,
+    pub vm: VmName,
+    pub owner: UserName,
+    /// Counts the starts of this vm; a starter refuses to go on once `control.json` names a higher one.
+    pub generation: u64,
+    pub hardware: Hardware,
+    /// In the order of the guest's bus.
+    pub disks: Vec<RunDisk>,
+    pub network: RunNetwork,
+    pub qemu: QemuSettings,
+    pub service_user: String,
+    pub timing: Timing,
+}
+
+/// One disk, its whole chain named, because a disk's own header is never believed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunDisk {
+    pub path: PathBuf,
+    /// The read-only images below it, nearest first.
+    pub backing: Vec<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunNetwork {
+    pub bridge: String,
+    pub ip: Ipv4Addr,
+    pub mac: Mac,
+    pub subnet: Ipv4Net,
+    pub gateway: Option<Ipv4Addr>,
+    pub dns: Vec<Ipv4Addr>,
+    pub isolated: bool,
+    /// Every address range of the site's labs, which an isolated guest must not reach.
+    pub lab_ranges: Vec<(Ipv4Addr, Ipv4Addr)>,
+    /// Every mac prefix of the site's labs: an isolated guest hears nothing from these but its gateway.
+    pub lab_mac_prefixes: Vec<MacPrefix>,
+    pub egress: Vec<Egress>,
+}
+
+impl RunSpec {
+    pub const VERSION: u32 = 1;
+
+    pub fn write(&self, folder: &Path) -> Result<(), RunFileError> {
+        let text = serde_json::to_vec_pretty(self).expect("a run's spec has only string keys");
+        write_atomically(&folder.join(SPEC), &text, 0o640)
+    }
+
+    /// `None` where the folder has no spec.
+    pub fn read(folder: &Path) -> Result<Option<Self>, RunFileError> {
+        let spec: Option<Self> = read_json(&folder.join(SPEC))?;
+        match spec {
+            Some(spec) if spec.version != Self::VERSION => {
+                Err(RunFileError::Version { path: folder.join(SPEC), found: spec.version, known: Self::VERSION })
+            }
+            spec => Ok(spec),
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The batch system, behind one narrow trait: submit an array, list what there is, kill single tasks, say what fits.
+//! It knows jobs and tasks, never vms. `local` is the embedded default; `fake` keeps a queue in memory and fails on
+//! demand, for the simulation.
+
+pub mod fake;
+pub mod local;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Everything the controller asks of a batch system. Every call is one conversation with it, whatever the number of
+/// jobs.
+pub trait Scheduler: Send + Sync {
+    /// Submits one array job. An error leaves it open whether the job exists: look its name up before trying again.
+    fn submit(&self, submission: &Submission) -> Result<JobId, SchedulerError>;
+
+    /// All jobs of the submitting account that are not finished, one entry per task.
+    fn list(&self) -> Result<Vec<Task>, SchedulerError>;
+
+    /// Ends single tasks: signals a running one to stop, takes a pending one from the queue. A task that is no more is
+    /// no error.
+    fn kill(&self, tasks: &[TaskId]) -> Result<(), SchedulerError>;
+
+    /// What the hosts have and what is in use.
+    fn capacity(&self) -> Result<Vec<Host>, SchedulerError>;
+}
+
+/// One array job to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Submission {
+    /// Our mark, see `run::BatchId::job_name`.
+    pub name: String,
+    /// Tasks 1 to `tasks`.
+    pub tasks: u32,
+    /// Memory that each task takes, guest and overhead.
+    pub memory_mib: u64,
+    /// Program and arguments; the scheduler adds the task's number as the last argument.
+    pub command: Vec<OsString>,
+    /// Existing folder for what the tasks print.
+    pub log_folder: PathBuf,
+}
+
+/// A job's number, as the batch system gives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct JobId(pub u64);
+
+impl std::fmt::Display for JobId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One task of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+pub struct TaskId {
+    pub job: JobId,
+    pub task: u32,
+}
+
+impl std::fmt::Display for TaskId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.job, self.task)
+    }
+}
+
+/// A task as the batch system shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    pub id: TaskId,
+    pub name: String,
+    pub owner: String,
+    pub state: TaskState,
+    /// Where it runs.
+    pub host: Option<String>,
+}
+
+/// States as Grid Engine's `qstat(1)` names them, folded to what makes a difference to us.
+///
+/// ```text
+/// pending ─▶ running ─▶ (gone)      unknown: running on a host that does not answer; never taken for dead
+///    │ ▲        │ ▲                 error:   needs a person (`Eqw`)
+///    ▼ │        ▼ │                 deleting: killed, not gone yet
+///   held     suspended
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TaskState {
+    /// Waits; the reason where the batch system tells one.
+    Pending {
+        reason: Option<String>,
+    },
+    Held,
+    Running,
+    Suspended,
+    Deleting,
+    Unknown,
+    Error {
+        reason: Option<String>,
+    },
+}
+
+/// One execution host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    pub name: String,
+    /// `None`: the host does not answer.
+    pub usage: Option<HostUsage>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostUsage {
+    pub slots: u32,
+    pub slots_used: u32,
+    pub memory_mib: u64,
+    pub memory_used_mib: u64,
+}
+
+/// A conversation with the batch system that did not go well.
+#[derive(Debug, thiserror::Error)]
+pub enum SchedulerError {
+    #[error("cannot {action} {path}")]
+    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("{path} is not what labwright's scheduler writes there")]
+    Format { path: PathBuf, source: serde_json::Error },
+    #[error("a task wants {wanted_mib} MiB, the site has {site_mib} MiB in all: it would wait for ever")]
+    NeverFits { wanted_mib: u64, site_mib: u64 },
+    /// The answer never came; the effect may have happened.
+    #[error("no answer to `{request}`: {detail}")]
+    Doubtful { request: String, detail: String },
+}
