@@ -98,3 +98,69 @@ impl From<Address> for String {
         address.to_string()
     }
 }
+
+/// Addresses picked on the command line: a kind and a name in which `*` stands for anything, like `vm/*-gsr`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct AddressPattern(Address);
+
+impl AddressPattern {
+    pub fn matches(&self, address: &Address) -> bool {
+        self.0.kind == address.kind && glob(&self.0.name, &address.name)
+    }
+}
+
+/// Whether `name` fits `pattern`, where `*` stands for any run of characters.
+fn glob(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };
+    let mut parts: Vec<&str> = parts.collect();
+    let Some(last) = parts.pop() else { return rest.is_empty() };
+    for part in parts {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.len() >= last.len() && rest.ends_with(last)
+}
+
+impl fmt::Display for AddressPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for AddressPattern {
+    type Err = InvalidAddress;
+    fn from_str(text: &str) -> Result<Self, InvalidAddress> {
+        text.parse().map(Self)
+    }
+}
+
+impl TryFrom<String> for AddressPattern {
+    type Error = InvalidAddress;
+    fn try_from(text: String) -> Result<Self, InvalidAddress> {
+        text.parse()
+    }
+}
+
+impl From<AddressPattern> for String {
+    fn from(pattern: AddressPattern) -> String {
+        pattern.0.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_anything() {
+        let fits = |pattern: &str, address: &str| {
+            pattern.parse::<AddressPattern>().unwrap().matches(&address.parse::<Address>().unwrap())
+        };
+        assert!(fits("vm/a", "vm/a") && !fits("vm/a", "vm/ab") && !fits("vm/a", "template/a"));
+        assert!(fits("vm/*", "vm/a") && fits("vm/*-gsr", "vm/doraz-gsr") && !fits("vm/*-gsr", "vm/doraz-gs"));
+        assert!(fits("vm/a*b*c", "vm/a-b-b-c") && !fits("vm/a*b*c", "vm/a-c-b"));
+        assert!(!fits("vm/ab*b", "vm/ab"), "the two ends must not share a letter");
+    }
+}

@@ -31,6 +31,9 @@ pub enum InvalidName {
     Character { what: &'static str, found: char },
 }
 
+const PATTERN_DIGIT_FIRST: &str = "^[A-Za-z0-9][A-Za-z0-9._-]*$";
+const PATTERN_LETTER_FIRST: &str = "^[A-Za-z_][A-Za-z0-9._-]*$";
+
 fn check_name(what: &'static str, text: &str, max: usize, digit_first: bool) -> Result<(), InvalidName> {
     let Some(first) = text.chars().next() else { return Err(InvalidName::Empty { what }) };
     if let Some(found) = text.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))) {
@@ -57,6 +60,10 @@ macro_rules! name_type {
         impl $name {
             /// What this name is called in messages.
             pub const WHAT: &'static str = $what;
+            /// Longest name, in bytes.
+            pub const BYTES_MAX: usize = $max;
+            /// The rule as a regular expression, for schemas.
+            pub const PATTERN: &'static str = if $digit { PATTERN_DIGIT_FIRST } else { PATTERN_LETTER_FIRST };
 
             pub fn new(text: impl Into<String>) -> Result<Self, InvalidName> {
                 let text = text.into();

@@ -1,3 +1,34 @@
-//! YAML and CSV text in, documents as written out, each value with its place. Looks no names up.
+//! YAML and CSV text in, documents as written out, each value with its place. Looks no names up: `resolve` does.
+//!
+//! ```text
+//! files ─▶ tree ─▶ decode (language, values, times, words) ─▶ compose ─▶ rosters, image facts ─▶ Manifest
+//! ```
+//!
+//! Every mistake becomes a diagnostic and reading goes on; only a folder or file that cannot be read is an error.
 
+mod compose;
+mod decode;
+mod files;
+mod images;
+mod language;
+mod record;
+mod roster;
 pub mod rules;
+pub mod schema;
+mod secrets;
+pub mod site;
+mod syntax;
+mod times;
+mod tree;
+mod values;
+mod words;
+
+pub use compose::{DesiredError, Loaded, Manifest, desired, load, load_memory, load_with};
+pub use decode::{At, Entry, Named, Spanned, nearest};
+pub use files::{LoadError, ManifestFile};
+pub use images::{Checksums, ImageFacts};
+pub use language::*;
+pub use roster::{Roster, RosterRow};
+pub use times::Moment;
+pub use values::{Duration, Excluded, IpRange, Percent, Size, Text};
+pub use words::{Domain, FilePath, InterfaceName, NamePattern, PatternPart, Sha256};

@@ -1,0 +1,351 @@
+//! Files into one manifest: the same name twice is an error that shows both places. Then what the manifest names outside
+//! itself is looked at: rosters are read, image files are glanced at.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use super::decode::{At, Decode as _, Decoder, Named, Room, Spanned};
+use super::files::{self, Budget, Files, LoadError, ManifestFile};
+use super::images::{self, Checksum, Checksums, ImageFacts};
+use super::language::{
+    Defaults, DiskDecl, LabFile, MovedDecl, PermissionDecl, RosterDecl, SessionDecl, TemplateDecl, UserDecl,
+    UserGroupDecl, VmDecl, VmGroupDecl,
+};
+use super::roster::{self, Roster};
+use super::rules::Rule;
+use super::tree;
+use super::words::FilePath;
+use crate::diagnostic::{Diagnostic, Diagnostics, Source, Span};
+use crate::id::{FamilyName, LabName, SessionName, TemplateName, UserGroupName, UserName, VmGroupName};
+use crate::resolve::{Desired, SiteContext, resolve};
+
+/// A lab as its files say it, in the order of the files.
+#[derive(Debug, Clone, Default)]
+pub struct Manifest {
+    /// Absolute.
+    pub folder: PathBuf,
+    /// What `At::file` counts.
+    pub files: Vec<ManifestFile>,
+    pub lab: Option<Spanned<LabName>>,
+    pub defaults: Option<Spanned<Defaults>>,
+    pub users: Named<UserName, UserDecl>,
+    pub user_groups: Named<UserGroupName, UserGroupDecl>,
+    pub vm_groups: Named<VmGroupName, VmGroupDecl>,
+    pub templates: Named<TemplateName, TemplateDecl>,
+    pub vms: Named<FamilyName, VmDecl>,
+    pub permissions: Vec<Spanned<PermissionDecl>>,
+    pub sessions: Named<SessionName, SessionDecl>,
+    pub moved: Vec<Spanned<MovedDecl>>,
+    /// The rosters that could be read.
+    pub rosters: BTreeMap<UserGroupName, Roster>,
+    /// What can be seen of the files that `image` and `cdrom` name, by absolute path.
+    pub images: BTreeMap<PathBuf, ImageFacts>,
+}
+
+impl Manifest {
+    /// A place, for a diagnostic.
+    pub fn span(&self, at: At) -> Span {
+        let file = &self.files[at.file as usize];
+        Span::new(&file.source, at.start as usize..at.end as usize)
+    }
+
+    /// The absolute path that a written path means: relative to the file that names it.
+    pub fn path(&self, written: &Spanned<FilePath>) -> PathBuf {
+        let folder = &self.files[written.at.file as usize].folder;
+        let mut path = PathBuf::new();
+        for component in folder.join(&written.0).components() {
+            match component {
+                Component::ParentDir => {
+                    path.pop();
+                }
+                Component::CurDir => {}
+                other => path.push(other),
+            }
+        }
+        path
+    }
+}
+
+/// What `load` found.
+#[derive(Debug)]
+#[must_use = "the findings are for the user: report them"]
+pub struct Loaded {
+    pub manifest: Manifest,
+    pub diagnostics: Diagnostics,
+}
+
+/// Reads all manifests below `folder`, their rosters, and the headers of the images they name.
+pub fn load(folder: &Path) -> Result<Loaded, LoadError> {
+    load_with(folder, Checksums::Small)
+}
+
+/// Reads a lab and computes the checksums of all its images, where the manifest states one.
+pub fn load_with(folder: &Path, checksums: Checksums) -> Result<Loaded, LoadError> {
+    let absolute =
+        std::path::absolute(folder).map_err(|source| LoadError::Folder { path: folder.to_owned(), source })?;
+    Loader::new(absolute, folder.to_owned(), Files::Disk, checksums).load(files::find(folder)?)
+}
+
+/// Reads a lab from memory: paths below its folder, and their bytes. Images cannot be seen.
+pub fn load_memory(files: &BTreeMap<PathBuf, Vec<u8>>) -> Loaded {
+    let folder = Path::new("/");
+    let absolute = files.iter().map(|(path, bytes)| (folder.join(path), bytes.clone())).collect();
+    let is_manifest = |path: &&PathBuf| path.file_name().and_then(|name| name.to_str()).is_some_and(files::is_manifest);
+    let found = files.keys().filter(is_manifest).cloned().collect();
+    let loader = Loader::new(folder.to_owned(), PathBuf::new(), Files::Memory(&absolute), Checksums::Small);
+    loader.load(found).expect("files in memory can be read")
+}
+
+/// Reads the manifest of one text, without its rosters and images.
+fn read_document(source: &Arc<Source>, file: u32, room: &mut Room, diagnostics: &mut Diagnostics) -> Option<LabFile> {
+    match tree::parse(source) {
+        Ok(Some(root)) => {
+            let mut decoder = Decoder { file, source, diagnostics, context: 0..0, room };
+            LabFile::decode(&root, &mut decoder)
+        }
+        Ok(None) => None,
+        Err(finding) => {
+            diagnostics.push(*finding);
+            None
+        }
+    }
+}
+
+/// Why there is no `Desired`.
+#[derive(Debug, thiserror::Error)]
+pub enum DesiredError {
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// Errors and warnings of the manifest, for `report::diagnostics`.
+    #[error("the manifest has errors")]
+    Invalid(Diagnostics),
+}
+
+/// A lab's folder as what it wants, with the warnings. What `plan`, `apply` and `validate` begin with.
+pub fn desired(folder: &Path, site: &SiteContext) -> Result<(Desired, Diagnostics), DesiredError> {
+    let Loaded { manifest, mut diagnostics } = load(folder)?;
+    let resolved = resolve(&manifest, site);
+    diagnostics.append(resolved.diagnostics);
+    diagnostics.sort();
+    match resolved.desired {
+        Some(desired) if !diagnostics.has_errors() => Ok((desired, diagnostics)),
+        _ => Err(DesiredError::Invalid(diagnostics)),
+    }
+}
+
+struct Loader<'a> {
+    files: Files<'a>,
+    checksums: Checksums,
+    manifest: Manifest,
+    diagnostics: Diagnostics,
+    /// The folder as the user named it.
+    shown: PathBuf,
+    budget: Budget,
+    room: Room,
+}
+
+impl<'a> Loader<'a> {
+    fn new(folder: PathBuf, shown: PathBuf, files: Files<'a>, checksums: Checksums) -> Self {
+        let manifest = Manifest { folder, ..Manifest::default() };
+        Self {
+            files,
+            checksums,
+            manifest,
+            diagnostics: Diagnostics::default(),
+            shown,
+            budget: Budget::default(),
+            room: Room::default(),
+        }
+    }
+
+    fn load(mut self, found: Vec<PathBuf>) -> Result<Loaded, LoadError> {
+        if found.is_empty() {
+            let message = format!("there is no `*.yaml` file below {}", self.shown.display());
+            let hint = format!("write one with `labwright init {}`, or name the lab's folder", self.shown.display());
+            self.diagnostics.push(Diagnostic::new(Rule::NoLab, message).hint(hint));
+            return Ok(Loaded { manifest: self.manifest, diagnostics: self.diagnostics });
+        }
+        let mut documents = Vec::new();
+        for relative in found {
+            let path = self.manifest.folder.join(&relative);
+            let name = self.shown_name(&path);
+            let bytes = files::read_bytes(self.files, &path, &name, &mut self.budget, &mut self.diagnostics)
+                .map_err(|source| LoadError::File { path: path.clone(), source })?;
+            let Some(source) = bytes.and_then(|bytes| files::text(&name, bytes, &mut self.diagnostics)) else {
+                continue;
+            };
+            let file = self.add_file(Arc::clone(&source), &path);
+            documents.extend(read_document(&source, file, &mut self.room, &mut self.diagnostics));
+        }
+        self.compose(documents);
+        self.read_rosters();
+        self.look_at_images();
+        Ok(Loaded { manifest: self.manifest, diagnostics: self.diagnostics })
+    }
+
+    /// A path as the user would write it.
+    fn shown_name(&self, path: &Path) -> String {
+        let shown = match path.strip_prefix(&self.manifest.folder) {
+            Ok(relative) => self.shown.join(relative),
+            Err(_) => path.to_owned(),
+        };
+        let text = shown.display().to_string();
+        text.strip_prefix("./").map_or(text.clone(), str::to_owned)
+    }
+
+    fn add_file(&mut self, source: Arc<Source>, path: &Path) -> u32 {
+        let relative = path.strip_prefix(&self.manifest.folder).unwrap_or(path).display().to_string();
+        let folder = path.parent().unwrap_or(&self.manifest.folder).to_owned();
+        self.manifest.files.push(ManifestFile { source, relative, folder });
+        u32::try_from(self.manifest.files.len() - 1).expect("the number of files is limited")
+    }
+
+    fn compose(&mut self, documents: Vec<LabFile>) {
+        let mut labs = Vec::new();
+        let mut defaults = Vec::new();
+        for document in documents {
+            labs.extend(document.lab);
+            defaults.extend(document.defaults);
+            self.manifest.users.0.extend(document.users.0);
+            self.manifest.user_groups.0.extend(document.user_groups.0);
+            self.manifest.vm_groups.0.extend(document.vm_groups.0);
+            self.manifest.templates.0.extend(document.templates.0);
+            self.manifest.vms.0.extend(document.vms.0);
+            self.manifest.permissions.extend(document.permissions);
+            self.manifest.sessions.0.extend(document.sessions.0);
+            self.manifest.moved.extend(document.moved);
+        }
+        self.once("lab", labs.iter().map(|lab| lab.at));
+        self.once("defaults", defaults.iter().map(|defaults| defaults.at));
+        self.manifest.lab = labs.into_iter().next();
+        self.manifest.defaults = defaults.into_iter().next();
+        let manifest = &mut self.manifest;
+        let mut doubles = Vec::new();
+        doubles.extend(take_doubles(&mut manifest.users, "user"));
+        doubles.extend(take_doubles(&mut manifest.user_groups, "user group"));
+        doubles.extend(take_doubles(&mut manifest.vm_groups, "vm group"));
+        doubles.extend(take_doubles(&mut manifest.templates, "template"));
+        doubles.extend(take_doubles(&mut manifest.vms, "vm or family"));
+        doubles.extend(take_doubles(&mut manifest.sessions, "session"));
+        for (what, first, second) in doubles {
+            let second = self.manifest.span(second);
+            let diagnostic =
+                Diagnostic::new(Rule::DuplicateName, format!("a second {what} is called `{}`", second.text()))
+                    .related(self.manifest.span(first), "here for the first time")
+                    .at(second)
+                    .hint("rename one of the two, or remove it");
+            self.diagnostics.push(diagnostic);
+        }
+        if self.manifest.lab.is_none() && !self.diagnostics.has_errors() {
+            self.no_lab();
+        }
+    }
+
+    /// Notes that a key of the whole lab stands in several files.
+    fn once(&mut self, key: &str, places: impl Iterator<Item = At>) {
+        let places: Vec<Span> = places.map(|at| self.manifest.span(at)).collect();
+        let Some((first, others)) = places.split_first() else { return };
+        for other in others {
+            let message = format!("`{key}` is written in two files; all files below a folder form one lab");
+            let diagnostic = Diagnostic::new(Rule::DuplicateName, message)
+                .at(other.clone())
+                .related(first.clone(), "here for the first time")
+                .hint("keep it in one file; put another lab into a folder of its own");
+            self.diagnostics.push(diagnostic);
+        }
+    }
+
+    fn no_lab(&mut self) {
+        let message = "no file says what the lab is called";
+        let hint = "add a line `lab: my-lab` on top of one file";
+        let diagnostic = Diagnostic::new(Rule::NoLab, message).hint(hint);
+        let place = self.manifest.files.first().map(|file| Span::new(&file.source, 0..1));
+        self.diagnostics.push(match place {
+            Some(place) => diagnostic.at(place),
+            None => diagnostic,
+        });
+    }
+
+    fn read_rosters(&mut self) {
+        let groups = std::mem::take(&mut self.manifest.user_groups);
+        for (name, group) in groups.iter() {
+            if let Some(decl) = &group.roster {
+                let roster = self.read_roster(decl);
+                self.manifest.rosters.extend(roster.map(|roster| (name.value.clone(), roster)));
+            }
+        }
+        self.manifest.user_groups = groups;
+    }
+
+    fn read_roster(&mut self, decl: &RosterDecl) -> Option<Roster> {
+        let (written, format, encoding) = match decl {
+            RosterDecl::File(file) => (file, roster::Format::default(), None),
+            RosterDecl::Described(described) => {
+                let format = roster::Format {
+                    columns: described.columns.as_ref().map(|columns| &columns.value),
+                    separator: described.separator.as_ref().map(|separator| separator.value),
+                };
+                (&described.file, format, described.encoding.as_ref().map(|encoding| encoding.value))
+            }
+        };
+        let path = self.manifest.path(written);
+        let name = self.shown_name(&path);
+        let bytes = match files::read_bytes(self.files, &path, &name, &mut self.budget, &mut self.diagnostics) {
+            Ok(bytes) => bytes?,
+            Err(error) => {
+                let message = format!("the roster `{name}` cannot be read: {error}");
+                let hint = format!("a path is relative to the file that names it; we looked at {}", path.display());
+                let place = self.manifest.span(written.at);
+                self.diagnostics.push(Diagnostic::new(Rule::RosterUnreadable, message).at(place).hint(hint));
+                return None;
+            }
+        };
+        let source = Arc::new(Source::new(name, roster::decode_text(&bytes, encoding)));
+        let file = self.add_file(Arc::clone(&source), &path);
+        Some(roster::read(&source, file, &format, &mut self.room, &mut self.diagnostics))
+    }
+
+    fn look_at_images(&mut self) {
+        let look = |path: &Path, checksum| match self.files {
+            Files::Disk => images::look(path, checksum),
+            Files::Memory(_) => ImageFacts::OutOfSight,
+        };
+        let manifest = &self.manifest;
+        let mut wanted: BTreeMap<PathBuf, Checksum> = BTreeMap::new();
+        let templates = manifest.templates.iter().map(|(_, t)| (&t.disks, &t.cdrom));
+        let vms = manifest.vms.iter().map(|(_, vm)| (&vm.disks, &vm.cdrom));
+        for (disks, cdrom) in templates.chain(vms) {
+            for DiskDecl { image, sha256, .. } in disks.iter().map(|disk| &disk.value) {
+                let Some(image) = image else { continue };
+                let entry = wanted.entry(manifest.path(image)).or_insert(Checksum::Skip);
+                if sha256.is_some() {
+                    *entry = Checksum::Compute(self.checksums);
+                }
+            }
+            if let Some(cdrom) = cdrom {
+                wanted.entry(manifest.path(cdrom)).or_insert(Checksum::Skip);
+            }
+        }
+        self.manifest.images =
+            wanted.into_iter().map(|(path, checksum)| (path.clone(), look(&path, checksum))).collect();
+    }
+}
+
+/// Takes every entry out whose name stands before it already: what it is, the first place, the second.
+fn take_doubles<K: Eq + Hash + Clone, V>(named: &mut Named<K, V>, what: &'static str) -> Vec<(&'static str, At, At)> {
+    let mut first: HashMap<K, At> = HashMap::with_capacity(named.0.len());
+    let mut doubles = Vec::new();
+    named.0.retain(|entry| match first.get(&entry.key.value) {
+        Some(at) => {
+            doubles.push((what, *at, entry.key.at));
+            false
+        }
+        None => {
+            first.insert(entry.key.value.clone(), entry.key.at);
+            true
+        }
+    });
+    doubles
+}

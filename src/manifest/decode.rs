@@ -1,0 +1,525 @@
+//! From the tree of one file to typed values: every mistake is noted with its place and reading goes on. A type says how
+//! it is read and what its JSON Schema is in one trait, so that neither can drift from the other.
+
+use std::collections::HashMap;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+use super::rules::Rule;
+use super::secrets::is_secret_name;
+use super::tree::{Node, Value};
+use super::values::shorten;
+use crate::diagnostic::{Diagnostic, Diagnostics, Source, Span};
+
+/// A place: the file's number in `Manifest::files`, and bytes in it. Small, since every value has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct At {
+    pub file: u32,
+    pub start: u32,
+    pub end: u32,
+}
+
+/// A value and its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spanned<T> {
+    pub value: T,
+    pub at: At,
+}
+
+impl<T> Deref for Spanned<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+/// A type of the language.
+pub(super) trait Decode: Sized {
+    /// `None` after a finding was noted.
+    fn decode(node: &Node<'_>, decoder: &mut Decoder<'_>) -> Option<Self>;
+
+    /// The value of a key that is not written; `None` where the key is required.
+    fn absent() -> Option<Self> {
+        None
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema;
+}
+
+/// A type that is one piece of text.
+pub(super) trait Scalar: Sized {
+    /// The rule that a text which is none breaks.
+    const RULE: Rule = Rule::BadValue;
+
+    /// A full sentence about a text that is not a value, and what to write instead.
+    fn parse(text: &str) -> Result<Self, Mistake>;
+
+    fn schema() -> Schema;
+}
+
+/// Why a text is not a value of its type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mistake {
+    /// Where it is another rule than the type's.
+    pub(super) rule: Option<Rule>,
+    pub(super) message: String,
+    pub(super) hint: Option<String>,
+}
+
+impl Mistake {
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self { rule: None, message: message.into(), hint: None }
+    }
+
+    #[must_use]
+    pub(super) fn rule(mut self, rule: Rule) -> Self {
+        self.rule = Some(rule);
+        self
+    }
+
+    #[must_use]
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// Reads one file: knows its number and notes what is wrong in it.
+#[derive(Debug)]
+pub(super) struct Decoder<'a> {
+    pub(super) file: u32,
+    pub(super) source: &'a Arc<Source>,
+    pub(super) diagnostics: &'a mut Diagnostics,
+    /// The key whose value is being read: where a missing key is shown.
+    pub(super) context: Range<u32>,
+    /// How much the lab may still have.
+    pub(super) room: &'a mut Room,
+}
+
+/// How many things a lab may have in all its files: list items and rows of rosters count one, groups of keys more, by
+/// what they take in memory. 10,000 vms written out need a quarter of it.
+#[derive(Debug)]
+pub(super) struct Room {
+    left: usize,
+    /// Something found no room before.
+    full: bool,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { left: Self::MAX, full: false }
+    }
+}
+
+impl Room {
+    const MAX: usize = 200_000;
+    const GROUP_OF_KEYS: usize = 4;
+
+    /// Takes room for one thing: whether there was enough, and whether this is the first that did not fit.
+    pub(super) fn take(&mut self, weight: usize) -> Fit {
+        match self.left.checked_sub(weight).filter(|_| !self.full) {
+            Some(left) => {
+                self.left = left;
+                Fit::Fits
+            }
+            None if self.full => Fit::TooMany,
+            None => {
+                self.full = true;
+                Fit::FirstTooMany
+            }
+        }
+    }
+}
+
+/// Whether a thing finds room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fit {
+    Fits,
+    /// Say so, once.
+    FirstTooMany,
+    TooMany,
+}
+
+impl Decoder<'_> {
+    pub(super) fn at(&self, range: &Range<u32>) -> At {
+        At { file: self.file, start: range.start, end: range.end }
+    }
+
+    pub(super) fn span(&self, range: &Range<u32>) -> Span {
+        Span::new(self.source, range.start as usize..range.end as usize)
+    }
+
+    pub(super) fn note(&mut self, rule: Rule, place: &Range<u32>, message: impl Into<String>, hint: Option<String>) {
+        let mut diagnostic = Diagnostic::new(rule, message).at(self.span(place));
+        diagnostic.hint = hint;
+        self.diagnostics.push(diagnostic);
+    }
+
+    fn mistake(&mut self, rule: Rule, place: &Range<u32>, mistake: Mistake) {
+        self.note(mistake.rule.unwrap_or(rule), place, mistake.message, mistake.hint);
+    }
+
+    /// Whether there is room for one more thing; says once that there is not.
+    fn fits(&mut self, place: &Range<u32>, weight: usize) -> bool {
+        let fit = self.room.take(weight);
+        if fit == Fit::FirstTooMany {
+            let hint = "use `for_each` and rosters, or make several labs of it".to_owned();
+            self.note(Rule::TooBig, place, "the lab's files define more things than a lab can have", Some(hint));
+        }
+        fit == Fit::Fits
+    }
+
+    /// Notes that something else was expected here.
+    pub(super) fn wrong_type(&mut self, node: &Node<'_>, expected: &str, hint: Option<String>) {
+        let found = match &node.value {
+            _ if node.is_null() => "nothing".to_owned(),
+            Value::Scalar { text, plain } => kind_of(text, *plain),
+            Value::Sequence(_) => "a list".to_owned(),
+            Value::Mapping(_) => "a group of keys".to_owned(),
+        };
+        let place = if node.is_null() { self.context.clone() } else { first_line(self.source, &node.at) };
+        self.note(Rule::WrongType, &place, format!("expected {expected}, found {found}"), hint);
+    }
+
+    /// The entries of a mapping, each key once.
+    fn entries<'n, 's>(
+        &mut self,
+        node: &'n Node<'s>,
+        expected: &str,
+    ) -> Option<Vec<(&'n str, &'n Node<'s>, &'n Node<'s>)>> {
+        let Value::Mapping(entries) = &node.value else {
+            let dash = matches!(node.value, Value::Sequence(_));
+            let hint = dash.then(|| "write `name: …` on a line of its own, without `- `".to_owned());
+            self.wrong_type(node, expected, hint);
+            return None;
+        };
+        let mut seen: HashMap<&str, &Node<'_>> = HashMap::with_capacity(entries.len());
+        let mut kept = Vec::with_capacity(entries.len());
+        for (key, value) in entries {
+            let Value::Scalar { text, plain } = &key.value else {
+                self.wrong_type(
+                    key,
+                    "a key",
+                    Some("a key is one word; quote text that begins with `[` or `{`".to_owned()),
+                );
+                continue;
+            };
+            if *plain && text == "<<" {
+                let hint = "write the keys out, or put what all vms share under `defaults:`".to_owned();
+                self.note(Rule::UnsupportedYaml, &key.at, "merge keys (`<<`) are not part of a manifest", Some(hint));
+                continue;
+            }
+            if let Some(first) = seen.get(&**text) {
+                let diagnostic = Diagnostic::new(Rule::DuplicateKey, format!("`{}` stands here twice", shorten(text)))
+                    .at(self.span(&key.at))
+                    .related(self.span(&first.at), "here for the first time")
+                    .hint("remove one of the two, or give it another name");
+                self.diagnostics.push(diagnostic);
+                continue;
+            }
+            seen.insert(text, key);
+            kept.push((&**text, key, value));
+        }
+        Some(kept)
+    }
+
+    /// Reads the keys of a record: `slots[i]` is what was written for `known[i]`.
+    pub(super) fn fields<'n, 's>(
+        &mut self,
+        node: &'n Node<'s>,
+        what: &str,
+        known: &[&'static str],
+    ) -> Option<Fields<'n, 's>> {
+        if !matches!(node.value, Value::Mapping(_)) {
+            let keys = list(known.iter().copied().take(6));
+            self.wrong_type(node, &format!("{what} as a group of keys"), Some(format!("its keys are {keys}")));
+            return None;
+        }
+        if !self.fits(&first_line(self.source, &node.at), Room::GROUP_OF_KEYS) {
+            return None;
+        }
+        let entries = self.entries(node, what)?;
+        let mut slots = vec![None; known.len()];
+        let mut keys = Vec::with_capacity(entries.len());
+        if let Some(merge) = merge_key(node) {
+            // Who tried to merge keys in did not forget them.
+            keys.extend(known.iter().map(|key| (*key, self.at(merge))));
+        }
+        for (text, key, value) in entries {
+            match known.iter().position(|k| *k == text) {
+                Some(index) => {
+                    slots[index] = Some((key, value));
+                    keys.push((known[index], self.at(&key.at)));
+                }
+                // A mistyped key counts as written: that its like is missing is not said as well.
+                None => {
+                    let meant = self.unknown_key(text, &key.at, what, known);
+                    keys.extend(meant.map(|meant| (meant, self.at(&key.at))));
+                }
+            }
+        }
+        Some(Fields { slots, keys })
+    }
+
+    /// Notes a key that means nothing here, and returns the one that was most likely meant.
+    fn unknown_key(&mut self, text: &str, at: &Range<u32>, what: &str, known: &[&'static str]) -> Option<&'static str> {
+        if is_secret_name(text) {
+            let message = format!("`{}` sounds like a secret, and secrets never stand in a manifest", shorten(text));
+            let hint =
+                "remove it, and change what was exposed: git forgets nothing. The site's settings name key files";
+            self.note(Rule::Secret, at, message, Some(hint.to_owned()));
+            return None;
+        }
+        let meant = if self.diagnostics.is_full() { None } else { nearest(text, known.iter().copied()) };
+        let hint = match meant {
+            Some(name) => format!("did you mean `{name}`?"),
+            None => format!("known keys are {}", list(known.iter().copied())),
+        };
+        self.note(Rule::UnknownKey, at, format!("{what} has no key `{}`", shorten(text)), Some(hint));
+        meant
+    }
+
+    /// Reads what was written for one key of a record.
+    pub(super) fn field<T: Decode>(
+        &mut self,
+        what: &str,
+        name: &str,
+        slot: Option<(&Node<'_>, &Node<'_>)>,
+        keys: &[(&'static str, At)],
+    ) -> Option<T> {
+        if let Some((key, value)) = slot {
+            return self.within(&key.at, |decoder| T::decode(value, decoder));
+        }
+        let absent = T::absent();
+        if absent.is_none() && !keys.iter().any(|(key, _)| *key == name) {
+            let place = self.context.clone();
+            let hint = format!("add a line `{name}: …`");
+            self.note(Rule::MissingKey, &place, format!("{what} needs a key `{name}`"), Some(hint));
+        }
+        absent
+    }
+
+    fn within<T>(&mut self, key: &Range<u32>, read: impl FnOnce(&mut Self) -> T) -> T {
+        let outer = std::mem::replace(&mut self.context, key.clone());
+        let value = read(self);
+        self.context = outer;
+        value
+    }
+}
+
+/// Where a mapping has a merge key.
+fn merge_key<'n>(node: &'n Node<'_>) -> Option<&'n Range<u32>> {
+    let Value::Mapping(entries) = &node.value else { return None };
+    let is_merge = |key: &&Node<'_>| matches!(&key.value, Value::Scalar { text, plain: true } if text == "<<");
+    entries.iter().map(|(key, _)| key).find(is_merge).map(|key| &key.at)
+}
+
+/// What was written for the keys of a record.
+pub(super) struct Fields<'n, 's> {
+    pub(super) slots: Vec<Option<(&'n Node<'s>, &'n Node<'s>)>>,
+    pub(super) keys: Vec<(&'static str, At)>,
+}
+
+/// The first line of a place: a value of a hundred lines is underlined where it begins.
+fn first_line(source: &Source, at: &Range<u32>) -> Range<u32> {
+    let text = source.text.get(at.start as usize..at.end as usize).unwrap_or_default();
+    let length = text.find('\n').unwrap_or(text.len());
+    at.start..at.start + u32::try_from(length).unwrap_or(0)
+}
+
+/// What a plain text means to YAML, for messages.
+fn kind_of(text: &str, plain: bool) -> String {
+    let short: String = text.chars().take(40).collect();
+    let cut = if short.len() < text.len() { "…" } else { "" };
+    match other_meaning(text).filter(|_| plain) {
+        Some(kind) => format!("the {kind} `{short}{cut}`"),
+        None => format!("the text `{short}{cut}`"),
+    }
+}
+
+/// What an unquoted text is to YAML when it is not a text. An editor with our schema marks it too.
+pub(super) fn other_meaning(text: &str) -> Option<&'static str> {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let number = digits.starts_with(|c: char| c.is_ascii_digit() || c == '.')
+        && (digits.parse::<f64>().is_ok_and(|_| !digits.contains(['n', 'i', 'N', 'I'])) || radix(digits))
+        || matches!(digits, ".inf" | ".Inf" | ".INF" | ".nan" | ".NaN" | ".NAN");
+    match text {
+        "true" | "True" | "TRUE" | "false" | "False" | "FALSE" => Some("truth value"),
+        _ if number => Some("number"),
+        _ => None,
+    }
+}
+
+fn radix(text: &str) -> bool {
+    let rest = |prefix: &str| text.strip_prefix(prefix).filter(|rest| !rest.is_empty());
+    rest("0x").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_hexdigit()))
+        || rest("0o").is_some_and(|rest| rest.bytes().all(|b| matches!(b, b'0'..=b'7')))
+}
+
+/// Names in backticks, for messages.
+pub(super) fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let names: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
+    match names.as_slice() {
+        [] => "none".to_owned(),
+        [one] => one.clone(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
+/// The known name that a mistyped one most likely means.
+pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    const LENGTH_MAX: usize = 64;
+    if typed.len() > LENGTH_MAX {
+        return None;
+    }
+    let lower = typed.to_ascii_lowercase();
+    let bound = (typed.chars().count() / 3).clamp(1, 4);
+    known
+        .into_iter()
+        .filter(|name| name.len().abs_diff(typed.len()) <= bound)
+        .map(|name| (strsim::damerau_levenshtein(&lower, &name.to_ascii_lowercase()), name))
+        .filter(|(distance, _)| *distance <= bound)
+        .min_by_key(|(distance, name)| (*distance, *name))
+        .map(|(_, name)| name)
+}
+
+impl<T: Decode> Decode for Spanned<T> {
+    fn decode(node: &Node<'_>, decoder: &mut Decoder<'_>) -> Option<Self> {
+        let value = T::decode(node, decoder)?;
+        Some(Self { value, at: decoder.at(&node.at) })
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        T::schema(generator)
+    }
+}
+
+impl<T: Decode> Decode for Option<T> {
+    fn decode(node: &Node<'_>, decoder: &mut Decoder<'_>) -> Option<Self> {
+        Some(T::decode(node, decoder))
+    }
+
+    fn absent() -> Option<Self> {
+        Some(None)
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        T::schema(generator)
+    }
+}
+
+impl<T: Decode> Decode for Vec<T> {
+    fn decode(node: &Node<'_>, decoder: &mut Decoder<'_>) -> Option<Self> {
+        match &node.value {
+            Value::Sequence(items) => {
+                let mut list = Self::new();
+                for item in items {
+                    let place = first_line(decoder.source, &item.at);
+                    if !decoder.fits(&place, 1) {
+                        break;
+                    }
+                    list.extend(decoder.within(&place, |decoder| T::decode(item, decoder)));
+                }
+                Some(list)
+            }
+            _ if node.is_null() => Some(Self::new()),
+            Value::Scalar { text, .. } => {
+                decoder.wrong_type(node, "a list", Some(format!("write `[{text}]`")));
+                None
+            }
+            Value::Mapping(_) => {
+                decoder.wrong_type(node, "a list", Some("begin each item with `- `".to_owned()));
+                None
+            }
+        }
+    }
+
+    fn absent() -> Option<Self> {
+        Some(Self::new())
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        let items = T::schema(generator);
+        json_schema!({ "type": ["array", "null"], "items": items })
+    }
+}
+
+/// Things by name, in the order in which they are written. A name stays known when what it names is broken, so that one
+/// mistake is not reported a second time as an unknown name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named<K, V>(pub Vec<Entry<K, V>>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry<K, V> {
+    pub key: Spanned<K>,
+    pub value: Option<V>,
+}
+
+impl<K, V> Default for Named<K, V> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<K, V> Named<K, V> {
+    /// The entries that could be read.
+    pub fn iter(&self) -> impl Iterator<Item = (&Spanned<K>, &V)> {
+        self.0.iter().filter_map(|entry| entry.value.as_ref().map(|value| (&entry.key, value)))
+    }
+}
+
+impl<K: Scalar, V: Decode> Decode for Named<K, V> {
+    fn decode(node: &Node<'_>, decoder: &mut Decoder<'_>) -> Option<Self> {
+        if node.is_null() {
+            return Some(Self::default());
+        }
+        let mut named = Self::default();
+        for (text, key, value) in decoder.entries(node, "names, each with what it stands for")? {
+            // The value is read even where the name is bad: its mistakes are shown at the same time.
+            if !decoder.fits(&key.at, 1) {
+                break;
+            }
+            let value = decoder.within(&key.at, |decoder| V::decode(value, decoder));
+            match K::parse(text) {
+                Ok(name) => named.0.push(Entry { key: Spanned { value: name, at: decoder.at(&key.at) }, value }),
+                Err(mistake) => decoder.mistake(K::RULE, &key.at, mistake),
+            }
+        }
+        Some(named)
+    }
+
+    fn absent() -> Option<Self> {
+        Some(Self::default())
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        let names = K::schema();
+        let values = V::schema(generator);
+        json_schema!({ "type": ["object", "null"], "propertyNames": names, "additionalProperties": values })
+    }
+}
+
+/// Reads a text value. A plain `3` or `true` is no text to an editor, so it is none to us.
+pub(super) fn decode_text<T: Scalar>(node: &Node<'_>, decoder: &mut Decoder<'_>, expected: &str) -> Option<T> {
+    let Value::Scalar { text, plain } = &node.value else {
+        decoder.wrong_type(node, expected, None);
+        return None;
+    };
+    if node.is_null() {
+        decoder.wrong_type(node, expected, Some("write a value, or remove the key".to_owned()));
+        return None;
+    }
+    match T::parse(text) {
+        Ok(_) if *plain && other_meaning(text).is_some() => {
+            decoder.wrong_type(node, expected, Some(format!("put it in quotes: `\"{text}\"`")));
+            None
+        }
+        Ok(value) => Some(value),
+        Err(mistake) => {
+            decoder.mistake(T::RULE, &node.at, mistake);
+            None
+        }
+    }
+}

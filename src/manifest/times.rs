@@ -1,0 +1,105 @@
+//! Times with a zone, as sessions use them. A clock time that a change of clocks skips or repeats is refused, because
+//! half of the class would come an hour late.
+
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::{AmbiguousOffset, TimeZone};
+use schemars::{Schema, json_schema};
+
+use super::decode::{Mistake, Scalar};
+use super::record::text;
+use super::rules::Rule;
+use super::values::shorten;
+
+/// An instant, written as the clock on the wall shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(pub Timestamp);
+
+const FORM: &str = "write date, time and zone: `2027-01-12T09:00[Europe/Bucharest]`";
+
+impl Scalar for Moment {
+    fn parse(text: &str) -> Result<Self, Mistake> {
+        if !has_minutes(text) {
+            return Err(Mistake::new(format!("`{}` is not a time", shorten(text))).hint(FORM));
+        }
+        if let Some((clock, zone)) = text.strip_suffix(']').and_then(|rest| rest.split_once('[')) {
+            return in_zone(text, clock, zone).map(Self);
+        }
+        if let Ok(instant) = text.parse::<Timestamp>() {
+            return Ok(Self(instant));
+        }
+        if text.parse::<DateTime>().is_ok() {
+            let mistake = Mistake::new(format!("the time `{}` has no zone", shorten(text)));
+            return Err(mistake.hint(format!("write `{}[Europe/Bucharest]` with your own zone", shorten(text))));
+        }
+        Err(Mistake::new(format!("`{}` is not a time", shorten(text))).hint(FORM))
+    }
+
+    fn schema() -> Schema {
+        json_schema!({
+            "type": "string",
+            "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)?([Zz]|[+-][0-9:]+)?(\\[!?[A-Za-z0-9_+/:-]+\\])?$",
+        })
+    }
+}
+text!(Moment, "a time such as `2027-01-12T09:00[Europe/Bucharest]`");
+
+/// Whether a text begins with a date, hours and minutes in full: `T09` may be meant as nine, or be half a time.
+fn has_minutes(text: &str) -> bool {
+    const SHAPE: &[u8] = b"0000-00-00T00:00";
+    let fits = |(shape, found): (&u8, u8)| match shape {
+        b'0' => found.is_ascii_digit(),
+        b'T' => matches!(found, b'T' | b't' | b' '),
+        other => *other == found,
+    };
+    text.len() >= SHAPE.len() && SHAPE.iter().zip(text.bytes()).all(fits)
+}
+
+fn in_zone(text: &str, clock: &str, zone: &str) -> Result<Timestamp, Mistake> {
+    let wrong = || Mistake::new(format!("`{}` is not a time", shorten(text))).hint(FORM);
+    let zone = TimeZone::get(zone).map_err(|_| {
+        Mistake::new(format!("no time zone is called `{}`", shorten(zone)))
+            .hint("write region and city as in `Europe/Bucharest`; `timedatectl list-timezones` shows all")
+    })?;
+    if clock.parse::<Timestamp>().is_ok() {
+        // With an offset the instant is clear, and the zone must agree with it.
+        return text.parse::<jiff::ZonedDateTime>().map(|zoned| zoned.timestamp()).map_err(|_| {
+            Mistake::new(format!("in `{}` the offset is not the zone's at that time", shorten(text)))
+                .hint("leave the offset out")
+        });
+    }
+    let clock: DateTime = clock.parse().map_err(|_| wrong())?;
+    let ambiguous = zone.to_ambiguous_timestamp(clock);
+    match ambiguous.offset() {
+        AmbiguousOffset::Unambiguous { .. } => ambiguous.compatible().map_err(|_| wrong()),
+        AmbiguousOffset::Gap { .. } => {
+            let mistake = Mistake::new(format!("clocks are put forward over {clock}: that time does not exist"));
+            Err(mistake.rule(Rule::ClockChange).hint("take a time before or after the change"))
+        }
+        AmbiguousOffset::Fold { before, after } => {
+            let mistake = Mistake::new(format!("clocks are put back over {clock}: that time comes twice"));
+            let hint = format!("write which one: `{clock}{before}` is the first, `{clock}{after}` the second");
+            Err(mistake.rule(Rule::ClockChange).hint(hint))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_written_in_full() {
+        for right in
+            ["2027-01-12T09:00[Europe/Bucharest]", "2027-01-12T09:00:30+02:00[Europe/Bucharest]", "2027-01-12 07:00Z"]
+        {
+            assert!(Moment::parse(right).is_ok(), "{right}");
+        }
+        // Found by mutation: each of these was once taken for a time.
+        for wrong in
+            ["2027-03-01T00[Europe/Bucharest]", "2027-03-01[Europe/Bucharest]", "20270301T0900Z", "2027-03-01T09Z"]
+        {
+            assert!(Moment::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}
