@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::id::UserName;
-use crate::resolve::{Limits, VmGroup};
+use crate::resolve::{Limits, SiteContext, VmGroup};
 
 /// Folder of the embedded default, inside the lab's folder.
 pub const EMBEDDED_FOLDER: &str = ".labwright";
@@ -33,6 +33,71 @@ pub struct Site {
     pub all_vms: VmGroup,
     /// Days that disks set aside are kept before `purge` may take them.
     pub retention_days: u32,
+}
+
+impl Site {
+    /// The site of a lab that has no `site.yaml`: this machine alone, everything below the lab's `.labwright/`. What it
+    /// takes to know of the machine comes in: its memory (`MemTotal`) and its processors. `lab_folder` is absolute.
+    pub fn embedded(lab_folder: &Path, memory_mib: u64, cpus: u32) -> Self {
+        let root = lab_folder.join(EMBEDDED_FOLDER);
+        let memory_mib = guest_memory_mib(memory_mib);
+        Self {
+            file: None,
+            state: root.join("state.db"),
+            storage: Storage::below(&root),
+            admins: BTreeSet::new(),
+            scheduler: SchedulerSettings::Local {
+                folder: root.join("scheduler"),
+                slots: local_slots(memory_mib, cpus),
+                memory_mib,
+            },
+            network: NetworkSettings {
+                gateway_on_host: true,
+                dhcp: DhcpSettings::Dnsmasq { folder: root.join("dnsmasq") },
+            },
+            qemu: QemuSettings::default(),
+            timing: Timing::default(),
+            service_user: SERVICE_USER.to_owned(),
+            default_limits: Limits::USER,
+            all_vms: VmGroup::all_vms(),
+            retention_days: RETENTION_DAYS,
+        }
+    }
+
+    /// What the meaning of a lab's manifests depends on.
+    pub fn context(&self) -> SiteContext {
+        SiteContext { all_vms: self.all_vms.clone(), default_limits: self.default_limits, admins: self.admins.clone() }
+    }
+}
+
+/// Unprivileged account of a site that names none.
+pub const SERVICE_USER: &str = "labwright";
+/// Days that disks set aside are kept, unless the site says otherwise.
+pub const RETENTION_DAYS: u32 = 30;
+
+/// How much of a machine's memory its guests may take: the host itself and the page cache need the rest.
+pub fn guest_memory_mib(machine_mib: u64) -> u64 {
+    machine_mib * 4 / 5
+}
+
+/// How many jobs may run on this machine at once: memory is what guests use up, so slots only keep a machine with much
+/// memory and few processors from being buried.
+pub fn local_slots(memory_mib: u64, cpus: u32) -> u32 {
+    const SLOTS_PER_CPU: u32 = 64;
+    const MEMORY_MIB_MIN: u64 = 64;
+    let by_memory = u32::try_from(memory_mib / MEMORY_MIB_MIN).unwrap_or(u32::MAX);
+    cpus.saturating_mul(SLOTS_PER_CPU).min(by_memory).max(1)
+}
+
+impl Default for QemuSettings {
+    fn default() -> Self {
+        Self {
+            binary: PathBuf::from("/usr/bin/qemu-system-x86_64"),
+            accel: Accel::Auto,
+            extra_args: Vec::new(),
+            vnc_bind: Ipv4Addr::LOCALHOST,
+        }
+    }
 }
 
 /// Folders of a site. `labwright state init` makes them.
@@ -67,6 +132,68 @@ impl Storage {
 pub enum SchedulerSettings {
     /// Jobs are processes of this machine, waiting their turn on locked slots below `folder`.
     Local { folder: PathBuf, slots: u32, memory_mib: u64 },
+    /// Jobs go to a cluster.
+    GridEngine(GridEngineSettings),
+}
+
+impl SchedulerSettings {
+    /// Whether a job that is not in the queue is certainly over. Local jobs are kernel locks; a cluster can lose a job whose
+    /// host is only cut off.
+    pub fn knows_every_death(&self) -> bool {
+        matches!(self, Self::Local { .. })
+    }
+}
+
+/// How to reach a Grid Engine cluster, and what its jobs ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GridEngineSettings {
+    /// `SGE_ROOT`.
+    pub root: PathBuf,
+    /// `SGE_CELL`.
+    pub cell: String,
+    /// Folder of the tools themselves, not of wrapper scripts.
+    pub binaries: PathBuf,
+    /// Where `/etc/services` does not name them.
+    pub qmaster_port: Option<u16>,
+    pub execd_port: Option<u16>,
+    /// Account that jobs belong to; whoever runs labwright where none is named.
+    pub account: Option<String>,
+    /// Queue that jobs ask for; any where none is named.
+    pub queue: Option<String>,
+    pub project: Option<String>,
+    /// Consumable resource that stands for a host's memory.
+    pub memory_resource: String,
+    /// Further `-l` requests of every job.
+    pub requests: Vec<String>,
+    /// How many tasks of one array may run at once; no bound where none is named.
+    pub tasks_at_once: Option<u32>,
+    /// How long a tool may take to answer. Its own patience with a qmaster that cannot be reached is 10 s.
+    pub answer_seconds: u64,
+}
+
+impl GridEngineSettings {
+    pub const CELL: &str = "default";
+    pub const BINARIES: &str = "/usr/lib/gridengine";
+    pub const MEMORY_RESOURCE: &str = "vm_mem";
+    pub const ANSWER_SECONDS: u64 = 60;
+
+    /// The cluster of an `SGE_ROOT`, with every default.
+    pub fn new(root: PathBuf) -> Self {
+        Self {
+            root,
+            cell: Self::CELL.to_owned(),
+            binaries: PathBuf::from(Self::BINARIES),
+            qmaster_port: None,
+            execd_port: None,
+            account: None,
+            queue: None,
+            project: None,
+            memory_resource: Self::MEMORY_RESOURCE.to_owned(),
+            requests: Vec::new(),
+            tasks_at_once: None,
+            answer_seconds: Self::ANSWER_SECONDS,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,8 +207,53 @@ pub struct NetworkSettings {
 pub enum DhcpSettings {
     /// dnsmasq on this machine, started by `host setup`; one file per reservation in `<folder>/hosts`.
     Dnsmasq { folder: PathBuf },
+    /// An ISC dhcpd that the lab's admins run, on this machine or another; it is told through its control port.
+    Omapi(OmapiSettings),
     /// Somebody else sees to it that guests get their planned addresses.
     None,
+}
+
+impl DhcpSettings {
+    /// TCP port where ISC dhcpd takes orders, unless its configuration says otherwise.
+    pub const CONTROL_PORT: u16 = 7911;
+
+    /// TCP port that guests must not reach. Also where the site leaves DHCP to others: it may be a dhcpd of theirs.
+    pub fn control_port(&self) -> u16 {
+        match self {
+            Self::Omapi(settings) => settings.port,
+            Self::Dnsmasq { .. } | Self::None => Self::CONTROL_PORT,
+        }
+    }
+}
+
+/// Where dhcpd listens, and the key that it takes orders with (`omapi-port`, `key` and `omapi-key` of dhcpd.conf).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OmapiSettings {
+    pub server: Ipv4Addr,
+    pub port: u16,
+    pub key_name: String,
+    pub algorithm: Algorithm,
+    /// Holds the key's secret alone. It is read when it is needed, so that a host without it can read the settings.
+    pub key_file: PathBuf,
+}
+
+/// How a message is signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Algorithm {
+    HmacMd5,
+    HmacSha256,
+    HmacSha512,
+}
+
+impl Algorithm {
+    /// As site.yaml and dhcpd.conf have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::HmacMd5 => "hmac-md5",
+            Self::HmacSha256 => "hmac-sha256",
+            Self::HmacSha512 => "hmac-sha512",
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

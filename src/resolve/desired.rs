@@ -13,7 +13,7 @@ use crate::id::{
 };
 
 /// Everything one lab wants.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Desired {
     pub lab: LabName,
     pub users: BTreeMap<UserName, User>,
@@ -26,8 +26,25 @@ pub struct Desired {
     pub moved: Vec<Moved>,
 }
 
+impl Desired {
+    /// A lab that wants nothing.
+    pub fn nothing(lab: LabName) -> Self {
+        Self {
+            lab,
+            users: BTreeMap::new(),
+            user_groups: BTreeMap::new(),
+            vm_groups: BTreeMap::new(),
+            templates: BTreeMap::new(),
+            vms: BTreeMap::new(),
+            permissions: Vec::new(),
+            sessions: BTreeMap::new(),
+            moved: Vec::new(),
+        }
+    }
+}
+
 /// Where in the manifest something was written; `explain` shows it. Paths are relative to the lab's folder.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Origin {
     pub file: String,
     pub line: u32,
@@ -78,6 +95,21 @@ pub struct VmGroup {
 }
 
 impl VmGroup {
+    /// The predefined group as the paper has it (section V.A): 192.168.0.1-192.168.0.254 on the bridge `vbr0`.
+    pub fn all_vms() -> Self {
+        let ip = |last| Ipv4Addr::new(192, 168, 0, last);
+        Self {
+            range: AddressRange { first: ip(1), last: ip(254), exclude: BTreeSet::new() },
+            subnet: Ipv4Net::new(ip(0), 24).expect("24 is a length of prefixes"),
+            gateway: None,
+            dns: Vec::new(),
+            domain: None,
+            bridge: "vbr0".to_owned(),
+            vlan: None,
+            mac_prefix: MacPrefix::default(),
+        }
+    }
+
     pub fn mac(&self, ip: Ipv4Addr) -> Mac {
         self.mac_prefix.mac(ip)
     }
@@ -98,7 +130,13 @@ impl AddressRange {
 
     /// All addresses a vm can get, lowest first.
     pub fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
-        (u32::from(self.first)..=u32::from(self.last)).map(Ipv4Addr::from).filter(|ip| !self.exclude.contains(ip))
+        self.addresses_from(self.first)
+    }
+
+    /// The addresses a vm can get from `floor` on, lowest first.
+    pub fn addresses_from(&self, floor: Ipv4Addr) -> impl Iterator<Item = Ipv4Addr> + '_ {
+        let first = self.first.max(floor);
+        (u32::from(first)..=u32::from(self.last)).map(Ipv4Addr::from).filter(|ip| !self.exclude.contains(ip))
     }
 
     /// How many addresses there are.
@@ -252,6 +290,19 @@ pub struct Session {
     pub at_end: AtEnd,
 }
 
+impl Session {
+    /// When the session holds its vms: from booting them to the end of the longest extra time.
+    pub fn window(&self) -> (jiff::Timestamp, jiff::Timestamp) {
+        let length = self.end.as_second().saturating_sub(self.start.as_second());
+        let extra = self.extra_time_percent.values().copied().max().unwrap_or(0);
+        let extra = length.saturating_mul(i64::from(extra)) / 100;
+        let before = i64::try_from(self.open_before_seconds).unwrap_or(i64::MAX);
+        let at = |second: i64, or: jiff::Timestamp| jiff::Timestamp::from_second(second).unwrap_or(or);
+        let opens = at(self.start.as_second().saturating_sub(before), jiff::Timestamp::MIN);
+        (opens, at(self.end.as_second().saturating_add(extra), jiff::Timestamp::MAX))
+    }
+}
+
 /// One destination that an isolated guest may reach besides DHCP and its gateway.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Egress {
@@ -276,7 +327,7 @@ pub enum AtEnd {
 }
 
 /// A rename that keeps disks, address and history.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Moved {
     pub from: crate::address::Address,
     pub to: crate::address::Address,

@@ -1,0 +1,135 @@
+//! Disks and the files they come from: what is written against what could be seen of the files.
+
+use std::path::Path;
+
+use super::{DiskSource, Resolver};
+use crate::manifest::rules::Rule;
+use crate::manifest::{DiskDecl, FilePath, ImageFacts, Spanned};
+
+impl<'a> Resolver<'a> {
+    pub(super) fn disks(&mut self, decls: &[Spanned<DiskDecl>]) -> Vec<DiskSource> {
+        const DISK_BYTES_MIN: u64 = 1 << 20;
+        const DISKS_MAX: usize = 16;
+        if let Some(surplus) = decls.get(DISKS_MAX) {
+            let message = format!("a computer has at most {DISKS_MAX} disks");
+            self.note(Rule::Hardware, surplus.at, message, "remove what is too much");
+        }
+        let mut disks = Vec::new();
+        for disk in decls {
+            match (&disk.image, &disk.size) {
+                (Some(image), None) => {
+                    self.check_image(image, disk);
+                    let sha256 = disk.sha256.as_ref().map(|sha256| sha256.value.0.clone());
+                    disks.push(DiskSource::Image { path: self.manifest.path(image), sha256 });
+                }
+                (None, Some(size)) => {
+                    if let Some(sha256) = &disk.sha256 {
+                        let message = "an empty disk has no checksum";
+                        self.note(
+                            Rule::ConflictingKeys,
+                            sha256.at,
+                            message,
+                            "remove `sha256`, or write `image` instead of `size`",
+                        );
+                    }
+                    if size.0 < DISK_BYTES_MIN {
+                        let message = format!("a disk of {} is too small for anything", size.display());
+                        self.note(Rule::Hardware, size.at, message, "write a size such as `5G`");
+                    }
+                    disks.push(DiskSource::Empty { size_bytes: size.0 });
+                }
+                (Some(_), Some(size)) => {
+                    let message = "a disk comes from an image or is new with a size, not both";
+                    self.note(
+                        Rule::ConflictingKeys,
+                        size.at,
+                        message,
+                        "remove `size` or `image`; a disk from an image has the image's size",
+                    );
+                }
+                // What was written could not be read, which was said already.
+                (None, None) if disk.key("image").is_some() || disk.key("size").is_some() => {}
+                (None, None) => {
+                    let message = "a disk needs an image or a size";
+                    self.note(
+                        Rule::MissingKey,
+                        disk.at,
+                        message,
+                        "write `{ image: images/NAME.qcow2 }`, or `{ size: 5G }` for an empty disk",
+                    );
+                }
+            }
+        }
+        disks
+    }
+
+    fn facts(&self, path: &Path) -> Option<&'a ImageFacts> {
+        self.manifest.images.get(path)
+    }
+
+    /// Says what is wrong with a file that could not be looked into. True where it could.
+    pub(super) fn image_exists(&mut self, written: &Spanned<FilePath>) -> bool {
+        let path = self.manifest.path(written);
+        let (shown, full) = (&written.value.0, path.display());
+        let (rule, message, hint) = match self.facts(&path) {
+            Some(ImageFacts::Other { .. } | ImageFacts::Qcow2 { .. }) => return true,
+            Some(ImageFacts::Missing) => (
+                Rule::ImageMissing,
+                format!("there is no file `{shown}`"),
+                format!("a path is relative to the file that names it; we looked for {full}"),
+            ),
+            Some(ImageFacts::NotAFile) => (
+                Rule::ImageMissing,
+                format!("`{shown}` is not an ordinary file"),
+                "write the path of the image itself".to_owned(),
+            ),
+            Some(ImageFacts::Unreadable { error }) => (
+                Rule::ImageMissing,
+                format!("`{shown}` cannot be read: {error}"),
+                format!("make {full} readable for the account that runs labwright"),
+            ),
+            Some(ImageFacts::OutOfSight) => (
+                Rule::ImageUnseen,
+                format!("`{shown}` cannot be seen from here, so it is not checked"),
+                format!("nothing is wrong if this machine only checks manifests; we looked for {full}"),
+            ),
+            None => return false,
+        };
+        self.note(rule, written.at, message, hint);
+        false
+    }
+
+    fn check_image(&mut self, image: &Spanned<FilePath>, disk: &DiskDecl) {
+        if !self.image_exists(image) {
+            return;
+        }
+        let shown = &image.value.0;
+        match self.facts(&self.manifest.path(image)) {
+            Some(ImageFacts::Other { looks_like }) => {
+                let guess = looks_like.map(|what| format!("; it looks like {what}")).unwrap_or_default();
+                let message = format!("`{shown}` is not a qcow2 image{guess}");
+                let hint = match looks_like {
+                    Some(what) if what.contains("Git LFS") => "fetch the image: `git lfs pull`".to_owned(),
+                    _ => format!("convert it: `qemu-img convert -O qcow2 {shown} NAME.qcow2`"),
+                };
+                self.note(Rule::ImageFormat, image.at, message, hint);
+            }
+            Some(ImageFacts::Qcow2 { backing_file: true, .. }) => {
+                let message =
+                    format!("`{shown}` is itself derived from another image, so its content can change under it");
+                let hint = format!("make it stand alone: `qemu-img convert -O qcow2 {shown} NAME.qcow2`");
+                self.note(Rule::ImageDerived, image.at, message, hint);
+            }
+            Some(ImageFacts::Qcow2 { sha256: Some(found), .. }) => {
+                if let Some(wanted) = &disk.sha256
+                    && wanted.value.0 != *found
+                {
+                    let message = format!("`{shown}` has another checksum than the one written here");
+                    let hint = format!("if the file is the one you mean, write `sha256: {found}`; else copy it again");
+                    self.note(Rule::ImageChecksum, wanted.at, message, hint);
+                }
+            }
+            _ => {}
+        }
+    }
+}

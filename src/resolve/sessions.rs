@@ -1,0 +1,152 @@
+//! Sessions: windows over vms. Two that want the same vms at the same time contradict each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::people::People;
+use super::{AtEnd, Desired, Families, PowerState, Resolver, Session};
+use crate::id::{FamilyName, SessionName, UserName, VmName};
+use crate::manifest::rules::Rule;
+use crate::manifest::{SessionDecl, Spanned};
+
+/// Most sessions of a lab: a class that meets daily for a year has fewer.
+const SESSIONS_MAX: usize = 500;
+/// Most vms of all sessions together.
+const TAKING_PART_MAX: usize = 1_000_000;
+
+impl Resolver<'_> {
+    pub(super) fn sessions(&mut self, people: &People, families: &Families, desired: &mut Desired) {
+        let manifest = self.manifest;
+        let sessions = self.at_most(&manifest.sessions.0, SESSIONS_MAX, "sessions", |entry| entry.key.at);
+        let mut taking_part = 0;
+        for (name, decl) in sessions.iter().filter_map(|entry| Some((&entry.key, entry.value.as_ref()?))) {
+            if decl.end.value <= decl.start.value {
+                let message = format!("the session `{}` ends before it starts", name.value);
+                let hint = "check both times and their zones";
+                self.note_both(Rule::SessionOrder, (decl.end.at, &message), (decl.start.at, "the start"), hint);
+                continue;
+            }
+            let vms = self.session_vms(name, decl, families, desired);
+            taking_part += vms.len();
+            if taking_part > TAKING_PART_MAX {
+                let message =
+                    format!("the lab's sessions are about more than {TAKING_PART_MAX} vms, each counted each time");
+                self.note(Rule::TooBig, name.at, message, "make several labs of it");
+                break;
+            }
+            let owners: BTreeSet<&UserName> = vms.iter().map(|vm| &desired.vms[vm].owner).collect();
+            let mut extra: BTreeMap<UserName, u32> = BTreeMap::new();
+            for owner in &owners {
+                let percent = people.extra_time(owner);
+                if percent > 0 {
+                    extra.insert((*owner).clone(), percent);
+                }
+            }
+            for (user, percent) in decl.extra_time.iter() {
+                if owners.contains(&user.value) {
+                    extra.insert(user.value.clone(), percent.value.0);
+                } else if !vms.is_empty() && !self.vms_missing {
+                    self.useless_extra_time(user, &owners);
+                }
+            }
+            self.useless_egress(decl, &vms, desired);
+            let session = Session {
+                vms,
+                start: decl.start.value.0,
+                end: decl.end.value.0,
+                open_before_seconds: decl.open_before.as_ref().map_or(0, |before| before.0),
+                extra_time_percent: extra,
+                egress: decl.egress.iter().map(|egress| egress.value.clone()).collect(),
+                at_end: decl.at_end.as_ref().map_or(AtEnd::Stop, |at_end| at_end.value),
+            };
+            self.overlaps(name, &session, desired);
+            desired.sessions.insert(name.value.clone(), session);
+        }
+    }
+
+    fn session_vms(
+        &mut self,
+        name: &Spanned<SessionName>,
+        decl: &SessionDecl,
+        families: &Families,
+        desired: &Desired,
+    ) -> BTreeSet<VmName> {
+        if decl.vms.is_empty() && decl.key("vms").is_none() {
+            let hint = match families.keys().next() {
+                Some(family) => format!("add `vms: [{family}]`"),
+                None => "add `vms:` with families or vms".to_owned(),
+            };
+            let message = format!("the session `{}` is about no vm", name.value);
+            self.note(Rule::EmptySession, name.at, message, hint);
+        }
+        let mut vms = BTreeSet::new();
+        for written in &decl.vms {
+            if let Some(family) = families.get(&written.value) {
+                vms.extend(family.iter().cloned());
+            } else if let Some((vm, _)) = desired.vms.get_key_value(written.as_str()) {
+                vms.insert(vm.clone());
+            } else {
+                if self.vms_missing {
+                    continue;
+                }
+                let known: Vec<&str> =
+                    families.keys().map(FamilyName::as_str).chain(desired.vms.keys().map(VmName::as_str)).collect();
+                self.unknown(Rule::UnknownVm, "vm or family", (written.as_str(), written.at), known.iter().copied());
+                continue;
+            }
+            self.stopped_in_session(written, families, desired);
+        }
+        vms
+    }
+
+    fn stopped_in_session(&mut self, written: &Spanned<FamilyName>, families: &Families, desired: &Desired) {
+        let first = families.get(&written.value).and_then(|vms| vms.first().cloned());
+        let Some(vm) = first.as_ref().and_then(|vm| desired.vms.get(vm)) else { return };
+        if vm.state == PowerState::Stopped {
+            let message = format!("`{}` is kept stopped by `state: stopped`, also during this session", written.value);
+            self.note(
+                Rule::StoppedInSession,
+                written.at,
+                message,
+                "write `state: on_demand`, so that the session decides",
+            );
+        }
+    }
+
+    fn useless_extra_time(&mut self, user: &Spanned<UserName>, owners: &BTreeSet<&UserName>) {
+        let hint = match self.suggest(user.as_str(), owners.iter().map(|owner| owner.as_str())) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "add the user to the group of the session's vms, or remove the line".to_owned(),
+        };
+        let message = format!("`{}` owns no vm of this session, so the extra time can never matter", user.value);
+        self.note(Rule::UselessExtraTime, user.at, message, hint);
+    }
+
+    fn useless_egress(&mut self, decl: &SessionDecl, vms: &BTreeSet<VmName>, desired: &Desired) {
+        let Some(first) = decl.egress.first() else { return };
+        if !vms.is_empty() && !vms.iter().any(|vm| desired.vms[vm].isolated) {
+            let message = "no vm of this session is isolated, so all of them may reach everything anyway";
+            self.note(Rule::UselessEgress, first.at, message, "write `isolated: true` for the vms, or remove `egress`");
+        }
+    }
+
+    /// The window in which a session holds its vms: from booting to the last one's extra time.
+    fn overlaps(&mut self, name: &Spanned<SessionName>, session: &Session, desired: &Desired) {
+        let (opens, closes) = session.window();
+        for (other_name, other) in &desired.sessions {
+            let (other_opens, other_closes) = other.window();
+            if closes <= other_opens || other_closes <= opens {
+                continue;
+            }
+            let Some(vm) = session.vms.intersection(&other.vms).next() else { continue };
+            let at = self.manifest.sessions.iter().find(|(key, _)| key.value == *other_name).map(|(key, _)| key.at);
+            let message = format!("`{}` and `{other_name}` overlap, and both are about `{vm}`", name.value);
+            let hint = "move one of them; booting ahead (`open_before`) and extra time count too";
+            self.note_both(
+                Rule::SessionsOverlap,
+                (name.at, &message),
+                (at.unwrap_or(name.at), "the other session"),
+                hint,
+            );
+        }
+    }
+}
