@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CONTROL, RunFileError, read_json, write_atomically};
+use super::{CONTROL, RunFileError, read_json, write_atomically, write_unflushed};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Control {
@@ -38,6 +38,14 @@ pub struct Request {
 pub enum RequestKind {
     /// A picture of the guest's screen, PNG.
     Screen,
+    /// The guest stands still, in memory.
+    Suspend,
+    /// It goes on.
+    Resume,
+    /// Memory and disks as they are now, under a name, in the vm's own first disk.
+    Snapshot { name: String },
+    /// Back to a snapshot.
+    Revert { name: String },
 }
 
 impl Control {
@@ -47,6 +55,12 @@ impl Control {
     pub fn write(&self, folder: &Path) -> Result<(), RunFileError> {
         let text = serde_json::to_vec(self).expect("a run's control has only string keys");
         write_atomically(&folder.join(CONTROL), &text, 0o640)
+    }
+
+    /// See `RunSpec::write_unflushed`.
+    pub(super) fn write_unflushed(&self, folder: &Path) -> Result<(), RunFileError> {
+        let text = serde_json::to_vec(self).expect("a run's control has only string keys");
+        write_unflushed(&folder.join(CONTROL), &text, 0o640)
     }
 
     /// `None` where the folder has no control file.

@@ -16,11 +16,13 @@
 
 mod batch;
 mod control;
+mod folders;
 mod report;
 mod spec;
 
 pub use batch::{Batch, BatchId};
 pub use control::{Control, Request, RequestKind, Wanted};
+pub use folders::{OnStorage, Runs};
 pub use report::{Event, Record, StopReason, read_report};
 pub use spec::{RunDisk, RunNetwork, RunSpec};
 
@@ -43,8 +45,23 @@ pub enum RunFileError {
     Version { path: PathBuf, found: u32, known: u32 },
 }
 
-/// Writes a file whole or not at all: a reader sees the old text or the new one, also after a crash.
+/// Writes a file whole or not at all: a reader sees the old text or the new one, also after a crash. Written by root, it
+/// belongs to whom its folder belongs: the other side of the protocol may be an unprivileged account.
 pub fn write_atomically(path: &Path, text: &[u8], mode: u32) -> Result<(), RunFileError> {
+    write_whole(path, text, mode, std::fs::File::sync_all)
+}
+
+/// The same for many files whose writer flushes the file system once when all are there.
+fn write_unflushed(path: &Path, text: &[u8], mode: u32) -> Result<(), RunFileError> {
+    write_whole(path, text, mode, |_| Ok(()))
+}
+
+fn write_whole(
+    path: &Path,
+    text: &[u8],
+    mode: u32,
+    flush: impl FnOnce(&std::fs::File) -> std::io::Result<()>,
+) -> Result<(), RunFileError> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
 
@@ -59,12 +76,26 @@ pub fn write_atomically(path: &Path, text: &[u8], mode: u32) -> Result<(), RunFi
         .mode(mode)
         .open(&temporary)
         .map_err(|source| error("create", source))?;
-    let written = file.write_all(text).and_then(|()| file.sync_all()).and_then(|()| std::fs::rename(&temporary, path));
+    let written = file
+        .write_all(text)
+        .and_then(|()| give_to_owner_of_folder(&file, path))
+        .and_then(|()| flush(&file))
+        .and_then(|()| std::fs::rename(&temporary, path));
     written.map_err(|source| {
         // The failed write is what the user must hear of; a left-over temporary file is harmless and overwritten next time.
         drop(std::fs::remove_file(&temporary));
         error("write", source)
     })
+}
+
+fn give_to_owner_of_folder(file: &std::fs::File, path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{MetadataExt as _, fchown};
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = std::fs::metadata(folder)?;
+    fchown(file, Some(folder.uid()), Some(folder.gid()))
 }
 
 /// Reads a JSON file of the protocol; `None` where there is none.

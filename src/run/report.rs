@@ -12,77 +12,105 @@
 use std::net::Ipv4Addr;
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{REPORT, RunFileError};
 use crate::id::{Mac, RunId};
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// One line of a run's `report.jsonl`, written by its starter. A last line without a line end is unfinished: do not read
+/// it. Fields and events are only added: ignore those that you do not know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Record {
+    /// The run that it is about.
     pub run: RunId,
+    /// Counts the runs of the vm; of two, the greater one is the vm's.
     pub generation: u64,
-    /// On the host's clock.
+    /// When, on the host's clock.
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub at: jiff::Timestamp,
     #[serde(flatten)]
     pub event: Event,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// The host has what the run needs.
     Prepared {
+        /// Name of the host.
         host: String,
     },
-    /// Filter and tap stand.
+    /// Filter and tap stand, and qemu answers; its guest waits for its turn to boot.
     Networked {
+        /// The guest's interface on the host.
         tap: String,
     },
     /// qemu answers. The mapping of the paper (section III).
     Running {
+        /// Name of the host.
         host: String,
+        /// Process of qemu on the host.
         pid: u32,
+        /// The guest's interface on the host.
         tap: String,
         /// `address:port` of the vnc server.
         vnc: String,
+        /// Address that the guest may use.
         ip: Ipv4Addr,
+        /// Ethernet address that the guest may use.
         mac: Mac,
+        /// Whether the guest is kept away from the other vms.
         isolated: bool,
+        /// `kvm` or `tcg`.
         accel: String,
         /// The host's clock minus the storage server's, in milliseconds.
         clock_offset_ms: i64,
     },
     /// The guest was seen using its planned address.
     Ready,
-    /// The guest stands still: the starter could not reach its storage for `self_fence`.
+    /// The guest stands still: it was asked to, or the starter could not reach its storage for `self_fence`.
     Paused {
+        /// Why it stands still.
         reason: String,
     },
+    /// The guest goes on.
     Resumed,
+    /// The starter lives.
     Heartbeat,
     /// Request `number` was carried out, or not.
     Answer {
+        /// The request's number in `control.json`.
         number: u64,
+        /// What came of it, below the run's folder.
         file: Option<String>,
+        /// Why it was not carried out.
         error: Option<String>,
     },
     /// The guest died early; the starter starts it again.
     Restarting {
+        /// Which start this is.
         attempt: u32,
+        /// How the guest ended.
         exit: String,
     },
+    /// The guest was asked to power itself off.
     Stopping {
+        /// Why the run ends.
         reason: StopReason,
     },
     /// The last record of a run.
     Stopped {
+        /// Why the run ended.
         reason: StopReason,
+        /// How qemu ended.
         exit: Option<String>,
     },
 }
 
 /// Why a run ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StopReason {
     /// The guest powered itself off.
@@ -96,7 +124,23 @@ pub enum StopReason {
     /// qemu ended by itself with an error.
     Crashed,
     /// Something could not be set up; the text says what, and what to do.
-    Failed { message: String },
+    Failed {
+        /// What was tried, why it did not work, what to do.
+        message: String,
+    },
+}
+
+impl std::fmt::Display for StopReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Guest => f.write_str("the guest powered itself off"),
+            Self::Asked => f.write_str("it was asked to stop"),
+            Self::Deadline => f.write_str("its time was over"),
+            Self::Superseded => f.write_str("a newer run took its place"),
+            Self::Crashed => f.write_str("qemu ended with an error"),
+            Self::Failed { message } => write!(f, "it could not start: {message}"),
+        }
+    }
 }
 
 /// A report as it stands, in order.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use super::{RunFileError, SPEC, read_json, write_atomically};
+use super::{RunFileError, SPEC, read_json, write_atomically, write_unflushed};
 use crate::id::{LabName, Mac, MacPrefix, RunId, UserName, VmName};
 use crate::resolve::{Egress, Hardware};
 use crate::site::{QemuSettings, Timing};
@@ -51,6 +51,8 @@ pub struct RunNetwork {
     /// Every mac prefix of the site's labs: an isolated guest hears nothing from these but its gateway.
     pub lab_mac_prefixes: Vec<MacPrefix>,
     pub egress: Vec<Egress>,
+    /// TCP port where the DHCP server takes orders, which no guest may give.
+    pub dhcp_control_port: u16,
 }
 
 impl RunSpec {
@@ -59,6 +61,12 @@ impl RunSpec {
     pub fn write(&self, folder: &Path) -> Result<(), RunFileError> {
         let text = serde_json::to_vec_pretty(self).expect("a run's spec has only string keys");
         write_atomically(&folder.join(SPEC), &text, 0o640)
+    }
+
+    /// For many specs at once: whoever writes them flushes the file system before the submit.
+    pub(super) fn write_unflushed(&self, folder: &Path) -> Result<(), RunFileError> {
+        let text = serde_json::to_vec(self).expect("a run's spec has only string keys");
+        write_unflushed(&folder.join(SPEC), &text, 0o640)
     }
 
     /// `None` where the folder has no spec.

@@ -1,0 +1,105 @@
+//! The folders of all runs, behind a trait: the controller's side of the protocol. `OnStorage` is the real one; the
+//! simulation has one in memory that can vanish, fill up and tear records.
+
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+
+use super::{
+    ANSWERS, Batch, CONTROL, Control, Record, RunFileError, RunSpec, SPEC, VNC_PASSWORD, Wanted, read_report,
+    write_unflushed,
+};
+use crate::disks::Owner;
+use crate::id::RunId;
+
+/// What the controller does with runs' folders.
+pub trait Runs: Send + Sync {
+    /// Makes a run's folder with all that its starter needs, before the submit. What is there of an earlier try that was
+    /// cut short is replaced: no starter has seen it.
+    fn prepare(&self, spec: &RunSpec) -> Result<(), RunFileError>;
+
+    /// Writes the index of a submitted array; answers where it is.
+    fn write_batch(&self, batch: &Batch) -> Result<PathBuf, RunFileError>;
+
+    /// Replaces what is wanted of a run. A run whose folder is gone has nobody to read it: that is no error.
+    fn control(&self, run: &RunId, control: &Control) -> Result<(), RunFileError>;
+
+    /// What the starter said so far.
+    fn report(&self, run: &RunId) -> Result<Vec<Record>, RunFileError>;
+}
+
+/// Runs on storage that controller and hosts share.
+#[derive(Debug, Clone)]
+pub struct OnStorage {
+    /// The site's `runs` folder.
+    pub root: PathBuf,
+    /// Account that starters write as.
+    pub owner: Owner,
+}
+
+impl OnStorage {
+    pub fn folder(&self, run: &RunId) -> PathBuf {
+        self.root.join(run.to_string())
+    }
+}
+
+impl Runs for OnStorage {
+    fn prepare(&self, spec: &RunSpec) -> Result<(), RunFileError> {
+        let folder = self.folder(&spec.run);
+        let io = |action, path: &Path, source| RunFileError::Io { action, path: path.to_owned(), source };
+        let answers = folder.join(ANSWERS);
+        std::fs::create_dir_all(&answers).map_err(|source| io("create", &answers, source))?;
+        spec.write_unflushed(&folder)?;
+        Control { generation: spec.generation, wanted: Wanted::Running, deadline: None, requests: Vec::new() }
+            .write_unflushed(&folder)?;
+        let secret = folder.join(VNC_PASSWORD);
+        let password =
+            draw_password().map_err(|source| io("draw a password from", Path::new("/dev/urandom"), source))?;
+        write_unflushed(&secret, password.as_bytes(), 0o600)?;
+        let (uid, gid) = (Some(self.owner.uid), Some(self.owner.gid));
+        for path in [&folder, &answers, &folder.join(SPEC), &folder.join(CONTROL), &secret] {
+            chown(path, uid, gid).map_err(|source| io("give to the service user", path, source))?;
+        }
+        Ok(())
+    }
+
+    fn write_batch(&self, batch: &Batch) -> Result<PathBuf, RunFileError> {
+        let path = Batch::path(&self.root, &batch.id);
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(|source| RunFileError::Io {
+                action: "create",
+                path: folder.to_owned(),
+                source,
+            })?;
+        }
+        batch.write(&self.root)?;
+        // The runs' folders were written without a flush each: 300 of them cost more than everything else of a submit.
+        let flush = || -> std::io::Result<()> { Ok(nix::unistd::syncfs(&std::fs::File::open(&self.root)?)?) };
+        flush().map_err(|source| RunFileError::Io { action: "flush", path: self.root.clone(), source })?;
+        Ok(path)
+    }
+
+    fn control(&self, run: &RunId, control: &Control) -> Result<(), RunFileError> {
+        let folder = self.folder(run);
+        match control.write(&folder) {
+            Err(RunFileError::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::NotFound && !folder.exists() =>
+            {
+                Ok(())
+            }
+            written => written,
+        }
+    }
+
+    fn report(&self, run: &RunId) -> Result<Vec<Record>, RunFileError> {
+        read_report(&self.folder(run))
+    }
+}
+
+/// Eight characters: all that the vnc protocol's DES authentication takes in (RFC 6143, section 7.2.2).
+fn draw_password() -> std::io::Result<String> {
+    use std::io::Read as _;
+    const LETTERS: &[u8; 64] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_";
+    let mut bytes = [0_u8; 8];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|b| char::from(LETTERS[usize::from(b % 64)])).collect())
+}
