@@ -1,0 +1,231 @@
+//! New disks by the hundred: one `qemu-img`, then plain copies of what it made.
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::{Whence, lseek};
+
+use super::folder::{Absent, Draft, Folder, split, sync_all};
+use super::qcow2::{open_image, read_header, read_standalone};
+use super::{DiskError, Image, Owner};
+
+/// A guest's disk is nobody's business but its account's.
+const DISK_MODE: u32 = 0o640;
+
+/// How many disks are under way at once; each holds two descriptors, and 1,024 is the usual limit of a process.
+const TOGETHER: usize = 128;
+
+/// Bytes that are looked at as one when an empty stretch is to stay a hole.
+const BLOCK: usize = 4096;
+
+/// Makes copy-on-write disks over `base`, one result per target. A target that stands already over this base is done.
+pub fn derive(base: &Path, targets: &[PathBuf], owner: Owner) -> Vec<Result<(), DiskError>> {
+    let content = || {
+        let base = std::path::absolute(base).map_err(|source| DiskError::io("open", base, source))?;
+        read_standalone(&open_image(&base)?, &base)?;
+        let start = ["-b".as_ref(), base.as_os_str(), "-F".as_ref(), "qcow2".as_ref()];
+        qemu_img_create(&start, None)
+    };
+    let wanted = Wanted {
+        text: format!("a disk over {}", base.display()),
+        is: &|image: &Image| {
+            std::path::absolute(base).is_ok_and(|base| image.backing_file.as_deref() == Some(base.as_path()))
+        },
+    };
+    make(targets, content, &wanted, owner)
+}
+
+/// Makes full copies of `image`, one result per target. A target that stands already, whole by itself and of this size,
+/// is done.
+pub fn clone_full(image: &Path, targets: &[PathBuf], owner: Owner) -> Vec<Result<(), DiskError>> {
+    let opened = open_image(image).and_then(|file| read_standalone(&file, image).map(|header| (file, header)));
+    let (file, header) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return vec![Err(error); targets.len()],
+    };
+    let content = || {
+        let length = file.metadata().map_err(|source| DiskError::io("look at", image, source))?.len();
+        Ok(Content::Image { file, path: image.to_owned(), length })
+    };
+    let wanted =
+        Wanted { text: format!("a full copy of {}", image.display()), is: &|standing: &Image| *standing == header };
+    make(targets, content, &wanted, owner)
+}
+
+/// Makes empty disks of this size, one result per target. A target that stands already, whole by itself and of this size,
+/// is done.
+pub fn create_empty(size_bytes: u64, targets: &[PathBuf], owner: Owner) -> Vec<Result<(), DiskError>> {
+    let content = || qemu_img_create(&[], Some(size_bytes));
+    let wanted = Wanted {
+        text: format!("a disk of {size_bytes} bytes of its own"),
+        is: &|image: &Image| image.backing_file.is_none() && image.virtual_size_bytes == size_bytes,
+    };
+    make(targets, content, &wanted, owner)
+}
+
+/// What is to stand at a target.
+struct Wanted<'a> {
+    text: String,
+    is: &'a dyn Fn(&Image) -> bool,
+}
+
+/// What a new disk starts with.
+enum Content {
+    /// The stretches that are not empty.
+    Stretches {
+        length: u64,
+        stretches: Vec<(u64, Vec<u8>)>,
+    },
+    Image {
+        file: File,
+        path: PathBuf,
+        length: u64,
+    },
+}
+
+impl Content {
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Stretches { stretches, .. } => stretches.iter().map(|(_, bytes)| bytes.len() as u64).sum(),
+            Self::Image { length, .. } => *length,
+        }
+    }
+
+    fn write(&self, draft: &Draft) -> Result<(), DiskError> {
+        let fail = |source: std::io::Error| DiskError::write(&draft.path(), self.bytes(), source);
+        match self {
+            Self::Stretches { length, stretches } => {
+                draft.file.set_len(*length).map_err(fail)?;
+                stretches.iter().try_for_each(|(at, bytes)| draft.file.write_all_at(bytes, *at)).map_err(fail)
+            }
+            Self::Image { file, path, length } => copy_sparse(file, path, draft, *length),
+        }
+    }
+}
+
+fn make(
+    targets: &[PathBuf],
+    content: impl FnOnce() -> Result<Content, DiskError>,
+    wanted: &Wanted<'_>,
+    owner: Owner,
+) -> Vec<Result<(), DiskError>> {
+    if targets.is_empty() {
+        return Vec::new();
+    }
+    match content() {
+        Ok(content) => targets.chunks(TOGETHER).flat_map(|chunk| make_chunk(chunk, &content, wanted, owner)).collect(),
+        Err(error) => vec![Err(error); targets.len()],
+    }
+}
+
+fn make_chunk(targets: &[PathBuf], content: &Content, wanted: &Wanted<'_>, owner: Owner) -> Vec<Result<(), DiskError>> {
+    let drafts: Vec<_> = targets.iter().map(|target| draft(target, content, wanted, owner)).collect();
+    let files = drafts.iter().flatten().flatten().map(|draft| (&draft.file, draft.path()));
+    if let Err(error) = sync_all(files, content.bytes()) {
+        return drafts.into_iter().map(|draft| draft.and_then(|draft| not_synced(draft, &error))).collect();
+    }
+    let placed: Vec<_> = drafts.into_iter().map(|draft| draft?.map(Draft::place).transpose()).collect();
+    let folders = placed.iter().flatten().flatten().map(|folder: &Folder| (&folder.handle, folder.path.clone()));
+    let synced = sync_all(folders, 0);
+    placed.into_iter().map(|placed| placed.and_then(|_| synced.clone())).collect()
+}
+
+/// What stood already is done whatever became of the others.
+fn not_synced(draft: Option<Draft>, error: &DiskError) -> Result<(), DiskError> {
+    draft.map_or(Ok(()), |_| Err(error.clone()))
+}
+
+/// Writes a target's content under a temporary name; `None` where the wanted disk stands already.
+fn draft(target: &Path, content: &Content, wanted: &Wanted<'_>, owner: Owner) -> Result<Option<Draft>, DiskError> {
+    let (folder, name) = split(target)?;
+    let folder = Folder::open(folder, Absent::Create(owner))?;
+    if let Some(standing) = folder.read(name)? {
+        return check_standing(&standing, target, wanted).map(|()| None);
+    }
+    let draft = Draft::create(folder, name, owner, DISK_MODE)?;
+    content.write(&draft)?;
+    Ok(Some(draft))
+}
+
+fn check_standing(file: &File, path: &Path, wanted: &Wanted<'_>) -> Result<(), DiskError> {
+    let found = match read_header(file, path) {
+        Ok(image) if (wanted.is)(&image) => return Ok(()),
+        Ok(Image { backing_file: Some(backing), .. }) => format!("a disk over {}", backing.display()),
+        Ok(Image { virtual_size_bytes, .. }) => format!("a disk of {virtual_size_bytes} bytes of its own"),
+        Err(DiskError::NotQcow2 { .. }) => "no qcow2 image".to_owned(),
+        Err(error) => return Err(error),
+    };
+    Err(DiskError::Taken { path: path.to_owned(), found, wanted: wanted.text.clone() })
+}
+
+/// Has `qemu-img` make an image in memory.
+fn qemu_img_create(backing: &[&std::ffi::OsStr], size_bytes: Option<u64>) -> Result<Content, DiskError> {
+    let memory = Path::new("memory");
+    let file = memfd_create("disk", MFdFlags::MFD_CLOEXEC).map_err(|errno| DiskError::io("allocate", memory, errno))?;
+    let mut file = File::from(file);
+    let stdin = file.try_clone().map_err(|source| DiskError::io("allocate", memory, source))?;
+    let mut command = Command::new("qemu-img");
+    command.args(["create", "-q", "-f", "qcow2"]).args(backing).arg("/dev/stdin");
+    command.args(size_bytes.map(|bytes| bytes.to_string())).stdin(stdin).stdout(Stdio::null());
+    let output = command.output().map_err(|source| DiskError::QemuImgMissing { source: Arc::new(source) })?;
+    if !output.status.success() {
+        let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
+        return Err(DiskError::QemuImg {
+            arguments: arguments.join(" "),
+            status: output.status.to_string(),
+            stderr: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        });
+    }
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(0))
+        .and_then(|_| file.read_to_end(&mut bytes))
+        .map_err(|source| DiskError::io("read", memory, source))?;
+    Ok(stretches_of(&bytes))
+}
+
+fn stretches_of(bytes: &[u8]) -> Content {
+    let is_used = |block: &&(u64, Vec<u8>)| block.1.iter().any(|byte| *byte != 0);
+    let blocks = bytes.chunks(BLOCK).zip(0_u64..).map(|(block, number)| (number * BLOCK as u64, block.to_vec()));
+    let stretches = blocks.filter(|block| is_used(&block)).collect();
+    Content::Stretches { length: bytes.len() as u64, stretches }
+}
+
+/// Copies an image and keeps its holes. Where the file system can share blocks between files, the kernel does.
+pub(super) fn copy_sparse(from: &File, path: &Path, to: &Draft, length: u64) -> Result<(), DiskError> {
+    let read = |source: std::io::Error| DiskError::io("read", path, source);
+    let write = |source: std::io::Error| DiskError::write(&to.path(), length, source);
+    to.file.set_len(length).map_err(write)?;
+    let (mut from, mut file) = (from, &to.file);
+    let mut end = 0_u64;
+    while let Some((start, stop)) = next_stretch(from, end, length).map_err(|errno| read(errno.into()))? {
+        from.seek(SeekFrom::Start(start)).map_err(read)?;
+        file.seek(SeekFrom::Start(start)).map_err(write)?;
+        let copied = std::io::copy(&mut from.take(stop - start), &mut file).map_err(write)?;
+        if copied < stop - start {
+            return Err(DiskError::Changed { path: path.to_owned() });
+        }
+        end = stop;
+    }
+    Ok(())
+}
+
+/// The next stretch with data, from `at` on and before `length`.
+fn next_stretch(file: &File, at: u64, length: u64) -> nix::Result<Option<(u64, u64)>> {
+    if at >= length {
+        return Ok(None);
+    }
+    let seek = |at: u64, whence| lseek(file, at.cast_signed(), whence).map(i64::cast_unsigned);
+    match seek(at, Whence::SeekData) {
+        Ok(start) => Ok(Some((start, seek(start, Whence::SeekHole)?.min(length))).filter(|(start, _)| *start < length)),
+        Err(Errno::ENXIO) => Ok(None),
+        // A file system that knows no holes.
+        Err(Errno::EINVAL) => Ok(Some((at, length))),
+        Err(errno) => Err(errno),
+    }
+}

@@ -1,0 +1,106 @@
+//! A template's image becomes a version that never changes: copied into the store, read-only, known by its digest.
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use sha2::{Digest as _, Sha256};
+
+use super::folder::{Absent, Draft, Folder, split};
+use super::make::copy_sparse;
+use super::qcow2::{open_image, read_standalone};
+use super::{DiskError, Owner};
+
+/// Many disks hang on a published image; nobody writes it, its owner neither.
+const PUBLISHED_MODE: u32 = 0o444;
+
+/// Bytes read at once for a digest.
+const READ_BYTES: usize = 1 << 20;
+
+/// A published image, and what its source looked like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// In hexadecimal.
+    pub sha256: String,
+    pub source_bytes: u64,
+    /// Changed since 1970, in nanoseconds: an unchanged source need not be read again.
+    pub source_mtime_ns: i64,
+}
+
+/// Digest of a file, in hexadecimal.
+pub fn sha256(path: &Path) -> std::io::Result<String> {
+    digest(&File::open(path)?)
+}
+
+/// Copies `image` to `target`. With another digest than the expected one nothing is stored. A target that stands already
+/// with the same content is done.
+pub fn publish(
+    image: &Path,
+    target: &Path,
+    expected_sha256: Option<&str>,
+    owner: Owner,
+) -> Result<Published, DiskError> {
+    let source = open_image(image)?;
+    read_standalone(&source, image)?;
+    let before = source.metadata().map_err(|source| DiskError::io("look at", image, source))?;
+    let published = |sha256| Published {
+        sha256,
+        source_bytes: before.len(),
+        source_mtime_ns: before.mtime() * 1_000_000_000 + before.mtime_nsec(),
+    };
+    let (folder, name) = split(target)?;
+    let folder = Folder::open(folder, Absent::Create(owner))?;
+    if let Some(standing) = folder.read(name)? {
+        let wanted = digest(&source).map_err(|source| DiskError::io("read", image, source))?;
+        check_digest(image, expected_sha256, &wanted)?;
+        let found = digest(&standing).map_err(|source| DiskError::io("read", target, source))?;
+        if found == wanted {
+            return Ok(published(wanted));
+        }
+        let (found, wanted) = (format!("an image with sha256 {found}"), format!("one with sha256 {wanted}"));
+        return Err(DiskError::Taken { path: target.to_owned(), found, wanted });
+    }
+    let draft = Draft::create(folder, name, owner, PUBLISHED_MODE)?;
+    copy_sparse(&source, image, &draft, before.len())?;
+    let after = source.metadata().map_err(|source| DiskError::io("look at", image, source))?;
+    let stamp = |m: &std::fs::Metadata| (m.len(), m.mtime(), m.mtime_nsec());
+    if stamp(&before) != stamp(&after) {
+        return Err(DiskError::Changed { path: image.to_owned() });
+    }
+    // The digest is of what was stored, so that it also tells what a bad disk or cable made of the copy.
+    let sha256 = digest(&draft.file).map_err(|source| DiskError::io("read", &draft.path(), source))?;
+    check_digest(image, expected_sha256, &sha256)?;
+    draft.file.sync_all().map_err(|source| DiskError::write(target, before.len(), source))?;
+    draft.place()?.sync()?;
+    Ok(published(sha256))
+}
+
+fn check_digest(image: &Path, expected: Option<&str>, found: &str) -> Result<(), DiskError> {
+    match expected {
+        Some(expected) if !expected.eq_ignore_ascii_case(found) => {
+            Err(DiskError::Digest { path: image.to_owned(), expected: expected.to_owned(), found: found.to_owned() })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn digest(mut file: &File) -> std::io::Result<String> {
+    use std::fmt::Write as _;
+    file.seek(SeekFrom::Start(0))?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(length) => hasher.update(&buffer[..length]),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let mut text = String::with_capacity(64);
+    for byte in hasher.finalize() {
+        write!(text, "{byte:02x}").expect("a string takes everything");
+    }
+    Ok(text)
+}

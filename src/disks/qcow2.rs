@@ -1,0 +1,112 @@
+//! The header of a qcow2 file, read without a process. Good to show and to tell disks apart; never to be believed beyond
+//! that, since a guest's disk is what the guest's qemu wrote.
+
+use std::fs::File;
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use super::DiskError;
+
+/// What a header says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// Size that the guest sees.
+    pub virtual_size_bytes: u64,
+    /// The image below, as the header names it.
+    pub backing_file: Option<PathBuf>,
+}
+
+const MAGIC: &[u8; 4] = b"QFI\xfb";
+/// Longest name of a backing file in the format.
+const BACKING_BYTES_MAX: u32 = 1023;
+/// Header bytes of version 2; version 3 has the feature bits behind them.
+const HEADER_BYTES: usize = 72;
+const INCOMPATIBLE_CORRUPT: u64 = 1 << 1;
+const INCOMPATIBLE_DATA_FILE: u64 = 1 << 2;
+
+/// Reads the header of the image at `path`.
+pub fn inspect(path: &Path) -> Result<Image, DiskError> {
+    read_header(&open_image(path)?, path)
+}
+
+/// Opens an image to read it. Not to wait for a writer is for the case that somebody put a FIFO there.
+pub(super) fn open_image(path: &Path) -> Result<File, DiskError> {
+    let opened = File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path);
+    let file = opened.map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound => DiskError::Missing { path: path.to_owned() },
+        _ => DiskError::io("open", path, source),
+    })?;
+    let metadata = file.metadata().map_err(|source| DiskError::io("look at", path, source))?;
+    if metadata.is_dir() {
+        return Err(DiskError::NotAFile { path: path.to_owned(), found: "a folder" });
+    }
+    if !metadata.is_file() {
+        return Err(DiskError::NotAFile { path: path.to_owned(), found: "a device or pipe" });
+    }
+    Ok(file)
+}
+
+/// Like `read_header`, for an image that others will be made of: it must be whole by itself.
+pub(super) fn read_standalone(file: &File, path: &Path) -> Result<Image, DiskError> {
+    let image = read_header(file, path)?;
+    match image.backing_file {
+        Some(backing) => Err(DiskError::Derived { path: path.to_owned(), backing }),
+        None => Ok(image),
+    }
+}
+
+/// Reads the header of an open file; `path` is for messages.
+pub(super) fn read_header(file: &File, path: &Path) -> Result<Image, DiskError> {
+    let unusable = |why: &str| DiskError::NotQcow2 { path: path.to_owned(), why: why.to_owned() };
+    let mut header = [0; HEADER_BYTES + 8];
+    let length = read_at_most(file, &mut header, 0).map_err(|source| DiskError::io("read", path, source))?;
+    if length < MAGIC.len() || !header.starts_with(MAGIC) {
+        return Err(unusable("it does not start as one"));
+    }
+    let version = u32_at(&header, 4);
+    if length < HEADER_BYTES || (version >= 3 && length < header.len()) {
+        return Err(unusable("it ends within its header"));
+    }
+    if !(2..=3).contains(&version) {
+        return Err(unusable(&format!("it has version {version}, known are 2 and 3")));
+    }
+    let incompatible = if version == 3 { u64_at(&header, HEADER_BYTES) } else { 0 };
+    if incompatible & INCOMPATIBLE_DATA_FILE != 0 {
+        return Err(unusable("its data is in another file"));
+    }
+    if incompatible & INCOMPATIBLE_CORRUPT != 0 {
+        return Err(unusable("it is marked as corrupt; `qemu-img check -r all` may mend it"));
+    }
+    let backing_file = match (u64_at(&header, 8), u32_at(&header, 16)) {
+        (0, _) | (_, 0) => None,
+        (_, bytes) if bytes > BACKING_BYTES_MAX => return Err(unusable("the name of its backing file is too long")),
+        (offset, bytes) => {
+            let mut name = vec![0; bytes as usize];
+            file.read_exact_at(&mut name, offset).map_err(|_| unusable("it ends within its header"))?;
+            Some(PathBuf::from(std::ffi::OsString::from_vec(name)))
+        }
+    };
+    Ok(Image { virtual_size_bytes: u64_at(&header, 24), backing_file })
+}
+
+fn read_at_most(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+    let mut length = 0;
+    while length < buffer.len() {
+        match file.read_at(&mut buffer[length..], offset + length as u64) {
+            Ok(0) => break,
+            Ok(more) => length += more,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(length)
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_be_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}

@@ -1,0 +1,89 @@
+//! All disks of a site, behind a trait: what `observe` and `apply` do with them. `OnStorage` is the real one; the
+//! simulation has one in memory that can vanish and fill up.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use super::{DiskError, Owner, Published, clone_full, create_empty, derive, publish, set_aside, sha256};
+
+/// Where a new disk's content comes from.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskOrigin {
+    /// Copy-on-write over `base`, which never changes.
+    Derive {
+        base: PathBuf,
+    },
+    Copy {
+        image: PathBuf,
+    },
+    Empty {
+        size_bytes: u64,
+    },
+}
+
+/// Size and time stamp of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    pub bytes: u64,
+    pub mtime_ns: i64,
+}
+
+/// What is done with disks and images. None of it ever replaces or deletes a disk.
+pub trait Disks: Send + Sync {
+    /// Size and time of a file, `None` where there is none.
+    fn stamp(&self, path: &Path) -> std::io::Result<Option<Stamp>>;
+
+    /// Digest of an image, in hexadecimal.
+    fn sha256(&self, path: &Path) -> std::io::Result<String>;
+
+    /// Copies a template's image to where it never changes again.
+    fn publish(&self, image: &Path, target: &Path, expected_sha256: Option<&str>) -> Result<Published, DiskError>;
+
+    /// Makes disks of one origin, each where there is none; one that is there already with this origin is taken as it is.
+    fn make(&self, origin: &DiskOrigin, targets: &[PathBuf]) -> Vec<Result<(), DiskError>>;
+
+    /// Moves disks into `folder`; answers where each is then. Safe to repeat.
+    fn set_aside(&self, disks: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>, DiskError>;
+}
+
+/// Disks on storage that controller and hosts share.
+#[derive(Debug, Clone, Copy)]
+pub struct OnStorage {
+    pub owner: Owner,
+}
+
+impl Disks for OnStorage {
+    fn stamp(&self, path: &Path) -> std::io::Result<Option<Stamp>> {
+        match std::fs::symlink_metadata(path) {
+            Ok(found) if found.is_symlink() => std::fs::metadata(path).map(|found| Some(stamp_of(&found))),
+            Ok(found) => Ok(Some(stamp_of(&found))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn sha256(&self, path: &Path) -> std::io::Result<String> {
+        sha256(path)
+    }
+
+    fn publish(&self, image: &Path, target: &Path, expected_sha256: Option<&str>) -> Result<Published, DiskError> {
+        publish(image, target, expected_sha256, self.owner)
+    }
+
+    fn make(&self, origin: &DiskOrigin, targets: &[PathBuf]) -> Vec<Result<(), DiskError>> {
+        match origin {
+            DiskOrigin::Derive { base } => derive(base, targets, self.owner),
+            DiskOrigin::Copy { image } => clone_full(image, targets, self.owner),
+            DiskOrigin::Empty { size_bytes } => create_empty(*size_bytes, targets, self.owner),
+        }
+    }
+
+    fn set_aside(&self, disks: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>, DiskError> {
+        set_aside(disks, folder, self.owner)
+    }
+}
+
+fn stamp_of(found: &std::fs::Metadata) -> Stamp {
+    Stamp { bytes: found.len(), mtime_ns: found.mtime() * 1_000_000_000 + found.mtime_nsec() }
+}
