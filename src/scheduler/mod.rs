@@ -1,8 +1,9 @@
 //! The batch system, behind one narrow trait: submit an array, list what there is, kill single tasks, say what fits.
-//! It knows jobs and tasks, never vms. `local` is the embedded default; `fake` keeps a queue in memory and fails on
+//! It knows jobs and tasks, never vms. `grid_engine` is for a cluster, `local` is the embedded default; `fake` keeps a queue in memory and fails on
 //! demand, for the simulation.
 
 pub mod fake;
+pub mod grid_engine;
 pub mod local;
 
 use std::ffi::OsString;
@@ -122,8 +123,23 @@ pub enum SchedulerError {
     Io { action: &'static str, path: PathBuf, source: std::io::Error },
     #[error("{path} is not what labwright's scheduler writes there")]
     Format { path: PathBuf, source: serde_json::Error },
+    #[error(
+        "the scheduler's folder {path} cannot be written: make it writable for this account, or name another one under `scheduler:` in site.yaml"
+    )]
+    Folder { path: PathBuf, source: std::io::Error },
+    #[error("the site has no slots: nothing could ever run; give it some under `scheduler:` in site.yaml")]
+    NoSlots,
+    #[error("a job has 1 to {max} tasks, not {tasks}")]
+    Tasks { tasks: u32, max: u32 },
+    #[error("`{word}` is not UTF-8 text: a job's program, arguments and folders must be; rename the folder")]
+    NotText { word: String },
+    #[error("{path} is not a job that waits: only a submit starts what runs it")]
+    NotAJob { path: PathBuf },
     #[error("a task wants {wanted_mib} MiB, the site has {site_mib} MiB in all: it would wait for ever")]
     NeverFits { wanted_mib: u64, site_mib: u64 },
+    /// The batch system said no; nothing happened.
+    #[error("the batch system refused to {request}: {detail}")]
+    Refused { request: String, detail: String },
     /// The answer never came; the effect may have happened.
     #[error("no answer to `{request}`: {detail}")]
     Doubtful { request: String, detail: String },
