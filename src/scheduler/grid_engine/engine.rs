@@ -1,0 +1,285 @@
+//! The trait's calls as conversations with Grid Engine: one for a submit, one for a kill, one for a look at the queue and
+//! a second only where something waits or is stuck, to hear why.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::path::Path;
+
+use super::client::{Answer, Client};
+use super::queue::{Folded, Queue, size_mib};
+use super::reasons::{self, Reasons};
+use super::{XmlError, accounting, answers, queue};
+use crate::scheduler::{Host, HostUsage, JobId, Scheduler, SchedulerError, Submission, Task, TaskId};
+use crate::site::GridEngineSettings;
+
+/// Grid Engine hands a task its number in the environment only; our programs take it as their last argument. And it
+/// gives a task a search path without the folders of `nft` and `ip`.
+const TASK_NUMBER_LAST: &str =
+    r#"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin exec "$0" "$@" "$SGE_TASK_ID""#;
+
+/// One cluster.
+#[derive(Debug, Clone)]
+pub struct GridEngine {
+    pub(super) client: Client,
+}
+
+impl GridEngine {
+    pub fn new(settings: GridEngineSettings) -> Self {
+        Self { client: Client { settings } }
+    }
+
+    pub fn settings(&self) -> &GridEngineSettings {
+        &self.client.settings
+    }
+
+    /// The queue as one account's jobs see it; `*` is everybody.
+    fn queue(&self, account: &str) -> Result<Queue, SchedulerError> {
+        let resource = &self.settings().memory_resource;
+        let arguments = words(["-f", "-u", account, "-r", "-F", resource, "-xml"]);
+        let xml = self.client.look("qstat", &arguments)?;
+        queue::parse(&xml).map_err(unreadable("qstat -f -xml"))
+    }
+
+    /// Why jobs wait or are stuck. It makes no difference to a plan, so a failure costs the reasons alone.
+    fn reasons(&self, jobs: &BTreeSet<JobId>) -> Reasons {
+        if jobs.is_empty() {
+            return Reasons::default();
+        }
+        let list: Vec<String> = jobs.iter().map(JobId::to_string).collect();
+        let asked = self.client.look("qstat", &words(["-j", &list.join(","), "-xml"]));
+        let reasons = asked.and_then(|xml| reasons::parse(&xml).map_err(unreadable("qstat -j -xml")));
+        reasons.unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot see why jobs wait");
+            Reasons::default()
+        })
+    }
+
+    /// How the tasks of a job ended and what they used; empty as long as none has. May take long: see `accounting`.
+    pub fn accounts(&self, job: JobId) -> Result<Vec<accounting::Account>, SchedulerError> {
+        let arguments = words(["-j", &job.to_string()]);
+        match self.client.look("qacct", &arguments) {
+            Ok(text) => Ok(accounting::parse(&text, &self.settings().memory_resource)),
+            Err(SchedulerError::Refused { detail, .. })
+                if detail.contains("not found") || detail.contains("No such file") =>
+            {
+                Ok(Vec::new())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Lets tasks in error wait for their turn again, once what was wrong has been mended.
+    pub fn clear_errors(&self, jobs: &[JobId]) -> Result<(), SchedulerError> {
+        let arguments: Vec<OsString> =
+            std::iter::once("-cj".into()).chain(jobs.iter().map(|job| job.to_string().into())).collect();
+        let answer = self.client.ask("qmod", &arguments)?;
+        let said = format!("{}\n{}", answer.stdout, answer.stderr);
+        let request = "clear the error of jobs".to_owned();
+        if answers::is_silence(&said) {
+            return Err(SchedulerError::Doubtful { request, detail: answer.told() });
+        }
+        // `qmod` exits with 1 after each change that it made, so its words alone count.
+        match answers::clear_complaints(&said)[..] {
+            [] => Ok(()),
+            ref complaints => Err(SchedulerError::Refused { request, detail: complaints.join("; ") }),
+        }
+    }
+
+    fn submit_arguments(&self, submission: &Submission) -> Result<Vec<OsString>, SchedulerError> {
+        let settings = self.settings();
+        let log = format!("{}/$JOB_ID.$TASK_ID.log", log_folder(&submission.log_folder)?);
+        let tasks = format!("1-{}", submission.tasks);
+        let memory = format!("{}={}M", settings.memory_resource, submission.memory_mib);
+        let mut arguments = words([
+            "-terse",
+            "-w",
+            "e",
+            "-N",
+            &submission.name,
+            "-t",
+            &tasks,
+            "-l",
+            &memory,
+            "-j",
+            "y",
+            "-o",
+            &log,
+            "-wd",
+            "/",
+            "-r",
+            "n",
+            "-notify",
+            "-b",
+            "y",
+            "-shell",
+            "n",
+        ]);
+        let mut option = |name: &str, value: Option<&str>| {
+            if let Some(value) = value {
+                arguments.extend(words([name, value]));
+            }
+        };
+        for request in &settings.requests {
+            option("-l", Some(request));
+        }
+        option("-q", settings.queue.as_deref());
+        option("-P", settings.project.as_deref());
+        option("-tc", settings.tasks_at_once.map(|tasks| tasks.to_string()).as_deref());
+        arguments.extend(words(["/bin/sh", "-c", TASK_NUMBER_LAST]));
+        arguments.extend(submission.command.iter().cloned());
+        Ok(arguments)
+    }
+}
+
+impl GridEngine {
+    /// A job that fits nowhere is refused in three words; asked to verify it, the scheduler says what each host lacks.
+    fn why_never(&self, submission: &Submission, answer: &Answer) -> Option<String> {
+        if !answer.stderr.contains("no suitable queues") {
+            return None;
+        }
+        let mut arguments = self.submit_arguments(submission).ok()?;
+        let wanted = arguments.iter().position(|word| word == "-w")?;
+        arguments[wanted + 1] = "v".into();
+        let told = self.client.ask("qsub", &arguments).ok()?;
+        Some(format!("{}; nothing of it would ever run", answers::never(&told.stderr)?))
+    }
+}
+
+impl Scheduler for GridEngine {
+    fn submit(&self, submission: &Submission) -> Result<JobId, SchedulerError> {
+        let answer = self.client.ask("qsub", &self.submit_arguments(submission)?)?;
+        let request = format!("submit {}", submission.name);
+        match answers::submitted(&answer.stdout) {
+            Some(job) if answer.status.success() => Ok(job),
+            _ if !answer.status.success() && answers::is_refusal(&answer.stderr) => {
+                let detail = self.why_never(submission, &answer).unwrap_or_else(|| answer.told());
+                Err(SchedulerError::Refused { request, detail })
+            }
+            _ => Err(SchedulerError::Doubtful { request, detail: answer.told() }),
+        }
+    }
+
+    fn list(&self) -> Result<Vec<Task>, SchedulerError> {
+        let account = self.client.account()?.name;
+        let queue = self.queue(&account)?;
+        let ours = queue.entries.into_iter().filter(|entry| entry.owner == account).collect::<Vec<_>>();
+        let unclear = ours.iter().filter(|entry| matches!(entry.state, Folded::Pending | Folded::Error));
+        let reasons = self.reasons(&unclear.map(|entry| entry.job).collect());
+        let mut tasks = Vec::new();
+        for entry in ours {
+            for &task in &entry.tasks {
+                let reason = match entry.state {
+                    Folded::Error => reasons.error(entry.job, task),
+                    _ => reasons.wait(entry.job),
+                };
+                tasks.push(Task {
+                    id: TaskId { job: entry.job, task },
+                    name: entry.name.clone(),
+                    owner: entry.owner.clone(),
+                    state: entry.state.with_reason(reason),
+                    host: entry.host().map(str::to_owned),
+                });
+            }
+        }
+        Ok(tasks)
+    }
+
+    fn kill(&self, tasks: &[TaskId]) -> Result<(), SchedulerError> {
+        let mut by_job: BTreeMap<JobId, BTreeSet<u32>> = BTreeMap::new();
+        for id in tasks {
+            by_job.entry(id.job).or_default().insert(id.task);
+        }
+        if by_job.is_empty() {
+            return Ok(());
+        }
+        let list =
+            by_job.iter().flat_map(|(job, tasks)| ranges(tasks).into_iter().map(move |range| format!("{job}.{range}")));
+        let arguments: Vec<OsString> = list.map(OsString::from).collect();
+        let answer = self.client.ask("qdel", &arguments)?;
+        if answer.status.success() {
+            return Ok(());
+        }
+        let request = "kill tasks".to_owned();
+        if answers::is_silence(&answer.stderr) {
+            return Err(SchedulerError::Doubtful { request, detail: answer.told() });
+        }
+        let said = format!("{}\n{}", answer.stdout, answer.stderr);
+        match answers::kill_complaints(&said)[..] {
+            [] => Ok(()),
+            ref complaints => Err(SchedulerError::Refused { request, detail: complaints.join("; ") }),
+        }
+    }
+
+    fn capacity(&self) -> Result<Vec<Host>, SchedulerError> {
+        Ok(capacity(&self.queue("*")?, self.settings()))
+    }
+}
+
+/// What hosts have. Grid Engine tells what is left of a host's memory; what is in use is what the tasks on it asked for.
+pub(super) fn capacity(queue: &Queue, settings: &GridEngineSettings) -> Vec<Host> {
+    let resource = settings.memory_resource.as_str();
+    let mut used: BTreeMap<&str, u64> = BTreeMap::new();
+    for entry in &queue.entries {
+        let asked = entry.requests.iter().find(|(name, _)| name == resource).and_then(|(_, size)| size_mib(size));
+        if let (Some(host), Some(asked)) = (entry.host(), asked) {
+            *used.entry(host).or_default() += asked * u64::from(entry.slots) * entry.tasks.len() as u64;
+        }
+    }
+    let mut hosts: BTreeMap<&str, Host> = BTreeMap::new();
+    for instance in &queue.instances {
+        let queue_name = instance.name.split('@').next();
+        if settings.queue.as_deref().is_some_and(|ours| queue_name != Some(ours)) {
+            continue;
+        }
+        let name = instance.host();
+        let host = hosts.entry(name).or_insert_with(|| Host { name: name.to_owned(), usage: None });
+        if instance.is_lost() {
+            continue;
+        }
+        let rest = instance.resources.iter().find(|(name, _)| name == resource).and_then(|(_, size)| size_mib(size));
+        let memory_used_mib = used.get(name).copied().unwrap_or(0);
+        let nothing = HostUsage { slots: 0, slots_used: 0, memory_mib: 0, memory_used_mib };
+        let usage = host.usage.get_or_insert(nothing);
+        usage.slots += instance.slots;
+        usage.slots_used += instance.slots_used;
+        usage.memory_mib = usage.memory_mib.max(rest.map_or(0, |rest| rest + memory_used_mib));
+    }
+    hosts.into_values().collect()
+}
+
+/// Where tasks print to. Grid Engine reads a host's name before a `:`, and `$` as the start of its own words.
+fn log_folder(folder: &Path) -> Result<&str, SchedulerError> {
+    let refused = |detail: String| SchedulerError::Refused { request: "submit".into(), detail };
+    let text = folder.to_str().ok_or_else(|| SchedulerError::NotText { word: folder.display().to_string() })?;
+    if !folder.is_absolute() || text.contains([':', '$', ',', '\n']) {
+        return Err(refused(format!("the log folder {text} must be a whole path without `:`, `$` and `,`")));
+    }
+    if !folder.is_dir() {
+        return Err(refused(format!("the log folder {text} is not there: no task could start")));
+    }
+    Ok(text)
+}
+
+/// Consecutive numbers as ranges: `1-3`, `5`.
+fn ranges(tasks: &BTreeSet<u32>) -> Vec<String> {
+    let mut ranges: Vec<(u32, u32)> = Vec::new();
+    for &task in tasks {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == task => *last = task,
+            _ => ranges.push((task, task)),
+        }
+    }
+    let shown = |(first, last)| if first == last { format!("{first}") } else { format!("{first}-{last}") };
+    ranges.into_iter().map(shown).collect()
+}
+
+pub(super) fn words<const N: usize>(words: [&str; N]) -> Vec<OsString> {
+    words.map(OsString::from).to_vec()
+}
+
+pub(super) fn unreadable(request: &'static str) -> impl FnOnce(XmlError) -> SchedulerError {
+    move |error| SchedulerError::Doubtful {
+        request: request.to_owned(),
+        detail: format!("its answer cannot be read: {error}"),
+    }
+}

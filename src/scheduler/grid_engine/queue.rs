@@ -1,0 +1,292 @@
+//! `qstat -f -u ACCOUNT -r -F RESOURCE -xml` in, hosts' queues and the tasks on them out. One answer serves both: which
+//! tasks there are, and what hosts have. Plain `qstat -xml` answers read as well.
+//!
+//! The state of a task and the state of the queue it runs in are two things: a task on a lost host stays `r` for ever,
+//! and only the queue's `u` tells that nobody knows.
+
+use super::XmlError;
+use super::xml::{Part, read};
+use crate::scheduler::{JobId, TaskState};
+
+/// Most tasks in one answer. Grid Engine's own limit for one array is 75,000.
+const TASKS_MAX: usize = 1_000_000;
+
+/// What one answer shows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Queue {
+    pub instances: Vec<Instance>,
+    pub entries: Vec<Entry>,
+}
+
+/// One queue on one host, `all.q@node1`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Instance {
+    pub name: String,
+    pub slots: u32,
+    pub slots_used: u32,
+    /// Letters of `qstat(1)`: `u` nobody hears from the host, `d` disabled, `E` error, `s` suspended, and more.
+    pub state: String,
+    /// What is left of the resources that were asked about.
+    pub resources: Vec<(String, String)>,
+}
+
+impl Instance {
+    pub fn host(&self) -> &str {
+        host_of(&self.name)
+    }
+
+    /// Nobody hears from the host.
+    pub fn is_lost(&self) -> bool {
+        self.state.contains('u')
+    }
+}
+
+/// The host of a queue instance.
+fn host_of(instance: &str) -> &str {
+    instance.rsplit_once('@').map_or(instance, |(_, host)| host)
+}
+
+/// One line of the answer: a job, or tasks of an array that are alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub job: JobId,
+    /// Job name in full.
+    pub name: String,
+    pub owner: String,
+    /// Letters as the tool gives them, such as `qw`, `r`, `Eqw`.
+    pub letters: String,
+    pub state: Folded,
+    /// Queue instance it runs in; empty while it waits.
+    pub instance: String,
+    /// Its tasks; `[1]` of a job that is no array.
+    pub tasks: Vec<u32>,
+    /// Slots that each task holds.
+    pub slots: u32,
+    /// Hard requests, as written: `vm_mem` → `5G`.
+    pub requests: Vec<(String, String)>,
+}
+
+impl Entry {
+    fn on(instance: String) -> Self {
+        Self {
+            job: JobId(0),
+            name: String::new(),
+            owner: String::new(),
+            letters: String::new(),
+            state: Folded::Pending,
+            instance,
+            tasks: Vec::new(),
+            slots: 1,
+            requests: Vec::new(),
+        }
+    }
+
+    pub fn host(&self) -> Option<&str> {
+        (!self.instance.is_empty()).then(|| host_of(&self.instance))
+    }
+}
+
+/// A task's state without the words that need a second question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Folded {
+    Pending,
+    Held,
+    Running,
+    Suspended,
+    Deleting,
+    Unknown,
+    Error,
+}
+
+impl Folded {
+    pub fn with_reason(self, reason: Option<String>) -> TaskState {
+        match self {
+            Self::Pending => TaskState::Pending { reason },
+            Self::Held => TaskState::Held,
+            Self::Running => TaskState::Running,
+            Self::Suspended => TaskState::Suspended,
+            Self::Deleting => TaskState::Deleting,
+            Self::Unknown => TaskState::Unknown,
+            Self::Error => TaskState::Error { reason },
+        }
+    }
+}
+
+/// Folds the letters of `qstat(1)`, and whether the task is on a host.
+///
+/// `E` error, `d` deletion asked for, `s` `S` `T` `N` `P` suspended by a person, its queue, a threshold, a newer kind,
+/// `h` held, `t` transferring to its host, `r` running, `R` restarted, `q` queued, `w` waiting. A letter that we do not
+/// know changes nothing: a task on a host runs, any other waits.
+pub(super) fn fold(letters: &str, on_host: bool) -> Folded {
+    let has = |any: &str| letters.chars().any(|letter| any.contains(letter));
+    if has("E") {
+        Folded::Error
+    } else if has("d") {
+        Folded::Deleting
+    } else if on_host && has("sSTNP") {
+        Folded::Suspended
+    } else if on_host && has("rt") {
+        Folded::Running
+    } else if has("h") {
+        Folded::Held
+    } else if on_host && !has("qw") {
+        Folded::Running
+    } else {
+        Folded::Pending
+    }
+}
+
+/// Reads an answer.
+pub(super) fn parse(xml: &str) -> Result<Queue, XmlError> {
+    let mut reader = QueueReader::default();
+    read(xml, "job_info", |part| reader.part(part))?;
+    if reader.tasks > TASKS_MAX {
+        return Err(XmlError::TooMuch { limit: TASKS_MAX, what: "tasks" });
+    }
+    Ok(reader.finish())
+}
+
+#[derive(Default)]
+struct QueueReader {
+    queue: Queue,
+    instance: Option<Instance>,
+    entry: Option<Entry>,
+    label: String,
+    tasks: usize,
+}
+
+impl QueueReader {
+    fn part(&mut self, part: Part<'_>) {
+        match part {
+            Part::Open { name: "Queue-List", .. } => self.instance = Some(Instance::default()),
+            Part::Open { name: "job_list", .. } => {
+                let instance = self.instance.as_ref().map_or_else(String::new, |instance| instance.name.clone());
+                self.entry = Some(Entry::on(instance));
+            }
+            Part::Open { attributes, .. } => attributes.get("name").unwrap_or_default().clone_into(&mut self.label),
+            Part::Close { name: "Queue-List", .. } => self.queue.instances.extend(self.instance.take()),
+            Part::Close { name: "job_list", .. } => {
+                let entry = self.entry.take();
+                self.queue.entries.extend(entry.filter(|entry| entry.job.0 != 0));
+            }
+            Part::Close { name, text } => self.field(name, text),
+        }
+    }
+
+    fn field(&mut self, name: &str, text: &str) {
+        match (&mut self.entry, &mut self.instance) {
+            (Some(entry), _) => match name {
+                "JB_job_number" => entry.job = JobId(text.parse().unwrap_or(0)),
+                // With `-r` the whole name stands apart; where it does not, the other is whole.
+                "full_job_name" => text.clone_into(&mut entry.name),
+                "JB_name" if entry.name.is_empty() => text.clone_into(&mut entry.name),
+                "JB_owner" => text.clone_into(&mut entry.owner),
+                "state" => text.clone_into(&mut entry.letters),
+                "queue_name" if !text.is_empty() => text.clone_into(&mut entry.instance),
+                "slots" => entry.slots = text.parse().unwrap_or(1),
+                "tasks" => {
+                    entry.tasks = task_numbers(text, TASKS_MAX.saturating_sub(self.tasks) + 1);
+                    self.tasks += entry.tasks.len();
+                }
+                "hard_request" => entry.requests.push((std::mem::take(&mut self.label), text.to_owned())),
+                _ => {}
+            },
+            (None, Some(instance)) => match name {
+                "name" => text.clone_into(&mut instance.name),
+                "slots_used" => instance.slots_used = text.parse().unwrap_or(0),
+                "slots_total" => instance.slots = text.parse().unwrap_or(0),
+                "state" => text.clone_into(&mut instance.state),
+                "resource" => instance.resources.push((std::mem::take(&mut self.label), text.to_owned())),
+                _ => {}
+            },
+            (None, None) => {}
+        }
+    }
+
+    fn finish(self) -> Queue {
+        let mut queue = self.queue;
+        let lost: std::collections::BTreeSet<&str> = queue
+            .instances
+            .iter()
+            .filter(|instance| instance.is_lost())
+            .map(|instance| instance.name.as_str())
+            .collect();
+        for entry in &mut queue.entries {
+            let on_host = !entry.instance.is_empty();
+            entry.state = fold(&entry.letters, on_host);
+            if lost.contains(entry.instance.as_str()) {
+                entry.state = Folded::Unknown;
+            }
+            if entry.tasks.is_empty() {
+                entry.tasks = vec![1];
+            }
+        }
+        queue
+    }
+}
+
+/// The numbers of `3-9:2,12`; at most `limit` of them.
+fn task_numbers(text: &str, limit: usize) -> Vec<u32> {
+    let range = |part: &str| {
+        let (bounds, step) = part.split_once(':').unwrap_or((part, "1"));
+        let (first, last) = bounds.split_once('-').unwrap_or((bounds, bounds));
+        let number = |text: &str| text.trim().parse::<u32>().ok();
+        Some((number(first)?..=number(last)?).step_by(number(step)?.max(1) as usize))
+    };
+    text.split(',').filter_map(range).flatten().take(limit).collect()
+}
+
+/// A size as the tools write it, in MiB: `5G`, `1.000G`, `512m`, `5368709120.000000`. `K M G T` count in 1024, `k m g t`
+/// in 1000 (sge_types(1)).
+pub(super) fn size_mib(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: f64 = match &text[digits.len()..] {
+        "" => 1.0,
+        "k" => 1e3,
+        "K" => 1024.0,
+        "m" => 1e6,
+        "M" => 1024.0 * 1024.0,
+        "g" => 1e9,
+        "G" => 1024.0 * 1024.0 * 1024.0,
+        "t" => 1e12,
+        "T" => 1024.0 * 1024.0 * 1024.0 * 1024.0,
+        _ => return None,
+    };
+    let bytes = digits.parse::<f64>().ok().filter(|bytes| bytes.is_finite())? * unit;
+    // A consumable may be overdrawn, which shows as a negative rest. Sizes are far below 2^53.
+    Some((bytes.max(0.0) / (1024.0 * 1024.0)).round() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_fold() {
+        let on_host = ["r", "t", "Rr", "hr", "s", "S", "T", "N", "dr", "dt", "ds", "Er", "x"];
+        let folded = on_host.map(|letters| fold(letters, true));
+        use Folded::*;
+        let expected = [
+            Running, Running, Running, Running, Suspended, Suspended, Suspended, Suspended, Deleting, Deleting,
+            Deleting, Error, Running,
+        ];
+        assert_eq!(folded, expected);
+        let waiting = ["qw", "hqw", "Eqw", "Rq", "hRwq", "dqw", "x"].map(|letters| fold(letters, false));
+        assert_eq!(waiting, [Pending, Held, Error, Pending, Held, Deleting, Pending]);
+    }
+
+    #[test]
+    fn ranges_and_sizes() {
+        assert_eq!(task_numbers("3-6:1", 100), [3, 4, 5, 6]);
+        assert_eq!(task_numbers("1,4-8:2,11", 100), [1, 4, 6, 8, 11]);
+        assert_eq!(task_numbers("undefined", 100), [0_u32; 0]);
+        assert_eq!(task_numbers("1-4000000000:0", 3), [1, 2, 3]);
+        assert_eq!(size_mib("1.000G"), Some(1024));
+        assert_eq!(size_mib("512M"), Some(512));
+        assert_eq!(size_mib("5368709120.000000"), Some(5120));
+        assert_eq!(size_mib("-1.5G"), Some(0));
+        assert_eq!(size_mib("-"), None);
+        assert_eq!(size_mib("5Q"), None);
+    }
+}
