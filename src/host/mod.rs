@@ -1,1 +1,40 @@
-//! Stub.
+//! What this host does for a run: tap and bridge port, packet filter, qemu and its monitor, the host-local folder; and
+//! what the controller's host does for a vm: its DHCP reservation. `setup`, `check` and `sweep` prepare the machine.
+//!
+//! ```text
+//! command    runs a program, and says what it was when it fails
+//! sys        the three system calls that Rust has no safe word for
+//! tap        the guest's network interface, alive as long as its file descriptor
+//! port       that interface as a port of the bridge
+//! filter     which frames pass, and the table that holds it as long as the starter lives
+//! qemu       the argument list (pure)
+//! qmp        qemu's monitor
+//! confine    drops rights, ties qemu's life to the starter's
+//! run_folder /run/labwright/<run>/
+//! accel      whether guests boot under KVM here
+//! dhcp       reservations
+//! setup      makes this machine fit for guests
+//! check      says whether it is
+//! sweep      removes what dead runs have left
+//! ```
+//!
+//! Nothing here knows the manifest, the state or the scheduler.
+
+pub mod accel;
+pub mod check;
+pub mod command;
+pub mod confine;
+pub mod dhcp;
+pub mod filter;
+pub mod port;
+pub mod qemu;
+pub mod qmp;
+pub mod run_folder;
+pub mod setup;
+pub mod sweep;
+pub mod sys;
+pub mod tap;
+
+/// Host-local files of all runs: one folder each, and what `host setup` found out. On a tmpfs, so that a reboot, which
+/// ends every run, clears it.
+pub const RUN_ROOT: &str = "/run/labwright";

@@ -1,0 +1,349 @@
+//! Whether this host can run guests: every thing a run needs is tried, not looked up. One line each, with the mend where
+//! it is not well. Nothing is changed; what a try makes goes with it.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use landlock::{AccessFs, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _};
+use nix::sys::statfs::{CODA_SUPER_MAGIC, FUSE_SUPER_MAGIC, NFS_SUPER_MAGIC, SMB_SUPER_MAGIC, statfs};
+use nix::unistd::{Uid, User};
+
+use super::accel;
+use super::command;
+use super::dhcp::{Dnsmasq, Omapi, OmapiError};
+use super::filter::{Chain, FilterError, Session, Table};
+use super::setup::Wanted;
+use super::tap::Tap;
+use crate::site::{Accel, DhcpSettings, Storage};
+
+/// One thing that was tried.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Line {
+    pub what: &'static str,
+    pub verdict: Verdict,
+    /// What was found.
+    pub found: String,
+    /// What to do, where it is not well.
+    pub mend: Option<String>,
+}
+
+/// Worst last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    Ok,
+    /// Guests run, but slower or less guarded than they could.
+    Warning,
+    /// No guest starts, or one would run other than the lab asks.
+    Failed,
+}
+
+impl Verdict {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+fn ok(what: &'static str, found: impl Into<String>) -> Line {
+    Line { what, verdict: Verdict::Ok, found: found.into(), mend: None }
+}
+
+fn warning(what: &'static str, found: impl Into<String>, mend: impl Into<String>) -> Line {
+    Line { what, verdict: Verdict::Warning, found: found.into(), mend: Some(mend.into()) }
+}
+
+fn failed(what: &'static str, found: impl Into<String>, mend: impl Into<String>) -> Line {
+    Line { what, verdict: Verdict::Failed, found: found.into(), mend: Some(mend.into()) }
+}
+
+/// Tries everything; the lines come in the order in which a start needs things.
+pub fn check(wanted: &Wanted<'_>, storage: &Storage) -> Vec<Line> {
+    let mut lines = vec![rights(), service_user(wanted.service_user), qemu(&wanted.qemu.binary), accelerator(wanted)];
+    lines.push(tap());
+    lines.extend(filter());
+    lines.extend(bridges(wanted));
+    lines.push(vlan(wanted));
+    lines.push(iptables());
+    lines.push(forwarding());
+    lines.push(dhcp(wanted));
+    lines.push(confinement());
+    lines.push(run_root(wanted.run_root));
+    lines.extend(folders(storage));
+    lines
+}
+
+fn rights() -> Line {
+    if Uid::effective().is_root() {
+        ok("rights", "root")
+    } else {
+        failed("rights", format!("user {}", Uid::effective()), "run this as root, as the starter is")
+    }
+}
+
+fn service_user(name: &str) -> Line {
+    match User::from_name(name) {
+        Ok(Some(user)) => ok("service account", format!("{name} (uid {})", user.uid)),
+        Ok(None) => failed("service account", format!("there is no {name}"), "run `labwright host setup`"),
+        Err(error) => failed("service account", error.to_string(), "see that `getent passwd` works"),
+    }
+}
+
+fn qemu(binary: &Path) -> Line {
+    match command::run(&binary.display().to_string(), &["--version"], "") {
+        Ok(text) => ok("qemu", text.lines().next().unwrap_or_default().to_owned()),
+        Err(error) => failed("qemu", error.to_string(), "on Debian: `apt-get install qemu-system-x86 qemu-utils`"),
+    }
+}
+
+fn accelerator(wanted: &Wanted<'_>) -> Line {
+    const WHAT: &str = "acceleration";
+    match (wanted.qemu.accel, accel::read(wanted.run_root)) {
+        (Accel::Tcg, _) => ok(WHAT, "tcg, as the site asks"),
+        (_, Err(error)) => failed(WHAT, error.to_string(), "run `labwright host setup`"),
+        (_, Ok(None)) => failed(WHAT, "no guest was tried under KVM yet", "run `labwright host setup`"),
+        (_, Ok(Some(finding))) => {
+            let found = format!("{}: {}", finding.accel.as_str(), finding.reason);
+            match (wanted.qemu.accel, finding.accel) {
+                (_, accel::Accelerator::Kvm) => ok(WHAT, found),
+                (Accel::Kvm, _) => failed(WHAT, found, "the site asks for kvm: mend that, or write `accel: auto`"),
+                _ => warning(WHAT, found, "guests run ten to thirty times slower than under KVM"),
+            }
+        }
+    }
+}
+
+fn tap() -> Line {
+    let name = format!("lwcheck{}", std::process::id() % 100_000_000);
+    match Tap::open(&name) {
+        Ok(_) => ok("tap", "/dev/net/tun makes one"),
+        Err(error) => failed("tap", with_cause(&error), "load the module with `modprobe tun`"),
+    }
+}
+
+fn with_cause(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+/// A table like a run's, owned by the process that made it; and the host's own.
+fn filter() -> Vec<Line> {
+    let rule = "iifname \"lwcheck\" ether saddr 02:00:00:00:00:01 drop".to_owned();
+    let table = Table {
+        name: format!("lw_check_{}", std::process::id()),
+        owned: true,
+        counters: vec!["ready"],
+        chains: vec![Chain { name: "from_tap", hook: Some("prerouting priority -300"), rules: vec![rule] }],
+    };
+    let mut session = match Session::start() {
+        Ok(session) => session,
+        Err(error) => return vec![failed("filter", with_cause(&error), "on Debian: `apt-get install nftables`")],
+    };
+    let tried = session.add(&table).and_then(|()| session.verify(&table));
+    let own = match tried {
+        Ok(()) => ok("filter", "nftables holds a bridge table for as long as its owner lives"),
+        Err(error) => failed(
+            "filter",
+            error.to_string(),
+            "the kernel needs nf_tables with the bridge family and owned tables (Linux 5.12, nft 1.0)",
+        ),
+    };
+    let host = match session.verify_host_table() {
+        Ok(()) => ok("drop table", "a guest without a filter is cut off"),
+        Err(FilterError::HostTable { state }) => {
+            failed("drop table", format!("it is {state}"), "run `labwright host setup`")
+        }
+        Err(error) => failed("drop table", error.to_string(), "run `labwright host setup`"),
+    };
+    vec![own, host]
+}
+
+fn bridges(wanted: &Wanted<'_>) -> Vec<Line> {
+    let mut names: Vec<&str> = wanted.groups.iter().map(|group| group.bridge.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.into_iter().map(|name| bridge(name, wanted)).collect()
+}
+
+fn bridge(name: &str, wanted: &Wanted<'_>) -> Line {
+    const WHAT: &str = "bridge";
+    let sys = Path::new("/sys/class/net").join(name);
+    if !sys.join("bridge").exists() {
+        return failed(WHAT, format!("there is no {name}"), "run `labwright host setup --lab FOLDER`");
+    }
+    // `addr_assign_type` 3: somebody has set the address, so that no port changes it (3 = NET_ADDR_SET).
+    let pinned = std::fs::read_to_string(sys.join("addr_assign_type")).is_ok_and(|text| text.trim() == "3");
+    if !pinned {
+        let mend = format!("pin it: `ip link set dev {name} address \"$(cat /sys/class/net/{name}/address)\"`");
+        return warning(
+            WHAT,
+            format!("{name} changes its address with its ports, and guests lose their gateway"),
+            mend,
+        );
+    }
+    let addresses = command::run("ip", &["-o", "-4", "addr", "show", "dev", name], "").unwrap_or_default();
+    let mine = wanted.groups.iter().filter(|group| group.bridge == name && wanted.network.gateway_on_host);
+    let missing: Vec<String> = mine
+        .filter_map(|group| group.gateway.map(|ip| format!("{ip}/{}", group.subnet.prefix_len())))
+        .filter(|address| !addresses.split_whitespace().any(|word| word == address))
+        .collect();
+    if missing.is_empty() {
+        ok(WHAT, name)
+    } else {
+        failed(WHAT, format!("{name} lacks the gateway's address {}", missing.join(", ")), "run `labwright host setup`")
+    }
+}
+
+/// Some kernels are built without 802.1Q; a vm group with `vlan:` needs it.
+fn vlan(wanted: &Wanted<'_>) -> Line {
+    let here = Path::new("/proc/net/vlan").exists() || Path::new("/sys/module/8021q").exists();
+    let asked = wanted.groups.iter().any(|group| group.vlan.is_some());
+    let mend = "load it with `modprobe 8021q`; a kernel built without it cannot serve these groups";
+    match (asked, here) {
+        (true, false) => failed("vlan", "a vm group has a `vlan:`, the kernel no 802.1Q loaded", mend),
+        (true, true) => ok("vlan", "802.1Q is there"),
+        (false, _) => ok("vlan", "no vm group asks for it"),
+    }
+}
+
+fn iptables() -> Line {
+    let on = |file: &str| {
+        let path = Path::new("/proc/sys/net/bridge").join(file);
+        std::fs::read_to_string(path).is_ok_and(|text| text.trim() != "0")
+    };
+    if on("bridge-nf-call-iptables") {
+        warning(
+            "other firewalls",
+            "iptables sees what passes the bridges (br_netfilter); docker's rules drop guests' frames",
+            "`sysctl -w net.bridge.bridge-nf-call-iptables=0`, unless something here needs it",
+        )
+    } else {
+        ok("other firewalls", "none looks into the bridges")
+    }
+}
+
+/// Either is well: it says where guests without isolation get to through this host.
+fn forwarding() -> Line {
+    let on = std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").is_ok_and(|text| text.trim() == "1");
+    let found = if on {
+        "on: only its filter holds an isolated guest back"
+    } else {
+        "off: guests get no further than this host"
+    };
+    ok("forwarding", found)
+}
+
+/// Space below which a run's logs, firmware variables and screens may not fit.
+const RUN_ROOT_FREE_MIB_MIN: u64 = 64;
+
+fn run_root(folder: &Path) -> Line {
+    const WHAT: &str = "run root";
+    let shown = folder.display();
+    let Ok(stat) = statfs(folder) else {
+        return failed(WHAT, format!("{shown} is missing"), "run `labwright host setup`");
+    };
+    let block = u64::try_from(stat.block_size()).unwrap_or(0);
+    let free_mib = stat.blocks_available().saturating_mul(block) >> 20;
+    let found = format!("{shown}: {free_mib} MiB free");
+    if free_mib < RUN_ROOT_FREE_MIB_MIN {
+        failed(WHAT, found, "make room: every run keeps its logs and firmware variables there")
+    } else {
+        ok(WHAT, found)
+    }
+}
+
+fn dhcp(wanted: &Wanted<'_>) -> Line {
+    match &wanted.network.dhcp {
+        DhcpSettings::Dnsmasq { folder } => match Dnsmasq::new(folder).process() {
+            Some(pid) => ok("dhcp", format!("dnsmasq (process {pid}) serves {}", folder.display())),
+            None => failed(
+                "dhcp",
+                format!("no dnsmasq of labwright serves {}", folder.display()),
+                "run `labwright host setup`",
+            ),
+        },
+        DhcpSettings::Omapi(settings) => match Omapi::new(settings).probe() {
+            Ok(()) => ok("dhcp", format!("dhcpd at {}:{} takes orders", settings.server, settings.port)),
+            Err(OmapiError::Key(error)) if error.is_absent() => warning(
+                "dhcp",
+                with_cause(&error),
+                "a machine that only runs guests needs none; the one that runs `labwright apply` does",
+            ),
+            Err(error) => failed("dhcp", with_cause(&error), "see dhcpd.conf there, and `network:` in site.yaml"),
+        },
+        DhcpSettings::None => ok("dhcp", "the site leaves it to others"),
+    }
+}
+
+fn confinement() -> Line {
+    let handled = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_read(landlock::ABI::V1))
+        .and_then(Ruleset::create);
+    match handled {
+        Ok(_) => ok("landlock", "a guest that breaks out of qemu reads its own disks only"),
+        Err(_) => warning(
+            "landlock",
+            "this kernel has none: a guest that breaks out of qemu can read other guests' disks",
+            "a kernel from 5.13 on with `landlock` in `lsm=`",
+        ),
+    }
+}
+
+/// Space below which a host is warned of: a few guests' overlays.
+const FREE_GIB_MIN: u64 = 5;
+/// Clocks further apart than this spoil deadlines and heartbeats.
+const SKEW_SECONDS_MAX: u64 = 2;
+
+fn folders(storage: &Storage) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for folder in [&storage.runs, &storage.vms, &storage.templates] {
+        lines.push(folder_line(folder));
+    }
+    lines.push(clock(&storage.runs));
+    lines
+}
+
+fn folder_line(folder: &Path) -> Line {
+    const WHAT: &str = "storage";
+    let shown = folder.display();
+    let Ok(stat) = statfs(folder) else {
+        return failed(WHAT, format!("{shown} is missing"), "`labwright state init` makes it, once for all hosts");
+    };
+    let network = [NFS_SUPER_MAGIC, SMB_SUPER_MAGIC, CODA_SUPER_MAGIC, FUSE_SUPER_MAGIC];
+    let kind = if network.contains(&stat.filesystem_type()) { "shared" } else { "this machine's alone" };
+    let block = u64::try_from(stat.block_size()).unwrap_or(0);
+    let free_gib = stat.blocks_available().saturating_mul(block) >> 30;
+    let found = format!("{shown}: {kind}, {free_gib} GiB free");
+    if free_gib < FREE_GIB_MIN {
+        warning(WHAT, found, "make room: a full disk stops every guest on it")
+    } else {
+        ok(WHAT, found)
+    }
+}
+
+/// The server stamps a new file with its own clock.
+fn clock(runs: &Path) -> Line {
+    const WHAT: &str = "clock";
+    let probe: PathBuf = runs.join(format!(".check-{}", std::process::id()));
+    let before = SystemTime::now();
+    let stamp = std::fs::write(&probe, "x").and_then(|()| std::fs::metadata(&probe)).and_then(|m| m.modified());
+    // A probe that stays behind is one byte in a folder of ours.
+    drop(std::fs::remove_file(&probe));
+    match stamp {
+        Err(error) => failed(WHAT, format!("cannot write into {}: {error}", runs.display()), "see the folder's owner"),
+        Ok(stamp) => {
+            let apart = before.duration_since(stamp).unwrap_or_else(|error| error.duration()).as_secs();
+            if apart > SKEW_SECONDS_MAX {
+                warning(WHAT, format!("{apart} s apart from the storage server's"), "run an NTP client on both")
+            } else {
+                ok(WHAT, "together with the storage server's")
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Reservations with a dnsmasq on this machine, started by `host setup` with `--dhcp-hostsdir`: one file each.
+//!
+//! ```text
+//! <folder>/
+//!   hosts/<mark>       `de:af:de:af:64:02,192.168.100.2,doraz-gsr`
+//!   dnsmasq.pid
+//!   leases
+//! ```
+//!
+//! dnsmasq sees a new or changed file by itself; one that is gone it serves until SIGHUP.
+
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::{Dhcp, DhcpError, Reservation};
+
+pub const HOSTS_FOLDER: &str = "hosts";
+pub const PID_FILE: &str = "dnsmasq.pid";
+
+/// The dnsmasq whose files are below `folder`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dnsmasq {
+    folder: PathBuf,
+}
+
+impl Dnsmasq {
+    pub fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_owned() }
+    }
+
+    fn hosts(&self) -> Result<PathBuf, DhcpError> {
+        let hosts = self.folder.join(HOSTS_FOLDER);
+        if hosts.is_dir() { Ok(hosts) } else { Err(DhcpError::NotSetUp { folder: self.folder.clone() }) }
+    }
+
+    /// The running dnsmasq of this folder: the process in the pid file, if its command line names this very file. Pids
+    /// are used again, and a stranger must not be signalled.
+    pub fn process(&self) -> Option<Pid> {
+        let path = self.folder.join(PID_FILE);
+        let pid: i32 = std::fs::read_to_string(&path).ok()?.trim().parse().ok()?;
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let wanted = format!("--pid-file={}", path.display());
+        command.split(|b| *b == 0).any(|argument| argument == wanted.as_bytes()).then(|| Pid::from_raw(pid))
+    }
+}
+
+fn line(reservation: &Reservation) -> String {
+    format!("{},{},{}\n", reservation.mac, reservation.ip, reservation.vm.to_string().replace(['.', '_'], "-"))
+}
+
+impl Dhcp for Dnsmasq {
+    fn reserve(&self, reservations: &[Reservation]) -> Result<(), DhcpError> {
+        let hosts = self.hosts()?;
+        let standing = self.present(reservations)?;
+        for (reservation, _) in reservations.iter().zip(standing).filter(|(_, stands)| !stands) {
+            write(&hosts.join(&reservation.mark), &line(reservation))?;
+        }
+        Ok(())
+    }
+
+    fn release(&self, reservations: &[Reservation]) -> Result<(), DhcpError> {
+        let hosts = self.hosts()?;
+        for reservation in reservations {
+            let path = hosts.join(&reservation.mark);
+            match std::fs::remove_file(&path) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(DhcpError::Io { action: "remove", path, source });
+                }
+                _ => {}
+            }
+        }
+        // Also when nothing was removed now: the last time may have died between the removal and this.
+        let Some(pid) = self.process() else { return Ok(()) };
+        kill(pid, Signal::SIGHUP).map_err(|source| DhcpError::Signal { pid: pid.as_raw(), source })
+    }
+
+    fn present(&self, reservations: &[Reservation]) -> Result<Vec<bool>, DhcpError> {
+        let hosts = self.hosts()?;
+        let stands = |reservation: &Reservation| {
+            let path = hosts.join(&reservation.mark);
+            match std::fs::read_to_string(&path) {
+                Ok(text) => Ok(text == line(reservation)),
+                Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(false),
+                Err(source) => Err(DhcpError::Io { action: "read", path, source }),
+            }
+        };
+        reservations.iter().map(stands).collect()
+    }
+}
+
+/// Writes in place and not by a rename: dnsmasq looks at files that were closed after writing and would take a temporary
+/// name for a reservation.
+fn write(path: &Path, text: &str) -> Result<(), DhcpError> {
+    use std::io::Write as _;
+    let io = |action, source| DhcpError::Io { action, path: path.to_owned(), source };
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o644)
+        .open(path)
+        .map_err(|source| io("create", source))?;
+    file.write_all(text.as_bytes()).map_err(|source| io("write", source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{LabName, SiteTag, VmName};
+
+    fn reservation(last: u8) -> Reservation {
+        let (site, lab) = (SiteTag::new("k3f9").unwrap(), LabName::new("net").unwrap());
+        let vm = VmName::new("doraz-gsr").unwrap();
+        let mac = format!("de:af:de:af:64:{last:02x}").parse().unwrap();
+        Reservation::new(&site, &lab, &vm, mac, [192, 168, 100, last].into())
+    }
+
+    #[test]
+    fn a_reservation_is_one_file_and_goes_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let dhcp = Dnsmasq::new(folder.path());
+        let unset = dhcp.reserve(&[reservation(2)]).unwrap_err();
+        assert!(matches!(unset, DhcpError::NotSetUp { .. }), "{unset}");
+
+        std::fs::create_dir(folder.path().join(HOSTS_FOLDER)).unwrap();
+        dhcp.reserve(&[reservation(2)]).unwrap();
+        let text = std::fs::read_to_string(folder.path().join("hosts/lw-k3f9-net-doraz-gsr")).unwrap();
+        assert_eq!(text, "de:af:de:af:64:02,192.168.100.2,doraz-gsr\n");
+        assert_eq!(dhcp.present(&[reservation(2), reservation(3)]).unwrap(), [true, false]);
+
+        dhcp.reserve(&[reservation(3)]).unwrap();
+        assert_eq!(dhcp.present(&[reservation(2), reservation(3)]).unwrap(), [false, true]);
+        dhcp.release(&[reservation(3)]).unwrap();
+        dhcp.release(&[reservation(3)]).unwrap();
+        assert_eq!(dhcp.present(&[reservation(3)]).unwrap(), [false]);
+    }
+
+    #[test]
+    fn a_stranger_with_the_pid_is_not_taken_for_dnsmasq() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(PID_FILE), std::process::id().to_string()).unwrap();
+        assert_eq!(Dnsmasq::new(folder.path()).process(), None);
+    }
+}

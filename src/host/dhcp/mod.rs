@@ -1,0 +1,71 @@
+//! Reservations: which address the DHCP server gives to which vm. Per vm, not per run: the controller makes one before
+//! the first start and takes it away when the address is released.
+
+mod dnsmasq;
+mod omapi;
+
+pub use dnsmasq::{Dnsmasq, HOSTS_FOLDER, PID_FILE};
+pub use omapi::{KeyError, Omapi, OmapiError, Problem};
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use crate::id::{LabName, Mac, SiteTag, VmName};
+
+/// A DHCP server that takes reservations. All calls are repeatable.
+pub trait Dhcp: Send + Sync {
+    /// Makes reservations; one that exists as asked is left alone, one of the same vm with another address is replaced.
+    fn reserve(&self, reservations: &[Reservation]) -> Result<(), DhcpError>;
+
+    /// Takes reservations away; one that is not there is no error.
+    fn release(&self, reservations: &[Reservation]) -> Result<(), DhcpError>;
+
+    /// Which of the reservations stand exactly as given.
+    fn present(&self, reservations: &[Reservation]) -> Result<Vec<bool>, DhcpError>;
+}
+
+/// One vm's address.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct Reservation {
+    /// Our mark, and the reservation's name on the server: `lw-<site>-<lab>-<vm>`.
+    pub mark: String,
+    pub vm: VmName,
+    pub mac: Mac,
+    pub ip: Ipv4Addr,
+}
+
+impl Reservation {
+    pub fn new(site: &SiteTag, lab: &LabName, vm: &VmName, mac: Mac, ip: Ipv4Addr) -> Self {
+        Self { mark: format!("lw-{site}-{lab}-{vm}"), vm: vm.clone(), mac, ip }
+    }
+}
+
+/// Where somebody else sees to it that guests get their planned addresses: everything is as it should be.
+#[derive(Debug, Clone, Copy)]
+pub struct Elsewhere;
+
+impl Dhcp for Elsewhere {
+    fn reserve(&self, _: &[Reservation]) -> Result<(), DhcpError> {
+        Ok(())
+    }
+
+    fn release(&self, _: &[Reservation]) -> Result<(), DhcpError> {
+        Ok(())
+    }
+
+    fn present(&self, reservations: &[Reservation]) -> Result<Vec<bool>, DhcpError> {
+        Ok(vec![true; reservations.len()])
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DhcpError {
+    #[error("cannot {action} {path}")]
+    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("{folder} does not exist: no dnsmasq of labwright serves from it; run `labwright host setup`")]
+    NotSetUp { folder: PathBuf },
+    #[error("cannot tell dnsmasq (process {pid}) to read its reservations again")]
+    Signal { pid: i32, source: nix::Error },
+    #[error(transparent)]
+    Omapi(#[from] OmapiError),
+}

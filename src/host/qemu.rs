@@ -1,0 +1,221 @@
+//! qemu's argument list, from a run's spec. Pure. Nothing comes from qemu's own defaults, and no image's header decides
+//! which files are opened: every layer of every disk is named here.
+
+use std::ffi::OsString;
+use std::os::fd::RawFd;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::accel::Accelerator;
+use crate::resolve::{DisplayModel, Firmware, NicModel};
+use crate::run::{RunDisk, RunSpec};
+
+/// Ports of vnc servers: one per running guest of a host.
+pub(in crate::host) const VNC_PORT_FIRST: u16 = 5900;
+pub(in crate::host) const VNC_PORT_LAST: u16 = 6899;
+
+/// What the starter hands to qemu besides the spec.
+#[derive(Debug, Clone, Copy)]
+pub struct Given<'a> {
+    pub accel: Accelerator,
+    pub tap: RawFd,
+    pub monitor: RawFd,
+    pub serial: &'a Path,
+    /// Whether vnc asks for a password; it is set through the monitor.
+    pub vnc_password: VncPassword,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VncPassword {
+    Asked,
+    None,
+}
+
+/// Cache of translated code, in MiB: qemu's default is 1 GiB, which a class of guests under TCG would fill.
+const TCG_CACHE_MIB: u32 = 32;
+/// qemu tries the vnc ports from 5900 on until one is free; the filter keeps guests away from them.
+const VNC_DISPLAYS_MAX: u16 = VNC_PORT_LAST - VNC_PORT_FIRST;
+const UEFI_FIRMWARE: &str = "/usr/share/ovmf/OVMF.fd";
+
+/// The arguments behind the program's name. The guest is not started: that is the monitor's `cont`.
+pub fn arguments(spec: &RunSpec, given: &Given<'_>) -> Vec<OsString> {
+    let mut list = List::default();
+    machine(&mut list, spec, given.accel);
+    list.pair("-chardev", format!("socket,id=monitor,fd={}", given.monitor));
+    list.pair("-mon", "chardev=monitor,mode=control");
+    list.pair("-chardev", format!("socket,id=serial0,server=on,wait=off,path={}", escape(given.serial)));
+    list.pair("-serial", "chardev:serial0");
+    display(&mut list, spec, given.vnc_password);
+    disks(&mut list, spec);
+    list.pair("-netdev", format!("tap,id=net0,fd={}", given.tap));
+    list.pair("-device", format!("{},netdev=net0,mac={},romfile=", nic(spec.hardware.nic), spec.network.mac));
+    let mut arguments = list.0;
+    arguments.extend(spec.qemu.extra_args.iter().map(OsString::from));
+    arguments
+}
+
+#[derive(Default)]
+struct List(Vec<OsString>);
+
+impl List {
+    fn pair(&mut self, option: &str, value: impl Into<OsString>) {
+        self.0.push(option.into());
+        self.0.push(value.into());
+    }
+}
+
+fn machine(list: &mut List, spec: &RunSpec, accel: Accelerator) {
+    let hardware = &spec.hardware;
+    list.pair("-name", format!("guest={}", spec.vm));
+    list.0.extend(["-nodefaults", "-no-user-config", "-S"].map(OsString::from));
+    list.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+    let (machine, firmware) = match hardware.firmware {
+        Firmware::Bios => ("pc", None),
+        Firmware::Uefi => ("q35", Some(UEFI_FIRMWARE)),
+    };
+    list.pair("-machine", machine);
+    if let Some(firmware) = firmware {
+        list.pair("-bios", firmware);
+    }
+    let (accel, cpu) = match accel {
+        Accelerator::Kvm => ("kvm".to_owned(), "host"),
+        Accelerator::Tcg => (format!("tcg,tb-size={TCG_CACHE_MIB}"), "max"),
+    };
+    list.pair("-accel", accel);
+    list.pair("-cpu", cpu);
+    list.pair("-m", hardware.memory_mib.to_string());
+    list.pair("-smp", hardware.cpus.to_string());
+    list.pair("-rtc", "base=utc");
+    list.pair("-boot", "strict=on");
+}
+
+/// The tablet tells the guest where the viewer's pointer is; without it two pointers drift apart.
+fn display(list: &mut List, spec: &RunSpec, password: VncPassword) {
+    let device = match spec.hardware.display {
+        DisplayModel::Std => "VGA",
+        DisplayModel::Cirrus => "cirrus-vga",
+        DisplayModel::Virtio => "virtio-vga",
+        DisplayModel::Qxl => "qxl-vga",
+    };
+    list.pair("-display", "none");
+    list.pair("-device", device);
+    list.pair("-device", "qemu-xhci");
+    list.pair("-device", "usb-tablet");
+    let asked = if password == VncPassword::Asked { ",password=on" } else { "" };
+    list.pair("-vnc", format!("{}:0,to={VNC_DISPLAYS_MAX}{asked}", spec.qemu.vnc_bind));
+}
+
+fn disks(list: &mut List, spec: &RunSpec) {
+    for (number, disk) in spec.disks.iter().enumerate() {
+        list.pair("-blockdev", block_device(&format!("disk{number}"), disk).to_string());
+        list.pair("-device", format!("virtio-blk-pci,drive=disk{number},bootindex={}", number + 1));
+    }
+    if let Some(cdrom) = &spec.hardware.cdrom {
+        let file = json!({ "driver": "file", "filename": cdrom, "locking": "on" });
+        let node = json!({ "driver": "raw", "node-name": "cdrom0", "read-only": true, "file": file });
+        list.pair("-blockdev", node.to_string());
+        list.pair("-device", "ide-cd,drive=cdrom0,bootindex=0");
+    }
+}
+
+/// A disk and all layers below it. The last has an explicit `null`, so that a name in its header is not followed.
+fn block_device(name: &str, disk: &RunDisk) -> Value {
+    let file = |path: &Path| json!({ "driver": "file", "filename": path, "locking": "on" });
+    let below = disk.backing.iter().rev().fold(
+        Value::Null,
+        |backing, path| json!({ "driver": "qcow2", "read-only": true, "file": file(path), "backing": backing }),
+    );
+    let mut top_file = file(&disk.path);
+    top_file["discard"] = json!("unmap");
+    json!({ "driver": "qcow2", "node-name": name, "discard": "unmap", "file": top_file, "backing": below })
+}
+
+fn nic(model: NicModel) -> &'static str {
+    match model {
+        NicModel::Virtio => "virtio-net-pci",
+        NicModel::E1000 => "e1000",
+        NicModel::Rtl8139 => "rtl8139",
+    }
+}
+
+/// A path inside a comma-separated option: a comma is written twice.
+fn escape(path: &Path) -> String {
+    path.to_string_lossy().replace(',', ",,")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{LabName, RunId, SiteTag, UserName, VmName};
+    use crate::resolve::Hardware;
+    use crate::run::RunNetwork;
+    use crate::site::{Accel, QemuSettings, Timing};
+
+    fn spec() -> RunSpec {
+        RunSpec {
+            version: RunSpec::VERSION,
+            run: RunId::new(SiteTag::new("k3f9").unwrap(), 104),
+            lab: LabName::new("lan-exam").unwrap(),
+            vm: VmName::new("doraz-gsr").unwrap(),
+            owner: UserName::new("doraz").unwrap(),
+            generation: 1,
+            hardware: Hardware {
+                memory_mib: 2048,
+                cpus: 2,
+                firmware: Firmware::Bios,
+                nic: NicModel::Virtio,
+                display: DisplayModel::Std,
+                cdrom: None,
+            },
+            disks: vec![RunDisk {
+                path: "/srv/vms/doraz-gsr/disk-0.qcow2".into(),
+                backing: vec!["/srv/templates/gsr/2/disk-0.qcow2".into(), "/srv/templates/base/1/disk-0.qcow2".into()],
+            }],
+            network: RunNetwork {
+                bridge: "vbr0".to_owned(),
+                ip: [192, 168, 100, 2].into(),
+                mac: "de:af:de:af:64:02".parse().unwrap(),
+                subnet: "192.168.100.0/24".parse().unwrap(),
+                gateway: None,
+                dns: Vec::new(),
+                isolated: false,
+                lab_ranges: Vec::new(),
+                lab_mac_prefixes: Vec::new(),
+                egress: Vec::new(),
+                dhcp_control_port: 7911,
+            },
+            qemu: QemuSettings {
+                binary: "/usr/bin/qemu-system-x86_64".into(),
+                accel: Accel::Auto,
+                extra_args: vec!["-device".to_owned(), "virtio-rng-pci".to_owned()],
+                vnc_bind: [127, 0, 0, 1].into(),
+            },
+            service_user: "labwright".to_owned(),
+            timing: Timing::default(),
+        }
+    }
+
+    /// One option with its value per line.
+    fn written(spec: &RunSpec, accel: Accelerator, vnc_password: VncPassword) -> String {
+        let serial = Path::new("/run/labwright/k3f9-104/serial.sock");
+        let given = Given { accel, tap: 9, monitor: 8, serial, vnc_password };
+        let words = arguments(spec, &given);
+        let text: Vec<&str> = words.iter().filter_map(|word| word.to_str()).collect();
+        text.join(" ").replace(" -", "\n-")
+    }
+
+    #[test]
+    fn a_derived_vm_under_tcg() {
+        insta::assert_snapshot!(written(&spec(), Accelerator::Tcg, VncPassword::None));
+    }
+
+    #[test]
+    fn a_uefi_vm_with_a_cd_under_kvm() {
+        let mut spec = spec();
+        spec.hardware.firmware = Firmware::Uefi;
+        spec.hardware.cdrom = Some("/srv/iso/debian,12.iso".into());
+        spec.hardware.nic = NicModel::E1000;
+        insta::assert_snapshot!(written(&spec, Accelerator::Kvm, VncPassword::Asked));
+    }
+}

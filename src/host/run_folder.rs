@@ -1,0 +1,126 @@
+//! The host-local folder of a run, its lock, and the boot slots that all runs of a host share.
+//!
+//! ```text
+//! /run/labwright/
+//!   accel.json        what `host setup` found out                        -> accel
+//!   boot/<n>          locked by a run whose guest is booting
+//!   <run>/            mode 0700, owned by the service user
+//!     lock            locked by the starter as long as it lives
+//!     serial.sock     the guest's serial port
+//!     qemu.log        what qemu printed
+//!     request-7.png   a screen on its way to the answers
+//! ```
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::{Gid, Uid};
+
+use crate::id::RunId;
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunFolderError {
+    #[error("cannot {action} {path}")]
+    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("the run {run} is being carried out on this host by another starter")]
+    InUse { run: RunId },
+}
+
+/// Removed when dropped.
+#[derive(Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+/// The lock below a run's folder; a sweep takes a run whose lock is free for dead.
+pub const LOCK: &str = "lock";
+
+impl RunFolder {
+    pub fn create(root: &Path, run: &RunId, uid: Uid, gid: Gid) -> Result<Self, RunFolderError> {
+        let path = root.join(run.to_string());
+        let io = |action: &'static str, path: &Path| {
+            let path = path.to_owned();
+            move |source| RunFolderError::Io { action, path, source }
+        };
+        DirBuilder::new().recursive(true).mode(0o755).create(root).map_err(io("create", root))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(io("create", &path))?;
+        let lock = lock(&path.join(LOCK))?.ok_or_else(|| RunFolderError::InUse { run: run.clone() })?;
+        let owner = nix::unistd::chown(&path, Some(uid), Some(gid)).map_err(std::io::Error::from);
+        owner.map_err(io("give to the service user", &path))?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn serial(&self) -> PathBuf {
+        serial_socket(&self.path)
+    }
+
+    pub fn log(&self) -> PathBuf {
+        self.path.join("qemu.log")
+    }
+
+    /// The end of what qemu has printed, for messages.
+    pub fn log_tail(&self) -> String {
+        const TAIL_BYTES: usize = 1000;
+        let text = std::fs::read(self.log()).unwrap_or_default();
+        let tail = String::from_utf8_lossy(&text[text.len().saturating_sub(TAIL_BYTES)..]);
+        // The one thing that qemu prints when all is well.
+        let lines: Vec<&str> = tail.lines().filter(|line| !line.starts_with("VNC server running on ")).collect();
+        lines.join("\n").trim().to_owned()
+    }
+}
+
+impl Drop for RunFolder {
+    fn drop(&mut self) {
+        // What stays behind is on a tmpfs, small, and taken by the next sweep.
+        drop(std::fs::remove_dir_all(&self.path));
+    }
+}
+
+/// Where the serial port of the run in `folder` is.
+pub fn serial_socket(folder: &Path) -> PathBuf {
+    folder.join("serial.sock")
+}
+
+/// A guest that is booting holds one; the kernel takes it back from a dead starter.
+#[derive(Debug)]
+pub struct BootSlot(#[expect(dead_code, reason = "held, never looked at")] Flock<File>);
+
+/// Takes one of `slots` boot slots, if one is free.
+pub fn take_boot_slot(root: &Path, slots: usize) -> Result<Option<BootSlot>, RunFolderError> {
+    let folder = root.join("boot");
+    DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|source| RunFolderError::Io {
+        action: "create",
+        path: folder.clone(),
+        source,
+    })?;
+    for slot in 0..slots {
+        if let Some(lock) = lock(&folder.join(slot.to_string()))? {
+            return Ok(Some(BootSlot(lock)));
+        }
+    }
+    Ok(None)
+}
+
+/// Locks a file, made where there is none; `None` when somebody else has it.
+pub fn lock(path: &Path) -> Result<Option<Flock<File>>, RunFolderError> {
+    let io = |action, source| RunFolderError::Io { action, path: path.to_owned(), source };
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(|source| io("open", source))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, errno)) => Err(io("lock", errno.into())),
+    }
+}

@@ -1,0 +1,285 @@
+//! Prepares this machine for guests: bridges, the table that cuts off what has no filter, a DHCP server where the site
+//! wants one here, and what `auto` means for the accelerator. Everything is repeatable: what stands as it should is left
+//! alone, what is ours and differs is made anew, what is not ours is not touched.
+//!
+//! | made | ours by |
+//! |---|---|
+//! | bridge | alias `labwright` |
+//! | table `bridge labwright` | its name |
+//! | dnsmasq | pid file in its folder, named on its command line |
+//! | `/run/labwright` | its name |
+//!
+//! A dhcpd that the site tells through OMAPI is its admins': nothing here starts, configures or ends it.
+//! The service account is made too, and never removed: disks may belong to it.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, User};
+
+use super::accel::{self, AccelError};
+use super::command::{self, CommandError};
+use super::dhcp::{Dnsmasq, HOSTS_FOLDER, PID_FILE};
+use super::filter::{HOST_TABLE, host_table, host_table_command};
+use super::sweep::{self, SweepError};
+use crate::id::Mac;
+use crate::resolve::VmGroup;
+use crate::site::{DhcpSettings, NetworkSettings, QemuSettings};
+
+/// The bridge's alias that says that we made it.
+const BRIDGE_MARK: &str = "labwright";
+/// How long dnsmasq may take to be there, or to be gone.
+const DNSMASQ_WAIT: Duration = Duration::from_secs(5);
+/// Addresses are reserved for the vm's life, so that this is only how often a guest says that it is still there.
+const LEASE: &str = "1h";
+
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    #[error(transparent)]
+    Sweep(#[from] SweepError),
+    #[error(transparent)]
+    Accel(#[from] AccelError),
+    #[error("cannot {action} {path}")]
+    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("cannot look up the account `{name}`")]
+    Account { name: String, source: nix::Error },
+    #[error("there is a network interface `{name}` that is no bridge; give the vm group another `bridge:`")]
+    NotABridge { name: String },
+    #[error("cannot end dnsmasq (process {pid})")]
+    Kill { pid: i32, source: nix::Error },
+    #[error("dnsmasq (process {pid}) has not ended within {} s", DNSMASQ_WAIT.as_secs())]
+    Undying { pid: i32 },
+}
+
+/// What a host is to offer.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    pub groups: &'a [VmGroup],
+    pub network: &'a NetworkSettings,
+    pub qemu: &'a QemuSettings,
+    pub service_user: &'a str,
+    pub run_root: &'a Path,
+}
+
+/// Makes it so, and says what was made; nothing to say means that all stood already.
+pub fn setup(wanted: &Wanted<'_>) -> Result<Vec<String>, SetupError> {
+    let mut done = Vec::new();
+    create_folder(wanted.run_root, 0o755)?;
+    done.extend(ensure_service_user(wanted.service_user)?);
+    done.extend(ensure_host_table()?);
+    for (bridge, gateways) in bridges(wanted) {
+        done.extend(ensure_bridge(bridge, &gateways)?);
+    }
+    if let DhcpSettings::Dnsmasq { folder } = &wanted.network.dhcp {
+        done.extend(ensure_dnsmasq(wanted, folder)?);
+    }
+    if accel::read(wanted.run_root)?.is_none() {
+        let finding = accel::probe(&wanted.qemu.binary);
+        accel::write(wanted.run_root, &finding)?;
+        done.push(format!("guests run with {}: {}", finding.accel.as_str(), finding.reason));
+    }
+    Ok(done)
+}
+
+/// Takes away what `setup` made. Goes on past errors and returns them all.
+pub fn teardown(wanted: &Wanted<'_>) -> Result<Vec<String>, Vec<SetupError>> {
+    let mut results = Vec::new();
+    if let DhcpSettings::Dnsmasq { folder } = &wanted.network.dhcp {
+        results.push(end_dnsmasq(&Dnsmasq::new(folder)).map(|ended| ended.then(|| "dnsmasq ended".to_owned())));
+    }
+    for bridge in bridges(wanted).into_keys() {
+        results.push(remove_bridge(bridge));
+    }
+    let gone = command::run(
+        "nft",
+        &["-f", "-"],
+        &format!("add table bridge {HOST_TABLE} ; delete table bridge {HOST_TABLE}\n"),
+    );
+    results.push(gone.map(|_| Some(format!("table bridge {HOST_TABLE} removed"))).map_err(SetupError::from));
+    let swept = sweep::sweep_all(wanted.run_root);
+    let (mut done, mut errors) = (swept.removed, swept.errors.into_iter().map(SetupError::from).collect::<Vec<_>>());
+    for result in results {
+        match result {
+            Ok(text) => done.extend(text),
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() { Ok(done) } else { Err(errors) }
+}
+
+/// Each bridge once, with the addresses it gets here.
+fn bridges<'a>(wanted: &Wanted<'a>) -> BTreeMap<&'a str, Vec<String>> {
+    let mut bridges: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for group in wanted.groups {
+        let addresses = bridges.entry(&group.bridge).or_default();
+        if let (Some(gateway), true) = (group.gateway, wanted.network.gateway_on_host) {
+            addresses.push(format!("{gateway}/{}", group.subnet.prefix_len()));
+        }
+    }
+    bridges
+}
+
+fn create_folder(path: &Path, mode: u32) -> Result<(), SetupError> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(mode).create(path);
+    made.map_err(|source| SetupError::Io { action: "create", path: path.to_owned(), source })
+}
+
+/// An account that can do nothing but own files and run qemu.
+fn ensure_service_user(name: &str) -> Result<Option<String>, SetupError> {
+    let known = User::from_name(name).map_err(|source| SetupError::Account { name: name.to_owned(), source })?;
+    if known.is_some() {
+        return Ok(None);
+    }
+    let options = ["--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin"];
+    command::run("useradd", &[options.as_slice(), &[name]].concat(), "")?;
+    Ok(Some(format!("account {name} made: it owns the disks and runs qemu")))
+}
+
+fn ensure_host_table() -> Result<Option<String>, SetupError> {
+    // Refused where the table is missing, which is what is mended next.
+    let listing = command::run("nft", &["list", "table", "bridge", HOST_TABLE], "").unwrap_or_default();
+    if host_table().stands_in(&listing) {
+        return Ok(None);
+    }
+    command::run("nft", &["-f", "-"], &format!("{}\n", host_table_command()))?;
+    Ok(Some(format!("table bridge {HOST_TABLE} made: it cuts off guests without a filter")))
+}
+
+fn ensure_bridge(name: &str, addresses: &[String]) -> Result<Option<String>, SetupError> {
+    let sys = Path::new("/sys/class/net").join(name);
+    if sys.exists() && !sys.join("bridge").exists() {
+        return Err(SetupError::NotABridge { name: name.to_owned() });
+    }
+    let existed = sys.exists();
+    // A bridge that somebody else made, perhaps with an uplink and addresses, is theirs to configure.
+    if existed && !is_ours(name) {
+        return Ok(None);
+    }
+    command::run("ip", &["-batch", "-"], &bridge_commands(name, addresses, existed))?;
+    Ok((!existed).then(|| format!("bridge {name} made")))
+}
+
+fn is_ours(bridge: &str) -> bool {
+    let alias = std::fs::read_to_string(Path::new("/sys/class/net").join(bridge).join("ifalias"));
+    alias.is_ok_and(|alias| alias.trim() == BRIDGE_MARK)
+}
+
+/// The address is pinned: left to itself a bridge takes the lowest of its ports', and guests would lose their gateway
+/// with every tap that comes and goes.
+fn bridge_commands(name: &str, addresses: &[String], exists: bool) -> String {
+    let mut lines = Vec::new();
+    if !exists {
+        let first = addresses.first().and_then(|a| a.split('/').next()).and_then(|a| a.parse().ok());
+        let mac = bridge_mac(name, first);
+        lines.push(format!("link add {name} address {mac} type bridge forward_delay 0 stp_state 0 mcast_snooping 0"));
+        lines.push(format!("link set dev {name} alias {BRIDGE_MARK}"));
+    }
+    lines.extend(addresses.iter().map(|address| format!("addr replace {address} dev {name}")));
+    lines.push(format!("link set dev {name} up\n"));
+    lines.join("\n")
+}
+
+/// A locally administered address outside every lab's prefix, the same each time: isolated guests hear nothing from
+/// addresses with a lab's prefix.
+fn bridge_mac(name: &str, gateway: Option<Ipv4Addr>) -> Mac {
+    let [a, b, c, d] = match gateway {
+        Some(ip) => ip.octets(),
+        None => name.bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())).to_be_bytes(),
+    };
+    Mac([0x02, 0x6c, a, b, c, d])
+}
+
+fn remove_bridge(name: &str) -> Result<Option<String>, SetupError> {
+    if !is_ours(name) {
+        return Ok(None);
+    }
+    command::run("ip", &["link", "del", "dev", name], "")?;
+    Ok(Some(format!("bridge {name} removed")))
+}
+
+/// Ours with the same settings is left alone; with others it is started anew.
+fn ensure_dnsmasq(wanted: &Wanted<'_>, folder: &Path) -> Result<Option<String>, SetupError> {
+    create_folder(&folder.join(HOSTS_FOLDER), 0o755)?;
+    let dnsmasq = Dnsmasq::new(folder);
+    let arguments = dnsmasq_arguments(wanted, folder);
+    if let Some(pid) = dnsmasq.process() {
+        if runs_with(pid, &arguments) {
+            return Ok(None);
+        }
+        end_dnsmasq(&dnsmasq)?;
+    }
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    command::run("dnsmasq", &arguments, "")?;
+    Ok(Some(format!("dnsmasq started, reservations in {}", folder.join(HOSTS_FOLDER).display())))
+}
+
+fn runs_with(pid: Pid, arguments: &[String]) -> bool {
+    let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let running = command.split(|b| *b == 0).skip(1).filter(|argument| !argument.is_empty());
+    running.eq(arguments.iter().map(String::as_bytes))
+}
+
+/// No name service, no dynamic range: only who has a reservation gets an address.
+fn dnsmasq_arguments(wanted: &Wanted<'_>, folder: &Path) -> Vec<String> {
+    let path = |name: &str| folder.join(name).display().to_string();
+    let mut arguments = vec![
+        "--conf-file=/dev/null".to_owned(),
+        "--port=0".to_owned(),
+        "--bind-dynamic".to_owned(),
+        "--except-interface=lo".to_owned(),
+        "--dhcp-authoritative".to_owned(),
+        "--no-ping".to_owned(),
+        format!("--user={}", wanted.service_user),
+        format!("--pid-file={}", path(PID_FILE)),
+        format!("--dhcp-leasefile={}", path("leases")),
+        format!("--dhcp-hostsdir={}", path(HOSTS_FOLDER)),
+    ];
+    arguments.extend(bridges(wanted).into_keys().map(|bridge| format!("--interface={bridge}")));
+    for (number, group) in wanted.groups.iter().enumerate() {
+        let tag = format!("group{number}");
+        let subnet = group.subnet.trunc();
+        arguments.push(format!("--dhcp-range=set:{tag},{},static,{},{LEASE}", subnet.network(), subnet.netmask()));
+        arguments.extend(group.gateway.map(|ip| format!("--dhcp-option=tag:{tag},option:router,{ip}")));
+        if !group.dns.is_empty() {
+            let servers: Vec<String> = group.dns.iter().map(ToString::to_string).collect();
+            arguments.push(format!("--dhcp-option=tag:{tag},option:dns-server,{}", servers.join(",")));
+        }
+        arguments.extend(group.domain.iter().map(|name| format!("--dhcp-option=tag:{tag},option:domain-name,{name}")));
+    }
+    arguments
+}
+
+/// Whether there was one to end.
+fn end_dnsmasq(dnsmasq: &Dnsmasq) -> Result<bool, SetupError> {
+    let Some(pid) = dnsmasq.process() else { return Ok(false) };
+    kill(pid, Signal::SIGTERM).map_err(|source| SetupError::Kill { pid: pid.as_raw(), source })?;
+    let deadline = Instant::now() + DNSMASQ_WAIT;
+    while dnsmasq.process().is_some() {
+        if Instant::now() > deadline {
+            return Err(SetupError::Undying { pid: pid.as_raw() });
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commands_of_a_bridge() {
+        insta::assert_snapshot!(bridge_commands("vbr0", &["192.168.100.1/24".to_owned()], false), @r"
+        link add vbr0 address 02:6c:c0:a8:64:01 type bridge forward_delay 0 stp_state 0 mcast_snooping 0
+        link set dev vbr0 alias labwright
+        addr replace 192.168.100.1/24 dev vbr0
+        link set dev vbr0 up
+        ");
+    }
+}

@@ -1,0 +1,135 @@
+//! Removes what carries the mark of a run that is no more, and nothing else. A run lives as long as its starter holds the
+//! lock in its host-local folder; taps and filters go with their processes, so that there is little to find.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::command::{self, CommandError};
+use super::run_folder::{LOCK, RunFolderError, lock};
+use crate::id::RunId;
+
+/// A starter makes its folder just before it locks it; folders younger than this are left alone.
+const YOUNG: Duration = Duration::from_secs(60);
+/// Alias of a tap: `labwright:<run>`.
+pub(super) const TAP_MARK: &str = "labwright:";
+
+#[derive(Debug, thiserror::Error)]
+pub enum SweepError {
+    #[error(transparent)]
+    Lock(#[from] RunFolderError),
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    #[error("cannot {action} {path}")]
+    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+}
+
+/// What was removed, and what could not be.
+#[derive(Debug, Default)]
+#[must_use = "what was removed is for the user"]
+pub struct Swept {
+    pub removed: Vec<String>,
+    pub errors: Vec<SweepError>,
+}
+
+/// Sweeps this host. Taps come first: their owner's lock is looked at after they were seen, and it is taken before a tap
+/// is made, so that a tap whose lock is free is a dead run's.
+pub fn sweep(run_root: &Path) -> Swept {
+    sweep_older_than(run_root, YOUNG)
+}
+
+/// Sweeps a host on which nothing is to start any more.
+pub(super) fn sweep_all(run_root: &Path) -> Swept {
+    sweep_older_than(run_root, Duration::ZERO)
+}
+
+fn sweep_older_than(run_root: &Path, young: Duration) -> Swept {
+    let mut swept = Swept::default();
+    let taps = marked_taps().and_then(|taps| remove_dead_taps(run_root, taps));
+    let folders = remove_dead_folders(run_root, young);
+    for result in [taps, folders] {
+        match result {
+            Ok(removed) => swept.removed.extend(removed),
+            Err(error) => swept.errors.push(error),
+        }
+    }
+    swept
+}
+
+/// Interfaces with our mark, and the run that each names.
+fn marked_taps() -> Result<Vec<(String, RunId)>, SweepError> {
+    let net = Path::new("/sys/class/net");
+    let mut taps = Vec::new();
+    for path in entries(net)? {
+        // An interface that is gone by now needs no sweeping.
+        let alias = std::fs::read_to_string(path.join("ifalias")).unwrap_or_default();
+        let run = alias.trim().strip_prefix(TAP_MARK).and_then(|run| run.parse().ok());
+        if let (Some(name), Some(run)) = (path.file_name().and_then(|name| name.to_str()), run) {
+            taps.push((name.to_owned(), run));
+        }
+    }
+    taps.sort();
+    Ok(taps)
+}
+
+fn remove_dead_taps(run_root: &Path, taps: Vec<(String, RunId)>) -> Result<Vec<String>, SweepError> {
+    let mut removed = Vec::new();
+    for (tap, run) in taps {
+        let folder = run_root.join(run.to_string());
+        if folder.exists() && lock(&folder.join(LOCK))?.is_none() {
+            continue;
+        }
+        command::run("ip", &["link", "del", "dev", &tap], "")?;
+        removed.push(format!("tap {tap} of run {run}"));
+    }
+    Ok(removed)
+}
+
+fn remove_dead_folders(run_root: &Path, young: Duration) -> Result<Vec<String>, SweepError> {
+    let mut removed = Vec::new();
+    for path in entries(run_root)? {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let io = |action| {
+            let path = path.clone();
+            move |source| SweepError::Io { action, path, source }
+        };
+        if name.parse::<RunId>().is_err() {
+            continue;
+        }
+        let age = path.metadata().and_then(|m| m.modified()).map_err(io("look at"))?.elapsed().unwrap_or_default();
+        if age < young {
+            continue;
+        }
+        let Some(_lock) = lock(&path.join(LOCK))? else { continue };
+        std::fs::remove_dir_all(&path).map_err(io("remove"))?;
+        removed.push(format!("folder {}", path.display()));
+    }
+    Ok(removed)
+}
+
+/// What is in a folder; nothing where there is none.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, SweepError> {
+    let io = |source| SweepError::Io { action: "list", path: folder.to_owned(), source };
+    match std::fs::read_dir(folder) {
+        Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>().map_err(io),
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(source) => Err(io(source)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_folders_of_dead_runs_go() {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["k3f9-1", "k3f9-2", "boot", "somebody-elses"] {
+            std::fs::create_dir(root.path().join(name)).unwrap();
+        }
+        let _alive = lock(&root.path().join("k3f9-2").join(LOCK)).unwrap().unwrap();
+        assert_eq!(remove_dead_folders(root.path(), YOUNG).unwrap(), Vec::<String>::new());
+        let removed = remove_dead_folders(root.path(), Duration::ZERO).unwrap();
+        assert_eq!(removed, [format!("folder {}/k3f9-1", root.path().display())]);
+        assert!(root.path().join("k3f9-2").exists() && root.path().join("somebody-elses").exists());
+    }
+}
