@@ -1,1 +1,133 @@
-//! Stub.
+//! The process inside a job: carries out one run. In: the run's folder. Out: a guest, its report, and at the end nothing
+//! left on the host. It never talks to the state or the scheduler, and never decides what should run.
+//!
+//! ```text
+//!            open             launch                    watch
+//! (folder) ───────▶ prepared ───────▶ networked ─▶ running ─┬─▶ ready
+//!    │                 │                  │            │    │
+//!    │                 │                  │            ▼    ▼
+//!    └── cannot ───────┴── cannot ────────┴──────────▶ stopping ─▶ stopped
+//! ```
+//!
+//! * open: spec, control and disks were read from storage, and the host has what the run needs.
+//! * launch: filter and tap stand, were read back, and the tap is on the bridge; qemu answers, the guest is not started.
+//! * running: the guest's first instruction. It waits for a boot slot, so that a class boots in waves.
+//! * stopped: the last record, written when qemu, tap and filter are gone.
+//!
+//! It is crash-only: everything a run holds is tied to the life of this process, so `kill -9` is one way to end it. It is
+//! synchronous, and starts every child from its main thread, since a child's death signal comes when the *thread* that
+//! started it ends. One thread beside it does all input and output on shared storage, so that a file server that hangs
+//! can stop neither the watchdog nor the filter.
+
+mod guest;
+mod launch;
+mod requests;
+mod signals;
+mod storage;
+mod watch;
+
+use std::path::PathBuf;
+
+use crate::host::accel::AccelError;
+use crate::host::confine::ConfineError;
+use crate::host::filter::FilterError;
+use crate::host::port::PortError;
+use crate::host::qmp::QmpError;
+use crate::host::run_folder::RunFolderError;
+use crate::host::tap::TapError;
+use crate::run::{Event, StopReason, Wanted};
+use signals::Signals;
+use storage::{Opened, Storage, StorageError};
+use watch::End;
+
+/// What the starter is told on its command line.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The run's folder on shared storage.
+    pub folder: PathBuf,
+    /// Where host-local folders of runs are: `host::RUN_ROOT`.
+    pub run_root: PathBuf,
+}
+
+/// Why a run could not be carried out. The text goes into the report: it says what is missing and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the starter needs root on the execution host, for tap, bridge and filter; it runs as user {uid}")]
+    NotRoot { uid: u32 },
+    #[error("the service user `{user}` does not exist on this host; make it with `useradd --system {user}`")]
+    NoServiceUser { user: String },
+    #[error("cannot look up the service user `{user}`")]
+    ServiceUser { user: String, source: nix::Error },
+    #[error("qemu is not at {path}; on Debian: `apt-get install qemu-system-x86`")]
+    NoQemu { path: PathBuf },
+    #[error("cannot start qemu")]
+    Spawn(#[source] std::io::Error),
+    #[error("qemu ended before its guest started ({exit}); it says: {log}")]
+    QemuEnded { exit: String, log: String },
+    #[error("cannot read signals")]
+    Signals(#[source] nix::Error),
+    #[error("cannot keep descriptors from qemu")]
+    Descriptors(#[source] nix::Error),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error(transparent)]
+    Accel(#[from] AccelError),
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    #[error(transparent)]
+    Port(#[from] PortError),
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    #[error(transparent)]
+    Monitor(#[from] QmpError),
+    #[error(transparent)]
+    Folder(#[from] RunFolderError),
+    #[error(transparent)]
+    Confine(#[from] ConfineError),
+}
+
+/// Carries out the run in `options.folder` to its end. An error was written into the report too, where there is one.
+pub fn carry_out(options: &Options) -> Result<StopReason, StartError> {
+    // What the scheduler left open, such as the lock of a slot, must neither reach qemu nor outlive the starter in it.
+    crate::host::sys::keep_descriptors_from_children().map_err(StartError::Descriptors)?;
+    let signals = Signals::take().map_err(StartError::Signals)?;
+    let (storage, opened) = Storage::open(&options.folder)?;
+    let ended = run(options, opened, &storage, &signals);
+    let (last, result) = match ended {
+        Ok(end) => (Event::Stopped { reason: end.reason.clone(), exit: end.exit }, Ok(end.reason)),
+        Err(error) => {
+            let reason = StopReason::Failed { message: with_causes(&error) };
+            (Event::Stopped { reason, exit: None }, Err(error))
+        }
+    };
+    storage.finish(last);
+    result
+}
+
+/// The phases, one after the other. When this returns, the host has nothing of the run any more.
+fn run(options: &Options, opened: Opened, storage: &Storage, signals: &Signals) -> Result<End, StartError> {
+    let Opened { spec, control, vnc_password, disks } = opened;
+    let password = vnc_password.as_deref();
+    if control.generation > spec.generation {
+        return Ok(End { reason: StopReason::Superseded, exit: None });
+    }
+    if control.wanted == Wanted::Stopped {
+        return Ok(End { reason: StopReason::Asked, exit: None });
+    }
+    disks?;
+    let prepared = launch::prepare(options, &spec, storage)?;
+    let launched = launch::launch(&prepared, &spec, password, storage)?;
+    let run_root = &options.run_root;
+    watch::watch(prepared, launched, watch::Given { spec: &spec, password, control, storage, signals, run_root })
+}
+
+/// An error and what caused it, as one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,159 @@
+//! A qemu process and its monitor, from its start until it is reaped.
+
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::unistd::{Gid, Uid};
+use serde_json::{Value, json};
+
+use super::StartError;
+use crate::host::accel::Accelerator;
+use crate::host::qemu::{self, VncPassword};
+use crate::host::qmp::{Monitor, QmpError};
+use crate::host::run_folder::RunFolder;
+use crate::host::tap::{Inherit, Tap, inherit};
+use crate::run::RunSpec;
+
+/// How long qemu may take to come up. It takes milliseconds; a host on which it needs longer than this cannot run it.
+const START_WAIT: Duration = Duration::from_secs(20);
+/// How long the watch waits for an answer of a qemu that runs. Meanwhile it does nothing else.
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
+
+/// Who qemu runs as, and what it runs with.
+#[derive(Debug)]
+pub(super) struct Host {
+    pub uid: Uid,
+    pub gid: Gid,
+    pub accel: Accelerator,
+}
+
+#[derive(Debug)]
+pub(super) struct Guest {
+    child: Child,
+    pub monitor: Monitor,
+    pub started: Instant,
+}
+
+impl Guest {
+    /// Starts qemu; its guest stands before the first instruction. Nothing is waited for.
+    pub(super) fn spawn(
+        spec: &RunSpec,
+        host: &Host,
+        folder: &RunFolder,
+        tap: &Tap,
+        password: VncPassword,
+    ) -> Result<Self, StartError> {
+        let (monitor, monitor_end) = Monitor::pair()?;
+        let descriptors = |source| StartError::Descriptors(source);
+        let given = qemu::Given {
+            accel: host.accel,
+            tap: tap.inherit(Inherit::Shared)?,
+            monitor: inherit(&monitor_end, Inherit::Shared).map_err(descriptors)?,
+            serial: &folder.serial(),
+            vnc_password: password,
+        };
+        let log = OpenOptions::new().create(true).append(true).mode(0o600).open(folder.log());
+        let log = log.map_err(StartError::Spawn)?;
+        let child = Command::new("/proc/self/exe")
+            .args(confinement(spec, host, folder))
+            .arg(&spec.qemu.binary)
+            .args(qemu::arguments(spec, &given))
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .map_err(StartError::Spawn)?;
+        tap.inherit(Inherit::Private)?;
+        Ok(Self { child, monitor, started: Instant::now() })
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until qemu takes commands; sets the password of vnc; returns where vnc listens.
+    pub(super) fn meet(&mut self, password: Option<&str>, folder: &RunFolder) -> Result<String, StartError> {
+        let met =
+            self.monitor.greet(START_WAIT).and_then(|()| self.monitor.execute("query-status", Value::Null, START_WAIT));
+        match met {
+            Ok(_) => {}
+            Err(QmpError::Closed) => {
+                let exit = describe(self.end());
+                return Err(StartError::QemuEnded { exit, log: folder.log_tail() });
+            }
+            Err(error) => return Err(error.into()),
+        }
+        if let Some(password) = password {
+            self.ask("set_password", json!({ "protocol": "vnc", "password": password }))?;
+        }
+        let vnc = self.ask("query-vnc", Value::Null)?;
+        let word = |key: &str| vnc[key].as_str().unwrap_or("?").to_owned();
+        Ok(format!("{}:{}", word("host"), word("service")))
+    }
+
+    /// One command of the monitor.
+    pub(super) fn ask(&mut self, command: &str, arguments: Value) -> Result<Value, QmpError> {
+        self.monitor.execute(command, arguments, ANSWER_WAIT)
+    }
+
+    /// How qemu ended, if it has.
+    pub(super) fn ended(&mut self) -> Option<ExitStatus> {
+        // `wait` cannot fail for a child that nobody else waits for.
+        self.child.try_wait().unwrap_or(None)
+    }
+
+    /// Ends qemu now.
+    pub(super) fn end(&mut self) -> Option<ExitStatus> {
+        // An error means that it has ended and was reaped.
+        drop(self.child.kill());
+        self.child.wait().ok()
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// An end of qemu in words.
+pub(super) fn describe(status: Option<ExitStatus>) -> String {
+    match status {
+        None => "unknown".to_owned(),
+        Some(status) => match (status.code(), status.signal()) {
+            (Some(code), _) => format!("exit {code}"),
+            (None, Some(signal)) => format!("signal {signal}"),
+            (None, None) => status.to_string(),
+        },
+    }
+}
+
+/// The arguments of `labwright confine` before the command.
+fn confinement(spec: &RunSpec, host: &Host, folder: &RunFolder) -> Vec<OsString> {
+    let mut list: Vec<OsString> = vec!["confine".into()];
+    let mut pair = |option: &str, value: OsString| list.extend([option.into(), value]);
+    pair("--parent", std::process::id().to_string().into());
+    pair("--uid", host.uid.to_string().into());
+    pair("--gid", host.gid.to_string().into());
+    if let (Accelerator::Kvm, Ok(device)) = (host.accel, std::fs::metadata("/dev/kvm")) {
+        pair("--group", device.gid().to_string().into());
+    }
+    for disk in &spec.disks {
+        pair("--write", disk.path.clone().into());
+        for image in &disk.backing {
+            pair("--read", image.clone().into());
+        }
+    }
+    if let Some(image) = &spec.hardware.cdrom {
+        pair("--read", image.clone().into());
+    }
+    pair("--write", folder.path().as_os_str().to_owned());
+    list.push("--".into());
+    list
+}

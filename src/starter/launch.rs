@@ -1,0 +1,107 @@
+//! From an opened run to a qemu that answers: what the host must have, then filter, tap and qemu. Filter and qemu come
+//! up side by side, since each waits mostly for the kernel; the guest's first instruction comes after both.
+
+use std::path::Path;
+
+use nix::unistd::{Uid, User};
+
+use super::guest::{Guest, Host};
+use super::storage::Storage;
+use super::{Options, StartError};
+use crate::host::filter::{Session, Table, run_table};
+use crate::host::port::{self, Port};
+use crate::host::qemu::VncPassword;
+use crate::host::run_folder::RunFolder;
+use crate::host::tap::{self, Tap};
+use crate::host::{accel, filter::FilterError};
+use crate::run::{Event, RunSpec};
+
+/// The host has what the run needs.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub host: Host,
+    pub host_name: String,
+    pub folder: RunFolder,
+}
+
+/// Filter and tap stand, and qemu answers. The order of the fields is the order in which they go: qemu first.
+#[derive(Debug)]
+pub(super) struct Launched {
+    pub guest: Guest,
+    pub vnc: String,
+    pub network: Network,
+}
+
+/// The guest's way out. The tap goes before the filter.
+#[derive(Debug)]
+pub(super) struct Network {
+    pub tap: Tap,
+    pub table: Table,
+    pub session: Session,
+}
+
+/// Looks at everything a run needs before anything is made.
+pub(super) fn prepare(options: &Options, spec: &RunSpec, storage: &Storage) -> Result<Prepared, StartError> {
+    if !Uid::effective().is_root() {
+        return Err(StartError::NotRoot { uid: Uid::effective().as_raw() });
+    }
+    if !spec.qemu.binary.exists() {
+        return Err(StartError::NoQemu { path: spec.qemu.binary.clone() });
+    }
+    tap::ensure_possible(Path::new("/dev/net/tun"))?;
+    port::ensure_bridge(&spec.network.bridge)?;
+    let accel = accel::choose(spec.qemu.accel, &options.run_root)?;
+    let name = &spec.service_user;
+    let user = User::from_name(name)
+        .map_err(|source| StartError::ServiceUser { user: name.clone(), source })?
+        .ok_or_else(|| StartError::NoServiceUser { user: name.clone() })?;
+    let folder = RunFolder::create(&options.run_root, &spec.run, user.uid, user.gid)?;
+    let host_name = host_name();
+    storage.record(Event::Prepared { host: host_name.clone() });
+    Ok(Prepared { host: Host { uid: user.uid, gid: user.gid, accel }, host_name, folder })
+}
+
+/// The name under which batch systems know this host.
+fn host_name() -> String {
+    // Linux has no way to fail here but a name longer than it allows to set.
+    nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Makes filter, tap and qemu.
+pub(super) fn launch(
+    prepared: &Prepared,
+    spec: &RunSpec,
+    password: Option<&str>,
+    storage: &Storage,
+) -> Result<Launched, StartError> {
+    let table = run_table(&spec.run, &spec.network);
+    let mut session = Session::start()?;
+    session.add(&table)?;
+    let tap = Tap::open(&spec.run.tap())?;
+    let mut guest = spawn(prepared, spec, &tap, password)?;
+    verify_filter(&mut session, &table)?;
+    let network = &spec.network;
+    let port =
+        Port { tap: tap.name(), bridge: &network.bridge, mac: network.mac, isolated: network.isolated, run: &spec.run };
+    port.join()?;
+    let vnc = guest.meet(password, &prepared.folder)?;
+    storage.record(Event::Networked { tap: tap.name().to_owned() });
+    Ok(Launched { guest, vnc, network: Network { tap, table, session } })
+}
+
+/// Starts qemu on the run's tap, also for another time after an early death.
+pub(super) fn spawn(
+    prepared: &Prepared,
+    spec: &RunSpec,
+    tap: &Tap,
+    password: Option<&str>,
+) -> Result<Guest, StartError> {
+    let asked = if password.is_some() { VncPassword::Asked } else { VncPassword::None };
+    Guest::spawn(spec, &prepared.host, &prepared.folder, tap, asked)
+}
+
+/// The rules as the kernel has them. Only then may the tap join the bridge.
+pub(super) fn verify_filter(session: &mut Session, table: &Table) -> Result<(), FilterError> {
+    session.verify(table)?;
+    session.verify_host_table()
+}

@@ -1,0 +1,349 @@
+//! Everything on shared storage, in a thread of its own: a file server that hangs blocks this thread and nothing else.
+//! In: records and answers to write. Out: `control.json` whenever it was read, and when storage last did what was asked.
+//!
+//! The thread acts as the owner of the run's folder, because a file server may give root no rights at all.
+//!
+//! The report stays small: a heartbeat is written over the one before it, to the same length, so that a reader who comes
+//! in between sees one or the other, or a mixture of their digits, but always a whole line.
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::unistd::{Gid, Uid};
+
+use crate::id::RunId;
+use crate::run::{ANSWERS, Control, Event, REPORT, Record, RunFileError, RunSpec, VNC_PASSWORD, write_atomically};
+
+/// How often `control.json` is read, and what could not be written is tried again.
+const TICK: Duration = Duration::from_secs(1);
+/// How long a starter waits for storage before it gives up a run that has not begun.
+const OPEN_SECONDS_MAX: u64 = 60;
+/// How long the end of a run waits for its last records to be written.
+const FINISH_SECONDS_MAX: u64 = 60;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    #[error(transparent)]
+    File(#[from] RunFileError),
+    #[error("cannot {action} {path}")]
+    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("{path} is missing: the run was never written, or was purged")]
+    Missing { path: PathBuf },
+    #[error(
+        "{path} exists: another starter carries out or has carried out this run; a run is carried out once, \
+         `labwright apply` makes a new one"
+    )]
+    Begun { path: PathBuf },
+    #[error("the folder of the run, {path}, cannot be written by its owner (uid {uid})")]
+    Unwritable { path: PathBuf, uid: u32, source: std::io::Error },
+    #[error("the disk {path} does not exist; `labwright plan` shows what is missing")]
+    NoDisk { path: PathBuf },
+    #[error("the disk {path} is not a qcow2 image of version 2 or 3: it starts with {found}")]
+    NotQcow2 { path: PathBuf, found: String },
+    #[error("{path}: storage gave no answer within {OPEN_SECONDS_MAX} s")]
+    Silent { path: PathBuf },
+}
+
+/// What was read when the run was opened.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub spec: RunSpec,
+    pub control: Control,
+    pub vnc_password: Option<String>,
+    /// What a look at the disks found; an error of the run, not of its folder.
+    pub disks: Result<(), StorageError>,
+}
+
+/// The starter's handle on the thread.
+#[derive(Debug)]
+pub(super) struct Storage {
+    orders: Sender<Order>,
+    controls: Receiver<Seen>,
+    pulse: Arc<Pulse>,
+    done: Receiver<()>,
+}
+
+/// `control.json` as it was at a moment; `None` where there is no such file any more.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub control: Option<Control>,
+    pub at: Instant,
+}
+
+/// What the two threads share.
+#[derive(Debug)]
+struct Pulse {
+    written: Mutex<Instant>,
+    clock_offset_ms: AtomicI64,
+}
+
+/// What a request came to: a picture, nothing but done, or what went wrong.
+pub(super) type Reply = Result<Option<Vec<u8>>, String>;
+
+#[derive(Debug)]
+enum Order {
+    Record(Event),
+    Answer { number: u64, result: Reply },
+    Finish(Event),
+}
+
+impl Storage {
+    /// Reads the run and becomes its one writer.
+    pub(super) fn open(folder: &Path) -> Result<(Self, Opened), StorageError> {
+        let (orders, inbox) = channel();
+        let (outbox, controls) = channel();
+        let (finished, done) = channel();
+        let (first, opened) = channel();
+        let pulse = Arc::new(Pulse { written: Mutex::new(Instant::now()), clock_offset_ms: AtomicI64::new(0) });
+        let (path, shared) = (folder.to_owned(), Arc::clone(&pulse));
+        std::thread::spawn(move || {
+            let writer = match open(&path, shared) {
+                Ok((writer, opened)) => {
+                    // The receiver is gone only if opening took too long, and then so is the run.
+                    if first.send(Ok(opened)).is_err() {
+                        return;
+                    }
+                    writer
+                }
+                Err(error) => return drop(first.send(Err(error))),
+            };
+            serve(writer, &inbox, &outbox);
+            // Nobody waits any more when this took longer than the end of a run may.
+            let _ = finished.send(());
+        });
+        let silent = |_| StorageError::Silent { path: folder.to_owned() };
+        let opened = opened.recv_timeout(Duration::from_secs(OPEN_SECONDS_MAX)).map_err(silent)??;
+        Ok((Self { orders, controls, pulse, done }, opened))
+    }
+
+    /// Says something in the report. Returns at once.
+    pub(super) fn record(&self, event: Event) {
+        self.order(Order::Record(event));
+    }
+
+    /// Answers a request.
+    pub(super) fn answer(&self, number: u64, result: Reply) {
+        self.order(Order::Answer { number, result });
+    }
+
+    /// What `control.json` said since the last call, the newest only.
+    pub(super) fn seen(&self) -> Option<Seen> {
+        self.controls.try_iter().last()
+    }
+
+    /// How long ago the report was last written.
+    pub(super) fn silence(&self) -> Duration {
+        self.pulse.written.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
+    /// This host's clock minus the storage server's.
+    pub(super) fn clock_offset_ms(&self) -> i64 {
+        self.pulse.clock_offset_ms.load(Ordering::Relaxed)
+    }
+
+    /// Writes the last record and waits until it is written, or until there is no more hope.
+    pub(super) fn finish(self, last: Event) {
+        self.order(Order::Finish(last));
+        if self.done.recv_timeout(Duration::from_secs(FINISH_SECONDS_MAX)).is_err() {
+            tracing::warn!("the end of the run could not be written into its report");
+        }
+    }
+
+    /// The thread lives until `finish`, so that an order always has a taker.
+    fn order(&self, order: Order) {
+        self.orders.send(order).expect("the storage thread ends only after the last order");
+    }
+}
+
+/// Everything that must be right before the run begins. The report is made as the last step: from then on the run is
+/// this starter's.
+fn open(folder: &Path, pulse: Arc<Pulse>) -> Result<(Writer, Opened), StorageError> {
+    let metadata = std::fs::metadata(folder).map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound => StorageError::Missing { path: folder.to_owned() },
+        _ => StorageError::Io { action: "look at", path: folder.to_owned(), source },
+    })?;
+    act_as(Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid()));
+    let spec = RunSpec::read(folder)?.ok_or_else(|| StorageError::Missing { path: folder.join(crate::run::SPEC) })?;
+    let control =
+        Control::read(folder)?.ok_or_else(|| StorageError::Missing { path: folder.join(crate::run::CONTROL) })?;
+    let vnc_password = read_password(&folder.join(VNC_PASSWORD))?;
+    let report = folder.join(REPORT);
+    OpenOptions::new().write(true).create_new(true).mode(0o640).open(&report).map_err(|source| {
+        match source.kind() {
+            std::io::ErrorKind::AlreadyExists => StorageError::Begun { path: report.clone() },
+            _ => StorageError::Unwritable { path: folder.to_owned(), uid: metadata.uid(), source },
+        }
+    })?;
+    let writer = Writer {
+        folder: folder.to_owned(),
+        report,
+        run: spec.run.clone(),
+        generation: spec.generation,
+        heartbeat: Duration::from_secs(spec.timing.heartbeat_seconds),
+        end: 0,
+        last_heartbeat: None,
+        pulse,
+    };
+    let disks = check_disks(&spec);
+    Ok((writer, Opened { spec, control, vnc_password, disks }))
+}
+
+/// Root needs the rights of the folder's owner where it has none of its own; anybody else has only their own anyway.
+fn act_as(uid: Uid, gid: Gid) {
+    nix::unistd::setfsgid(gid);
+    nix::unistd::setfsuid(uid);
+}
+
+fn read_password(path: &Path) -> Result<Option<String>, StorageError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text.trim_end().to_owned())),
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(StorageError::Io { action: "read", path: path.to_owned(), source }),
+    }
+}
+
+/// A look at each disk of the run and all below it: qemu's own words for these two errors help nobody.
+fn check_disks(spec: &RunSpec) -> Result<(), StorageError> {
+    let images = spec.disks.iter().flat_map(|disk| std::iter::once(&disk.path).chain(&disk.backing));
+    images.into_iter().try_for_each(|path| check_qcow2(path))
+}
+
+/// qcow2's header: `QFI\xfb`, then the version.
+fn check_qcow2(path: &Path) -> Result<(), StorageError> {
+    const MAGIC: [u8; 4] = *b"QFI\xfb";
+    let io = |action, source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::NotFound => StorageError::NoDisk { path: path.to_owned() },
+        _ => StorageError::Io { action, path: path.to_owned(), source },
+    };
+    let mut header = Vec::new();
+    let file = File::open(path).map_err(|source| io("open", source))?;
+    file.take(8).read_to_end(&mut header).map_err(|source| io("read", source))?;
+    match header.split_at_checked(MAGIC.len()) {
+        Some((magic, [0, 0, 0, 2 | 3])) if magic == MAGIC => Ok(()),
+        _ => {
+            let found: Vec<String> = header.iter().map(|byte| format!("{byte:02x}")).collect();
+            let found = if found.is_empty() { "nothing, it is empty".to_owned() } else { found.join(" ") };
+            Err(StorageError::NotQcow2 { path: path.to_owned(), found })
+        }
+    }
+}
+
+/// The report's one writer.
+struct Writer {
+    folder: PathBuf,
+    report: PathBuf,
+    run: RunId,
+    generation: u64,
+    heartbeat: Duration,
+    /// Length of what is written for good; a failed write is repeated at the same place.
+    end: u64,
+    /// Where the last record begins, if that is a heartbeat.
+    last_heartbeat: Option<u64>,
+    pulse: Arc<Pulse>,
+}
+
+/// Works until the last record is written.
+fn serve(mut writer: Writer, inbox: &Receiver<Order>, outbox: &Sender<Seen>) {
+    let mut waiting: VecDeque<Order> = VecDeque::new();
+    let mut next_tick = Instant::now();
+    loop {
+        match inbox.recv_timeout(next_tick.saturating_duration_since(Instant::now())) {
+            Ok(order) => waiting.push_back(order),
+            Err(RecvTimeoutError::Timeout) => {
+                next_tick = Instant::now() + TICK;
+                if let Ok(control) = Control::read(&writer.folder) {
+                    // The main thread has stopped listening only when it is about to end.
+                    drop(outbox.send(Seen { control, at: Instant::now() }));
+                }
+                if writer.pulse_age() >= writer.heartbeat {
+                    waiting.push_back(Order::Record(Event::Heartbeat));
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        while let Some(order) = waiting.front() {
+            if let Err(error) = writer.carry_out(order) {
+                tracing::warn!(%error, "the report could not be written; trying again");
+                // A heartbeat that could not be written is no news later.
+                waiting.retain(|order| !matches!(order, Order::Record(Event::Heartbeat)));
+                break;
+            }
+            if matches!(waiting.pop_front(), Some(Order::Finish(_))) {
+                return;
+            }
+        }
+    }
+}
+
+impl Writer {
+    fn pulse_age(&self) -> Duration {
+        self.pulse.written.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
+    fn carry_out(&mut self, order: &Order) -> Result<(), RunFileError> {
+        match order {
+            Order::Record(event) | Order::Finish(event) => self.write(event.clone()),
+            Order::Answer { number, result } => {
+                let event = match result {
+                    Ok(None) => Event::Answer { number: *number, file: None, error: None },
+                    Ok(Some(picture)) => {
+                        let file = format!("{number}.png");
+                        self.write_answer(&file, picture)?;
+                        Event::Answer { number: *number, file: Some(file), error: None }
+                    }
+                    Err(error) => Event::Answer { number: *number, file: None, error: Some(error.clone()) },
+                };
+                self.write(event)
+            }
+        }
+    }
+
+    fn write_answer(&self, name: &str, content: &[u8]) -> Result<(), RunFileError> {
+        let answers = self.folder.join(ANSWERS);
+        std::fs::create_dir_all(&answers).map_err(|source| RunFileError::Io {
+            action: "create",
+            path: answers.clone(),
+            source,
+        })?;
+        write_atomically(&answers.join(name), content, 0o640)
+    }
+
+    /// Opened anew each time, as the protocol asks: a descriptor held open may point to a file that is no more.
+    fn write(&mut self, event: Event) -> Result<(), RunFileError> {
+        let beats = event == Event::Heartbeat;
+        let at = if beats { self.last_heartbeat.unwrap_or(self.end) } else { self.end };
+        // Whole seconds, so that every heartbeat has the same length.
+        let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second());
+        let now = now.expect("a second that was now is in the range of timestamps");
+        let record = Record { run: self.run.clone(), generation: self.generation, at: now, event };
+        let mut line = serde_json::to_vec(&record).expect("a record has only string keys");
+        line.push(b'\n');
+        let io = |source| RunFileError::Io { action: "write", path: self.report.clone(), source };
+        let mut file = OpenOptions::new().write(true).open(&self.report).map_err(io)?;
+        let before = SystemTime::now();
+        file.write_all_at(&line, at).and_then(|()| file.flush()).and_then(|()| file.sync_data()).map_err(io)?;
+        self.note_clock(&file, before);
+        self.end = at + line.len() as u64;
+        self.last_heartbeat = beats.then_some(at);
+        *self.pulse.written.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        Ok(())
+    }
+
+    /// The server stamps what we write with its own clock.
+    fn note_clock(&self, file: &File, before: SystemTime) {
+        let Ok(stamp) = file.metadata().and_then(|metadata| metadata.modified()) else { return };
+        let signed = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        let offset = match before.duration_since(stamp) {
+            Ok(ahead) => signed(ahead),
+            Err(behind) => -signed(behind.duration()),
+        };
+        self.pulse.clock_offset_ms.store(offset, Ordering::Relaxed);
+    }
+}
