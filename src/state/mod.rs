@@ -1,1 +1,294 @@
-//! Stub.
+//! The site's SQLite file: what we asked for, the journal of effects, the history of applies. `Recorded` comes out,
+//! intents and outcomes go in. It decides nothing, and it never takes a missing file for an empty one.
+
+mod history;
+mod lock;
+mod recorded;
+mod schema;
+mod write;
+
+pub use history::{AsideDisk, PastApply, PastEffect, PastRun};
+pub use lock::{Holder, Lock};
+pub use recorded::{
+    Frozen, PublishedDisk, Recorded, RecordedDisk, RecordedRun, RecordedVm, RunState, TakenAddress, TemplateVersion,
+};
+pub use write::{ApplyId, ApplyInfo, Change, Intent, JournalId, Outcome};
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use crate::id::SiteTag;
+
+/// How long a statement waits for another process's transaction before it says that the file is busy.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// File systems whose locks and shared memory SQLite's write-ahead log cannot use, by `statfs(2)` magic number.
+const NETWORK_FILE_SYSTEMS: [(i64, &str); 5] =
+    [(0x6969, "NFS"), (0x517b, "SMB"), (0xff53_4d42, "CIFS"), (0x0bd0_0bd0, "Lustre"), (0x00c3_6400, "Ceph")];
+
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    #[error("there is no state at {path}")]
+    Missing { path: PathBuf },
+    #[error("there is a state at {path} already")]
+    Exists { path: PathBuf },
+    #[error("{path} was written by a newer labwright: its tables have version {found}, this program knows {known}")]
+    Newer { path: PathBuf, found: u32, known: u32 },
+    #[error("{path} is damaged: {detail}")]
+    Damaged { path: PathBuf, detail: String },
+    #[error("{path} is on {file_system}, a network file system, where SQLite cannot keep a state safely")]
+    NetworkFileSystem { path: PathBuf, file_system: &'static str },
+    #[error("the state is gone, but things that it described are still there: {}", traces.join(", "))]
+    Traces { path: PathBuf, traces: Vec<String> },
+    #[error("cannot {action} {path}")]
+    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("cannot {action} in {path}")]
+    Sql { action: &'static str, path: PathBuf, source: rusqlite::Error },
+    #[error("{path}: {what} is not what labwright writes there")]
+    Row { path: PathBuf, what: String, source: serde_json::Error },
+    #[error("the state is in use by {holder}")]
+    Locked { path: PathBuf, holder: Holder },
+}
+
+impl StateError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Missing { .. } => {
+                Some("make it with `labwright state init`, or name the right site with `--site FILE`".into())
+            }
+            Self::Exists { path } => {
+                Some(format!("nothing was changed; to start over, move {} away first", path.display()))
+            }
+            Self::Newer { .. } => Some("nothing was changed; use the labwright that wrote it, or a newer one".into()),
+            Self::Damaged { path, .. } => Some(format!(
+                "nothing was changed, and no vm is touched while the state cannot be read; put a copy of {} back in its place (see `labwright state restore`)",
+                path.display()
+            )),
+            Self::NetworkFileSystem { .. } => {
+                Some("set `state:` in site.yaml to a folder on a local disk of the controller".into())
+            }
+            Self::Traces { path, .. } => Some(format!(
+                "put the state back at {}; only if these are left-overs of a lab that is really gone, move them away and run `labwright state init`",
+                path.display()
+            )),
+            Self::Locked { .. } => Some("wait until it is done; the lock ends with that process".into()),
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                Some("the disk is full; nothing was lost: make room and run the command again".into())
+            }
+            Self::Sql { source, .. } if is_full(source) => {
+                Some("the disk is full; nothing was lost: make room and run the command again".into())
+            }
+            Self::Sql { source, .. } if source.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {
+                Some("another process is writing; run the command again".into())
+            }
+            Self::Sql { source, .. } => match source.sqlite_error_code() {
+                // A file system that is mounted read-only lets SQLite not even open its journal.
+                Some(rusqlite::ErrorCode::ReadOnly | rusqlite::ErrorCode::CannotOpen) => {
+                    Some("the state or its folder is not writable for you".into())
+                }
+                _ => None,
+            },
+            Self::Io { .. } | Self::Row { .. } => None,
+        }
+    }
+}
+
+fn is_full(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error().map(|error| error.extended_code);
+    // The index of the write-ahead log is memory backed by a file: SQLite has a word of its own for it not to fit.
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+        || code == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
+}
+
+/// An open state file.
+#[derive(Debug)]
+pub struct Store {
+    connection: Connection,
+    path: PathBuf,
+}
+
+impl Store {
+    /// Opens an existing state, checks it, and brings older tables up to date; a copy of the older file is kept beside it.
+    pub fn open(path: &Path) -> Result<Self, StateError> {
+        if !path.try_exists().map_err(|source| StateError::Io { action: "look for", path: path.to_owned(), source })? {
+            return Err(StateError::Missing { path: path.to_owned() });
+        }
+        refuse_network_file_system(path)?;
+        let mut store = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        store.check()?;
+        let found = schema::version(&store.connection).map_err(|source| store.sql("read the version", source))?;
+        match found {
+            0 => Err(StateError::Damaged { path: path.to_owned(), detail: "it holds no tables of labwright".into() }),
+            schema::VERSION => Ok(store),
+            older if older < schema::VERSION => {
+                store.copy_to(&sibling(path, &format!("v{older}")))?;
+                schema::migrate(&mut store.connection, older)
+                    .map_err(|source| store.sql("bring the tables up to date", source))?;
+                Ok(store)
+            }
+            found => Err(StateError::Newer { path: path.to_owned(), found, known: schema::VERSION }),
+        }
+    }
+
+    /// Makes a new state; the folder must not hold one.
+    pub fn create(path: &Path, now: jiff::Timestamp) -> Result<Self, StateError> {
+        let io = |action, path: &Path, source| StateError::Io { action, path: path.to_owned(), source };
+        let folder = path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder).map_err(|source| io("create", folder, source))?;
+        refuse_network_file_system(folder)?;
+        if path.try_exists().map_err(|source| io("look for", path, source))? {
+            return Err(StateError::Exists { path: path.to_owned() });
+        }
+        let (tag, lineage) = draw_identity().map_err(|source| io("read", Path::new("/dev/urandom"), source))?;
+        let unfinished = sibling(path, "new");
+        remove_if_there(&unfinished)?;
+        {
+            let mut store =
+                Self::connect(&unfinished, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+            // Set once, since the file keeps it: to set it at each opening would write to files that are then refused.
+            store
+                .connection
+                .execute_batch("PRAGMA journal_mode = WAL")
+                .map_err(|source| store.sql("create the tables", source))?;
+            schema::migrate(&mut store.connection, 0).map_err(|source| store.sql("create the tables", source))?;
+            store
+                .connection
+                .execute(
+                    "INSERT INTO site (tag, lineage, created_at, next_run) VALUES (?1, ?2, ?3, 1)",
+                    (tag.as_str(), &lineage, now.to_string()),
+                )
+                .and_then(|_| store.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"))
+                .map_err(|source| store.sql("write the site's row", source))?;
+        }
+        // The name appears only with a whole state behind it: a half-made one would be taken for damaged.
+        std::fs::rename(&unfinished, path).map_err(|source| io("put in place", path, source))?;
+        Self::open(path)
+    }
+
+    fn connect(path: &Path, flags: OpenFlags) -> Result<Self, StateError> {
+        let sql = |source| StateError::Sql { action: "open the state", path: path.to_owned(), source };
+        let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(sql)?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(sql)?;
+        let store = Self { connection, path: path.to_owned() };
+        store
+            .connection
+            .execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON")
+            .map_err(|source| store.sql("open the state", source))?;
+        Ok(store)
+    }
+
+    /// Reads every page's structure; a torn page must stop us before anything is decided from it.
+    fn check(&self) -> Result<(), StateError> {
+        let verdict: String = self
+            .connection
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+            .map_err(|source| self.sql("check the state", source))?;
+        if verdict == "ok" { Ok(()) } else { Err(StateError::Damaged { path: self.path.clone(), detail: verdict }) }
+    }
+
+    /// Writes a whole, consistent copy of the state, while it is in use.
+    pub fn backup(&self, target: &Path) -> Result<(), StateError> {
+        let exists = target.try_exists().map_err(|source| StateError::Io {
+            action: "look for",
+            path: target.to_owned(),
+            source,
+        })?;
+        if exists {
+            return Err(StateError::Exists { path: target.to_owned() });
+        }
+        self.copy_to(target)
+    }
+
+    /// Puts a copy in the place of the state, which is kept beside it under the name that is answered.
+    pub fn restore(path: &Path, copy: &Path, now: jiff::Timestamp) -> Result<Option<PathBuf>, StateError> {
+        let io = |action, path: &Path, source| StateError::Io { action, path: path.to_owned(), source };
+        // Opened first: a copy that is damaged, foreign or too new must not take the place of anything.
+        let source = Self::open(copy)?;
+        let unfinished = sibling(path, "restored");
+        remove_if_there(&unfinished)?;
+        source.copy_to(&unfinished)?;
+        let replaced = path.try_exists().map_err(|source| io("look for", path, source))?;
+        let kept = sibling(path, &format!("before-{}", now.strftime("%Y%m%dT%H%M%SZ")));
+        if replaced {
+            std::fs::rename(path, &kept).map_err(|source| io("keep", path, source))?;
+            for suffix in ["-wal", "-shm"] {
+                let mut beside = path.as_os_str().to_owned();
+                beside.push(suffix);
+                let mut kept = kept.as_os_str().to_owned();
+                kept.push(suffix);
+                match std::fs::rename(&beside, &kept) {
+                    Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(io("keep", Path::new(&beside), source));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        std::fs::rename(&unfinished, path).map_err(|source| io("put in place", path, source))?;
+        Self::open(path)?;
+        Ok(replaced.then_some(kept))
+    }
+
+    fn copy_to(&self, target: &Path) -> Result<(), StateError> {
+        let copied = self.connection.backup("main", target, None::<fn(rusqlite::backup::Progress)>);
+        copied.map_err(|source| StateError::Sql { action: "copy the state", path: target.to_owned(), source })
+    }
+
+    /// Turns SQLite's words for a damaged or foreign file into ours.
+    fn sql(&self, action: &'static str, source: rusqlite::Error) -> StateError {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        match source.sqlite_error_code() {
+            Some(DatabaseCorrupt | NotADatabase) => {
+                StateError::Damaged { path: self.path.clone(), detail: source.to_string() }
+            }
+            _ => StateError::Sql { action, path: self.path.clone(), source },
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn sibling(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn remove_if_there(path: &Path) -> Result<(), StateError> {
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(StateError::Io { action: "remove the unfinished", path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn refuse_network_file_system(path: &Path) -> Result<(), StateError> {
+    let found = nix::sys::statfs::statfs(path).map_err(|errno| StateError::Io {
+        action: "ask for the file system of",
+        path: path.to_owned(),
+        source: errno.into(),
+    })?;
+    let magic = found.filesystem_type().0;
+    match NETWORK_FILE_SYSTEMS.iter().find(|(number, _)| *number == magic) {
+        Some((_, file_system)) => Err(StateError::NetworkFileSystem { path: path.to_owned(), file_system }),
+        None => Ok(()),
+    }
+}
+
+/// A tag and a lineage, from the kernel's randomness.
+fn draw_identity() -> std::io::Result<(SiteTag, String)> {
+    use std::io::Read as _;
+    const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+    let mut bytes = [0_u8; 20];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    let tag: String = bytes[..SiteTag::BYTES].iter().map(|b| char::from(LETTERS[usize::from(b % 32)])).collect();
+    let lineage = bytes[SiteTag::BYTES..].iter().map(|b| format!("{b:02x}")).collect();
+    Ok((SiteTag::new(tag).expect("four of the allowed letters"), lineage))
+}

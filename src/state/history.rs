@@ -1,0 +1,176 @@
+//! What was done: applies, their effects, runs, and disks set aside. And the freeze, which is a note for the future.
+
+use std::path::PathBuf;
+
+use rusqlite::{OptionalExtension as _, Row, params};
+use serde::Serialize;
+
+use super::{Frozen, StateError, Store};
+use crate::id::LabName;
+
+/// One apply, newest first in listings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PastApply {
+    pub id: i64,
+    pub lab: String,
+    pub who: String,
+    pub host: String,
+    pub commit: Option<String>,
+    pub summary: String,
+    pub began_at: String,
+    pub ended_at: Option<String>,
+    /// `None`: it never ended; its process was killed.
+    pub outcome: Option<String>,
+}
+
+/// One effect of one apply.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PastEffect {
+    pub apply: i64,
+    pub effect: String,
+    pub intended_at: String,
+    pub outcome: Option<String>,
+    pub detail: Option<String>,
+}
+
+/// One run of a vm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PastRun {
+    pub run: String,
+    pub generation: u64,
+    pub job: Option<u64>,
+    pub task: u32,
+    pub state: String,
+    pub reason: Option<String>,
+    pub created_at: String,
+    pub ended_at: Option<String>,
+}
+
+/// A disk that was set aside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AsideDisk {
+    pub vm: String,
+    pub slot: u32,
+    pub path: PathBuf,
+    /// Where it came from.
+    pub was: PathBuf,
+    pub base: Option<PathBuf>,
+    pub since: String,
+}
+
+impl Store {
+    /// The latest applies of a lab.
+    pub fn history(&self, lab: &LabName, most: u32) -> Result<Vec<PastApply>, StateError> {
+        let query = "SELECT id, lab, who, host, \"commit\", summary, began_at, ended_at, outcome FROM applies
+                     WHERE lab = ?1 ORDER BY id DESC LIMIT ?2";
+        self.list("read the history", query, params![lab.as_str(), most], |row| {
+            Ok(PastApply {
+                id: row.get(0)?,
+                lab: row.get(1)?,
+                who: row.get(2)?,
+                host: row.get(3)?,
+                commit: row.get(4)?,
+                summary: row.get(5)?,
+                began_at: row.get(6)?,
+                ended_at: row.get(7)?,
+                outcome: row.get(8)?,
+            })
+        })
+    }
+
+    /// What was done to one thing, newest first.
+    pub fn effects(&self, lab: &LabName, address: &str, most: u32) -> Result<Vec<PastEffect>, StateError> {
+        let query = "SELECT j.apply, j.effect, j.intended_at, j.outcome, j.detail FROM journal j JOIN applies a ON a.id = j.apply
+                     WHERE a.lab = ?1 AND j.address = ?2 ORDER BY j.id DESC LIMIT ?3";
+        self.list("read the journal", query, params![lab.as_str(), address, most], |row| {
+            Ok(PastEffect {
+                apply: row.get(0)?,
+                effect: row.get(1)?,
+                intended_at: row.get(2)?,
+                outcome: row.get(3)?,
+                detail: row.get(4)?,
+            })
+        })
+    }
+
+    /// The runs of a vm, newest first.
+    pub fn runs(&self, lab: &LabName, vm: &str, most: u32) -> Result<Vec<PastRun>, StateError> {
+        let query = "SELECT run, generation, job, task, state, reason, created_at, ended_at FROM runs
+                     WHERE lab = ?1 AND vm = ?2 ORDER BY generation DESC LIMIT ?3";
+        self.list("read the runs", query, params![lab.as_str(), vm, most], |row| {
+            Ok(PastRun {
+                run: row.get(0)?,
+                generation: row.get(1)?,
+                job: row.get(2)?,
+                task: row.get(3)?,
+                state: row.get(4)?,
+                reason: row.get(5)?,
+                created_at: row.get(6)?,
+                ended_at: row.get(7)?,
+            })
+        })
+    }
+
+    /// Disks set aside, oldest first.
+    pub fn aside(&self, lab: &LabName) -> Result<Vec<AsideDisk>, StateError> {
+        let query = "SELECT vm, slot, path, aside, base, aside_at FROM disks
+                     WHERE lab = ?1 AND aside IS NOT NULL ORDER BY aside_at, path";
+        self.list("list the disks set aside", query, [lab.as_str()], |row| {
+            Ok(AsideDisk {
+                vm: row.get(0)?,
+                slot: row.get(1)?,
+                path: PathBuf::from(row.get::<_, String>(2)?),
+                was: PathBuf::from(row.get::<_, String>(3)?),
+                base: row.get::<_, Option<String>>(4)?.map(PathBuf::from),
+                since: row.get(5)?,
+            })
+        })
+    }
+
+    /// Forgets a disk that was set aside and is deleted now.
+    pub fn forget_aside(&mut self, path: &std::path::Path) -> Result<(), StateError> {
+        self.connection
+            .execute("DELETE FROM disks WHERE path = ?1 AND aside IS NOT NULL", [path.to_string_lossy()])
+            .map(|_| ())
+            .map_err(|source| self.sql("forget a disk", source))
+    }
+
+    /// Stops all reconciling of a lab, or of the whole site; `None` lets it go on.
+    pub fn freeze(&mut self, lab: Option<&LabName>, frozen: Option<&Frozen>) -> Result<(), StateError> {
+        let note = frozen.map(|frozen| serde_json::to_string(frozen).expect("a freeze has only string keys"));
+        let written = match lab {
+            Some(lab) => self.connection.execute(
+                "INSERT INTO labs (lab, serial, folder, frozen) VALUES (?1, 0, '', ?2) ON CONFLICT (lab) DO UPDATE SET frozen = ?2",
+                params![lab.as_str(), note],
+            ),
+            None => self.connection.execute("UPDATE site SET frozen = ?1", [note]),
+        };
+        written.map(|_| ()).map_err(|source| self.sql("write the freeze", source))
+    }
+
+    /// The latest apply that touched one thing, if any did.
+    pub fn last_apply_of(&self, lab: &LabName, address: &str) -> Result<Option<i64>, StateError> {
+        self.connection
+            .query_row(
+                "SELECT MAX(j.apply) FROM journal j JOIN applies a ON a.id = j.apply WHERE a.lab = ?1 AND j.address = ?2",
+                params![lab.as_str(), address],
+                |row| row.get::<_, Option<i64>>(0),
+            )
+            .optional()
+            .map(Option::flatten)
+            .map_err(|source| self.sql("read the journal", source))
+    }
+
+    fn list<T>(
+        &self,
+        action: &'static str,
+        query: &str,
+        parameters: impl rusqlite::Params,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>, StateError> {
+        self.connection
+            .prepare(query)
+            .and_then(|mut statement| statement.query_map(parameters, read)?.collect())
+            .map_err(|source| self.sql(action, source))
+    }
+}

@@ -1,0 +1,408 @@
+//! What the state says we asked for: one lab's part of it, and the site-wide facts that a plan of that lab needs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use rusqlite::{Row, Transaction};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{StateError, Store};
+use crate::address::{Address, Kind};
+use crate::id::{LabName, Mac, RunId, SiteTag, TemplateName, VmGroupName, VmName};
+use crate::resolve::{Vm, VmGroup};
+use crate::run::BatchId;
+use crate::scheduler::JobId;
+
+/// Everything recorded of one lab.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    pub site: SiteTag,
+    /// Drawn when the state was made: a plan fits only the state it was made from.
+    pub lineage: String,
+    /// Counts the changes of this lab.
+    pub serial: u64,
+    /// Somebody stopped all reconciling of this lab or of the site.
+    pub frozen: Option<Frozen>,
+    /// Every batch of this lab that was ever submitted or meant to be.
+    pub batches: BTreeSet<BatchId>,
+    /// Number that the site's next run gets.
+    pub next_run: u64,
+    /// Bodies, as JSON, of all that is neither a vm nor a disk.
+    pub objects: BTreeMap<Address, String>,
+    pub versions: BTreeMap<(TemplateName, u32), TemplateVersion>,
+    pub vms: BTreeMap<VmName, RecordedVm>,
+    /// Every address in use in the site, with its holder.
+    pub taken: BTreeMap<Ipv4Addr, TakenAddress>,
+    /// Vm groups of the site's other labs.
+    pub other_groups: Vec<(LabName, VmGroupName, VmGroup)>,
+}
+
+impl Recorded {
+    /// What is recorded of any lab before its site has a state.
+    pub fn nothing() -> Self {
+        Self {
+            site: SiteTag::new("0000").expect("four of the allowed letters"),
+            lineage: String::new(),
+            serial: 0,
+            frozen: None,
+            batches: BTreeSet::new(),
+            next_run: 1,
+            objects: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            vms: BTreeMap::new(),
+            taken: BTreeMap::new(),
+            other_groups: Vec::new(),
+        }
+    }
+}
+
+/// Who stopped all reconciling, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frozen {
+    pub who: String,
+    pub since: jiff::Timestamp,
+    pub why: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakenAddress {
+    pub lab: LabName,
+    pub vm: VmName,
+    pub mac: Mac,
+}
+
+/// One published version of a template's disks; vms derive from it and it never changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplateVersion {
+    pub disks: Vec<PublishedDisk>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedDisk {
+    pub path: PathBuf,
+    pub sha256: String,
+    /// The image it was copied from, as it was then: a change of size or mtime asks for another look.
+    pub source: PathBuf,
+    pub source_bytes: u64,
+    pub source_mtime_ns: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordedVm {
+    pub vm: Vm,
+    pub ip: Ipv4Addr,
+    pub mac: Mac,
+    /// Number of its latest run; 0 before the first.
+    pub generation: u64,
+    /// Version of the template that its disks derive from.
+    pub version: Option<u32>,
+    pub disks: Vec<RecordedDisk>,
+    /// Its latest run.
+    pub run: Option<RecordedRun>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedDisk {
+    pub slot: u32,
+    pub path: PathBuf,
+    pub base: Option<PathBuf>,
+    /// Not yet, while the apply that makes it is under way or was cut short.
+    pub made: bool,
+    /// Where it is being set aside; whether it is there already, only the storage knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving_to: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordedRun {
+    pub run: RunId,
+    pub batch: BatchId,
+    pub task: u32,
+    /// `None` while the submit's answer is open.
+    pub job: Option<JobId>,
+    /// What the guest was started with, as JSON; a plan restarts it when this differs from what is wanted.
+    pub started: String,
+    pub state: RunState,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunState {
+    Intended,
+    Submitted,
+    /// `StopReason` as JSON, or `"gone"` where no report said why.
+    Ended {
+        reason: String,
+    },
+}
+
+impl Store {
+    /// What is recorded of `lab`; a lab never applied has an empty record with serial 0.
+    pub fn recorded(&mut self, lab: &LabName) -> Result<Recorded, StateError> {
+        let reader = Reader { lab, path: self.path.clone() };
+        let transaction = self.connection.transaction().map_err(|source| StateError::Sql {
+            action: "read",
+            path: reader.path.clone(),
+            source,
+        })?;
+        reader.recorded(&transaction)
+    }
+
+    /// The labs that were ever applied, with the folder each was last applied from.
+    pub fn labs(&mut self) -> Result<Vec<(LabName, PathBuf)>, StateError> {
+        let read = |connection: &rusqlite::Connection| -> rusqlite::Result<Vec<(String, String)>> {
+            connection
+                .prepare("SELECT lab, folder FROM labs ORDER BY lab")?
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect()
+        };
+        let rows = read(&self.connection).map_err(|source| self.sql("list the labs", source))?;
+        rows.into_iter()
+            .map(|(lab, folder)| {
+                let name = LabName::new(lab).map_err(|invalid| self.damaged(invalid.to_string()))?;
+                Ok((name, PathBuf::from(folder)))
+            })
+            .collect()
+    }
+
+    pub(super) fn damaged(&self, detail: String) -> StateError {
+        StateError::Damaged { path: self.path.clone(), detail }
+    }
+}
+
+/// Reads one lab out of one transaction, so that all parts fit together.
+struct Reader<'a> {
+    lab: &'a LabName,
+    path: PathBuf,
+}
+
+impl Reader<'_> {
+    fn recorded(&self, transaction: &Transaction<'_>) -> Result<Recorded, StateError> {
+        let sql = |source| StateError::Sql { action: "read", path: self.path.clone(), source };
+        let (tag, lineage, next_run): (String, String, u64) = transaction
+            .query_row("SELECT tag, lineage, next_run FROM site", [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .map_err(sql)?;
+        let serial = transaction
+            .query_row("SELECT serial FROM labs WHERE lab = ?1", [self.lab.as_str()], |row| row.get(0))
+            .or_else(|source| if source == rusqlite::Error::QueryReturnedNoRows { Ok(0) } else { Err(source) })
+            .map_err(sql)?;
+        Ok(Recorded {
+            site: self.valid(SiteTag::new(tag))?,
+            lineage,
+            serial,
+            frozen: self.frozen(transaction)?,
+            batches: self.batches(transaction)?,
+            next_run,
+            objects: self.objects(transaction)?,
+            versions: self.versions(transaction)?,
+            vms: self.vms(transaction)?,
+            taken: self.taken(transaction)?,
+            other_groups: self.other_groups(transaction)?,
+        })
+    }
+
+    fn frozen(&self, transaction: &Transaction<'_>) -> Result<Option<Frozen>, StateError> {
+        let query = "SELECT frozen FROM labs WHERE lab = ?1 AND frozen IS NOT NULL UNION ALL SELECT frozen FROM site WHERE frozen IS NOT NULL";
+        let rows = self.rows(transaction, query, |row| row.get::<_, String>(0))?;
+        rows.first().map(|text| self.json("a freeze", text)).transpose()
+    }
+
+    fn batches(&self, transaction: &Transaction<'_>) -> Result<BTreeSet<BatchId>, StateError> {
+        let rows =
+            self.rows(transaction, "SELECT DISTINCT batch FROM runs WHERE lab = ?1", |row| row.get::<_, String>(0))?;
+        rows.into_iter().map(|batch| Ok(BatchId(self.valid(batch.parse::<RunId>())?))).collect()
+    }
+
+    fn objects(&self, transaction: &Transaction<'_>) -> Result<BTreeMap<Address, String>, StateError> {
+        let rows = self.rows(transaction, "SELECT kind, name, body FROM objects WHERE lab = ?1", |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
+        })?;
+        rows.into_iter()
+            .map(|(kind, name, body)| {
+                let known = Kind::ALL.into_iter().find(|k| k.as_str() == kind);
+                let kind = known.ok_or_else(|| self.damaged(format!("it speaks of a {kind:?}")))?;
+                Ok((Address { kind, name }, body))
+            })
+            .collect()
+    }
+
+    fn versions(
+        &self,
+        transaction: &Transaction<'_>,
+    ) -> Result<BTreeMap<(TemplateName, u32), TemplateVersion>, StateError> {
+        let rows = self.rows(transaction, "SELECT template, version, disks FROM versions WHERE lab = ?1", |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, u32>(1)?, row.get::<_, String>(2)?))
+        })?;
+        rows.into_iter()
+            .map(|(template, version, disks)| {
+                let disks = self.json("a template's version", &disks)?;
+                Ok(((self.valid(TemplateName::new(template))?, version), TemplateVersion { disks }))
+            })
+            .collect()
+    }
+
+    fn vms(&self, transaction: &Transaction<'_>) -> Result<BTreeMap<VmName, RecordedVm>, StateError> {
+        let rows =
+            self.rows(transaction, "SELECT name, ip, mac, generation, version, body FROM vms WHERE lab = ?1", |row| {
+                let texts = (
+                    row.get::<_, String>(0)?,
+                    row.get::<_, String>(1)?,
+                    row.get::<_, String>(2)?,
+                    row.get::<_, String>(5)?,
+                );
+                Ok((texts, row.get::<_, u64>(3)?, row.get::<_, Option<u32>>(4)?))
+            })?;
+        let mut vms = BTreeMap::new();
+        for ((name, ip, mac, body), generation, version) in rows {
+            let vm = RecordedVm {
+                vm: self.json("a vm", &body)?,
+                ip: self.valid(ip.parse::<Ipv4Addr>())?,
+                mac: self.valid(mac.parse::<Mac>())?,
+                generation,
+                version,
+                disks: Vec::new(),
+                run: None,
+            };
+            vms.insert(self.valid(VmName::new(name))?, vm);
+        }
+        self.add_disks(transaction, &mut vms)?;
+        self.add_runs(transaction, &mut vms)?;
+        Ok(vms)
+    }
+
+    fn add_disks(
+        &self,
+        transaction: &Transaction<'_>,
+        vms: &mut BTreeMap<VmName, RecordedVm>,
+    ) -> Result<(), StateError> {
+        let query = "SELECT vm, slot, path, base, moving_to, made FROM disks WHERE lab = ?1 AND aside IS NULL ORDER BY vm, slot";
+        let rows = self.rows(transaction, query, |row| {
+            let disk = RecordedDisk {
+                slot: row.get(1)?,
+                path: PathBuf::from(row.get::<_, String>(2)?),
+                base: row.get::<_, Option<String>>(3)?.map(PathBuf::from),
+                moving_to: row.get::<_, Option<String>>(4)?.map(PathBuf::from),
+                made: row.get(5)?,
+            };
+            Ok((row.get::<_, String>(0)?, disk))
+        })?;
+        for (vm, disk) in rows {
+            // A vm's row and its disks come and go in one transaction, so a disk without its vm is damage.
+            let owner = vms.get_mut(vm.as_str()).ok_or_else(|| self.damaged(format!("a disk of {vm:?} has no vm")))?;
+            owner.disks.push(disk);
+        }
+        Ok(())
+    }
+
+    fn add_runs(
+        &self,
+        transaction: &Transaction<'_>,
+        vms: &mut BTreeMap<VmName, RecordedVm>,
+    ) -> Result<(), StateError> {
+        let query = "SELECT v.name, r.run, r.batch, r.task, r.job, r.started, r.state, r.reason FROM runs r
+                     JOIN vms v ON v.run = r.run WHERE v.lab = ?1";
+        let rows = self.rows(transaction, query, |row| {
+            let texts = (
+                row.get::<_, String>(0)?,
+                row.get::<_, String>(1)?,
+                row.get::<_, String>(2)?,
+                row.get::<_, String>(5)?,
+            );
+            Ok((
+                texts,
+                row.get::<_, u32>(3)?,
+                row.get::<_, Option<u64>>(4)?,
+                row.get::<_, String>(6)?,
+                row.get::<_, Option<String>>(7)?,
+            ))
+        })?;
+        for ((vm, run, batch, started), task, job, state, reason) in rows {
+            let run = RecordedRun {
+                run: self.valid(run.parse::<RunId>())?,
+                batch: BatchId(self.valid(batch.parse::<RunId>())?),
+                task,
+                job: job.map(JobId),
+                started,
+                state: match state.as_str() {
+                    "intended" => RunState::Intended,
+                    "submitted" => RunState::Submitted,
+                    _ => RunState::Ended { reason: reason.unwrap_or_else(|| "\"gone\"".into()) },
+                },
+            };
+            if let Some(vm) = vms.get_mut(vm.as_str()) {
+                vm.run = Some(run);
+            }
+        }
+        Ok(())
+    }
+
+    fn taken(&self, transaction: &Transaction<'_>) -> Result<BTreeMap<Ipv4Addr, TakenAddress>, StateError> {
+        let mut statement =
+            transaction.prepare("SELECT ip, lab, name, mac FROM vms").map_err(|source| self.sql(source))?;
+        let rows = statement
+            .query_map([], |row| {
+                Ok((
+                    row.get::<_, String>(0)?,
+                    row.get::<_, String>(1)?,
+                    row.get::<_, String>(2)?,
+                    row.get::<_, String>(3)?,
+                ))
+            })
+            .and_then(Iterator::collect::<rusqlite::Result<Vec<_>>>)
+            .map_err(|source| self.sql(source))?;
+        rows.into_iter()
+            .map(|(ip, lab, vm, mac)| {
+                let (lab, vm) = (self.valid(LabName::new(lab))?, self.valid(VmName::new(vm))?);
+                let holder = TakenAddress { lab, vm, mac: self.valid(mac.parse())? };
+                Ok((self.valid(ip.parse())?, holder))
+            })
+            .collect()
+    }
+
+    fn other_groups(&self, transaction: &Transaction<'_>) -> Result<Vec<(LabName, VmGroupName, VmGroup)>, StateError> {
+        let query = "SELECT lab, name, body FROM objects WHERE lab <> ?1 AND kind = 'vm-group' ORDER BY lab, name";
+        let rows = self.rows(transaction, query, |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
+        })?;
+        rows.into_iter()
+            .map(|(lab, name, body)| {
+                Ok((
+                    self.valid(LabName::new(lab))?,
+                    self.valid(VmGroupName::new(name))?,
+                    self.json("a vm group", &body)?,
+                ))
+            })
+            .collect()
+    }
+
+    fn rows<T>(
+        &self,
+        transaction: &Transaction<'_>,
+        query: &str,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>, StateError> {
+        let mut statement = transaction.prepare(query).map_err(|source| self.sql(source))?;
+        statement.query_map([self.lab.as_str()], read).and_then(Iterator::collect).map_err(|source| self.sql(source))
+    }
+
+    fn sql(&self, source: rusqlite::Error) -> StateError {
+        StateError::Sql { action: "read", path: self.path.clone(), source }
+    }
+
+    fn damaged(&self, detail: String) -> StateError {
+        StateError::Damaged { path: self.path.clone(), detail }
+    }
+
+    fn valid<T, E: std::fmt::Display>(&self, result: Result<T, E>) -> Result<T, StateError> {
+        result.map_err(|invalid| self.damaged(invalid.to_string()))
+    }
+
+    fn json<T: DeserializeOwned>(&self, what: &str, text: &str) -> Result<T, StateError> {
+        serde_json::from_str(text).map_err(|source| StateError::Row {
+            path: self.path.clone(),
+            what: what.to_owned(),
+            source,
+        })
+    }
+}

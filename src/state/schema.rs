@@ -1,0 +1,80 @@
+//! The tables, and how an older file becomes a newer one.
+//!
+//! ```text
+//! site       one row: tag (in every mark), lineage (drawn once; a restored copy keeps it), next_run, frozen (JSON: who, since, why)
+//! labs       lab ─ serial (counts every change of this lab), folder it was last applied from, frozen
+//! objects    lab, kind, name ─ body: users, groups, vm groups, templates, permissions, sessions as last applied (JSON)
+//! versions   lab, template, version ─ disks: published read-only images with their source's size, mtime, sha256 (JSON)
+//! vms        lab, name ─ ip (unique in the site), mac, generation, run (its latest), version of its template, body (JSON)
+//! disks      path ─ lab, vm, slot, base; made: 0 while it is being made; moving_to: where it is being set aside; aside, aside_at: where it was before, since when
+//! runs       run ─ lab, vm, generation, batch, task, job, started (JSON), state, reason
+//!              state: intended ─▶ submitted ─▶ ended
+//! applies    id ─ lab, who, host, commit, summary, began, ended, outcome
+//! journal    id ─ apply, address, effect, intended_at, outcome (null: under way, or its controller died), detail
+//! ```
+//!
+//! Times are RFC 3339 texts in UTC. Rows are keyed by lab; addresses and runs are the site's.
+
+use rusqlite::Connection;
+
+/// Version of the tables that this program writes, kept in `PRAGMA user_version`.
+pub(super) const VERSION: u32 = 1;
+
+/// `MIGRATIONS[n]` turns version n into n + 1. Never edited once released.
+const MIGRATIONS: [&str; VERSION as usize] = ["
+    CREATE TABLE site (
+        tag TEXT NOT NULL, lineage TEXT NOT NULL, created_at TEXT NOT NULL, next_run INTEGER NOT NULL, frozen TEXT
+    ) STRICT;
+    CREATE TABLE labs (
+        lab TEXT PRIMARY KEY, serial INTEGER NOT NULL, folder TEXT NOT NULL, frozen TEXT
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE objects (
+        lab TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, body TEXT NOT NULL,
+        PRIMARY KEY (lab, kind, name)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE versions (
+        lab TEXT NOT NULL, template TEXT NOT NULL, version INTEGER NOT NULL, disks TEXT NOT NULL, published_at TEXT NOT NULL,
+        PRIMARY KEY (lab, template, version)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE vms (
+        lab TEXT NOT NULL, name TEXT NOT NULL, ip TEXT NOT NULL UNIQUE, mac TEXT NOT NULL UNIQUE,
+        generation INTEGER NOT NULL, run TEXT, version INTEGER, body TEXT NOT NULL,
+        PRIMARY KEY (lab, name)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE disks (
+        path TEXT PRIMARY KEY, lab TEXT NOT NULL, vm TEXT NOT NULL, slot INTEGER NOT NULL, base TEXT,
+        made INTEGER NOT NULL, moving_to TEXT, aside TEXT, aside_at TEXT
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX disks_of_vm ON disks (lab, vm);
+    CREATE TABLE runs (
+        run TEXT PRIMARY KEY, lab TEXT NOT NULL, vm TEXT NOT NULL, generation INTEGER NOT NULL,
+        batch TEXT NOT NULL, task INTEGER NOT NULL, job INTEGER, started TEXT NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('intended', 'submitted', 'ended')), reason TEXT,
+        created_at TEXT NOT NULL, ended_at TEXT
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX runs_of_vm ON runs (lab, vm, generation);
+    CREATE TABLE applies (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, lab TEXT NOT NULL, who TEXT NOT NULL, host TEXT NOT NULL,
+        \"commit\" TEXT, summary TEXT NOT NULL, began_at TEXT NOT NULL, ended_at TEXT, outcome TEXT
+    ) STRICT;
+    CREATE TABLE journal (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, apply INTEGER NOT NULL REFERENCES applies (id), address TEXT NOT NULL,
+        effect TEXT NOT NULL, intended_at TEXT NOT NULL, outcome TEXT, detail TEXT, ended_at TEXT
+    ) STRICT;
+    CREATE INDEX journal_of_apply ON journal (apply);
+"];
+
+/// Brings the tables to `VERSION`, each step in a transaction of its own.
+pub(super) fn migrate(connection: &mut Connection, from: u32) -> rusqlite::Result<()> {
+    for (version, sql) in (0..).zip(MIGRATIONS).skip(from as usize) {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(sql)?;
+        transaction.pragma_update(None, "user_version", version + 1)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+pub(super) fn version(connection: &Connection) -> rusqlite::Result<u32> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}

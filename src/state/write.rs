@@ -1,0 +1,313 @@
+//! Intents and outcomes in: every outside effect is journalled before and after, each batch in one transaction.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, Transaction, params};
+
+use super::{RecordedDisk, StateError, Store, TemplateVersion};
+use crate::address::Address;
+use crate::id::{LabName, Mac, RunId, TemplateName, VmName};
+use crate::resolve::Vm;
+use crate::run::{BatchId, StopReason};
+use crate::scheduler::JobId;
+
+/// One apply in the history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ApplyId(pub i64);
+
+/// One line of the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JournalId(pub i64);
+
+/// Who applies what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApplyInfo {
+    pub folder: PathBuf,
+    pub who: String,
+    pub host: String,
+    /// Git commit of the lab's folder, `+` behind it where the folder has changes.
+    pub commit: Option<String>,
+    pub summary: String,
+}
+
+/// An effect that is about to happen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Intent {
+    pub address: Address,
+    pub effect: &'static str,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    Failed { detail: String },
+}
+
+/// One change of what is recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    PutObject {
+        address: Address,
+        body: String,
+    },
+    DropObject {
+        address: Address,
+    },
+    PutVersion {
+        template: TemplateName,
+        version: u32,
+        content: TemplateVersion,
+    },
+    /// An image was touched and holds the same bytes.
+    TouchVersion {
+        template: TemplateName,
+        version: u32,
+        slot: u32,
+        bytes: u64,
+        mtime_ns: i64,
+    },
+    PutVm {
+        name: VmName,
+        vm: Box<Vm>,
+        ip: Ipv4Addr,
+        mac: Mac,
+        version: Option<u32>,
+    },
+    RenameVm {
+        from: VmName,
+        to: VmName,
+    },
+    RenameTemplate {
+        from: TemplateName,
+        to: TemplateName,
+    },
+    /// The vm's row; its disks must have been set aside before.
+    DropVm {
+        name: VmName,
+    },
+    PutDisk {
+        vm: VmName,
+        disk: RecordedDisk,
+    },
+    /// A disk is about to be moved; until `Aside` follows, it may be here or there.
+    Asiding {
+        path: PathBuf,
+        to: PathBuf,
+    },
+    Aside {
+        path: PathBuf,
+        aside: PathBuf,
+    },
+    /// A disk that is no longer there.
+    DropDisk {
+        path: PathBuf,
+    },
+    /// A run about to be submitted; raises the vm's generation and the site's run counter.
+    PutRun {
+        run: RunId,
+        vm: VmName,
+        generation: u64,
+        batch: BatchId,
+        task: u32,
+        started: String,
+    },
+    Submitted {
+        run: RunId,
+        job: JobId,
+    },
+    /// `None`: gone without a word.
+    Ended {
+        run: RunId,
+        reason: Option<StopReason>,
+    },
+}
+
+impl Store {
+    /// Opens an apply in the history.
+    pub fn begin(&mut self, lab: &LabName, info: &ApplyInfo, now: jiff::Timestamp) -> Result<ApplyId, StateError> {
+        self.transact("begin the apply", |transaction| {
+            transaction.execute(
+                "INSERT INTO labs (lab, serial, folder) VALUES (?1, 0, ?2) ON CONFLICT (lab) DO UPDATE SET folder = ?2",
+                params![lab.as_str(), info.folder.to_string_lossy()],
+            )?;
+            transaction.execute(
+                "INSERT INTO applies (lab, who, host, \"commit\", summary, began_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![lab.as_str(), info.who, info.host, info.commit, info.summary, now.to_string()],
+            )?;
+            Ok(ApplyId(transaction.last_insert_rowid()))
+        })
+    }
+
+    /// Writes down effects before they happen, and what must be known of them even if we die in the middle.
+    pub fn intend(
+        &mut self,
+        lab: &LabName,
+        apply: ApplyId,
+        intents: &[Intent],
+        changes: &[Change],
+        now: jiff::Timestamp,
+    ) -> Result<Vec<JournalId>, StateError> {
+        self.transact("write the journal", |transaction| {
+            write_changes(transaction, lab, changes, now)?;
+            let mut insert = transaction
+                .prepare_cached("INSERT INTO journal (apply, address, effect, intended_at) VALUES (?1, ?2, ?3, ?4)")?;
+            intents
+                .iter()
+                .map(|intent| {
+                    insert.execute(params![apply.0, intent.address.to_string(), intent.effect, now.to_string()])?;
+                    Ok(JournalId(transaction.last_insert_rowid()))
+                })
+                .collect()
+        })
+    }
+
+    /// Writes down how effects ended, and what is recorded from now on.
+    pub fn settle(
+        &mut self,
+        lab: &LabName,
+        outcomes: &[(JournalId, Outcome)],
+        changes: &[Change],
+        now: jiff::Timestamp,
+    ) -> Result<(), StateError> {
+        self.transact("write the outcome", |transaction| {
+            write_changes(transaction, lab, changes, now)?;
+            let mut update = transaction
+                .prepare_cached("UPDATE journal SET outcome = ?2, detail = ?3, ended_at = ?4 WHERE id = ?1")?;
+            for (id, outcome) in outcomes {
+                let (word, detail) = match outcome {
+                    Outcome::Done => ("done", None),
+                    Outcome::Failed { detail } => ("failed", Some(detail)),
+                };
+                update.execute(params![id.0, word, detail, now.to_string()])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Closes an apply in the history.
+    pub fn end(&mut self, apply: ApplyId, outcome: &str, now: jiff::Timestamp) -> Result<(), StateError> {
+        self.transact("end the apply", |transaction| {
+            transaction
+                .execute(
+                    "UPDATE applies SET ended_at = ?2, outcome = ?3 WHERE id = ?1",
+                    params![apply.0, now.to_string(), outcome],
+                )
+                .map(|_| ())
+        })
+    }
+
+    fn transact<T>(
+        &mut self,
+        action: &'static str,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, StateError> {
+        let run = |connection: &mut Connection| {
+            let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            let value = work(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        };
+        run(&mut self.connection).map_err(|source| self.sql(action, source))
+    }
+}
+
+fn write_changes(
+    transaction: &Transaction<'_>,
+    lab: &LabName,
+    changes: &[Change],
+    now: jiff::Timestamp,
+) -> rusqlite::Result<()> {
+    for change in changes {
+        write_change(transaction, lab.as_str(), change, &now.to_string())?;
+    }
+    if !changes.is_empty() {
+        transaction.execute("UPDATE labs SET serial = serial + 1 WHERE lab = ?1", [lab.as_str()])?;
+    }
+    Ok(())
+}
+
+fn write_change(transaction: &Transaction<'_>, lab: &str, change: &Change, now: &str) -> rusqlite::Result<()> {
+    let execute = |sql: &str, parameters: &[&dyn rusqlite::ToSql]| -> rusqlite::Result<()> {
+        transaction.prepare_cached(sql)?.execute(parameters).map(|_| ())
+    };
+    match change {
+        Change::PutObject { address, body } => execute(
+            "INSERT OR REPLACE INTO objects (lab, kind, name, body) VALUES (?1, ?2, ?3, ?4)",
+            params![lab, address.kind.as_str(), address.name, body],
+        ),
+        Change::DropObject { address } => execute(
+            "DELETE FROM objects WHERE lab = ?1 AND kind = ?2 AND name = ?3",
+            params![lab, address.kind.as_str(), address.name],
+        ),
+        Change::PutVersion { template, version, content } => execute(
+            "INSERT OR REPLACE INTO versions (lab, template, version, disks, published_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![lab, template.as_str(), version, to_json(&content.disks), now],
+        ),
+        Change::TouchVersion { template, version, slot, bytes, mtime_ns } => execute(
+            "UPDATE versions SET disks = json_set(disks, '$[' || ?4 || '].source_bytes', ?5, '$[' || ?4 || '].source_mtime_ns', ?6)
+             WHERE lab = ?1 AND template = ?2 AND version = ?3",
+            params![lab, template.as_str(), version, slot, bytes, mtime_ns],
+        ),
+        Change::PutVm { name, vm, ip, mac, version } => execute(
+            "INSERT INTO vms (lab, name, ip, mac, generation, version, body) VALUES (?1, ?2, ?3, ?4, 0, ?5, ?6)
+             ON CONFLICT (lab, name) DO UPDATE SET ip = ?3, mac = ?4, version = ?5, body = ?6",
+            params![lab, name.as_str(), ip.to_string(), mac.to_string(), version, to_json(vm)],
+        ),
+        Change::RenameVm { from, to } => {
+            for sql in [
+                "UPDATE vms SET name = ?3 WHERE lab = ?1 AND name = ?2",
+                "UPDATE disks SET vm = ?3 WHERE lab = ?1 AND vm = ?2",
+                "UPDATE runs SET vm = ?3 WHERE lab = ?1 AND vm = ?2",
+            ] {
+                execute(sql, params![lab, from.as_str(), to.as_str()])?;
+            }
+            Ok(())
+        }
+        Change::RenameTemplate { from, to } => execute(
+            "UPDATE versions SET template = ?3 WHERE lab = ?1 AND template = ?2",
+            params![lab, from.as_str(), to.as_str()],
+        ),
+        Change::DropVm { name } => execute("DELETE FROM vms WHERE lab = ?1 AND name = ?2", params![lab, name.as_str()]),
+        Change::PutDisk { vm, disk } => execute(
+            "INSERT OR REPLACE INTO disks (path, lab, vm, slot, base, made) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![text(&disk.path), lab, vm.as_str(), disk.slot, disk.base.as_deref().map(text), disk.made],
+        ),
+        Change::Aside { path, aside } => execute(
+            "UPDATE disks SET path = ?2, aside = ?1, aside_at = ?3, moving_to = NULL WHERE path = ?1",
+            params![text(path), text(aside), now],
+        ),
+        Change::Asiding { path, to } => {
+            execute("UPDATE disks SET moving_to = ?2 WHERE path = ?1", params![text(path), text(to)])
+        }
+        Change::DropDisk { path } => execute("DELETE FROM disks WHERE path = ?1 AND aside IS NULL", params![text(path)]),
+        Change::PutRun { run, vm, generation, batch, task, started } => {
+            execute(
+                "INSERT INTO runs (run, lab, vm, generation, batch, task, started, state, created_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'intended', ?8)",
+                params![run.to_string(), lab, vm.as_str(), generation, batch.to_string(), task, started, now],
+            )?;
+            execute(
+                "UPDATE vms SET generation = ?3, run = ?4 WHERE lab = ?1 AND name = ?2",
+                params![lab, vm.as_str(), generation, run.to_string()],
+            )?;
+            execute("UPDATE site SET next_run = MAX(next_run, ?1)", params![run.number() + 1])
+        }
+        Change::Submitted { run, job } => {
+            execute("UPDATE runs SET state = 'submitted', job = ?2 WHERE run = ?1", params![run.to_string(), job.0])
+        }
+        Change::Ended { run, reason } => execute(
+            "UPDATE runs SET state = 'ended', reason = ?2, ended_at = ?3 WHERE run = ?1",
+            params![run.to_string(), reason.as_ref().map(to_json), now],
+        ),
+    }
+}
+
+fn text(path: &Path) -> std::borrow::Cow<'_, str> {
+    path.to_string_lossy()
+}
+
+fn to_json<T: serde::Serialize + ?Sized>(value: &T) -> String {
+    serde_json::to_string(value).expect("what is recorded has only string keys")
+}
