@@ -1,1 +1,237 @@
-//! Stub.
+//! What is really there: the scheduler's jobs, the starters' reports, the disks and images on storage. Changes nothing.
+//! One bulk query of the queue, whatever the size of the lab.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use crate::disks::{Disks, Stamp};
+use crate::host::dhcp::{Dhcp, DhcpError, Reservation};
+use crate::id::{RunId, VmName};
+use crate::resolve::{Desired, DiskSource, VmSource};
+use crate::run::{BatchId, Event, Record, RunFileError, Runs, StopReason};
+use crate::scheduler::{Scheduler, SchedulerError, Task};
+use crate::state::{PublishedDisk, Recorded, RunState};
+
+/// What was seen, as plain values for the planner.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Tasks in the queue that carry this site's mark and belong to this lab, by batch and task number.
+    pub tasks: BTreeMap<(BatchId, u32), Task>,
+    /// What the starters of runs that are not recorded as ended reported.
+    pub runs: BTreeMap<RunId, RunReport>,
+    /// Recorded disks that are not there.
+    pub disks_missing: BTreeSet<PathBuf>,
+    /// Images that the manifest names.
+    pub images: BTreeMap<PathBuf, ImageFact>,
+    /// Vms whose recorded reservation the DHCP server does not have.
+    pub reservations_missing: BTreeSet<VmName>,
+}
+
+/// A report, folded to its last word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunReport {
+    pub phase: Phase,
+    /// The latest `running` record.
+    pub mapping: Option<Mapping>,
+    /// Time of the last record of any kind, on the host's clock.
+    pub last_beat: jiff::Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    Starting,
+    Running,
+    Ready,
+    Paused { reason: String },
+    Stopping,
+    Stopped { reason: StopReason, exit: Option<String> },
+}
+
+/// The live facts of a run, as in the paper's Mapping table (section III).
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Mapping {
+    pub host: String,
+    pub pid: u32,
+    pub tap: String,
+    pub vnc: String,
+    pub ip: std::net::Ipv4Addr,
+    pub mac: crate::id::Mac,
+    pub isolated: bool,
+    pub accel: String,
+    pub since: jiff::Timestamp,
+    pub clock_offset_ms: i64,
+}
+
+/// An image file as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageFact {
+    Missing,
+    There {
+        bytes: u64,
+        mtime_ns: i64,
+        /// Computed only where size or mtime differ from the published version's.
+        sha256: Option<String>,
+    },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    #[error("cannot see the queue")]
+    Queue(#[source] SchedulerError),
+    #[error("cannot read what a starter reported")]
+    Report(#[source] RunFileError),
+    #[error("cannot look at {path}")]
+    File { path: PathBuf, source: std::io::Error },
+    #[error("cannot ask the DHCP server")]
+    Dhcp(#[source] DhcpError),
+}
+
+/// Where to look.
+pub struct World<'a> {
+    pub runs: &'a dyn Runs,
+    pub disks: &'a dyn Disks,
+    pub scheduler: &'a dyn Scheduler,
+    pub dhcp: &'a dyn Dhcp,
+}
+
+/// Looks at all that a plan of this lab depends on.
+pub fn observe(world: &World<'_>, desired: &Desired, recorded: &Recorded) -> Result<Observed, ObserveError> {
+    let mut observed = Observed::default();
+    if recorded.vms.values().any(|vm| live(vm.run.as_ref())) {
+        observed.tasks = tasks(world.scheduler, desired, recorded)?;
+        observed.runs = reports(world.runs, recorded)?;
+    }
+    observed.disks_missing = disks_missing(world.disks, recorded)?;
+    observed.images = images(world.disks, desired, recorded)?;
+    observed.reservations_missing = reservations_missing(world.dhcp, desired, recorded)?;
+    Ok(observed)
+}
+
+fn live(run: Option<&crate::state::RecordedRun>) -> bool {
+    run.is_some_and(|run| !matches!(run.state, RunState::Ended { .. }))
+}
+
+fn tasks(
+    scheduler: &dyn Scheduler,
+    desired: &Desired,
+    recorded: &Recorded,
+) -> Result<BTreeMap<(BatchId, u32), Task>, ObserveError> {
+    let listed = scheduler.list().map_err(ObserveError::Queue)?;
+    let ours = listed.into_iter().filter_map(|task| {
+        let (lab, batch) = BatchId::from_job_name(&task.name, &recorded.site)?;
+        (lab == desired.lab).then_some(((batch, task.id.task), task))
+    });
+    Ok(ours.collect())
+}
+
+fn reports(runs: &dyn Runs, recorded: &Recorded) -> Result<BTreeMap<RunId, RunReport>, ObserveError> {
+    let mut reports = BTreeMap::new();
+    for run in recorded.vms.values().filter_map(|vm| vm.run.as_ref()).filter(|run| live(Some(run))) {
+        let records = runs.report(&run.run).map_err(ObserveError::Report)?;
+        if let Some(report) = fold(&records) {
+            reports.insert(run.run.clone(), report);
+        }
+    }
+    Ok(reports)
+}
+
+/// What a report says in the end; `None` of an empty one.
+pub fn fold(records: &[Record]) -> Option<RunReport> {
+    let last_beat = records.last()?.at;
+    let mut report = RunReport { phase: Phase::Starting, mapping: None, last_beat };
+    let mut before_pause = Phase::Starting;
+    for record in records {
+        match &record.event {
+            Event::Prepared { .. } | Event::Networked { .. } | Event::Restarting { .. } => {
+                report.phase = Phase::Starting
+            }
+            Event::Running { host, pid, tap, vnc, ip, mac, isolated, accel, clock_offset_ms } => {
+                report.phase = Phase::Running;
+                report.mapping = Some(Mapping {
+                    host: host.clone(),
+                    pid: *pid,
+                    tap: tap.clone(),
+                    vnc: vnc.clone(),
+                    ip: *ip,
+                    mac: *mac,
+                    isolated: *isolated,
+                    accel: accel.clone(),
+                    since: record.at,
+                    clock_offset_ms: *clock_offset_ms,
+                });
+            }
+            Event::Ready => report.phase = Phase::Ready,
+            Event::Paused { reason } => {
+                before_pause = std::mem::replace(&mut report.phase, Phase::Paused { reason: reason.clone() });
+            }
+            Event::Resumed => report.phase = before_pause.clone(),
+            Event::Heartbeat | Event::Answer { .. } => {}
+            Event::Stopping { .. } => report.phase = Phase::Stopping,
+            Event::Stopped { reason, exit } => {
+                report.phase = Phase::Stopped { reason: reason.clone(), exit: exit.clone() };
+            }
+        }
+    }
+    Some(report)
+}
+
+fn disks_missing(disks: &dyn Disks, recorded: &Recorded) -> Result<BTreeSet<PathBuf>, ObserveError> {
+    let mut missing = BTreeSet::new();
+    for disk in recorded.vms.values().flat_map(|vm| &vm.disks) {
+        if stamp(disks, &disk.path)?.is_none() {
+            missing.insert(disk.path.clone());
+        }
+    }
+    Ok(missing)
+}
+
+fn stamp(disks: &dyn Disks, path: &Path) -> Result<Option<Stamp>, ObserveError> {
+    disks.stamp(path).map_err(|source| ObserveError::File { path: path.to_owned(), source })
+}
+
+fn images(
+    disks: &dyn Disks,
+    desired: &Desired,
+    recorded: &Recorded,
+) -> Result<BTreeMap<PathBuf, ImageFact>, ObserveError> {
+    let of_templates = desired.templates.values().flat_map(|template| &template.disks);
+    let of_vms = desired.vms.values().filter_map(|vm| match &vm.source {
+        VmSource::Disks(disks) => Some(disks),
+        VmSource::Derive(_) | VmSource::Clone(_) => None,
+    });
+    let mut images = BTreeMap::new();
+    for source in of_templates.chain(of_vms.flatten()) {
+        if let DiskSource::Image { path, .. } = source {
+            let published =
+                recorded.versions.values().rev().flat_map(|version| &version.disks).find(|disk| disk.source == *path);
+            images.insert(path.clone(), image(disks, path, published)?);
+        }
+    }
+    Ok(images)
+}
+
+fn image(disks: &dyn Disks, path: &Path, published: Option<&PublishedDisk>) -> Result<ImageFact, ObserveError> {
+    let Some(Stamp { bytes, mtime_ns }) = stamp(disks, path)? else { return Ok(ImageFact::Missing) };
+    let touched = published.is_some_and(|disk| (disk.source_bytes, disk.source_mtime_ns) != (bytes, mtime_ns));
+    let digest = || disks.sha256(path).map_err(|source| ObserveError::File { path: path.to_owned(), source });
+    let sha256 = touched.then(digest).transpose()?;
+    Ok(ImageFact::There { bytes, mtime_ns, sha256 })
+}
+
+fn reservations_missing(
+    dhcp: &dyn Dhcp,
+    desired: &Desired,
+    recorded: &Recorded,
+) -> Result<BTreeSet<VmName>, ObserveError> {
+    let expected: Vec<(VmName, Reservation)> = recorded
+        .vms
+        .iter()
+        .map(|(name, vm)| (name.clone(), Reservation::new(&recorded.site, &desired.lab, name, vm.mac, vm.ip)))
+        .collect();
+    if expected.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let reservations: Vec<Reservation> = expected.iter().map(|(_, reservation)| reservation.clone()).collect();
+    let present = dhcp.present(&reservations).map_err(ObserveError::Dhcp)?;
+    Ok(expected.into_iter().zip(present).filter(|(_, there)| !there).map(|((name, _), _)| name).collect())
+}
