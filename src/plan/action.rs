@@ -1,0 +1,311 @@
+//! The plan as a value: what a user reads of it (changes, notes, refusals), and what the executor walks (actions).
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::address::{Address, AddressPattern};
+use crate::disks::DiskOrigin;
+use crate::host::dhcp::Reservation;
+use crate::id::{LabName, Mac, RunId, TemplateName, VmName};
+use crate::resolve::{Desired, Vm};
+use crate::run::{RunSpec, StopReason};
+use crate::scheduler::TaskId;
+use crate::state::RecordedDisk;
+
+/// What would change, and everything needed to change it. Fits only the state with this lineage and serial.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[must_use = "a plan does nothing until it is applied"]
+pub struct Plan {
+    pub version: u32,
+    pub lab: LabName,
+    pub lineage: String,
+    pub serial: u64,
+    pub changes: Vec<Change>,
+    /// What was found to be other than recorded.
+    pub drift: Vec<Note>,
+    /// What the user should know and the plan does not act on, such as what it waits for.
+    pub notes: Vec<Note>,
+    /// Why this plan must not be applied; empty on most days.
+    pub refusals: Vec<Refusal>,
+    /// How many things are as they should be.
+    pub unchanged: usize,
+}
+
+impl Plan {
+    pub const VERSION: u32 = 1;
+
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    pub fn actions(&self) -> impl Iterator<Item = (&Change, &Action)> {
+        self.changes.iter().flat_map(|change| change.actions.iter().map(move |action| (change, action)))
+    }
+}
+
+/// What happens to one thing, as the user sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    pub address: Address,
+    pub verb: Verb,
+    /// A half-sentence in the user's words.
+    pub reason: String,
+    /// The fields that differ, as they were and as they will be; all fields on creation.
+    pub before: BTreeMap<String, String>,
+    pub after: BTreeMap<String, String>,
+    pub actions: Vec<Action>,
+}
+
+/// What happens to a thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Verb {
+    /// It is new.
+    Create,
+    /// In place; a running guest does not notice.
+    Update,
+    /// Another name, nothing else.
+    Move,
+    /// New disks; the old ones are set aside.
+    Replace,
+    /// Its guest is started.
+    Start,
+    /// Its guest is asked to power itself off.
+    Stop,
+    /// Its guest is stopped, then started with what changed.
+    Restart,
+    /// Leaves the manifest; its disks are kept.
+    SetAside,
+    /// Leaves the manifest and held nothing of anybody.
+    Delete,
+    /// Only our records are brought in line with what is there.
+    Record,
+}
+
+impl Verb {
+    pub fn symbol(self) -> &'static str {
+        match self {
+            Self::Create => "+",
+            Self::Update => "~",
+            Self::Move => "->",
+            Self::Replace => "±",
+            Self::Start => ">",
+            Self::Stop => "<",
+            Self::Restart => "<>",
+            Self::SetAside | Self::Delete => "-",
+            Self::Record => "=",
+        }
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Move => "move",
+            Self::Replace => "replace",
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Restart => "restart",
+            Self::SetAside => "set aside",
+            Self::Delete => "delete",
+            Self::Record => "record",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ActionId(pub u32);
+
+/// One effect, and the actions that must be done before it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Action {
+    pub id: ActionId,
+    pub needs: Vec<ActionId>,
+    pub effect: Effect,
+}
+
+/// What the executor does; nothing in it is left to choose.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "effect", rename_all = "snake_case")]
+pub enum Effect {
+    /// Records a user, group, template, permission or session; `None` forgets it.
+    RecordObject {
+        address: Address,
+        body: Option<String>,
+    },
+    /// Records a vm and holds its address.
+    RecordVm {
+        name: VmName,
+        vm: Box<Vm>,
+        ip: Ipv4Addr,
+        mac: Mac,
+        version: Option<u32>,
+    },
+    /// Forgets a vm and frees its address; its disks were set aside before.
+    ForgetVm {
+        name: VmName,
+    },
+    /// Copies a template's images to where they never change again.
+    Publish {
+        template: TemplateName,
+        version: u32,
+        disks: Vec<PublishSource>,
+    },
+    /// Gives a vm its new name in our records; disks, address and run stay.
+    RenameVm {
+        from: VmName,
+        to: VmName,
+    },
+    /// Gives a template's published versions its new name in our records.
+    RenameTemplate {
+        from: TemplateName,
+        to: TemplateName,
+    },
+    /// Takes note of an image that was touched and holds the same bytes.
+    RecordImage {
+        template: TemplateName,
+        version: u32,
+        slot: u32,
+        bytes: u64,
+        mtime_ns: i64,
+    },
+    /// Makes a disk where there is none; one that is there with the same base is taken as it is.
+    MakeDisk {
+        vm: VmName,
+        disk: RecordedDisk,
+        origin: DiskOrigin,
+    },
+    /// Moves a vm's disks to where nothing touches them; `lost` ones are not there and are forgotten.
+    SetAside {
+        vm: VmName,
+        disks: Vec<PathBuf>,
+        folder: PathBuf,
+        lost: Vec<PathBuf>,
+    },
+    Reserve {
+        vm: VmName,
+        reservation: Reservation,
+    },
+    Release {
+        vm: VmName,
+        reservation: Reservation,
+    },
+    /// Asks a guest to power off and waits until its starter says that it did.
+    Stop {
+        vm: VmName,
+        run: RunId,
+        generation: u64,
+        task: Option<TaskId>,
+    },
+    /// Submits a run. `supersedes` is the vm's run before this one.
+    Start {
+        spec: Box<RunSpec>,
+        started: String,
+        memory_mib: u64,
+        supersedes: Option<RunId>,
+    },
+    /// A submit whose answer was lost is in the queue after all.
+    Adopt {
+        vm: VmName,
+        run: RunId,
+        task: TaskId,
+    },
+    /// A run is taken for over without its starter having said so: should it live or begin after all, it reads that it
+    /// must end.
+    Fence {
+        vm: VmName,
+        run: RunId,
+        generation: u64,
+    },
+    /// A run ended by itself; `None`: without a word.
+    RecordEnd {
+        vm: VmName,
+        run: RunId,
+        reason: Option<StopReason>,
+    },
+}
+
+/// An image to publish.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishSource {
+    pub image: PathBuf,
+    pub path: PathBuf,
+    /// What the manifest says its bytes must be.
+    pub sha256: Option<String>,
+}
+
+/// Something to know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    pub address: Address,
+    pub text: String,
+}
+
+/// Something that forbids this plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    pub address: Address,
+    pub text: String,
+    pub hint: String,
+}
+
+/// A plan in a file, with all that is needed to make it again: it is carried out only if the same plan comes out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedPlan {
+    pub version: u32,
+    /// The lab's folder, for the history.
+    pub folder: PathBuf,
+    pub desired: Desired,
+    pub allow: Vec<AddressPattern>,
+    pub plan: Plan,
+}
+
+impl SavedPlan {
+    pub const VERSION: u32 = 1;
+
+    /// What moved since the plan was made, in the user's words; nothing if it still holds.
+    pub fn moved(&self, now: &Plan) -> Vec<String> {
+        let mut moved = Vec::new();
+        if self.plan.lineage != now.lineage {
+            moved.push("the state is another one: it was made anew or restored from elsewhere".to_owned());
+        } else if self.plan.serial != now.serial {
+            moved.push(format!("the state moved on: serial {} then, {} now", self.plan.serial, now.serial));
+        }
+        let then: BTreeMap<&Address, &Change> =
+            self.plan.changes.iter().map(|change| (&change.address, change)).collect();
+        let fresh: BTreeMap<&Address, &Change> = now.changes.iter().map(|change| (&change.address, change)).collect();
+        for (address, change) in &then {
+            match fresh.get(address) {
+                None => moved.push(format!("{address}: nothing is left to {}", change.verb.as_str())),
+                Some(other) if other.verb != change.verb || other.reason != change.reason => {
+                    moved.push(format!(
+                        "{address}: {} ({}) then, {} ({}) now",
+                        change.verb.as_str(),
+                        change.reason,
+                        other.verb.as_str(),
+                        other.reason
+                    ));
+                }
+                Some(_) => {}
+            }
+        }
+        moved.extend(
+            fresh
+                .iter()
+                .filter(|(address, _)| !then.contains_key(*address))
+                .map(|(address, change)| format!("{address}: {} now", change.verb.as_str())),
+        );
+        moved.extend(now.refusals.iter().map(|refusal| format!("{}: {}", refusal.address, refusal.text)));
+        if moved.is_empty() && self.plan != *now {
+            moved.push(
+                "what would be done differs in its details, such as an address or a published version".to_owned(),
+            );
+        }
+        moved
+    }
+}

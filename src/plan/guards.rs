@@ -1,0 +1,142 @@
+//! Guards: what a plan refuses to do unless the user names it. A guard belongs to what it guards, not to a line of the
+//! manifest that an edit could remove.
+
+use std::collections::BTreeSet;
+
+use super::Planner;
+use crate::address::{Address, Kind};
+use crate::id::{UserName, VmName};
+use crate::resolve::{Desired, Session, UserGroup};
+use crate::state::Recorded;
+
+/// A roster that loses more of its members than this, in percent, stops the plan: half a file looks like a whole one.
+const SHRINK_PERCENT_MAX: usize = 20;
+
+/// A session that is open now.
+#[derive(Debug)]
+pub(super) struct OpenSession {
+    name: String,
+    vms: BTreeSet<VmName>,
+    until: jiff::Timestamp,
+}
+
+/// Sessions open at `now`, as recorded and as wanted: neither an edit nor a new record closes one.
+pub(super) fn open_sessions(desired: &Desired, recorded: &Recorded, now: jiff::Timestamp) -> Vec<OpenSession> {
+    let recorded =
+        recorded.objects.iter().filter(|(address, _)| address.kind == Kind::Session).filter_map(|(address, body)| {
+            let session: Session = serde_json::from_str(body).ok()?;
+            Some((address.name.clone(), session))
+        });
+    let wanted = desired.sessions.iter().map(|(name, session)| (name.to_string(), session.clone()));
+    recorded.chain(wanted).filter_map(|(name, session)| open_session(name, session, now)).collect()
+}
+
+fn open_session(name: String, session: Session, now: jiff::Timestamp) -> Option<OpenSession> {
+    let (opens, until) = session.window();
+    (opens <= now && now <= until).then_some(OpenSession { name, vms: session.vms, until })
+}
+
+impl Planner<'_> {
+    /// A frozen lab is looked at, never touched.
+    pub(super) fn guard_freeze(&mut self) {
+        if let Some(frozen) = &self.inputs.recorded.frozen {
+            let address = Address::new(Kind::VmGroup, "*");
+            let text = format!(
+                "lab `{}` is frozen by {} since {:.0}: {}",
+                self.inputs.desired.lab, frozen.who, frozen.since, frozen.why
+            );
+            self.refuse(&address, text, "`labwright thaw` lets plans be applied again");
+        }
+    }
+
+    pub(super) fn guard_rosters(&mut self) {
+        for (name, group) in &self.inputs.desired.user_groups {
+            let address = Address::new(Kind::UserGroup, name);
+            let Some(before) = self.inputs.recorded.objects.get(&address) else { continue };
+            let Ok(before) = serde_json::from_str::<UserGroup>(before) else { continue };
+            let lost: Vec<&UserName> = before.members.difference(&group.members).collect();
+            let too_many = lost.len() * 100 > before.members.len() * SHRINK_PERCENT_MAX;
+            if too_many && !self.allowed(&address) {
+                let names: Vec<&str> = lost.iter().take(5).map(|user| user.as_str()).collect();
+                let more = if lost.len() > names.len() { ", …" } else { "" };
+                let text = format!(
+                    "{} of {} members would leave ({}{more}): more than {SHRINK_PERCENT_MAX} % looks like a roster that is not whole",
+                    lost.len(),
+                    before.members.len(),
+                    names.join(", ")
+                );
+                self.refuse(&address, text, format!("if they really leave: `--allow {address}`"));
+            }
+        }
+    }
+
+    /// An open session is neither dropped nor cut short by an edit.
+    pub(super) fn guard_sessions(&mut self) {
+        let mut found = Vec::new();
+        for open in &self.open_sessions {
+            let address = Address::new(Kind::Session, &open.name);
+            if self.allowed(&address) {
+                continue;
+            }
+            let wanted = self.inputs.desired.sessions.get(open.name.as_str());
+            let what = match wanted {
+                None => "would leave the manifest",
+                Some(wanted) if wanted.window().1 < open.until => "would end earlier",
+                Some(wanted) if !wanted.vms.is_superset(&open.vms) => "would lose vms",
+                Some(_) => continue,
+            };
+            found.push((address.clone(), format!("it is open until {:.0} and {what}", open.until)));
+        }
+        for (address, text) in found {
+            let hint = format!("wait until it is over, or mean it: `--allow {address}`");
+            self.refuse(&address, text, hint);
+        }
+    }
+
+    /// Refuses to stop, rebuild or re-address a vm of an open session; answers whether it may be done.
+    pub(super) fn may_disturb(&mut self, name: &VmName, what: &str) -> bool {
+        let address = Address::vm(name);
+        let guard = self.open_sessions.iter().find(|open| open.vms.contains(name));
+        let Some(open) = guard.filter(|_| !self.allowed(&address)) else { return true };
+        let text = format!("{what}, while session `{}` is open until {:.0}", open.name, open.until);
+        self.refuse(&address, text, format!("wait until the session is over, or mean it: `--allow {address}`"));
+        false
+    }
+
+    /// Refuses to take a student's disks out of use; answers whether it may be done.
+    pub(super) fn may_replace(&mut self, name: &VmName, owner: &UserName) -> bool {
+        let address = Address::vm(name);
+        if self.allowed(&address) {
+            return true;
+        }
+        let text = format!("its disks would be set aside and made anew: {owner} would not find the work on them");
+        self.refuse(
+            &address,
+            text,
+            format!("if that is meant: `--allow {address}`; the old disks are kept and can be restored"),
+        );
+        false
+    }
+
+    /// Jobs that carry our mark and belong to no run we know are shown and left alone.
+    pub(super) fn report_unknown_jobs(&mut self) {
+        let known = &self.inputs.recorded.batches;
+        let unknown: Vec<(Address, String)> = self
+            .inputs
+            .observed
+            .tasks
+            .iter()
+            .filter(|((batch, _), _)| !known.contains(batch))
+            .map(|(_, task)| {
+                let text = format!(
+                    "job {} ({}) carries our mark and belongs to no run we know; it is left alone",
+                    task.id, task.name
+                );
+                (Address::new(Kind::Vm, "?"), text)
+            })
+            .collect();
+        for (address, text) in unknown {
+            self.drift(&address, text);
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! `moved`: what is recorded under an old name belongs to the new one, so that a rename rebuilds nothing.
+
+use std::collections::BTreeMap;
+
+use crate::address::Kind;
+use crate::id::{TemplateName, VmGroupName, VmName};
+use crate::resolve::{Desired, VmSource};
+use crate::state::{Recorded, RecordedVm};
+
+/// The renames that this plan carries out: new name to old.
+#[derive(Debug, Default)]
+pub(super) struct Moves {
+    pub(super) vms: BTreeMap<VmName, VmName>,
+    pub(super) templates: BTreeMap<TemplateName, TemplateName>,
+    vm_groups: BTreeMap<VmGroupName, VmGroupName>,
+}
+
+impl Moves {
+    /// Only a rename whose old name is recorded and whose new one is not is still to be done; one that was done before
+    /// may stay in the manifest.
+    pub(super) fn new(desired: &Desired, recorded: &Recorded) -> Self {
+        let mut moves = Self::default();
+        for moved in &desired.moved {
+            let (from, to) = (&moved.from.name, &moved.to.name);
+            match moved.from.kind {
+                Kind::Vm if recorded.vms.contains_key(from.as_str()) && !recorded.vms.contains_key(to.as_str()) => {
+                    insert(&mut moves.vms, to, from);
+                }
+                Kind::Template
+                    if recorded.versions.keys().any(|(name, _)| name.as_str() == from)
+                        && !recorded.versions.keys().any(|(name, _)| name.as_str() == to) =>
+                {
+                    insert(&mut moves.templates, to, from);
+                }
+                Kind::VmGroup => insert(&mut moves.vm_groups, to, from),
+                _ => {}
+            }
+        }
+        moves
+    }
+
+    /// What is recorded of a vm, under its new name or its old one.
+    pub(super) fn known<'a>(&self, name: &VmName, recorded: &'a Recorded) -> Option<&'a RecordedVm> {
+        recorded.vms.get(name).or_else(|| recorded.vms.get(self.vms.get(name)?))
+    }
+
+    pub(super) fn leaves_by_name_only(&self, name: &VmName) -> bool {
+        self.vms.values().any(|from| from == name)
+    }
+
+    /// Whether two sources are one, renames of templates taken into account.
+    pub(super) fn same_source(&self, recorded: &VmSource, wanted: &VmSource) -> bool {
+        let renamed = |new: &TemplateName, old: &TemplateName| new == old || self.templates.get(new) == Some(old);
+        match (recorded, wanted) {
+            (VmSource::Derive(old), VmSource::Derive(new)) | (VmSource::Clone(old), VmSource::Clone(new)) => {
+                renamed(new, old)
+            }
+            (recorded, wanted) => recorded == wanted,
+        }
+    }
+
+    pub(super) fn same_group(&self, recorded: &VmGroupName, wanted: &VmGroupName) -> bool {
+        recorded == wanted || self.vm_groups.get(wanted) == Some(recorded)
+    }
+}
+
+/// The manifest's rules have checked both names; one that slipped through moves nothing.
+fn insert<N: Ord + std::str::FromStr>(moves: &mut BTreeMap<N, N>, to: &str, from: &str) {
+    if let (Ok(to), Ok(from)) = (to.parse(), from.parse()) {
+        moves.insert(to, from);
+    }
+}

@@ -1,0 +1,244 @@
+//! Templates: which published version new vms derive from, and when a new one is made. A version never changes once it
+//! is published, so vms that derive from it are safe from any edit of the image.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::objects::{fields, to_json};
+use super::{Action, ActionId, Change, Effect, Planner, PublishSource, Verb};
+use crate::address::{Address, Kind};
+use crate::id::TemplateName;
+use crate::observe::ImageFact;
+use crate::resolve::{DiskSource, Template};
+use crate::state::TemplateVersion;
+
+/// The version that new vms of a template derive from.
+#[derive(Debug, Clone)]
+pub(super) struct CurrentVersion {
+    pub(super) version: u32,
+    pub(super) disks: Vec<PathBuf>,
+    /// The action that publishes it, where it is not there yet.
+    pub(super) published_by: Option<ActionId>,
+}
+
+/// What an image's bytes mean for the version that was published from it.
+enum Freshness {
+    Same,
+    /// Another time stamp, the same bytes.
+    Touched {
+        bytes: u64,
+        mtime_ns: i64,
+    },
+    Different,
+    Missing,
+}
+
+impl Planner<'_> {
+    pub(super) fn plan_templates(&mut self) {
+        let desired = self.inputs.desired;
+        let leaving =
+            self.inputs.recorded.objects.keys().filter(|address| {
+                address.kind == Kind::Template && !desired.templates.contains_key(address.name.as_str())
+            });
+        for address in leaving {
+            self.delete_template(address.clone());
+        }
+        for (name, template) in &desired.templates {
+            let current = self.plan_template(name, template);
+            if let Some(current) = current {
+                self.current_versions.insert(name.clone(), current);
+            }
+        }
+    }
+
+    /// Only the record goes: published versions stay, since disks that were set aside still need them.
+    fn delete_template(&mut self, address: Address) {
+        let before = self.inputs.recorded.objects.get(&address).map(|body| fields(body)).unwrap_or_default();
+        let action = self.action(Vec::new(), Effect::RecordObject { address: address.clone(), body: None });
+        let reason = "left the manifest; its published versions stay for the disks that need them".to_owned();
+        let change =
+            Change { address, verb: Verb::Delete, reason, before, after: BTreeMap::new(), actions: vec![action] };
+        self.plan.changes.push(change);
+    }
+
+    fn plan_template(&mut self, name: &TemplateName, template: &Template) -> Option<CurrentVersion> {
+        let address = Address::new(Kind::Template, name);
+        let images: Option<Vec<(&PathBuf, Option<&String>)>> = template.disks.iter().map(as_image).collect();
+        let Some(images) = images else {
+            self.note(&address, "has an empty disk: install it and publish it before vms can derive from it");
+            self.record_template(&address, template, Vec::new(), None);
+            return None;
+        };
+        let recorded_name = self.moves.templates.get(name).unwrap_or(name).clone();
+        let versions = (recorded_name.clone(), 0)..=(recorded_name.clone(), u32::MAX);
+        let latest = self.inputs.recorded.versions.range(versions).next_back();
+        let latest = latest.map(|((_, number), version)| (*number, version));
+        let mut actions = Vec::new();
+        if recorded_name != *name {
+            let rename = self.action(Vec::new(), Effect::RenameTemplate { from: recorded_name, to: name.clone() });
+            actions.push(rename);
+        }
+        let mut why = None;
+        let current = match latest.map(|(number, version)| (number, version, self.freshness(&images, version))) {
+            Some((number, version, freshness)) if freshness.iter().all(|f| !matches!(f, Freshness::Different)) => {
+                self.take_note_of_images(&address, name, number, &freshness, &mut actions);
+                let disks = version.disks.iter().map(|disk| disk.path.clone()).collect();
+                Some(CurrentVersion { version: number, disks, published_by: None })
+            }
+            _ if images.iter().any(|(image, _)| {
+                matches!(self.inputs.observed.images.get(*image), None | Some(ImageFact::Missing))
+            }) =>
+            {
+                self.refuse(&address, "its image is not there", "put the image in its place, or correct its path");
+                None
+            }
+            older => {
+                let number = older.map_or(1, |(number, ..)| number + 1);
+                if number > 1 && !self.may_publish_anew(&address, name, number) {
+                    return None;
+                }
+                why = Some(if number == 1 {
+                    "its image is published".to_owned()
+                } else {
+                    format!("its image changed: version {number} is published, existing vms keep theirs")
+                });
+                Some(self.publish(name, number, &images, &mut actions))
+            }
+        };
+        self.record_template(&address, template, actions, why);
+        current
+    }
+
+    /// Refuses a new version under vms that derive from the old one; answers whether it may be made.
+    fn may_publish_anew(&mut self, address: &Address, name: &TemplateName, number: u32) -> bool {
+        let derived =
+            self.inputs.recorded.vms.values().filter(
+                |known| matches!(&known.vm.source, crate::resolve::VmSource::Derive(template) if template == name),
+            );
+        let derived = derived.count();
+        if derived == 0 || self.allowed(address) {
+            return true;
+        }
+        let text = format!(
+            "its image changed while {derived} vms derive from it: they would keep version {}, new ones would get version {number}",
+            number - 1
+        );
+        self.refuse(address, text, format!("put the old image back, or mean it: `--allow {address}`"));
+        false
+    }
+
+    fn freshness(&self, images: &[(&PathBuf, Option<&String>)], version: &TemplateVersion) -> Vec<Freshness> {
+        if images.len() != version.disks.len() {
+            return vec![Freshness::Different];
+        }
+        images
+            .iter()
+            .zip(&version.disks)
+            .map(|((image, _), published)| match self.inputs.observed.images.get(*image) {
+                _ if **image != published.source => Freshness::Different,
+                None | Some(ImageFact::Missing) => Freshness::Missing,
+                Some(ImageFact::There { sha256: None, .. }) => Freshness::Same,
+                Some(ImageFact::There { bytes, mtime_ns, sha256: Some(sha256) }) if *sha256 == published.sha256 => {
+                    Freshness::Touched { bytes: *bytes, mtime_ns: *mtime_ns }
+                }
+                Some(ImageFact::There { .. }) => Freshness::Different,
+            })
+            .collect()
+    }
+
+    fn take_note_of_images(
+        &mut self,
+        address: &Address,
+        name: &TemplateName,
+        version: u32,
+        freshness: &[Freshness],
+        actions: &mut Vec<Action>,
+    ) {
+        for (slot, freshness) in (0..).zip(freshness) {
+            match freshness {
+                Freshness::Touched { bytes, mtime_ns } => {
+                    let effect = Effect::RecordImage {
+                        template: name.clone(),
+                        version,
+                        slot,
+                        bytes: *bytes,
+                        mtime_ns: *mtime_ns,
+                    };
+                    let action = self.action(Vec::new(), effect);
+                    actions.push(action);
+                }
+                Freshness::Missing => {
+                    self.note(address, format!("its image is gone; vms derive from version {version}, which is kept"))
+                }
+                Freshness::Same | Freshness::Different => {}
+            }
+        }
+    }
+
+    fn publish(
+        &mut self,
+        name: &TemplateName,
+        version: u32,
+        images: &[(&PathBuf, Option<&String>)],
+        actions: &mut Vec<Action>,
+    ) -> CurrentVersion {
+        let folder = self.inputs.site.storage.templates.join(self.inputs.desired.lab.as_str()).join(name.as_str());
+        let folder = folder.join(format!("v{version}"));
+        let disks: Vec<PublishSource> = (0..)
+            .zip(images)
+            .map(|(slot, (image, sha256)): (u32, _)| PublishSource {
+                image: (*image).clone(),
+                path: folder.join(format!("disk-{slot}.qcow2")),
+                sha256: sha256.cloned(),
+            })
+            .collect();
+        let paths = disks.iter().map(|disk| disk.path.clone()).collect();
+        let action = self.action(Vec::new(), Effect::Publish { template: name.clone(), version, disks });
+        let published_by = Some(action.id);
+        actions.push(action);
+        CurrentVersion { version, disks: paths, published_by }
+    }
+
+    fn record_template(
+        &mut self,
+        address: &Address,
+        template: &Template,
+        mut actions: Vec<Action>,
+        why: Option<String>,
+    ) {
+        // Where it stands in the manifest is shown by `explain`; a line that moves is no change.
+        let body = to_json(&Template { origin: crate::resolve::Origin::default(), ..template.clone() });
+        let recorded = self.inputs.recorded.objects.get(address);
+        let same = recorded.is_some_and(|before| *before == body);
+        if same && actions.is_empty() {
+            self.plan.unchanged += 1;
+            return;
+        }
+        let before = recorded.map(|body| fields(body)).unwrap_or_default();
+        let after = fields(&body);
+        let verb = match recorded {
+            None => Verb::Create,
+            Some(_) if same && why.is_none() => Verb::Record,
+            Some(_) => Verb::Update,
+        };
+        let changed = super::objects::changed_names(&before, &after);
+        let reason = why.unwrap_or_else(|| match verb {
+            Verb::Create => "new in the manifest".into(),
+            Verb::Record => "its image was touched and holds the same bytes".into(),
+            _ => format!("changed: {changed}"),
+        });
+        if !same {
+            let needs = actions.iter().map(|action| action.id).collect();
+            let record = self.action(needs, Effect::RecordObject { address: address.clone(), body: Some(body) });
+            actions.push(record);
+        }
+        self.plan.changes.push(Change { address: address.clone(), verb, reason, before, after, actions });
+    }
+}
+
+fn as_image(source: &DiskSource) -> Option<(&PathBuf, Option<&String>)> {
+    match source {
+        DiskSource::Image { path, sha256 } => Some((path, sha256.as_ref())),
+        DiskSource::Empty { .. } => None,
+    }
+}
