@@ -1,1 +1,109 @@
-//! Stub.
+//! Walks a plan: journals each effect, acts, records the outcome. It chooses nothing; the plan has decided everything.
+//! Independent branches go on after a failure; a failed action takes with it only what needs it.
+
+mod effects;
+mod executor;
+mod ready;
+
+pub use effects::name as effect_name;
+pub use executor::{Failure, Summary, apply};
+pub use ready::{Readiness, WaitEnd, wait_until_ready};
+
+use std::path::Path;
+use std::sync::atomic::AtomicU8;
+use std::time::Duration;
+
+use crate::disks::Disks;
+use crate::host::dhcp::Dhcp;
+use crate::id::LabName;
+use crate::run::Runs;
+use crate::scheduler::Scheduler;
+use crate::site::Site;
+
+/// What effects act on.
+pub struct World<'a> {
+    pub site: &'a Site,
+    pub lab: &'a LabName,
+    pub scheduler: &'a dyn Scheduler,
+    pub dhcp: &'a dyn Dhcp,
+    /// The program that jobs run: this one.
+    pub program: &'a Path,
+    pub runs: &'a dyn Runs,
+    pub disks: &'a dyn Disks,
+    pub clock: &'a dyn Clock,
+    /// How often the user asked to stop: once finishes what is under way, twice stops at once.
+    pub interrupts: &'a AtomicU8,
+    /// How many effects run side by side.
+    pub parallelism: usize,
+}
+
+/// The controller's time. The simulation has one that it moves itself.
+pub trait Clock: Sync {
+    fn now(&self) -> jiff::Timestamp;
+    fn sleep(&self, duration: Duration);
+}
+
+/// The time of this machine.
+#[derive(Debug, Clone, Copy)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> jiff::Timestamp {
+        jiff::Timestamp::now()
+    }
+
+    fn sleep(&self, duration: Duration) {
+        std::thread::sleep(duration);
+    }
+}
+
+/// Told of every batch, for the user's eyes.
+pub trait Progress {
+    /// `done` more effects of this kind succeeded and `failed` failed. They took this long, our bookkeeping not counted.
+    fn batch(&mut self, kind: BatchKind, done: usize, failed: usize, took: Duration);
+}
+
+/// Effects that are carried out together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BatchKind {
+    Record,
+    Fence,
+    Publish,
+    Stop,
+    Release,
+    SetAside,
+    MakeDisks,
+    Reserve,
+    Start,
+}
+
+impl BatchKind {
+    /// For progress lines: what is counted, and what was done to it.
+    pub fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Record => ("records", "written"),
+            Self::Fence => ("lost runs", "fenced off"),
+            Self::Publish => ("templates", "published"),
+            Self::Stop => ("vms", "stopped"),
+            Self::Release => ("reservations", "released"),
+            Self::SetAside => ("vms' disks", "set aside"),
+            Self::MakeDisks => ("disks", "made"),
+            Self::Reserve => ("reservations", "made"),
+            Self::Start => ("vms", "submitted"),
+        }
+    }
+}
+
+/// An error and its causes in one line, each said once.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let words = cause.to_string();
+        if !text.ends_with(&words) {
+            text = format!("{text}: {words}");
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,280 @@
+//! The loop: what is ready is gathered into batches, batches run side by side, every outcome is recorded before what
+//! needs it begins. One thread, this one, talks to the state.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use super::effects::{self, Batch};
+use super::{BatchKind, Progress, World};
+use crate::address::Address;
+use crate::id::RunId;
+use crate::plan::{Action, ActionId, Effect, Plan};
+use crate::state::{ApplyId, Change, Intent, JournalId, Outcome, StateError, Store};
+
+/// How an apply went.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[must_use = "what failed is for the user"]
+pub struct Summary {
+    /// Changes all of whose actions were done.
+    pub done: BTreeSet<Address>,
+    pub failed: Vec<Failure>,
+    /// Changes that were not begun, or not finished, because something they need failed or the user stopped us.
+    pub skipped: BTreeSet<Address>,
+    /// Runs that were submitted.
+    pub started: Vec<RunId>,
+    pub interrupted: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub address: Address,
+    pub effect: &'static str,
+    /// What was tried, and the program's own words.
+    pub detail: String,
+}
+
+/// What a batch says of one action: what is recorded from now on, or what went wrong.
+pub(super) type Result1 = (ActionId, Result<Vec<Change>, String>);
+
+/// From a batch's thread to the loop.
+pub(super) enum Message {
+    /// Outcomes of a batch, and how long its effects took.
+    Results(Vec<Result1>, Duration),
+    /// The batch's thread is done.
+    End(BatchKind),
+}
+
+/// Says that a batch is over, also when its thread ends in a panic: the loop must not wait for it for ever.
+struct EndOfBatch {
+    kind: BatchKind,
+    sender: Sender<Message>,
+}
+
+impl Drop for EndOfBatch {
+    fn drop(&mut self) {
+        // The loop outlives every batch; if it ended on an error of the state, nobody waits for this.
+        drop(self.sender.send(Message::End(self.kind)));
+    }
+}
+
+/// Carries out `plan`. An error is one of the state: then nothing more is begun.
+pub fn apply(
+    plan: &Plan,
+    apply: ApplyId,
+    store: &mut Store,
+    world: &World<'_>,
+    progress: &mut dyn Progress,
+) -> Result<Summary, StateError> {
+    let (sender, receiver) = channel();
+    let mut walk = Walk::new(plan, apply, store, world);
+    let walked = std::thread::scope(|scope| {
+        let spawn = |batch: Batch| {
+            let sender: Sender<Message> = sender.clone();
+            scope.spawn(move || {
+                let end = EndOfBatch { kind: batch.kind, sender };
+                effects::run(&batch, world, &end.sender);
+            });
+        };
+        walk.run(&spawn, &receiver, progress)
+    });
+    walked.map(|()| walk.summary())
+}
+
+/// One walk over a plan.
+struct Walk<'a> {
+    apply: ApplyId,
+    store: &'a mut Store,
+    world: &'a World<'a>,
+    actions: BTreeMap<ActionId, (&'a Address, &'a Action)>,
+    /// How many of its needs each action still waits for.
+    waits_for: BTreeMap<ActionId, usize>,
+    needed_by: BTreeMap<ActionId, Vec<ActionId>>,
+    ready: BTreeSet<ActionId>,
+    journal: BTreeMap<ActionId, JournalId>,
+    finished: BTreeSet<ActionId>,
+    failures: BTreeMap<ActionId, String>,
+    started: Vec<RunId>,
+    running: Vec<BatchKind>,
+    interrupted: bool,
+}
+
+impl<'a> Walk<'a> {
+    fn new(plan: &'a Plan, apply: ApplyId, store: &'a mut Store, world: &'a World<'a>) -> Self {
+        let mut needed_by: BTreeMap<ActionId, Vec<ActionId>> = BTreeMap::new();
+        let mut waits_for = BTreeMap::new();
+        let mut actions = BTreeMap::new();
+        for (change, action) in plan.actions() {
+            actions.insert(action.id, (&change.address, action));
+            waits_for.insert(action.id, action.needs.len());
+            for need in &action.needs {
+                needed_by.entry(*need).or_default().push(action.id);
+            }
+        }
+        let ready = waits_for.iter().filter(|(_, count)| **count == 0).map(|(id, _)| *id).collect();
+        Self {
+            apply,
+            store,
+            world,
+            actions,
+            waits_for,
+            needed_by,
+            ready,
+            journal: BTreeMap::new(),
+            finished: BTreeSet::new(),
+            failures: BTreeMap::new(),
+            started: Vec::new(),
+            running: Vec::new(),
+            interrupted: false,
+        }
+    }
+
+    fn run(
+        &mut self,
+        spawn: &dyn Fn(Batch),
+        receiver: &Receiver<Message>,
+        progress: &mut dyn Progress,
+    ) -> Result<(), StateError> {
+        loop {
+            self.interrupted |= self.world.interrupts.load(Ordering::Relaxed) > 0;
+            while !self.interrupted && self.running.len() < self.world.parallelism {
+                let Some(batch) = self.next_batch() else { break };
+                if batch.kind == BatchKind::Record {
+                    self.settle(effects::records(&batch), (BatchKind::Record, Duration::ZERO), progress)?;
+                } else {
+                    self.intend(&batch)?;
+                    self.running.push(batch.kind);
+                    spawn(batch);
+                }
+            }
+            if self.running.is_empty() {
+                return Ok(());
+            }
+            match receiver.recv() {
+                Ok(Message::Results(results, took)) => {
+                    let kind = self.kind_of(&results);
+                    self.settle(results, (kind, took), progress)?;
+                }
+                Ok(Message::End(kind)) => {
+                    if let Some(at) = self.running.iter().position(|running| *running == kind) {
+                        self.running.remove(at);
+                    }
+                }
+                Err(_) => return Ok(()),
+            }
+        }
+    }
+
+    fn kind_of(&self, results: &[Result1]) -> BatchKind {
+        let first = results.first().and_then(|(id, _)| self.actions.get(id));
+        first.map_or(BatchKind::Record, |(_, action)| effects::kind(&action.effect))
+    }
+
+    /// Everything ready that goes together with the first of its kind. Starts wait until nothing else could still make
+    /// another start of the same shape ready, so that one shape is one array job; only stops, which may take long, are
+    /// not waited for.
+    fn next_batch(&mut self) -> Option<Batch> {
+        let kinds: BTreeSet<BatchKind> =
+            self.ready.iter().map(|id| effects::kind(&self.actions[id].1.effect)).collect();
+        let busy = self.running.iter().any(|kind| *kind != BatchKind::Stop);
+        let kind = kinds.into_iter().find(|kind| *kind != BatchKind::Start || !busy)?;
+        let first = self.ready.iter().find(|id| effects::kind(&self.actions[*id].1.effect) == kind)?;
+        let shape = effects::shape(&self.actions[first].1.effect);
+        let together: Vec<ActionId> = self
+            .ready
+            .iter()
+            .filter(|id| {
+                let effect = &self.actions[*id].1.effect;
+                effects::kind(effect) == kind && effects::shape(effect) == shape
+            })
+            .copied()
+            .collect();
+        for id in &together {
+            self.ready.remove(id);
+        }
+        let actions = together.iter().map(|id| self.actions[id].1.clone()).collect();
+        Some(Batch { kind, actions })
+    }
+
+    fn intend(&mut self, batch: &Batch) -> Result<(), StateError> {
+        let intents: Vec<Intent> = batch
+            .actions
+            .iter()
+            .map(|action| Intent { address: self.actions[&action.id].0.clone(), effect: effects::name(&action.effect) })
+            .collect();
+        let changes = effects::intended(batch);
+        let now = self.world.clock.now();
+        let lines = self.store.intend(self.world.lab, self.apply, &intents, &changes, now)?;
+        self.journal.extend(batch.actions.iter().map(|action| action.id).zip(lines));
+        Ok(())
+    }
+
+    /// Records outcomes, then lets go what waited for them, or holds it back for good.
+    fn settle(
+        &mut self,
+        results: Vec<Result1>,
+        (kind, took): (BatchKind, Duration),
+        progress: &mut dyn Progress,
+    ) -> Result<(), StateError> {
+        let (mut outcomes, mut changes) = (Vec::new(), Vec::new());
+        for (id, result) in &results {
+            let outcome = match result {
+                Ok(new) => {
+                    changes.extend(new.iter().cloned());
+                    Outcome::Done
+                }
+                Err(detail) => Outcome::Failed { detail: detail.clone() },
+            };
+            outcomes.extend(self.journal.get(id).map(|line| (*line, outcome)));
+        }
+        self.store.settle(self.world.lab, &outcomes, &changes, self.world.clock.now())?;
+        let failed = results.iter().filter(|(_, result)| result.is_err()).count();
+        progress.batch(kind, results.len() - failed, failed, took);
+        for (id, result) in results {
+            match result {
+                Ok(_) => self.finish(id),
+                Err(detail) => {
+                    self.failures.insert(id, detail);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, id: ActionId) {
+        self.finished.insert(id);
+        if let Effect::Start { spec, .. } = &self.actions[&id].1.effect {
+            self.started.push(spec.run.clone());
+        }
+        for next in self.needed_by.remove(&id).unwrap_or_default() {
+            let count = self.waits_for.entry(next).or_insert(0);
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.ready.insert(next);
+            }
+        }
+    }
+
+    fn summary(self) -> Summary {
+        let mut summary = Summary { started: self.started, interrupted: self.interrupted, ..Summary::default() };
+        for (id, (address, action)) in &self.actions {
+            if let Some(detail) = self.failures.get(id) {
+                let effect = effects::name(&action.effect);
+                summary.failed.push(Failure { address: (*address).clone(), effect, detail: detail.clone() });
+            } else if !self.finished.contains(id) {
+                summary.skipped.insert((*address).clone());
+            } else {
+                summary.done.insert((*address).clone());
+            }
+        }
+        for failure in &summary.failed {
+            summary.done.remove(&failure.address);
+            summary.skipped.remove(&failure.address);
+        }
+        for address in &summary.skipped {
+            summary.done.remove(address);
+        }
+        summary
+    }
+}
