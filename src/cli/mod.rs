@@ -1,19 +1,187 @@
-//! The command line: clap types, one file per command, no logic. `main` maps what a command returns to output and exit
-//! code; nothing else in the program prints.
+//! The command line: clap types, one file per command, no logic. A command answers how it ended, or why it did not; only
+//! `main` turns that into text and an exit code.
 
+mod apply;
+mod aside;
+mod completions;
+mod context;
+mod destroy;
+mod explain;
+mod get;
+mod history;
+mod host;
+pub mod init;
+mod local_dispatch;
+mod plan;
+pub mod schema;
+mod starter;
+mod state;
+mod status;
+pub mod validate;
+mod vm;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::exit::Exit;
+use crate::report::{Failure, Ui};
 
-/// Turns a git folder of YAML into a running computer lab.
+/// How a command ended.
+type Ended = Result<Exit, Failure>;
+
+/// Turns a git folder of YAML into a running computer lab: one virtual machine per student, as batch jobs.
 #[derive(Debug, Parser)]
-#[command(name = "labwright", version, after_help = crate::exit::HELP)]
-pub struct Arguments {}
+#[command(name = "labwright", version, max_term_width = 100, after_help = crate::exit::HELP, disable_help_subcommand = true)]
+struct Arguments {
+    /// Settings of the installation. Without it, and without /etc/labwright/site.yaml, this machine alone is the site
+    /// and everything is kept in the lab's `.labwright` folder.
+    #[arg(long, global = true, env = "LABWRIGHT_SITE", value_name = "FILE")]
+    site: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Init(init::InitArgs),
+    Validate(validate::ValidateArgs),
+    Plan(plan::Arguments),
+    Apply(apply::Arguments),
+    Destroy(destroy::Arguments),
+    Status(status::Arguments),
+    Get(get::Arguments),
+    Explain(explain::Arguments),
+    History(history::Arguments),
+    Import(aside::ImportArguments),
+    Restore(aside::RestoreArguments),
+    Purge(aside::PurgeArguments),
+    Freeze(history::FreezeArguments),
+    Thaw(history::ThawArguments),
+    #[command(subcommand)]
+    Vm(vm::Command),
+    #[command(subcommand)]
+    State(state::Command),
+    Schema(schema::SchemaArgs),
+    Completions(completions::Arguments),
+    Man(completions::ManArguments),
+    #[command(subcommand)]
+    Host(host::Command),
+    #[command(hide = true)]
+    Starter(starter::StarterArguments),
+    #[command(hide = true)]
+    Confine(starter::ConfineArguments),
+    #[command(hide = true)]
+    LocalDispatch(local_dispatch::Arguments),
+}
+
+/// What a command that only reads has to say, and how it ended.
+#[derive(Debug)]
+#[must_use = "the user waits for it"]
+pub struct Answer {
+    pub exit: Exit,
+    /// Data, for standard output.
+    pub out: String,
+    /// Everything else, for standard error; fit for a terminal.
+    pub err: String,
+}
+
+impl Answer {
+    /// Data, and all is well.
+    pub fn done(out: impl Into<String>) -> Self {
+        Self { exit: Exit::Done, out: out.into(), err: String::new() }
+    }
+
+    /// An error and what caused it.
+    pub fn failure(error: &dyn std::error::Error) -> Self {
+        Self { exit: Exit::Failed, out: String::new(), err: Failure::from_error(Exit::Failed, error).render() }
+    }
+
+    fn show(&self, ui: &Ui) -> Exit {
+        ui.say_rendered(&self.err);
+        ui.data(&self.out);
+        self.exit
+    }
+}
+
+/// A lab's folder, as most commands take it.
+#[derive(Debug, clap::Args)]
+struct LabFolder {
+    /// Folder of the lab's manifests.
+    #[arg(value_name = "LAB", default_value = ".")]
+    lab: PathBuf,
+}
+
+/// A lab's folder, for commands whose operand is something else.
+#[derive(Debug, clap::Args)]
+struct LabOption {
+    /// Folder of the lab's manifests.
+    #[arg(long, short = 'C', value_name = "FOLDER", default_value = ".", env = "LABWRIGHT_LAB")]
+    lab: PathBuf,
+}
 
 /// Runs the program and says how it ended.
 pub fn main() -> ExitCode {
-    let _arguments = Arguments::parse();
-    Exit::Done.into()
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // clap's own words are the message; help and version are no errors.
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            drop(error.print());
+            return exit.into();
+        }
+    };
+    start_logging();
+    let mut ui = Ui::default();
+    let exit = match run(arguments, &mut ui) {
+        Ok(exit) => exit,
+        Err(failure) => {
+            ui.progress_done();
+            ui.say_rendered(&failure.render());
+            failure.exit
+        }
+    };
+    exit.into()
+}
+
+/// `LABWRIGHT_LOG=debug` shows what we do, for us; users get by without it.
+fn start_logging() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("LABWRIGHT_LOG").unwrap_or_else(|_| "off".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+fn run(arguments: Arguments, ui: &mut Ui) -> Ended {
+    let site = arguments.site.as_deref();
+    match arguments.command {
+        Command::Validate(arguments) => Ok(validate::run(&arguments, ui.is_styled()).show(ui)),
+        Command::Plan(arguments) => plan::run(&arguments, site, ui),
+        Command::Apply(arguments) => apply::run(&arguments, site, ui),
+        Command::Destroy(arguments) => destroy::run(&arguments, site, ui),
+        Command::Status(arguments) => status::run(&arguments, site, ui),
+        Command::Get(arguments) => get::run(&arguments, site, ui),
+        Command::Explain(arguments) => explain::run(&arguments, site, ui),
+        Command::Import(arguments) => aside::import(&arguments, site, ui),
+        Command::Restore(arguments) => aside::restore(&arguments, site, ui),
+        Command::Purge(arguments) => aside::purge(&arguments, site, ui),
+        Command::History(arguments) => history::run(&arguments, site, ui),
+        Command::Freeze(arguments) => history::freeze(&arguments, site, ui),
+        Command::Thaw(arguments) => history::thaw(&arguments, site, ui),
+        Command::Vm(command) => vm::run(&command, site, ui),
+        Command::State(command) => state::run(&command, site, ui),
+        Command::Init(arguments) => Ok(init::run(&arguments).show(ui)),
+        Command::Schema(arguments) => Ok(schema::run(&arguments).show(ui)),
+        Command::Host(command) => host::run(&command, site, ui),
+        Command::Starter(arguments) => ended(arguments.run()),
+        Command::Confine(arguments) => ended(arguments.run()),
+        Command::LocalDispatch(arguments) => Ok(local_dispatch::run(&arguments).map(|()| Exit::Done)?),
+        Command::Completions(arguments) => completions::run(&arguments, &mut Arguments::command(), ui),
+        Command::Man(arguments) => completions::man(&arguments, &Arguments::command(), ui),
+    }
+}
+
+/// For commands that only programs call: their errors carry all there is to say.
+fn ended<T, E: std::error::Error>(result: Result<T, E>) -> Ended {
+    result.map(|_| Exit::Done).map_err(|error| Failure::from_error(Exit::Failed, &error))
 }

@@ -1,1 +1,17 @@
-//! Stub.
+//! Values in, text out: plans, outcomes, diagnostics and tables as a person or a program reads them. It reads every
+//! stage's values and changes none; with `main` it is the only place that prints.
+
+pub mod apply;
+mod checked;
+pub mod diagnostics;
+pub mod diagnostics_ci;
+pub mod diagnostics_json;
+mod harmless;
+pub mod plan;
+pub mod stream;
+pub mod table;
+mod ui;
+
+pub use checked::Checked;
+pub use harmless::harmless;
+pub use ui::{Failure, Ui};

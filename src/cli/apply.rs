@@ -1,0 +1,281 @@
+//! `labwright apply`: plan, ask, act, and with `--wait` see the guests come up.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use nix::sys::signal::{SigSet, Signal};
+
+use super::Ended;
+use super::context::{Context, hostname, program, whoami};
+use super::plan::Scope;
+use crate::apply::{self, BatchKind, Clock as _, Progress, Summary, SystemClock, WaitEnd, World, wait_until_ready};
+use crate::disks;
+use crate::exit::Exit;
+use crate::plan::{Effect, Plan, SavedPlan};
+use crate::report::{self, Failure, Ui};
+use crate::resolve::Desired;
+use crate::state::{ApplyInfo, Recorded, Store};
+
+/// Effects that run side by side unless `--parallelism` says otherwise.
+const PARALLELISM: usize = 4;
+
+/// Make the lab as its manifest says
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  labwright apply labs/quickstart             # shows the plan and asks
+  labwright apply --yes --wait                # no question; ends when every guest uses its address
+
+Ctrl-C once finishes and records what is under way; twice stops at once, which is safe too.")]
+pub(super) struct Arguments {
+    /// Folder of the lab's manifests, or a plan that `labwright plan -o` kept.
+    #[arg(value_name = "LAB|PLAN", default_value = ".")]
+    what: PathBuf,
+
+    #[command(flatten)]
+    scope: Scope,
+
+    #[command(flatten)]
+    options: Options,
+}
+
+/// What `apply` and `destroy` have in common.
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    /// Do not ask.
+    #[arg(long, short)]
+    yes: bool,
+
+    /// Wait until every vm that was started uses its address.
+    #[arg(long)]
+    wait: bool,
+
+    /// How long `--wait` waits.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    timeout: u64,
+
+    /// How many effects run side by side.
+    #[arg(long, value_name = "N", default_value_t = PARALLELISM, value_parser = parallelism)]
+    parallelism: usize,
+
+    /// One JSON object per line instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+fn parallelism(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| (1..=64).contains(n)).ok_or_else(|| "give a number from 1 to 64".into())
+}
+
+pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
+    if arguments.what.is_file() {
+        return run_saved(arguments, site, ui);
+    }
+    let context = Context::new(site, &arguments.what, ui)?;
+    let desired = context.desired(ui)?;
+    let make = |recorded: &Recorded| arguments.scope.plan(&context, &desired, recorded);
+    reconcile(&context, &desired, &make, &arguments.options, "apply", ui)
+}
+
+/// Carries out a kept plan, or refuses if another one would be made today.
+fn run_saved(arguments: &Arguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
+    let file = &arguments.what;
+    let unreadable = |error: &dyn std::error::Error| {
+        Failure::from_error(Exit::Failed, error)
+            .within(format!("cannot read {} as a plan; nothing was changed", file.display()))
+            .hint("a lab is named by its folder, a plan by the file that `labwright plan -o FILE` wrote")
+    };
+    let text = std::fs::read(file).map_err(|error| unreadable(&error))?;
+    let saved: SavedPlan = serde_json::from_slice(&text).map_err(|error| unreadable(&error))?;
+    let context = Context::new(site, &saved.folder, ui)?;
+    let make = |recorded: &Recorded| {
+        let fresh = context.plan(&saved.desired, recorded, &saved.allow, &BTreeMap::new())?;
+        let moved = saved.moved(&fresh);
+        if moved.is_empty() {
+            return Ok(fresh);
+        }
+        let mut failure =
+            Failure::new(Exit::Refused, format!("the plan in {} no longer fits; nothing was changed", file.display()));
+        failure.causes = moved;
+        Err(failure.hint("make a new one with `labwright plan -o FILE`"))
+    };
+    reconcile(&context, &saved.desired, &make, &arguments.options, "apply", ui)
+}
+
+/// The one way to change a lab, under the site's lock from the first look to the last record.
+pub(super) fn reconcile(
+    context: &Context,
+    desired: &Desired,
+    make: &dyn Fn(&Recorded) -> Result<Plan, Failure>,
+    options: &Options,
+    doing: &str,
+    ui: &mut Ui,
+) -> Ended {
+    let mut store = context.store()?;
+    let lock = context.lock(format!("{doing} {}", desired.lab))?;
+    let recorded = store.recorded(&desired.lab)?;
+    let plan = make(&recorded)?;
+    ui.data(&if options.json { report::plan::stream(&plan) } else { report::plan::text(&plan, false) });
+    if !plan.refusals.is_empty() {
+        return Err(Failure::new(Exit::Refused, "this plan must not be applied; nothing was changed"));
+    }
+    let summary = if plan.is_empty() {
+        Summary::default()
+    } else {
+        refuse_without_rights(&plan)?;
+        if !options.yes {
+            ask(ui, doing)?;
+        }
+        act(context, &plan, &mut store, options, ui)?
+    };
+    drop(lock);
+    if !plan.is_empty() {
+        let text = if options.json { report::apply::stream(&summary) } else { report::apply::text(&summary) };
+        ui.data(&text);
+    }
+    if !summary.failed.is_empty() || summary.interrupted {
+        return Ok(Exit::Failed);
+    }
+    if options.wait { wait(context, desired, &mut store, options, ui) } else { Ok(Exit::Done) }
+}
+
+/// Disks get another owner, jobs set up taps and filters: all of that takes root.
+fn refuse_without_rights(plan: &Plan) -> Result<(), Failure> {
+    let outside = plan.actions().any(|(_, action)| {
+        matches!(
+            action.effect,
+            Effect::Publish { .. } | Effect::MakeDisk { .. } | Effect::Start { .. } | Effect::SetAside { .. }
+        )
+    });
+    if outside && !nix::unistd::geteuid().is_root() {
+        return Err(Failure::new(Exit::Refused, "making disks and starting vms takes root; nothing was changed")
+            .hint("run it again with `sudo`; `labwright plan` and `validate` need no root"));
+    }
+    Ok(())
+}
+
+fn ask(ui: &Ui, doing: &str) -> Result<(), Failure> {
+    match ui.confirm(&format!("{doing} this plan?")) {
+        Some(true) => Ok(()),
+        Some(false) => Err(Failure::new(Exit::Refused, "not confirmed; nothing was changed")),
+        None => Err(Failure::new(Exit::Refused, "there is nobody to ask; nothing was changed")
+            .hint("add `--yes` where no person looks on, such as in a script")),
+    }
+}
+
+fn act(context: &Context, plan: &Plan, store: &mut Store, options: &Options, ui: &mut Ui) -> Result<Summary, Failure> {
+    let (scheduler, dhcp, program) = (context.scheduler()?, context.dhcp(), program()?);
+    let owner = context.owner()?;
+    let (runs, disks) = (context.runs(owner), disks::OnStorage { owner });
+    let interrupts = watch_interrupts();
+    let clock = SystemClock;
+    let world = World {
+        site: &context.site,
+        lab: &plan.lab,
+        scheduler: &*scheduler,
+        dhcp: &*dhcp,
+        program: &program,
+        runs: &runs,
+        disks: &disks,
+        clock: &clock,
+        interrupts,
+        parallelism: options.parallelism,
+    };
+    let info = ApplyInfo {
+        folder: context.lab_folder.clone(),
+        who: whoami(),
+        host: hostname(),
+        commit: super::context::git_commit(&context.lab_folder),
+        summary: report::plan::counts(plan),
+    };
+    let id = store.begin(&plan.lab, &info, clock.now())?;
+    let mut lines = Lines { ui, quiet: options.json };
+    let summary = apply::apply(plan, id, store, &world, &mut lines)?;
+    let outcome =
+        format!("{} done, {} failed, {} skipped", summary.done.len(), summary.failed.len(), summary.skipped.len());
+    store.end(id, &outcome, clock.now())?;
+    Ok(summary)
+}
+
+/// One line per batch.
+struct Lines<'a> {
+    ui: &'a mut Ui,
+    quiet: bool,
+}
+
+impl Progress for Lines<'_> {
+    fn batch(&mut self, kind: BatchKind, done: usize, failed: usize, took: Duration) {
+        if self.quiet || kind == BatchKind::Record {
+            return;
+        }
+        let (what, participle) = kind.words();
+        let failures = if failed > 0 { format!(", {failed} failed") } else { String::new() };
+        self.ui.say(&format!("  {done} {what} {participle}{failures} ({:.1} s)", took.as_secs_f64()));
+    }
+}
+
+/// Counts Ctrl-C; the second one ends us at once, which is as safe as `kill -9`.
+fn watch_interrupts() -> &'static AtomicU8 {
+    static INTERRUPTS: AtomicU8 = AtomicU8::new(0);
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    // Blocked here and thus in every thread made from now on; only the watcher takes the signal in.
+    if signals.thread_block().is_ok() {
+        std::thread::spawn(move || {
+            while signals.wait().is_ok() {
+                if INTERRUPTS.fetch_add(1, Ordering::Relaxed) > 0 {
+                    std::process::exit(i32::from(Exit::Failed as u8));
+                }
+            }
+        });
+    }
+    &INTERRUPTS
+}
+
+/// Waits for every vm of the lab that is on its way up, and ends with the table of what runs.
+fn wait(context: &Context, desired: &Desired, store: &mut Store, options: &Options, ui: &mut Ui) -> Ended {
+    let recorded = store.recorded(&desired.lab)?;
+    let runs: Vec<_> = recorded
+        .vms
+        .values()
+        .filter_map(|vm| vm.run.as_ref())
+        .filter(|run| !matches!(run.state, crate::state::RunState::Ended { .. }))
+        .map(|run| run.run.clone())
+        .collect();
+    if runs.is_empty() {
+        return Ok(Exit::Done);
+    }
+    let interrupts = AtomicU8::new(0);
+    let mut last = None;
+    let mut tell = |readiness: &apply::Readiness| {
+        ui.progress("guests ready", readiness.ready, readiness.wanted);
+        if last.as_ref() != Some(readiness) {
+            let apply::Readiness { wanted, queued, starting, running, ready, ended } = readiness;
+            ui.say(&format!(
+                "  {ready}/{wanted} ready, {running} booting, {starting} starting, {queued} queued, {} ended",
+                ended.len()
+            ));
+            last = Some(readiness.clone());
+        }
+    };
+    let timeout = Duration::from_secs(options.timeout);
+    let folders = context.runs(context.owner()?);
+    let waited = wait_until_ready(&folders, &runs, timeout, &interrupts, &mut tell);
+    ui.progress_done();
+    let (readiness, end) = waited?;
+    let observed = context.observe(desired, &recorded)?;
+    let rows = super::get::mapping_rows(&recorded, &observed);
+    ui.data(&report::table::render(
+        &rows,
+        if options.json { report::table::Format::Json } else { report::table::Format::Table },
+    ));
+    for (run, reason) in &readiness.ended {
+        ui.say(&format!("run {run} is over: {reason}"));
+    }
+    if end == WaitEnd::Settled && readiness.ended.is_empty() {
+        return Ok(Exit::Done);
+    }
+    Err(Failure::new(Exit::NotReady, format!("{} of {} vms are ready", readiness.ready, readiness.wanted))
+        .hint("`labwright status` shows where the others are; `labwright apply --wait` goes on waiting"))
+}

@@ -1,0 +1,249 @@
+//! What most commands need before they can begin: the site, the lab, the state, the scheduler, the DHCP server. Every
+//! way in which one of them can be wrong becomes a `Failure` here, once.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::address::AddressPattern;
+use crate::disks::{self, Owner};
+use crate::exit::Exit;
+use crate::host::dhcp::{self, Dhcp};
+use crate::id::{LabName, VmName};
+use crate::manifest::{self, DesiredError, site::SiteError};
+use crate::observe::{ObserveError, Observed, World, observe};
+use crate::plan::{Inputs, Plan, plan};
+use crate::report::{self, Failure, Ui};
+use crate::resolve::{Desired, PowerState};
+use crate::run::{self, RunFileError};
+use crate::scheduler::{Scheduler, SchedulerError, grid_engine::GridEngine, local::Local};
+use crate::site::{DhcpSettings, SchedulerSettings, Site};
+use crate::state::{Holder, Lock, Recorded, StateError, Store};
+
+/// Where a site's settings are looked for when nothing else is said.
+const SITE_FILE: &str = "/etc/labwright/site.yaml";
+
+/// A site, and the folder of the lab that the command is about.
+pub(super) struct Context {
+    pub(super) site: Site,
+    pub(super) lab_folder: PathBuf,
+}
+
+impl Context {
+    pub(super) fn new(site: Option<&Path>, lab_folder: &Path, ui: &Ui) -> Result<Self, Failure> {
+        let lab_folder = lab_folder.canonicalize().map_err(|source| {
+            Failure::from_error(Exit::Failed, &source)
+                .within(format!("cannot find the lab's folder {}", lab_folder.display()))
+        })?;
+        let named = site.map(Path::to_owned).or_else(|| Path::new(SITE_FILE).exists().then(|| SITE_FILE.into()));
+        let site = match named {
+            Some(file) => load_site(&file, ui)?,
+            None => embedded(&lab_folder)?,
+        };
+        Ok(Self { site, lab_folder })
+    }
+
+    /// The lab as its manifest asks for it; what is wrong with it has been shown when this fails.
+    pub(super) fn desired(&self, ui: &Ui) -> Result<Desired, Failure> {
+        match manifest::desired(&self.lab_folder, &self.site.context()) {
+            Ok((desired, warnings)) => {
+                ui.say_rendered(&report::diagnostics::human(&warnings, ui.is_styled()));
+                Ok(desired)
+            }
+            Err(DesiredError::Load(error)) => Err(Failure::from_error(Exit::Failed, &error)),
+            Err(DesiredError::Invalid(diagnostics)) => {
+                ui.say_rendered(&report::diagnostics::human(&diagnostics, ui.is_styled()));
+                Err(Failure::new(Exit::Invalid, "the manifest has errors; nothing was planned or changed"))
+            }
+        }
+    }
+
+    /// The state; the embedded default's is made where none ever was.
+    pub(super) fn store(&self) -> Result<Store, Failure> {
+        match Store::open(&self.site.state) {
+            Err(StateError::Missing { .. }) if self.site.file.is_none() => {
+                self.refuse_traces()?;
+                Ok(Store::create(&self.site.state, jiff::Timestamp::now())?)
+            }
+            opened => Ok(opened?),
+        }
+    }
+
+    /// What is recorded, for commands that change nothing: a lab never applied has an empty record.
+    pub(super) fn recorded(&self, lab: &LabName) -> Result<Recorded, Failure> {
+        match Store::open(&self.site.state) {
+            Err(StateError::Missing { .. }) if self.site.file.is_none() => {
+                self.refuse_traces()?;
+                Ok(Recorded::nothing())
+            }
+            opened => Ok(opened?.recorded(lab)?),
+        }
+    }
+
+    /// Missing state is never empty state: where disks or runs are, there was one.
+    fn refuse_traces(&self) -> Result<(), Failure> {
+        let storage = &self.site.storage;
+        let folders = [&storage.runs, &storage.templates, &storage.vms, &storage.aside];
+        let used = |folder: &&&PathBuf| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
+        let traces: Vec<String> = folders.iter().filter(used).map(|folder| folder.display().to_string()).collect();
+        if traces.is_empty() {
+            Ok(())
+        } else {
+            Err(StateError::Traces { path: self.site.state.clone(), traces }.into())
+        }
+    }
+
+    pub(super) fn lock(&self, doing: String) -> Result<Lock, Failure> {
+        let holder =
+            Holder { who: whoami(), host: hostname(), pid: std::process::id(), since: jiff::Timestamp::now(), doing };
+        Ok(Lock::take(&self.site.state, &holder)?)
+    }
+
+    pub(super) fn scheduler(&self) -> Result<Box<dyn Scheduler>, Failure> {
+        match &self.site.scheduler {
+            SchedulerSettings::Local { folder, slots, memory_mib } => {
+                Ok(Box::new(Local::new(folder.clone(), *slots, *memory_mib, program()?)))
+            }
+            SchedulerSettings::GridEngine(settings) => Ok(Box::new(GridEngine::new(settings.clone()))),
+        }
+    }
+
+    pub(super) fn dhcp(&self) -> Box<dyn Dhcp> {
+        match &self.site.network.dhcp {
+            DhcpSettings::Dnsmasq { folder } => Box::new(dhcp::Dnsmasq::new(folder)),
+            DhcpSettings::Omapi(settings) => Box::new(dhcp::Omapi::new(settings)),
+            DhcpSettings::None => Box::new(dhcp::Elsewhere),
+        }
+    }
+
+    pub(super) fn runs(&self, owner: Owner) -> run::OnStorage {
+        run::OnStorage { root: self.site.storage.runs.clone(), owner }
+    }
+
+    /// Whom disks belong to and whom qemu runs as.
+    pub(super) fn owner(&self) -> Result<Owner, Failure> {
+        let name = &self.site.service_user;
+        let missing = || {
+            Failure::new(Exit::Failed, format!("the service user `{name}` does not exist on this machine; nothing was changed"))
+                .hint(format!("make it with `useradd --system --no-create-home --shell /usr/sbin/nologin {name}`, or set `service_user:` in site.yaml"))
+        };
+        let found = nix::unistd::User::from_name(name).map_err(|errno| Failure::from_error(Exit::Failed, &errno))?;
+        let user = found.ok_or_else(missing)?;
+        Ok(Owner { uid: user.uid.as_raw(), gid: user.gid.as_raw() })
+    }
+
+    /// Looks at the world and plans; the plan is the same for `plan`, `apply` and `destroy`.
+    pub(super) fn plan(
+        &self,
+        desired: &Desired,
+        recorded: &Recorded,
+        allow: &[AddressPattern],
+        power: &BTreeMap<VmName, PowerState>,
+    ) -> Result<Plan, Failure> {
+        let observed = self.observe(desired, recorded)?;
+        Ok(plan(&Inputs {
+            desired,
+            recorded,
+            observed: &observed,
+            site: &self.site,
+            now: jiff::Timestamp::now(),
+            allow,
+            power,
+        }))
+    }
+
+    pub(super) fn observe(&self, desired: &Desired, recorded: &Recorded) -> Result<Observed, Failure> {
+        let (scheduler, dhcp) = (self.scheduler()?, self.dhcp());
+        // Looking changes no owner, so any will do.
+        let nobody = Owner { uid: 0, gid: 0 };
+        let (runs, disks) = (self.runs(nobody), disks::OnStorage { owner: nobody });
+        let world = World { runs: &runs, disks: &disks, scheduler: &*scheduler, dhcp: &*dhcp };
+        Ok(observe(&world, desired, recorded)?)
+    }
+}
+
+fn load_site(file: &Path, ui: &Ui) -> Result<Site, Failure> {
+    match manifest::site::load(file) {
+        Ok((site, warnings)) => {
+            ui.say_rendered(&report::diagnostics::human(&warnings, ui.is_styled()));
+            Ok(site)
+        }
+        Err(SiteError::Load(error)) => Err(Failure::from_error(Exit::Failed, &error)),
+        Err(SiteError::Invalid(diagnostics)) => {
+            ui.say_rendered(&report::diagnostics::human(&diagnostics, ui.is_styled()));
+            Err(Failure::new(Exit::Invalid, format!("{} has errors; nothing was changed", file.display())))
+        }
+    }
+}
+
+fn embedded(lab_folder: &Path) -> Result<Site, Failure> {
+    let memory = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        line.trim().trim_end_matches(" kB").parse::<u64>().ok()
+    });
+    let memory_mib =
+        memory.ok_or_else(|| Failure::new(Exit::Failed, "cannot read the machine's memory from /proc/meminfo"))? / 1024;
+    let cpus = std::thread::available_parallelism().map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX));
+    Ok(Site::embedded(lab_folder, memory_mib, cpus))
+}
+
+/// This program, for the jobs that it submits.
+pub(super) fn program() -> Result<PathBuf, Failure> {
+    std::env::current_exe()
+        .map_err(|source| Failure::from_error(Exit::Failed, &source).within("cannot find out where this program is"))
+}
+
+/// Commit of a folder under git, with `+` behind it where files differ from it; `None` outside git or without it.
+pub(super) fn git_commit(folder: &Path) -> Option<String> {
+    let git = |arguments: &[&str]| {
+        let output = std::process::Command::new("git").arg("-C").arg(folder).args(arguments).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
+    let dirty = git(&["status", "--porcelain", "--", "."]).is_none_or(|changes| !changes.is_empty());
+    Some(if dirty { format!("{commit}+") } else { commit })
+}
+
+pub(super) fn whoami() -> String {
+    let uid = nix::unistd::getuid();
+    match nix::unistd::User::from_uid(uid) {
+        Ok(Some(user)) => user.name,
+        _ => format!("uid {uid}"),
+    }
+}
+
+pub(super) fn hostname() -> String {
+    nix::unistd::gethostname().map_or_else(|_| "unknown".into(), |name| name.to_string_lossy().into_owned())
+}
+
+impl From<StateError> for Failure {
+    fn from(error: StateError) -> Self {
+        let exit = match error {
+            StateError::Locked { .. } | StateError::Traces { .. } | StateError::Exists { .. } => Exit::Refused,
+            _ => Exit::Failed,
+        };
+        let failure = Self::from_error(exit, &error);
+        match error.hint() {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}
+
+impl From<ObserveError> for Failure {
+    fn from(error: ObserveError) -> Self {
+        Self::from_error(Exit::Failed, &error)
+            .hint("nothing was changed: without seeing what is there, no plan is made")
+    }
+}
+
+impl From<SchedulerError> for Failure {
+    fn from(error: SchedulerError) -> Self {
+        Self::from_error(Exit::Failed, &error)
+    }
+}
+
+impl From<RunFileError> for Failure {
+    fn from(error: RunFileError) -> Self {
+        Self::from_error(Exit::Failed, &error)
+    }
+}

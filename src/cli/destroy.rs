@@ -1,0 +1,34 @@
+//! `labwright destroy`: the plan of a lab that wants nothing.
+
+use std::path::Path;
+
+use super::context::Context;
+use super::plan::Scope;
+use super::{Ended, LabFolder, apply};
+use crate::report::Ui;
+use crate::resolve::Desired;
+use crate::state::Recorded;
+
+/// Stop the whole lab and set its disks aside
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Nothing of a student is deleted: disks go to the site's set-aside folder.
+
+Example: labwright destroy labs/quickstart --yes")]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    lab: LabFolder,
+
+    #[command(flatten)]
+    scope: Scope,
+
+    #[command(flatten)]
+    options: apply::Options,
+}
+
+pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
+    let context = Context::new(site, &arguments.lab.lab, ui)?;
+    let lab = context.desired(ui)?.lab;
+    let desired = Desired::nothing(lab);
+    let make = |recorded: &Recorded| arguments.scope.plan(&context, &desired, recorded);
+    apply::reconcile(&context, &desired, &make, &arguments.options, "destroy", ui)
+}

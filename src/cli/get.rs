@@ -1,0 +1,324 @@
+//! `labwright get KIND`: listings of what is recorded and seen.
+
+use std::path::Path;
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use super::context::Context;
+use super::{Ended, LabOption};
+use crate::address::Kind;
+use crate::exit::Exit;
+use crate::id::LabName;
+use crate::observe::{Observed, Phase};
+use crate::report::table::{Format, Row, render};
+use crate::report::{Failure, Ui};
+use crate::resolve::VmSource;
+use crate::scheduler::{Task, TaskState};
+use crate::state::{AsideDisk, Recorded, RecordedVm, RunState, Store};
+
+/// List what there is
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  labwright get vms
+  labwright get mappings -o json      # host, IP, MAC, vnc of every running vm
+  labwright get users -o csv")]
+pub(super) struct Arguments {
+    kind: Listing,
+
+    #[command(flatten)]
+    lab: LabOption,
+
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Listing {
+    Vms,
+    Mappings,
+    Disks,
+    /// Disks that were set aside.
+    Aside,
+    /// Jobs of this lab in the queue.
+    Jobs,
+    Users,
+    UserGroups,
+    VmGroups,
+    Templates,
+    Permissions,
+    Sessions,
+}
+
+pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
+    let context = Context::new(site, &arguments.lab.lab, ui)?;
+    let desired = context.desired(ui)?;
+    let recorded = context.recorded(&desired.lab)?;
+    let objects = |kind| object_rows(&recorded, kind);
+    let format = arguments.output;
+    let text = match arguments.kind {
+        Listing::Vms => render(&vm_rows(&recorded, &context.observe(&desired, &recorded)?), format),
+        Listing::Mappings => render(&mapping_rows(&recorded, &context.observe(&desired, &recorded)?), format),
+        Listing::Disks => render(&disk_rows(&recorded), format),
+        Listing::Aside => render(&aside_rows(&context, &desired.lab)?, format),
+        Listing::Jobs => render(&job_rows(&context.observe(&desired, &recorded)?), format),
+        Listing::Users => render(&objects(Kind::User), format),
+        Listing::UserGroups => render(&objects(Kind::UserGroup), format),
+        Listing::VmGroups => render(&objects(Kind::VmGroup), format),
+        Listing::Templates => render(&objects(Kind::Template), format),
+        Listing::Permissions => render(&objects(Kind::Permission), format),
+        Listing::Sessions => render(&objects(Kind::Session), format),
+    };
+    ui.data(&text);
+    Ok(Exit::Done)
+}
+
+/// One vm, as recorded and seen.
+#[derive(Debug, Serialize)]
+pub(super) struct VmRow {
+    name: String,
+    owner: String,
+    from: String,
+    ip: String,
+    mac: String,
+    wanted: String,
+    pub(super) state: String,
+    host: Option<String>,
+}
+
+impl Row for VmRow {
+    const COLUMNS: &'static [&'static str] = &["name", "owner", "from", "ip", "wanted", "state", "host"];
+    fn cells(&self) -> Vec<String> {
+        let cell = |text: &String| text.clone();
+        let host = self.host.clone().unwrap_or_default();
+        vec![
+            cell(&self.name),
+            cell(&self.owner),
+            cell(&self.from),
+            cell(&self.ip),
+            cell(&self.wanted),
+            cell(&self.state),
+            host,
+        ]
+    }
+}
+
+pub(super) fn vm_rows(recorded: &Recorded, observed: &Observed) -> Vec<VmRow> {
+    recorded
+        .vms
+        .iter()
+        .map(|(name, vm)| VmRow {
+            name: name.to_string(),
+            owner: vm.vm.owner.to_string(),
+            from: match &vm.vm.source {
+                VmSource::Derive(template) | VmSource::Clone(template) => template.to_string(),
+                VmSource::Disks(_) => "own disks".into(),
+            },
+            ip: vm.ip.to_string(),
+            mac: vm.mac.to_string(),
+            wanted: word(&vm.vm.state),
+            state: run_state(vm, observed),
+            host: mapping(vm, observed).map(|mapping| mapping.host.clone()),
+        })
+        .collect()
+}
+
+/// The word that YAML and JSON use for a value.
+fn word<T: Serialize>(value: &T) -> String {
+    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn run_state(vm: &RecordedVm, observed: &Observed) -> String {
+    let Some(run) = &vm.run else { return "off".into() };
+    if matches!(run.state, RunState::Ended { .. }) {
+        return "off".into();
+    }
+    let task = observed.tasks.get(&(run.batch.clone(), run.task));
+    match (observed.runs.get(&run.run).map(|report| &report.phase), task) {
+        (Some(Phase::Stopped { .. }), _) => "off".into(),
+        (_, None) => "gone".into(),
+        (None, Some(_)) => "queued".into(),
+        (Some(Phase::Starting), _) => "starting".into(),
+        (Some(Phase::Running), _) => "booting".into(),
+        (Some(Phase::Ready), _) => "ready".into(),
+        (Some(Phase::Paused { .. }), _) => "paused".into(),
+        (Some(Phase::Stopping), _) => "stopping".into(),
+    }
+}
+
+fn mapping<'a>(vm: &RecordedVm, observed: &'a Observed) -> Option<&'a crate::observe::Mapping> {
+    let report = observed.runs.get(&vm.run.as_ref()?.run)?;
+    if matches!(report.phase, Phase::Stopped { .. }) { None } else { report.mapping.as_ref() }
+}
+
+/// One running vm: the paper's Mapping table (section V.A).
+#[derive(Debug, Serialize)]
+pub(super) struct MappingRow {
+    name: String,
+    owner: String,
+    ip: String,
+    mac: String,
+    isolated: bool,
+    host: String,
+    vnc: String,
+    tap: String,
+    pid: u32,
+    since: jiff::Timestamp,
+}
+
+impl Row for MappingRow {
+    const COLUMNS: &'static [&'static str] = &["name", "owner", "ip", "mac", "host", "vnc", "isolated", "since"];
+    fn cells(&self) -> Vec<String> {
+        let text = |text: &String| text.clone();
+        let isolated = if self.isolated { "yes" } else { "no" };
+        let since = format!("{:.0}", self.since);
+        vec![
+            text(&self.name),
+            text(&self.owner),
+            text(&self.ip),
+            text(&self.mac),
+            text(&self.host),
+            text(&self.vnc),
+            isolated.into(),
+            since,
+        ]
+    }
+}
+
+pub(super) fn mapping_rows(recorded: &Recorded, observed: &Observed) -> Vec<MappingRow> {
+    recorded
+        .vms
+        .iter()
+        .filter_map(|(name, vm)| {
+            let mapping = mapping(vm, observed)?;
+            Some(MappingRow {
+                name: name.to_string(),
+                owner: vm.vm.owner.to_string(),
+                ip: mapping.ip.to_string(),
+                mac: mapping.mac.to_string(),
+                isolated: mapping.isolated,
+                host: mapping.host.clone(),
+                vnc: mapping.vnc.clone(),
+                tap: mapping.tap.clone(),
+                pid: mapping.pid,
+                since: mapping.since,
+            })
+        })
+        .collect()
+}
+
+#[derive(Debug, Serialize)]
+struct DiskRow {
+    vm: String,
+    slot: u32,
+    path: String,
+    base: Option<String>,
+}
+
+impl Row for DiskRow {
+    const COLUMNS: &'static [&'static str] = &["vm", "slot", "path", "base"];
+    fn cells(&self) -> Vec<String> {
+        vec![self.vm.clone(), self.slot.to_string(), self.path.clone(), self.base.clone().unwrap_or_default()]
+    }
+}
+
+fn disk_rows(recorded: &Recorded) -> Vec<DiskRow> {
+    let disks = recorded.vms.iter().flat_map(|(name, vm)| vm.disks.iter().map(move |disk| (name, disk)));
+    disks
+        .map(|(vm, disk)| DiskRow {
+            vm: vm.to_string(),
+            slot: disk.slot,
+            path: disk.path.display().to_string(),
+            base: disk.base.as_ref().map(|base| base.display().to_string()),
+        })
+        .collect()
+}
+
+/// A user, group, template, permission or session as recorded.
+#[derive(Debug, Serialize)]
+struct ObjectRow {
+    name: String,
+    #[serde(skip_serializing_if = "serde_json::Value::is_null")]
+    value: serde_json::Value,
+}
+
+impl Row for ObjectRow {
+    const COLUMNS: &'static [&'static str] = &["name", "value"];
+    fn cells(&self) -> Vec<String> {
+        vec![self.name.clone(), self.value.to_string()]
+    }
+}
+
+fn object_rows(recorded: &Recorded, kind: Kind) -> Vec<ObjectRow> {
+    let of_kind = recorded.objects.iter().filter(|(address, _)| address.kind == kind);
+    of_kind
+        .map(|(address, body)| ObjectRow {
+            name: address.name.clone(),
+            // A body that is no JSON is shown as it stands.
+            value: serde_json::from_str(body).unwrap_or_else(|_| body.clone().into()),
+        })
+        .collect()
+}
+
+impl Row for AsideDisk {
+    const COLUMNS: &'static [&'static str] = &["vm", "slot", "since", "path", "base"];
+    fn cells(&self) -> Vec<String> {
+        let base = self.base.as_ref().map(|base| base.display().to_string()).unwrap_or_default();
+        vec![self.vm.clone(), self.slot.to_string(), self.since.clone(), self.path.display().to_string(), base]
+    }
+}
+
+fn aside_rows(context: &Context, lab: &LabName) -> Result<Vec<AsideDisk>, Failure> {
+    if !context.site.state.exists() {
+        return Ok(Vec::new());
+    }
+    Ok(Store::open(&context.site.state)?.aside(lab)?)
+}
+
+#[derive(Debug, Serialize)]
+struct JobRow {
+    job: String,
+    name: String,
+    owner: String,
+    state: String,
+    host: Option<String>,
+    reason: Option<String>,
+}
+
+impl Row for JobRow {
+    const COLUMNS: &'static [&'static str] = &["job", "name", "owner", "state", "host", "reason"];
+    fn cells(&self) -> Vec<String> {
+        let shown = |text: &Option<String>| text.clone().unwrap_or_default();
+        vec![
+            self.job.clone(),
+            self.name.clone(),
+            self.owner.clone(),
+            self.state.clone(),
+            shown(&self.host),
+            shown(&self.reason),
+        ]
+    }
+}
+
+fn job_rows(observed: &Observed) -> Vec<JobRow> {
+    let row = |task: &Task| {
+        let (state, reason) = match &task.state {
+            TaskState::Pending { reason } => ("pending", reason.clone()),
+            TaskState::Error { reason } => ("error", reason.clone()),
+            TaskState::Held => ("held", None),
+            TaskState::Running => ("running", None),
+            TaskState::Suspended => ("suspended", None),
+            TaskState::Deleting => ("deleting", None),
+            TaskState::Unknown => ("unknown", None),
+        };
+        JobRow {
+            job: task.id.to_string(),
+            name: task.name.clone(),
+            owner: task.owner.clone(),
+            state: state.into(),
+            host: task.host.clone(),
+            reason,
+        }
+    };
+    observed.tasks.values().map(row).collect()
+}

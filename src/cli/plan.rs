@@ -1,0 +1,109 @@
+//! `labwright plan`: everything that `apply` does but the last step.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::context::Context;
+use super::{Ended, LabFolder};
+use crate::address::AddressPattern;
+use crate::exit::Exit;
+use crate::plan::{Plan, SavedPlan, refresh_only, target};
+use crate::report::{self, Failure, Ui};
+use crate::resolve::Desired;
+use crate::state::Recorded;
+
+/// Show what would change, and change nothing
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  labwright plan labs/quickstart
+  labwright plan --detailed-exitcode          # in CI: 0 no change, 2 changes
+  labwright plan -o exam.plan && labwright apply exam.plan
+  labwright plan --target 'vm/alice-*'
+  labwright plan --json | jq 'select(.type == \"change\")'")]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    lab: LabFolder,
+
+    #[command(flatten)]
+    scope: Scope,
+
+    /// Exit with 2 when there are changes.
+    #[arg(long)]
+    detailed_exitcode: bool,
+
+    /// Show every field, user, group and permission.
+    #[arg(long, short)]
+    verbose: bool,
+
+    /// One JSON object per line instead of text.
+    #[arg(long)]
+    json: bool,
+
+    /// Keep this exact plan in a file for `labwright apply FILE`.
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// Which part of a plan is meant, and which guards are.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct Scope {
+    /// Only these addresses and what they need; `*` stands for anything.
+    #[arg(long, value_name = "ADDRESS")]
+    target: Vec<AddressPattern>,
+
+    /// Do what a guard refuses, for this address; `*` stands for anything.
+    #[arg(long, value_name = "ADDRESS")]
+    allow: Vec<AddressPattern>,
+
+    /// Only bring the records in line with what is there.
+    #[arg(long)]
+    refresh_only: bool,
+}
+
+impl Scope {
+    /// The part of the lab's plan that is meant.
+    pub(super) fn plan(&self, context: &Context, desired: &Desired, recorded: &Recorded) -> Result<Plan, Failure> {
+        let mut plan = context.plan(desired, recorded, &self.allow, &BTreeMap::new())?;
+        if !self.target.is_empty() {
+            plan = target(plan, &self.target);
+        }
+        Ok(if self.refresh_only { refresh_only(plan) } else { plan })
+    }
+}
+
+pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
+    let context = Context::new(site, &arguments.lab.lab, ui)?;
+    let desired = context.desired(ui)?;
+    let recorded = match &arguments.output {
+        // A kept plan speaks of one state, so there must be one.
+        Some(_) => context.store()?.recorded(&desired.lab)?,
+        None => context.recorded(&desired.lab)?,
+    };
+    let plan = arguments.scope.plan(&context, &desired, &recorded)?;
+    ui.data(&if arguments.json { report::plan::stream(&plan) } else { report::plan::text(&plan, arguments.verbose) });
+    let (refused, empty) = (!plan.refusals.is_empty(), plan.is_empty());
+    if let Some(file) = &arguments.output {
+        save(
+            file,
+            SavedPlan {
+                version: SavedPlan::VERSION,
+                folder: context.lab_folder,
+                desired,
+                allow: arguments.scope.allow.clone(),
+                plan,
+            },
+        )?;
+        ui.say(&format!("the plan is in {}: `labwright apply {}` carries it out", file.display(), file.display()));
+    }
+    match (refused, empty) {
+        (true, _) => Ok(Exit::Refused),
+        (false, false) if arguments.detailed_exitcode => Ok(Exit::Changes),
+        _ => Ok(Exit::Done),
+    }
+}
+
+fn save(file: &Path, saved: SavedPlan) -> Result<(), Failure> {
+    let text = serde_json::to_vec(&saved).expect("a plan has only string keys");
+    crate::run::write_atomically(file, &text, 0o640)?;
+    Ok(())
+}

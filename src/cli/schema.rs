@@ -1,0 +1,65 @@
+//! `labwright schema`: JSON Schemas for editors and programs.
+
+use clap::{Args, ValueEnum};
+
+use super::Answer;
+use crate::manifest::schema;
+use crate::report::diagnostics_json::DiagnosticsReport;
+use crate::report::stream::{ApplyLine, PlanLine};
+use crate::run::Record;
+
+/// Print a JSON Schema (draft 7), for editors and other programs.
+#[derive(Debug, Args)]
+pub struct SchemaArgs {
+    /// What to describe.
+    kind: SchemaKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SchemaKind {
+    /// The manifests of a lab.
+    Lab,
+    /// `site.yaml`.
+    Site,
+    /// What `validate --format json` prints.
+    Diagnostics,
+    /// A line of what `plan --json` prints.
+    Plan,
+    /// A line of what `apply --json` prints behind its plan.
+    Apply,
+    /// A line of `report.jsonl` in a run's folder.
+    Report,
+}
+
+impl SchemaKind {
+    /// Name of the schema's file in `schemas/`, without its ending.
+    pub fn file(self) -> &'static str {
+        match self {
+            Self::Lab => "lab",
+            Self::Site => "site",
+            Self::Diagnostics => "diagnostics",
+            Self::Plan => "plan",
+            Self::Apply => "apply",
+            Self::Report => "report",
+        }
+    }
+}
+
+pub fn run(arguments: &SchemaArgs) -> Answer {
+    Answer::done(text(arguments.kind))
+}
+
+/// The schema as it stands in `schemas/`.
+pub fn text(kind: SchemaKind) -> String {
+    let schema = match kind {
+        SchemaKind::Lab => schema::lab(),
+        SchemaKind::Site => schema::site(),
+        SchemaKind::Plan => schema::draft_7_written::<PlanLine<'_>>("a line of labwright plan --json"),
+        SchemaKind::Apply => schema::draft_7_written::<ApplyLine<'_>>("a line of labwright apply --json"),
+        SchemaKind::Report => schema::draft_7_written::<Record>("a line of a run's report.jsonl"),
+        SchemaKind::Diagnostics => schema::draft_7::<DiagnosticsReport>("labwright diagnostics"),
+    };
+    let mut text = serde_json::to_string_pretty(&schema).expect("a schema has only string keys");
+    text.push('\n');
+    text
+}

@@ -1,0 +1,94 @@
+//! `labwright starter`: what a job runs. `labwright confine`: the step between it and qemu.
+
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::Args;
+use nix::unistd::{Gid, Pid, Uid};
+
+use crate::host::confine::{self, ConfineError, Confinement};
+use crate::run::{Batch, RunFileError, StopReason};
+use crate::starter::{self, Options, StartError};
+
+/// Carry out one run on this host. The scheduler calls this; by hand it needs root and `--run`.
+#[derive(Debug, Args)]
+pub(super) struct StarterArguments {
+    /// Index of the submitted batch, which says which run a task carries out
+    #[arg(long, value_name = "FILE", required_unless_present = "run", requires = "task")]
+    batch: Option<PathBuf>,
+    /// Folder of the run, instead of a batch and a task
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["batch", "task"])]
+    run: Option<PathBuf>,
+    /// Where this host keeps what belongs to running guests
+    #[arg(long, value_name = "FOLDER", env = "LABWRIGHT_RUN_ROOT", default_value = crate::host::RUN_ROOT, hide = true)]
+    run_root: PathBuf,
+    /// Number of the task within its batch; Grid Engine says it in its environment
+    #[arg(env = "SGE_TASK_ID")]
+    task: Option<u32>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StarterError {
+    #[error("cannot find out which run to carry out")]
+    Batch(#[source] RunFileError),
+    #[error("the batch {path} does not exist")]
+    NoBatch { path: PathBuf },
+    #[error("the batch {path} has no task {task}")]
+    NoTask { path: PathBuf, task: u32 },
+    #[error("the run could not be carried out")]
+    Start(#[source] StartError),
+}
+
+impl StarterArguments {
+    pub(super) fn run(self) -> Result<StopReason, StarterError> {
+        let folder = match (self.run, self.batch, self.task) {
+            (Some(folder), ..) => folder,
+            (None, Some(batch), Some(task)) => run_of_task(batch, task)?,
+            (None, ..) => unreachable!("clap demands a run, or a batch and a task"),
+        };
+        starter::carry_out(&Options { folder, run_root: self.run_root }).map_err(StarterError::Start)
+    }
+}
+
+/// `<runs>/batches/<batch>.json` and a task's number to `<runs>/<run>`.
+fn run_of_task(path: PathBuf, task: u32) -> Result<PathBuf, StarterError> {
+    let batch = Batch::read(&path).map_err(StarterError::Batch)?;
+    let batch = batch.ok_or_else(|| StarterError::NoBatch { path: path.clone() })?;
+    let run = batch.run(task).ok_or_else(|| StarterError::NoTask { path: path.clone(), task })?;
+    let runs = path.parent().and_then(|batches| batches.parent()).unwrap_or(&path);
+    Ok(runs.join(run.to_string()))
+}
+
+/// Give up rights, then become qemu. Part of the starter.
+#[derive(Debug, Args)]
+pub(super) struct ConfineArguments {
+    #[arg(long)]
+    parent: i32,
+    #[arg(long)]
+    uid: u32,
+    #[arg(long)]
+    gid: u32,
+    #[arg(long)]
+    group: Vec<u32>,
+    #[arg(long)]
+    read: Vec<PathBuf>,
+    #[arg(long)]
+    write: Vec<PathBuf>,
+    #[arg(last = true, required = true)]
+    command: Vec<OsString>,
+}
+
+impl ConfineArguments {
+    pub(super) fn run(self) -> Result<Infallible, ConfineError> {
+        let confinement = Confinement {
+            parent: Pid::from_raw(self.parent),
+            uid: Uid::from_raw(self.uid),
+            gid: Gid::from_raw(self.gid),
+            extra_groups: self.group.into_iter().map(Gid::from_raw).collect(),
+            read: self.read,
+            write: self.write,
+        };
+        confine::exec(&confinement, &self.command)
+    }
+}

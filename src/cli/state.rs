@@ -1,0 +1,65 @@
+//! `labwright state`: the site's memory.
+
+use std::path::{Path, PathBuf};
+
+use super::context::Context;
+use super::{Ended, LabOption};
+use crate::exit::Exit;
+use crate::report::Ui;
+use crate::state::Store;
+
+/// Look after the site's state
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Make the state of a new site
+    ///
+    /// Refuses where one is already, and never takes a missing state for an empty one.
+    Init {
+        /// Folder of a lab, where no site file is used.
+        #[arg(long, short = 'C', value_name = "FOLDER", default_value = ".", env = "LABWRIGHT_LAB")]
+        lab: PathBuf,
+    },
+    /// Write a whole copy of the state, also while it is in use
+    #[command(after_help = "Example: labwright state backup /backup/labwright-$(date +%F).db")]
+    Backup {
+        /// File to write; must not be there yet.
+        file: PathBuf,
+        #[command(flatten)]
+        lab: LabOption,
+    },
+    /// Put a copy in the place of the state; the state is kept beside it
+    #[command(after_help = "Example: labwright state restore /backup/labwright-2027-01-11.db")]
+    Restore {
+        file: PathBuf,
+        #[command(flatten)]
+        lab: LabOption,
+    },
+}
+
+pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
+    match command {
+        Command::Init { lab } => {
+            let context = Context::new(site, lab, ui)?;
+            let store = Store::create(&context.site.state, jiff::Timestamp::now())?;
+            ui.say(&format!("a new state is at {}", store.path().display()));
+            Ok(Exit::Done)
+        }
+        Command::Backup { file, lab } => {
+            let context = Context::new(site, &lab.lab, ui)?;
+            Store::open(&context.site.state)?.backup(file)?;
+            ui.say(&format!("a copy of {} is in {}", context.site.state.display(), file.display()));
+            Ok(Exit::Done)
+        }
+        Command::Restore { file, lab } => {
+            let context = Context::new(site, &lab.lab, ui)?;
+            let _lock = context.lock("state restore".into())?;
+            let kept = Store::restore(&context.site.state, file, jiff::Timestamp::now())?;
+            ui.say(&format!("{} holds the copy now", context.site.state.display()));
+            if let Some(kept) = kept {
+                ui.say(&format!("the state before is kept in {}", kept.display()));
+            }
+            ui.say("next: `labwright plan --refresh-only` shows what has changed since the copy was made");
+            Ok(Exit::Done)
+        }
+    }
+}

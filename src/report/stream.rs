@@ -1,0 +1,143 @@
+//! The line streams that programs read (`plan --json`, `apply --json`): one JSON object per line, told apart by `type`,
+//! the first always `version`. The types here are what is written and what `labwright schema plan|apply` describes, so
+//! the two cannot differ.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::address::Address;
+use crate::id::{LabName, RunId};
+use crate::plan::Verb;
+
+/// Version of the line streams: major.minor.
+pub const STREAM_VERSION: &str = "1.0";
+
+/// One line of `labwright plan --json`, and of the plan that `labwright apply --json` prints first. The first line is
+/// `version`, the last one `summary`. Within a major version, fields and types of lines are only added: ignore those that
+/// you do not know. Another major version means that what you know may mean something else.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum PlanLine<'a> {
+    /// What follows.
+    Version(Version),
+    /// What happens to one thing.
+    Change(ChangeLine<'a>),
+    /// Something is not as it was recorded.
+    Drift(Remark<'a>),
+    /// Something to know that the plan does not act on, such as what it waits for.
+    Note(Remark<'a>),
+    /// Why this plan must not be applied.
+    Refusal {
+        /// What it is about.
+        address: &'a Address,
+        /// What forbids it, as a sentence.
+        text: &'a str,
+        /// What to do next.
+        hint: &'a str,
+    },
+    /// The last line.
+    Summary {
+        /// Whose plan this is.
+        lab: &'a LabName,
+        /// How often the records of the lab had changed when the plan was made; the plan fits no other state.
+        serial: u64,
+        /// How many lines of type `change` there are.
+        changes: usize,
+        /// How many things are as they should be.
+        unchanged: usize,
+    },
+}
+
+/// One line of what `labwright apply --json` and `labwright destroy --json` print behind their plan. The first line is
+/// `version`, the last one `summary`. Within a major version, fields and types of lines are only added: ignore those that
+/// you do not know. Another major version means that what you know may mean something else.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ApplyLine<'a> {
+    /// What follows.
+    Version(Version),
+    /// All that a change asked for was done.
+    Done {
+        /// What was changed.
+        address: &'a Address,
+    },
+    /// One effect of a change failed.
+    Failed {
+        /// What was to be changed.
+        address: &'a Address,
+        /// What was tried, such as `make the disk`.
+        effect: &'static str,
+        /// What went wrong, with the program's own words.
+        detail: &'a str,
+    },
+    /// A change was not begun or not finished: something that it needs failed, or the user stopped the apply.
+    Skipped {
+        /// What stays as it was, or half-way; the next apply goes on with it.
+        address: &'a Address,
+    },
+    /// The last line.
+    Summary {
+        /// How many lines of type `done` there are.
+        done: usize,
+        /// How many lines of type `failed` there are.
+        failed: usize,
+        /// How many lines of type `skipped` there are.
+        skipped: usize,
+        /// Runs that were submitted.
+        started: &'a [RunId],
+        /// Whether the user stopped the apply.
+        interrupted: bool,
+    },
+}
+
+/// The first line of a stream.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Version {
+    /// What the lines that follow are about: `plan` or `apply`.
+    pub stream: &'static str,
+    /// Version of the stream, as major.minor.
+    #[schemars(regex(pattern = r"^[0-9]+\.[0-9]+$"))]
+    pub version: &'static str,
+    /// Version of the program that wrote it.
+    pub labwright: &'static str,
+}
+
+/// What happens to one thing.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ChangeLine<'a> {
+    /// What is changed, as `kind/name`.
+    pub address: &'a Address,
+    /// What happens to it.
+    pub verb: Verb,
+    /// Why, as a half-sentence.
+    pub reason: &'a str,
+    /// The fields that differ as they are; nothing for what is new.
+    pub before: &'a BTreeMap<String, String>,
+    /// The fields that differ as they will be; all of them for what is new.
+    pub after: &'a BTreeMap<String, String>,
+    /// What will be done, in order, such as `make the disk`; texts for people.
+    pub effects: Vec<&'static str>,
+}
+
+/// A sentence about one thing.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Remark<'a> {
+    /// What it is about, as `kind/name`.
+    pub address: &'a Address,
+    /// The sentence.
+    pub text: &'a str,
+}
+
+impl Version {
+    pub(super) fn of(stream: &'static str) -> Self {
+        Self { stream, version: STREAM_VERSION, labwright: env!("CARGO_PKG_VERSION") }
+    }
+}
+
+/// Each line as one JSON object, its keys in alphabetical order so that two streams can be compared by line.
+pub(super) fn text<T: Serialize>(lines: impl IntoIterator<Item = T>) -> String {
+    let line = |line| serde_json::to_value(line).expect("a line has only string keys");
+    lines.into_iter().map(|each| format!("{}\n", line(each))).collect()
+}

@@ -1,0 +1,135 @@
+//! Where everything is printed: data to stdout, the rest to stderr. Colour is added by the terminal's wish alone, and
+//! nothing that the user or a program wrote reaches the terminal with its control characters.
+
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::harmless;
+use crate::exit::Exit;
+
+/// The user's end of a command.
+#[derive(Debug, Default)]
+pub struct Ui {
+    bar: Option<ProgressBar>,
+}
+
+/// Why a command did not do what was asked, in the shape in which it is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub exit: Exit,
+    /// What was tried and did not work.
+    pub message: String,
+    /// Why, outermost first.
+    pub causes: Vec<String>,
+    /// What to do next.
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), causes: Vec::new(), hint: None }
+    }
+
+    /// An error and its sources, none of them said twice.
+    pub fn from_error(exit: Exit, error: &dyn std::error::Error) -> Self {
+        let mut failure = Self::new(exit, error.to_string());
+        let mut source = error.source();
+        while let Some(cause) = source {
+            failure.causes.push(cause.to_string());
+            source = cause.source();
+        }
+        failure
+    }
+
+    /// Says what was tried, in front of what went wrong.
+    #[must_use]
+    pub fn within(mut self, message: impl Into<String>) -> Self {
+        let cause = std::mem::replace(&mut self.message, message.into());
+        self.causes.insert(0, cause);
+        self
+    }
+
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub fn render(&self) -> String {
+        let mut text = format!("error: {}\n", harmless(&self.message));
+        for cause in &self.causes {
+            writeln!(text, "  caused by: {}", harmless(cause)).expect("a string takes all");
+        }
+        if let Some(hint) = &self.hint {
+            writeln!(text, "hint: {}", harmless(hint)).expect("a string takes all");
+        }
+        text
+    }
+}
+
+impl Ui {
+    /// Data: what a pipe behind us wants. Newline included by the caller.
+    pub fn data(&self, text: &str) {
+        write_or_leave(&mut anstream::stdout().lock(), text);
+    }
+
+    /// Whether what goes to stderr may be styled.
+    pub fn is_styled(&self) -> bool {
+        anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never
+    }
+
+    /// A line for the person who looks on.
+    pub fn say(&self, line: &str) {
+        let line = harmless(line);
+        match &self.bar {
+            Some(bar) => bar.println(&line),
+            None => write_or_leave(&mut anstream::stderr().lock(), &format!("{line}\n")),
+        }
+    }
+
+    /// Several lines, already made fit for a terminal.
+    pub fn say_rendered(&self, text: &str) {
+        write_or_leave(&mut anstream::stderr().lock(), text);
+    }
+
+    /// Asks for a `yes`; anything else is a no. Without a terminal nobody can answer: `None`.
+    pub fn confirm(&self, question: &str) -> Option<bool> {
+        if !std::io::stdin().is_terminal() {
+            return None;
+        }
+        write_or_leave(&mut anstream::stderr().lock(), &format!("{question} Only `yes` is accepted: "));
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer).ok()?;
+        Some(answer.trim() == "yes")
+    }
+
+    /// Progress of `wanted` things; on a terminal a bar, else nothing (the lines of `say` tell the story).
+    pub fn progress(&mut self, what: &str, done: usize, wanted: usize) {
+        if !std::io::stderr().is_terminal() {
+            return;
+        }
+        let bar = self.bar.get_or_insert_with(|| {
+            let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}")
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
+            ProgressBar::new(0).with_style(style)
+        });
+        bar.set_length(wanted as u64);
+        bar.set_position(done as u64);
+        bar.set_message(what.to_owned());
+    }
+
+    pub fn progress_done(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// A reader that went away (`labwright get vms | head`) is no reason to complain, and there is nobody left to tell.
+fn write_or_leave(stream: &mut dyn std::io::Write, text: &str) {
+    if stream.write_all(text.as_bytes()).and_then(|()| stream.flush()).is_err() {
+        std::process::exit(i32::from(Exit::Failed as u8));
+    }
+}
