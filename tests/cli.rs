@@ -1,0 +1,110 @@
+//! Transcripts of the real program: what a person types, and all that comes back. Each case is a folder of `tests/cli/`:
+//!
+//! ```text
+//! command    lines of shell, run one after the other in the lab's folder
+//! expected   golden: after each line what it printed, and its exit code where that is not 0
+//! lab/       files that are laid over those of `tests/cli/lab`; may be left out
+//! ```
+//!
+//! `UPDATE=1 cargo test --test cli` writes `expected` anew; `git diff` then shows what changed for users. The cases run as
+//! root, since `apply` does, and read nothing of the person who runs them: no environment, no home, no settings.
+
+#[path = "cli/sandbox.rs"]
+mod sandbox;
+#[path = "cli/transcript.rs"]
+mod transcript;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use sandbox::Sandbox;
+use transcript::transcript;
+
+macro_rules! cases {
+    ($($name:ident)*) => {
+        const CASES: &[&str] = &[$(stringify!($name)),*];
+        $(#[test] fn $name() { check(stringify!($name)); })*
+    };
+}
+
+cases! {
+    apply_by_a_student
+    apply_edit_destroy
+    apply_stale_plan
+    apply_unasked
+    completions
+    freeze
+    get_nothing
+    help
+    image_derived
+    image_missing
+    image_not_qcow2
+    invalid_manifest
+    lab_unknown
+    lock
+    plan_json
+    plan_new_lab
+    scheduler_is_a_file
+    service_user_missing
+    state_corrupt
+    state_gone
+    state_init
+    state_newer
+    usage
+    vm_unknown
+}
+
+fn cases() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli")
+}
+
+fn check(name: &str) {
+    let case = cases().join(name);
+    let read = |file: &str| std::fs::read_to_string(case.join(file)).unwrap_or_default();
+    let commands = read("command");
+    assert!(!commands.trim().is_empty(), "{name}/command holds no command");
+    let sandbox = Sandbox::new("/tmp", Some(&case.join("lab")));
+    let found: String = commands.lines().map(|line| transcript(&sandbox, line)).collect();
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(case.join("expected"), found).unwrap();
+        return;
+    }
+    let expected = read("expected");
+    if found != expected {
+        let diff =
+            similar::TextDiff::from_lines(&expected, &found).unified_diff().header("expected", "found").to_string();
+        panic!("{name} is not as expected; if that is right, run again with UPDATE=1\n{diff}");
+    }
+}
+
+#[test]
+fn every_folder_is_a_case() {
+    let folders = std::fs::read_dir(cases()).unwrap().map(|entry| entry.unwrap()).filter(|entry| entry.path().is_dir());
+    let folders: BTreeSet<String> = folders.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    let mut known: BTreeSet<String> = CASES.iter().map(|&name| name.to_owned()).collect();
+    known.insert("lab".to_owned());
+    assert_eq!(folders, known, "a folder without a line in `cases!`, or a line without its folder");
+    for name in CASES {
+        let files: BTreeSet<_> =
+            std::fs::read_dir(cases().join(name)).unwrap().map(|f| f.unwrap().file_name()).collect();
+        let whole = ["command", "expected"].iter().all(|&file| files.contains(std::ffi::OsStr::new(file)));
+        let strange = files.iter().find(|&file| file != "command" && file != "expected" && file != "lab");
+        assert!(whole && strange.is_none(), "{name} needs `command` and `expected`, and has {files:?}");
+    }
+}
+
+#[test]
+fn every_command_shows_its_help() {
+    let sandbox = Sandbox::new("/tmp", None);
+    let shown = std::fs::read_to_string(cases().join("help/command")).unwrap();
+    let mut commands = vec![String::new()];
+    while let Some(command) = commands.pop() {
+        let line = format!("labwright{command} --help");
+        assert!(shown.lines().any(|other| other == line), "`{line}` is missing in help/command");
+        let help = transcript(&sandbox, &line);
+        let names = help.split_once("\nCommands:\n").map_or("", |(_, rest)| rest).lines();
+        let names = names.take_while(|line| !line.trim().is_empty()).filter(|line| line.starts_with("  "));
+        let names = names.filter(|line| !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next());
+        commands.extend(names.map(|name| format!("{command} {name}")));
+    }
+}

@@ -1,0 +1,59 @@
+//! A line of shell and what came back, as text that is the same on every machine and in every run: what differs has marks
+//! of the same width, so that tables stay tables.
+
+use std::fmt::Write as _;
+use std::process::Output;
+
+use super::sandbox::Sandbox;
+
+/// Runs a line and tells all that came back.
+pub(crate) fn transcript(sandbox: &Sandbox, line: &str) -> String {
+    let Output { status, stdout, stderr } = sandbox.shell(line);
+    let mut text = format!("$ {line}\n{}", String::from_utf8_lossy(&stdout));
+    if !stderr.is_empty() {
+        write!(text, "--- stderr\n{}", String::from_utf8_lossy(&stderr)).unwrap();
+    }
+    if !status.success() {
+        writeln!(text, "--- exit {}", status.code().map_or("by signal".into(), |code| code.to_string())).unwrap();
+    }
+    text.push('\n');
+    redact(sandbox, &text)
+}
+
+fn redact(sandbox: &Sandbox, text: &str) -> String {
+    let folder = sandbox.path("").display().to_string();
+    let folder = folder.trim_end_matches('/');
+    let name = folder.rsplit('.').next().expect("it has a dot before its random letters");
+    let mark = folder.replace(name, &"_".repeat(name.len()));
+    let host = nix::unistd::gethostname().unwrap().into_string().unwrap();
+    let mut text = text.replace(folder, &mark).replace(&format!("@{host}"), "@HOST");
+    for pattern in ["9999-99-99T99:99:99", "9999-99-99 99:99:99", "99999999T999999Z", "(9.9 s)", &"x".repeat(64)] {
+        text = blank(&text, pattern);
+    }
+    without_fractions(&text)
+}
+
+/// Puts `_` for every digit (`9`) or hexadecimal digit (`x`) where `text` looks like `pattern`.
+fn blank(text: &str, pattern: &str) -> String {
+    let fits = |(byte, wanted): (&u8, u8)| match wanted {
+        b'9' => byte.is_ascii_digit(),
+        b'x' => byte.is_ascii_hexdigit(),
+        other => *byte == other,
+    };
+    let mut bytes = text.as_bytes().to_vec();
+    for start in 0..bytes.len().saturating_sub(pattern.len() - 1) {
+        let window = &mut bytes[start..start + pattern.len()];
+        if window.iter().zip(pattern.bytes()).all(fits) {
+            let blanks = window.iter_mut().zip(pattern.bytes()).filter(|(_, wanted)| matches!(wanted, b'9' | b'x'));
+            blanks.for_each(|(byte, _)| *byte = b'_');
+        }
+    }
+    String::from_utf8(bytes).expect("only ASCII was replaced by ASCII")
+}
+
+/// Fractions of a second have as many digits as they need: they all become one mark.
+fn without_fractions(text: &str) -> String {
+    let mut parts = text.split("T__:__:__.");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| text + "T__:__:__._" + part.trim_start_matches(|c: char| c.is_ascii_digit()))
+}

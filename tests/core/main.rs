@@ -1,0 +1,7 @@
+//! The pure core and the reconciler's promises: plans as golden text, and a simulated world that breaks.
+
+mod lab;
+mod plans;
+mod simulation;
+mod streams;
+mod world;

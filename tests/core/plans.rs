@@ -1,0 +1,225 @@
+//! Plans as the user reads them. Each case is a lab in a simulated world, a change to one of the two, and the plan's text.
+
+use insta::assert_snapshot;
+
+use crate::lab::{Applied, Lab};
+use labwright::address::AddressPattern;
+use labwright::run::StopReason;
+
+/// Two students with a running vm each, derived from one template.
+const PAIR: &str = "
+lab: net101
+users: { badmin: {} }
+user_groups:
+  students: { members: [alice, bob] }
+vm_groups:
+  lab1: { ip_range: 192.168.100.2-192.168.100.9, gateway: 192.168.100.1, bridge: vbr0 }
+templates:
+  gsr: { owner: badmin, vm_group: lab1, disks: [{ image: images/gsr.qcow2 }], memory: 1G }
+vms:
+  exam: { derive: gsr, for_each: students, name: \"{user}-gsr\", state: running }
+";
+
+fn running_pair() -> Lab {
+    let lab = Lab::new(PAIR);
+    lab.must_apply();
+    lab.world.with(crate::world::Inner::start_all);
+    lab
+}
+
+fn allow(lab: &mut Lab, pattern: &str) {
+    lab.allow.push(pattern.parse::<AddressPattern>().unwrap());
+}
+
+#[test]
+fn a_new_lab() {
+    assert_snapshot!(Lab::new(PAIR).plan_text());
+}
+
+#[test]
+fn an_applied_lab_has_no_changes() {
+    let lab = running_pair();
+    assert_snapshot!(lab.plan_text());
+    let calls = lab.world.with(|inner| inner.tasks.len());
+    lab.must_apply();
+    assert_eq!(lab.world.with(|inner| inner.tasks.len()), calls, "a second apply submits nothing");
+}
+
+#[test]
+fn more_memory_restarts_exactly_the_vms_of_the_template() {
+    let lab = running_pair();
+    lab.edit(&PAIR.replace("memory: 1G", "memory: 2G"));
+    assert_snapshot!(lab.plan_text());
+    lab.must_apply();
+    lab.world.with(crate::world::Inner::start_all);
+    let memory = lab.world.with(|inner| inner.runs[&inner.run_of("alice-gsr")].spec.hardware.memory_mib);
+    assert_eq!(memory, 2048);
+    assert!(lab.plan().is_empty());
+}
+
+#[test]
+fn a_comment_line_above_changes_nothing() {
+    let lab = running_pair();
+    lab.edit(&format!("# one\n# two\n{PAIR}"));
+    assert!(lab.plan().is_empty());
+}
+
+#[test]
+fn a_student_who_leaves_is_stopped_and_keeps_the_disks() {
+    let mut lab = running_pair();
+    lab.edit(&PAIR.replace("[alice, bob]", "[alice]"));
+    assert_snapshot!(lab.plan_text());
+    assert!(matches!(lab.apply(), Applied::Refused(_)), "half of a roster gone is refused");
+    allow(&mut lab, "user-group/students");
+    lab.must_apply();
+    lab.world.with(|inner| {
+        let aside: Vec<_> = inner.disks.iter().filter(|(path, _)| path.to_string_lossy().contains("/aside/")).collect();
+        assert_eq!(aside.len(), 1);
+        assert_eq!(aside[0].1.work_of.as_ref().map(|vm| vm.as_str()), Some("bob-gsr"));
+        assert_eq!(inner.live().len(), 1);
+    });
+    assert!(lab.plan().is_empty());
+}
+
+#[test]
+fn an_address_is_kept_and_the_lowest_free_one_is_given() {
+    let mut lab = running_pair();
+    lab.edit(&PAIR.replace("[alice, bob]", "[bob, carol]"));
+    allow(&mut lab, "user-group/students");
+    assert_snapshot!(lab.plan_text());
+}
+
+#[test]
+fn a_run_that_died_is_started_again() {
+    let lab = running_pair();
+    lab.world.with(|inner| {
+        let run = inner.run_of("bob-gsr");
+        inner.kill_run(&run);
+    });
+    assert_snapshot!(lab.plan_text());
+}
+
+#[test]
+fn a_guest_that_powered_itself_off_stays_off() {
+    let lab = running_pair();
+    lab.world.with(|inner| {
+        let run = inner.run_of("bob-gsr");
+        inner.end_run(&run, StopReason::Guest);
+    });
+    assert_snapshot!(lab.plan_text());
+    lab.must_apply();
+    assert_snapshot!("a_guest_that_powered_itself_off_stays_off_after", lab.plan_text());
+    lab.edit(&PAIR.replace("state: running }", "state: running, restart: always }"));
+    assert_snapshot!("restart_always_starts_it", lab.plan_text());
+}
+
+#[test]
+fn a_lost_disk_is_never_replaced_silently() {
+    let mut lab = running_pair();
+    lab.world.with(|inner| {
+        let path = inner.disks.keys().find(|path| path.to_string_lossy().contains("bob-gsr")).unwrap().clone();
+        inner.disks.remove(&path);
+    });
+    assert_snapshot!(lab.plan_text());
+    allow(&mut lab, "vm/bob-gsr");
+    assert_snapshot!("a_lost_disk_is_given_up", lab.plan_text());
+}
+
+#[test]
+fn another_template_is_refused_until_it_is_meant() {
+    let mut lab = running_pair();
+    let other = PAIR.replace(
+        "templates:\n",
+        "templates:\n  alpine: { owner: badmin, vm_group: lab1, disks: [{ image: images/alpine.qcow2 }] }\n",
+    );
+    lab.edit(&other.replace("derive: gsr", "derive: alpine"));
+    assert_snapshot!(lab.plan_text());
+    allow(&mut lab, "vm/*-gsr");
+    lab.must_apply();
+    lab.world.with(crate::world::Inner::start_all);
+    assert!(lab.plan().is_empty());
+}
+
+#[test]
+fn an_image_that_changes_under_derived_disks_is_refused() {
+    let mut lab = running_pair();
+    let image = lab.folder.path().canonicalize().unwrap().join("images/gsr.qcow2");
+    lab.world.with(|inner| inner.write_image(&image, "second"));
+    assert_snapshot!(lab.plan_text());
+    allow(&mut lab, "template/gsr");
+    lab.must_apply();
+    assert!(lab.plan().is_empty(), "the vms keep the version that they derive from");
+}
+
+#[test]
+fn an_image_that_is_only_touched_is_no_change_for_anybody() {
+    let lab = running_pair();
+    let image = lab.folder.path().canonicalize().unwrap().join("images/gsr.qcow2");
+    lab.world.with(|inner| inner.write_image(&image, "first"));
+    assert_snapshot!(lab.plan_text());
+    lab.must_apply();
+    assert!(lab.plan().is_empty());
+}
+
+#[test]
+fn a_rename_rebuilds_nothing() {
+    let lab = running_pair();
+    let moved = "moved: [{ from: vm/bob-gsr, to: vm/bob-net }, { from: vm/alice-gsr, to: vm/alice-net }]\n";
+    lab.edit(&format!("{}{moved}", PAIR.replace("{user}-gsr", "{user}-net")));
+    assert_snapshot!(lab.plan_text());
+    lab.must_apply();
+    assert!(lab.plan().is_empty());
+    assert_eq!(lab.world.with(|inner| inner.live().len()), 2, "both run on under their old runs");
+}
+
+#[test]
+fn a_lost_answer_is_looked_up_before_anything_else() {
+    let lab = Lab::new(PAIR);
+    lab.world.with(|inner| inner.faults.lose_submit_answer = true);
+    let Applied::Done(summary) = lab.apply() else { panic!("the apply itself goes through") };
+    assert_eq!(summary.failed.len(), 0, "the job was found by its mark: {summary:?}");
+    lab.world.with(crate::world::Inner::start_all);
+    assert!(lab.plan().is_empty());
+    assert_eq!(lab.world.with(|inner| inner.tasks.len()), 2);
+}
+
+#[test]
+fn a_missing_reservation_is_made_again() {
+    let lab = running_pair();
+    lab.world.with(|inner| inner.reservations.clear());
+    assert_snapshot!(lab.plan_text());
+    lab.must_apply();
+    assert!(lab.plan().is_empty());
+}
+
+#[test]
+fn destroy_is_the_plan_of_a_lab_that_wants_nothing() {
+    let lab = running_pair();
+    let nothing = labwright::resolve::Desired::nothing(lab.desired().lab);
+    let Applied::Done(summary) = lab.apply_desired(&nothing) else { panic!("destroy is no guarded thing") };
+    assert_eq!(summary.failed, []);
+    lab.world.with(|inner| {
+        assert_eq!((inner.tasks.len(), inner.reservations.len()), (0, 0));
+        assert!(inner.disks.keys().all(|path| !path.to_string_lossy().contains("/vms/")));
+    });
+}
+
+#[test]
+fn an_open_session_is_guarded_even_when_an_edit_removes_it() {
+    let session =
+        "sessions: { final: { vms: [exam], start: \"2027-01-12T07:00[UTC]\", end: \"2027-01-12T10:00[UTC]\" } }\n";
+    let lab = Lab::new(&format!("{PAIR}{session}"));
+    lab.must_apply();
+    lab.world.with(crate::world::Inner::start_all);
+    lab.edit(&PAIR.replace("memory: 1G", "memory: 2G"));
+    assert_snapshot!(lab.plan_text());
+}
+
+#[test]
+fn two_labs_must_not_share_a_range() {
+    let lab = running_pair();
+    let mut other = lab;
+    other.edit(&PAIR.replace("lab: net101", "lab: net202").replace("-gsr", "-two"));
+    assert_snapshot!(other.plan_text());
+    other.allow.clear();
+}

@@ -1,0 +1,102 @@
+//! Files that somebody made to hurt: an error in good time and little memory, never a crash. The bars are wide, since the
+//! machines of tests are noisy; `benches` has the figures.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use labwright::cli::validate::check;
+use labwright::manifest::rules::Rule;
+
+/// Checks a lab of these files, and returns the first rule that is broken.
+fn first_rule(files: &[(&str, Vec<u8>)]) -> Option<Rule> {
+    const BAR: Duration = Duration::from_secs(20);
+    let folder = tempfile::tempdir().unwrap();
+    for (name, bytes) in files {
+        std::fs::write(folder.path().join(name), bytes).unwrap();
+    }
+    let start = Instant::now();
+    let checked = check(&[folder.path().to_owned()], false).unwrap();
+    let text = labwright::report::diagnostics::human(&checked.diagnostics, true);
+    assert!(start.elapsed() < BAR, "{:?}", start.elapsed());
+    assert!(text.len() < 1 << 20, "{} bytes of findings", text.len());
+    checked.diagnostics.list.first().map(|diagnostic| diagnostic.rule)
+}
+
+fn manifest(text: String) -> Option<Rule> {
+    first_rule(&[("lab.yaml", text.into_bytes())])
+}
+
+#[test]
+fn aliases_do_not_multiply() {
+    let mut bomb = "lab: a\na: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..10 {
+        let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
+        bomb.extend([format!("b{level}: &a{level} [{aliases}]\n")]);
+    }
+    assert_eq!(manifest(bomb), Some(Rule::TooBig));
+    let text = "x".repeat(60_000);
+    let aliases = "  - *a\n".repeat(20_000);
+    assert_eq!(manifest(format!("lab: a\ntext: &a \"{text}\"\nlist:\n{aliases}")), Some(Rule::TooBig));
+    let mut nested = "lab: a\nvms: ".to_owned();
+    nested.extend((0..30).map(|n| format!("&a{n} [")));
+    nested.push_str(&"x, ".repeat(50_000));
+    nested.push_str(&"]".repeat(30));
+    assert_eq!(manifest(nested), Some(Rule::TooBig));
+}
+
+#[test]
+fn depth_is_bounded() {
+    assert_eq!(manifest(format!("lab: a\nvms: {}", "[".repeat(100_000))), Some(Rule::TooBig));
+    assert_eq!(manifest(format!("lab: a\nvms: {}", "{a: ".repeat(100_000))), Some(Rule::TooBig));
+    let block: String = (0..300).map(|n| format!("{}a:\n", " ".repeat(n))).collect();
+    assert_eq!(manifest(block), Some(Rule::TooBig));
+}
+
+#[test]
+fn size_is_bounded() {
+    assert_eq!(first_rule(&[("lab.yaml", vec![b'a'; 100 << 20])]), Some(Rule::TooBig));
+    let lines: String = (0..1_000_000).map(|n| format!("u{n}\n")).collect();
+    let lab = b"lab: a\nuser_groups: { s: { roster: r.csv } }\n".to_vec();
+    assert_eq!(
+        first_rule(&[("lab.yaml", lab.clone()), ("r.csv", format!("user\n{lines}").into_bytes())]),
+        Some(Rule::TooBig)
+    );
+    let bad = "user\n".to_owned() + &"not a name\n".repeat(90_000);
+    assert_eq!(first_rule(&[("lab.yaml", lab.clone()), ("r.csv", bad.into_bytes())]), Some(Rule::InvalidName));
+    let wide = "a,".repeat(1_000_000);
+    assert_eq!(first_rule(&[("lab.yaml", lab), ("r.csv", wide.into_bytes())]), Some(Rule::TooBig));
+    let keys: String = (0..200_000).map(|n| format!("key{n}: 1\n")).collect();
+    assert_eq!(manifest(format!("lab: a\n{keys}")), Some(Rule::UnknownKey));
+    let unknown: String = (0..20_000).map(|n| format!("  v{n}: {{ derive: t{n}, owner: u }}\n")).collect();
+    assert_eq!(manifest(format!("lab: a\nvms:\n{unknown}")), Some(Rule::UnknownTemplate));
+    let members: String = (0..1_000_000).map(|n| format!("u{n},")).collect();
+    assert_eq!(manifest(format!("lab: a\nuser_groups: {{ s: {{ members: [{members}] }} }}\n")), Some(Rule::TooBig));
+    let many: String = (0..9000).map(|n| format!("u{n},")).collect();
+    let product = format!(
+        "lab: a\nuser_groups: {{ s: {{ members: [{many}] }} }}\nvms: {{ a: {{ disks: [{{ size: 1G }}], for_each: s, count: 10000 }} }}\n"
+    );
+    assert_eq!(manifest(product), Some(Rule::TooBig));
+    let groups: String = (0..3000).map(|n| format!("  g{n}: {{ ip_range: 10.0.0.2-10.0.0.9 }}\n")).collect();
+    assert_eq!(manifest(format!("lab: a\nvm_groups:\n{groups}")), Some(Rule::TooBig));
+}
+
+#[test]
+fn odd_files_do_not_hang() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("lab.yaml"), "lab: a\n").unwrap();
+    nix::unistd::mkfifo(&folder.path().join("pipe.yaml"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", folder.path().join("zero.yaml")).unwrap();
+    std::os::unix::fs::symlink(".", folder.path().join("loop")).unwrap();
+    std::fs::create_dir(folder.path().join(".labwright")).unwrap();
+    std::fs::write(folder.path().join(".labwright/other.yaml"), "lab: b\n").unwrap();
+    std::fs::write(folder.path().join("site.yaml"), "storage: { root: /srv }\n").unwrap();
+    let checked = check(&[folder.path().to_owned()], false).unwrap();
+    let rules: Vec<Rule> = checked.diagnostics.list.iter().map(|d| d.rule).collect();
+    assert_eq!(rules, [Rule::TooBig, Rule::TooBig]);
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_an_error_of_its_own() {
+    let error = check(&[Path::new("/no/such/lab").to_owned()], false).unwrap_err();
+    assert_eq!(error.to_string(), "cannot read the lab's folder /no/such/lab");
+}

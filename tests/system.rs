@@ -1,0 +1,19 @@
+//! Tests with real guests, on real bridges, filters and DHCP, each in network and mount namespaces of its own. They need
+//! root and the Debian packages that `tests/run` installs; without them they fail, they are never skipped.
+
+#[path = "system/check.rs"]
+mod check;
+#[path = "system/dhcp.rs"]
+mod dhcp;
+#[path = "system/errors.rs"]
+mod errors;
+#[path = "system/filter.rs"]
+mod filter;
+#[path = "system/hostile.rs"]
+mod hostile;
+#[path = "system/lab.rs"]
+mod lab;
+#[path = "system/starter.rs"]
+mod starter;
+#[path = "system/world.rs"]
+mod world;

@@ -1,0 +1,69 @@
+//! `host check` on a host that nobody has prepared, and on one that `host setup` has; and `host sweep`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use labwright::host::check::check;
+use labwright::host::{setup, sweep};
+use labwright::site::Storage;
+use nix::sys::signal::Signal;
+
+use crate::world::{World, assert_gone_within, tool};
+
+/// The lines that do not depend on the machine.
+fn page(world: &World) -> String {
+    let storage = Storage::below(world.folder.path());
+    let root = world.folder.path().display().to_string();
+    let of_the_machine = ["qemu", "acceleration", "landlock", "other firewalls", "forwarding", "run root", "storage"];
+    let mut page = String::new();
+    for line in check(&world.wanted(), &storage).into_iter().filter(|line| !of_the_machine.contains(&line.what)) {
+        let mend = line.mend.map(|mend| format!("\n          {mend}")).unwrap_or_default();
+        page += &format!("{:<8}  {}: {}{mend}\n", line.verdict.as_str(), line.what, line.found).replace(&root, "ROOT");
+    }
+    let words = page.split("(process ").map(|part| part.trim_start_matches(|c: char| c.is_ascii_digit()));
+    words.collect::<Vec<_>>().join("(process N")
+}
+
+#[test]
+fn the_page_before_and_after_setup() {
+    let world = World::bare();
+    insta::assert_snapshot!("before", page(&world));
+    let storage = Storage::below(world.folder.path());
+    for folder in [&storage.runs, &storage.vms, &storage.templates] {
+        std::fs::create_dir_all(folder).unwrap();
+    }
+    let done = setup::setup(&world.wanted()).unwrap();
+    assert!(done.len() >= 3, "{done:?}");
+    insta::assert_snapshot!("after", page(&world));
+    assert_eq!(setup::setup(&world.wanted()).unwrap(), Vec::<String>::new(), "a second time finds all standing");
+
+    setup::teardown(&world.wanted()).unwrap();
+    assert!(!Path::new("/sys/class/net/vbr0").exists());
+    assert_eq!(tool("nft", &["list", "tables"]), "");
+}
+
+/// A tap that the kernel did not take back, as with a persistent one, and the folder of a killed starter go; a living
+/// run's stay, and so does what is not ours.
+#[test]
+fn a_sweep_takes_what_dead_runs_left_and_nothing_else() {
+    let mut world = World::new();
+    let (dead, alive) = (world.spec(2), world.spec(3));
+    let (mut dead, mut alive) = (world.start(dead), world.start(alive));
+    for run in [&dead, &alive] {
+        run.wait_for("networked", |event| matches!(event, labwright::run::Event::Networked { .. }));
+    }
+    dead.signal(Signal::SIGKILL);
+    dead.end();
+    assert_gone_within(&dead, Duration::from_secs(1));
+    for (name, alias) in [("lwt3st999", format!("labwright:{}", dead.spec.run)), ("lwother", "mine".to_owned())] {
+        tool("ip", &["tuntap", "add", "dev", name, "mode", "tap"]);
+        tool("ip", &["link", "set", "dev", name, "alias", &alias]);
+    }
+    let swept = sweep::sweep(&world.run_root());
+    assert_eq!(swept.removed, [format!("tap lwt3st999 of run {}", dead.spec.run)]);
+    assert!(swept.errors.is_empty(), "{:?}", swept.errors);
+    let links = tool("ip", &["-o", "link"]);
+    assert!(links.contains(&alive.spec.run.tap()) && links.contains("lwother"), "{links}");
+    alive.signal(Signal::SIGTERM);
+    assert!(alive.end().success());
+}

@@ -1,0 +1,194 @@
+//! A whole lab through the command line, as the quickstart does it: real guests, asked over their serial line.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::world::{BINARY, Console, World, processes, template, text, tool};
+
+/// The quickstart's lab in a folder of its own, on a bare host of its own.
+struct Lab {
+    world: World,
+    folder: PathBuf,
+    site: PathBuf,
+}
+
+impl Lab {
+    fn new() -> Self {
+        let world = World::bare();
+        let folder = world.folder.path().join("lab");
+        let quickstart = Path::new(env!("CARGO_MANIFEST_DIR")).join("labs/quickstart");
+        std::fs::create_dir_all(folder.join("images")).unwrap();
+        for file in ["lab.yaml", "students.csv"] {
+            std::fs::copy(quickstart.join(file), folder.join(file)).unwrap();
+        }
+        std::fs::copy(template(), folder.join("images/tiny.qcow2")).unwrap();
+        let site = world.folder.path().join("site.yaml");
+        let root = world.folder.path().join("site");
+        let settings = format!(
+            "service_user: nobody\nstate: {0}/state.db\nstorage: {{ root: {0} }}\nscheduler: {{ local: {{ folder: {0}/scheduler }} }}\n\
+             network: {{ dhcp: dnsmasq, dhcp_folder: {0}/dnsmasq }}\n",
+            text(&root)
+        );
+        std::fs::write(&site, settings).unwrap();
+        let lab = Self { world, folder, site };
+        lab.must(&["state", "init", "--lab", &text(&lab.folder)]);
+        lab
+    }
+
+    fn labwright(&self, arguments: &[&str]) -> Output {
+        Command::new(BINARY).arg("--site").arg(&self.site).args(arguments).output().unwrap()
+    }
+
+    #[track_caller]
+    fn must(&self, arguments: &[&str]) -> String {
+        let output = self.labwright(arguments);
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{arguments:?} ended with {}\n{out}\n{err}", output.status);
+        out.into_owned()
+    }
+
+    fn apply(&self) -> String {
+        self.must(&["apply", &text(&self.folder), "--yes", "--wait"])
+    }
+
+    /// What runs, by vm name: one JSON object each.
+    fn mappings(&self) -> Vec<serde_json::Value> {
+        let listed = self.must(&["get", "mappings", "-o", "json", "--lab", &text(&self.folder)]);
+        serde_json::from_str(&listed).unwrap()
+    }
+
+    fn mapping(&self, vm: &str) -> serde_json::Value {
+        self.mappings().into_iter().find(|row| row["name"] == vm).unwrap_or_else(|| panic!("{vm} does not run"))
+    }
+
+    fn console(&self, vm: &str) -> Console {
+        let tap = self.mapping(vm)["tap"].as_str().unwrap().to_owned();
+        // lw<tag><number> is the tap of run <tag>-<number>.
+        let run = format!("{}-{}", &tap[2..6], &tap[6..]);
+        Console::open(&Path::new(labwright::host::RUN_ROOT).join(run).join("serial.sock"))
+    }
+
+    fn edit(&self, from: &str, to: &str) {
+        let path = self.folder.join("lab.yaml");
+        let before = std::fs::read_to_string(&path).unwrap();
+        let after = before.replace(from, to);
+        assert_ne!(before, after, "{from} stands in lab.yaml");
+        std::fs::write(path, after).unwrap();
+    }
+
+    /// Processes that work for this lab: their command lines name its folder.
+    fn processes(&self) -> Vec<(i32, String)> {
+        let folder = text(self.world.folder.path());
+        processes().into_iter().filter(|(_, command)| command.contains(&folder)).collect()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for (pid, _) in self.processes() {
+            // Only for a test that failed half-way; one that is gone already is as good.
+            kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap_or_default();
+        }
+    }
+}
+
+fn taps() -> String {
+    tool("ip", &["-br", "link"]).lines().filter(|line| line.starts_with("lw")).collect()
+}
+
+fn wait_until(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < limit, "within {} s: {what}", limit.as_secs());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_lab_from_yaml_to_guests_and_back() {
+    let lab = Lab::new();
+    let folder = text(&lab.folder);
+    lab.must(&["host", "setup", "--lab", &folder]);
+
+    lab.apply();
+    for (vm, planned, other) in
+        [("alice-tiny", "192.168.100.2", "192.168.100.3"), ("bob-tiny", "192.168.100.3", "192.168.100.2")]
+    {
+        let mut guest = lab.console(vm);
+        let (_, addresses) = guest.run("ip -4 -o addr show eth0");
+        assert!(addresses.contains(&format!("inet {planned}/24 ")), "{vm} has {addresses}, planned was {planned}");
+        assert_eq!(guest.run("ping -c1 -W5 192.168.100.1 >/dev/null").0, 0, "{vm} reaches its gateway");
+        assert_ne!(guest.run(&format!("ping -c1 -W2 {other} >/dev/null")).0, 0, "{vm} is isolated from {other}");
+    }
+
+    let again = lab.apply();
+    assert!(again.starts_with("no changes: "), "a second apply changes nothing:\n{again}");
+    assert_eq!(lab.mappings().len(), 2);
+
+    a_picture_of_the_screen(&lab);
+    a_killed_starter_leaves_nothing(&lab);
+    more_memory_restarts_the_guests(&lab);
+    destroy_leaves_only_the_disks(&lab);
+}
+
+fn a_picture_of_the_screen(lab: &Lab) {
+    let picture = lab.world.folder.path().join("guest.png");
+    lab.must(&["vm", "screen", "alice-tiny", "--lab", &text(&lab.folder), "-o", &text(&picture)]);
+    assert!(std::fs::read(&picture).unwrap().starts_with(b"\x89PNG\r\n\x1a\n"));
+}
+
+fn a_killed_starter_leaves_nothing(lab: &Lab) {
+    let before = lab.mapping("alice-tiny");
+    let (qemu, tap) = (before["pid"].as_i64().unwrap(), before["tap"].as_str().unwrap().to_owned());
+    let starter = parent_of(qemu);
+    kill(Pid::from_raw(starter), Signal::SIGKILL).unwrap();
+    let gone = || !Path::new("/proc").join(qemu.to_string()).join("exe").exists() && !taps().contains(&tap);
+    wait_until("qemu and tap of a killed starter are gone", Duration::from_secs(2), gone);
+    let table = format!("lw_{}_{}", &tap[2..6], &tap[6..]);
+    wait_until("its filter is gone", Duration::from_secs(2), || !tool("nft", &["list", "tables"]).contains(&table));
+
+    lab.apply();
+    let after = lab.mapping("alice-tiny");
+    assert_eq!((&after["ip"], &after["mac"]), (&before["ip"], &before["mac"]), "it comes back under its address");
+    assert_ne!(after["tap"], before["tap"], "as a new run");
+}
+
+fn parent_of(pid: i64) -> i32 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap()
+}
+
+fn more_memory_restarts_the_guests(lab: &Lab) {
+    let before: Vec<String> = lab.mappings().iter().map(|row| row["tap"].to_string()).collect();
+    lab.edit("memory: 128M", "memory: 160M");
+    let plan = lab.must(&["plan", &text(&lab.folder), "--json"]);
+    let changes: Vec<serde_json::Value> = plan.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let restarts: Vec<&str> =
+        changes.iter().filter(|line| line["verb"] == "restart").map(|line| line["address"].as_str().unwrap()).collect();
+    assert_eq!(restarts, ["vm/alice-tiny", "vm/bob-tiny"], "exactly the template's vms restart:\n{plan}");
+    lab.apply();
+    let after: Vec<String> = lab.mappings().iter().map(|row| row["tap"].to_string()).collect();
+    assert!(before.iter().all(|tap| !after.contains(tap)), "both are new runs: {before:?}, {after:?}");
+    let (_, memory) = lab.console("bob-tiny").run("sed -n 's/^MemTotal: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo");
+    let memory: u64 = memory.trim().parse().unwrap();
+    assert!((120_000..=163_840).contains(&memory), "160 MiB, less what the kernel keeps: {memory} kB");
+}
+
+fn destroy_leaves_only_the_disks(lab: &Lab) {
+    let folder = text(&lab.folder);
+    lab.must(&["destroy", &folder, "--yes"]);
+    assert_eq!(taps(), "");
+    assert!(!tool("nft", &["list", "tables"]).contains("lw_"), "no run's filter is left");
+    let site = lab.world.folder.path().join("site");
+    assert_eq!(std::fs::read_dir(site.join("dnsmasq/hosts")).unwrap().count(), 0, "no reservation is left");
+    let found = tool("find", &[&text(&site), "-name", "disk-0.qcow2", "-path", "*/aside/*"]);
+    assert_eq!(found.lines().count(), 2, "both students' disks are set aside:\n{found}");
+    lab.must(&["host", "teardown", "--lab", &folder]);
+    assert!(!tool("nft", &["list", "tables"]).contains("labwright"));
+    assert!(!tool("ip", &["-br", "link"]).contains("vbr0"));
+    wait_until("no process is left", Duration::from_secs(5), || lab.processes().is_empty());
+}

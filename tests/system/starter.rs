@@ -1,0 +1,181 @@
+//! One starter and its guest.
+
+use std::time::{Duration, Instant};
+
+use labwright::run::{Event, RequestKind, StopReason, Wanted};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::world::{World, assert_gone_within, processes, text};
+
+/// A guest's whole life: planned address, gateway, stop through `control.json`, nothing left.
+#[test]
+fn a_guest_gets_its_planned_address_and_leaves_nothing() {
+    let mut world = World::new();
+    let spec = world.spec(7);
+    let mut run = world.start(spec);
+    run.wait_ready();
+    let mut console = run.console();
+    let (code, output) = console.run("ip -4 -o addr show eth0");
+    assert_eq!(code, 0, "{output}");
+    assert!(output.contains("192.168.100.7/24"), "{output}");
+    let (code, output) = console.run("ping -c 2 -W 2 192.168.100.1");
+    assert_eq!(code, 0, "{output}");
+    let (_, output) = console.run("hostname");
+    assert_eq!(output, "guest-7\n");
+
+    run.control(|control| control.wanted = Wanted::Stopped);
+    let status = run.end();
+    assert!(status.success(), "{:#?}", run.events());
+    assert_gone_within(&run, Duration::ZERO);
+    assert!(!run.has_host_folder());
+    let events = run.events();
+    let names: Vec<&str> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Prepared { .. } => Some("prepared"),
+            Event::Networked { .. } => Some("networked"),
+            Event::Running { .. } => Some("running"),
+            Event::Ready => Some("ready"),
+            Event::Stopping { .. } => Some("stopping"),
+            Event::Stopped { .. } => Some("stopped"),
+            Event::Heartbeat => None,
+            other => panic!("{other:?} in {events:#?}"),
+        })
+        .collect();
+    assert_eq!(names, ["prepared", "networked", "running", "ready", "stopping", "stopped"]);
+    let last = Event::Stopped { reason: StopReason::Asked, exit: Some("exit 0".to_owned()) };
+    assert_eq!(events.last(), Some(&last));
+}
+
+/// What the controller can ask of a running guest, and what its storage may do to it.
+#[test]
+fn a_running_guest_obeys_its_control_file_and_its_storage() {
+    let mut world = World::new();
+    let mut spec = world.spec(8);
+    spec.timing.self_fence_seconds = 3;
+    let mut run = world.start(spec);
+    run.wait_ready();
+
+    // Grid Engine's announcements go to every process of the job; none may end of them.
+    let starter = run.starter.id();
+    let children: Vec<i32> = processes().into_iter().map(|(pid, _)| pid).filter(|p| parent(*p) == starter).collect();
+    assert_eq!(children.len(), 2, "nft and qemu");
+    for pid in children {
+        kill(Pid::from_raw(pid), Signal::SIGUSR1).unwrap();
+        kill(Pid::from_raw(pid), Signal::SIGUSR2).unwrap();
+    }
+    run.signal(Signal::SIGUSR1);
+
+    run.control(|control| {
+        control.ask(RequestKind::Screen, 0);
+    });
+    let answer = run.wait_for("the picture", |event| matches!(event, Event::Answer { .. }));
+    assert_eq!(answer, Event::Answer { number: 1, file: Some("1.png".to_owned()), error: None });
+    let picture = std::fs::read(run.folder.join("answers/1.png")).unwrap();
+    assert!(picture.starts_with(b"\x89PNG") && picture.len() > 1000, "{} bytes", picture.len());
+
+    // Suspended it is silent; resumed it is as it was.
+    let asked = |kind: RequestKind, number: u64| {
+        run.control(|control| {
+            control.ask(kind, number - 1);
+        });
+        let answer = run.wait_for("the answer", |e| matches!(e, Event::Answer { number: n, .. } if *n == number));
+        assert_eq!(answer, Event::Answer { number, file: None, error: None });
+    };
+    asked(RequestKind::Suspend, 2);
+    assert!(!reachable("192.168.100.8"));
+    asked(RequestKind::Resume, 3);
+    assert!(reachable("192.168.100.8"));
+
+    // A snapshot is where a revert goes back to: memory, and a file system that lives in it.
+    let mut console = run.console();
+    console.run("echo before >/tmp/state");
+    asked(RequestKind::Snapshot { name: "exam".to_owned() }, 4);
+    console.run("echo after >/tmp/state");
+    assert_eq!(console.run("cat /tmp/state").1, "after\n");
+    asked(RequestKind::Revert { name: "exam".to_owned() }, 5);
+    assert_eq!(console.run("cat /tmp/state").1, "before\n");
+    run.control(|control| {
+        control.ask(RequestKind::Revert { name: "none".to_owned() }, 5);
+    });
+    let refused = run.wait_for("a refusal", |event| matches!(event, Event::Answer { number: 6, .. }));
+    let error = Some("disk0 has no snapshot `none`".to_owned());
+    assert_eq!(refused, Event::Answer { number: 6, file: None, error });
+    assert!(reachable("192.168.100.8"), "the guest goes on");
+
+    // Storage is lost: the guest stands still, and goes on when storage is back.
+    let away = run.folder.with_extension("away");
+    std::fs::rename(&run.folder, &away).unwrap();
+    let started = Instant::now();
+    while reachable("192.168.100.8") {
+        assert!(started.elapsed() < Duration::from_secs(15), "the guest goes on without storage");
+    }
+    std::fs::rename(&away, &run.folder).unwrap();
+    let resumed = |_: &Event| run.events().iter().filter(|event| **event == Event::Resumed).count() == 2;
+    run.wait_for("the second resumption", resumed);
+    assert!(reachable("192.168.100.8"));
+
+    // A deadline that has been moved is not kept; one that has passed is.
+    run.control(|control| control.deadline = Some(jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1)));
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(run.starter.try_wait().unwrap(), None);
+    run.control(|control| control.deadline = Some(jiff::Timestamp::now()));
+    assert!(run.end().success());
+    let last = Event::Stopped { reason: StopReason::Deadline, exit: Some("exit 0".to_owned()) };
+    assert_eq!(run.events().last(), Some(&last));
+    assert_gone_within(&run, Duration::ZERO);
+    let heartbeats = run.events().iter().filter(|event| **event == Event::Heartbeat).count();
+    assert!(heartbeats < 10, "{heartbeats} heartbeats: each is to be written over the one before");
+}
+
+/// An early death is started again, as often as the spec says, and no more.
+#[test]
+fn a_guest_that_dies_early_is_started_again() {
+    let mut world = World::new();
+    let mut spec = world.spec(9);
+    spec.timing.start_attempts_max = 2;
+    let mut run = world.start(spec);
+    for attempt in 1..=2 {
+        run.wait_for("the guest's start", |_| {
+            run.events().iter().filter(|event| matches!(event, Event::Running { .. })).count() == attempt
+        });
+        let disk = text(&run.spec.disks[0].path);
+        let (qemu, _) = processes().into_iter().find(|(_, command)| command.contains(&disk)).expect("qemu runs");
+        kill(Pid::from_raw(qemu), Signal::SIGKILL).unwrap();
+    }
+    assert!(run.end().success());
+    let events = run.events();
+    let restarting = Event::Restarting { attempt: 2, exit: "signal 9".to_owned() };
+    assert_eq!(events.iter().filter(|event| matches!(event, Event::Restarting { .. })).count(), 1);
+    assert!(events.contains(&restarting), "{events:#?}");
+    let last = Event::Stopped { reason: StopReason::Crashed, exit: Some("signal 9".to_owned()) };
+    assert_eq!(events.last(), Some(&last));
+    assert_gone_within(&run, Duration::ZERO);
+}
+
+/// A starter of an older generation ends at once, and so does its guest, without a chance to write to its disks.
+#[test]
+fn an_older_generation_ends() {
+    let mut world = World::new();
+    let mut run = {
+        let spec = world.spec(10);
+        world.start(spec)
+    };
+    run.wait_for("running", |event| matches!(event, Event::Running { .. }));
+    run.control(|control| control.generation = 2);
+    assert!(run.end().success());
+    let last = Event::Stopped { reason: StopReason::Superseded, exit: Some("signal 9".to_owned()) };
+    assert_eq!(run.events().last(), Some(&last));
+    assert_gone_within(&run, Duration::ZERO);
+}
+
+fn parent(pid: i32) -> u32 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = status.rsplit(')').next().unwrap_or_default();
+    fields.split_whitespace().nth(1).and_then(|field| field.parse().ok()).unwrap_or(0)
+}
+
+fn reachable(ip: &str) -> bool {
+    std::process::Command::new("ping").args(["-q", "-c", "1", "-W", "1", ip]).output().unwrap().status.success()
+}

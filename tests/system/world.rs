@@ -1,0 +1,377 @@
+//! A small world for one test: namespaces, a prepared host, storage, and guests that are asked over their serial port.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use labwright::host::dhcp::{Dhcp as _, Dnsmasq, Omapi, Reservation};
+use labwright::host::setup::{self, Wanted};
+use labwright::id::{LabName, MacPrefix, RunId, SiteTag, UserName, VmName};
+use labwright::resolve::{AddressRange, DisplayModel, Firmware, Hardware, NicModel, VmGroup};
+use labwright::run::{self, Control, Event, RunDisk, RunNetwork, RunSpec};
+use labwright::site::{Accel, DhcpSettings, NetworkSettings, QemuSettings, Timing};
+use nix::mount::{MsFlags, mount};
+use nix::sched::CloneFlags;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, User, chown};
+
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_labwright");
+const SERVICE_USER: &str = "nobody";
+/// Guests boot by translation, on machines that do other work beside.
+const BOOT_WAIT: Duration = Duration::from_secs(120);
+
+/// Namespaces of this test's thread and of everything it starts. The kernel takes them away with the last process.
+pub(crate) struct World {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) group: VmGroup,
+    network: NetworkSettings,
+    qemu: QemuSettings,
+    next_run: u64,
+}
+
+/// A starter that was started, and its run.
+pub(crate) struct Run {
+    pub(crate) spec: RunSpec,
+    pub(crate) folder: PathBuf,
+    pub(crate) starter: Child,
+    host_folder: PathBuf,
+}
+
+impl World {
+    /// A host that `host setup` has prepared.
+    pub(crate) fn new() -> Self {
+        let world = Self::bare();
+        setup::setup(&world.wanted()).expect("the host can be set up");
+        world
+    }
+
+    /// A host that `host setup` has prepared, of a site with another DHCP server than dnsmasq.
+    pub(crate) fn with_dhcp(dhcp: impl FnOnce(&Path) -> DhcpSettings) -> Self {
+        let mut world = Self::bare();
+        world.network.dhcp = dhcp(world.folder.path());
+        setup::setup(&world.wanted()).expect("the host can be set up");
+        world
+    }
+
+    /// A host that nobody has prepared.
+    pub(crate) fn bare() -> Self {
+        nix::sched::unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
+            .expect("system tests need root, for namespaces of their own");
+        let none: Option<&str> = None;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none).unwrap();
+        let folder = tempfile::Builder::new().prefix("labwright-test-").tempdir_in("/tmp").unwrap();
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        tool("ip", &["link", "set", "lo", "up"]);
+        let dhcp = DhcpSettings::Dnsmasq { folder: folder.path().join("dhcp") };
+        Self {
+            folder,
+            group: VmGroup {
+                range: AddressRange {
+                    first: [192, 168, 100, 2].into(),
+                    last: [192, 168, 100, 254].into(),
+                    exclude: [].into(),
+                },
+                subnet: "192.168.100.0/24".parse().unwrap(),
+                gateway: Some([192, 168, 100, 1].into()),
+                dns: Vec::new(),
+                domain: None,
+                bridge: "vbr0".to_owned(),
+                vlan: None,
+                mac_prefix: MacPrefix::default(),
+            },
+            network: NetworkSettings { gateway_on_host: true, dhcp },
+            qemu: QemuSettings {
+                binary: "/usr/bin/qemu-system-x86_64".into(),
+                accel: Accel::Auto,
+                extra_args: Vec::new(),
+                vnc_bind: Ipv4Addr::LOCALHOST,
+            },
+            next_run: 101,
+        }
+    }
+
+    pub(crate) fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            groups: std::slice::from_ref(&self.group),
+            network: &self.network,
+            qemu: &self.qemu,
+            service_user: SERVICE_USER,
+            run_root: Box::leak(self.run_root().into_boxed_path()),
+        }
+    }
+
+    pub(crate) fn run_root(&self) -> PathBuf {
+        self.folder.path().join("run")
+    }
+
+    /// The spec of a run whose guest gets the address ending in `last`.
+    pub(crate) fn spec(&mut self, last: u8) -> RunSpec {
+        let number = self.next_run;
+        self.next_run += 1;
+        let ip = Ipv4Addr::new(192, 168, 100, last);
+        let range = (self.group.range.first, self.group.range.last);
+        RunSpec {
+            version: RunSpec::VERSION,
+            run: RunId::new(SiteTag::new("t3st").unwrap(), number),
+            lab: LabName::new("test").unwrap(),
+            vm: VmName::new(format!("guest-{last}")).unwrap(),
+            owner: UserName::new("doraz").unwrap(),
+            generation: 1,
+            hardware: Hardware {
+                memory_mib: 128,
+                cpus: 1,
+                firmware: Firmware::Bios,
+                nic: NicModel::Virtio,
+                display: DisplayModel::Std,
+                cdrom: None,
+            },
+            disks: vec![self.disk(&format!("{number}.qcow2"))],
+            network: RunNetwork {
+                bridge: self.group.bridge.clone(),
+                ip,
+                mac: self.group.mac(ip),
+                subnet: self.group.subnet,
+                gateway: self.group.gateway,
+                dns: Vec::new(),
+                isolated: true,
+                lab_ranges: vec![range],
+                lab_mac_prefixes: vec![self.group.mac_prefix.clone()],
+                egress: Vec::new(),
+                dhcp_control_port: 7911,
+            },
+            qemu: self.qemu.clone(),
+            service_user: SERVICE_USER.to_owned(),
+            timing: Timing { heartbeat_seconds: 1, self_fence_seconds: 60, grace_seconds: 20, ..Timing::default() },
+        }
+    }
+
+    /// A copy-on-write disk over the quickstart's template.
+    fn disk(&self, name: &str) -> RunDisk {
+        let path = self.folder.path().join(name);
+        let template = template();
+        tool("qemu-img", &["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", &text(template), &text(&path)]);
+        own(&path);
+        RunDisk { path, backing: vec![template.to_owned()] }
+    }
+
+    /// Writes the run's folder as the controller does. Nothing is started.
+    pub(crate) fn write(&self, spec: &RunSpec) -> PathBuf {
+        let folder = self.folder.path().join("runs").join(spec.run.to_string());
+        std::fs::create_dir_all(&folder).unwrap();
+        spec.write(&folder).unwrap();
+        let control =
+            Control { generation: spec.generation, wanted: run::Wanted::Running, deadline: None, requests: Vec::new() };
+        control.write(&folder).unwrap();
+        for path in [&folder, &folder.join(run::SPEC), &folder.join(run::CONTROL)] {
+            own(path);
+        }
+        folder
+    }
+
+    /// Reserves the address and starts the starter.
+    pub(crate) fn start(&self, spec: RunSpec) -> Run {
+        let network = &spec.network;
+        let reservation = Reservation::new(spec.run.site(), &spec.lab, &spec.vm, network.mac, network.ip);
+        match &self.network.dhcp {
+            DhcpSettings::Dnsmasq { folder } => Dnsmasq::new(folder).reserve(&[reservation]).unwrap(),
+            DhcpSettings::Omapi(settings) => Omapi::new(settings).reserve(&[reservation]).unwrap(),
+            DhcpSettings::None => {}
+        }
+        let folder = self.write(&spec);
+        let starter = self.starter(&folder).spawn().unwrap();
+        Run { host_folder: self.run_root().join(spec.run.to_string()), spec, folder, starter }
+    }
+
+    /// The command that carries out the run in `folder`.
+    pub(crate) fn starter(&self, folder: &Path) -> Command {
+        let mut command = Command::new(BINARY);
+        command.arg("starter").arg("--run").arg(folder).env("LABWRIGHT_RUN_ROOT", self.run_root());
+        command
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // A test that has failed has said more than this could.
+        drop(setup::teardown(&self.wanted()));
+    }
+}
+
+impl Run {
+    /// What the report has said so far.
+    pub(crate) fn events(&self) -> Vec<Event> {
+        run::read_report(&self.folder).unwrap().into_iter().map(|record| record.event).collect()
+    }
+
+    /// Waits for an event.
+    pub(crate) fn wait_for(&self, what: &str, wanted: impl Fn(&Event) -> bool) -> Event {
+        let started = Instant::now();
+        loop {
+            if let Some(event) = self.events().into_iter().find(|event| wanted(event)) {
+                return event;
+            }
+            let events = self.events();
+            assert!(!matches!(events.last(), Some(Event::Stopped { .. })), "{what} never came: {events:#?}");
+            assert!(started.elapsed() < BOOT_WAIT, "{what} did not come in time: {events:#?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    pub(crate) fn wait_ready(&self) {
+        self.wait_for("ready", |event| *event == Event::Ready);
+    }
+
+    pub(crate) fn control(&self, change: impl FnOnce(&mut Control)) {
+        let mut control = Control::read(&self.folder).unwrap().unwrap();
+        change(&mut control);
+        control.write(&self.folder).unwrap();
+        own(&self.folder.join(run::CONTROL));
+    }
+
+    /// The guest's console. Only one at a time.
+    pub(crate) fn console(&self) -> Console {
+        Console::open(&self.host_folder.join("serial.sock"))
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.starter.id().cast_signed()), signal).unwrap();
+    }
+
+    /// Waits for the starter's end.
+    pub(crate) fn end(&mut self) -> ExitStatus {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.starter.try_wait().unwrap() {
+                return status;
+            }
+            assert!(started.elapsed() < Duration::from_secs(60), "the starter does not end: {:#?}", self.events());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// What this host still has of the run.
+    pub(crate) fn leftovers(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        if tool("ip", &["-o", "link"]).contains(&self.spec.run.tap()) {
+            found.push("tap".to_owned());
+        }
+        if tool("nft", &["list", "tables"]).contains(&self.spec.run.nft_table()) {
+            found.push("table".to_owned());
+        }
+        let disk = text(&self.spec.disks[0].path);
+        found.extend(processes().into_iter().filter(|(_, command)| command.contains(&disk)).map(|(_, c)| c));
+        found
+    }
+
+    pub(crate) fn has_host_folder(&self) -> bool {
+        self.host_folder.exists()
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        // Only what a failed test left running is alive here.
+        drop(self.starter.kill());
+        drop(self.starter.wait());
+    }
+}
+
+/// The line agent of the quickstart guest.
+pub(crate) struct Console {
+    lines: BufReader<UnixStream>,
+}
+
+impl Console {
+    pub(crate) fn open(path: &Path) -> Self {
+        let started = Instant::now();
+        loop {
+            if let Ok(stream) = UnixStream::connect(path) {
+                stream.set_read_timeout(Some(BOOT_WAIT)).unwrap();
+                let mut console = Self { lines: BufReader::new(stream) };
+                // Whatever the boot has printed ends before the first answer.
+                console.lines.get_mut().write_all(b"\n").unwrap();
+                console.run("true");
+                return console;
+            }
+            assert!(started.elapsed() < BOOT_WAIT, "the console {} never came", path.display());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Runs a shell line in the guest; its exit code and output.
+    pub(crate) fn run(&mut self, line: &str) -> (i32, String) {
+        static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(1);
+        let mark = format!("@{}", NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        writeln!(self.lines.get_mut(), "echo {mark}; {line}").unwrap();
+        let (mut output, mut begun) = (String::new(), false);
+        loop {
+            let mut text = String::new();
+            self.lines.read_line(&mut text).expect("the guest answers");
+            let text = text.trim_end();
+            if text.ends_with(&mark) && !text.contains("echo") {
+                begun = true;
+            } else if let (true, Some(code)) = (begun, text.strip_prefix("##END ")) {
+                return (code.parse().unwrap(), output);
+            } else if begun {
+                output.push_str(text);
+                output.push('\n');
+            }
+        }
+    }
+}
+
+/// The quickstart's template, made once for all tests.
+pub(crate) fn template() -> &'static Path {
+    static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
+    TEMPLATE.get_or_init(|| {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let folder = root.join("target/guest");
+        tool(&text(&root.join("labs/quickstart/make-template")), &[&text(&folder)]);
+        folder.join("template.qcow2")
+    })
+}
+
+/// Runs a program that must succeed.
+pub(crate) fn tool(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap_or_else(|e| panic!("{program}: {e}"));
+    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Every process of the machine with its command line.
+pub(crate) fn processes() -> Vec<(i32, String)> {
+    let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter_map(|pid: i32| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok().filter(|c| !c.is_empty())?;
+        Some((pid, String::from_utf8_lossy(&command).replace('\0', " ")))
+    })
+    .collect()
+}
+
+fn own(path: &Path) {
+    let user = User::from_name(SERVICE_USER).unwrap().unwrap();
+    chown(path, Some(user.uid), Some(user.gid)).unwrap();
+}
+
+pub(crate) fn text(path: &Path) -> String {
+    path.to_str().unwrap().to_owned()
+}
+
+/// Waits until nothing is left of a run.
+pub(crate) fn assert_gone_within(run: &Run, limit: Duration) {
+    let started = Instant::now();
+    loop {
+        let left = run.leftovers();
+        if left.is_empty() {
+            return;
+        }
+        assert!(started.elapsed() < limit, "left after {limit:?}: {left:#?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
