@@ -452,7 +452,10 @@ impl Planner<'_> {
             return current.cloned();
         };
         let recorded_name = self.moves.templates.get(template).unwrap_or(template).clone();
-        let version = self.inputs.recorded.versions.get(&(recorded_name, number))?;
+        // A version that was never published has no disk over it: its apply was cut short, and the image changed since.
+        let Some(version) = self.inputs.recorded.versions.get(&(recorded_name, number)) else {
+            return current.cloned();
+        };
         let disks = version.disks.iter().map(|disk| disk.path.clone()).collect();
         Some(CurrentVersion { version: number, disks, published_by: None })
     }

@@ -275,7 +275,7 @@ fn write_change(transaction: &Transaction<'_>, lab: &str, change: &Change, now: 
             params![text(&disk.path), lab, vm.as_str(), disk.slot, disk.base.as_deref().map(text), disk.made],
         ),
         Change::Aside { path, aside } => execute(
-            "UPDATE disks SET path = ?2, aside = ?1, aside_at = ?3, moving_to = NULL WHERE path = ?1",
+            "UPDATE disks SET path = ?2, aside = ?1, aside_at = ?3, moving_to = NULL, made = 1 WHERE path = ?1",
             params![text(path), text(aside), now],
         ),
         Change::Asiding { path, to } => {
