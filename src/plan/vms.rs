@@ -24,7 +24,7 @@ use crate::disks::DiskOrigin;
 use crate::host::dhcp::Reservation;
 use crate::id::{Mac, RunId, TemplateName, VmName};
 use crate::observe::{Phase, RunReport};
-use crate::resolve::{DiskSource, Hardware, Origin, PowerState, RestartPolicy, Vm, VmGroup, VmSource};
+use crate::resolve::{DiskSource, Hardware, Origin, PowerState, RestartPolicy, Template, Vm, VmGroup, VmSource};
 use crate::run::{RunDisk, RunNetwork, RunSpec, StopReason};
 use crate::scheduler::{TaskId, TaskState};
 use crate::state::{RecordedDisk, RecordedRun, RecordedVm, RunState};
@@ -483,6 +483,10 @@ impl Planner<'_> {
             return Some((None, disks.collect()));
         };
         let Some(current) = self.version_of(template, version) else {
+            if self.inputs.desired.templates.get(template).is_some_and(is_to_be_installed) {
+                self.note(address, format!("waits until template `{template}` is installed and published"));
+                return None;
+            }
             let (text, hint) =
                 (format!("template `{template}` has no version to derive from"), "see what is said of the template");
             self.refuse(address, text, hint);
@@ -661,6 +665,11 @@ struct NewDisk {
     origin: DiskOrigin,
     /// The action that publishes what it derives from.
     needs: Option<ActionId>,
+}
+
+/// A template with an empty disk has no version until somebody has installed it.
+fn is_to_be_installed(template: &Template) -> bool {
+    template.disks.iter().any(|disk| matches!(disk, DiskSource::Empty { .. }))
 }
 
 /// A published image has nothing below it, so a chain has two links at the most.
