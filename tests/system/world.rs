@@ -60,6 +60,8 @@ impl World {
 
     /// A host that nobody has prepared.
     pub(crate) fn bare() -> Self {
+        // Its kernel is fetched with apt-get, which the namespaces below would cut off.
+        template();
         nix::sched::unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
             .expect("system tests need root, for namespaces of their own");
         let none: Option<&str> = None;
