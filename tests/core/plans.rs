@@ -7,7 +7,7 @@ use labwright::address::AddressPattern;
 use labwright::run::StopReason;
 
 /// Two students with a running vm each, derived from one template.
-const PAIR: &str = "
+pub(crate) const PAIR: &str = "
 lab: net101
 users: { badmin: {} }
 user_groups:

@@ -9,20 +9,7 @@ use labwright::run::{Event, Record, StopReason};
 use serde_json::Value;
 
 use crate::lab::{Applied, Lab};
-
-/// Two students, one of whom will leave, and a vm that waits for nobody.
-const LAB: &str = "
-lab: net101
-users: { badmin: {} }
-user_groups:
-  students: { members: [alice, bob] }
-vm_groups:
-  lab1: { ip_range: 192.168.100.2-192.168.100.9, gateway: 192.168.100.1, bridge: vbr0 }
-templates:
-  gsr: { owner: badmin, vm_group: lab1, disks: [{ image: images/gsr.qcow2 }], memory: 1G }
-vms:
-  exam: { derive: gsr, for_each: students, name: \"{user}-gsr\", state: running }
-";
+use crate::plans::PAIR;
 
 /// Judges every line of a stream and counts them by the kind that they name.
 fn judge(kind: SchemaKind, tag: &str, text: &str, seen: &mut BTreeMap<String, usize>) {
@@ -44,7 +31,7 @@ fn names(seen: &BTreeMap<String, usize>) -> Vec<&str> {
 fn plans_are_what_their_schema_says() {
     let mut seen = BTreeMap::new();
     let mut plan = |lab: &Lab| judge(SchemaKind::Plan, "type", &report::plan::stream(&lab.plan()), &mut seen);
-    let lab = Lab::new(LAB);
+    let lab = Lab::new(PAIR);
     plan(&lab);
     lab.must_apply();
     // Both wait in the queue.
@@ -56,7 +43,7 @@ fn plans_are_what_their_schema_says() {
     });
     plan(&lab);
     lab.must_apply();
-    lab.edit(&LAB.replace("[alice, bob]", "[alice]").replace("1G", "2G"));
+    lab.edit(&PAIR.replace("[alice, bob]", "[alice]").replace("1G", "2G"));
     plan(&lab);
     assert_eq!(names(&seen), ["change", "drift", "note", "refusal", "summary", "version"]);
     assert_eq!((seen["version"], seen["summary"]), (4, 4));
@@ -65,7 +52,7 @@ fn plans_are_what_their_schema_says() {
 #[test]
 fn applies_are_what_their_schema_says() {
     let mut seen = BTreeMap::new();
-    let lab = Lab::new(LAB);
+    let lab = Lab::new(PAIR);
     lab.world.with(|inner| inner.faults.storage_full = true);
     let Applied::Done(half) = lab.apply() else { panic!("a full disk fails single effects") };
     judge(SchemaKind::Apply, "type", &report::apply::stream(&half), &mut seen);
@@ -94,7 +81,7 @@ fn a_stream_reads_the_same_in_every_version_1() {
 
 #[test]
 fn reports_are_what_their_schema_says() {
-    let lab = Lab::new(LAB);
+    let lab = Lab::new(PAIR);
     lab.must_apply();
     let mut records: Vec<Record> = lab.world.with(|inner| {
         inner.start_all();
