@@ -171,7 +171,7 @@ pub(super) fn run(batch: &Batch, world: &World<'_>, sender: &Sender<Message>) {
     let results = match batch.kind {
         BatchKind::Stop => return stop(batch, world, sender),
         BatchKind::Record => records(batch),
-        BatchKind::Fence => each(batch, |effect| fence(effect, world)),
+        BatchKind::Fence => fence(batch, world),
         BatchKind::Publish => each(batch, |effect| publish(effect, world)),
         BatchKind::MakeDisks => make_disks(batch, world),
         BatchKind::SetAside => each(batch, |effect| set_aside(effect, world)),
@@ -198,7 +198,28 @@ fn all(batch: &Batch, result: Result<(), String>) -> Vec<Result1> {
     batch.actions.iter().map(|action| (action.id, result.clone().map(|()| Vec::new()))).collect()
 }
 
-fn fence(effect: &Effect, world: &World<'_>) -> Result<Vec<Change>, String> {
+/// The order comes first, so that a starter that comes back reads it. Then the jobs are asked to go: one whose host is not
+/// heard of stays in the queue until it is, which is no error.
+fn fence(batch: &Batch, world: &World<'_>) -> Vec<Result1> {
+    let mut results = each(batch, |effect| fence_off(effect, world));
+    let tasks: Vec<TaskId> = batch.actions.iter().filter_map(|action| fenced_task(&action.effect)).collect();
+    let killed = if tasks.is_empty() { Ok(()) } else { world.scheduler.kill(&tasks).map_err(|error| chain(&error)) };
+    if let Err(detail) = killed {
+        for (action, (_, result)) in batch.actions.iter().zip(&mut results) {
+            if result.is_ok() && fenced_task(&action.effect).is_some() {
+                *result = Err(detail.clone());
+            }
+        }
+    }
+    results
+}
+
+fn fenced_task(effect: &Effect) -> Option<TaskId> {
+    let Effect::Fence { task, .. } = effect else { return None };
+    *task
+}
+
+fn fence_off(effect: &Effect, world: &World<'_>) -> Result<Vec<Change>, String> {
     let Effect::Fence { run, generation, .. } = effect else { return Ok(Vec::new()) };
     world.runs.control(run, &stop_order(*generation)).map_err(|error| chain(&error))?;
     Ok(Vec::new())

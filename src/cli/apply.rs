@@ -64,6 +64,13 @@ pub(super) struct Options {
     json: bool,
 }
 
+impl Options {
+    /// For commands that only ask, if at all.
+    pub(super) fn asking(yes: bool) -> Self {
+        Self { yes, wait: false, timeout: 0, parallelism: PARALLELISM, json: false }
+    }
+}
+
 fn parallelism(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| (1..=64).contains(n)).ok_or_else(|| "give a number from 1 to 64".into())
 }
@@ -265,7 +272,7 @@ fn wait(context: &Context, desired: &Desired, store: &mut Store, options: &Optio
     ui.progress_done();
     let (readiness, end) = waited?;
     let observed = context.observe(desired, &recorded)?;
-    let rows = super::get::mapping_rows(&recorded, &observed);
+    let rows = super::get::mapping_rows(&recorded, &observed, &context.site);
     ui.data(&report::table::render(
         &rows,
         if options.json { report::table::Format::Json } else { report::table::Format::Table },

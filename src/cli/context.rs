@@ -11,7 +11,7 @@ use crate::host::dhcp::{self, Dhcp};
 use crate::id::{LabName, VmName};
 use crate::manifest::{self, DesiredError, site::SiteError};
 use crate::observe::{ObserveError, Observed, World, observe};
-use crate::plan::{Inputs, Plan, plan};
+use crate::plan::{Inputs, LostHost, Plan, plan};
 use crate::report::{self, Failure, Ui};
 use crate::resolve::{Desired, PowerState};
 use crate::run::{self, RunFileError};
@@ -139,6 +139,18 @@ impl Context {
         allow: &[AddressPattern],
         power: &BTreeMap<VmName, PowerState>,
     ) -> Result<Plan, Failure> {
+        self.plan_without(None, desired, recorded, allow, power)
+    }
+
+    /// The same, with a host given up for lost.
+    pub(super) fn plan_without(
+        &self,
+        lost_host: Option<&LostHost>,
+        desired: &Desired,
+        recorded: &Recorded,
+        allow: &[AddressPattern],
+        power: &BTreeMap<VmName, PowerState>,
+    ) -> Result<Plan, Failure> {
         let observed = self.observe(desired, recorded)?;
         Ok(plan(&Inputs {
             desired,
@@ -148,6 +160,7 @@ impl Context {
             now: jiff::Timestamp::now(),
             allow,
             power,
+            lost_host,
         }))
     }
 

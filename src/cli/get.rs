@@ -11,11 +11,13 @@ use crate::address::Kind;
 use crate::exit::Exit;
 use crate::id::LabName;
 use crate::observe::{Observed, Phase};
+use crate::plan::{Life, life};
 use crate::report::table::{Format, Row, render};
 use crate::report::{Failure, Ui};
 use crate::resolve::VmSource;
 use crate::scheduler::{Task, TaskState};
-use crate::state::{AsideDisk, Recorded, RecordedVm, RunState, Store};
+use crate::site::Site;
+use crate::state::{AsideDisk, Recorded, RecordedVm, Store};
 
 /// List what there is
 #[derive(Debug, clap::Args)]
@@ -57,8 +59,10 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
     let objects = |kind| object_rows(&recorded, kind);
     let format = arguments.output;
     let text = match arguments.kind {
-        Listing::Vms => render(&vm_rows(&recorded, &context.observe(&desired, &recorded)?), format),
-        Listing::Mappings => render(&mapping_rows(&recorded, &context.observe(&desired, &recorded)?), format),
+        Listing::Vms => render(&vm_rows(&recorded, &context.observe(&desired, &recorded)?, &context.site), format),
+        Listing::Mappings => {
+            render(&mapping_rows(&recorded, &context.observe(&desired, &recorded)?, &context.site), format)
+        }
         Listing::Disks => render(&disk_rows(&recorded), format),
         Listing::Aside => render(&aside_rows(&context, &desired.lab)?, format),
         Listing::Jobs => render(&job_rows(&context.observe(&desired, &recorded)?), format),
@@ -103,7 +107,8 @@ impl Row for VmRow {
     }
 }
 
-pub(super) fn vm_rows(recorded: &Recorded, observed: &Observed) -> Vec<VmRow> {
+pub(super) fn vm_rows(recorded: &Recorded, observed: &Observed, site: &Site) -> Vec<VmRow> {
+    let now = jiff::Timestamp::now();
     recorded
         .vms
         .iter()
@@ -117,8 +122,8 @@ pub(super) fn vm_rows(recorded: &Recorded, observed: &Observed) -> Vec<VmRow> {
             ip: vm.ip.to_string(),
             mac: vm.mac.to_string(),
             wanted: word(&vm.vm.state),
-            state: run_state(vm, observed),
-            host: mapping(vm, observed).map(|mapping| mapping.host.clone()),
+            state: run_state(vm, observed, site, now).into(),
+            host: host(vm, observed),
         })
         .collect()
 }
@@ -128,22 +133,41 @@ fn word<T: Serialize>(value: &T) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
-fn run_state(vm: &RecordedVm, observed: &Observed) -> String {
-    let Some(run) = &vm.run else { return "off".into() };
-    if matches!(run.state, RunState::Ended { .. }) {
-        return "off".into();
+/// One word for where a vm's run stands. Of a host that does not answer, what its starter last said counts for nothing.
+fn run_state(vm: &RecordedVm, observed: &Observed, site: &Site, now: jiff::Timestamp) -> &'static str {
+    match life(vm, observed, site, now) {
+        Life::Unknown { .. } => return "unknown",
+        Life::Off { news: true, reason: None } => return "gone",
+        Life::Off { .. } => return "off",
+        Life::Live { .. } | Life::Lost { .. } => {}
     }
-    let task = observed.tasks.get(&(run.batch.clone(), run.task));
-    match (observed.runs.get(&run.run).map(|report| &report.phase), task) {
-        (Some(Phase::Stopped { .. }), _) => "off".into(),
-        (_, None) => "gone".into(),
-        (None, Some(_)) => "queued".into(),
-        (Some(Phase::Starting), _) => "starting".into(),
-        (Some(Phase::Running), _) => "booting".into(),
-        (Some(Phase::Ready), _) => "ready".into(),
-        (Some(Phase::Paused { .. }), _) => "paused".into(),
-        (Some(Phase::Stopping), _) => "stopping".into(),
+    let Some(run) = &vm.run else { return "off" };
+    match observed.runs.get(&run.run).map(|report| &report.phase) {
+        Some(Phase::Starting) => "starting",
+        Some(Phase::Running) => "booting",
+        Some(Phase::Ready) => "ready",
+        Some(Phase::Paused { .. }) => "paused",
+        Some(Phase::Stopping) => "stopping",
+        Some(Phase::Stopped { .. }) => "off",
+        None => match task(vm, observed).map(|task| &task.state) {
+            Some(TaskState::Held) => "held",
+            Some(TaskState::Error { .. }) => "error",
+            Some(TaskState::Suspended) => "suspended",
+            Some(TaskState::Deleting) => "deleting",
+            _ => "queued",
+        },
     }
+}
+
+fn task<'a>(vm: &RecordedVm, observed: &'a Observed) -> Option<&'a Task> {
+    let run = vm.run.as_ref()?;
+    observed.tasks.get(&(run.batch.clone(), run.task))
+}
+
+/// The host of a run that is not over, from its starter or from the queue.
+fn host(vm: &RecordedVm, observed: &Observed) -> Option<String> {
+    let reported = mapping(vm, observed).map(|mapping| mapping.host.clone());
+    reported.or_else(|| task(vm, observed)?.host.clone())
 }
 
 fn mapping<'a>(vm: &RecordedVm, observed: &'a Observed) -> Option<&'a crate::observe::Mapping> {
@@ -160,6 +184,7 @@ pub(super) struct MappingRow {
     mac: String,
     isolated: bool,
     host: String,
+    state: &'static str,
     vnc: String,
     tap: String,
     pid: u32,
@@ -167,7 +192,8 @@ pub(super) struct MappingRow {
 }
 
 impl Row for MappingRow {
-    const COLUMNS: &'static [&'static str] = &["name", "owner", "ip", "mac", "host", "vnc", "isolated", "since"];
+    const COLUMNS: &'static [&'static str] =
+        &["name", "owner", "ip", "mac", "host", "state", "vnc", "isolated", "since"];
     fn cells(&self) -> Vec<String> {
         let text = |text: &String| text.clone();
         let isolated = if self.isolated { "yes" } else { "no" };
@@ -178,6 +204,7 @@ impl Row for MappingRow {
             text(&self.ip),
             text(&self.mac),
             text(&self.host),
+            self.state.into(),
             text(&self.vnc),
             isolated.into(),
             since,
@@ -185,7 +212,8 @@ impl Row for MappingRow {
     }
 }
 
-pub(super) fn mapping_rows(recorded: &Recorded, observed: &Observed) -> Vec<MappingRow> {
+pub(super) fn mapping_rows(recorded: &Recorded, observed: &Observed, site: &Site) -> Vec<MappingRow> {
+    let now = jiff::Timestamp::now();
     recorded
         .vms
         .iter()
@@ -198,6 +226,7 @@ pub(super) fn mapping_rows(recorded: &Recorded, observed: &Observed) -> Vec<Mapp
                 mac: mapping.mac.to_string(),
                 isolated: mapping.isolated,
                 host: mapping.host.clone(),
+                state: run_state(vm, observed, site, now),
                 vnc: mapping.vnc.clone(),
                 tap: mapping.tap.clone(),
                 pid: mapping.pid,

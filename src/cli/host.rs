@@ -1,18 +1,21 @@
 //! `labwright host`: this machine as an execution host.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::Ended;
 use super::context::Context;
+use super::{Ended, apply};
 use crate::exit::Exit;
 use crate::host::RUN_ROOT;
 use crate::host::check::{self, Line, Verdict};
 use crate::host::setup::{self, Wanted};
 use crate::host::sweep;
+use crate::plan::{LostHost, give_up_only};
 use crate::report::table::{Format, Row, render};
 use crate::report::{Failure, Ui};
-use crate::resolve::VmGroup;
+use crate::resolve::{Desired, VmGroup};
 use crate::site::Storage;
+use crate::state::Recorded;
 
 /// Prepare this machine for guests
 #[derive(Debug, clap::Subcommand)]
@@ -28,6 +31,33 @@ pub(super) enum Command {
     Sweep,
     /// Take away what `host setup` made
     Teardown(Labs),
+    /// Give up a host that is lost, so that the next apply starts its vms elsewhere
+    ///
+    /// Only for runs that the batch system does not hear of: their vms are `unknown`. Each is given up when its starter
+    /// has been silent for so long that it must have suspended its guest (`self_fence`), or when you say that the host
+    /// is switched off. Should it come back, its starters read that they must end.
+    #[command(after_help = "Examples:
+  labwright host forget node7
+  labwright host forget node7 --powered-off     # it is: I pulled the plug")]
+    Forget(ForgetArguments),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ForgetArguments {
+    /// The host, as `labwright get vms` names it.
+    host: String,
+
+    /// Only this lab, by its folder; all labs of the site otherwise.
+    #[arg(long, short = 'C', value_name = "FOLDER")]
+    lab: Option<PathBuf>,
+
+    /// The host is without power for certain: nothing on it can still write to a disk.
+    #[arg(long)]
+    powered_off: bool,
+
+    /// Do not ask.
+    #[arg(long, short)]
+    yes: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -46,7 +76,7 @@ pub(super) struct Labs {
     lab: Vec<PathBuf>,
 }
 
-pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
+pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended {
     match command {
         Command::Setup(labs) => with_wanted(labs, site, ui, &|wanted, _| {
             refuse_without_root()?;
@@ -76,7 +106,42 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
             tell(ui, &done, "nothing to do: none of it is there");
             Ok(Exit::Done)
         }),
+        Command::Forget(arguments) => forget(arguments, site, ui),
     }
+}
+
+/// Gives a host up, lab by lab. No manifest is read: a lab whose folder is gone can lose a host like any other.
+fn forget(arguments: &ForgetArguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
+    let folder = arguments.lab.as_deref();
+    let context = Context::new(site, folder.unwrap_or(Path::new(".")), ui)?;
+    let mut labs = context.store()?.labs()?;
+    if folder.is_some() {
+        labs.retain(|(_, folder)| *folder == context.lab_folder);
+    }
+    let lost = LostHost { name: arguments.host.clone(), powered_off: arguments.powered_off };
+    let (mut worst, mut unknown) = (Exit::Done, false);
+    for (lab, lab_folder) in labs {
+        let context = Context { site: context.site.clone(), lab_folder };
+        let desired = Desired::nothing(lab);
+        let make = |recorded: &Recorded| {
+            let plan = context.plan_without(Some(&lost), &desired, recorded, &[], &BTreeMap::new())?;
+            Ok(give_up_only(plan))
+        };
+        let plan = make(&context.recorded(&desired.lab)?)?;
+        if plan.is_empty() && plan.refusals.is_empty() {
+            continue;
+        }
+        unknown = true;
+        let options = apply::Options::asking(arguments.yes);
+        let ended = apply::reconcile(&context, &desired, &make, &options, "host forget", ui)?;
+        worst = if worst == Exit::Done { ended } else { worst };
+    }
+    match (unknown, worst) {
+        (false, _) => ui.say(&format!("nothing to do: no vm on {} is unknown", arguments.host)),
+        (true, Exit::Done) => ui.say("the next `labwright apply` starts them elsewhere"),
+        (true, _) => {}
+    }
+    Ok(worst)
 }
 
 /// What the host is to offer to these labs.

@@ -21,7 +21,7 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
     let desired = context.desired(ui)?;
     let recorded = context.recorded(&desired.lab)?;
     let observed = context.observe(&desired, &recorded)?;
-    let rows = get::vm_rows(&recorded, &observed);
+    let rows = get::vm_rows(&recorded, &observed, &context.site);
     let mut by_state: BTreeMap<&str, usize> = BTreeMap::new();
     for row in &rows {
         *by_state.entry(&row.state).or_default() += 1;

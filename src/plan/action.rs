@@ -216,11 +216,13 @@ pub enum Effect {
         task: TaskId,
     },
     /// A run is taken for over without its starter having said so: should it live or begin after all, it reads that it
-    /// must end.
+    /// must end. Its job, where there is one, is asked to go, which it may do only when its host is heard of again.
     Fence {
         vm: VmName,
         run: RunId,
         generation: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        task: Option<TaskId>,
     },
     /// A run ended by itself; `None`: without a word.
     RecordEnd {

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use super::Planner;
+use super::life::{fenced_after, is_fenced};
+use super::{Inputs, Planner};
 use crate::address::{Address, Kind};
 use crate::id::{UserName, VmName};
 use crate::resolve::{Desired, Session, UserGroup};
@@ -115,6 +116,28 @@ impl Planner<'_> {
             text,
             format!("if that is meant: `--allow {address}`; the old disks are kept and can be restored"),
         );
+        false
+    }
+
+    /// Refuses to give up a run whose guest may still write to its disks; answers whether it may be done.
+    pub(super) fn may_give_up(&mut self, name: &VmName, host: &str, silent_seconds: Option<i64>) -> bool {
+        let Inputs { site, lost_host, .. } = *self.inputs;
+        if lost_host.is_some_and(|lost| lost.powered_off) {
+            return true;
+        }
+        let text = match silent_seconds {
+            Some(silent) if is_fenced(silent, site) => return true,
+            Some(silent) => format!(
+                "its starter on {host} last wrote {silent} s ago, and its guest stands still for certain only {} s after the last time: wait {} s more",
+                fenced_after(site),
+                fenced_after(site) - silent
+            ),
+            None => format!("its starter on {host} never wrote anything, so nobody knows since when it is silent"),
+        };
+        let hint = format!(
+            "if {host} is switched off for certain: `labwright host forget {host} --powered-off`; a starter that goes on writing lives, and only the batch system does not hear its host"
+        );
+        self.refuse(&Address::vm(name), text, hint);
         false
     }
 

@@ -5,6 +5,7 @@ mod action;
 mod addresses;
 mod check;
 mod guards;
+mod life;
 mod moves;
 mod objects;
 mod scope;
@@ -13,7 +14,8 @@ mod vms;
 
 pub use action::{Action, ActionId, Change, Effect, Note, Plan, PublishSource, Refusal, SavedPlan, Verb};
 pub use check::{Flaw, check};
-pub use scope::{refresh_only, target};
+pub use life::{Life, life};
+pub use scope::{give_up_only, refresh_only, target};
 pub use vms::Started;
 
 use std::collections::BTreeMap;
@@ -37,6 +39,25 @@ pub struct Inputs<'a> {
     pub allow: &'a [AddressPattern],
     /// Vms that somebody starts or stops by name; their manifest stays as it is.
     pub power: &'a BTreeMap<VmName, PowerState>,
+    /// A host that an admin takes for lost: the runs on it that nobody hears of are over.
+    pub lost_host: Option<&'a LostHost>,
+}
+
+/// A host that never comes back, or that must be taken for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostHost {
+    pub name: String,
+    /// It is without power for certain, so that nothing on it can still write.
+    pub powered_off: bool,
+}
+
+impl LostHost {
+    /// Whether a host of this name is meant: the batch system may write names with their domain, people without.
+    fn is(&self, host: &str) -> bool {
+        let first = |name: &str| name.split('.').next().map(str::to_owned);
+        let one_is_short = !host.contains('.') || !self.name.contains('.');
+        host == self.name || (one_is_short && first(host) == first(&self.name))
+    }
 }
 
 /// What must be done, in which order, and why.

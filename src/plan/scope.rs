@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{ActionId, Effect, Plan};
-use crate::address::AddressPattern;
+use crate::address::{AddressPattern, Kind};
+use crate::run::StopReason;
 
 /// Keeps the changes of the named addresses, and what they need.
 pub fn target(mut plan: Plan, targets: &[AddressPattern]) -> Plan {
@@ -44,5 +45,22 @@ pub fn refresh_only(mut plan: Plan) -> Plan {
         action.needs.retain(|need| kept.contains(need));
     }
     plan.refusals.clear();
+    plan
+}
+
+/// Keeps only what gives up the runs of a lost host. What forbids that is said of vms; all other guards are about what is
+/// dropped here.
+pub fn give_up_only(mut plan: Plan) -> Plan {
+    let gives_up =
+        |effect: &Effect| matches!(effect, Effect::RecordEnd { reason: Some(StopReason::HostLost { .. }), .. });
+    let refusals: Vec<_> = plan.refusals.iter().filter(|refusal| refusal.address.kind == Kind::Vm).cloned().collect();
+    plan.changes.retain(|change| change.actions.iter().any(|action| gives_up(&action.effect)));
+    plan.drift.clear();
+    plan.notes.clear();
+    let mut plan = refresh_only(plan);
+    for change in &mut plan.changes {
+        change.reason = "its run is taken for over, and fenced off should it live after all".into();
+    }
+    plan.refusals = refusals;
     plan
 }

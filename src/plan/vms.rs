@@ -16,24 +16,22 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::life::{Life, life};
 use super::objects::fields;
 use super::templates::CurrentVersion;
-use super::{Action, ActionId, Change, Effect, Planner, Verb};
+use super::{Action, ActionId, Change, Effect, Inputs, Planner, Verb};
 use crate::address::Address;
 use crate::disks::DiskOrigin;
 use crate::host::dhcp::Reservation;
 use crate::id::{Mac, RunId, TemplateName, VmName};
-use crate::observe::{Phase, RunReport};
+use crate::observe::Phase;
 use crate::resolve::{DiskSource, Hardware, Origin, PowerState, RestartPolicy, Template, Vm, VmGroup, VmSource};
 use crate::run::{RunDisk, RunNetwork, RunSpec, StopReason};
-use crate::scheduler::{TaskId, TaskState};
-use crate::state::{RecordedDisk, RecordedRun, RecordedVm, RunState};
+use crate::scheduler::TaskState;
+use crate::state::{RecordedDisk, RecordedRun, RecordedVm};
 
 /// Memory that a run takes beside its guest's: qemu itself (35 to 60 MiB) and the starter (under 8 MiB).
 const OVERHEAD_MIB: u64 = 64;
-
-/// How far the clocks of controller and hosts may be apart.
-const CLOCK_SKEW_SECONDS: i64 = 10;
 
 /// What a guest is started with; when this differs from what is wanted, it must be restarted to take effect.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,18 +42,6 @@ pub struct Started {
     pub mac: Mac,
     pub bridge: String,
     pub disks: Vec<PathBuf>,
-}
-
-/// Where a known vm's latest run stands, all sources taken together.
-enum Life {
-    /// No run, or one that ended; `news` if the end is not recorded yet.
-    Off { reason: Option<StopReason>, news: bool },
-    /// In the queue or on a host.
-    Live { task: Option<TaskId> },
-    /// In the queue, although the submit's answer was lost.
-    Lost { task: TaskId },
-    /// Its host does not answer: neither dead nor alive for us.
-    Unknown { host: String },
 }
 
 /// Actions of one change, each after the one before it.
@@ -86,11 +72,13 @@ impl Planner<'_> {
     fn plan_leaver(&mut self, name: &VmName, known: &RecordedVm) {
         let address = Address::vm(name);
         let mut steps = Steps { actions: Vec::new(), last: Vec::new() };
-        let life = self.life(known);
-        if let Life::Unknown { host } = &life {
+        let life = self.life(name, known);
+        if let Life::Unknown { host, .. } = &life {
             self.note(
                 &address,
-                format!("left the manifest; its host {host} does not answer, so it is left as it is until it does"),
+                format!(
+                    "left the manifest; its host {host} does not answer, so it is left as it is until it does, or until `labwright host forget {host}`"
+                ),
             );
             return;
         }
@@ -127,9 +115,14 @@ impl Planner<'_> {
     /// One known vm, step by step: what ended, what is stopped, what is replaced, what is recorded, what starts.
     fn plan_known_vm(&mut self, name: &VmName, vm: &Vm, known: &RecordedVm) {
         let address = Address::vm(name);
-        let life = self.life(known);
-        if let Life::Unknown { host } = &life {
-            self.note(&address, format!("its host {host} does not answer: nothing is done about it until it does"));
+        let life = self.life(name, known);
+        if let Life::Unknown { host, .. } = &life {
+            self.note(
+                &address,
+                format!(
+                    "its host {host} does not answer: nothing is done about it until it does, or until `labwright host forget {host}`"
+                ),
+            );
             return;
         }
         let Some(group) = self.inputs.desired.vm_groups.get(&vm.vm_group) else { return };
@@ -311,38 +304,18 @@ impl Planner<'_> {
         }
     }
 
-    fn life(&self, known: &RecordedVm) -> Life {
-        let Some(run) = &known.run else { return Life::Off { reason: None, news: false } };
-        if let RunState::Ended { reason } = &run.state {
-            return Life::Off { reason: serde_json::from_str(reason).ok(), news: false };
-        }
-        let report = self.inputs.observed.runs.get(&run.run);
-        if let Some(Phase::Stopped { reason, .. }) = report.map(|report| &report.phase) {
-            return Life::Off { reason: Some(reason.clone()), news: true };
-        }
-        let task = self.inputs.observed.tasks.get(&(run.batch.clone(), run.task));
-        match task {
-            None => match report.filter(|report| self.may_still_live(report)) {
-                Some(report) => {
-                    let host = report.mapping.as_ref().map(|mapping| mapping.host.clone());
-                    Life::Unknown { host: host.unwrap_or_else(|| "somewhere".into()) }
-                }
-                None => Life::Off { reason: None, news: true },
-            },
-            Some(task) if task.state == TaskState::Unknown => {
-                Life::Unknown { host: task.host.clone().unwrap_or_else(|| "somewhere".into()) }
+    /// Where a vm stands; one on the host that is given up for lost is off, if that may be done.
+    fn life(&mut self, name: &VmName, known: &RecordedVm) -> Life {
+        let Inputs { observed, site, now, lost_host, .. } = *self.inputs;
+        let life = life(known, observed, site, now);
+        match (&life, lost_host) {
+            (Life::Unknown { host, silent_seconds }, Some(lost))
+                if lost.is(host) && self.may_give_up(name, host, *silent_seconds) =>
+            {
+                Life::Off { reason: Some(StopReason::HostLost { host: host.clone() }), news: true }
             }
-            Some(task) if run.job.is_none() => Life::Lost { task: task.id },
-            Some(task) => Life::Live { task: Some(task.id) },
+            _ => life,
         }
-    }
-
-    /// A cluster can forget a job whose starter lives on a host that is cut off. Until its starter must have suspended the
-    /// guest, nobody knows. The local scheduler cannot: there a job is in the queue exactly as long as it lives.
-    fn may_still_live(&self, report: &RunReport) -> bool {
-        let fenced_after = i64::try_from(self.inputs.site.timing.self_fence_seconds).unwrap_or(i64::MAX);
-        let silent = self.inputs.now.as_second() - report.last_beat.as_second();
-        !self.inputs.site.scheduler.knows_every_death() && silent < fenced_after.saturating_add(CLOCK_SKEW_SECONDS)
     }
 
     fn record_news(&mut self, steps: &mut Steps, name: &VmName, known: &RecordedVm, life: &Life) {
@@ -352,10 +325,11 @@ impl Planner<'_> {
             Life::Off { reason, news: true } => {
                 let how = reason.as_ref().map_or_else(|| "without a word".to_owned(), |reason| format!("({reason})"));
                 self.drift(&address, format!("its run {} ended {how}", run.run));
+                let task = self.inputs.observed.tasks.get(&(run.batch.clone(), run.task)).map(|task| task.id);
                 let (vm, run, reason) = (name.clone(), run.run.clone(), reason.clone());
-                if reason.is_none() {
+                if matches!(reason, None | Some(StopReason::HostLost { .. })) {
                     let generation = known.generation + 1;
-                    self.step(steps, Effect::Fence { vm: vm.clone(), run: run.clone(), generation });
+                    self.step(steps, Effect::Fence { vm: vm.clone(), run: run.clone(), generation, task });
                 }
                 self.step(steps, Effect::RecordEnd { vm, run, reason });
             }

@@ -123,6 +123,11 @@ pub enum StopReason {
     Superseded,
     /// qemu ended by itself with an error.
     Crashed,
+    /// Nobody heard of its host any more, and an admin gave it up. No starter writes this.
+    HostLost {
+        /// Name of the host.
+        host: String,
+    },
     /// Something could not be set up; the text says what, and what to do.
     Failed {
         /// What was tried, why it did not work, what to do.
@@ -138,6 +143,7 @@ impl std::fmt::Display for StopReason {
             Self::Deadline => f.write_str("its time was over"),
             Self::Superseded => f.write_str("a newer run took its place"),
             Self::Crashed => f.write_str("qemu ended with an error"),
+            Self::HostLost { host } => write!(f, "its host {host} was given up for lost"),
             Self::Failed { message } => write!(f, "it could not start: {message}"),
         }
     }

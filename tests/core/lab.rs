@@ -10,7 +10,7 @@ use labwright::address::AddressPattern;
 use labwright::apply::{self, BatchKind, Clock as _, Progress, Summary};
 use labwright::manifest;
 use labwright::observe::{self, ObserveError};
-use labwright::plan::{Inputs, Plan, plan};
+use labwright::plan::{Inputs, LostHost, Plan, plan};
 use labwright::report;
 use labwright::resolve::Desired;
 use labwright::site::Site;
@@ -23,6 +23,7 @@ pub(crate) struct Lab {
     pub(crate) world: World,
     pub(crate) site: Site,
     pub(crate) allow: Vec<AddressPattern>,
+    pub(crate) lost_host: Option<LostHost>,
 }
 
 /// How an apply ended.
@@ -50,7 +51,7 @@ impl Lab {
         let site = Site::embedded(&folder.path().canonicalize().unwrap(), 64 * 1024, 2);
         let now = world.with(|inner| inner.now);
         Store::create(&site.state, now).unwrap();
-        let lab = Self { folder, world, site, allow: Vec::new() };
+        let lab = Self { folder, world, site, allow: Vec::new(), lost_host: None };
         lab.edit(manifest);
         lab
     }
@@ -107,6 +108,7 @@ impl Lab {
             now: self.world.now(),
             allow: &self.allow,
             power: &BTreeMap::new(),
+            lost_host: self.lost_host.as_ref(),
         };
         Ok(plan(&inputs))
     }
@@ -118,14 +120,29 @@ impl Lab {
 
     /// The plan as the user reads it, with the scratch folder's name taken out.
     pub(crate) fn plan_text(&self) -> String {
+        self.text_of(&self.plan())
+    }
+
+    fn text_of(&self, plan: &Plan) -> String {
         let folder = self.folder.path().canonicalize().unwrap();
         let site = self.recorded(&self.desired()).site;
-        let text = report::plan::text(&self.plan(), false);
+        let text = report::plan::text(plan, false);
         text.replace(&*folder.to_string_lossy(), "LAB").replace(&format!("{site}-"), "site-")
     }
 
     pub(crate) fn apply(&self) -> Applied {
         self.apply_desired(&self.desired())
+    }
+
+    /// Carries out the part of a plan that wants nothing; answers what the user reads of it.
+    pub(crate) fn apply_part(&self, part: impl Fn(Plan) -> Plan) -> String {
+        let desired = Desired::nothing(self.desired().lab);
+        let plan = part(self.make_plan(&desired, &self.recorded(&desired)).unwrap());
+        if plan.refusals.is_empty() {
+            let done = self.carry_out(&plan);
+            assert!(done.failed.is_empty(), "{done:?}");
+        }
+        self.text_of(&plan)
     }
 
     pub(crate) fn apply_desired(&self, desired: &Desired) -> Applied {
@@ -147,6 +164,12 @@ impl Lab {
         if !plan.refusals.is_empty() {
             return Applied::Refused(plan);
         }
+        drop(store);
+        Applied::Done(self.carry_out(&plan))
+    }
+
+    fn carry_out(&self, plan: &Plan) -> Summary {
+        let mut store = self.store();
         let info = ApplyInfo {
             folder: self.folder.path().to_owned(),
             who: "test".into(),
@@ -168,9 +191,9 @@ impl Lab {
             parallelism: 1,
         };
         let id = store.begin(&plan.lab, &info, self.world.now()).unwrap();
-        let summary = apply::apply(&plan, id, &mut store, &world, &mut Silent).unwrap();
+        let summary = apply::apply(plan, id, &mut store, &world, &mut Silent).unwrap();
         store.end(id, "ended", self.world.now()).unwrap();
-        Applied::Done(summary)
+        summary
     }
 
     /// Applies, and says what went wrong if anything did.

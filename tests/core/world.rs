@@ -37,6 +37,8 @@ pub(crate) struct Inner {
     pub(crate) foreign: BTreeMap<TaskId, String>,
     /// Calls from the controller so far.
     pub(crate) calls: u64,
+    /// Tasks of lost hosts that somebody has killed.
+    pub(crate) asked_to_go: BTreeSet<TaskId>,
 }
 
 /// What goes wrong, until it is taken back.
@@ -193,6 +195,25 @@ impl Inner {
         self.tasks.retain(|_, task| task.run != *run);
     }
 
+    /// The host stops answering; what runs on it goes on, or not.
+    pub(crate) fn lose_host(&mut self) {
+        for task in self.tasks.values_mut().filter(|task| task.state == TaskState::Running) {
+            task.state = TaskState::Unknown;
+        }
+    }
+
+    /// The host answers again, and its starters read what was wanted of them meanwhile.
+    pub(crate) fn host_returns(&mut self) {
+        for task in self.tasks.values_mut().filter(|task| task.state == TaskState::Unknown) {
+            task.state = TaskState::Running;
+        }
+        self.obey();
+    }
+
+    pub(crate) fn pass(&mut self, seconds: i64) {
+        self.now += jiff::SignedDuration::from_secs(seconds);
+    }
+
     /// The starter dies without a word.
     pub(crate) fn kill_run(&mut self, run: &RunId) {
         self.tasks.retain(|_, task| task.run != *run);
@@ -285,7 +306,8 @@ impl Scheduler for World {
                     task.hidden_for -= 1;
                     continue;
                 }
-                let host = (task.state == TaskState::Running).then(|| "h1".to_owned());
+                let on_host = matches!(task.state, TaskState::Running | TaskState::Unknown);
+                let host = on_host.then(|| "h1".to_owned());
                 listed.push(Task {
                     id: *id,
                     name: task.name.clone(),
@@ -308,7 +330,10 @@ impl Scheduler for World {
                 inner.foreign.remove(id);
                 let Some(task) = inner.tasks.get(id) else { continue };
                 let run = task.run.clone();
-                if matches!(task.state, TaskState::Pending { .. } | TaskState::Held) {
+                if task.state == TaskState::Unknown {
+                    // Its host hears nothing; the queue remembers.
+                    inner.asked_to_go.insert(*id);
+                } else if matches!(task.state, TaskState::Pending { .. } | TaskState::Held) {
                     inner.kill_run(&run);
                 } else if !inner.runs[&run].hung {
                     inner.end_run(&run, StopReason::Asked);

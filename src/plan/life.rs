@@ -1,0 +1,77 @@
+//! Where a vm's latest run stands, all sources taken together: our records, its starter's report, the queue. Pure.
+
+use crate::observe::{Observed, Phase, RunReport};
+use crate::run::StopReason;
+use crate::scheduler::{TaskId, TaskState};
+use crate::site::Site;
+use crate::state::{RecordedVm, RunState};
+
+/// How far the clocks of controller and hosts may be apart.
+const CLOCK_SKEW_SECONDS: i64 = 10;
+
+/// Where a known vm's latest run stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Life {
+    /// No run, or one that ended; `news` if the end is not recorded yet.
+    Off { reason: Option<StopReason>, news: bool },
+    /// In the queue or on a host.
+    Live { task: Option<TaskId> },
+    /// In the queue, although the submit's answer was lost.
+    Lost { task: TaskId },
+    /// Its host does not answer: neither dead nor alive for us.
+    Unknown {
+        /// As the queue names it, or its starter, where the queue knows of none.
+        host: String,
+        /// Seconds since its starter last said something; `None`: it never did.
+        silent_seconds: Option<i64>,
+    },
+}
+
+/// Tells where a vm stands at `now`.
+pub fn life(known: &RecordedVm, observed: &Observed, site: &Site, now: jiff::Timestamp) -> Life {
+    let Some(run) = &known.run else { return Life::Off { reason: None, news: false } };
+    if let RunState::Ended { reason } = &run.state {
+        return Life::Off { reason: serde_json::from_str(reason).ok(), news: false };
+    }
+    let report = observed.runs.get(&run.run);
+    if let Some(Phase::Stopped { reason, .. }) = report.map(|report| &report.phase) {
+        return Life::Off { reason: Some(reason.clone()), news: true };
+    }
+    let silent_seconds = report.map(|report| silence(report, now));
+    let task = observed.tasks.get(&(run.batch.clone(), run.task));
+    let unknown = || {
+        let reported = report.and_then(|report| report.mapping.as_ref()).map(|mapping| mapping.host.clone());
+        let host = task.and_then(|task| task.host.clone()).or(reported);
+        Life::Unknown { host: host.unwrap_or_else(|| "somewhere".into()), silent_seconds }
+    };
+    match task {
+        None if silent_seconds.is_some_and(|silent| !is_fenced(silent, site)) && forgets_jobs(site) => unknown(),
+        None => Life::Off { reason: None, news: true },
+        Some(task) if task.state == TaskState::Unknown => unknown(),
+        Some(task) if run.job.is_none() => Life::Lost { task: task.id },
+        Some(task) => Life::Live { task: Some(task.id) },
+    }
+}
+
+/// A cluster can forget a job whose starter lives on a host that is cut off. The local scheduler cannot: there a job is in
+/// the queue exactly as long as it lives.
+fn forgets_jobs(site: &Site) -> bool {
+    !site.scheduler.knows_every_death()
+}
+
+/// Seconds since a starter's last record, which bears the host's own time.
+fn silence(report: &RunReport, now: jiff::Timestamp) -> i64 {
+    let ahead_ms = report.mapping.as_ref().map_or(0, |mapping| mapping.clock_offset_ms);
+    (now.as_millisecond().saturating_sub(report.last_beat.as_millisecond().saturating_sub(ahead_ms))).div_euclid(1000)
+}
+
+/// Whether a starter that has been silent for so long must have suspended its guest.
+pub(super) fn is_fenced(silent_seconds: i64, site: &Site) -> bool {
+    silent_seconds >= fenced_after(site)
+}
+
+/// After how many seconds of silence a guest stands still for certain.
+pub(super) fn fenced_after(site: &Site) -> i64 {
+    let seconds = i64::try_from(site.timing.self_fence_seconds).unwrap_or(i64::MAX);
+    seconds.saturating_add(CLOCK_SKEW_SECONDS)
+}

@@ -1,0 +1,106 @@
+//! Hosts that nobody hears of: what is planned meanwhile, and what giving them up does.
+
+use insta::assert_snapshot;
+use labwright::plan::{LostHost, give_up_only};
+use labwright::run::StopReason;
+use labwright::scheduler::TaskState;
+
+use crate::lab::Lab;
+use crate::plans::PAIR;
+use crate::world::Inner;
+
+/// The pair of vms, both on the host `h1`, which stops answering.
+fn pair_on_a_lost_host() -> Lab {
+    let lab = Lab::new(PAIR);
+    lab.must_apply();
+    lab.world.with(|inner| {
+        inner.start_all();
+        inner.lose_host();
+    });
+    lab
+}
+
+/// As the command does it: the records and the fence, nothing else of the plan.
+fn give_up(lab: &mut Lab, name: &str, powered_off: bool) -> String {
+    lab.lost_host = Some(LostHost { name: name.into(), powered_off });
+    lab.apply_part(give_up_only)
+}
+
+#[test]
+fn nothing_is_done_about_an_unknown_vm() {
+    let lab = pair_on_a_lost_host();
+    assert_snapshot!(lab.plan_text());
+    lab.world.with(|inner| inner.pass(100_000));
+    assert!(lab.plan().is_empty(), "time alone gives nothing up");
+}
+
+#[test]
+fn a_host_is_given_up_only_after_its_guests_stand_still() {
+    let mut lab = pair_on_a_lost_host();
+    lab.world.with(|inner| inner.pass(69));
+    assert_snapshot!(give_up(&mut lab, "h1", false));
+    lab.world.with(|inner| {
+        inner.pass(1);
+        assert!(inner.asked_to_go.is_empty());
+    });
+    assert_snapshot!("given_up", give_up(&mut lab, "h1", false));
+    lab.lost_host = None;
+    lab.world.with(|inner| assert_eq!(inner.asked_to_go.len(), 2, "the jobs are asked to go"));
+    assert_snapshot!("starts_elsewhere", lab.plan_text());
+    let before = lab.recorded(&lab.desired()).vms;
+    lab.must_apply();
+    let after = lab.recorded(&lab.desired()).vms;
+    for (name, vm) in &before {
+        assert_eq!((vm.ip, &vm.disks), (after[name].ip, &after[name].disks), "{name} keeps its address and disk");
+    }
+    assert!(lab.plan().is_empty(), "jobs that stay in the queue until their host is back are no hindrance");
+}
+
+#[test]
+fn starters_of_a_host_that_was_only_cut_off_end_when_it_is_back() {
+    let mut lab = pair_on_a_lost_host();
+    give_up(&mut lab, "h1", true);
+    lab.lost_host = None;
+    lab.must_apply();
+    lab.world.with(|inner| {
+        let old: Vec<_> = inner.tasks.values().filter(|task| task.state == TaskState::Unknown).collect();
+        assert_eq!(old.len(), 2);
+        inner.host_returns();
+        inner.start_all();
+        let live = inner.live();
+        assert_eq!(live.len(), 2);
+        for (vm, runs) in live {
+            assert_eq!(runs.len(), 1, "{vm} runs twice");
+            assert_eq!(inner.runs[&runs[0]].spec.generation, 2);
+        }
+        let ends = inner.runs.values().filter_map(|run| run.records.last()).filter(|record| {
+            matches!(record.event, labwright::run::Event::Stopped { reason: StopReason::Superseded, .. })
+        });
+        assert_eq!(ends.count(), 2);
+    });
+    assert!(lab.plan().is_empty());
+}
+
+#[test]
+fn a_starter_that_never_wrote_is_given_up_only_with_its_power() {
+    let mut lab = Lab::new(PAIR);
+    lab.must_apply();
+    lab.world.with(|inner| {
+        for task in inner.tasks.values_mut() {
+            task.state = TaskState::Unknown;
+        }
+        inner.pass(100_000);
+    });
+    assert_snapshot!(give_up(&mut lab, "h1", false));
+    give_up(&mut lab, "h1.cluster.example", true);
+    lab.lost_host = None;
+    assert_eq!(lab.plan().changes.len(), 2, "{}", lab.plan_text());
+}
+
+#[test]
+fn another_host_and_one_that_answers_are_left_alone() {
+    let mut lab = pair_on_a_lost_host();
+    assert_snapshot!(give_up(&mut lab, "h2", true));
+    lab.world.with(Inner::host_returns);
+    assert_snapshot!("one_that_answers", give_up(&mut lab, "h1", true));
+}
