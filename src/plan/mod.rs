@@ -4,10 +4,12 @@
 mod action;
 mod addresses;
 mod check;
+mod disks;
 mod guards;
 mod life;
 mod moves;
 mod objects;
+mod power;
 mod scope;
 mod templates;
 mod vms;
@@ -15,8 +17,8 @@ mod vms;
 pub use action::{Action, ActionId, Change, Effect, Note, Plan, PublishSource, Refusal, SavedPlan, Verb};
 pub use check::{Flaw, check};
 pub use life::{Life, life};
+pub use power::Started;
 pub use scope::{give_up_only, refresh_only, target};
-pub use vms::Started;
 
 use std::collections::BTreeMap;
 

@@ -1,0 +1,187 @@
+//! Disks of vms: which ones a vm needs, what becomes of those that it must not keep, and what is done about lost ones.
+//! A disk is made once and set aside at the end; nothing in between replaces it.
+
+use std::path::PathBuf;
+
+use super::templates::CurrentVersion;
+use super::vms::{Steps, Work};
+use super::{ActionId, Effect, Planner};
+use crate::address::Address;
+use crate::disks::DiskOrigin;
+use crate::id::{TemplateName, VmName};
+use crate::resolve::{DiskSource, Template, Vm, VmSource};
+use crate::state::{RecordedDisk, RecordedVm};
+
+/// The disks of a vm, after this plan.
+pub(super) struct NewDisks {
+    pub(super) version: Option<u32>,
+    pub(super) kept: Vec<RecordedDisk>,
+    pub(super) new: Vec<NewDisk>,
+}
+
+pub(super) struct NewDisk {
+    disk: RecordedDisk,
+    origin: DiskOrigin,
+    /// The action that publishes what it derives from.
+    needs: Option<ActionId>,
+}
+
+impl Planner<'_> {
+    pub(super) fn refuse_missing_disk(&mut self, address: &Address, disk: &RecordedDisk) {
+        let text = format!(
+            "its disk {} is gone; a new one would start from the template, without what was on it",
+            disk.path.display()
+        );
+        let hint = format!("put the file back (is the storage mounted?), or give it up with `--allow {address}`");
+        self.refuse(address, text, hint);
+    }
+
+    pub(super) fn set_aside(&mut self, steps: &mut Steps, name: &VmName, known: &RecordedVm) {
+        let site = &self.inputs.site.storage.aside;
+        let fresh = || {
+            site.join(self.inputs.desired.lab.as_str())
+                .join(name.as_str())
+                .join(self.inputs.recorded.serial.to_string())
+        };
+        // A move that was cut short goes on to where it was going.
+        let under_way = known.disks.iter().find_map(|disk| disk.moving_to.as_deref()?.parent());
+        let folder = under_way.map_or_else(fresh, PathBuf::from);
+        let missing = &self.inputs.observed.disks_missing;
+        let is_lost = |disk: &&RecordedDisk| disk.moving_to.is_none() && missing.contains(&disk.path);
+        let (lost, disks): (Vec<&RecordedDisk>, Vec<&RecordedDisk>) = known.disks.iter().partition(is_lost);
+        let paths = |disks: Vec<&RecordedDisk>| disks.into_iter().map(|disk| disk.path.clone()).collect();
+        self.step(steps, Effect::SetAside { vm: name.clone(), disks: paths(disks), folder, lost: paths(lost) });
+    }
+
+    /// The disks a vm needs and has not, after those it must not keep were set aside.
+    pub(super) fn mend_disks(&mut self, steps: &mut Steps, address: &Address, work: &Work<'_>) -> Option<NewDisks> {
+        let Work { name, vm, known, .. } = work;
+        if work.replaced || !work.missing.is_empty() {
+            let (version, new) = self.new_disks(address, name, vm, None)?;
+            if !known.disks.is_empty() {
+                self.set_aside(steps, name, known);
+            }
+            return Some(NewDisks { version, kept: Vec::new(), new });
+        }
+        let kept: Vec<RecordedDisk> = known.disks.iter().filter(|disk| disk.made).cloned().collect();
+        if self.has_all_disks(vm, known) {
+            return Some(NewDisks { version: known.version, kept, new: Vec::new() });
+        }
+        // An apply was cut short, or could not make them all: the others come from the same version.
+        let (version, wanted) = self.new_disks(address, name, vm, known.version)?;
+        let absent = wanted.into_iter().filter(|new| kept.iter().all(|disk| disk.slot != new.disk.slot));
+        let begun = |new: NewDisk| match known.disks.iter().find(|disk| disk.slot == new.disk.slot) {
+            Some(RecordedDisk { path, base: Some(base), .. }) => NewDisk {
+                disk: RecordedDisk { path: path.clone(), base: Some(base.clone()), ..new.disk },
+                origin: DiskOrigin::Derive { base: base.clone() },
+                ..new
+            },
+            Some(RecordedDisk { path, .. }) => NewDisk { disk: RecordedDisk { path: path.clone(), ..new.disk }, ..new },
+            None => new,
+        };
+        let new = absent.map(begun).collect();
+        Some(NewDisks { version, kept, new })
+    }
+
+    /// Whether every disk that the vm starts its life with was made.
+    fn has_all_disks(&self, vm: &Vm, known: &RecordedVm) -> bool {
+        let expected = match &vm.source {
+            VmSource::Disks(sources) => Some(sources.len()),
+            // An imported vm has the disks that it came with.
+            VmSource::Derive(_) | VmSource::Clone(_) if known.version.is_none() && !known.disks.is_empty() => None,
+            VmSource::Derive(template) | VmSource::Clone(template) => {
+                Some(self.version_of(template, known.version).map_or(1, |current| current.disks.len()))
+            }
+        };
+        known.disks.iter().all(|disk| disk.made) && expected.is_none_or(|expected| known.disks.len() >= expected)
+    }
+
+    /// A template's version, as recorded or as it will be published; the current one where none is named.
+    fn version_of(&self, template: &TemplateName, version: Option<u32>) -> Option<CurrentVersion> {
+        let current = self.current_versions.get(template);
+        let Some(number) = version.filter(|number| current.is_none_or(|current| current.version != *number)) else {
+            return current.cloned();
+        };
+        let recorded_name = self.moves.templates.get(template).unwrap_or(template).clone();
+        // A version that was never published has no disk over it: its apply was cut short, and the image changed since.
+        let Some(version) = self.inputs.recorded.versions.get(&(recorded_name, number)) else {
+            return current.cloned();
+        };
+        let disks = version.disks.iter().map(|disk| disk.path.clone()).collect();
+        Some(CurrentVersion { version: number, disks, published_by: None })
+    }
+
+    /// Path and origin of each disk that a vm starts its life with.
+    pub(super) fn new_disks(
+        &mut self,
+        address: &Address,
+        name: &VmName,
+        vm: &Vm,
+        version: Option<u32>,
+    ) -> Option<(Option<u32>, Vec<NewDisk>)> {
+        let folder = self.inputs.site.storage.vms.join(self.inputs.desired.lab.as_str()).join(name.as_str());
+        let path = |slot: u32| folder.join(format!("disk-{slot}.qcow2"));
+        let (VmSource::Derive(template) | VmSource::Clone(template)) = &vm.source else {
+            let VmSource::Disks(sources) = &vm.source else { unreachable!("the other sources are matched above") };
+            let disks = (0..).zip(sources).map(|(slot, source)| NewDisk {
+                disk: RecordedDisk { slot, path: path(slot), base: None, moving_to: None, made: false },
+                origin: match source {
+                    DiskSource::Image { path, .. } => DiskOrigin::Copy { image: path.clone() },
+                    DiskSource::Empty { size_bytes } => DiskOrigin::Empty { size_bytes: *size_bytes },
+                },
+                needs: None,
+            });
+            return Some((None, disks.collect()));
+        };
+        let Some(current) = self.version_of(template, version) else {
+            if self.inputs.desired.templates.get(template).is_some_and(is_to_be_installed) {
+                self.note(address, format!("waits until template `{template}` is installed and published"));
+                return None;
+            }
+            let (text, hint) =
+                (format!("template `{template}` has no version to derive from"), "see what is said of the template");
+            self.refuse(address, text, hint);
+            return None;
+        };
+        let derive = matches!(vm.source, VmSource::Derive(_));
+        let disks = (0..).zip(&current.disks).map(|(slot, image)| NewDisk {
+            disk: RecordedDisk {
+                slot,
+                path: path(slot),
+                base: derive.then(|| image.clone()),
+                moving_to: None,
+                made: false,
+            },
+            origin: if derive {
+                DiskOrigin::Derive { base: image.clone() }
+            } else {
+                DiskOrigin::Copy { image: image.clone() }
+            },
+            needs: current.published_by,
+        });
+        Some((Some(current.version), disks.collect()))
+    }
+
+    /// Actions that make the disks, side by side; answers what they will be.
+    pub(super) fn make_disks(&mut self, steps: &mut Steps, name: &VmName, disks: Vec<NewDisk>) -> Vec<RecordedDisk> {
+        let before = steps.last.clone();
+        let mut actions = Vec::new();
+        let mut made = Vec::new();
+        for NewDisk { disk, origin, needs } in disks {
+            made.push(RecordedDisk { made: true, ..disk.clone() });
+            let needs = before.iter().copied().chain(needs).collect();
+            let action = self.action(needs, Effect::MakeDisk { vm: name.clone(), disk, origin });
+            actions.push(action.id);
+            steps.actions.push(action);
+        }
+        if !actions.is_empty() {
+            steps.last = actions;
+        }
+        made
+    }
+}
+
+/// A template with an empty disk has no version until somebody has installed it.
+fn is_to_be_installed(template: &Template) -> bool {
+    template.disks.iter().any(|disk| matches!(disk, DiskSource::Empty { .. }))
+}

@@ -1,0 +1,246 @@
+//! Power: whether a vm's guest is stopped or started, and what its run is told. Where the run stands is found by `life`.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::life::{Life, life};
+use super::vms::{Steps, Work};
+use super::{Effect, Inputs, Planner};
+use crate::address::Address;
+use crate::id::{Mac, RunId, VmName};
+use crate::observe::Phase;
+use crate::resolve::{Hardware, PowerState, RestartPolicy, Vm, VmGroup};
+use crate::run::{RunDisk, RunNetwork, RunSpec, StopReason};
+use crate::scheduler::TaskState;
+use crate::state::{RecordedDisk, RecordedRun, RecordedVm};
+
+/// Memory that a run takes beside its guest's: qemu itself (35 to 60 MiB) and the starter (under 8 MiB).
+const OVERHEAD_MIB: u64 = 64;
+
+/// What a guest is started with; when this differs from what is wanted, it must be restarted to take effect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    pub hardware: Hardware,
+    pub isolated: bool,
+    pub ip: Ipv4Addr,
+    pub mac: Mac,
+    pub bridge: String,
+    pub disks: Vec<PathBuf>,
+}
+
+/// Whether a vm is stopped, whether it is started, and why.
+pub(super) struct Decision {
+    pub(super) stop: bool,
+    pub(super) start: bool,
+    pub(super) reasons: Vec<String>,
+}
+
+impl Planner<'_> {
+    /// What the user asks of this one vm now goes before what the manifest says.
+    fn wanted_power(&self, work: &Work<'_>) -> PowerState {
+        self.inputs.power.get(work.name).copied().unwrap_or(work.vm.state)
+    }
+
+    /// Whether the vm is stopped and whether it is started, and why.
+    pub(super) fn decide(&mut self, address: &Address, work: &Work<'_>, live: bool, stale: bool) -> Decision {
+        let reasons = Vec::new();
+        match (self.wanted_power(work), live) {
+            (PowerState::Running, true) if stale => Decision { stop: true, start: true, reasons },
+            (PowerState::Running, true) => {
+                self.note_on_queue(address, work);
+                Decision { stop: false, start: work.must_be_off(), reasons }
+            }
+            (PowerState::Running, false) => self.decide_off(address, work, stale),
+            (PowerState::Stopped, true) => {
+                Decision { stop: true, start: false, reasons: vec!["wanted: stopped".into()] }
+            }
+            (PowerState::OnDemand, true) if stale => {
+                self.note(address, "runs with its old settings; the new ones take effect at its next start");
+                Decision { stop: false, start: false, reasons }
+            }
+            (PowerState::Stopped, false) | (PowerState::OnDemand, _) => Decision { stop: false, start: false, reasons },
+        }
+    }
+
+    fn decide_off(&mut self, address: &Address, work: &Work<'_>, stale: bool) -> Decision {
+        let Life::Off { reason, .. } = &work.life else { unreachable!("decide_off is for vms that are off") };
+        let powered_off = matches!(reason, Some(StopReason::Guest));
+        let asked_for = self.inputs.power.contains_key(work.name);
+        if powered_off && !asked_for && work.vm.restart == RestartPolicy::OnFailure && !stale {
+            self.note(
+                address,
+                format!("its guest powered itself off, so it stays off; `labwright vm start {}` starts it", work.name),
+            );
+            return Decision { stop: false, start: false, reasons: Vec::new() };
+        }
+        let why = match (&work.known.run, reason) {
+            (None, _) => "wanted: running".to_owned(),
+            (Some(_), None) => "its run ended without a word".to_owned(),
+            (Some(_), Some(reason)) => format!("its run ended: {reason}"),
+        };
+        Decision { stop: false, start: true, reasons: vec![why] }
+    }
+
+    fn note_on_queue(&mut self, address: &Address, work: &Work<'_>) {
+        let Some(run) = &work.known.run else { return };
+        let task = self.inputs.observed.tasks.get(&(run.batch.clone(), run.task));
+        match task.map(|task| &task.state) {
+            Some(TaskState::Pending { reason }) => {
+                let why = reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+                self.note(address, format!("waits in the queue{why}"));
+            }
+            Some(TaskState::Held) => self.note(address, "is held in the queue"),
+            Some(TaskState::Suspended) => self.note(address, "its job is suspended"),
+            Some(TaskState::Error { reason }) => {
+                let why = reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+                self.note(address, format!("its job is in error and needs an admin{why}"));
+            }
+            _ => {}
+        }
+        if let Some(Phase::Paused { reason }) = self.inputs.observed.runs.get(&run.run).map(|report| &report.phase) {
+            self.note(address, format!("is paused: {reason}"));
+        }
+    }
+
+    /// Where a vm stands; one on the host that is given up for lost is off, if that may be done.
+    pub(super) fn life(&mut self, name: &VmName, known: &RecordedVm) -> Life {
+        let Inputs { observed, site, now, lost_host, .. } = *self.inputs;
+        let life = life(known, observed, site, now);
+        match (&life, lost_host) {
+            (Life::Unknown { host, silent_seconds }, Some(lost))
+                if lost.is(host) && self.may_give_up(name, host, *silent_seconds) =>
+            {
+                Life::Off { reason: Some(StopReason::HostLost { host: host.clone() }), news: true }
+            }
+            _ => life,
+        }
+    }
+
+    pub(super) fn record_news(&mut self, steps: &mut Steps, name: &VmName, known: &RecordedVm, life: &Life) {
+        let Some(run) = &known.run else { return };
+        let address = Address::vm(name);
+        match life {
+            Life::Off { reason, news: true } => {
+                let how = reason.as_ref().map_or_else(|| "without a word".to_owned(), |reason| format!("({reason})"));
+                self.drift(&address, format!("its run {} ended {how}", run.run));
+                let task = self.inputs.observed.tasks.get(&(run.batch.clone(), run.task)).map(|task| task.id);
+                let (vm, run, reason) = (name.clone(), run.run.clone(), reason.clone());
+                if matches!(reason, None | Some(StopReason::HostLost { .. })) {
+                    let generation = known.generation + 1;
+                    self.step(steps, Effect::Fence { vm: vm.clone(), run: run.clone(), generation, task });
+                }
+                self.step(steps, Effect::RecordEnd { vm, run, reason });
+            }
+            Life::Lost { task } => {
+                self.drift(
+                    &address,
+                    format!(
+                        "its run {} is in the queue as job {task}, although its submit was never confirmed",
+                        run.run
+                    ),
+                );
+                let (vm, run, task) = (name.clone(), run.run.clone(), *task);
+                self.step(steps, Effect::Adopt { vm, run, task });
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn stop(&mut self, steps: &mut Steps, name: &VmName, known: &RecordedVm, life: &Life) {
+        let (Some(RecordedRun { run, .. }), Life::Live { .. } | Life::Lost { .. }) = (&known.run, life) else { return };
+        let task = match life {
+            Life::Live { task } => *task,
+            Life::Lost { task } => Some(*task),
+            Life::Off { .. } | Life::Unknown { .. } => None,
+        };
+        let effect = Effect::Stop { vm: name.clone(), run: run.clone(), generation: known.generation, task };
+        self.step(steps, effect);
+    }
+
+    pub(super) fn start(
+        &mut self,
+        steps: &mut Steps,
+        name: &VmName,
+        vm: &Vm,
+        (ip, mac): (Ipv4Addr, Mac),
+        disks: &[RecordedDisk],
+        supersedes: Option<RunId>,
+    ) {
+        let Some(group) = self.inputs.desired.vm_groups.get(&vm.vm_group) else { return };
+        let started = started(vm, group, ip, mac, disks);
+        let generation = self.moves.known(name, self.inputs.recorded).map_or(0, |known| known.generation) + 1;
+        let run = RunId::new(self.inputs.recorded.site.clone(), self.next_run);
+        self.next_run += 1;
+        let spec = RunSpec {
+            version: RunSpec::VERSION,
+            run,
+            lab: self.inputs.desired.lab.clone(),
+            vm: name.clone(),
+            owner: vm.owner.clone(),
+            generation,
+            hardware: vm.hardware.clone(),
+            disks: disks.iter().map(run_disk).collect(),
+            network: self.run_network(vm, group, ip, mac),
+            qemu: self.inputs.site.qemu.clone(),
+            service_user: self.inputs.site.service_user.clone(),
+            timing: self.inputs.site.timing,
+        };
+        let memory_mib = u64::from(vm.hardware.memory_mib) + OVERHEAD_MIB;
+        self.step(steps, Effect::Start { spec: Box::new(spec), started, memory_mib, supersedes });
+    }
+
+    fn run_network(&self, vm: &Vm, group: &VmGroup, ip: Ipv4Addr, mac: Mac) -> RunNetwork {
+        let groups = || {
+            self.inputs
+                .desired
+                .vm_groups
+                .values()
+                .chain(self.inputs.recorded.other_groups.iter().map(|(.., group)| group))
+        };
+        let mut lab_mac_prefixes: Vec<_> = groups().map(|group| group.mac_prefix.clone()).collect();
+        lab_mac_prefixes.sort();
+        lab_mac_prefixes.dedup();
+        RunNetwork {
+            bridge: group.bridge.clone(),
+            ip,
+            mac,
+            subnet: group.subnet,
+            gateway: group.gateway,
+            dns: group.dns.clone(),
+            isolated: vm.isolated,
+            lab_ranges: groups().map(|group| (group.range.first, group.range.last)).collect(),
+            lab_mac_prefixes,
+            egress: Vec::new(),
+            dhcp_control_port: self.inputs.site.network.dhcp.control_port(),
+        }
+    }
+}
+
+/// A published image has nothing below it, so a chain has two links at the most.
+fn run_disk(disk: &RecordedDisk) -> RunDisk {
+    RunDisk { path: disk.path.clone(), backing: disk.base.iter().cloned().collect() }
+}
+
+pub(super) fn started(vm: &Vm, group: &VmGroup, ip: Ipv4Addr, mac: Mac, disks: &[RecordedDisk]) -> String {
+    let started = Started {
+        hardware: vm.hardware.clone(),
+        isolated: vm.isolated,
+        ip,
+        mac,
+        bridge: group.bridge.clone(),
+        disks: disks.iter().map(|disk| disk.path.clone()).collect(),
+    };
+    super::objects::to_json(&started)
+}
+
+/// What is only taken note of.
+pub(super) fn news(life: &Life) -> Option<String> {
+    match life {
+        Life::Off { reason: Some(reason), news: true } => Some(format!("its run ended: {reason}")),
+        Life::Off { reason: None, news: true } => Some("its run ended without a word".into()),
+        Life::Lost { task } => Some(format!("its submit was never confirmed and is job {task}")),
+        _ => None,
+    }
+}
