@@ -148,6 +148,11 @@ name_type!(
     /// An exam or a class.
     SessionName, "session name", NAME_BYTES_MAX, digit_first: true
 );
+name_type!(
+    /// A state of a running vm that it can go back to. No digit comes first: qemu numbers snapshots too, and looks a name
+    /// up among the numbers before it looks among the names.
+    SnapshotName, "snapshot name", NAME_BYTES_MAX, digit_first: false
+);
 
 impl UserGroupName {
     /// Predefined: full control over the site; its members are root and the site's `admins`.

@@ -19,6 +19,7 @@ mod state;
 mod status;
 pub mod validate;
 mod vm;
+mod vm_request;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -4,25 +4,21 @@ use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use super::context::Context;
+use super::vm_request::Guest;
 use super::{Ended, LabOption, apply};
 use crate::address::{Address, AddressPattern};
 use crate::exit::Exit;
-use crate::id::{LabName, RunId, VmName};
+use crate::id::{LabName, SnapshotName, VmName};
 use crate::plan::target;
+use crate::report::table::Format;
 use crate::report::{Failure, Ui};
 use crate::resolve::PowerState;
-use crate::run::{self, Control, Event, RequestKind};
-use crate::state::{Recorded, RunState};
+use crate::run::RequestKind;
+use crate::state::Recorded;
 
-/// How long a starter may take to answer a request.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
-
-const ANSWER_POLL: Duration = Duration::from_millis(50);
-
-/// Look at one vm
+/// Start, stop, look at one vm, and take it back in time
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// Start a vm, whatever its manifest says
@@ -51,6 +47,60 @@ pub(super) enum Command {
         #[arg(long, short, value_name = "FILE")]
         output: PathBuf,
     },
+    /// Let a guest stand still, in memory, until `vm resume`
+    #[command(after_help = "Example: labwright vm suspend alice-gsr")]
+    Suspend {
+        name: VmName,
+        #[command(flatten)]
+        lab: LabOption,
+    },
+    /// Let a suspended guest go on
+    #[command(after_help = "Example: labwright vm resume alice-gsr")]
+    Resume {
+        name: VmName,
+        #[command(flatten)]
+        lab: LabOption,
+    },
+    /// Keep memory and disks of a running guest as they are now, to go back to
+    ///
+    /// The guest stands still while its memory is written into its first disk.
+    #[command(after_help = "Examples:
+  labwright vm snapshot alice-gsr                # named after the time
+  labwright vm snapshot alice-gsr before-task-2")]
+    Snapshot {
+        name: VmName,
+        /// What to call it.
+        snapshot: Option<SnapshotName>,
+        #[command(flatten)]
+        lab: LabOption,
+    },
+    /// List the snapshots of a vm, whether it runs or not
+    #[command(after_help = "Example: labwright vm snapshots alice-gsr")]
+    Snapshots {
+        name: VmName,
+        #[command(flatten)]
+        lab: LabOption,
+        #[arg(long, short, value_enum, default_value_t)]
+        output: Format,
+    },
+    /// Take a running guest back to a snapshot; what it did since is lost
+    #[command(after_help = "Example: labwright vm revert alice-gsr before-task-2")]
+    Revert {
+        name: VmName,
+        /// One that `labwright vm snapshots NAME` lists.
+        snapshot: SnapshotName,
+        #[command(flatten)]
+        lab: LabOption,
+    },
+    /// Delete a snapshot of a running guest
+    #[command(after_help = "Example: labwright vm delete-snapshot alice-gsr before-task-2")]
+    DeleteSnapshot {
+        name: VmName,
+        /// One that `labwright vm snapshots NAME` lists.
+        snapshot: SnapshotName,
+        #[command(flatten)]
+        lab: LabOption,
+    },
     /// Talk to a guest over its serial line; Ctrl-D ends it
     Console {
         name: VmName,
@@ -69,16 +119,34 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
             let context = Context::new(site, &lab.lab, ui)?;
             power(&context, name, PowerState::Stopped, options, ui)
         }
-        Command::Screen { name, lab, output } => {
-            let context = Context::new(site, &lab.lab, ui)?;
-            screen(&context, name, output, ui)
+        Command::Screen { name, lab, output } => guest(name, lab, site, ui)?.screen(output, ui),
+        Command::Suspend { name, lab } => guest(name, lab, site, ui)?.carry_out(RequestKind::Suspend, ui),
+        Command::Resume { name, lab } => guest(name, lab, site, ui)?.carry_out(RequestKind::Resume, ui),
+        Command::Snapshot { name, snapshot, lab } => guest(name, lab, site, ui)?.snapshot(snapshot.as_ref(), ui),
+        Command::Snapshots { name, lab, output } => guest(name, lab, site, ui)?.list(*output, ui),
+        Command::Revert { name, snapshot, lab } => {
+            let kind = RequestKind::Revert { name: snapshot.to_string() };
+            guest(name, lab, site, ui)?.with_snapshot(snapshot, kind, ui)
+        }
+        Command::DeleteSnapshot { name, snapshot, lab } => {
+            let kind = RequestKind::DeleteSnapshot { name: snapshot.to_string() };
+            guest(name, lab, site, ui)?.with_snapshot(snapshot, kind, ui)
         }
         Command::Console { name, lab } => {
-            let context = Context::new(site, &lab.lab, ui)?;
-            let run = live_run(&context, name, ui)?;
+            let run = guest(name, lab, site, ui)?.run()?;
             let folder = Path::new(crate::host::RUN_ROOT).join(run.to_string());
             console(name, &crate::host::run_folder::serial_socket(&folder))
         }
+    }
+}
+
+fn guest(name: &VmName, lab: &LabOption, site: Option<&Path>, ui: &Ui) -> Result<Guest, Failure> {
+    let context = Context::new(site, &lab.lab, ui)?;
+    let lab = context.desired(ui)?.lab;
+    let mut recorded = context.recorded(&lab)?;
+    match recorded.vms.remove(name) {
+        Some(vm) => Ok(Guest { name: name.clone(), vm, runs: context.site.storage.runs }),
+        None => Err(unknown(&lab, name, recorded.vms.keys())),
     }
 }
 
@@ -105,76 +173,11 @@ fn unknown<'a>(lab: &LabName, name: &VmName, known: impl Iterator<Item = &'a VmN
     }
 }
 
-/// The run of a vm that is not over, by the records.
-fn live_run(context: &Context, name: &VmName, ui: &Ui) -> Result<RunId, Failure> {
-    let desired = context.desired(ui)?;
-    let recorded = context.recorded(&desired.lab)?;
-    let vm = recorded.vms.get(name).ok_or_else(|| unknown(&desired.lab, name, recorded.vms.keys()))?;
-    match &vm.run {
-        Some(run) if !matches!(run.state, RunState::Ended { .. }) => Ok(run.run.clone()),
-        _ => {
-            Err(Failure::new(Exit::Failed, format!("vm `{name}` is not running")).hint("`labwright status` shows why"))
-        }
-    }
-}
-
 fn score(known: &str, wanted: &str) -> u32 {
     // Similarities are between 0 and 1; a thousandth is fine enough to order names by.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 1000")]
     let score = (strsim::jaro_winkler(known, wanted) * 1000.0) as u32;
     score
-}
-
-fn screen(context: &Context, name: &VmName, output: &Path, ui: &Ui) -> Ended {
-    let run = live_run(context, name, ui)?;
-    let folder = context.site.storage.runs.join(run.to_string());
-    let file = ask(&folder, RequestKind::Screen, name)?;
-    let copied = std::fs::copy(folder.join(run::ANSWERS).join(&file), output);
-    copied.map_err(|source| {
-        Failure::from_error(Exit::Failed, &source).within(format!("cannot write the picture to {}", output.display()))
-    })?;
-    ui.say(&format!("the screen of {name} is in {}", output.display()));
-    Ok(Exit::Done)
-}
-
-/// Puts a request into the run's folder and waits for its answer.
-fn ask(folder: &Path, kind: RequestKind, name: &VmName) -> Result<String, Failure> {
-    let not_running = || {
-        Failure::new(Exit::Failed, format!("vm `{name}` has no run folder any more"))
-            .hint("`labwright status` shows why")
-    };
-    let mut control = Control::read(folder)?.ok_or_else(not_running)?;
-    let records = run::read_report(folder)?;
-    let answered = records.iter().filter_map(|record| match record.event {
-        Event::Answer { number, .. } => Some(number),
-        _ => None,
-    });
-    let number = control.ask(kind, answered.max().unwrap_or(0));
-    control.write(folder)?;
-    let deadline = Instant::now() + ANSWER_TIMEOUT;
-    while Instant::now() < deadline {
-        for record in run::read_report(folder)? {
-            match record.event {
-                Event::Answer { number: n, file: Some(file), .. } if n == number => return Ok(file),
-                Event::Answer { number: n, error, .. } if n == number => {
-                    return Err(Failure::new(
-                        Exit::Failed,
-                        error.unwrap_or_else(|| "the starter could not do it".into()),
-                    ));
-                }
-                Event::Stopped { reason, .. } => {
-                    return Err(Failure::new(Exit::Failed, format!("vm `{name}` is not running: {reason}")));
-                }
-                _ => {}
-            }
-        }
-        std::thread::sleep(ANSWER_POLL);
-    }
-    Err(Failure::new(
-        Exit::NotReady,
-        format!("the starter of `{name}` did not answer within {} s", ANSWER_TIMEOUT.as_secs()),
-    )
-    .hint("it may still wait in the queue, or its host may be gone: `labwright status` shows where it is"))
 }
 
 /// Joins standard input and output with a guest's serial line.

@@ -21,6 +21,7 @@ mod folder;
 mod make;
 mod publish;
 mod qcow2;
+mod snapshots;
 mod store;
 
 pub use aside::{restore, set_aside};
@@ -28,6 +29,7 @@ pub use error::DiskError;
 pub use make::{clone_full, create_empty, derive};
 pub use publish::{Published, publish, sha256};
 pub use qcow2::{Image, inspect};
+pub use snapshots::{Snapshot, snapshots};
 pub use store::{DiskOrigin, Disks, OnStorage, Stamp};
 
 /// Whom new files and folders belong to: the account that runs the guests.

@@ -90,7 +90,7 @@ pub(super) fn read_header(file: &File, path: &Path) -> Result<Image, DiskError> 
     Ok(Image { virtual_size_bytes: u64_at(&header, 24), backing_file })
 }
 
-fn read_at_most(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+pub(super) fn read_at_most(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
     let mut length = 0;
     while length < buffer.len() {
         match file.read_at(&mut buffer[length..], offset + length as u64) {
@@ -103,10 +103,10 @@ fn read_at_most(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<
     Ok(length)
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
+pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_be_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }

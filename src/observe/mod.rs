@@ -162,7 +162,11 @@ pub fn fold(records: &[Record]) -> Option<RunReport> {
             }
             Event::Ready => report.phase = Phase::Ready,
             Event::Paused { reason } => {
-                before_pause = std::mem::replace(&mut report.phase, Phase::Paused { reason: reason.clone() });
+                let before = std::mem::replace(&mut report.phase, Phase::Paused { reason: reason.clone() });
+                // A guest that somebody had suspended can be paused for the sake of its storage on top of that.
+                if !matches!(before, Phase::Paused { .. }) {
+                    before_pause = before;
+                }
             }
             Event::Resumed => report.phase = before_pause.clone(),
             Event::Heartbeat | Event::Answer { .. } => {}

@@ -1,10 +1,13 @@
 //! `control.json`: what the controller wants of a run now. Replaced as a whole; the starter reads it anew every second.
 
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use super::{CONTROL, RunFileError, read_json, write_atomically, write_unflushed};
+use super::{CONTROL, RunFileError, give_to_owner_of_folder, read_json, write_atomically, write_unflushed};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Control {
@@ -46,6 +49,8 @@ pub enum RequestKind {
     Snapshot { name: String },
     /// Back to a snapshot.
     Revert { name: String },
+    /// The snapshot's name and its share of the disks are free again.
+    DeleteSnapshot { name: String },
 }
 
 impl Control {
@@ -63,6 +68,25 @@ impl Control {
         write_unflushed(&folder.join(CONTROL), &text, 0o640)
     }
 
+    /// Changes the file as one step, and returns what `change` came to; `None` where there is no such file. A request that a
+    /// person adds and a stop that an apply writes must not undo each other.
+    pub fn change<T>(folder: &Path, change: impl FnOnce(&mut Self) -> T) -> Result<Option<T>, RunFileError> {
+        let _lock = lock(folder)?;
+        let Some(mut control) = Self::read(folder)? else { return Ok(None) };
+        let before = control.clone();
+        let result = change(&mut control);
+        if control != before {
+            control.write(folder)?;
+        }
+        Ok(Some(result))
+    }
+
+    /// Puts this in place of whatever stands there.
+    pub(super) fn replace(&self, folder: &Path) -> Result<(), RunFileError> {
+        let _lock = lock(folder)?;
+        self.write(folder)
+    }
+
     /// `None` where the folder has no control file.
     pub fn read(folder: &Path) -> Result<Option<Self>, RunFileError> {
         read_json(&folder.join(CONTROL))
@@ -75,5 +99,40 @@ impl Control {
         let surplus = self.requests.len().saturating_sub(Self::REQUESTS_MAX);
         self.requests.drain(..surplus);
         number
+    }
+}
+
+/// Held by a writer of `control.json` from its look at the old one to the new one. Readers need none: they see either.
+fn lock(folder: &Path) -> Result<Flock<File>, RunFileError> {
+    let path = folder.join("control.lock");
+    let error = |action, source| RunFileError::Io { action, path: path.clone(), source };
+    let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o660).open(&path);
+    let file = opened.map_err(|source| error("open", source))?;
+    give_to_owner_of_folder(&file, &path).map_err(|source| error("give to the folder's owner", source))?;
+    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| error("lock", errno.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_writers_do_not_undo_each_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let control = Control { generation: 1, wanted: Wanted::Running, deadline: None, requests: Vec::new() };
+        assert_eq!(Control::change(folder.path(), |_| ()).unwrap(), None);
+        control.write(folder.path()).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..4 {
+                        Control::change(folder.path(), |control| control.ask(RequestKind::Screen, 0)).unwrap().unwrap();
+                    }
+                });
+            }
+        });
+        let numbers: Vec<u64> =
+            Control::read(folder.path()).unwrap().unwrap().requests.iter().map(|r| r.number).collect();
+        assert_eq!(numbers, (1..=16).collect::<Vec<_>>());
     }
 }

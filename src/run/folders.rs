@@ -80,7 +80,7 @@ impl Runs for OnStorage {
 
     fn control(&self, run: &RunId, control: &Control) -> Result<(), RunFileError> {
         let folder = self.folder(run);
-        match control.write(&folder) {
+        match control.replace(&folder) {
             Err(RunFileError::Io { source, .. })
                 if source.kind() == std::io::ErrorKind::NotFound && !folder.exists() =>
             {

@@ -5,6 +5,7 @@
 //! runs/k3f9-104/
 //!   spec.json      controller, before the submit; never changed          -> spec.rs
 //!   control.json   controller, replaced atomically                      -> control.rs
+//!   control.lock   locked by whoever replaces it
 //!   report.jsonl   starter, one writer, every record fsynced            -> report.rs
 //!   answers/7.png  starter, the file that answers request 7
 //!   vnc.password   controller, mode 0600

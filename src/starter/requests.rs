@@ -97,6 +97,10 @@ impl Requests {
                 Ok(()) => self.begin("snapshot-load", number, name, disks, guest),
                 Err(error) => Done::Now(Err(error)),
             },
+            RequestKind::DeleteSnapshot { name } => match find_snapshot(name, disks, guest) {
+                Ok(()) => self.begin("snapshot-delete", number, name, disks, guest),
+                Err(error) => Done::Now(Err(error)),
+            },
         }
     }
 
@@ -125,7 +129,10 @@ impl Requests {
         }
         let nodes: Vec<String> = (0..disks).map(|number| format!("disk{number}")).collect();
         let id = format!("request{number}");
-        let arguments = json!({ "job-id": id, "tag": name, "vmstate": nodes[0], "devices": nodes });
+        let mut arguments = json!({ "job-id": id, "tag": name, "devices": nodes });
+        if command != "snapshot-delete" {
+            arguments["vmstate"] = json!(nodes[0]);
+        }
         match ask(guest, command, arguments) {
             Ok(_) => {
                 self.job = Some(Job { id, number });

@@ -65,6 +65,12 @@ impl Lab {
         self.mappings().into_iter().find(|row| row["name"] == vm).unwrap_or_else(|| panic!("{vm} does not run"))
     }
 
+    fn vm_state(&self, vm: &str) -> String {
+        let listed = self.must(&["get", "vms", "-o", "json", "--lab", &text(&self.folder)]);
+        let rows: Vec<serde_json::Value> = serde_json::from_str(&listed).unwrap();
+        rows.iter().find(|row| row["name"] == vm).and_then(|row| row["state"].as_str()).unwrap().to_owned()
+    }
+
     fn console(&self, vm: &str) -> Console {
         let tap = self.mapping(vm)["tap"].as_str().unwrap().to_owned();
         // lw<tag><number> is the tap of run <tag>-<number>.
@@ -130,6 +136,7 @@ fn a_lab_from_yaml_to_guests_and_back() {
     assert_eq!(lab.mappings().len(), 2);
 
     a_picture_of_the_screen(&lab);
+    back_to_a_snapshot(&lab);
     a_killed_starter_leaves_nothing(&lab);
     more_memory_restarts_the_guests(&lab);
     destroy_leaves_only_the_disks(&lab);
@@ -139,6 +146,43 @@ fn a_picture_of_the_screen(lab: &Lab) {
     let picture = lab.world.folder.path().join("guest.png");
     lab.must(&["vm", "screen", "alice-tiny", "--lab", &text(&lab.folder), "-o", &text(&picture)]);
     assert!(std::fs::read(&picture).unwrap().starts_with(b"\x89PNG\r\n\x1a\n"));
+}
+
+/// What a person types: the guest stands still and goes on; what is in its memory comes back with a snapshot.
+fn back_to_a_snapshot(lab: &Lab) {
+    let folder = text(&lab.folder);
+    let said = |arguments: &[&str]| {
+        let output = lab.labwright(&[arguments, &["--lab", &folder]].concat());
+        let words = [output.stdout, output.stderr].concat();
+        format!("{}{}\n", String::from_utf8(words).unwrap(), output.status.code().unwrap())
+    };
+    let answers =
+        || Command::new("ping").args(["-q", "-c1", "-W1", "192.168.100.2"]).output().unwrap().status.success();
+
+    let mut story = said(&["vm", "suspend", "alice-tiny"]);
+    assert!(!answers(), "a suspended guest is silent");
+    assert_eq!(lab.vm_state("alice-tiny"), "paused");
+    story += &said(&["vm", "resume", "alice-tiny"]);
+    assert!(answers(), "a resumed guest answers");
+
+    let mut guest = lab.console("alice-tiny");
+    guest.run("echo marker >/tmp/state");
+    story += &said(&["vm", "snapshot", "alice-tiny", "marked"]);
+    story += &said(&["vm", "snapshot", "alice-tiny", "marked"]);
+    guest.run("rm /tmp/state; echo later >/tmp/later");
+    story += &said(&["vm", "revert", "alice-tiny", "markt"]);
+    story += &said(&["vm", "revert", "alice-tiny", "marked"]);
+    assert_eq!(guest.run("cat /tmp/state; ls /tmp/later").1.lines().next(), Some("marker"));
+    assert_ne!(guest.run("ls /tmp/later").0, 0, "what came later is gone");
+    assert!(answers(), "and it is still on the network");
+
+    let listed = lab.must(&["vm", "snapshots", "alice-tiny", "-o", "json", "--lab", &folder]);
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!(listed[0]["name"], "marked");
+    assert!(listed[0]["memory_mib"].as_u64().unwrap() > 10, "{listed}");
+    story += &said(&["vm", "delete-snapshot", "alice-tiny", "marked"]);
+    story += &said(&["vm", "snapshots", "alice-tiny"]);
+    insta::assert_snapshot!("snapshots", story);
 }
 
 fn a_killed_starter_leaves_nothing(lab: &Lab) {
