@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use labwright::diagnostic::Severity;
 use labwright::scheduler::grid_engine::{Finding, GridEngine, check};
 use labwright::scheduler::{JobId, Scheduler, SchedulerError, Submission, Task, TaskId, TaskState};
 use labwright::site::{GridEngineSettings, Timing};
@@ -156,6 +157,7 @@ fn set_up(cluster: &Cluster) {
     cluster.run(&["master", "qconf", "-dattr", "exechost", "complex_values", "vm_mem", &second]);
     let found = check(&cluster.engine, &Timing::default()).unwrap();
     let expected = [Finding {
+        severity: Severity::Error,
         message: "queue all.q kills a job 0:0:5 after its notice, but a guest has 30 s to power itself off".into(),
         mend: "qconf -mattr queue notify 00:01:00 all.q".into(),
     }];
@@ -164,6 +166,22 @@ fn set_up(cluster: &Cluster) {
     assert!(found[1].message.contains(&second), "{found:?}");
     attribute(&["queue", "notify", "00:01:30", "all.q"]);
     attribute(&["exechost", "complex_values", "vm_mem=16G", &second]);
+
+    let wrong = GridEngineSettings {
+        queue: Some("nosuch.q".into()),
+        project: Some("nosuch".into()),
+        memory_resource: "nosuch_mem".into(),
+        ..cluster.engine.settings().clone()
+    };
+    let found = check(&GridEngine::new(wrong), &Timing::default()).unwrap();
+    let mends: Vec<&str> =
+        found.iter().filter(|found| found.severity == Severity::Error).map(|found| found.mend.as_str()).collect();
+    let expected = [
+        "qconf -mc: add the line `nosuch_mem nosuch_mem MEMORY <= YES YES 0 0`",
+        "qconf -aq nosuch.q, or another `queue` in site.yaml",
+        "qconf -aprj, or another `project` in site.yaml",
+    ];
+    assert_eq!(mends, expected, "{found:?}");
 }
 
 fn an_array(cluster: &Cluster) {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::context::Context;
 use super::{Ended, apply};
+use crate::diagnostic::Severity;
 use crate::exit::Exit;
 use crate::host::RUN_ROOT;
 use crate::host::check::{self, Line, Verdict};
@@ -14,7 +15,8 @@ use crate::plan::{LostHost, give_up_only};
 use crate::report::table::{Format, Row, render};
 use crate::report::{Failure, Ui};
 use crate::resolve::{Desired, VmGroup};
-use crate::site::Storage;
+use crate::scheduler::grid_engine::{self, Finding, GridEngine, Here};
+use crate::site::{SchedulerSettings, Site};
 use crate::state::Recorded;
 
 /// Prepare this machine for guests
@@ -84,8 +86,9 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
             tell(ui, &done, "nothing to do: all of it stands already");
             Ok(Exit::Done)
         }),
-        Command::Check(arguments) => with_wanted(&arguments.labs, site, ui, &|wanted, storage| {
-            let lines = check::check(wanted, storage);
+        Command::Check(arguments) => with_wanted(&arguments.labs, site, ui, &|wanted, site| {
+            let mut lines = check::check(wanted, &site.storage);
+            lines.extend(cluster_lines(site)?);
             ui.data(&render(&lines, arguments.output));
             let well = lines.iter().all(|line| line.verdict != Verdict::Failed);
             Ok(if well { Exit::Done } else { Exit::NotReady })
@@ -137,7 +140,10 @@ fn forget(arguments: &ForgetArguments, site: Option<&Path>, ui: &mut Ui) -> Ende
         worst = if worst == Exit::Done { ended } else { worst };
     }
     match (unknown, worst) {
-        (false, _) => ui.say(&format!("nothing to do: no vm on {} is unknown", arguments.host)),
+        (false, _) => ui.say(&format!(
+            "nothing to do: no vm on {} is unknown; the batch system takes some time to miss a host",
+            arguments.host
+        )),
         (true, Exit::Done) => ui.say("the next `labwright apply` starts them elsewhere"),
         (true, _) => {}
     }
@@ -145,7 +151,7 @@ fn forget(arguments: &ForgetArguments, site: Option<&Path>, ui: &mut Ui) -> Ende
 }
 
 /// What the host is to offer to these labs.
-fn with_wanted(labs: &Labs, site: Option<&Path>, ui: &Ui, act: &dyn Fn(&Wanted<'_>, &Storage) -> Ended) -> Ended {
+fn with_wanted(labs: &Labs, site: Option<&Path>, ui: &Ui, act: &dyn Fn(&Wanted<'_>, &Site) -> Ended) -> Ended {
     let mut groups: Vec<VmGroup> = Vec::new();
     let mut last = None;
     for lab in &labs.lab {
@@ -161,7 +167,36 @@ fn with_wanted(labs: &Labs, site: Option<&Path>, ui: &Ui, act: &dyn Fn(&Wanted<'
         service_user: &site.service_user,
         run_root: Path::new(RUN_ROOT),
     };
-    act(&wanted, &site.storage)
+    act(&wanted, &site)
+}
+
+/// The cluster that jobs go to, and this machine as one of its hosts; nothing where jobs are this machine's own.
+fn cluster_lines(site: &Site) -> Result<Vec<Line>, Failure> {
+    let SchedulerSettings::GridEngine(settings) = &site.scheduler else { return Ok(Vec::new()) };
+    let (engine, program) = (GridEngine::new(settings.clone()), super::context::program()?);
+    let here = Here { runs: &site.storage.runs, service_user: &site.service_user, program: &program };
+    let of_host = grid_engine::check_here(&engine, &here);
+    let of_cluster = match grid_engine::check(&engine, &site.timing) {
+        Ok(findings) => lines_of("cluster", "Grid Engine is set up as labs need it", findings),
+        Err(error) => vec![Line {
+            what: "cluster",
+            verdict: Verdict::Failed,
+            found: crate::apply::chain(&error),
+            mend: Some("see `scheduler:` in site.yaml; `qconf -as HOST` lets a host ask and submit".into()),
+        }],
+    };
+    Ok([lines_of("jobs here", "a starter can begin on this host", of_host), of_cluster].concat())
+}
+
+fn lines_of(what: &'static str, well: &str, findings: Vec<Finding>) -> Vec<Line> {
+    if findings.is_empty() {
+        return vec![Line { what, verdict: Verdict::Ok, found: well.to_owned(), mend: None }];
+    }
+    let line = |Finding { severity, message, mend }: Finding| {
+        let verdict = if severity == Severity::Error { Verdict::Failed } else { Verdict::Warning };
+        Line { what, verdict, found: message, mend: Some(mend) }
+    };
+    findings.into_iter().map(line).collect()
 }
 
 fn tell(ui: &Ui, done: &[String], nothing: &str) {

@@ -270,16 +270,21 @@ fn remove_if_there(path: &Path) -> Result<(), StateError> {
 }
 
 fn refuse_network_file_system(path: &Path) -> Result<(), StateError> {
-    let found = nix::sys::statfs::statfs(path).map_err(|errno| StateError::Io {
+    let found = network_file_system(path).map_err(|errno| StateError::Io {
         action: "ask for the file system of",
         path: path.to_owned(),
         source: errno.into(),
     })?;
-    let magic = found.filesystem_type().0;
-    match NETWORK_FILE_SYSTEMS.iter().find(|(number, _)| *number == magic) {
-        Some((_, file_system)) => Err(StateError::NetworkFileSystem { path: path.to_owned(), file_system }),
+    match found {
+        Some(file_system) => Err(StateError::NetworkFileSystem { path: path.to_owned(), file_system }),
         None => Ok(()),
     }
+}
+
+/// Name of the network file system that holds `path`; `None` where it is this machine's own.
+pub(crate) fn network_file_system(path: &Path) -> nix::Result<Option<&'static str>> {
+    let magic = nix::sys::statfs::statfs(path)?.filesystem_type().0;
+    Ok(NETWORK_FILE_SYSTEMS.iter().find(|(number, _)| *number == magic).map(|(_, name)| *name))
 }
 
 /// A tag and a lineage, from the kernel's randomness.

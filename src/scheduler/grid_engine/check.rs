@@ -1,14 +1,20 @@
 //! Whether a cluster is set up as labs need it: its configuration in, findings with the command lines that mend them out.
-//! Changes nothing, and costs four calls.
+//! Changes nothing, and costs four calls, and one more per queue.
 
 use super::engine::{GridEngine, unreadable, words};
 use super::hosts::{self, ExecHost};
+use crate::diagnostic::Severity;
 use crate::scheduler::SchedulerError;
 use crate::site::Timing;
+
+/// Most queues that are looked at, where the site names none.
+const QUEUES_MAX: usize = 20;
 
 /// One thing that is not as labs need it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
+    /// An error: jobs are refused, or guests come to harm. A warning: all goes on, but worse than it could.
+    pub severity: Severity,
     /// What is wrong and what it leads to.
     pub message: String,
     /// What an administrator of the cluster does about it: a command line, or a line to write in its editor.
@@ -29,9 +35,33 @@ pub fn check(engine: &GridEngine, timing: &Timing) -> Result<Vec<Finding>, Sched
     let is_root = engine.client.account()?.uid.is_root();
     findings.extend(of_global(&Config::read(&ask("qconf", &["-sconf"])?), is_root));
     let resource = &settings.memory_resource;
+    findings.extend(of_resource(&ask("qconf", &["-sc"])?, resource));
     findings.extend(of_scheduler(&Config::read(&ask("qconf", &["-ssconf"])?), resource));
-    if let Some(queue) = &settings.queue {
-        findings.extend(of_queue(&Config::read(&ask("qconf", &["-sq", queue])?), queue, timing));
+    let queues = match &settings.queue {
+        Some(queue) => vec![queue.clone()],
+        None => ask("qconf", &["-sql"])?.split_whitespace().take(QUEUES_MAX).map(str::to_owned).collect(),
+    };
+    for queue in &queues {
+        match ask("qconf", &["-sq", queue]) {
+            Ok(text) => findings.extend(of_queue(&Config::read(&text), queue, timing)),
+            // The tool's own words for a queue that is not there, which an exit code does not tell from others.
+            Err(SchedulerError::Refused { detail, .. }) => {
+                let message = format!("jobs ask for queue {queue}, of which the cluster says: {detail}");
+                findings.push(error(message, format!("qconf -aq {queue}, or another `queue` in site.yaml")));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if queues.is_empty() {
+        findings.push(error("the cluster has no queue: no job would ever run", "qconf -aq all.q"));
+    }
+    if let Some(project) = &settings.project {
+        // The master has answered all the others: what fails here is that there is no project at all.
+        let projects = ask("qconf", &["-sprjl"]).unwrap_or_default();
+        if !projects.split_whitespace().any(|name| name == project) {
+            let message = format!("jobs ask for project {project}, which the cluster does not know");
+            findings.push(error(message, "qconf -aprj, or another `project` in site.yaml"));
+        }
     }
     // A resource that the cluster does not know makes `qhost` fail, so that all of them are asked for.
     let xml = engine.client.look("qhost", &words(["-F", "-xml"]))?;
@@ -57,31 +87,44 @@ impl Config {
     }
 }
 
-fn finding(message: impl Into<String>, mend: impl Into<String>) -> Finding {
-    Finding { message: message.into(), mend: mend.into() }
+pub(super) fn error(message: impl Into<String>, mend: impl Into<String>) -> Finding {
+    Finding { severity: Severity::Error, message: message.into(), mend: mend.into() }
+}
+
+pub(super) fn warning(message: impl Into<String>, mend: impl Into<String>) -> Finding {
+    Finding { severity: Severity::Warning, message: message.into(), mend: mend.into() }
 }
 
 fn of_global(config: &Config, is_root: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     if !config.get("execd_params").contains("INHERIT_ENV=false") {
         let message = "jobs inherit the environment of the execution daemons, with whatever secrets it holds";
-        findings.push(finding(message, "qconf -mconf: add `INHERIT_ENV=false` to `execd_params`"));
+        findings.push(warning(message, "qconf -mconf: add `INHERIT_ENV=false` to `execd_params`"));
     }
     let minimum = |key: &str| config.get(key).parse::<u32>().unwrap_or(0);
     if is_root && (minimum("min_uid") > 0 || minimum("min_gid") > 0) {
         let message = "jobs are submitted as root, which the cluster refuses";
         let mend = "name an `account` in site.yaml whose labwright has the rights it needs on hosts, or qconf -mconf: `min_uid 0` and `min_gid 0`";
-        findings.push(finding(message, mend));
+        findings.push(error(message, mend));
+    }
+    let spool = std::path::Path::new(config.get("execd_spool_dir"));
+    // Where it is not, such as on a machine that only submits, there is nothing to say of it.
+    if let Ok(Some(file_system)) = crate::state::network_file_system(spool) {
+        let message = format!(
+            "{} is on {file_system}: when that hangs, so do the execution daemons, and every job is unknown",
+            spool.display()
+        );
+        findings.push(warning(message, "qconf -mconf: `execd_spool_dir` on a disk of each host"));
     }
     if seconds(config.get("reschedule_unknown")).is_some_and(|seconds| seconds > 0) {
         let message = "the cluster starts jobs of a silent host elsewhere; ours ask not to be, but a host that is only cut off still runs them";
-        findings.push(finding(message, "qconf -mconf: `reschedule_unknown 00:00:00`"));
+        findings.push(warning(message, "qconf -mconf: `reschedule_unknown 00:00:00`"));
     }
     if let Some((first, last)) = config.get("gid_range").split_once('-') {
         let size = last.parse::<u64>().unwrap_or(0).saturating_sub(first.parse().unwrap_or(0)) + 1;
         if size < 300 {
             let message = format!("a host runs at most {size} jobs: each takes a group id of `gid_range`");
-            findings.push(finding(
+            findings.push(warning(
                 message,
                 "qconf -mconf: a wider `gid_range` of ids that nobody has, such as `65536-69999`",
             ));
@@ -90,21 +133,42 @@ fn of_global(config: &Config, is_root: bool) -> Vec<Finding> {
     findings
 }
 
+/// The line of `qconf -sc` that counts memory: name, shortcut, type, relation, requestable, consumable, default, urgency.
+fn of_resource(complexes: &str, resource: &str) -> Vec<Finding> {
+    let line = format!("{resource} {resource} MEMORY <= YES YES 0 0");
+    let known = complexes
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .find(|words| words.len() >= 6 && (words[0] == resource || words[1] == resource));
+    match known.as_deref() {
+        None => {
+            let message = format!("the cluster does not know the resource `{resource}`: every submit is refused");
+            vec![error(message, format!("qconf -mc: add the line `{line}`"))]
+        }
+        Some([_, _, kind, _, "YES" | "FORCED", "YES" | "JOB" | "HOST", ..]) if *kind == "MEMORY" => Vec::new(),
+        Some(_) => {
+            let message =
+                format!("`{resource}` is not memory that jobs use up: hosts would be given more guests than fit");
+            vec![error(message, format!("qconf -mc: `{line}`"))]
+        }
+    }
+}
+
 fn of_scheduler(config: &Config, resource: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     if config.get("schedd_job_info") != "true" {
         let message = "the scheduler does not tell why jobs wait";
-        findings.push(finding(message, "qconf -msconf: `schedd_job_info true`"));
+        findings.push(warning(message, "qconf -msconf: `schedd_job_info true`"));
     }
     for (key, what) in [("flush_submit_sec", "submitted"), ("flush_finish_sec", "finished")] {
         if config.get(key).parse::<u32>().unwrap_or(0) == 0 {
             let message = format!("after a job was {what} the scheduler sleeps on until its next turn");
-            findings.push(finding(message, format!("qconf -msconf: `{key} 1`")));
+            findings.push(warning(message, format!("qconf -msconf: `{key} 1`")));
         }
     }
     if !config.get("load_formula").contains(resource) {
         let message = "guests are put where the load is low, so a burst of them fills one host before the next";
-        findings.push(finding(
+        findings.push(warning(
             message,
             format!("qconf -msconf: `load_formula -{resource}` puts them where most memory is left"),
         ));
@@ -115,22 +179,27 @@ fn of_scheduler(config: &Config, resource: &str) -> Vec<Finding> {
 fn of_queue(config: &Config, queue: &str, timing: &Timing) -> Vec<Finding> {
     let mut findings = Vec::new();
     let needed = timing.grace_seconds + NOTIFY_MARGIN_SECONDS;
-    let notify = config.get("notify");
-    if seconds(notify).is_some_and(|seconds| seconds < needed) {
+    // `00:01:30,[node2=0:0:5]`: a value, and others for single hosts.
+    for notify in config.get("notify").split(',').map(|value| value.trim().trim_matches(['[', ']'])) {
+        let (host, value) = notify.split_once('=').unwrap_or(("", notify));
+        if seconds(value).is_none_or(|seconds| seconds >= needed) {
+            continue;
+        }
+        let name = if host.is_empty() { queue.to_owned() } else { format!("{queue}@{host}") };
         let message = format!(
-            "queue {queue} kills a job {notify} after its notice, but a guest has {} s to power itself off",
+            "queue {name} kills a job {value} after its notice, but a guest has {} s to power itself off",
             timing.grace_seconds
         );
         let (minutes, seconds) = (needed / 60, needed % 60);
-        findings.push(finding(message, format!("qconf -mattr queue notify 00:{minutes:02}:{seconds:02} {queue}")));
+        findings.push(error(message, format!("qconf -mattr queue notify 00:{minutes:02}:{seconds:02} {name}")));
     }
     if config.get("load_thresholds") != "NONE" {
         let message = format!("queue {queue} takes no jobs while its host is busy, as booting guests make it");
-        findings.push(finding(message, format!("qconf -mattr queue load_thresholds NONE {queue}")));
+        findings.push(warning(message, format!("qconf -mattr queue load_thresholds NONE {queue}")));
     }
     if !matches!(config.get("terminate_method"), "" | "NONE") {
         let message = format!("queue {queue} ends jobs by a way of its own, which may never kill one that hangs");
-        findings.push(finding(message, format!("qconf -mattr queue terminate_method NONE {queue}")));
+        findings.push(warning(message, format!("qconf -mattr queue terminate_method NONE {queue}")));
     }
     findings
 }
@@ -138,23 +207,18 @@ fn of_queue(config: &Config, queue: &str, timing: &Timing) -> Vec<Finding> {
 fn of_hosts(hosts: &[ExecHost], resource: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     if hosts.is_empty() {
-        return vec![finding("the cluster has no execution host", "qconf -ae")];
+        return vec![error("the cluster has no execution host", "qconf -ae")];
     }
-    let without: Vec<&ExecHost> = hosts.iter().filter(|host| host.resource(resource).is_none()).collect();
-    if without.len() == hosts.len() {
-        let message = format!("no host has the consumable `{resource}`: every submit would be refused");
-        findings
-            .push(finding(message, format!("qconf -mc: add the line `{resource} {resource} MEMORY <= YES YES 0 0`")));
-    }
+    let without = hosts.iter().filter(|host| host.resource(resource).is_none());
     for host in without {
         let memory = host.value("mem_total").unwrap_or("16G");
         let message = format!("host {} does not say how much memory its guests may use", host.name);
         let mend =
             format!("qconf -mattr exechost complex_values {resource}=SIZE {}, SIZE below its {memory}", host.name);
-        findings.push(finding(message, mend));
+        findings.push(warning(message, mend));
     }
     for host in hosts.iter().filter(|host| host.value("load_avg").is_none()) {
-        findings.push(finding(
+        findings.push(warning(
             format!("nobody hears from host {}", host.name),
             "start sge_execd there, or see its messages file; what ran on it is unknown until then",
         ));
@@ -165,4 +229,49 @@ fn of_hosts(hosts: &[ExecHost], resource: &str) -> Vec<Finding> {
 /// `h:m:s` in seconds; nothing of `INFINITY` and the like.
 fn seconds(text: &str) -> Option<u64> {
     text.split(':').try_fold(0_u64, |sum, part| Some(sum * 60 + part.trim().parse::<u64>().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(findings: &[Finding]) -> Vec<&str> {
+        findings.iter().map(|finding| finding.mend.as_str()).collect()
+    }
+
+    #[test]
+    fn a_notice_may_differ_from_host_to_host() {
+        let queue = |notify: &str| {
+            let text = format!("qname all.q\nnotify {notify}\nload_thresholds NONE\nterminate_method NONE\n");
+            of_queue(&Config::read(&text), "all.q", &Timing::default())
+        };
+        assert_eq!(queue("00:01:30"), []);
+        assert_eq!(queue("INFINITY"), []);
+        let mend = "qconf -mattr queue notify 00:01:00";
+        assert_eq!(told(&queue("0:0:5")), [format!("{mend} all.q")]);
+        assert_eq!(told(&queue("00:01:30,[node2=0:0:5],[@old=0:2:0]")), [format!("{mend} all.q@node2")]);
+    }
+
+    #[test]
+    fn memory_must_be_something_that_jobs_use_up() {
+        let of = |line: &str| of_resource(&format!("#name shortcut type\n{line}\n"), "vm_mem").len();
+        assert_eq!(of("vm_mem vm_mem MEMORY <= YES YES 0 0"), 0);
+        assert_eq!(of("vm_mem vm_mem MEMORY <= FORCED JOB 0 0"), 0);
+        assert_eq!(of("vm_mem vm_mem MEMORY <= YES NO 0 0"), 1);
+        assert_eq!(of("vm_mem vm_mem INT <= YES YES 0 0"), 1);
+        assert_eq!(of("h_vmem h_vmem MEMORY <= YES YES 0 0"), 1);
+    }
+
+    #[test]
+    fn what_is_refused_or_leaks_is_told() {
+        let config = |lines: &str| Config::read(&lines.replace('|', "\n"));
+        let safe =
+            "execd_params INHERIT_ENV=false|gid_range 65536-69999|reschedule_unknown 00:00:00|min_uid 0|min_gid 0";
+        assert_eq!(of_global(&config(safe), true), []);
+        let as_root = of_global(&config(&safe.replace("min_uid 0", "min_uid 1000")), true);
+        assert_eq!(as_root[0].severity, Severity::Error);
+        assert_eq!(of_global(&config(&safe.replace("min_uid 0", "min_uid 1000")), false), []);
+        let folded = "execd_params ENABLE_ADDGRP_KILL=true, \\|   KEEP_ACTIVE=true|gid_range 65400-65500|reschedule_unknown 0:5:0";
+        assert_eq!(of_global(&config(folded), false).len(), 3);
+    }
 }

@@ -19,6 +19,7 @@ mod answers;
 mod check;
 mod client;
 mod engine;
+mod here;
 mod hosts;
 mod queue;
 mod reasons;
@@ -27,6 +28,7 @@ mod xml;
 pub use accounting::Account;
 pub use check::{Finding, check};
 pub use engine::GridEngine;
+pub use here::{Here, check_here};
 pub use queue::{Entry, Folded, Instance, Queue};
 pub use reasons::Reasons;
 
