@@ -288,6 +288,19 @@ pub struct Timing {
     pub early_exit_seconds: u64,
     /// How many starts in all an early death may cost.
     pub start_attempts_max: u32,
+    /// A qemu that has not answered for this long, while storage did, is ended.
+    #[serde(default = "Timing::hung_seconds")]
+    pub hung_seconds: u64,
+}
+
+impl Timing {
+    /// After how much silence a report says that qemu does not answer.
+    pub const SILENT_SECONDS: u64 = 10;
+
+    /// Long enough for a host that swaps; a guest whose qemu stands still that long is lost to its student anyway.
+    fn hung_seconds() -> u64 {
+        60
+    }
 }
 
 impl Default for Timing {
@@ -298,6 +311,7 @@ impl Default for Timing {
             grace_seconds: 30,
             early_exit_seconds: 15,
             start_attempts_max: 3,
+            hung_seconds: Self::hung_seconds(),
         }
     }
 }

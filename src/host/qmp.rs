@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 
 /// How much of one line is kept: answers to what we ask are a few kilobytes.
 const LINE_BYTES_MAX: usize = 1 << 20;
+/// One short line fits into the socket, whatever qemu does.
+const PING_WAIT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum QmpError {
@@ -34,6 +36,8 @@ pub struct Monitor {
     events: VecDeque<Event>,
     /// Of the last command. An answer with another number belongs to a command that was given up on.
     number: u64,
+    /// When qemu was first asked what it has said nothing after.
+    asked: Option<Instant>,
 }
 
 /// Something that qemu tells unasked.
@@ -47,7 +51,7 @@ impl Monitor {
     /// A monitor, and the end that qemu is to inherit.
     pub fn pair() -> Result<(Self, UnixStream), QmpError> {
         let (stream, qemu) = UnixStream::pair().map_err(QmpError::Io)?;
-        Ok((Self { stream, buffer: Vec::new(), events: VecDeque::new(), number: 0 }, qemu))
+        Ok((Self { stream, buffer: Vec::new(), events: VecDeque::new(), number: 0, asked: None }, qemu))
     }
 
     /// Waits for qemu to be there and ready to take commands.
@@ -62,14 +66,7 @@ impl Monitor {
 
     /// Carries out one command and returns its answer.
     pub fn execute(&mut self, command: &str, arguments: Value, wait: Duration) -> Result<Value, QmpError> {
-        self.number += 1;
-        let mut request = json!({ "execute": command, "id": self.number });
-        if !arguments.is_null() {
-            request["arguments"] = arguments;
-        }
-        let line = format!("{request}\n");
-        self.stream.set_write_timeout(Some(wait)).map_err(QmpError::Io)?;
-        self.stream.write_all(line.as_bytes()).map_err(|_| QmpError::Closed)?;
+        self.send(command, arguments, wait)?;
         let deadline = Instant::now() + wait;
         loop {
             let mut answer = self.line(deadline)?.ok_or_else(|| silent(command, wait))?;
@@ -85,6 +82,32 @@ impl Monitor {
             }
             self.keep_event(&mut answer);
         }
+    }
+
+    fn send(&mut self, command: &str, arguments: Value, wait: Duration) -> Result<(), QmpError> {
+        self.number += 1;
+        let mut request = json!({ "execute": command, "id": self.number });
+        if !arguments.is_null() {
+            request["arguments"] = arguments;
+        }
+        let line = format!("{request}\n");
+        self.stream.set_write_timeout(Some(wait)).map_err(QmpError::Io)?;
+        self.stream.write_all(line.as_bytes()).map_err(|_| QmpError::Closed)?;
+        self.asked.get_or_insert_with(Instant::now);
+        Ok(())
+    }
+
+    /// Asks qemu for a sign of life, unless one is outstanding, and waits for nothing.
+    pub fn ping(&mut self) -> Result<(), QmpError> {
+        match self.asked {
+            Some(_) => Ok(()),
+            None => self.send("query-status", Value::Null, PING_WAIT),
+        }
+    }
+
+    /// For how long qemu has owed an answer. Read `event` before: what has arrived and was not read counts for nothing.
+    pub fn silence(&self) -> Duration {
+        self.asked.map_or(Duration::ZERO, |asked| asked.elapsed())
     }
 
     /// The next event, if one has arrived.
@@ -109,6 +132,7 @@ impl Monitor {
         loop {
             if let Some(end) = self.buffer.iter().position(|b| *b == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                self.asked = None;
                 return match serde_json::from_slice(&line) {
                     Ok(value) => Ok(Some(value)),
                     Err(_) => Err(QmpError::Format { line: String::from_utf8_lossy(&line).trim().to_owned() }),
@@ -165,6 +189,19 @@ mod tests {
         assert_eq!(answer["status"], "paused");
         assert_eq!(monitor.event().unwrap().unwrap().name, "STOP");
         assert_eq!(monitor.event().unwrap(), None);
+    }
+
+    #[test]
+    fn an_owed_answer_is_silence_until_qemu_says_anything() {
+        let (mut monitor, mut qemu) = Monitor::pair().unwrap();
+        assert_eq!(monitor.silence(), Duration::ZERO);
+        monitor.ping().unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+        monitor.ping().unwrap();
+        assert!(monitor.silence() >= Duration::from_millis(5), "the second question does not count anew");
+        qemu.write_all(b"{\"return\": {\"status\": \"running\"}, \"id\": 1}\n").unwrap();
+        assert_eq!(monitor.event().unwrap(), None);
+        assert_eq!(monitor.silence(), Duration::ZERO);
     }
 
     #[test]

@@ -235,6 +235,9 @@ record! {
         /// How many starts in all an early death may cost.
         #[example(3)]
         pub start_attempts: Option<Spanned<u32>>,
+        /// A qemu that has not answered for this long, while storage did, is ended.
+        #[example("60s")]
+        pub hung: Option<Spanned<Duration>>,
     }
 }
 
@@ -361,6 +364,10 @@ impl Builder<'_> {
                     "`heartbeat` and `start_attempts` cannot be zero",
                     "leave them out for the defaults",
                 );
+            }
+            if let Some(hung) = written.hung.as_ref().filter(|hung| hung.value.0 < 2 * Timing::SILENT_SECONDS) {
+                let message = "a guest on a busy host would be ended for a short silence";
+                self.note(hung, message, "write at least `20s`; the default is `60s`");
             }
             if timing.self_fence_seconds < 2 * timing.heartbeat_seconds {
                 let message = "a starter would suspend its guest after one late heartbeat";
@@ -535,5 +542,6 @@ fn timing(file: &SiteFile) -> Timing {
         grace_seconds: seconds(written.grace.as_ref(), defaults.grace_seconds),
         early_exit_seconds: seconds(written.early_exit.as_ref(), defaults.early_exit_seconds),
         start_attempts_max: written.start_attempts.as_ref().map_or(defaults.start_attempts_max, |n| n.value),
+        hung_seconds: seconds(written.hung.as_ref(), defaults.hung_seconds),
     }
 }

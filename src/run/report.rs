@@ -70,7 +70,8 @@ pub enum Event {
     },
     /// The guest was seen using its planned address.
     Ready,
-    /// The guest stands still: it was asked to, or the starter could not reach its storage for `self_fence`.
+    /// The guest stands still: it was asked to, the starter could not reach its storage for `self_fence`, or qemu does not
+    /// answer.
     Paused {
         /// Why it stands still.
         reason: String,

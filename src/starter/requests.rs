@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::guest::Guest;
 use super::storage::{Reply, Storage};
 use super::with_causes;
+use crate::host::qmp::QmpError;
 use crate::host::run_folder::RunFolder;
 use crate::run::{Event, Request, RequestKind};
 
@@ -64,6 +65,11 @@ impl Requests {
                 Done::Later => return,
             }
         }
+    }
+
+    /// Whether qemu works on a snapshot.
+    pub(super) fn is_busy(&self) -> bool {
+        self.job.is_some()
     }
 
     /// A qemu that died took its job with it, and its successor does not stand still.
@@ -158,9 +164,11 @@ fn find_snapshot(name: &str, disks: usize, guest: &mut Guest) -> Result<(), Stri
 
 /// How a job ended, if it has.
 fn look_at(job: &Job, guest: &mut Guest) -> Option<Reply> {
-    let jobs = match ask(guest, "query-jobs", Value::Null) {
+    let jobs = match guest.ask("query-jobs", Value::Null) {
         Ok(jobs) => jobs,
-        Err(error) => return Some(Err(error)),
+        // qemu writes a guest's memory in one go, and hears nothing meanwhile.
+        Err(QmpError::Silent { .. }) => return None,
+        Err(error) => return Some(Err(with_causes(&error))),
     };
     let ours = jobs.as_array().into_iter().flatten().find(|entry| entry["id"] == job.id.as_str());
     let Some(ours) = ours else { return Some(Err("qemu does not know of it any more".to_owned())) };

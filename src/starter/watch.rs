@@ -12,7 +12,8 @@
 //!
 //! *Paused* lies across all of them: no record could be written for `self_fence_seconds`, so that the controller may take
 //! this host for lost. The guest goes on only if `control.json`, read after storage came back, still names this
-//! generation.
+//! generation. A qemu that does not answer is reported as paused too; one that stays silent is ended, but not while
+//! storage is silent, which qemu may wait for, nor while it writes a snapshot.
 
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
@@ -30,6 +31,7 @@ use crate::host::filter::{FilterError, Session, host_table_command};
 use crate::host::qmp::QmpError;
 use crate::host::run_folder::{BootSlot, take_boot_slot};
 use crate::run::{Control, Event, RunSpec, StopReason, Wanted};
+use crate::site::Timing;
 
 /// Longest time between two rounds; what comes by signal or event ends it sooner.
 const ROUND: Duration = Duration::from_millis(250);
@@ -39,6 +41,12 @@ const FILTER_LOOK: Duration = Duration::from_secs(2);
 const BOOT_SECONDS_MAX: u64 = 60;
 /// A guest that boots does not hear its power button yet.
 const POWER_BUTTON_EVERY: Duration = Duration::from_secs(3);
+/// How often qemu is asked for a sign of life.
+const PING_EVERY: Duration = Duration::from_secs(2);
+/// A silence after which qemu is asked nothing that could wait.
+const SHORT_SILENCE: Duration = Duration::from_secs(3);
+/// qemu hears nothing while it writes the guest's memory.
+const SNAPSHOT_SECONDS_MAX: u64 = 1800;
 /// What qemu gets to end itself after `quit`.
 const QUIT_WAIT: Duration = Duration::from_secs(5);
 
@@ -70,6 +78,15 @@ struct Watch<'a> {
     /// qemu has told that the guest powered itself off.
     powered_off: bool,
     stopping: Option<Stopping>,
+    next_ping: Instant,
+    /// The report says that qemu does not answer.
+    told_silent: bool,
+    /// When storage or a snapshot last gave qemu a reason not to answer.
+    excused: Instant,
+    /// When it was last looked whether qemu answers.
+    last_look: Instant,
+    /// Why this starter ended qemu itself.
+    gave_up: Option<String>,
 }
 
 /// How far the guest has come.
@@ -107,6 +124,11 @@ pub(super) fn watch(prepared: Prepared, launched: Launched, given: Given<'_>) ->
         paused: None,
         powered_off: false,
         stopping: None,
+        next_ping: Instant::now(),
+        told_silent: false,
+        excused: Instant::now(),
+        last_look: Instant::now(),
+        gave_up: None,
     };
     watch.run(signals)
 }
@@ -140,6 +162,7 @@ impl Watch<'_> {
                 self.take_control(seen)?;
             }
             self.fence()?;
+            self.look_for_life()?;
             self.obey_clock();
             self.boot_on()?;
             self.look_at_filter()?;
@@ -200,6 +223,7 @@ impl Watch<'_> {
             StopReason::Crashed
         };
         let log = self.prepared.folder.log_tail();
+        let exit = self.gave_up.take().unwrap_or(exit);
         let exit = if reason == StopReason::Crashed && !log.is_empty() { format!("{exit}: {log}") } else { exit };
         Ok(Some(End { reason, exit: Some(exit) }))
     }
@@ -216,6 +240,7 @@ impl Watch<'_> {
         self.vnc = self.guest.meet(self.password, &self.prepared.folder)?;
         self.boot = Boot::Waiting;
         self.paused = None;
+        self.told_silent = false;
         self.requests.qemu_died(self.storage);
         Ok(())
     }
@@ -259,6 +284,45 @@ impl Watch<'_> {
         let reason = format!("no record could be written for {} s", silence.as_secs());
         self.storage.record(Event::Paused { reason });
         Ok(())
+    }
+
+    /// Notices a qemu that lives but answers nothing, tells of it, and after a bound takes it for dead.
+    fn look_for_life(&mut self) -> Result<(), StartError> {
+        let now = Instant::now();
+        if now >= self.next_ping {
+            self.next_ping = now + PING_EVERY;
+            match self.guest.monitor.ping() {
+                Ok(()) | Err(QmpError::Closed) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let silence = self.guest.monitor.silence();
+        let late = Duration::from_secs(self.spec.timing.heartbeat_seconds) * 2 + SHORT_SILENCE;
+        // A batch system that suspends jobs stops this process and qemu alike.
+        let stood_still = now.duration_since(self.last_look) > Duration::from_secs(self.spec.timing.hung_seconds) / 2;
+        self.last_look = now;
+        if stood_still || self.paused.is_some() || self.storage.silence() > late {
+            self.excused = now;
+        }
+        if silence >= Duration::from_secs(Timing::SILENT_SECONDS) && !self.told_silent {
+            self.told_silent = true;
+            let reason = format!("qemu has not answered for {} s", silence.as_secs());
+            self.storage.record(Event::Paused { reason });
+        } else if silence.is_zero() && std::mem::take(&mut self.told_silent) && !self.stands_still() {
+            self.storage.record(Event::Resumed);
+        }
+        let timing = &self.spec.timing;
+        let bound = if self.requests.is_busy() { SNAPSHOT_SECONDS_MAX } else { timing.hung_seconds };
+        if silence.min(self.excused.elapsed()) >= Duration::from_secs(bound) {
+            self.gave_up = Some(format!("qemu did not answer for {} s and was killed", silence.as_secs()));
+            self.guest.end();
+        }
+        Ok(())
+    }
+
+    /// Somebody has suspended the guest, or storage has.
+    fn stands_still(&self) -> bool {
+        self.paused.is_some() || self.requests.suspended
     }
 
     /// A command to a qemu that may end at any moment, which is no error: the next round finds it dead. Nor is silence:
@@ -346,9 +410,10 @@ impl Watch<'_> {
         }
     }
 
-    /// A guest that stands still because of storage, or has not begun, is asked nothing.
+    /// A guest that stands still because of storage, has not begun, or whose qemu is silent, is asked nothing.
     fn answer_requests(&mut self) {
-        if self.paused.is_some() || matches!(self.boot, Boot::Waiting) {
+        let silent = self.guest.monitor.silence() > SHORT_SILENCE;
+        if silent || self.paused.is_some() || matches!(self.boot, Boot::Waiting) {
             return;
         }
         let disks = self.spec.disks.len();
@@ -366,7 +431,7 @@ impl Watch<'_> {
 
     /// A guest that has not begun, or stands still, hears no power button.
     fn go_on_stopping(&mut self) {
-        let deaf = matches!(self.boot, Boot::Waiting) || self.paused.is_some() || self.requests.suspended;
+        let deaf = matches!(self.boot, Boot::Waiting) || self.stands_still();
         let grace = Duration::from_secs(self.spec.timing.grace_seconds);
         let Some(stopping) = &mut self.stopping else { return };
         let now = Instant::now();

@@ -154,6 +154,35 @@ fn a_guest_that_dies_early_is_started_again() {
     assert_gone_within(&run, Duration::ZERO);
 }
 
+/// A qemu that lives but answers nothing: the report says so, and that it answers again; one that stays so is ended.
+#[test]
+fn a_qemu_that_does_not_answer_is_told_and_then_ended() {
+    let mut world = World::new();
+    let mut spec = world.spec(11);
+    spec.timing.hung_seconds = 20;
+    let mut run = world.start(spec);
+    run.wait_ready();
+    let disk = text(&run.spec.disks[0].path);
+    let (qemu, _) = processes().into_iter().find(|(_, command)| command.contains(&disk)).expect("qemu runs");
+    let tell = |signal| kill(Pid::from_raw(qemu), signal).unwrap();
+
+    tell(Signal::SIGSTOP);
+    let paused =
+        |event: &Event| matches!(event, Event::Paused { reason } if reason.starts_with("qemu has not answered for 1"));
+    run.wait_for("word of the silence", paused);
+    tell(Signal::SIGCONT);
+    run.wait_for("the end of the silence", |event| *event == Event::Resumed);
+    assert!(reachable("192.168.100.11"));
+    assert_eq!(run.starter.try_wait().unwrap(), None);
+
+    tell(Signal::SIGSTOP);
+    assert!(run.end().success());
+    let last = run.events().pop();
+    let Some(Event::Stopped { reason: StopReason::Crashed, exit: Some(exit) }) = last else { panic!("{last:?}") };
+    assert!(exit.starts_with("qemu did not answer for 2") && exit.ends_with(" s and was killed"), "{exit}");
+    assert_gone_within(&run, Duration::ZERO);
+}
+
 /// A starter of an older generation ends at once, and so does its guest, without a chance to write to its disks.
 #[test]
 fn an_older_generation_ends() {
