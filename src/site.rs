@@ -54,6 +54,7 @@ impl Site {
             network: NetworkSettings {
                 gateway_on_host: true,
                 dhcp: DhcpSettings::Dnsmasq { folder: root.join("dnsmasq") },
+                filter: Filter::default(),
             },
             qemu: QemuSettings::default(),
             timing: Timing::default(),
@@ -201,6 +202,16 @@ pub struct NetworkSettings {
     /// Whether `host setup` gives a group's bridge the group's gateway address, as on a single machine.
     pub gateway_on_host: bool,
     pub dhcp: DhcpSettings,
+    pub filter: Filter,
+}
+
+/// What holds a run's packet filter.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Filter {
+    #[default]
+    Nftables,
+    Ebtables,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -52,7 +52,9 @@ impl Port<'_> {
 
     /// The tap's own address starts with `fe`, so that it is the highest on the bridge: a bridge takes over the lowest
     /// address of its ports, and the guests' gateway must not change its address. `addrgenmode none` keeps the host
-    /// from speaking IPv6 on the port itself.
+    /// from speaking IPv6 on the port itself. Frames to the link-local groups 01:80:c2:00:00:0x do not pass the filter on
+    /// their way: the bridge hands them to the port, where the host's own IP would take an IPv4 packet out of them.
+    /// `group_fwd_mask` has them take the way of all others (but pause frames, which are dropped anyhow).
     fn link_commands(&self, mtu: &str) -> String {
         let Self { tap, bridge, run, .. } = self;
         let Mac([_, b, c, d, e, f]) = self.mac;
@@ -62,7 +64,8 @@ impl Port<'_> {
             "link set dev {tap} alias {TAP_MARK}{run}\n\
              link set dev {tap} address {address} mtu {mtu} addrgenmode none\n\
              link set dev {tap} master {bridge}\n\
-             link set dev {tap} type bridge_slave isolated {isolated} learning off flood off mcast_flood {multicast}\n"
+             link set dev {tap} type bridge_slave isolated {isolated} learning off flood off mcast_flood {multicast} \
+             group_fwd_mask 0xfffd\n"
         )
     }
 
@@ -88,7 +91,7 @@ mod tests {
         link set dev lwk3f9104 alias labwright:k3f9-104
         link set dev lwk3f9104 address fe:af:de:af:64:02 mtu 1500 addrgenmode none
         link set dev lwk3f9104 master vbr0
-        link set dev lwk3f9104 type bridge_slave isolated on learning off flood off mcast_flood off
+        link set dev lwk3f9104 type bridge_slave isolated on learning off flood off mcast_flood off group_fwd_mask 0xfffd
         fdb replace de:af:de:af:64:02 dev lwk3f9104 master static
         ");
     }

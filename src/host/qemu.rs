@@ -184,6 +184,7 @@ mod tests {
                 lab_mac_prefixes: Vec::new(),
                 egress: Vec::new(),
                 dhcp_control_port: 7911,
+                filter: crate::site::Filter::default(),
             },
             qemu: QemuSettings {
                 binary: "/usr/bin/qemu-system-x86_64".into(),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::command::{self, CommandError};
+use super::filter::{remove_chains, runs_with_chains};
 use super::run_folder::{LOCK, RunFolderError, lock};
 use crate::id::RunId;
 
@@ -45,8 +46,9 @@ pub(super) fn sweep_all(run_root: &Path) -> Swept {
 fn sweep_older_than(run_root: &Path, young: Duration) -> Swept {
     let mut swept = Swept::default();
     let taps = marked_taps().and_then(|taps| remove_dead_taps(run_root, taps));
+    let chains = remove_dead_chains(run_root);
     let folders = remove_dead_folders(run_root, young);
-    for result in [taps, folders] {
+    for result in [taps, chains, folders] {
         match result {
             Ok(removed) => swept.removed.extend(removed),
             Err(error) => swept.errors.push(error),
@@ -74,14 +76,33 @@ fn marked_taps() -> Result<Vec<(String, RunId)>, SweepError> {
 fn remove_dead_taps(run_root: &Path, taps: Vec<(String, RunId)>) -> Result<Vec<String>, SweepError> {
     let mut removed = Vec::new();
     for (tap, run) in taps {
-        let folder = run_root.join(run.to_string());
-        if folder.exists() && lock(&folder.join(LOCK))?.is_none() {
+        if is_alive(run_root, &run)? {
             continue;
         }
         command::run("ip", &["link", "del", "dev", &tap], "")?;
         removed.push(format!("tap {tap} of run {run}"));
     }
     Ok(removed)
+}
+
+/// Takes the chains of ebtables that dead runs left; nothing else of a filter outlives its starter. Also what a starter of
+/// such a filter does first.
+pub fn remove_dead_chains(run_root: &Path) -> Result<Vec<String>, SweepError> {
+    let mut removed = Vec::new();
+    for run in runs_with_chains()? {
+        if is_alive(run_root, &run)? {
+            continue;
+        }
+        remove_chains(&run)?;
+        removed.push(format!("chains of ebtables of run {run}"));
+    }
+    Ok(removed)
+}
+
+/// A run lives as long as its starter holds its lock, which it takes before it makes anything else.
+fn is_alive(run_root: &Path, run: &RunId) -> Result<bool, SweepError> {
+    let folder = run_root.join(run.to_string());
+    Ok(folder.exists() && lock(&folder.join(LOCK))?.is_none())
 }
 
 fn remove_dead_folders(run_root: &Path, young: Duration) -> Result<Vec<String>, SweepError> {

@@ -18,8 +18,8 @@ use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::id::{UserName, VmGroupName};
 use crate::resolve::{Limits, VmGroup, resolve_vm_group};
 use crate::site::{
-    Accel, Algorithm, DhcpSettings, GridEngineSettings, NetworkSettings, OmapiSettings, QemuSettings, RETENTION_DAYS,
-    SERVICE_USER, SchedulerSettings, Site, Storage, Timing, guest_memory_mib, local_slots,
+    Accel, Algorithm, DhcpSettings, Filter, GridEngineSettings, NetworkSettings, OmapiSettings, QemuSettings,
+    RETENTION_DAYS, SERVICE_USER, SchedulerSettings, Site, Storage, Timing, guest_memory_mib, local_slots,
 };
 
 /// Where a site's own files are unless it says otherwise. Local, because SQLite's journal cannot be shared.
@@ -147,6 +147,8 @@ record! {
         pub gateway_on_host: Option<Spanned<bool>>,
         /// Who tells guests their addresses.
         pub dhcp: Option<Spanned<DhcpKind>>,
+        /// What holds each guest's packet filter; `nftables` if not written.
+        pub filter: Option<Spanned<Filter>>,
         /// Folder of the reservations of `dhcp: dnsmasq`.
         pub dhcp_folder: Option<Spanned<FilePath>>,
         /// How `dhcp: omapi` reaches ISC dhcpd.
@@ -179,6 +181,11 @@ choice!(Algorithm as "an algorithm of dhcpd" {
     "hmac-md5" => HmacMd5 "what old configurations have",
     "hmac-sha256" => HmacSha256 "the usual choice today",
     "hmac-sha512" => HmacSha512 "longer signatures",
+});
+
+choice!(Filter as "a packet filter" {
+    "nftables" => Nftables "a table of its own for each run, which goes when its starter does",
+    "ebtables" => Ebtables "chains of `ebtables-nft` for each run; it cannot look into DHCP, nor judge every fragment",
 });
 
 /// Who tells guests their addresses.
@@ -492,7 +499,8 @@ impl Builder<'_> {
             Some(DhcpKind::Dnsmasq) | None => DhcpSettings::Dnsmasq { folder },
         };
         let gateway_on_host = network.and_then(|n| n.gateway_on_host.as_ref()).is_none_or(|on_host| on_host.value);
-        NetworkSettings { gateway_on_host, dhcp }
+        let filter = network.and_then(|n| n.filter.as_ref()).map(|filter| filter.value).unwrap_or_default();
+        NetworkSettings { gateway_on_host, dhcp, filter }
     }
 
     fn omapi(&self, decl: &OmapiDecl) -> OmapiSettings {

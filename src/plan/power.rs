@@ -214,6 +214,7 @@ impl Planner<'_> {
             lab_mac_prefixes,
             egress: Vec::new(),
             dhcp_control_port: self.inputs.site.network.dhcp.control_port(),
+            filter: self.inputs.site.network.filter,
         }
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{RunFileError, SPEC, read_json, write_atomically, write_unflushed};
 use crate::id::{LabName, Mac, MacPrefix, RunId, UserName, VmName};
 use crate::resolve::{Egress, Hardware};
-use crate::site::{QemuSettings, Timing};
+use crate::site::{Filter, QemuSettings, Timing};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunSpec {
@@ -53,6 +53,9 @@ pub struct RunNetwork {
     pub egress: Vec<Egress>,
     /// TCP port where the DHCP server takes orders, which no guest may give.
     pub dhcp_control_port: u16,
+    /// Specs of before there was a choice mean nftables.
+    #[serde(default)]
+    pub filter: Filter,
 }
 
 impl RunSpec {

@@ -8,13 +8,15 @@ use nix::unistd::{Uid, User};
 use super::guest::{Guest, Host};
 use super::storage::Storage;
 use super::{Options, StartError};
-use crate::host::filter::{Session, Table, run_table};
+use crate::host::accel;
+use crate::host::filter::RunFilter;
 use crate::host::port::{self, Port};
 use crate::host::qemu::VncPassword;
 use crate::host::run_folder::RunFolder;
+use crate::host::sweep;
 use crate::host::tap::{self, Tap};
-use crate::host::{accel, filter::FilterError};
 use crate::run::{Event, RunSpec};
+use crate::site::Filter;
 
 /// The host has what the run needs.
 #[derive(Debug)]
@@ -36,8 +38,7 @@ pub(super) struct Launched {
 #[derive(Debug)]
 pub(super) struct Network {
     pub tap: Tap,
-    pub table: Table,
-    pub session: Session,
+    pub filter: RunFilter,
 }
 
 /// Looks at everything a run needs before anything is made.
@@ -56,6 +57,11 @@ pub(super) fn prepare(options: &Options, spec: &RunSpec, storage: &Storage) -> R
         .map_err(|source| StartError::ServiceUser { user: name.clone(), source })?
         .ok_or_else(|| StartError::NoServiceUser { user: name.clone() })?;
     let folder = RunFolder::create(&options.run_root, &spec.run, user.uid, user.gid)?;
+    if spec.network.filter == Filter::Ebtables
+        && let Err(error) = sweep::remove_dead_chains(&options.run_root)
+    {
+        tracing::warn!(%error, "chains of dead runs stay behind, for the next sweep");
+    }
     let host_name = host_name();
     storage.record(Event::Prepared { host: host_name.clone() });
     Ok(Prepared { host: Host { uid: user.uid, gid: user.gid, accel }, host_name, folder })
@@ -74,19 +80,17 @@ pub(super) fn launch(
     password: Option<&str>,
     storage: &Storage,
 ) -> Result<Launched, StartError> {
-    let table = run_table(&spec.run, &spec.network);
-    let mut session = Session::start()?;
-    session.add(&table)?;
+    let mut filter = RunFilter::add(&spec.run, &spec.network)?;
     let tap = Tap::open(&spec.run.tap())?;
     let mut guest = spawn(prepared, spec, &tap, password)?;
-    verify_filter(&mut session, &table)?;
+    filter.verify()?;
     let network = &spec.network;
     let port =
         Port { tap: tap.name(), bridge: &network.bridge, mac: network.mac, isolated: network.isolated, run: &spec.run };
     port.join()?;
     let vnc = guest.meet(password, &prepared.folder)?;
     storage.record(Event::Networked { tap: tap.name().to_owned() });
-    Ok(Launched { guest, vnc, network: Network { tap, table, session } })
+    Ok(Launched { guest, vnc, network: Network { tap, filter } })
 }
 
 /// Starts qemu on the run's tap, also for another time after an early death.
@@ -98,10 +102,4 @@ pub(super) fn spawn(
 ) -> Result<Guest, StartError> {
     let asked = if password.is_some() { VncPassword::Asked } else { VncPassword::None };
     Guest::spawn(spec, &prepared.host, &prepared.folder, tap, asked)
-}
-
-/// The rules as the kernel has them. Only then may the tap join the bridge.
-pub(super) fn verify_filter(session: &mut Session, table: &Table) -> Result<(), FilterError> {
-    session.verify(table)?;
-    session.verify_host_table()
 }

@@ -27,7 +27,6 @@ use super::launch::{self, Launched, Network, Prepared};
 use super::requests::Requests;
 use super::signals::{Signals, Told};
 use super::storage::{Seen, Storage};
-use crate::host::filter::{FilterError, Session, host_table_command};
 use crate::host::qmp::QmpError;
 use crate::host::run_folder::{BootSlot, take_boot_slot};
 use crate::run::{Control, Event, RunSpec, StopReason, Wanted};
@@ -37,6 +36,9 @@ use crate::site::Timing;
 const ROUND: Duration = Duration::from_millis(250);
 /// How often the filter is looked at. Between two looks the host's table cuts off a guest without a filter.
 const FILTER_LOOK: Duration = Duration::from_secs(2);
+/// Somebody may take the filter away again while it is put back. A guest that is cut off for longer than this ends, so that
+/// its report says why.
+const FAILED_MENDS_MAX: u32 = 10;
 /// A guest that has not shown its address by then boots no more, or has no DHCP client; others want the slot.
 const BOOT_SECONDS_MAX: u64 = 60;
 /// A guest that boots does not hear its power button yet.
@@ -72,6 +74,7 @@ struct Watch<'a> {
     requests: Requests,
     boot: Boot,
     next_filter_look: Instant,
+    failed_mends: u32,
     attempts: u32,
     /// Since when the guest stands still because storage is silent.
     paused: Option<Instant>,
@@ -120,6 +123,7 @@ pub(super) fn watch(prepared: Prepared, launched: Launched, given: Given<'_>) ->
         requests: Requests::default(),
         boot: Boot::Waiting,
         next_filter_look: Instant::now() + FILTER_LOOK,
+        failed_mends: 0,
         attempts: 1,
         paused: None,
         powered_off: false,
@@ -361,7 +365,7 @@ impl Watch<'_> {
                 if since.elapsed() > Duration::from_secs(BOOT_SECONDS_MAX) {
                     *slot = None;
                 }
-                if self.network.session.counter(&self.network.table, "ready").unwrap_or(0) > 0 {
+                if self.network.filter.seen().unwrap_or(0) > 0 {
                     self.boot = Boot::Ready;
                     self.storage.record(Event::Ready);
                 }
@@ -386,28 +390,21 @@ impl Watch<'_> {
         }
     }
 
-    /// Puts back what others have taken away. Meanwhile the guest was cut off: by the host's table when the run's was
-    /// gone, by the run's own when the host's was.
+    /// Puts back what others have taken away; meanwhile the guest was cut off.
     fn look_at_filter(&mut self) -> Result<(), StartError> {
         if Instant::now() < self.next_filter_look {
             return Ok(());
         }
         self.next_filter_look = Instant::now() + FILTER_LOOK;
-        match self.network.session.verify_host_table() {
-            Ok(()) => Ok(()),
-            Err(error @ FilterError::HostTable { .. }) => {
-                tracing::warn!(%error, "putting it back");
-                self.network.session.send(&host_table_command())?;
-                Ok(self.network.session.verify_host_table()?)
+        match self.network.filter.mend() {
+            Ok(()) => self.failed_mends = 0,
+            Err(error) if self.failed_mends < FAILED_MENDS_MAX => {
+                tracing::warn!(%error, "the filter is not whole; trying again");
+                self.failed_mends += 1;
             }
-            Err(error) => {
-                tracing::warn!(%error, "starting nft again");
-                self.network.session.end();
-                self.network.session = Session::start()?;
-                self.network.session.add(&self.network.table)?;
-                Ok(launch::verify_filter(&mut self.network.session, &self.network.table)?)
-            }
+            Err(error) => return Err(error.into()),
         }
+        Ok(())
     }
 
     /// A guest that stands still because of storage, has not begun, or whose qemu is silent, is asked nothing.

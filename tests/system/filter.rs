@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use labwright::run::Event;
+use labwright::site::Filter;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::world::{World, assert_gone_within, processes, text, tool};
+use crate::world::{Run, World, assert_gone_within, processes, text, tool};
 
 /// What no guest of this test may say: another's hardware address, another's address, another's in ARP.
 const SPOOFS: [&str; 3] = [
@@ -18,54 +20,104 @@ const SPOOFS: [&str; 3] = [
 const SPOOFED: &str = "ether src 66:66:66:66:66:66 or src host 192.168.100.99 or arp src host 192.168.100.99";
 
 #[test]
-fn a_spoofing_guest_is_held_whatever_dies() {
-    let mut world = World::new();
-    let (attacker, victim) = (world.spec(7), world.spec(8));
-    let (mut attacker, mut victim) = (world.start(attacker), world.start(victim));
-    attacker.wait_ready();
-    victim.wait_ready();
+fn a_spoofing_guest_is_held_by_nftables_whatever_dies() {
+    whatever_dies(Filter::Nftables);
+}
+
+#[test]
+fn a_spoofing_guest_is_held_by_ebtables_whatever_dies() {
+    whatever_dies(Filter::Ebtables);
+}
+
+fn whatever_dies(filter: Filter) {
+    let mut world = World::with_filter(filter);
+    let specs = [world.spec(7), world.spec(8), world.spec(9)];
+    let [mut attacker, mut victim, mut second] = specs.map(|spec| world.start(spec));
+    [&attacker, &victim, &second].into_iter().for_each(Run::wait_ready);
     let mut console = attacker.console();
-    assert_eq!(console.run("ping -c 1 -W 2 192.168.100.1").0, 0, "the gateway answers");
+    assert_eq!(console.run("ping -c 1 -W 5 192.168.100.1").0, 0, "the gateway answers");
     assert_ne!(console.run("ping -c 2 -W 1 192.168.100.8").0, 0, "another isolated guest does not");
 
     let watchers = [Watcher::start(&world, "vbr0"), Watcher::start(&world, &victim.spec.run.tap())];
-    let own = Watcher::start(&world, &attacker.spec.run.tap());
-    console.run(&format!("send-frames eth0 0 2000 {} >/dev/null 2>&1 &", SPOOFS.join(" ")));
-    std::thread::sleep(Duration::from_secs(1));
-    assert!(own.count() > 50, "the attack does not run");
+    let own = [&attacker, &second].map(|run| Watcher::start(&world, &run.spec.run.tap()));
+    let spoof = format!("send-frames eth0 0 2000 {} >/dev/null 2>&1 &", SPOOFS.join(" "));
+    console.run(&spoof);
+    second.console().run(&spoof);
+    own.iter().for_each(Watcher::sees_more);
 
-    // The child that holds the rules.
-    kill(child(attacker.starter.id(), "nft"), Signal::SIGKILL).unwrap();
-    std::thread::sleep(Duration::from_millis(500));
-    wait_until("the filter is back", || attacker_is_back(&attacker));
-    assert_eq!(console.run("ping -c 1 -W 2 192.168.100.1").0, 0, "the gateway answers again");
+    // The child that holds the rules, or their guard.
+    let held_by = child(attacker.starter.id(), "nft");
+    kill(held_by, Signal::SIGKILL).unwrap();
+    wait_until("nft is back", || attacker_is_back(&attacker, held_by));
+    own[0].sees_more();
+    assert_eq!(console.run("ping -c 1 -W 5 192.168.100.1").0, 0, "the gateway answers again");
 
-    // Somebody else's firewall script.
-    tool("nft", &["flush", "ruleset"]);
-    wait_until("the host's table is back", || tool("nft", &["list", "tables"]).contains("table bridge labwright"));
-    assert_eq!(console.run("ping -c 1 -W 2 192.168.100.1").0, 0, "the gateway still answers");
+    // Somebody else's firewall script. Then the same while nothing else stands either.
+    for _ in 0..2 {
+        tool("nft", &["flush", "ruleset"]);
+        own[0].sees_more();
+        wait_until("the host's table is back", || tool("nft", &["list", "tables"]).contains("table bridge labwright"));
+    }
+    if filter == Filter::Ebtables {
+        for table in ["nat", "filter"] {
+            tool("ebtables-nft", &["-t", table, "-F"]);
+            // Refused where a starter has written its rules again by now, as it should.
+            Command::new("ebtables-nft").args(["-t", table, "-X"]).stderr(Stdio::null()).status().unwrap();
+            own[0].sees_more();
+        }
+        wait_until("the chains are back", || chains().contains(&format!("labwright-{}-from", attacker.spec.run)));
+    }
+    let answers = || console.run("ping -c 1 -W 5 192.168.100.1").0 == 0;
+    wait_until("the gateway still answers", answers);
 
-    // The starter, and with it everything.
-    let seen = own.count();
+    // The starter, and with it everything. Of the other guest both, its holder first.
+    own.iter().for_each(Watcher::sees_more);
     attacker.signal(Signal::SIGKILL);
-    assert_gone_within(&attacker, Duration::from_secs(1));
-    attacker.end();
-    assert!(seen > 200, "the attack has stopped after {seen} frames");
+    kill(child(second.starter.id(), "nft"), Signal::SIGKILL).unwrap();
+    second.signal(Signal::SIGKILL);
+    for run in [&mut attacker, &mut second] {
+        assert_gone_within(run, Duration::from_secs(1));
+        run.end();
+    }
     for watcher in &watchers {
         assert_eq!(watcher.count(), 0, "spoofed frames arrived at {}:\n{}", watcher.interface, watcher.text());
     }
     victim.signal(Signal::SIGUSR2);
     assert!(victim.end().success());
+    if filter == Filter::Ebtables {
+        chains_are_swept(&mut world, &[&attacker, &second], &victim);
+    }
 }
 
-fn attacker_is_back(run: &crate::world::Run) -> bool {
-    tool("nft", &["list", "tables"]).contains(&run.spec.run.nft_table())
+/// What two killed starters left goes when another starts, and nothing else; a starter that ends takes its own.
+fn chains_are_swept(world: &mut World, dead: &[&Run], ended: &Run) {
+    let of = |run: &Run| format!(":labwright-{}-from ", run.spec.run);
+    assert!(dead.iter().all(|run| chains().contains(&of(run))), "chains outlive a killed starter:\n{}", chains());
+    assert!(!chains().contains(&of(ended)), "a starter takes its chains with it:\n{}", chains());
+    tool("ebtables-nft", &["-t", "nat", "-N", "labwright-not-a-run"]);
+    let spec = world.spec(10);
+    let mut next = world.start(spec);
+    next.wait_for("networked", |event| matches!(event, Event::Networked { .. }));
+    assert!(dead.iter().all(|run| !chains().contains(&run.spec.run.to_string())), "{}", chains());
+    assert!(chains().contains(":labwright-not-a-run ") && chains().contains(&of(&next)), "{}", chains());
+    next.signal(Signal::SIGTERM);
+    assert!(next.end().success());
+    assert!(!chains().contains(&next.spec.run.to_string()), "{}", chains());
 }
 
-fn wait_until(what: &str, done: impl Fn() -> bool) {
+fn chains() -> String {
+    tool("ebtables-nft-save", &["-t", "nat"])
+}
+
+fn attacker_is_back(run: &Run, before: Pid) -> bool {
+    let alive = |pid: Pid| Path::new("/proc").join(pid.to_string()).join("exe").exists();
+    !alive(before) && tool("nft", &["list", "tables"]).contains(&run.spec.run.nft_table())
+}
+
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let started = Instant::now();
     while !done() {
-        assert!(started.elapsed() < Duration::from_secs(10), "not in time: {what}");
+        assert!(started.elapsed() < Duration::from_secs(60), "not in time: {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -100,6 +152,12 @@ impl Watcher {
     fn text(&self) -> String {
         let read = Command::new("tcpdump").args(["-n", "-e", "-r", &text(&self.file)]).output().unwrap();
         String::from_utf8_lossy(&read.stdout).into_owned()
+    }
+
+    /// Waits for a good many more of them: the attack goes on.
+    fn sees_more(&self) {
+        let before = self.count();
+        wait_until("the attack runs", || self.count() > before + 50);
     }
 
     fn count(&self) -> usize {

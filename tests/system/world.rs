@@ -14,7 +14,7 @@ use labwright::host::setup::{self, Wanted};
 use labwright::id::{LabName, MacPrefix, RunId, SiteTag, UserName, VmName};
 use labwright::resolve::{AddressRange, DisplayModel, Firmware, Hardware, NicModel, VmGroup};
 use labwright::run::{self, Control, Event, RunDisk, RunNetwork, RunSpec};
-use labwright::site::{Accel, DhcpSettings, NetworkSettings, QemuSettings, Timing};
+use labwright::site::{Accel, DhcpSettings, Filter, NetworkSettings, QemuSettings, Timing};
 use nix::mount::{MsFlags, mount};
 use nix::sched::CloneFlags;
 use nix::sys::signal::{Signal, kill};
@@ -58,6 +58,14 @@ impl World {
         world
     }
 
+    /// A host that `host setup` has prepared, of a site that holds its filters this way.
+    pub(crate) fn with_filter(filter: Filter) -> Self {
+        let mut world = Self::bare();
+        world.network.filter = filter;
+        setup::setup(&world.wanted()).expect("the host can be set up");
+        world
+    }
+
     /// A host that nobody has prepared.
     pub(crate) fn bare() -> Self {
         // Its kernel is fetched with apt-get, which the namespaces below would cut off.
@@ -87,7 +95,7 @@ impl World {
                 vlan: None,
                 mac_prefix: MacPrefix::default(),
             },
-            network: NetworkSettings { gateway_on_host: true, dhcp },
+            network: NetworkSettings { gateway_on_host: true, dhcp, filter: Filter::default() },
             qemu: QemuSettings {
                 binary: "/usr/bin/qemu-system-x86_64".into(),
                 accel: Accel::Auto,
@@ -146,6 +154,7 @@ impl World {
                 lab_mac_prefixes: vec![self.group.mac_prefix.clone()],
                 egress: Vec::new(),
                 dhcp_control_port: 7911,
+                filter: self.network.filter,
             },
             qemu: self.qemu.clone(),
             service_user: SERVICE_USER.to_owned(),

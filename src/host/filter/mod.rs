@@ -3,28 +3,49 @@
 //! ```text
 //! table lw_<site>_<n>   the run's: accepts and marks what is right. Owned by an `nft -i` child of the starter, so the
 //!                       kernel removes it when the starter dies                                     -> rules, session
-//! table labwright       the host's, permanent: drops on every `lw*` port what no run's table marked -> host_table
+//! table labwright       the host's, permanent: drops on every `lw*` port what no run's rules marked -> host_table
 //!
 //! frame from the guest ─▶ prerouting  -400 host: clear marks  -300 run: mark or drop  -200 host: unmarked is dropped
-//! frame to the guest   ─▶ postrouting -400 host: clear mark   -300 run: mark or drop  -200 host: unmarked is dropped
+//! frame to the guest   ─▶ postrouting -400 host: clear mark   -300 run: mark or drop   400 host: unmarked is dropped
 //! ```
 //!
 //! So a guest whose starter is gone, or whose table is not there yet, is cut off: there is no moment without a filter.
 //! Prerouting and not forward, because forward sees nothing that goes to the gateway when that is the bridge itself, and
 //! because the bridge learns addresses before it. All three come before priority 0, where `br_netfilter` lets iptables
-//! rewrite marks.
+//! rewrite marks; on the way out it does so last of all.
+//!
+//! Where the site says `filter: ebtables`, chains of ebtables mark in the run's stead, and the run's table is a guard that
+//! drops what they did not mark -> ebtables. `RunFilter` is either.
+//!
+//! | what a guest may not | nftables | ebtables |
+//! |---|---|---|
+//! | send from another's hardware or IP address, also in ARP | dropped | dropped |
+//! | send 802.1Q tags, 802.3, IPv6, any type but IPv4 and ARP | dropped | dropped |
+//! | answer as a DHCP server | dropped | dropped |
+//! | reach the DHCP server's control port, or vnc at the gateway | dropped | dropped |
+//! | ask DHCP for a foreign hardware address | dropped | **passes** |
+//! | flood the host with ARP or DHCP | limited | limited |
+//! | overwrite a header by a fragment at offset 8 | dropped | **passes**, unless isolated |
+//! | take another's entry in the bridge's table | dropped before the bridge learns | the same |
+//! | isolated: reach or hear another guest, on any host, also through the gateway | dropped | dropped |
+//! | isolated: send or get later fragments | dropped | dropped |
+//! | isolated: speak to the gateway in other protocols than TCP, UDP, ICMP | passes | dropped |
 
+mod ebtables;
 mod host_table;
 mod rules;
+mod run_filter;
 mod session;
 mod table;
 
+pub use ebtables::{CANNOT as EBTABLES_CANNOT, EbtablesError, SAVE as EBTABLES_SAVE, remove_chains, runs_with_chains};
 pub use host_table::{HOST_TABLE, host_table, host_table_command};
 pub use rules::run_table;
+pub use run_filter::RunFilter;
 pub use session::{FilterError, Session};
 pub use table::{Chain, Table};
 
-/// `meta mark` bit of a frame that the run's table accepted from its guest.
+/// Bit of the mark of a frame that the run's rules accepted from its guest.
 const FROM_GUEST: u32 = 0x0001_0000;
-/// `meta mark` bit of a frame that the run's table accepted towards its guest.
+/// Bit of the mark of a frame that the run's rules accepted towards its guest.
 const TO_GUEST: u32 = 0x0002_0000;

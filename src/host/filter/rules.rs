@@ -11,7 +11,7 @@ use std::net::Ipv4Addr;
 use super::table::{Chain, Table};
 use super::{FROM_GUEST, TO_GUEST};
 use crate::host::qemu::{VNC_PORT_FIRST, VNC_PORT_LAST};
-use crate::id::{MacPrefix, RunId};
+use crate::id::{Mac, MacPrefix, RunId};
 use crate::resolve::{Egress, Protocol};
 use crate::run::RunNetwork;
 
@@ -109,8 +109,8 @@ fn ip_from_guest(network: &RunNetwork) -> Vec<String> {
 }
 
 /// What a host answers itself, in software that a flood would keep busy. An honest guest asks a few times a minute.
-const ARP_PER_SECOND_MAX: u32 = 200;
-const DHCP_PER_SECOND_MAX: u32 = 20;
+pub(super) const ARP_PER_SECOND_MAX: u32 = 200;
+pub(super) const DHCP_PER_SECOND_MAX: u32 = 20;
 
 /// The gateway stands first, since it may lie inside a lab's range. Only then are lab ranges dropped, on this host or
 /// another, directly or through the gateway: the rule looks at the address, not at the way.
@@ -185,7 +185,7 @@ fn to_isolated_guest(network: &RunNetwork) -> Vec<String> {
 }
 
 /// Whom an isolated guest may ask for by ARP: what it may reach without the gateway.
-fn neighbours(network: &RunNetwork) -> Vec<String> {
+pub(super) fn neighbours(network: &RunNetwork) -> Vec<String> {
     let inside = |ip: &Ipv4Addr| network.subnet.contains(ip);
     let mut nets: Vec<String> = network.gateway.iter().map(ToString::to_string).collect();
     nets.extend(network.dns.iter().filter(|ip| inside(ip)).map(ToString::to_string));
@@ -195,13 +195,18 @@ fn neighbours(network: &RunNetwork) -> Vec<String> {
     nets
 }
 
-/// `de:af:de:af` as a rule: the prefix's bytes compared, the rest masked.
 fn drop_lab_sender(prefix: &MacPrefix) -> String {
-    let (mut mask, mut value) = ([0; 6], [0; 6]);
+    let (value, mask) = masked(prefix);
+    format!("ether saddr & {mask} == {value} counter drop")
+}
+
+/// `de:af:de:af` as a value and a mask: the prefix's bytes compared, the rest masked.
+pub(super) fn masked(prefix: &MacPrefix) -> (Mac, Mac) {
+    let (mut value, mut mask) = ([0; 6], [0; 6]);
     for (i, byte) in prefix.bytes().iter().enumerate() {
-        (mask[i], value[i]) = (0xff, *byte);
+        (value[i], mask[i]) = (*byte, 0xff);
     }
-    format!("ether saddr & {} == {} counter drop", crate::id::Mac(mask), crate::id::Mac(value))
+    (Mac(value), Mac(mask))
 }
 
 fn name(protocol: Protocol) -> &'static str {
@@ -212,11 +217,11 @@ fn name(protocol: Protocol) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::id::SiteTag;
 
-    fn network(isolated: bool) -> RunNetwork {
+    pub(in crate::host::filter) fn network(isolated: bool) -> RunNetwork {
         let ip = Ipv4Addr::new(192, 168, 100, 2);
         RunNetwork {
             bridge: "vbr0".to_owned(),
@@ -230,6 +235,7 @@ mod tests {
             lab_mac_prefixes: vec![MacPrefix::default()],
             egress: vec![Egress { net: "10.0.0.5/32".parse().unwrap(), port: 443, protocol: Protocol::Tcp }],
             dhcp_control_port: 7911,
+            filter: crate::site::Filter::Nftables,
         }
     }
 

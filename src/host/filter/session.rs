@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::ebtables::EbtablesError;
 use super::table::Table;
 use super::{HOST_TABLE, host_table};
 use crate::host::command::{CommandError, spawn_error};
@@ -30,6 +31,8 @@ pub enum FilterError {
     Ended { command: String },
     #[error("the filter `{table}` reads back from the kernel other than it was written; it says:\n{listing}")]
     Differs { table: String, listing: String },
+    #[error(transparent)]
+    Ebtables(#[from] EbtablesError),
     #[error(
         "this host's table `bridge {HOST_TABLE}`, which cuts off guests without a filter, is {state}; \
          run `labwright host setup` on this host"
