@@ -70,6 +70,7 @@ impl Cluster {
             memory_mib,
             command: ["/bin/sh", "-c", script, "task"].map(Into::into).to_vec(),
             log_folder: self.logs(),
+            context: vec![("labwright_lab", "exam, \"first\" \u{e9}".into()), ("labwright_site", "k3f9".into())],
         }
     }
 
@@ -195,6 +196,9 @@ fn an_array(cluster: &Cluster) {
     let hosts: BTreeSet<&str> = tasks.values().filter_map(|task| task.host.as_deref()).collect();
     assert_eq!(hosts.len(), 3, "{hosts:?}");
     assert!(tasks.values().all(|task| task.name == "lw.k3f9.lab.1" && task.owner == "root"), "{tasks:?}");
+    let shown = cluster.run(&["master", "qstat", "-j", &job.to_string()]);
+    assert!(shown.contains("labwright_lab=exam; \"first\" \u{e9},labwright_site=k3f9\n"), "{shown}");
+    assert!(shown.contains("notify:                     TRUE") && !shown.contains("h_rt"), "{shown}");
 
     let usage: BTreeMap<String, _> =
         cluster.engine.capacity().unwrap().into_iter().map(|host| (host.name, host.usage.unwrap())).collect();
@@ -292,7 +296,13 @@ fn disabled_and_error(cluster: &Cluster) {
     let TaskState::Error { reason: Some(reason) } = &stuck[&1].state else { panic!("{stuck:?}") };
     assert!(reason.contains("goes") && reason.contains("No such file or directory"), "{reason}");
     std::fs::create_dir(&folder).unwrap();
-    cluster.engine.clear_errors(&[job]).unwrap();
+    // What the reason says is typed for each of them.
+    for task in stuck.values() {
+        let words = task.state.reason().unwrap().rsplit('`').nth(1).unwrap().to_owned();
+        assert_eq!(words, format!("qmod -cj {}", task.id));
+        // `qmod` ends with 1 after each change that it made.
+        cluster.command(&[&["master"][..], &words.split(' ').collect::<Vec<_>>()].concat());
+    }
     cluster.until_running(job, 2);
     cluster.kill_all(job);
 }
@@ -386,5 +396,8 @@ fn quota(cluster: &Cluster) {
     cluster.run(&["master", "qconf", "-Arqs", file.to_str().unwrap()]);
     let error = cluster.engine.submit(&cluster.submission("quota", 1, 7 * 1024, "true")).unwrap_err();
     assert!(matches!(error, SchedulerError::Refused { .. }), "{error}");
+    let error = cluster.engine.submit(&cluster.submission("crowd", 75_001, 64, "true")).unwrap_err();
+    assert!(matches!(error, SchedulerError::Refused { .. }), "{error}");
+    assert!(error.to_string().contains("raise `max_aj_tasks`"), "{error}");
     cluster.run(&["master", "qconf", "-drqs", "labs"]);
 }

@@ -47,6 +47,7 @@ impl Lab {
             memory_mib,
             command: command.iter().map(OsString::from).collect(),
             log_folder: self.traces(),
+            context: Vec::new(),
         }
     }
 

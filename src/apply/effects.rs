@@ -332,8 +332,29 @@ fn submit(
             .map(std::ffi::OsStr::to_owned)
             .to_vec(),
         log_folder: world.site.storage.runs.join("batches"),
+        context: context(&id, starts, &path, world),
     };
     submit_or_adopt(&submission, world)
+}
+
+/// For people who look at a job with the batch system's own tools: whose it is, and which vm each task starts.
+fn context(
+    id: &BatchId,
+    starts: &[(ActionId, &RunSpec, Option<&RunId>, u64)],
+    index: &std::path::Path,
+    world: &World<'_>,
+) -> Vec<(&'static str, String)> {
+    const VMS_SHOWN_MAX: usize = 50;
+    let mut vms: Vec<&str> = starts.iter().take(VMS_SHOWN_MAX).map(|(_, spec, ..)| spec.vm.as_str()).collect();
+    if starts.len() > vms.len() {
+        vms.push("...");
+    }
+    vec![
+        ("labwright_site", id.0.site().to_string()),
+        ("labwright_lab", world.lab.to_string()),
+        ("labwright_vms", vms.join(" ")),
+        ("labwright_index", index.display().to_string()),
+    ]
 }
 
 /// A submit that went wrong may have been accepted all the same, so its mark is looked for. It is never sent again: two

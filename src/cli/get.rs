@@ -149,12 +149,11 @@ fn run_state(vm: &RecordedVm, observed: &Observed, site: &Site, now: jiff::Times
         Some(Phase::Paused { .. }) => "paused",
         Some(Phase::Stopping) => "stopping",
         Some(Phase::Stopped { .. }) => "off",
+        // Where the starter has said nothing yet, the queue does.
         None => match task(vm, observed).map(|task| &task.state) {
-            Some(TaskState::Held) => "held",
-            Some(TaskState::Error { .. }) => "error",
-            Some(TaskState::Suspended) => "suspended",
-            Some(TaskState::Deleting) => "deleting",
-            _ => "queued",
+            None | Some(TaskState::Pending { .. }) => "queued",
+            Some(TaskState::Running) => "starting",
+            Some(other) => other.word(),
         },
     }
 }
@@ -330,24 +329,13 @@ impl Row for JobRow {
 }
 
 fn job_rows(observed: &Observed) -> Vec<JobRow> {
-    let row = |task: &Task| {
-        let (state, reason) = match &task.state {
-            TaskState::Pending { reason } => ("pending", reason.clone()),
-            TaskState::Error { reason } => ("error", reason.clone()),
-            TaskState::Held => ("held", None),
-            TaskState::Running => ("running", None),
-            TaskState::Suspended => ("suspended", None),
-            TaskState::Deleting => ("deleting", None),
-            TaskState::Unknown => ("unknown", None),
-        };
-        JobRow {
-            job: task.id.to_string(),
-            name: task.name.clone(),
-            owner: task.owner.clone(),
-            state: state.into(),
-            host: task.host.clone(),
-            reason,
-        }
+    let row = |task: &Task| JobRow {
+        job: task.id.to_string(),
+        name: task.name.clone(),
+        owner: task.owner.clone(),
+        state: task.state.word().into(),
+        host: task.host.clone(),
+        reason: task.state.reason().map(str::to_owned),
     };
     observed.tasks.values().map(row).collect()
 }

@@ -60,7 +60,11 @@ impl Planner<'_> {
                 self.note(address, "runs with its old settings; the new ones take effect at its next start");
                 Decision { stop: false, start: false, reasons }
             }
-            (PowerState::Stopped, false) | (PowerState::OnDemand, _) => Decision { stop: false, start: false, reasons },
+            (PowerState::OnDemand, true) => {
+                self.note_on_queue(address, work);
+                Decision { stop: false, start: false, reasons }
+            }
+            (PowerState::Stopped | PowerState::OnDemand, false) => Decision { stop: false, start: false, reasons },
         }
     }
 
@@ -93,6 +97,9 @@ impl Planner<'_> {
             }
             Some(TaskState::Held) => self.note(address, "is held in the queue"),
             Some(TaskState::Suspended) => self.note(address, "its job is suspended"),
+            Some(TaskState::Deleting) => {
+                self.note(address, "its job was told to go; it is looked at again when it has")
+            }
             Some(TaskState::Error { reason }) => {
                 let why = reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
                 self.note(address, format!("its job is in error and needs an admin{why}"));

@@ -303,7 +303,14 @@ mod tests {
 
     fn submission(tasks: u32, memory_mib: u64) -> Submission {
         let name = "lw.k3f9.lab.1".to_owned();
-        Submission { name, tasks, memory_mib, command: vec!["true".into()], log_folder: "/tmp".into() }
+        Submission {
+            name,
+            tasks,
+            memory_mib,
+            command: vec!["true".into()],
+            log_folder: "/tmp".into(),
+            context: Vec::new(),
+        }
     }
 
     fn states(tasks: &[Task]) -> Vec<TaskState> {

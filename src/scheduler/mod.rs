@@ -39,6 +39,8 @@ pub struct Submission {
     pub command: Vec<OsString>,
     /// Existing folder for what the tasks print.
     pub log_folder: PathBuf,
+    /// What people read who look at the job with the batch system's own tools. Never read back.
+    pub context: Vec<(&'static str, String)>,
 }
 
 /// A job's number, as the batch system gives it.
@@ -79,10 +81,10 @@ pub struct Task {
 /// States as Grid Engine's `qstat(1)` names them, folded to what makes a difference to us.
 ///
 /// ```text
-/// pending ─▶ running ─▶ (gone)      unknown: running on a host that does not answer; never taken for dead
-///    │ ▲        │ ▲                 error:   needs a person (`Eqw`)
-///    ▼ │        ▼ │                 deleting: killed, not gone yet
-///   held     suspended
+/// pending ─▶ transferring ─▶ running ─▶ (gone)      unknown: on a host that does not answer; never taken for dead
+///    │ ▲                        │ ▲                 error:   needs a person (`Eqw`)
+///    ▼ │                        ▼ │                 deleting: killed, not gone yet
+///   held                     suspended
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TaskState {
@@ -91,13 +93,40 @@ pub enum TaskState {
         reason: Option<String>,
     },
     Held,
+    /// On its way to its host.
+    Transferring,
     Running,
     Suspended,
     Deleting,
     Unknown,
+    /// What went wrong and, where the batch system has a word for it, how to let it wait again.
     Error {
         reason: Option<String>,
     },
+}
+
+impl TaskState {
+    /// One word, for people.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Pending { .. } => "pending",
+            Self::Held => "held",
+            Self::Transferring => "transferring",
+            Self::Running => "running",
+            Self::Suspended => "suspended",
+            Self::Deleting => "deleting",
+            Self::Unknown => "unknown",
+            Self::Error { .. } => "error",
+        }
+    }
+
+    /// Why it is so, where there is more to say than one word.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Pending { reason } | Self::Error { reason } => reason.as_deref(),
+            _ => None,
+        }
+    }
 }
 
 /// One execution host.

@@ -44,14 +44,10 @@ pub(super) fn kill_complaints(output: &str) -> Vec<&str> {
     output.lines().map(str::trim).filter(|line| !line.is_empty() && !harmless(line)).collect()
 }
 
-/// Lines of a `qmod -cj` that tell of more than errors cleared, and jobs that are gone or have none.
-pub(super) fn clear_complaints(output: &str) -> Vec<&str> {
-    let harmless = |line: &str| {
-        ["cleared error state", "does not exist", "not in error state", "is not in error"]
-            .iter()
-            .any(|words| line.contains(words))
-    };
-    output.lines().map(str::trim).filter(|line| !line.is_empty() && !harmless(line)).collect()
+/// What to do about an array that is larger than the cluster takes.
+pub(super) fn too_many(told: &str) -> Option<String> {
+    let larger = told.contains("job with more than") && told.contains("tasks");
+    larger.then(|| format!("{told}; raise `max_aj_tasks` with `qconf -mconf`, or apply in parts with `--target`"))
 }
 
 /// What each host lacks, of `qsub -w v`; without the number of the job, which never was.

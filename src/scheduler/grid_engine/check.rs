@@ -10,6 +10,9 @@ use crate::site::Timing;
 /// Most queues that are looked at, where the site names none.
 const QUEUES_MAX: usize = 20;
 
+/// Attributes of a queue, and requests of a job, that end a job when its time is over.
+const TIME_LIMITS: [&str; 4] = ["s_rt", "h_rt", "s_cpu", "h_cpu"];
+
 /// One thing that is not as labs need it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
@@ -51,6 +54,11 @@ pub fn check(engine: &GridEngine, timing: &Timing) -> Result<Vec<Finding>, Sched
             }
             Err(error) => return Err(error),
         }
+    }
+    let defaults = settings.root.join(&settings.cell).join("common/sge_request");
+    // Many clusters have none, and a machine that cannot read it learns of it at its first submit.
+    if let Ok(text) = std::fs::read_to_string(&defaults) {
+        findings.extend(of_defaults(&text, &defaults));
     }
     if queues.is_empty() {
         findings.push(error("the cluster has no queue: no job would ever run", "qconf -aq all.q"));
@@ -193,6 +201,18 @@ fn of_queue(config: &Config, queue: &str, timing: &Timing) -> Vec<Finding> {
         let (minutes, seconds) = (needed / 60, needed % 60);
         findings.push(error(message, format!("qconf -mattr queue notify 00:{minutes:02}:{seconds:02} {name}")));
     }
+    for limit in TIME_LIMITS {
+        let value = config.get(limit);
+        if !matches!(value, "" | "INFINITY") {
+            let message =
+                format!("queue {queue} ends every job after {limit} {value}, in the middle of whatever its guest does");
+            findings.push(error(message, format!("qconf -mattr queue {limit} INFINITY {queue}")));
+        }
+    }
+    if !matches!(config.get("suspend_thresholds"), "" | "NONE") {
+        let message = format!("queue {queue} lets jobs stand still while its host is busy, and their guests with them");
+        findings.push(warning(message, format!("qconf -mattr queue suspend_thresholds NONE {queue}")));
+    }
     if config.get("load_thresholds") != "NONE" {
         let message = format!("queue {queue} takes no jobs while its host is busy, as booting guests make it");
         findings.push(warning(message, format!("qconf -mattr queue load_thresholds NONE {queue}")));
@@ -202,6 +222,22 @@ fn of_queue(config: &Config, queue: &str, timing: &Timing) -> Vec<Finding> {
         findings.push(warning(message, format!("qconf -mattr queue terminate_method NONE {queue}")));
     }
     findings
+}
+
+/// Options that every `qsub` of the cluster gets.
+fn of_defaults(text: &str, file: &std::path::Path) -> Vec<Finding> {
+    let options = text.lines().filter(|line| !line.trim_start().starts_with('#')).collect::<Vec<_>>().join(" ");
+    let requests = options.split([' ', ',', '\t']).filter_map(|word| word.split_once('='));
+    let limits = requests.filter(|(name, value)| TIME_LIMITS.contains(name) && *value != "INFINITY");
+    limits
+        .map(|(name, value)| {
+            let message = format!(
+                "{} gives every job {name}={value}, which ends it in the middle of whatever its guest does",
+                file.display()
+            );
+            error(message, format!("`requests: [{name}=INFINITY]` under `scheduler:` in site.yaml"))
+        })
+        .collect()
 }
 
 fn of_hosts(hosts: &[ExecHost], resource: &str) -> Vec<Finding> {
@@ -250,6 +286,16 @@ mod tests {
         let mend = "qconf -mattr queue notify 00:01:00";
         assert_eq!(told(&queue("0:0:5")), [format!("{mend} all.q")]);
         assert_eq!(told(&queue("00:01:30,[node2=0:0:5],[@old=0:2:0]")), [format!("{mend} all.q@node2")]);
+    }
+
+    #[test]
+    fn what_ends_a_job_in_its_midst_is_told() {
+        let text = "load_thresholds NONE\nh_rt 4:0:0\ns_rt INFINITY\nnotify 0:2:0\n";
+        let found = of_queue(&Config::read(text), "all.q", &Timing::default());
+        assert_eq!(told(&found), ["qconf -mattr queue h_rt INFINITY all.q"]);
+        let defaults = "# -l h_rt=1\n-l os=linux,h_rt=1:0:0 -w e\n-l s_rt=INFINITY\n";
+        let found = of_defaults(defaults, std::path::Path::new("sge_request"));
+        assert_eq!(told(&found), ["`requests: [h_rt=INFINITY]` under `scheduler:` in site.yaml"]);
     }
 
     #[test]

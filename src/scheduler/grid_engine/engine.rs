@@ -68,26 +68,9 @@ impl GridEngine {
         }
     }
 
-    /// Lets tasks in error wait for their turn again, once what was wrong has been mended.
-    pub fn clear_errors(&self, jobs: &[JobId]) -> Result<(), SchedulerError> {
-        let arguments: Vec<OsString> =
-            std::iter::once("-cj".into()).chain(jobs.iter().map(|job| job.to_string().into())).collect();
-        let answer = self.client.ask("qmod", &arguments)?;
-        let said = format!("{}\n{}", answer.stdout, answer.stderr);
-        let request = "clear the error of jobs".to_owned();
-        if answers::is_silence(&said) {
-            return Err(SchedulerError::Doubtful { request, detail: answer.told() });
-        }
-        // `qmod` exits with 1 after each change that it made, so its words alone count.
-        match answers::clear_complaints(&said)[..] {
-            [] => Ok(()),
-            ref complaints => Err(SchedulerError::Refused { request, detail: complaints.join("; ") }),
-        }
-    }
-
     fn submit_arguments(&self, submission: &Submission) -> Result<Vec<OsString>, SchedulerError> {
         let settings = self.settings();
-        let log = format!("{}/$JOB_ID.$TASK_ID.log", log_folder(&submission.log_folder)?);
+        let log = format!("{}/$JOB_ID.$TASK_ID.log", log_folder(&submission.log_folder, self.client.account()?)?);
         let tasks = format!("1-{}", submission.tasks);
         let memory = format!("{}={}M", settings.memory_resource, submission.memory_mib);
         let mut arguments = words([
@@ -125,6 +108,7 @@ impl GridEngine {
         option("-q", settings.queue.as_deref());
         option("-P", settings.project.as_deref());
         option("-tc", settings.tasks_at_once.map(|tasks| tasks.to_string()).as_deref());
+        option("-ac", context(&submission.context).as_deref());
         arguments.extend(words(["/bin/sh", "-c", TASK_NUMBER_LAST]));
         arguments.extend(submission.command.iter().cloned());
         Ok(arguments)
@@ -152,7 +136,8 @@ impl Scheduler for GridEngine {
         match answers::submitted(&answer.stdout) {
             Some(job) if answer.status.success() => Ok(job),
             _ if !answer.status.success() && answers::is_refusal(&answer.stderr) => {
-                let detail = self.why_never(submission, &answer).unwrap_or_else(|| answer.told());
+                let why = self.why_never(submission, &answer).or_else(|| answers::too_many(&answer.told()));
+                let detail = why.unwrap_or_else(|| answer.told());
                 Err(SchedulerError::Refused { request, detail })
             }
             _ => Err(SchedulerError::Doubtful { request, detail: answer.told() }),
@@ -168,12 +153,13 @@ impl Scheduler for GridEngine {
         let mut tasks = Vec::new();
         for entry in ours {
             for &task in &entry.tasks {
+                let id = TaskId { job: entry.job, task };
                 let reason = match entry.state {
-                    Folded::Error => reasons.error(entry.job, task),
+                    Folded::Error => Some(mend_of_error(reasons.error(entry.job, task), id)),
                     _ => reasons.wait(entry.job),
                 };
                 tasks.push(Task {
-                    id: TaskId { job: entry.job, task },
+                    id,
                     name: entry.name.clone(),
                     owner: entry.owner.clone(),
                     state: entry.state.with_reason(reason),
@@ -247,8 +233,27 @@ pub(super) fn capacity(queue: &Queue, settings: &GridEngineSettings) -> Vec<Host
     hosts.into_values().collect()
 }
 
+/// What went wrong with a task, and how it gets another chance. An operator of the cluster may type it, and the account
+/// that the job belongs to.
+fn mend_of_error(error: Option<String>, id: TaskId) -> String {
+    let error = error.unwrap_or_else(|| "the batch system does not say why".to_owned());
+    format!("{error}; when that is mended, `qmod -cj {id}` lets it wait again")
+}
+
+/// Variables for `-ac`, which parts them at commas, quoted or not. They are for people, so what cannot be said is not.
+fn context(variables: &[(&'static str, String)]) -> Option<String> {
+    let plain = |c: char| match c {
+        ',' => ';',
+        c if c.is_control() => ' ',
+        c => c,
+    };
+    let part =
+        |(name, value): &(&'static str, String)| format!("{name}={}", value.chars().map(plain).collect::<String>());
+    (!variables.is_empty()).then(|| variables.iter().map(part).collect::<Vec<_>>().join(","))
+}
+
 /// Where tasks print to. Grid Engine reads a host's name before a `:`, and `$` as the start of its own words.
-fn log_folder(folder: &Path) -> Result<&str, SchedulerError> {
+fn log_folder(folder: &Path, account: nix::unistd::User) -> Result<&str, SchedulerError> {
     let refused = |detail: String| SchedulerError::Refused { request: "submit".into(), detail };
     let text = folder.to_str().ok_or_else(|| SchedulerError::NotText { word: folder.display().to_string() })?;
     if !folder.is_absolute() || text.contains([':', '$', ',', '\n']) {
@@ -256,6 +261,16 @@ fn log_folder(folder: &Path) -> Result<&str, SchedulerError> {
     }
     if !folder.is_dir() {
         return Err(refused(format!("the log folder {text} is not there: no task could start")));
+    }
+    if !account.uid.is_root() && nix::unistd::geteuid().is_root() {
+        let name = account.name.clone();
+        let probe = folder.join(format!(".check-{}", std::process::id()));
+        let written = super::here::written_as(account, probe.clone());
+        // An empty file that is only there when the try went well.
+        drop(std::fs::remove_file(probe));
+        written.map_err(|source| {
+            refused(format!("{name} may not write into the log folder {text} ({source}): no task could start"))
+        })?;
     }
     Ok(text)
 }
@@ -281,5 +296,35 @@ pub(super) fn unreadable(request: &'static str) -> impl FnOnce(XmlError) -> Sche
     move |error| SchedulerError::Doubtful {
         request: request.to_owned(),
         detail: format!("its answer cannot be read: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn context_has_no_commas_but_those_between_variables() {
+        assert_eq!(context(&[]), None);
+        let odd = context(&[("lab", "a,b=\"c\"\n\u{e9}".into()), ("site", "k3f9".into())]);
+        assert_eq!(odd.as_deref(), Some("lab=a;b=\"c\" \u{e9},site=k3f9"));
+    }
+
+    #[test]
+    fn a_log_folder_that_the_account_cannot_write_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let user = |name: &str| nix::unistd::User::from_name(name).unwrap().unwrap();
+        let refused = |folder: &Path, name: &str| log_folder(folder, user(name)).unwrap_err().to_string();
+        assert!(log_folder(folder.path(), user("root")).is_ok());
+        assert!(refused(&folder.path().join("none"), "root").contains("is not there"));
+        assert!(refused(Path::new("relative"), "root").contains("whole path"));
+        assert!(refused(Path::new("/tmp/a:b"), "root").contains("without `:`"));
+        if nix::unistd::geteuid().is_root() {
+            let text = refused(folder.path(), "nobody");
+            assert!(text.contains("nobody may not write into the log folder"), "{text}");
+            std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+            assert!(log_folder(folder.path(), user("nobody")).is_ok());
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        }
     }
 }

@@ -93,7 +93,7 @@ fn of_runs(here: &Here<'_>) -> Vec<Finding> {
 }
 
 /// Writes as a starter does: with the file system rights of the folder's owner. They are a thread's own, so this takes one.
-fn written_as(user: User, file: PathBuf) -> std::io::Result<()> {
+pub(super) fn written_as(user: User, file: PathBuf) -> std::io::Result<()> {
     let write = move || {
         nix::unistd::setfsgid(user.gid);
         nix::unistd::setfsuid(user.uid);

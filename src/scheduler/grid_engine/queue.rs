@@ -91,6 +91,7 @@ impl Entry {
 pub enum Folded {
     Pending,
     Held,
+    Transferring,
     Running,
     Suspended,
     Deleting,
@@ -103,6 +104,7 @@ impl Folded {
         match self {
             Self::Pending => TaskState::Pending { reason },
             Self::Held => TaskState::Held,
+            Self::Transferring => TaskState::Transferring,
             Self::Running => TaskState::Running,
             Self::Suspended => TaskState::Suspended,
             Self::Deleting => TaskState::Deleting,
@@ -125,7 +127,9 @@ pub(super) fn fold(letters: &str, on_host: bool) -> Folded {
         Folded::Deleting
     } else if on_host && has("sSTNP") {
         Folded::Suspended
-    } else if on_host && has("rt") {
+    } else if on_host && has("t") {
+        Folded::Transferring
+    } else if on_host && has("r") {
         Folded::Running
     } else if has("h") {
         Folded::Held
@@ -268,8 +272,19 @@ mod tests {
         let folded = on_host.map(|letters| fold(letters, true));
         use Folded::*;
         let expected = [
-            Running, Running, Running, Running, Suspended, Suspended, Suspended, Suspended, Deleting, Deleting,
-            Deleting, Error, Running,
+            Running,
+            Transferring,
+            Running,
+            Running,
+            Suspended,
+            Suspended,
+            Suspended,
+            Suspended,
+            Deleting,
+            Deleting,
+            Deleting,
+            Error,
+            Running,
         ];
         assert_eq!(folded, expected);
         let waiting = ["qw", "hqw", "Eqw", "Rq", "hRwq", "dqw", "x"].map(|letters| fold(letters, false));
