@@ -90,6 +90,13 @@ pub fn local_slots(memory_mib: u64, cpus: u32) -> u32 {
     cpus.saturating_mul(SLOTS_PER_CPU).min(by_memory).max(1)
 }
 
+impl QemuSettings {
+    /// Whether a guest is to stand before its first instruction until somebody resumes it: `-S` in qemu's words.
+    pub fn keeps_guests_paused(&self) -> bool {
+        self.extra_args.iter().any(|argument| argument == "-S" || argument == "--S")
+    }
+}
+
 impl Default for QemuSettings {
     fn default() -> Self {
         Self {
@@ -271,7 +278,7 @@ impl Algorithm {
 pub struct QemuSettings {
     pub binary: PathBuf,
     pub accel: Accel,
-    /// Appended to qemu's arguments as they are.
+    /// Appended to qemu's arguments as they are. `-S` keeps guests paused: they run, and take no boot slot.
     pub extra_args: Vec<String>,
     /// Address that vnc listens on.
     pub vnc_bind: Ipv4Addr,

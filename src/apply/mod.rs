@@ -7,7 +7,7 @@ mod ready;
 
 pub use effects::name as effect_name;
 pub use executor::{Failure, Summary, apply};
-pub use ready::{Readiness, WaitEnd, wait_until_ready};
+pub use ready::{Goal, Readiness, WaitEnd, wait_until_ready};
 
 use std::path::Path;
 use std::sync::atomic::AtomicU8;

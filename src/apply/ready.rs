@@ -1,4 +1,4 @@
-//! Waits until the guests that were submitted use their addresses.
+//! Waits until the guests that were submitted use their addresses, or, where the site keeps guests paused, until they run.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
@@ -21,25 +21,53 @@ pub struct Readiness {
     pub ended: Vec<(RunId, StopReason)>,
 }
 
+/// When a guest is what its starter was asked to make it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goal {
+    /// It has used its address.
+    Ready,
+    /// qemu holds it before its first instruction, as the site wants it.
+    Held,
+}
+
+impl Goal {
+    /// What guests are that have reached it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Held => "held",
+        }
+    }
+}
+
 impl Readiness {
-    fn settled(&self) -> bool {
-        self.ready + self.ended.len() == self.wanted
+    /// How many are where they are to be.
+    pub fn reached(&self, goal: Goal) -> usize {
+        match goal {
+            Goal::Ready => self.ready,
+            Goal::Held => self.ready + self.running,
+        }
+    }
+
+    fn settled(&self, goal: Goal) -> bool {
+        self.reached(goal) + self.ended.len() == self.wanted
     }
 }
 
 /// Why the wait is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitEnd {
-    /// Every run is ready or over.
+    /// Every run has reached its goal or is over.
     Settled,
     TimedOut,
     Interrupted,
 }
 
-/// Polls the reports until every run is ready or over; `tell` hears of every look.
+/// Polls the reports until every run has reached its goal or is over; `tell` hears of every look.
 pub fn wait_until_ready(
     folders: &dyn Runs,
     runs: &[RunId],
+    goal: Goal,
     timeout: Duration,
     interrupts: &AtomicU8,
     tell: &mut dyn FnMut(&Readiness),
@@ -48,7 +76,7 @@ pub fn wait_until_ready(
     loop {
         let readiness = look(folders, runs)?;
         tell(&readiness);
-        if readiness.settled() {
+        if readiness.settled(goal) {
             return Ok((readiness, WaitEnd::Settled));
         }
         if interrupts.load(Ordering::Relaxed) > 0 {

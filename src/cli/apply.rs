@@ -10,7 +10,9 @@ use nix::sys::signal::{SigSet, Signal};
 use super::Ended;
 use super::context::{Context, hostname, program, whoami};
 use super::plan::Scope;
-use crate::apply::{self, BatchKind, Clock as _, Progress, Summary, SystemClock, WaitEnd, World, wait_until_ready};
+use crate::apply::{
+    self, BatchKind, Clock as _, Goal, Progress, Summary, SystemClock, WaitEnd, World, wait_until_ready,
+};
 use crate::disks;
 use crate::exit::Exit;
 use crate::plan::{Effect, Plan, SavedPlan};
@@ -254,13 +256,17 @@ fn wait(context: &Context, desired: &Desired, store: &mut Store, options: &Optio
         return Ok(Exit::Done);
     }
     let interrupts = AtomicU8::new(0);
+    let goal = if context.site.qemu.keeps_guests_paused() { Goal::Held } else { Goal::Ready };
     let mut last = None;
     let mut tell = |readiness: &apply::Readiness| {
-        ui.progress("guests ready", readiness.ready, readiness.wanted);
+        let reached = readiness.reached(goal);
+        ui.progress(&format!("guests {}", goal.word()), reached, readiness.wanted);
         if last.as_ref() != Some(readiness) {
-            let apply::Readiness { wanted, queued, starting, running, ready, ended } = readiness;
+            let apply::Readiness { wanted, queued, starting, running, ended, .. } = readiness;
+            let booting = if goal == Goal::Ready { format!("{running} booting, ") } else { String::new() };
             ui.say(&format!(
-                "  {ready}/{wanted} ready, {running} booting, {starting} starting, {queued} queued, {} ended",
+                "  {reached}/{wanted} {}, {booting}{starting} starting, {queued} queued, {} ended",
+                goal.word(),
                 ended.len()
             ));
             last = Some(readiness.clone());
@@ -268,7 +274,7 @@ fn wait(context: &Context, desired: &Desired, store: &mut Store, options: &Optio
     };
     let timeout = Duration::from_secs(options.timeout);
     let folders = context.runs(context.owner()?);
-    let waited = wait_until_ready(&folders, &runs, timeout, &interrupts, &mut tell);
+    let waited = wait_until_ready(&folders, &runs, goal, timeout, &interrupts, &mut tell);
     ui.progress_done();
     let (readiness, end) = waited?;
     let observed = context.observe(desired, &recorded)?;
@@ -283,6 +289,7 @@ fn wait(context: &Context, desired: &Desired, store: &mut Store, options: &Optio
     if end == WaitEnd::Settled && readiness.ended.is_empty() {
         return Ok(Exit::Done);
     }
-    Err(Failure::new(Exit::NotReady, format!("{} of {} vms are ready", readiness.ready, readiness.wanted))
+    let reached = readiness.reached(goal);
+    Err(Failure::new(Exit::NotReady, format!("{reached} of {} vms are {}", readiness.wanted, goal.word()))
         .hint("`labwright status` shows where the others are; `labwright apply --wait` goes on waiting"))
 }

@@ -210,7 +210,7 @@ record! {
         pub binary: Option<Spanned<FilePath>>,
         /// Whether guests use the processor directly.
         pub accel: Option<Spanned<Accel>>,
-        /// Arguments that are added as they are.
+        /// Arguments that are added as they are; with `-S` guests stay paused until somebody resumes them.
         pub extra_args: Vec<Spanned<Text>>,
         /// Address that vnc listens on.
         #[example("127.0.0.1")]

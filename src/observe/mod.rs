@@ -168,7 +168,9 @@ pub fn fold(records: &[Record]) -> Option<RunReport> {
                     before_pause = before;
                 }
             }
-            Event::Resumed => report.phase = before_pause.clone(),
+            Event::Resumed if matches!(report.phase, Phase::Paused { .. }) => report.phase = before_pause.clone(),
+            // A guest that its site holds before its first instruction was let go.
+            Event::Resumed => {}
             Event::Heartbeat | Event::Answer { .. } => {}
             Event::Stopping { .. } => report.phase = Phase::Stopping,
             Event::Stopped { reason, exit } => {

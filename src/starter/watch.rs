@@ -10,6 +10,9 @@
 //!            stopping: ACPI power-off, repeated ─(grace is over)─▶ quit ─▶ kill
 //! ```
 //!
+//! A guest whose qemu was told to keep it paused (`-S` among the site's arguments) is *held* instead: it takes no boot slot
+//! and is not ready before somebody resumes it.
+//!
 //! *Paused* lies across all of them: no record could be written for `self_fence_seconds`, so that the controller may take
 //! this host for lost. The guest goes on only if `control.json`, read after storage came back, still names this
 //! generation. A qemu that does not answer is reported as paused too; one that stays silent is ended, but not while
@@ -95,8 +98,13 @@ struct Watch<'a> {
 /// How far the guest has come.
 enum Boot {
     Waiting,
-    Booting { since: Instant, slot: Option<BootSlot> },
+    Booting {
+        since: Instant,
+        slot: Option<BootSlot>,
+    },
     Ready,
+    /// The site wants it paused; only somebody's request lets it go.
+    Held,
 }
 
 struct Stopping {
@@ -264,11 +272,8 @@ impl Watch<'_> {
         let fresh = self.storage.silence() < self.fence_after();
         if self.paused.is_some_and(|since| since < seen.at) && fresh {
             self.paused = None;
-            // What somebody had suspended before stays so.
-            if !self.requests.suspended {
-                self.ask_guest("cont")?;
-                self.storage.record(Event::Resumed);
-            }
+            self.ask_guest("cont")?;
+            self.storage.record(Event::Resumed);
         }
         Ok(())
     }
@@ -277,10 +282,11 @@ impl Watch<'_> {
         Duration::from_secs(self.spec.timing.self_fence_seconds)
     }
 
-    /// Suspends the guest when the controller may take this host for lost.
+    /// Suspends the guest when the controller may take this host for lost. What stands already stays as it is.
     fn fence(&mut self) -> Result<(), StartError> {
         let silence = self.storage.silence();
-        if self.paused.is_some() || silence < self.fence_after() || matches!(self.boot, Boot::Waiting) {
+        let stands = self.paused.is_some() || self.requests.suspended || matches!(self.boot, Boot::Waiting);
+        if stands || silence < self.fence_after() {
             return Ok(());
         }
         self.paused = Some(Instant::now());
@@ -354,6 +360,11 @@ impl Watch<'_> {
     /// The first instruction as soon as a slot is free; the slot back as soon as the guest is up.
     fn boot_on(&mut self) -> Result<(), StartError> {
         match &mut self.boot {
+            Boot::Waiting if self.spec.qemu.keeps_guests_paused() => {
+                self.requests.suspended = true;
+                self.boot = Boot::Held;
+                self.storage.record(self.running());
+            }
             Boot::Waiting if self.stopping.is_none() => {
                 let slots = std::thread::available_parallelism().map_or(1, usize::from);
                 let Some(slot) = take_boot_slot(self.run_root, slots)? else { return Ok(()) };
@@ -370,7 +381,10 @@ impl Watch<'_> {
                     self.storage.record(Event::Ready);
                 }
             }
-            Boot::Waiting | Boot::Ready => {}
+            Boot::Held if !self.requests.suspended => {
+                self.boot = Boot::Booting { since: Instant::now(), slot: None };
+            }
+            Boot::Waiting | Boot::Ready | Boot::Held => {}
         }
         Ok(())
     }

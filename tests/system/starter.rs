@@ -48,6 +48,50 @@ fn a_guest_gets_its_planned_address_and_leaves_nothing() {
     assert_eq!(events.last(), Some(&last));
 }
 
+/// A site may want its guests paused before their first instruction: they run, and take nobody's turn to boot.
+#[test]
+fn a_guest_with_s_among_its_arguments_is_held_until_somebody_resumes_it() {
+    let mut world = World::new();
+    let slots = std::thread::available_parallelism().unwrap().get();
+    let mut held: Vec<_> = (0..slots + 1)
+        .map(|n| {
+            let mut spec = world.spec(20 + u8::try_from(n).unwrap());
+            spec.qemu.extra_args = vec!["-S".into()];
+            spec.timing.self_fence_seconds = 3;
+            spec.timing.grace_seconds = 600;
+            world.start(spec)
+        })
+        .collect();
+    for run in &held {
+        run.wait_for("running", |event| matches!(event, Event::Running { .. }));
+    }
+    // They fill no boot slot: another guest boots beside them.
+    let beside = world.spec(19);
+    world.start(beside).wait_ready();
+
+    // An outage of storage makes no difference, nor does its end start them.
+    let mut first = held.remove(0);
+    let hidden = first.folder.with_extension("hidden");
+    std::fs::rename(&first.folder, &hidden).unwrap();
+    std::thread::sleep(Duration::from_secs(5));
+    std::fs::rename(&hidden, &first.folder).unwrap();
+    first.control(|control| _ = control.ask(RequestKind::Screen, 0));
+    first.wait_for("answer", |event| matches!(event, Event::Answer { number: 1, error: None, .. }));
+    let woken = |event: &Event| matches!(event, Event::Paused { .. } | Event::Resumed | Event::Ready);
+    assert!(!first.events().iter().any(woken), "{:#?}", first.events());
+    first.control(|control| _ = control.ask(RequestKind::Resume, 1));
+    first.wait_ready();
+
+    // A guest that has not begun hears no power button: its grace period is not waited out.
+    for run in &mut held {
+        run.signal(Signal::SIGTERM);
+        assert!(run.end().success());
+        assert!(!run.events().contains(&Event::Ready));
+    }
+    first.signal(Signal::SIGKILL);
+    first.end();
+}
+
 /// What the controller can ask of a running guest, and what its storage may do to it.
 #[test]
 fn a_running_guest_obeys_its_control_file_and_its_storage() {
