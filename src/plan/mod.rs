@@ -11,6 +11,7 @@ mod moves;
 mod objects;
 mod power;
 mod scope;
+mod spec;
 mod templates;
 mod vms;
 
@@ -19,6 +20,7 @@ pub use check::{Flaw, check};
 pub use life::{Life, life};
 pub use power::Started;
 pub use scope::{give_up_only, refresh_only, target};
+pub use spec::{Seat, run_spec};
 
 use std::collections::BTreeMap;
 

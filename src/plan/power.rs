@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::life::{Life, life};
+use super::spec::{Seat, run_spec};
 use super::vms::{Steps, Work};
 use super::{Effect, Inputs, Planner};
 use crate::address::Address;
 use crate::id::{Mac, RunId, VmName};
 use crate::observe::Phase;
 use crate::resolve::{Hardware, PowerState, RestartPolicy, Vm, VmGroup};
-use crate::run::{RunDisk, RunNetwork, RunSpec, StopReason};
+use crate::run::StopReason;
 use crate::scheduler::TaskState;
 use crate::state::{RecordedDisk, RecordedRun, RecordedVm};
 
@@ -180,55 +181,12 @@ impl Planner<'_> {
         let generation = self.moves.known(name, self.inputs.recorded).map_or(0, |known| known.generation) + 1;
         let run = RunId::new(self.inputs.recorded.site.clone(), self.next_run);
         self.next_run += 1;
-        let spec = RunSpec {
-            version: RunSpec::VERSION,
-            run,
-            lab: self.inputs.desired.lab.clone(),
-            vm: name.clone(),
-            owner: vm.owner.clone(),
-            generation,
-            hardware: vm.hardware.clone(),
-            disks: disks.iter().map(run_disk).collect(),
-            network: self.run_network(vm, group, ip, mac),
-            qemu: self.inputs.site.qemu.clone(),
-            service_user: self.inputs.site.service_user.clone(),
-            timing: self.inputs.site.timing,
-        };
+        let Inputs { site, desired, recorded, .. } = *self.inputs;
+        let seat = Seat { run, generation, ip, mac, disks };
+        let spec = run_spec(site, desired, recorded, (name, vm, group), &seat);
         let memory_mib = u64::from(vm.hardware.memory_mib) + OVERHEAD_MIB;
         self.step(steps, Effect::Start { spec: Box::new(spec), started, memory_mib, supersedes });
     }
-
-    fn run_network(&self, vm: &Vm, group: &VmGroup, ip: Ipv4Addr, mac: Mac) -> RunNetwork {
-        let groups = || {
-            self.inputs
-                .desired
-                .vm_groups
-                .values()
-                .chain(self.inputs.recorded.other_groups.iter().map(|(.., group)| group))
-        };
-        let mut lab_mac_prefixes: Vec<_> = groups().map(|group| group.mac_prefix.clone()).collect();
-        lab_mac_prefixes.sort();
-        lab_mac_prefixes.dedup();
-        RunNetwork {
-            bridge: group.bridge.clone(),
-            ip,
-            mac,
-            subnet: group.subnet,
-            gateway: group.gateway,
-            dns: group.dns.clone(),
-            isolated: vm.isolated,
-            lab_ranges: groups().map(|group| (group.range.first, group.range.last)).collect(),
-            lab_mac_prefixes,
-            egress: Vec::new(),
-            dhcp_control_port: self.inputs.site.network.dhcp.control_port(),
-            filter: self.inputs.site.network.filter,
-        }
-    }
-}
-
-/// A published image has nothing below it, so a chain has two links at the most.
-fn run_disk(disk: &RecordedDisk) -> RunDisk {
-    RunDisk { path: disk.path.clone(), backing: disk.base.iter().cloned().collect() }
 }
 
 pub(super) fn started(vm: &Vm, group: &VmGroup, ip: Ipv4Addr, mac: Mac, disks: &[RecordedDisk]) -> String {
