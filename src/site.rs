@@ -55,6 +55,9 @@ impl Site {
                 gateway_on_host: true,
                 dhcp: DhcpSettings::Dnsmasq { folder: root.join("dnsmasq") },
                 filter: Filter::default(),
+                uplink: None,
+                untagged_bridge: None,
+                forwarding: None,
             },
             qemu: QemuSettings::default(),
             timing: Timing::default(),
@@ -210,6 +213,12 @@ pub struct NetworkSettings {
     pub gateway_on_host: bool,
     pub dhcp: DhcpSettings,
     pub filter: Filter,
+    /// Interface through which bridges reach other hosts: tagged where a vm group has a vlan.
+    pub uplink: Option<String>,
+    /// The bridge without a vlan that `uplink` itself joins.
+    pub untagged_bridge: Option<String>,
+    /// Whether this host forwards what comes in from its bridges; `None` leaves that as it is.
+    pub forwarding: Option<bool>,
 }
 
 /// What holds a run's packet filter.

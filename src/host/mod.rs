@@ -13,6 +13,7 @@
 //! run_folder /run/labwright/<run>/
 //! accel      whether guests boot under KVM here
 //! dhcp       reservations
+//! bridge     what guests join, and its way out of this host
 //! setup      makes this machine fit for guests
 //! check      says whether it is
 //! sweep      removes what dead runs have left
@@ -21,6 +22,7 @@
 //! Nothing here knows the manifest, the state or the scheduler.
 
 pub mod accel;
+pub mod bridge;
 pub mod check;
 pub mod command;
 pub mod confine;

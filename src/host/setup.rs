@@ -1,10 +1,10 @@
-//! Prepares this machine for guests: bridges, the table that cuts off what has no filter, a DHCP server where the site
+//! Prepares this machine for guests: bridges with their way out (`bridge`), the table that cuts off what has no filter, a DHCP server where the site
 //! wants one here, and what `auto` means for the accelerator. Everything is repeatable: what stands as it should is left
 //! alone, what is ours and differs is made anew, what is not ours is not touched.
 //!
 //! | made | ours by |
 //! |---|---|
-//! | bridge | alias `labwright` |
+//! | bridge, tagged port | alias `labwright` |
 //! | table `bridge labwright` | its name |
 //! | dnsmasq | pid file in its folder, named on its command line |
 //! | `/run/labwright` | its name |
@@ -12,8 +12,6 @@
 //! A dhcpd that the site tells through OMAPI is its admins': nothing here starts, configures or ends it.
 //! The service account is made too, and never removed: disks may belong to it.
 
-use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -22,16 +20,14 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User};
 
 use super::accel::{self, AccelError};
+use super::bridge::{BridgeError, bridges};
 use super::command::{self, CommandError};
 use super::dhcp::{Dnsmasq, HOSTS_FOLDER, PID_FILE};
 use super::filter::{HOST_TABLE, host_table, host_table_command};
 use super::sweep::{self, SweepError};
-use crate::id::Mac;
 use crate::resolve::VmGroup;
 use crate::site::{DhcpSettings, NetworkSettings, QemuSettings};
 
-/// The bridge's alias that says that we made it.
-const BRIDGE_MARK: &str = "labwright";
 /// How long dnsmasq may take to be there, or to be gone.
 const DNSMASQ_WAIT: Duration = Duration::from_secs(5);
 /// Addresses are reserved for the vm's life, so that this is only how often a guest says that it is still there.
@@ -49,8 +45,8 @@ pub enum SetupError {
     Io { action: &'static str, path: PathBuf, source: std::io::Error },
     #[error("cannot look up the account `{name}`")]
     Account { name: String, source: nix::Error },
-    #[error("there is a network interface `{name}` that is no bridge; give the vm group another `bridge:`")]
-    NotABridge { name: String },
+    #[error(transparent)]
+    Bridge(#[from] BridgeError),
     #[error("cannot end dnsmasq (process {pid})")]
     Kill { pid: i32, source: nix::Error },
     #[error("dnsmasq (process {pid}) has not ended within {} s", DNSMASQ_WAIT.as_secs())]
@@ -73,8 +69,8 @@ pub fn setup(wanted: &Wanted<'_>) -> Result<Vec<String>, SetupError> {
     create_folder(wanted.run_root, 0o755)?;
     done.extend(ensure_service_user(wanted.service_user)?);
     done.extend(ensure_host_table()?);
-    for (bridge, gateways) in bridges(wanted) {
-        done.extend(ensure_bridge(bridge, &gateways)?);
+    for bridge in bridges(wanted.groups, wanted.network) {
+        done.extend(bridge.ensure()?);
     }
     if let DhcpSettings::Dnsmasq { folder } = &wanted.network.dhcp {
         done.extend(ensure_dnsmasq(wanted, folder)?);
@@ -93,8 +89,8 @@ pub fn teardown(wanted: &Wanted<'_>) -> Result<Vec<String>, Vec<SetupError>> {
     if let DhcpSettings::Dnsmasq { folder } = &wanted.network.dhcp {
         results.push(end_dnsmasq(&Dnsmasq::new(folder)).map(|ended| ended.then(|| "dnsmasq ended".to_owned())));
     }
-    for bridge in bridges(wanted).into_keys() {
-        results.push(remove_bridge(bridge));
+    for bridge in bridges(wanted.groups, wanted.network) {
+        results.push(bridge.remove().map_err(SetupError::from));
     }
     let gone = command::run(
         "nft",
@@ -111,18 +107,6 @@ pub fn teardown(wanted: &Wanted<'_>) -> Result<Vec<String>, Vec<SetupError>> {
         }
     }
     if errors.is_empty() { Ok(done) } else { Err(errors) }
-}
-
-/// Each bridge once, with the addresses it gets here.
-fn bridges<'a>(wanted: &Wanted<'a>) -> BTreeMap<&'a str, Vec<String>> {
-    let mut bridges: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for group in wanted.groups {
-        let addresses = bridges.entry(&group.bridge).or_default();
-        if let (Some(gateway), true) = (group.gateway, wanted.network.gateway_on_host) {
-            addresses.push(format!("{gateway}/{}", group.subnet.prefix_len()));
-        }
-    }
-    bridges
 }
 
 fn create_folder(path: &Path, mode: u32) -> Result<(), SetupError> {
@@ -149,58 +133,6 @@ fn ensure_host_table() -> Result<Option<String>, SetupError> {
     }
     command::run("nft", &["-f", "-"], &format!("{}\n", host_table_command()))?;
     Ok(Some(format!("table bridge {HOST_TABLE} made: it cuts off guests without a filter")))
-}
-
-fn ensure_bridge(name: &str, addresses: &[String]) -> Result<Option<String>, SetupError> {
-    let sys = Path::new("/sys/class/net").join(name);
-    if sys.exists() && !sys.join("bridge").exists() {
-        return Err(SetupError::NotABridge { name: name.to_owned() });
-    }
-    let existed = sys.exists();
-    // A bridge that somebody else made, perhaps with an uplink and addresses, is theirs to configure.
-    if existed && !is_ours(name) {
-        return Ok(None);
-    }
-    command::run("ip", &["-batch", "-"], &bridge_commands(name, addresses, existed))?;
-    Ok((!existed).then(|| format!("bridge {name} made")))
-}
-
-fn is_ours(bridge: &str) -> bool {
-    let alias = std::fs::read_to_string(Path::new("/sys/class/net").join(bridge).join("ifalias"));
-    alias.is_ok_and(|alias| alias.trim() == BRIDGE_MARK)
-}
-
-/// The address is pinned: left to itself a bridge takes the lowest of its ports', and guests would lose their gateway
-/// with every tap that comes and goes.
-fn bridge_commands(name: &str, addresses: &[String], exists: bool) -> String {
-    let mut lines = Vec::new();
-    if !exists {
-        let first = addresses.first().and_then(|a| a.split('/').next()).and_then(|a| a.parse().ok());
-        let mac = bridge_mac(name, first);
-        lines.push(format!("link add {name} address {mac} type bridge forward_delay 0 stp_state 0 mcast_snooping 0"));
-        lines.push(format!("link set dev {name} alias {BRIDGE_MARK}"));
-    }
-    lines.extend(addresses.iter().map(|address| format!("addr replace {address} dev {name}")));
-    lines.push(format!("link set dev {name} up\n"));
-    lines.join("\n")
-}
-
-/// A locally administered address outside every lab's prefix, the same each time: isolated guests hear nothing from
-/// addresses with a lab's prefix.
-fn bridge_mac(name: &str, gateway: Option<Ipv4Addr>) -> Mac {
-    let [a, b, c, d] = match gateway {
-        Some(ip) => ip.octets(),
-        None => name.bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())).to_be_bytes(),
-    };
-    Mac([0x02, 0x6c, a, b, c, d])
-}
-
-fn remove_bridge(name: &str) -> Result<Option<String>, SetupError> {
-    if !is_ours(name) {
-        return Ok(None);
-    }
-    command::run("ip", &["link", "del", "dev", name], "")?;
-    Ok(Some(format!("bridge {name} removed")))
 }
 
 /// Ours with the same settings is left alone; with others it is started anew.
@@ -240,7 +172,8 @@ fn dnsmasq_arguments(wanted: &Wanted<'_>, folder: &Path) -> Vec<String> {
         format!("--dhcp-leasefile={}", path("leases")),
         format!("--dhcp-hostsdir={}", path(HOSTS_FOLDER)),
     ];
-    arguments.extend(bridges(wanted).into_keys().map(|bridge| format!("--interface={bridge}")));
+    let bridges = bridges(wanted.groups, wanted.network);
+    arguments.extend(bridges.iter().map(|bridge| format!("--interface={}", bridge.name)));
     for (number, group) in wanted.groups.iter().enumerate() {
         let tag = format!("group{number}");
         let subnet = group.subnet.trunc();
@@ -267,19 +200,4 @@ fn end_dnsmasq(dnsmasq: &Dnsmasq) -> Result<bool, SetupError> {
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(true)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_commands_of_a_bridge() {
-        insta::assert_snapshot!(bridge_commands("vbr0", &["192.168.100.1/24".to_owned()], false), @r"
-        link add vbr0 address 02:6c:c0:a8:64:01 type bridge forward_delay 0 stp_state 0 mcast_snooping 0
-        link set dev vbr0 alias labwright
-        addr replace 192.168.100.1/24 dev vbr0
-        link set dev vbr0 up
-        ");
-    }
 }

@@ -13,7 +13,7 @@ use super::record::{choice, record};
 use super::rules::Rule;
 use super::tree;
 use super::values::{Duration, Size, Text};
-use super::words::{FilePath, KeyName, Port};
+use super::words::{FilePath, InterfaceName, KeyName, Port};
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::id::{UserName, VmGroupName};
 use crate::resolve::{Limits, VmGroup, resolve_vm_group};
@@ -145,6 +145,14 @@ record! {
     pub struct NetworkDecl as "`network`" {
         /// Whether `host setup` gives a bridge its group's gateway address, as on a single machine.
         pub gateway_on_host: Option<Spanned<bool>>,
+        /// Interface through which hosts reach each other's guests; a vm group with a `vlan` gets a tagged port on it.
+        #[example("eth1")]
+        pub uplink: Option<Spanned<InterfaceName>>,
+        /// Bridge of groups without a `vlan` that `uplink` itself joins; none if not written.
+        #[example("vbr0")]
+        pub untagged_bridge: Option<Spanned<InterfaceName>>,
+        /// Whether a host forwards what its guests send beyond their bridge; left as it is if not written.
+        pub forwarding: Option<Spanned<bool>>,
         /// Who tells guests their addresses.
         pub dhcp: Option<Spanned<DhcpKind>>,
         /// What holds each guest's packet filter; `nftables` if not written.
@@ -383,6 +391,7 @@ impl Builder<'_> {
         }
         if let Some(network) = &file.network {
             self.check_dhcp(network);
+            self.check_uplink(network);
         }
         if let Some(service) = file.service_user.as_ref().filter(|user| user.as_str() == "root") {
             self.note(service, "guests must not run as root", "name an unprivileged account, such as `labwright`");
@@ -405,6 +414,21 @@ impl Builder<'_> {
         if let Some(timeout) = cluster.answer_timeout.as_ref().filter(|timeout| timeout.0 < 15) {
             let message = "the tools themselves wait 10 s for a qmaster that cannot be reached";
             self.note(timeout, message, "write at least `15s`; the default is `60s`");
+        }
+    }
+
+    fn check_uplink(&mut self, network: &NetworkDecl) {
+        // An interface name has 15 bytes, and the longest tag takes five: `.4094`.
+        if let Some(uplink) = network.uplink.as_ref().filter(|uplink| uplink.value.0.len() > 10) {
+            let message = "this name leaves no room for a tag: a tagged port is called `UPLINK.VLAN`, in 15 characters";
+            self.note(
+                uplink,
+                message,
+                "give the interface a name of at most 10 characters, as with `ip link set NAME name eth1`",
+            );
+        }
+        if let (Some(bridge), None) = (&network.untagged_bridge, &network.uplink) {
+            self.note(bridge, "nothing says which interface joins it", "write `uplink: eth1` beside it, or remove it");
         }
     }
 
@@ -500,7 +524,15 @@ impl Builder<'_> {
         };
         let gateway_on_host = network.and_then(|n| n.gateway_on_host.as_ref()).is_none_or(|on_host| on_host.value);
         let filter = network.and_then(|n| n.filter.as_ref()).map(|filter| filter.value).unwrap_or_default();
-        NetworkSettings { gateway_on_host, dhcp, filter }
+        let name = |written: Option<&Spanned<InterfaceName>>| written.map(|name| name.value.0.clone());
+        NetworkSettings {
+            gateway_on_host,
+            dhcp,
+            filter,
+            uplink: name(network.and_then(|n| n.uplink.as_ref())),
+            untagged_bridge: name(network.and_then(|n| n.untagged_bridge.as_ref())),
+            forwarding: network.and_then(|n| n.forwarding.as_ref()).map(|on| on.value),
+        }
     }
 
     fn omapi(&self, decl: &OmapiDecl) -> OmapiSettings {

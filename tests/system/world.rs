@@ -29,7 +29,7 @@ const BOOT_WAIT: Duration = Duration::from_secs(120);
 pub(crate) struct World {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) group: VmGroup,
-    network: NetworkSettings,
+    pub(crate) network: NetworkSettings,
     qemu: QemuSettings,
     next_run: u64,
 }
@@ -95,7 +95,14 @@ impl World {
                 vlan: None,
                 mac_prefix: MacPrefix::default(),
             },
-            network: NetworkSettings { gateway_on_host: true, dhcp, filter: Filter::default() },
+            network: NetworkSettings {
+                gateway_on_host: true,
+                dhcp,
+                filter: Filter::default(),
+                uplink: None,
+                untagged_bridge: None,
+                forwarding: None,
+            },
             qemu: QemuSettings {
                 binary: "/usr/bin/qemu-system-x86_64".into(),
                 accel: Accel::Auto,
