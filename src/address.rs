@@ -17,11 +17,25 @@ pub enum Kind {
     Vm,
     Permission,
     Session,
+    /// In what a plan says of the queue, of a lab as a whole and of the site: nobody writes these.
+    Job,
+    Lab,
+    Site,
 }
 
 impl Kind {
-    pub const ALL: [Self; 7] =
-        [Self::UserGroup, Self::User, Self::VmGroup, Self::Template, Self::Vm, Self::Permission, Self::Session];
+    pub const ALL: [Self; 10] = [
+        Self::UserGroup,
+        Self::User,
+        Self::VmGroup,
+        Self::Template,
+        Self::Vm,
+        Self::Permission,
+        Self::Session,
+        Self::Job,
+        Self::Lab,
+        Self::Site,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -32,6 +46,9 @@ impl Kind {
             Self::Vm => "vm",
             Self::Permission => "permission",
             Self::Session => "session",
+            Self::Job => "job",
+            Self::Lab => "lab",
+            Self::Site => "site",
         }
     }
 }

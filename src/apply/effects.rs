@@ -14,7 +14,7 @@ use crate::id::RunId;
 use crate::observe::{Phase, fold};
 use crate::plan::{Action, ActionId, Effect, PublishSource};
 use crate::run::{Batch as RunBatch, BatchId, Control, RunFileError, RunSpec, StopReason, Wanted};
-use crate::scheduler::{JobId, Submission, TaskId};
+use crate::scheduler::{JobId, Submission, Task, TaskId};
 use crate::state::{Change, PublishedDisk, RecordedDisk, TemplateVersion};
 
 /// How often a stopping run's report is read.
@@ -366,7 +366,11 @@ fn submit_or_adopt(submission: &Submission, world: &World<'_>) -> Result<JobId, 
     };
     for pause in LOOK_UP_PAUSES {
         world.clock.sleep(pause);
-        let found = world.scheduler.list().map(|tasks| tasks.into_iter().find(|task| task.name == submission.name));
+        let ours = |task: &Task, account: &str| task.name == submission.name && task.owner == account;
+        let found = world
+            .scheduler
+            .account()
+            .and_then(|account| Ok(world.scheduler.list()?.into_iter().find(|task| ours(task, &account))));
         if let Ok(Some(task)) = found {
             return Ok(task.id.job);
         }

@@ -78,18 +78,18 @@ pub enum BatchKind {
 }
 
 impl BatchKind {
-    /// For progress lines: what is counted, and what was done to it.
-    pub fn words(self) -> (&'static str, &'static str) {
+    /// For progress lines: what is counted, one and many, and what was done to it.
+    pub fn words(self) -> (&'static str, &'static str, &'static str) {
         match self {
-            Self::Record => ("records", "written"),
-            Self::Fence => ("lost runs", "fenced off"),
-            Self::Publish => ("templates", "published"),
-            Self::Stop => ("vms", "stopped"),
-            Self::Release => ("reservations", "released"),
-            Self::SetAside => ("vms' disks", "set aside"),
-            Self::MakeDisks => ("disks", "made"),
-            Self::Reserve => ("reservations", "made"),
-            Self::Start => ("vms", "submitted"),
+            Self::Record => ("record", "records", "written"),
+            Self::Fence => ("lost run", "lost runs", "fenced off"),
+            Self::Publish => ("template", "templates", "published"),
+            Self::Stop => ("vm", "vms", "stopped"),
+            Self::Release => ("reservation", "reservations", "released"),
+            Self::SetAside => ("vm's disks", "vms' disks", "set aside"),
+            Self::MakeDisks => ("disk", "disks", "made"),
+            Self::Reserve => ("reservation", "reservations", "made"),
+            Self::Start => ("vm", "vms", "submitted"),
         }
     }
 }

@@ -218,7 +218,8 @@ impl Progress for Lines<'_> {
         if self.quiet || kind == BatchKind::Record {
             return;
         }
-        let (what, participle) = kind.words();
+        let (one, many, participle) = kind.words();
+        let what = if done == 1 { one } else { many };
         let failures = if failed > 0 { format!(", {failed} failed") } else { String::new() };
         self.ui.say(&format!("  {done} {what} {participle}{failures} ({:.1} s)", took.as_secs_f64()));
     }

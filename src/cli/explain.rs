@@ -49,7 +49,7 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
     for change in plan.changes.iter().filter(|change| change.address == *address) {
         line("plan", format!("{}: {}", change.verb.as_str(), change.reason));
     }
-    for note in plan.drift.iter().chain(&plan.notes).filter(|note| note.address == *address) {
+    for note in plan.drift.iter().chain(&plan.waits).chain(&plan.notes).filter(|note| note.address == *address) {
         line("note", note.text.clone());
     }
     for refusal in plan.refusals.iter().filter(|refusal| refusal.address == *address) {

@@ -7,7 +7,7 @@ use super::{Ended, LabFolder};
 use crate::exit::Exit;
 use crate::report::Ui;
 use crate::report::table::{Format, Row, render};
-use crate::state::{Frozen, PastApply, Store};
+use crate::state::{FreezeScope, Frozen, PastApply, Store};
 
 /// Show who applied what, and how it went
 #[derive(Debug, clap::Args)]
@@ -71,7 +71,12 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
 pub(super) fn freeze(arguments: &FreezeArguments, site: Option<&Path>, ui: &Ui) -> Ended {
     let context = Context::new(site, &arguments.lab.lab, ui)?;
     let lab = context.desired(ui)?.lab;
-    let frozen = Frozen { who: whoami(), since: jiff::Timestamp::now(), why: arguments.why.clone() };
+    let frozen = Frozen {
+        who: whoami(),
+        since: jiff::Timestamp::now(),
+        why: arguments.why.clone(),
+        scope: scope(arguments.all),
+    };
     context.store()?.freeze((!arguments.all).then_some(&lab), Some(&frozen))?;
     ui.say(&format!("{} is frozen: plans are shown and not applied until `labwright thaw`", what(arguments.all, &lab)));
     Ok(Exit::Done)
@@ -83,6 +88,10 @@ pub(super) fn thaw(arguments: &ThawArguments, site: Option<&Path>, ui: &Ui) -> E
     Store::open(&context.site.state)?.freeze((!arguments.all).then_some(&lab), None)?;
     ui.say(&format!("{} is thawed: plans are applied again", what(arguments.all, &lab)));
     Ok(Exit::Done)
+}
+
+fn scope(all: bool) -> FreezeScope {
+    if all { FreezeScope::Site } else { FreezeScope::Lab }
 }
 
 fn what(all: bool, lab: &crate::id::LabName) -> String {

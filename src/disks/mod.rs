@@ -30,7 +30,7 @@ pub use make::{clone_full, create_empty, derive};
 pub use publish::{Published, publish, sha256};
 pub use qcow2::{Image, inspect};
 pub use snapshots::{Snapshot, snapshots};
-pub use store::{DiskOrigin, Disks, OnStorage, Stamp};
+pub use store::{DiskOrigin, Disks, OnStorage, Stamp, Standing};
 
 /// Whom new files and folders belong to: the account that runs the guests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{DiskError, Owner, Published, clone_full, create_empty, derive, publish, set_aside, sha256};
+use super::{DiskError, Owner, Published, clone_full, create_empty, derive, inspect, publish, set_aside, sha256};
 
 /// Where a new disk's content comes from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -29,10 +29,27 @@ pub struct Stamp {
     pub mtime_ns: i64,
 }
 
+/// What stands where a disk should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    Nothing,
+    /// A qcow2 disk over `base`, or whole by itself.
+    Disk {
+        base: Option<PathBuf>,
+    },
+    /// Something that is no usable disk, with the reason as a half-sentence.
+    Other {
+        why: String,
+    },
+}
+
 /// What is done with disks and images. None of it ever replaces or deletes a disk.
 pub trait Disks: Send + Sync {
     /// Size and time of a file, `None` where there is none.
     fn stamp(&self, path: &Path) -> std::io::Result<Option<Stamp>>;
+
+    /// What stands at a disk's path, by its first bytes.
+    fn standing(&self, path: &Path) -> Result<Standing, DiskError>;
 
     /// Digest of an image, in hexadecimal.
     fn sha256(&self, path: &Path) -> std::io::Result<String>;
@@ -59,6 +76,16 @@ impl Disks for OnStorage {
             Ok(found) if found.is_symlink() => std::fs::metadata(path).map(|found| Some(stamp_of(&found))),
             Ok(found) => Ok(Some(stamp_of(&found))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn standing(&self, path: &Path) -> Result<Standing, DiskError> {
+        match inspect(path) {
+            Ok(image) => Ok(Standing::Disk { base: image.backing_file }),
+            Err(DiskError::Missing { .. }) => Ok(Standing::Nothing),
+            Err(DiskError::NotQcow2 { why, .. }) => Ok(Standing::Other { why: format!("is no usable qcow2: {why}") }),
+            Err(DiskError::NotAFile { found, .. }) => Ok(Standing::Other { why: format!("is {found}") }),
             Err(error) => Err(error),
         }
     }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::{Address, AddressPattern};
 use crate::disks::DiskOrigin;
 use crate::host::dhcp::Reservation;
-use crate::id::{LabName, Mac, RunId, TemplateName, VmName};
+use crate::id::{LabName, Mac, RunId, TemplateName, UserName, VmName};
 use crate::resolve::{Desired, Vm};
 use crate::run::{RunSpec, StopReason};
 use crate::scheduler::TaskId;
@@ -27,12 +27,14 @@ pub struct Plan {
     pub changes: Vec<Change>,
     /// What was found to be other than recorded.
     pub drift: Vec<Note>,
-    /// What the user should know and the plan does not act on, such as what it waits for.
+    /// What the plan waits for and does nothing about.
+    pub waits: Vec<Note>,
+    /// What else the user should know.
     pub notes: Vec<Note>,
     /// Why this plan must not be applied; empty on most days.
     pub refusals: Vec<Refusal>,
-    /// How many things are as they should be.
-    pub unchanged: usize,
+    /// What is as it should be.
+    pub unchanged: Vec<Address>,
 }
 
 impl Plan {
@@ -57,7 +59,20 @@ pub struct Change {
     /// The fields that differ, as they were and as they will be; all fields on creation.
     pub before: BTreeMap<String, String>,
     pub after: BTreeMap<String, String>,
+    /// Who would notice; nobody where only our records change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub touches: Option<Touched>,
     pub actions: Vec<Action>,
+}
+
+/// Whose vm a change is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Touched {
+    pub owner: UserName,
+    /// The vm is one of a family that is made for the members of a group.
+    pub student: bool,
+    /// Its guest runs now.
+    pub in_use: bool,
 }
 
 /// What happens to a thing.

@@ -9,6 +9,7 @@ use super::{ActionId, Effect, Planner};
 use crate::address::Address;
 use crate::disks::DiskOrigin;
 use crate::id::{TemplateName, VmName};
+use crate::observe::Observed;
 use crate::resolve::{DiskSource, Template, Vm, VmSource};
 use crate::state::{RecordedDisk, RecordedVm};
 
@@ -27,6 +28,45 @@ pub(super) struct NewDisk {
 }
 
 impl Planner<'_> {
+    /// Recorded disks that are not there, and those that are others than recorded; both are drift.
+    pub(super) fn lost_disks<'k>(
+        &mut self,
+        address: &Address,
+        known: &'k RecordedVm,
+    ) -> (Vec<&'k RecordedDisk>, Vec<&'k RecordedDisk>) {
+        let Observed { disks_missing, disks_strange, .. } = self.inputs.observed;
+        let (mut missing, mut strange) = (Vec::new(), Vec::new());
+        for disk in known.disks.iter().filter(|disk| disk.made && disk.moving_to.is_none()) {
+            if disks_missing.contains(&disk.path) {
+                self.drift(address, format!("its disk {} is gone", disk.path.display()));
+                missing.push(disk);
+            } else if let Some(found) = disks_strange.get(&disk.path) {
+                let recorded = match &disk.base {
+                    Some(base) => format!("lies over {}", base.display()),
+                    None => "stands alone".into(),
+                };
+                self.drift(
+                    address,
+                    format!("its disk {} {found}; our records say that it {recorded}", disk.path.display()),
+                );
+                strange.push(disk);
+            }
+        }
+        (missing, strange)
+    }
+
+    /// qemu is told what lies below a disk by our records: over another base, the guest would read a mixture of the two.
+    pub(super) fn refuse_strange_disk(&mut self, address: &Address, disk: &RecordedDisk) {
+        let text = format!(
+            "its disk {} is not the one that was recorded, and a start could ruin what is on it",
+            disk.path.display()
+        );
+        let hint = format!(
+            "put the right file back (`qemu-img info` shows what lies below it), or have it set aside and made anew with `--allow {address}`"
+        );
+        self.refuse(address, text, hint);
+    }
+
     pub(super) fn refuse_missing_disk(&mut self, address: &Address, disk: &RecordedDisk) {
         let text = format!(
             "its disk {} is gone; a new one would start from the template, without what was on it",
@@ -56,7 +96,7 @@ impl Planner<'_> {
     /// The disks a vm needs and has not, after those it must not keep were set aside.
     pub(super) fn mend_disks(&mut self, steps: &mut Steps, address: &Address, work: &Work<'_>) -> Option<NewDisks> {
         let Work { name, vm, known, .. } = work;
-        if work.replaced || !work.missing.is_empty() {
+        if work.replaced || !work.given_up.is_empty() {
             let (version, new) = self.new_disks(address, name, vm, None)?;
             if !known.disks.is_empty() {
                 self.set_aside(steps, name, known);
@@ -135,7 +175,7 @@ impl Planner<'_> {
         };
         let Some(current) = self.version_of(template, version) else {
             if self.inputs.desired.templates.get(template).is_some_and(is_to_be_installed) {
-                self.note(address, format!("waits until template `{template}` is installed and published"));
+                self.wait(address, format!("until template `{template}` is installed and published"));
                 return None;
             }
             let (text, hint) =

@@ -8,7 +8,7 @@ use super::{Inputs, Planner};
 use crate::address::{Address, Kind};
 use crate::id::{UserName, VmName};
 use crate::resolve::{Desired, Session, UserGroup};
-use crate::state::Recorded;
+use crate::state::{FreezeScope, Recorded};
 
 /// A roster that loses more of its members than this, in percent, stops the plan: half a file looks like a whole one.
 const SHRINK_PERCENT_MAX: usize = 20;
@@ -41,12 +41,12 @@ impl Planner<'_> {
     /// A frozen lab is looked at, never touched.
     pub(super) fn guard_freeze(&mut self) {
         if let Some(frozen) = &self.inputs.recorded.frozen {
-            let address = Address::new(Kind::VmGroup, "*");
-            let text = format!(
-                "lab `{}` is frozen by {} since {:.0}: {}",
-                self.inputs.desired.lab, frozen.who, frozen.since, frozen.why
-            );
-            self.refuse(&address, text, "`labwright thaw` lets plans be applied again");
+            let (address, thaw) = match frozen.scope {
+                FreezeScope::Lab => (Address::new(Kind::Lab, &self.inputs.desired.lab), "labwright thaw"),
+                FreezeScope::Site => (Address::new(Kind::Site, &self.inputs.recorded.site), "labwright thaw --all"),
+            };
+            let text = format!("it is frozen by {} since {:.0}: {}", frozen.who, frozen.since, frozen.why);
+            self.refuse(&address, text, format!("`{thaw}` lets plans be applied again"));
         }
     }
 
@@ -141,8 +141,15 @@ impl Planner<'_> {
         false
     }
 
-    /// Jobs that carry our mark and belong to no run we know are shown and left alone.
-    pub(super) fn report_unknown_jobs(&mut self) {
+    /// Jobs that carry our mark and are not ours, or belong to no run we know, are shown and left alone.
+    pub(super) fn report_strange_jobs(&mut self) {
+        for task in &self.inputs.observed.foreign_tasks {
+            let text = format!(
+                "it carries our mark ({}) and belongs to `{}`, who is not the account that submits our jobs; it is not counted and left alone",
+                task.name, task.owner
+            );
+            self.drift(&Address::new(Kind::Job, task.id), text);
+        }
         let known = &self.inputs.recorded.batches;
         let unknown: Vec<(Address, String)> = self
             .inputs
@@ -151,11 +158,9 @@ impl Planner<'_> {
             .iter()
             .filter(|((batch, _), _)| !known.contains(batch))
             .map(|(_, task)| {
-                let text = format!(
-                    "job {} ({}) carries our mark and belongs to no run we know; it is left alone",
-                    task.id, task.name
-                );
-                (Address::new(Kind::Vm, "?"), text)
+                let text =
+                    format!("it carries our mark ({}) and belongs to no run we know; it is left alone", task.name);
+                (Address::new(Kind::Job, task.id), text)
             })
             .collect();
         for (address, text) in unknown {

@@ -27,6 +27,13 @@ pub enum Life {
     },
 }
 
+impl Life {
+    /// It has a job, so that a stop is needed before anything is done with its disks.
+    pub(super) fn is_live(&self) -> bool {
+        matches!(self, Self::Live { .. } | Self::Lost { .. })
+    }
+}
+
 /// Tells where a vm stands at `now`.
 pub fn life(known: &RecordedVm, observed: &Observed, site: &Site, now: jiff::Timestamp) -> Life {
     let Some(run) = &known.run else { return Life::Off { reason: None, news: false } };

@@ -15,9 +15,10 @@ mod spec;
 mod templates;
 mod vms;
 
-pub use action::{Action, ActionId, Change, Effect, Note, Plan, PublishSource, Refusal, SavedPlan, Verb};
+pub use action::{Action, ActionId, Change, Effect, Note, Plan, PublishSource, Refusal, SavedPlan, Touched, Verb};
 pub use check::{Flaw, check};
 pub use life::{Life, life};
+pub use objects::is_long;
 pub use power::Started;
 pub use scope::{give_up_only, refresh_only, target};
 pub use spec::{Seat, run_spec};
@@ -71,7 +72,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     planner.guard_rosters();
     planner.guard_sessions();
     planner.plan_collisions_with_other_labs();
-    planner.report_unknown_jobs();
+    planner.report_strange_jobs();
     planner.plan_objects();
     planner.plan_templates();
     planner.plan_leavers();
@@ -111,9 +112,10 @@ impl<'a> Planner<'a> {
                 serial: recorded.serial,
                 changes: Vec::new(),
                 drift: Vec::new(),
+                waits: Vec::new(),
                 notes: Vec::new(),
                 refusals: Vec::new(),
-                unchanged: 0,
+                unchanged: Vec::new(),
             },
         }
     }
@@ -123,6 +125,11 @@ impl<'a> Planner<'a> {
         let id = ActionId(self.next_action);
         self.next_action += 1;
         Action { id, needs, effect }
+    }
+
+    /// Something that the plan does nothing about until something else happens.
+    fn wait(&mut self, address: &Address, text: impl Into<String>) {
+        self.plan.waits.push(Note { address: address.clone(), text: text.into() });
     }
 
     fn note(&mut self, address: &Address, text: impl Into<String>) {

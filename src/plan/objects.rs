@@ -31,9 +31,9 @@ impl Planner<'_> {
         }
         for (address, body) in wanted {
             match recorded.get(&address) {
-                Some(before) if *before == body => self.plan.unchanged += 1,
+                Some(before) if *before == body => self.plan.unchanged.push(address),
                 Some(before) => {
-                    let reason = changed_fields(before, &body);
+                    let reason = Edits::new(fields(before), fields(&body)).words().join("; ");
                     self.object_change(address, Verb::Update, reason, Some(body));
                 }
                 None => self.object_change(address, Verb::Create, "new in the manifest".into(), Some(body)),
@@ -44,8 +44,9 @@ impl Planner<'_> {
     fn object_change(&mut self, address: Address, verb: Verb, reason: String, body: Option<String>) {
         let before = self.inputs.recorded.objects.get(&address).map(|body| fields(body)).unwrap_or_default();
         let after = body.as_deref().map(fields).unwrap_or_default();
+        let Edits { before, after } = Edits::new(before, after);
         let action = self.action(Vec::new(), Effect::RecordObject { address: address.clone(), body });
-        self.plan.changes.push(Change { address, verb, reason, before, after, actions: vec![action] });
+        self.plan.changes.push(Change { address, verb, reason, before, after, touches: None, actions: vec![action] });
     }
 }
 
@@ -95,8 +96,21 @@ pub(super) fn to_json<T: serde::Serialize>(value: &T) -> String {
     serde_json::to_string(value).expect("what is desired has only string keys")
 }
 
-/// The top-level fields of a JSON object, each as text.
+/// The fields of a recorded or wanted thing as a user knows them, each as text.
 pub(super) fn fields(body: &str) -> BTreeMap<String, String> {
+    let mut fields = parsed(body);
+    let hardware = fields.remove("hardware").map(|hardware| parsed(&hardware)).unwrap_or_default();
+    fields.extend(hardware);
+    // Where it stands in the manifest is shown by `explain`; a line that moves is no change.
+    fields.remove("origin");
+    if let Some(mib) = fields.remove("memory_mib") {
+        fields.insert("memory".into(), format!("{mib} MiB"));
+    }
+    fields
+}
+
+/// The top-level fields of a JSON object.
+fn parsed(body: &str) -> BTreeMap<String, String> {
     let parsed: BTreeMap<String, serde_json::Value> = serde_json::from_str(body).unwrap_or_else(|_| {
         // A body that older programs wrote in another shape is shown as it is rather than not at all.
         BTreeMap::from([("recorded".to_owned(), serde_json::Value::String(body.to_owned()))])
@@ -108,14 +122,48 @@ pub(super) fn fields(body: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn changed_fields(before: &str, after: &str) -> String {
-    format!("changed: {}", changed_names(&fields(before), &fields(after)))
+/// The fields that differ, as they were and as they will be.
+#[derive(Debug, Default)]
+pub(super) struct Edits {
+    pub(super) before: BTreeMap<String, String>,
+    pub(super) after: BTreeMap<String, String>,
 }
 
-/// The names of the fields that differ, in order.
-pub(super) fn changed_names(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> String {
-    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-    let changed: Vec<&str> =
-        names.into_iter().filter(|name| before.get(*name) != after.get(*name)).map(String::as_str).collect();
-    changed.join(", ")
+impl Edits {
+    pub(super) fn new(mut before: BTreeMap<String, String>, mut after: BTreeMap<String, String>) -> Self {
+        before.retain(|name, value| match after.get(name) {
+            Some(other) if other == value => {
+                after.remove(name);
+                false
+            }
+            _ => true,
+        });
+        Self { before, after }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.before.is_empty() && self.after.is_empty()
+    }
+
+    /// Each field in half a sentence: short values in full, long ones by name, since a report shows their difference.
+    pub(super) fn words(&self) -> Vec<String> {
+        let names: BTreeSet<&String> = self.before.keys().chain(self.after.keys()).collect();
+        let value =
+            |fields: &BTreeMap<String, String>, name| fields.get(name).cloned().unwrap_or_else(|| "none".into());
+        names
+            .into_iter()
+            .map(|name| match (value(&self.before, name), value(&self.after, name)) {
+                (before, after) if is_long(&before) || is_long(&after) => format!("{name} changed"),
+                (before, after) => format!("{name} {before} -> {after}"),
+            })
+            .collect()
+    }
+}
+
+/// Most characters of a value that is shown beside the one it replaces, in the same line.
+const SHORT_MAX: usize = 40;
+
+/// Whether a value is shown in lines of its own: a long text, or a list.
+pub fn is_long(value: &str) -> bool {
+    value.contains('\n') || value.starts_with(['[', '{']) || value.chars().count() > SHORT_MAX
 }

@@ -94,21 +94,19 @@ impl Planner<'_> {
         match task.map(|task| &task.state) {
             Some(TaskState::Pending { reason }) => {
                 let why = reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
-                self.note(address, format!("waits in the queue{why}"));
+                self.wait(address, format!("in the queue{why}"));
             }
-            Some(TaskState::Held) => self.note(address, "is held in the queue"),
-            Some(TaskState::Suspended) => self.note(address, "its job is suspended"),
-            Some(TaskState::Deleting) => {
-                self.note(address, "its job was told to go; it is looked at again when it has")
-            }
+            Some(TaskState::Held) => self.wait(address, "in the queue, where it is held"),
+            Some(TaskState::Suspended) => self.wait(address, "for its job to go on: it is suspended"),
+            Some(TaskState::Deleting) => self.wait(address, "for its job to go: it was told to"),
             Some(TaskState::Error { reason }) => {
                 let why = reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
-                self.note(address, format!("its job is in error and needs an admin{why}"));
+                self.wait(address, format!("for an admin: its job is in error{why}"));
             }
             _ => {}
         }
         if let Some(Phase::Paused { reason }) = self.inputs.observed.runs.get(&run.run).map(|report| &report.phase) {
-            self.note(address, format!("is paused: {reason}"));
+            self.wait(address, format!("for its guest to go on: it is paused, {reason}"));
         }
     }
 

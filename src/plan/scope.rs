@@ -38,6 +38,7 @@ pub fn refresh_only(mut plan: Plan) -> Plan {
         change.reason = "our records are brought in line with what is there".into();
         change.before.clear();
         change.after.clear();
+        change.touches = None;
     }
     plan.changes.retain(|change| !change.actions.is_empty());
     let kept: BTreeSet<ActionId> = plan.actions().map(|(_, action)| action.id).collect();
@@ -56,6 +57,7 @@ pub fn give_up_only(mut plan: Plan) -> Plan {
     let refusals: Vec<_> = plan.refusals.iter().filter(|refusal| refusal.address.kind == Kind::Vm).cloned().collect();
     plan.changes.retain(|change| change.actions.iter().any(|action| gives_up(&action.effect)));
     plan.drift.clear();
+    plan.waits.clear();
     plan.notes.clear();
     let mut plan = refresh_only(plan);
     for change in &mut plan.changes {

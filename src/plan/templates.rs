@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::objects::{fields, to_json};
+use super::objects::{Edits, fields, to_json};
 use super::{Action, ActionId, Change, Effect, Planner, PublishSource, Verb};
 use crate::address::{Address, Kind};
 use crate::id::TemplateName;
@@ -56,16 +56,23 @@ impl Planner<'_> {
         let before = self.inputs.recorded.objects.get(&address).map(|body| fields(body)).unwrap_or_default();
         let action = self.action(Vec::new(), Effect::RecordObject { address: address.clone(), body: None });
         let reason = "left the manifest; its published versions stay for the disks that need them".to_owned();
-        let change =
-            Change { address, verb: Verb::Delete, reason, before, after: BTreeMap::new(), actions: vec![action] };
-        self.plan.changes.push(change);
+        let (after, touches) = (BTreeMap::new(), None);
+        self.plan.changes.push(Change {
+            address,
+            verb: Verb::Delete,
+            reason,
+            before,
+            after,
+            touches,
+            actions: vec![action],
+        });
     }
 
     fn plan_template(&mut self, name: &TemplateName, template: &Template) -> Option<CurrentVersion> {
         let address = Address::new(Kind::Template, name);
         let images: Option<Vec<(&PathBuf, Option<&String>)>> = template.disks.iter().map(as_image).collect();
         let Some(images) = images else {
-            self.note(&address, "has an empty disk: install it and publish it before vms can derive from it");
+            self.wait(&address, "until its empty disk is installed and published, no vm can derive from it");
             self.record_template(&address, template, Vec::new(), None);
             return None;
         };
@@ -211,28 +218,35 @@ impl Planner<'_> {
         let recorded = self.inputs.recorded.objects.get(address);
         let same = recorded.is_some_and(|before| *before == body);
         if same && actions.is_empty() {
-            self.plan.unchanged += 1;
+            self.plan.unchanged.push(address.clone());
             return;
         }
-        let before = recorded.map(|body| fields(body)).unwrap_or_default();
-        let after = fields(&body);
+        let edits = Edits::new(recorded.map(|body| fields(body)).unwrap_or_default(), fields(&body));
         let verb = match recorded {
             None => Verb::Create,
             Some(_) if same && why.is_none() => Verb::Record,
             Some(_) => Verb::Update,
         };
-        let changed = super::objects::changed_names(&before, &after);
         let reason = why.unwrap_or_else(|| match verb {
             Verb::Create => "new in the manifest".into(),
             Verb::Record => "its image was touched and holds the same bytes".into(),
-            _ => format!("changed: {changed}"),
+            _ => edits.words().join("; "),
         });
         if !same {
             let needs = actions.iter().map(|action| action.id).collect();
             let record = self.action(needs, Effect::RecordObject { address: address.clone(), body: Some(body) });
             actions.push(record);
         }
-        self.plan.changes.push(Change { address: address.clone(), verb, reason, before, after, actions });
+        let Edits { before, after } = edits;
+        self.plan.changes.push(Change {
+            address: address.clone(),
+            verb,
+            reason,
+            before,
+            after,
+            touches: None,
+            actions,
+        });
     }
 }
 

@@ -14,13 +14,14 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use super::life::Life;
-use super::objects::fields;
+use super::objects::{Edits, fields};
 use super::power::{Decision, news, started};
-use super::{Action, ActionId, Change, Effect, Planner, Verb};
+use super::{Action, ActionId, Change, Effect, Planner, Touched, Verb};
 use crate::address::Address;
 use crate::host::dhcp::Reservation;
 use crate::id::{Mac, VmName};
-use crate::resolve::{Origin, PowerState, Vm, VmGroup, VmSource};
+use crate::observe::Phase;
+use crate::resolve::{PowerState, Vm, VmGroup, VmSource};
 use crate::state::{RecordedDisk, RecordedVm};
 
 /// Actions of one change, each after the one before it.
@@ -53,12 +54,13 @@ impl Planner<'_> {
         let mut steps = Steps { actions: Vec::new(), last: Vec::new() };
         let life = self.life(name, known);
         if let Life::Unknown { host, .. } = &life {
-            self.note(
-                &address,
-                format!(
-                    "left the manifest; its host {host} does not answer, so it is left as it is until it does, or until `labwright host forget {host}`"
-                ),
-            );
+            self.drift(&address, format!("its host {host} does not answer"));
+            let text =
+                format!("to leave the manifest, until {host} answers or `labwright host forget {host}` is typed");
+            self.wait(&address, text);
+            return;
+        }
+        if life.is_live() && !self.may_disturb(name, "it left the manifest and would be stopped") {
             return;
         }
         self.record_news(&mut steps, name, known, &life);
@@ -70,8 +72,9 @@ impl Planner<'_> {
         }
         self.step(&mut steps, Effect::ForgetVm { name: name.clone() });
         let reason = format!("left the manifest; its disks are kept for {} days", self.inputs.site.retention_days);
-        let before = vm_fields(&known.vm, known.ip);
-        self.change(address, Verb::SetAside, reason, before, BTreeMap::new(), steps);
+        let fields = (vm_fields(&known.vm, known.ip), BTreeMap::new());
+        let touches = self.touched(name, &known.vm, Some((known, &life)));
+        self.change(address, Verb::SetAside, reason, fields, Some(touches), steps);
     }
 
     fn plan_new_vm(&mut self, name: &VmName, vm: &Vm) {
@@ -88,7 +91,8 @@ impl Planner<'_> {
             self.start(&mut steps, name, vm, (ip, mac), &disks, None);
             reason.push_str("; starts");
         }
-        self.change(address, Verb::Create, reason, BTreeMap::new(), vm_fields(vm, ip), steps);
+        let touches = self.touched(name, vm, None);
+        self.change(address, Verb::Create, reason, (BTreeMap::new(), vm_fields(vm, ip)), Some(touches), steps);
     }
 
     /// One known vm, step by step: what ended, what is stopped, what is replaced, what is recorded, what starts.
@@ -96,12 +100,8 @@ impl Planner<'_> {
         let address = Address::vm(name);
         let life = self.life(name, known);
         if let Life::Unknown { host, .. } = &life {
-            self.note(
-                &address,
-                format!(
-                    "its host {host} does not answer: nothing is done about it until it does, or until `labwright host forget {host}`"
-                ),
-            );
+            self.drift(&address, format!("its host {host} does not answer"));
+            self.wait(&address, format!("until {host} answers or `labwright host forget {host}` is typed"));
             return;
         }
         let Some(group) = self.inputs.desired.vm_groups.get(&vm.vm_group) else { return };
@@ -116,16 +116,7 @@ impl Planner<'_> {
         };
         let moving = known.disks.iter().any(|disk| disk.moving_to.is_some());
         let replaced = moving || !self.moves.same_source(&known.vm.source, &vm.source);
-        let missing: Vec<&RecordedDisk> = known
-            .disks
-            .iter()
-            .filter(|disk| {
-                disk.made && disk.moving_to.is_none() && self.inputs.observed.disks_missing.contains(&disk.path)
-            })
-            .collect();
-        for disk in &missing {
-            self.drift(&address, format!("its disk {} is gone", disk.path.display()));
-        }
+        let (missing, strange) = self.lost_disks(&address, known);
         if !replaced && !missing.is_empty() && !self.allowed(&address) {
             self.refuse_missing_disk(&address, missing[0]);
             return;
@@ -133,7 +124,10 @@ impl Planner<'_> {
         if replaced && !moving && !self.may_replace(name, &known.vm.owner) {
             return;
         }
-        let work = Work { name, vm, known, life, group, ip, mac, stays, replaced, missing };
+        // Strange disks are given up only by name, and a vm that is not started may keep them.
+        let (given_up, strange) =
+            if self.allowed(&address) { ([missing, strange].concat(), Vec::new()) } else { (missing, strange) };
+        let work = Work { name, vm, known, life, group, ip, mac, stays, replaced, given_up, strange };
         self.plan_work(&address, &work);
     }
 
@@ -141,13 +135,17 @@ impl Planner<'_> {
         let Work { name, vm, known, life, ip, mac, .. } = work;
         let mut steps = Steps { actions: Vec::new(), last: Vec::new() };
         let edits = edits(known, vm, *ip);
-        let live = matches!(life, Life::Live { .. } | Life::Lost { .. });
+        let live = life.is_live();
         let started = work.started();
         let stale = known.run.as_ref().is_some_and(|run| run.started != started);
         let decision = self.decide(address, work, live, stale);
+        if decision.start && !work.replaced && !work.strange.is_empty() {
+            self.refuse_strange_disk(address, work.strange[0]);
+            return;
+        }
         let must_be_off = work.must_be_off();
         let disturbs = (live && decision.stop) || must_be_off;
-        if disturbs && !self.may_disturb(name, "it would be stopped, rebuilt or re-addressed") {
+        if disturbs && !self.may_disturb(name, work.disturbance(&decision)) {
             return;
         }
         let moved_from = self.moves.vms.get(*name).cloned();
@@ -181,7 +179,7 @@ impl Planner<'_> {
             self.start(&mut steps, name, vm, (*ip, *mac), &all, supersedes);
         }
         if steps.actions.is_empty() {
-            self.plan.unchanged += 1;
+            self.plan.unchanged.push(address.clone());
             return;
         }
         let only_moved = moved_from.is_some() && edits.is_empty();
@@ -191,13 +189,12 @@ impl Planner<'_> {
         };
         let mut reasons: Vec<String> = moved_from.iter().map(|from| format!("was {}", Address::vm(from))).collect();
         reasons.extend(decision.reasons);
-        reasons.extend(edits.iter().map(|(field, before, after)| format!("{field} {before} -> {after}")));
+        reasons.extend(edits.words());
         reasons.extend(news(life).filter(|_| verb == Verb::Record));
         reasons.extend(unreserved.then(|| "its DHCP reservation is missing".to_owned()));
-        reasons.extend(work.missing.iter().map(|disk| format!("{} is given up and made anew", disk.path.display())));
-        let (before, after) =
-            edits.into_iter().map(|(field, before, after)| ((field.clone(), before), (field, after))).unzip();
-        self.change(address.clone(), verb, reasons.join("; "), before, after, steps);
+        reasons.extend(work.given_up.iter().map(|disk| format!("{} is given up and made anew", disk.path.display())));
+        let touches = (verb != Verb::Record).then(|| self.touched(name, vm, Some((known, life))));
+        self.change(address.clone(), verb, reasons.join("; "), (edits.before, edits.after), touches, steps);
     }
 
     /// A new name: the records move, and the reservation, whose mark carries the name.
@@ -234,11 +231,21 @@ impl Planner<'_> {
         address: Address,
         verb: Verb,
         reason: String,
-        before: BTreeMap<String, String>,
-        after: BTreeMap<String, String>,
+        (before, after): (BTreeMap<String, String>, BTreeMap<String, String>),
+        touches: Option<Touched>,
         steps: Steps,
     ) {
-        self.plan.changes.push(Change { address, verb, reason, before, after, actions: steps.actions });
+        self.plan.changes.push(Change { address, verb, reason, before, after, touches, actions: steps.actions });
+    }
+
+    /// Who would notice what is done about a vm.
+    fn touched(&self, name: &VmName, vm: &Vm, known: Option<(&RecordedVm, &Life)>) -> Touched {
+        let run = known.filter(|(_, life)| life.is_live()).and_then(|(known, _)| known.run.as_ref());
+        let report = run.and_then(|run| self.inputs.observed.runs.get(&run.run));
+        let in_use = report.is_some_and(|report| report.phase != Phase::Starting);
+        // Only the names of a `for_each` can hold the owner's.
+        let student = vm.family.as_str() != name.as_str() && name.as_str().contains(vm.owner.as_str());
+        Touched { owner: vm.owner.clone(), student, in_use }
     }
 }
 
@@ -255,13 +262,29 @@ pub(super) struct Work<'a> {
     stays: bool,
     /// It gets other disks.
     pub(super) replaced: bool,
-    pub(super) missing: Vec<&'a RecordedDisk>,
+    /// Disks that are not there or are others than recorded, and which the user gives up.
+    pub(super) given_up: Vec<&'a RecordedDisk>,
+    /// Disks that are others than recorded, and are not given up.
+    pub(super) strange: Vec<&'a RecordedDisk>,
 }
 
 impl Work<'_> {
     /// Its disks or its address change, which cannot be done under a running guest.
     pub(super) fn must_be_off(&self) -> bool {
-        self.replaced || !self.stays || !self.missing.is_empty()
+        self.replaced || !self.stays || !self.given_up.is_empty()
+    }
+
+    /// What its owner would notice, for a guard that speaks of it.
+    fn disturbance(&self, decision: &Decision) -> &'static str {
+        if self.replaced || !self.given_up.is_empty() {
+            "its disks would be set aside and made anew"
+        } else if !self.stays {
+            "it would get another address"
+        } else if decision.start {
+            "it would be restarted"
+        } else {
+            "it would be stopped"
+        }
     }
 
     fn started(&self) -> String {
@@ -271,7 +294,7 @@ impl Work<'_> {
 
 fn verb(work: &Work<'_>, decision: &Decision, live: bool, edited: bool) -> Verb {
     match decision {
-        _ if work.replaced || !work.missing.is_empty() => Verb::Replace,
+        _ if work.replaced || !work.given_up.is_empty() => Verb::Replace,
         Decision { start: true, .. } if live => Verb::Restart,
         Decision { start: true, .. } => Verb::Start,
         Decision { stop: true, .. } => Verb::Stop,
@@ -290,37 +313,17 @@ fn origin_words(vm: &Vm) -> String {
 
 /// The fields of a vm as a user knows them.
 fn vm_fields(vm: &Vm, ip: Ipv4Addr) -> BTreeMap<String, String> {
-    let flat = Vm { origin: Origin::default(), ..vm.clone() };
-    let mut all = fields(&super::objects::to_json(&flat));
-    let hardware = all.remove("hardware").map(|hardware| fields(&hardware)).unwrap_or_default();
-    all.extend(hardware);
-    all.remove("origin");
-    if let Some(mib) = all.remove("memory_mib") {
-        all.insert("memory".into(), format!("{mib} MiB"));
-    }
+    let mut all = fields(&super::objects::to_json(vm));
     all.insert("ip".into(), ip.to_string());
     all
 }
 
-/// What differs between the recorded vm and the wanted one: field, before, after.
-fn edits(known: &RecordedVm, vm: &Vm, ip: Ipv4Addr) -> Vec<(String, String, String)> {
+/// What differs between the recorded vm and the wanted one.
+fn edits(known: &RecordedVm, vm: &Vm, ip: Ipv4Addr) -> Edits {
     if same_but_for_its_line(&known.vm, vm) && known.ip == ip {
-        return Vec::new();
+        return Edits::default();
     }
-    let (before, after) = (vm_fields(&known.vm, known.ip), vm_fields(vm, ip));
-    let names: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-    let none = || "none".to_owned();
-    names
-        .into_iter()
-        .map(|name| {
-            (
-                name.clone(),
-                before.get(name).cloned().unwrap_or_else(none),
-                after.get(name).cloned().unwrap_or_else(none),
-            )
-        })
-        .filter(|(_, before, after)| before != after)
-        .collect()
+    Edits::new(vm_fields(&known.vm, known.ip), vm_fields(vm, ip))
 }
 
 /// Where a vm stands in the manifest is shown by `explain`; a line that moves is no change.

@@ -1,13 +1,15 @@
 //! A plan as text and as a line stream (see `stream`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use super::harmless;
+use super::edits::{self, Detail};
+use super::plain_words::{self, count};
 use super::stream::{self, ChangeLine, PlanLine, Remark, Version};
-use crate::address::Kind;
+use super::{harmless, steps};
+use crate::address::{Address, Kind};
 use crate::apply::effect_name;
-use crate::plan::{Change, Effect, Note, Plan, Refusal, Verb};
+use crate::plan::{ActionId, Change, Note, Plan, Refusal, Verb};
 
 /// From how many changes of one kind a line stands for all of them.
 const FOLD_FROM: usize = 4;
@@ -15,101 +17,110 @@ const FOLD_FROM: usize = 4;
 /// Most names that a folded line spells out.
 const FOLDED_NAMES_MAX: usize = 3;
 
-/// The whole plan: in plain words, line by line, and counted.
-pub fn text(plan: &Plan, verbose: bool) -> String {
-    let mut text = String::new();
-    if plan.is_empty() && plan.refusals.is_empty() {
-        writeln!(text, "no changes: {} things of lab `{}` are as they should be", plan.unchanged, plan.lab)
-            .expect(TAKES_ALL);
-    } else {
-        text.push_str(&in_plain_words(plan));
-        text.push('\n');
-        text.push_str(&lines(plan, verbose));
-        text.push('\n');
-        writeln!(text, "plan: {}", counts(plan)).expect(TAKES_ALL);
-    }
-    for drift in &plan.drift {
-        writeln!(text, "drift: {}: {}", drift.address, harmless(&drift.text)).expect(TAKES_ALL);
-    }
-    for note in &plan.notes {
-        writeln!(text, "note: {}: {}", note.address, harmless(&note.text)).expect(TAKES_ALL);
-    }
-    for refusal in &plan.refusals {
-        writeln!(
-            text,
-            "refused: {}: {}\n  hint: {}",
-            refusal.address,
-            harmless(&refusal.text),
-            harmless(&refusal.hint)
-        )
-        .expect(TAKES_ALL);
-    }
-    text
-}
-
 const TAKES_ALL: &str = "a string takes all";
 
-/// For a teacher: what happens to vms, and whether anybody would notice.
-fn in_plain_words(plan: &Plan) -> String {
-    let vms =
-        |verbs: &[Verb]| plan.changes.iter().filter(|c| c.address.kind == Kind::Vm && verbs.contains(&c.verb)).count();
-    let starts = plan.actions().filter(|(_, action)| matches!(action.effect, Effect::Start { .. })).count();
-    let stops = plan.actions().filter(|(_, action)| matches!(action.effect, Effect::Stop { .. })).count();
-    let restarts = vms(&[Verb::Restart]);
-    let new = vms(&[Verb::Create]);
-    let leave = vms(&[Verb::SetAside]);
-    let replaced = vms(&[Verb::Replace]);
-    let mut text = format!("{} start, {} stop, {restarts} of them to restart.\n", vms_word(starts), vms_word(stops));
-    if new + leave + replaced > 0 {
-        writeln!(
-            text,
-            "{} new, {} leave, {} with new disks; disks that leave are set aside, none is deleted.",
-            vms_word(new),
-            leave,
-            replaced
-        )
-        .expect(TAKES_ALL);
+/// The whole plan: in plain words, line by line, and counted. With everything, also all fields, each step, and what stays
+/// as it is.
+pub fn text(plan: &Plan, verbose: bool) -> String {
+    let mut text = String::new();
+    if plan.is_empty() {
+        text.push_str(&nothing_to_do(plan));
+    } else {
+        text.push_str(&plain_words::lines(plan));
+        text.push('\n');
+        text.push_str(&lines(plan, verbose));
     }
-    let running_touched = match stops {
-        0 => "No running vm is touched.".to_owned(),
-        1 => "1 running vm is interrupted.".to_owned(),
-        n => format!("{n} running vms are interrupted."),
-    };
-    writeln!(text, "{running_touched}").expect(TAKES_ALL);
+    if verbose {
+        plan.unchanged.iter().for_each(|address| writeln!(text, "    unchanged  {address}").expect(TAKES_ALL));
+    }
+    if !plan.is_empty() {
+        writeln!(text, "\nplan: {}", counts(plan)).expect(TAKES_ALL);
+    }
+    let remarks = [("drift", &plan.drift), ("waits", &plan.waits), ("note", &plan.notes)];
+    for (what, notes) in remarks {
+        for Note { address, text: said } in notes {
+            writeln!(text, "{what}: {address}: {}", harmless(said)).expect(TAKES_ALL);
+        }
+    }
+    for Refusal { address, text: why, hint } in &plan.refusals {
+        writeln!(text, "refused: {address}: {}\n  hint: {}", harmless(why), harmless(hint)).expect(TAKES_ALL);
+    }
     text
 }
 
-fn vms_word(count: usize) -> String {
-    if count == 1 { "1 vm".into() } else { format!("{count} vms") }
+fn nothing_to_do(plan: &Plan) -> String {
+    let (things, lab) = (plan.unchanged.len(), &plan.lab);
+    let are = if things == 1 { "is" } else { "are" };
+    let as_they_should = format!(
+        "{} of lab `{lab}` {are} as {} should be",
+        count(things, "thing", "things"),
+        if things == 1 { "it" } else { "they" }
+    );
+    match plan.refusals.len() {
+        0 => format!("no changes: {as_they_should}\n"),
+        refused => format!("nothing can be planned: {as_they_should}, {refused} refused\n"),
+    }
 }
 
 fn lines(plan: &Plan, verbose: bool) -> String {
-    let mut folded: BTreeMap<(Kind, Verb), Vec<&Change>> = BTreeMap::new();
+    let mut by_kind: BTreeMap<(Kind, Verb), Vec<&Change>> = BTreeMap::new();
     for change in &plan.changes {
-        folded.entry((change.address.kind, change.verb)).or_default().push(change);
+        by_kind.entry((change.address.kind, change.verb)).or_default().push(change);
     }
     let foldable = |kind: Kind| matches!(kind, Kind::User | Kind::UserGroup | Kind::Permission);
-    let mut rows: Vec<[String; 4]> = Vec::new();
-    for ((kind, verb), changes) in folded {
+    let owners = verbose.then(|| owners(plan));
+    let mut rows: Vec<Row> = Vec::new();
+    for ((kind, verb), changes) in by_kind {
         if foldable(kind) && changes.len() >= FOLD_FROM && !verbose {
-            let names: Vec<&str> = changes.iter().take(FOLDED_NAMES_MAX).map(|c| c.address.name.as_str()).collect();
-            let detail = format!("{}, … ({} in all)", names.join(", "), changes.len());
-            rows.push([verb.symbol().into(), verb.as_str().into(), format!("{kind}/…"), detail]);
-            continue;
+            rows.push(folded(kind, verb, &changes));
+        } else {
+            rows.extend(changes.into_iter().map(|change| row(change, owners.as_ref())));
         }
-        rows.extend(changes.into_iter().map(|change| {
-            let ip = change.after.get("ip").or_else(|| change.before.get("ip"));
-            let ip = ip.map(|ip| format!("{ip}  ")).unwrap_or_default();
-            [verb.symbol().into(), verb.as_str().into(), change.address.to_string(), format!("{ip}{}", change.reason)]
-        }));
     }
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().map(|row| row.cells[column].chars().count()).max().unwrap_or(0);
     let (symbol, verb, address) = (width(0), width(1), width(2));
     rows.iter().fold(String::new(), |mut text, row| {
-        let [s, v, a, detail] = row;
+        let [s, v, a, detail] = &row.cells;
         writeln!(text, "  {s:<symbol$} {v:<verb$}  {a:<address$}  {}", harmless(detail)).expect(TAKES_ALL);
+        row.below.iter().for_each(|line| writeln!(text, "{line}").expect(TAKES_ALL));
         text
     })
+}
+
+/// A change's line, and lines below it.
+struct Row {
+    cells: [String; 4],
+    below: Vec<String>,
+}
+
+fn folded(kind: Kind, verb: Verb, changes: &[&Change]) -> Row {
+    let names: Vec<&str> = changes.iter().take(FOLDED_NAMES_MAX).map(|c| c.address.name.as_str()).collect();
+    let detail = format!("{}, … ({} in all)", names.join(", "), changes.len());
+    Row { cells: [verb.symbol().into(), verb.as_str().into(), format!("{kind}/…"), detail], below: Vec::new() }
+}
+
+/// `owners` tells which change each action belongs to, where everything is to be shown.
+fn row(change: &Change, owners: Option<&BTreeMap<ActionId, &Address>>) -> Row {
+    let Change { address, verb, reason, before, after, .. } = change;
+    let ip = after.get("ip").or_else(|| before.get("ip")).map(|ip| format!("{ip}  ")).unwrap_or_default();
+    let cells = [verb.symbol().into(), verb.as_str().into(), address.to_string(), format!("{ip}{reason}")];
+    let below = match owners {
+        None => edits::lines(before, after, Detail::Differences),
+        Some(owners) => {
+            [edits::lines(before, after, Detail::Everything), steps::lines(change, &needs(change, owners))].concat()
+        }
+    };
+    Row { cells, below }
+}
+
+fn owners(plan: &Plan) -> BTreeMap<ActionId, &Address> {
+    plan.actions().map(|(change, action)| (action.id, &change.address)).collect()
+}
+
+/// The other changes that must be done before this one.
+fn needs<'a>(change: &Change, owners: &BTreeMap<ActionId, &'a Address>) -> BTreeSet<&'a Address> {
+    let needs = change.actions.iter().flat_map(|action| &action.needs);
+    needs.filter_map(|id| owners.get(id).copied()).filter(|address| **address != change.address).collect()
 }
 
 /// How many of what, in one line.
@@ -120,30 +131,34 @@ pub fn counts(plan: &Plan) -> String {
     }
     let mut parts: Vec<String> =
         by_verb.into_iter().map(|(verb, count)| format!("{count} to {}", verb.as_str())).collect();
-    parts.push(format!("{} unchanged", plan.unchanged));
+    parts.push(format!("{} unchanged", plan.unchanged.len()));
     parts.join(", ")
 }
 
 /// The line stream of a plan.
 pub fn stream(plan: &Plan) -> String {
+    let owners = owners(plan);
     let mut lines = vec![PlanLine::Version(Version::of("plan"))];
-    lines.extend(plan.changes.iter().map(change_line));
+    lines.extend(plan.changes.iter().map(|change| change_line(change, &owners)));
     lines.extend(plan.drift.iter().map(|note| PlanLine::Drift(remark(note))));
+    lines.extend(plan.waits.iter().map(|note| PlanLine::Wait(remark(note))));
     lines.extend(plan.notes.iter().map(|note| PlanLine::Note(remark(note))));
     lines.extend(plan.refusals.iter().map(|Refusal { address, text, hint }| PlanLine::Refusal { address, text, hint }));
     lines.push(PlanLine::Summary {
         lab: &plan.lab,
         serial: plan.serial,
         changes: plan.changes.len(),
-        unchanged: plan.unchanged,
+        unchanged: plan.unchanged.len(),
     });
     stream::text(lines)
 }
 
-fn change_line(change: &Change) -> PlanLine<'_> {
-    let Change { address, verb, reason, before, after, actions } = change;
+fn change_line<'a>(change: &'a Change, owners: &BTreeMap<ActionId, &'a Address>) -> PlanLine<'a> {
+    let Change { address, verb, reason, before, after, touches, actions } = change;
     let effects = actions.iter().map(|action| effect_name(&action.effect)).collect();
-    PlanLine::Change(ChangeLine { address, verb: *verb, reason, before, after, effects })
+    let needs = needs(change, owners).into_iter().collect();
+    let (owner, in_use) = (touches.as_ref().map(|touched| &touched.owner), touches.as_ref().is_some_and(|t| t.in_use));
+    PlanLine::Change(ChangeLine { address, verb: *verb, reason, before, after, owner, in_use, needs, effects })
 }
 
 fn remark(note: &Note) -> Remark<'_> {

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::address::Address;
-use crate::id::{LabName, RunId};
+use crate::id::{LabName, RunId, UserName};
 use crate::plan::Verb;
 
 /// Version of the line streams: major.minor.
@@ -26,7 +26,9 @@ pub enum PlanLine<'a> {
     Change(ChangeLine<'a>),
     /// Something is not as it was recorded.
     Drift(Remark<'a>),
-    /// Something to know that the plan does not act on, such as what it waits for.
+    /// What is not done until something else happens.
+    Wait(Remark<'a>),
+    /// Something else to know.
     Note(Remark<'a>),
     /// Why this plan must not be applied.
     Refusal {
@@ -117,6 +119,13 @@ pub struct ChangeLine<'a> {
     pub before: &'a BTreeMap<String, String>,
     /// The fields that differ as they will be; all of them for what is new.
     pub after: &'a BTreeMap<String, String>,
+    /// Whose vm it is, where somebody would notice the change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<&'a UserName>,
+    /// Whether the vm's guest runs now.
+    pub in_use: bool,
+    /// Other changes that must be done before.
+    pub needs: Vec<&'a Address>,
     /// What will be done, in order, such as `make the disk`; texts for people.
     pub effects: Vec<&'static str>,
 }

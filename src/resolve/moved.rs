@@ -114,7 +114,7 @@ fn exists(address: &Address, desired: &Desired) -> bool {
         Kind::VmGroup => desired.vm_groups.contains_key(name),
         Kind::Template => desired.templates.contains_key(name),
         Kind::Vm => desired.vms.contains_key(name),
-        Kind::Permission => false,
+        Kind::Permission | Kind::Job | Kind::Lab | Kind::Site => false,
         Kind::Session => desired.sessions.contains_key(name),
     }
 }
@@ -126,7 +126,7 @@ fn names(kind: Kind, desired: &Desired) -> Vec<&str> {
         Kind::VmGroup => desired.vm_groups.keys().map(AsRef::as_ref).collect(),
         Kind::Template => desired.templates.keys().map(AsRef::as_ref).collect(),
         Kind::Vm => desired.vms.keys().map(AsRef::as_ref).collect(),
-        Kind::Permission => Vec::new(),
+        Kind::Permission | Kind::Job | Kind::Lab | Kind::Site => Vec::new(),
         Kind::Session => desired.sessions.keys().map(AsRef::as_ref).collect(),
     }
 }

@@ -281,6 +281,10 @@ impl Scheduler for Fake {
         self.call(Call::Submit, &format!("submit {}", submission.name), |queue| queue.submit(submission))
     }
 
+    fn account(&self) -> Result<String, SchedulerError> {
+        Ok(Self::OWNER.to_owned())
+    }
+
     fn list(&self) -> Result<Vec<Task>, SchedulerError> {
         self.call(Call::List, "list", |queue| Ok(queue.shown.clone().unwrap_or_else(|| queue.tasks())))
     }

@@ -15,7 +15,11 @@ pub trait Scheduler: Send + Sync {
     /// Submits one array job. An error leaves it open whether the job exists: look its name up before trying again.
     fn submit(&self, submission: &Submission) -> Result<JobId, SchedulerError>;
 
-    /// All jobs of the submitting account that are not finished, one entry per task.
+    /// The account that our jobs belong to.
+    fn account(&self) -> Result<String, SchedulerError>;
+
+    /// All jobs that are not finished, one entry per task: those of the submitting account, and those of others as far as
+    /// the batch system shows them.
     fn list(&self) -> Result<Vec<Task>, SchedulerError>;
 
     /// Ends single tasks: signals a running one to stop, takes a pending one from the queue. A task that is no more is

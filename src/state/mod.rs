@@ -10,7 +10,8 @@ mod write;
 pub use history::{AsideDisk, PastApply, PastEffect, PastRun};
 pub use lock::{Holder, Lock};
 pub use recorded::{
-    Frozen, PublishedDisk, Recorded, RecordedDisk, RecordedRun, RecordedVm, RunState, TakenAddress, TemplateVersion,
+    FreezeScope, Frozen, PublishedDisk, Recorded, RecordedDisk, RecordedRun, RecordedVm, RunState, TakenAddress,
+    TemplateVersion,
 };
 pub use write::{ApplyId, ApplyInfo, Change, Intent, JournalId, Outcome};
 

@@ -64,6 +64,17 @@ pub struct Frozen {
     pub who: String,
     pub since: jiff::Timestamp,
     pub why: String,
+    /// Not kept in the note: where the note stands says it.
+    #[serde(skip)]
+    pub scope: FreezeScope,
+}
+
+/// What stands still.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum FreezeScope {
+    #[default]
+    Lab,
+    Site,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -203,9 +214,11 @@ impl Reader<'_> {
     }
 
     fn frozen(&self, transaction: &Transaction<'_>) -> Result<Option<Frozen>, StateError> {
-        let query = "SELECT frozen FROM labs WHERE lab = ?1 AND frozen IS NOT NULL UNION ALL SELECT frozen FROM site WHERE frozen IS NOT NULL";
-        let rows = self.rows(transaction, query, |row| row.get::<_, String>(0))?;
-        rows.first().map(|text| self.json("a freeze", text)).transpose()
+        let query = "SELECT frozen, 0 FROM labs WHERE lab = ?1 AND frozen IS NOT NULL UNION ALL SELECT frozen, 1 FROM site WHERE frozen IS NOT NULL ORDER BY 2 DESC";
+        let rows = self.rows(transaction, query, |row| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?)))?;
+        let Some((text, is_site)) = rows.first() else { return Ok(None) };
+        let scope = if *is_site { FreezeScope::Site } else { FreezeScope::Lab };
+        Ok(Some(Frozen { scope, ..self.json("a freeze", text)? }))
     }
 
     fn batches(&self, transaction: &Transaction<'_>) -> Result<BTreeSet<BatchId>, StateError> {

@@ -30,7 +30,17 @@ fn redact(sandbox: &Sandbox, text: &str) -> String {
     for pattern in ["9999-99-99T99:99:99", "9999-99-99 99:99:99", "99999999T999999Z", "(9.9 s)", &"x".repeat(64)] {
         text = blank(&text, pattern);
     }
-    without_fractions(&text)
+    without_tag(&without_fractions(&text))
+}
+
+/// A site's tag is drawn when its state is made.
+fn without_tag(text: &str) -> String {
+    let mut parts = text.split(" site/");
+    let first = parts.next().unwrap_or_default().to_owned();
+    let is_tag = |part: &str| part.as_bytes().get(4) == Some(&b':');
+    parts.fold(first, |text, part| {
+        text + " site/" + &if is_tag(part) { format!("____{}", &part[4..]) } else { part.to_owned() }
+    })
 }
 
 /// Puts `_` for every digit (`9`) or hexadecimal digit (`x`) where `text` looks like `pattern`.

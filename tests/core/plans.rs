@@ -5,6 +5,7 @@ use insta::assert_snapshot;
 use crate::lab::{Applied, Lab};
 use labwright::address::AddressPattern;
 use labwright::run::StopReason;
+use labwright::state::FreezeScope;
 
 /// Two students with a running vm each, derived from one template.
 pub(crate) const PAIR: &str = "
@@ -222,4 +223,102 @@ fn two_labs_must_not_share_a_range() {
     other.edit(&PAIR.replace("lab: net101", "lab: net202").replace("-gsr", "-two"));
     assert_snapshot!(other.plan_text());
     other.allow.clear();
+}
+
+#[test]
+fn texts_and_lists_are_shown_as_differences() {
+    let described = |text: &str| PAIR.replace("gsr: { owner", &format!("gsr: {{ description: \"{text}\", owner"));
+    let lab = Lab::new(&described("Scientific Linux for the LAN course\\nroot's password is on the board"));
+    lab.must_apply();
+    lab.edit(
+        &described("Debian for the LAN course\\nroot's password is on the board")
+            .replace("[alice, bob]", "[alice, bob, carol]"),
+    );
+    assert_snapshot!(lab.plan_text());
+}
+
+#[test]
+fn everything_is_shown_on_request() {
+    let lab = Lab::new(PAIR);
+    assert_snapshot!("everything_of_a_new_lab", lab.whole_plan_text());
+    lab.must_apply();
+    lab.world.with(crate::world::Inner::start_all);
+    assert_snapshot!("everything_of_an_applied_lab", lab.whole_plan_text());
+    lab.edit(&PAIR.replace("memory: 1G", "memory: 2G"));
+    assert_snapshot!("everything_of_a_restart", lab.whole_plan_text());
+}
+
+#[test]
+fn a_job_of_somebody_else_with_our_mark_is_shown_and_left_alone() {
+    let lab = running_pair();
+    let foreign = lab.world.with(|inner| {
+        let (id, task) = inner.tasks.iter().next().unwrap();
+        let (id, name) = (*id, task.name.clone());
+        let run = task.run.clone();
+        // The queue holds a job in our job's name; ours is gone.
+        inner.kill_run(&run);
+        inner.foreign.insert(id, name);
+        id
+    });
+    assert_snapshot!(lab.plan_text());
+    lab.must_apply();
+    assert!(lab.world.with(|inner| inner.foreign.contains_key(&foreign)), "it was killed");
+}
+
+#[test]
+fn a_disk_over_another_base_is_not_started() {
+    let mut lab = running_pair();
+    lab.world.with(|inner| {
+        let path = inner.disks.keys().find(|path| path.to_string_lossy().contains("bob-gsr")).unwrap().clone();
+        let base = "/srv/other.qcow2".into();
+        inner.disks.get_mut(&path).unwrap().origin = labwright::disks::DiskOrigin::Derive { base };
+    });
+    assert_snapshot!("a_disk_over_another_base_is_drift", lab.plan_text());
+    lab.world.with(|inner| {
+        let run = inner.run_of("bob-gsr");
+        inner.kill_run(&run);
+    });
+    assert_snapshot!(lab.plan_text());
+    allow(&mut lab, "vm/bob-gsr");
+    lab.must_apply();
+    lab.world.with(|inner| {
+        inner.start_all();
+        assert!(inner.disks.keys().any(|path| path.to_string_lossy().contains("/aside/")), "the strange disk is kept");
+    });
+    lab.allow.clear();
+    assert!(lab.plan().is_empty());
+}
+
+#[test]
+fn a_freeze_names_what_is_frozen() {
+    let lab = running_pair();
+    let frozen = |scope| labwright::state::Frozen {
+        who: "doraz".into(),
+        since: "2027-01-12T07:00:00Z".parse().unwrap(),
+        why: "exam in room 303".into(),
+        scope,
+    };
+    let name = lab.desired().lab;
+    lab.store().freeze(Some(&name), Some(&frozen(FreezeScope::Lab))).unwrap();
+    assert_snapshot!("a_frozen_lab", lab.plan_text());
+    assert!(matches!(lab.apply(), Applied::Refused(_)));
+    lab.store().freeze(Some(&name), None).unwrap();
+    lab.store().freeze(None, Some(&frozen(FreezeScope::Site))).unwrap();
+    assert_snapshot!("a_frozen_site", lab.plan_text());
+    lab.store().freeze(None, None).unwrap();
+    lab.must_apply();
+}
+
+#[test]
+fn a_vm_that_leaves_an_open_session_must_be_named() {
+    let session =
+        "sessions: { final: { vms: [exam], start: \"2027-01-12T07:00[UTC]\", end: \"2027-01-12T10:00[UTC]\" } }\n";
+    let mut lab = Lab::new(&format!("{PAIR}{session}"));
+    lab.must_apply();
+    lab.world.with(crate::world::Inner::start_all);
+    lab.edit(&PAIR.replace("[alice, bob]", "[alice]"));
+    for pattern in ["user-group/students", "session/final"] {
+        allow(&mut lab, pattern);
+    }
+    assert_snapshot!(lab.plan_text());
 }

@@ -43,10 +43,16 @@ fn plans_are_what_their_schema_says() {
     });
     plan(&lab);
     lab.must_apply();
+    lab.world.with(|inner| {
+        inner.start_all();
+        let run = inner.run_of("bob-gsr");
+        inner.end_run(&run, StopReason::Guest);
+    });
+    plan(&lab);
     lab.edit(&PAIR.replace("[alice, bob]", "[alice]").replace("1G", "2G"));
     plan(&lab);
-    assert_eq!(names(&seen), ["change", "drift", "note", "refusal", "summary", "version"]);
-    assert_eq!((seen["version"], seen["summary"]), (4, 4));
+    assert_eq!(names(&seen), ["change", "drift", "note", "refusal", "summary", "version", "wait"]);
+    assert_eq!((seen["version"], seen["summary"]), (5, 5));
 }
 
 #[test]

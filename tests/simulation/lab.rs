@@ -120,14 +120,20 @@ impl Lab {
 
     /// The plan as the user reads it, with the scratch folder's name taken out.
     pub(crate) fn plan_text(&self) -> String {
-        self.text_of(&self.plan())
+        self.text_of(&self.plan(), false)
     }
 
-    fn text_of(&self, plan: &Plan) -> String {
+    /// The same with every field and step, and what stays as it is.
+    pub(crate) fn whole_plan_text(&self) -> String {
+        self.text_of(&self.plan(), true)
+    }
+
+    fn text_of(&self, plan: &Plan, verbose: bool) -> String {
         let folder = self.folder.path().canonicalize().unwrap();
         let site = self.recorded(&self.desired()).site;
-        let text = report::plan::text(plan, false);
-        text.replace(&*folder.to_string_lossy(), "LAB").replace(&format!("{site}-"), "site-")
+        let text = report::plan::text(plan, verbose);
+        let text = text.replace(&*folder.to_string_lossy(), "LAB").replace(&format!("{site}-"), "site-");
+        text.replace(&format!("site/{site}"), "site/k3f9").replace(&format!("lw.{site}."), "lw.k3f9.")
     }
 
     pub(crate) fn apply(&self) -> Applied {
@@ -142,7 +148,7 @@ impl Lab {
             let done = self.carry_out(&plan);
             assert!(done.failed.is_empty(), "{done:?}");
         }
-        self.text_of(&plan)
+        self.text_of(&plan, false)
     }
 
     pub(crate) fn apply_desired(&self, desired: &Desired) -> Applied {

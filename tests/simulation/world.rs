@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use labwright::apply::Clock;
-use labwright::disks::{DiskError, DiskOrigin, Disks, Published, Stamp};
+use labwright::disks::{DiskError, DiskOrigin, Disks, Published, Stamp, Standing};
 use labwright::host::dhcp::{Dhcp, DhcpError, Reservation};
 use labwright::id::{RunId, VmName};
 use labwright::run::{Batch, Control, Event, Record, RunFileError, RunSpec, Runs, StopReason, Wanted};
@@ -292,6 +292,10 @@ impl Scheduler for World {
         })
     }
 
+    fn account(&self) -> Result<String, SchedulerError> {
+        Ok("root".into())
+    }
+
     fn list(&self) -> Result<Vec<Task>, SchedulerError> {
         self.call(|inner| {
             if inner.faults.queue_down {
@@ -409,6 +413,19 @@ impl Disks for World {
             }
             let image = inner.images.get(path).map(|image| image.stamp);
             Ok(image.or_else(|| inner.disks.get(path).map(|_| Stamp { bytes: 1, mtime_ns: 1 })))
+        })
+    }
+
+    fn standing(&self, path: &Path) -> Result<Standing, DiskError> {
+        self.call(|inner| {
+            if inner.faults.storage_gone {
+                return Err(disk_error(path));
+            }
+            Ok(match inner.disks.get(path).map(|disk| &disk.origin) {
+                None => Standing::Nothing,
+                Some(DiskOrigin::Derive { base }) => Standing::Disk { base: Some(base.clone()) },
+                Some(_) => Standing::Disk { base: None },
+            })
         })
     }
 

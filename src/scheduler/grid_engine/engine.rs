@@ -144,6 +144,10 @@ impl Scheduler for GridEngine {
         }
     }
 
+    fn account(&self) -> Result<String, SchedulerError> {
+        Ok(self.client.account()?.name)
+    }
+
     fn list(&self) -> Result<Vec<Task>, SchedulerError> {
         let account = self.client.account()?.name;
         let queue = self.queue(&account)?;

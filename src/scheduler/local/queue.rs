@@ -94,6 +94,16 @@ impl Scheduler for Local {
         Ok(JobId(number))
     }
 
+    /// Whoever owns the folder: every job in it was put there by the account that may write to it.
+    fn account(&self) -> Result<String, SchedulerError> {
+        use std::os::unix::fs::MetadataExt as _;
+        match std::fs::metadata(&self.books.folder) {
+            Ok(folder) => Ok(login_name(nix::unistd::Uid::from_raw(folder.uid()))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(account()),
+            Err(source) => Err(SchedulerError::Io { action: "look at", path: self.books.folder.clone(), source }),
+        }
+    }
+
     fn list(&self) -> Result<Vec<Task>, SchedulerError> {
         let Some(_mutex) = self.books.mutex_to_look()? else { return Ok(Vec::new()) };
         let Some(held) = self.books.held_to_look()? else { return Ok(Vec::new()) };
@@ -202,7 +212,10 @@ fn plain(word: &std::ffi::OsStr) -> Result<String, SchedulerError> {
 
 /// Login name of this process's account, its number where it has none.
 fn account() -> String {
-    let uid = nix::unistd::geteuid();
+    login_name(nix::unistd::geteuid())
+}
+
+fn login_name(uid: nix::unistd::Uid) -> String {
     match nix::unistd::User::from_uid(uid) {
         Ok(Some(user)) => user.name,
         Ok(None) | Err(_) => uid.to_string(),

@@ -1,0 +1,53 @@
+//! The steps of a change in words: what exactly will be done, and after what.
+
+use std::collections::BTreeSet;
+
+use super::harmless;
+use super::plain_words::count;
+use crate::address::Address;
+use crate::disks::DiskOrigin;
+use crate::plan::{Change, Effect};
+
+/// One line per step, indented and fit for a terminal; `needs` are other changes that come first.
+pub(super) fn lines(change: &Change, needs: &BTreeSet<&Address>) -> Vec<String> {
+    let after = needs.iter().map(|address| format!("after {address}"));
+    let steps = change.actions.iter().filter_map(|action| words(&action.effect));
+    after.chain(steps).map(|line| format!("      {}", harmless(&line))).collect()
+}
+
+/// What an effect does outside our records; `None` of one that is only recorded.
+fn words(effect: &Effect) -> Option<String> {
+    Some(match effect {
+        Effect::RecordObject { .. } | Effect::RecordVm { .. } | Effect::ForgetVm { .. } => return None,
+        Effect::RecordImage { .. } | Effect::RenameVm { .. } | Effect::RenameTemplate { .. } => return None,
+        Effect::Publish { version, disks, .. } => {
+            let images: Vec<String> = disks.iter().map(|disk| disk.image.display().to_string()).collect();
+            format!("publishes {} as version {version}", images.join(", "))
+        }
+        Effect::MakeDisk { disk, origin, .. } => {
+            let origin = match origin {
+                DiskOrigin::Derive { base } => format!("over {}", base.display()),
+                DiskOrigin::Copy { image } => format!("as a copy of {}", image.display()),
+                DiskOrigin::Empty { size_bytes } => format!("empty, of {size_bytes} bytes"),
+            };
+            format!("makes disk {} {origin}", disk.path.display())
+        }
+        Effect::SetAside { disks, folder, lost, .. } => {
+            let lost = if lost.is_empty() {
+                String::new()
+            } else {
+                format!("; forgets {}, lost", count(lost.len(), "disk", "disks"))
+            };
+            format!("sets {} aside in {}{lost}", count(disks.len(), "disk", "disks"), folder.display())
+        }
+        Effect::Reserve { reservation, .. } => format!("reserves {} for {}", reservation.ip, reservation.mac),
+        Effect::Release { reservation, .. } => {
+            format!("releases the reservation of {} for {}", reservation.ip, reservation.mac)
+        }
+        Effect::Stop { run, .. } => format!("stops run {run}"),
+        Effect::Start { spec, .. } => format!("submits run {}", spec.run),
+        Effect::Adopt { run, task, .. } => format!("takes job {task} for run {run}"),
+        Effect::Fence { run, .. } => format!("fences run {run} off"),
+        Effect::RecordEnd { run, .. } => format!("takes run {run} for ended"),
+    })
+}
