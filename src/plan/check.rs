@@ -1,10 +1,18 @@
 //! A checker of plans: what every plan must keep, whatever it was made from. It runs on each plan in debug builds and in
-//! tests; a flaw it finds is our bug, never the user's.
+//! tests; a flaw it finds is our bug, never the user's. It reads the plan alone and trusts nothing that the planner found
+//! out on the way.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
 
-use super::{Action, ActionId, Effect, Plan};
-use crate::state::Recorded;
+use super::guards::open_sessions;
+use super::life::{Life, life};
+use super::{Action, ActionId, Effect, Inputs, Plan};
+use crate::address::Address;
+use crate::disks::DiskOrigin;
+use crate::id::{RunId, VmName};
+use crate::scheduler::TaskId;
+use crate::state::{RecordedDisk, RecordedVm};
 
 /// A rule that a plan broke.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,102 +31,417 @@ pub enum Flaw {
         action: u32,
         needs: u32,
     },
+    /// Two effects on one vm could happen in the wrong order, since the later one does not need the earlier one.
+    Unordered {
+        vm: String,
+        first: &'static str,
+        then: &'static str,
+    },
     RunTwice {
         run: String,
+    },
+    /// A start while an earlier run of the vm may live.
+    SecondRun {
+        vm: String,
+        run: String,
+    },
+    /// A run is stopped, fenced off or taken for over that is not the recorded one of its vm.
+    UnknownRun {
+        vm: String,
+        run: String,
+    },
+    /// A job that is not ours would be killed or adopted.
+    ForeignJob {
+        vm: String,
+        job: String,
+    },
+    /// A reservation without our mark would be touched.
+    ForeignReservation {
+        mark: String,
     },
     /// A start of a vm that has no disks.
     NoDisk {
         vm: String,
     },
-    /// A path of a disk that is set aside or made outside what is recorded for the vm.
+    /// A start with a disk that is not there and is not made before.
+    DiskNotThere {
+        vm: String,
+        path: String,
+    },
+    /// A disk would be set aside that is not recorded for the vm.
     ForeignDisk {
         vm: String,
         path: String,
     },
+    /// A file would be made or moved outside the site's folders.
+    OutsideStorage {
+        path: String,
+    },
+    /// A vm of an open session would be disturbed without having been named.
+    DuringSession {
+        vm: String,
+        effect: &'static str,
+    },
 }
 
 /// All rules that `plan` breaks; none, if we made no mistake.
-pub fn check(plan: &Plan, recorded: &Recorded) -> Vec<Flaw> {
+pub fn check(plan: &Plan, inputs: &Inputs<'_>) -> Vec<Flaw> {
+    let checker = Checker::new(plan, inputs);
     let mut flaws = Vec::new();
-    check_order(plan, &mut flaws);
-    check_addresses(plan, recorded, &mut flaws);
-    check_runs(plan, recorded, &mut flaws);
-    check_disks(plan, recorded, &mut flaws);
+    checker.order(&mut flaws);
+    checker.order_within_vms(&mut flaws);
+    checker.addresses(&mut flaws);
+    checker.runs(&mut flaws);
+    checker.jobs(&mut flaws);
+    checker.disks(&mut flaws);
+    checker.storage(&mut flaws);
+    checker.sessions(&mut flaws);
     flaws
 }
 
-fn effects(plan: &Plan) -> impl Iterator<Item = &Effect> {
-    plan.actions().map(|(_, action)| &action.effect)
+struct Checker<'a> {
+    inputs: &'a Inputs<'a>,
+    plan: &'a Plan,
+    actions: BTreeMap<ActionId, &'a Action>,
+    /// The actions of each vm, under its new name.
+    by_vm: BTreeMap<&'a VmName, Vec<&'a Action>>,
+    /// New names of vms, each with the old one.
+    renamed: BTreeMap<&'a VmName, &'a VmName>,
 }
 
-/// New names of vms, each with the old one.
-fn renamed(plan: &Plan) -> BTreeMap<&str, &str> {
-    fn rename(effect: &Effect) -> Option<(&str, &str)> {
-        let Effect::RenameVm { from, to } = effect else { return None };
-        Some((to.as_str(), from.as_str()))
+impl<'a> Checker<'a> {
+    fn new(plan: &'a Plan, inputs: &'a Inputs<'a>) -> Self {
+        let mut by_vm: BTreeMap<&VmName, Vec<&Action>> = BTreeMap::new();
+        let mut renamed = BTreeMap::new();
+        for (_, action) in plan.actions() {
+            if let Some(vm) = vm_of(&action.effect) {
+                by_vm.entry(vm).or_default().push(action);
+            }
+            if let Effect::RenameVm { from, to } = &action.effect {
+                renamed.insert(to, from);
+            }
+        }
+        let actions = plan.actions().map(|(_, action)| (action.id, action)).collect();
+        Self { inputs, plan, actions, by_vm, renamed }
     }
-    effects(plan).filter_map(rename).collect()
+
+    fn effects(&self) -> impl Iterator<Item = &'a Effect> {
+        self.plan.actions().map(|(_, action)| &action.effect)
+    }
+
+    /// What is recorded of a vm, under its new name or its old one.
+    fn known(&self, vm: &VmName) -> Option<&'a RecordedVm> {
+        let recorded = &self.inputs.recorded.vms;
+        recorded.get(vm).or_else(|| recorded.get(*self.renamed.get(vm)?))
+    }
+
+    fn order(&self, flaws: &mut Vec<Flaw>) {
+        let mut seen = BTreeSet::new();
+        for (_, Action { id, needs, .. }) in self.plan.actions() {
+            let early = needs.iter().filter(|need: &&ActionId| !seen.contains(*need));
+            flaws.extend(early.map(|need| Flaw::Order { action: id.0, needs: need.0 }));
+            seen.insert(*id);
+        }
+    }
+
+    /// Whether `later` waits for `earlier`, if only through others.
+    fn follows(&self, later: &Action, earlier: ActionId) -> bool {
+        let mut to_look_at = later.needs.clone();
+        let mut seen = BTreeSet::new();
+        while let Some(id) = to_look_at.pop() {
+            if id == earlier {
+                return true;
+            }
+            if seen.insert(id) {
+                to_look_at.extend(self.actions.get(&id).iter().flat_map(|action| &action.needs));
+            }
+        }
+        false
+    }
+
+    fn order_within_vms(&self, flaws: &mut Vec<Flaw>) {
+        for (vm, actions) in &self.by_vm {
+            for later in actions {
+                for earlier in actions.iter().filter(|earlier| must_follow(&later.effect, &earlier.effect)) {
+                    if !self.follows(later, earlier.id) {
+                        let (first, then) = (word(&earlier.effect), word(&later.effect));
+                        flaws.push(Flaw::Unordered { vm: vm.to_string(), first, then });
+                    }
+                }
+            }
+        }
+        self.order_after_publishing(flaws);
+    }
+
+    fn order_after_publishing(&self, flaws: &mut Vec<Flaw>) {
+        let mut published: BTreeMap<&Path, ActionId> = BTreeMap::new();
+        for (_, action) in self.plan.actions() {
+            if let Effect::Publish { disks, .. } = &action.effect {
+                published.extend(disks.iter().map(|disk| (disk.path.as_path(), action.id)));
+            }
+        }
+        for (_, action) in self.plan.actions() {
+            let Effect::MakeDisk { vm, origin, .. } = &action.effect else { continue };
+            let (DiskOrigin::Derive { base: from } | DiskOrigin::Copy { image: from }) = origin else { continue };
+            if published.get(from.as_path()).is_some_and(|publish| !self.follows(action, *publish)) {
+                let (first, then) = ("publish", word(&action.effect));
+                flaws.push(Flaw::Unordered { vm: vm.to_string(), first, then });
+            }
+        }
+    }
+
+    fn addresses(&self, flaws: &mut Vec<Flaw>) {
+        let mut by_ip: BTreeMap<String, String> = BTreeMap::new();
+        let mut by_mac: BTreeMap<String, String> = BTreeMap::new();
+        let readdressed: BTreeSet<&VmName> = self
+            .effects()
+            .filter_map(|effect| match effect {
+                Effect::RecordVm { name, .. } => Some(name),
+                _ => None,
+            })
+            .collect();
+        let new_names: BTreeMap<&VmName, &VmName> = self.renamed.iter().map(|(to, from)| (*from, *to)).collect();
+        for (ip, holder) in &self.inputs.recorded.taken {
+            let name = new_names.get(&holder.vm).copied().unwrap_or(&holder.vm);
+            if holder.lab != self.plan.lab || !readdressed.contains(name) {
+                by_ip.insert(ip.to_string(), holder.vm.to_string());
+                by_mac.insert(holder.mac.to_string(), holder.vm.to_string());
+            }
+        }
+        for effect in self.effects() {
+            let Effect::RecordVm { name, ip, mac, .. } = effect else { continue };
+            if let Some(other) = by_ip.insert(ip.to_string(), name.to_string()) {
+                flaws.push(Flaw::AddressTwice { ip: ip.to_string(), vms: [other, name.to_string()] });
+            }
+            if let Some(other) = by_mac.insert(mac.to_string(), name.to_string()) {
+                flaws.push(Flaw::MacTwice { mac: mac.to_string(), vms: [other, name.to_string()] });
+            }
+        }
+    }
+
+    fn runs(&self, flaws: &mut Vec<Flaw>) {
+        let recorded = self.inputs.recorded.vms.values().filter_map(|vm| vm.run.as_ref());
+        let mut runs: BTreeSet<RunId> = recorded.map(|run| run.run.clone()).collect();
+        for effect in self.effects() {
+            match effect {
+                Effect::Start { spec, .. } => {
+                    if !runs.insert(spec.run.clone()) {
+                        flaws.push(Flaw::RunTwice { run: spec.run.to_string() });
+                    }
+                    self.earlier_run(&spec.vm, flaws);
+                }
+                Effect::Stop { vm, run, .. }
+                | Effect::Fence { vm, run, .. }
+                | Effect::RecordEnd { vm, run, .. }
+                | Effect::Adopt { vm, run, .. }
+                    if self.recorded_run(vm) != Some(run) =>
+                {
+                    flaws.push(Flaw::UnknownRun { vm: vm.to_string(), run: run.to_string() });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn recorded_run(&self, vm: &VmName) -> Option<&'a RunId> {
+        self.known(vm)?.run.as_ref().map(|run| &run.run)
+    }
+
+    /// A start of `vm` must come after the end of the run that it has now; that it follows the stop is another rule.
+    fn earlier_run(&self, vm: &VmName, flaws: &mut Vec<Flaw>) {
+        let Inputs { observed, site, now, .. } = *self.inputs;
+        let Some(known) = self.known(vm) else { return };
+        if matches!(life(known, observed, site, now), Life::Off { .. }) {
+            return;
+        }
+        let ends = |action: &&Action| matches!(action.effect, Effect::Stop { .. } | Effect::RecordEnd { .. });
+        if !self.by_vm.get(vm).is_some_and(|actions| actions.iter().any(ends)) {
+            let run = self.recorded_run(vm).map(ToString::to_string).unwrap_or_default();
+            flaws.push(Flaw::SecondRun { vm: vm.to_string(), run });
+        }
+    }
+
+    /// Only tasks that were seen to be ours, for this very run, are killed or adopted; and only reservations with our mark
+    /// are touched.
+    fn jobs(&self, flaws: &mut Vec<Flaw>) {
+        let mark = format!("lw-{}-{}-", self.inputs.recorded.site, self.plan.lab);
+        for effect in self.effects() {
+            match effect {
+                Effect::Stop { vm, task: Some(task), .. }
+                | Effect::Fence { vm, task: Some(task), .. }
+                | Effect::Adopt { vm, task, .. }
+                    if self.task_of(vm) != Some(*task) =>
+                {
+                    flaws.push(Flaw::ForeignJob { vm: vm.to_string(), job: task.to_string() });
+                }
+                Effect::Reserve { reservation, .. } | Effect::Release { reservation, .. }
+                    if !reservation.mark.starts_with(&mark) =>
+                {
+                    flaws.push(Flaw::ForeignReservation { mark: reservation.mark.clone() });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The task that was seen under the mark of the vm's recorded run.
+    fn task_of(&self, vm: &VmName) -> Option<TaskId> {
+        let run = self.known(vm)?.run.as_ref()?;
+        self.inputs.observed.tasks.get(&(run.batch.clone(), run.task)).map(|task| task.id)
+    }
+
+    fn disks(&self, flaws: &mut Vec<Flaw>) {
+        for effect in self.effects() {
+            match effect {
+                Effect::Start { spec, .. } if spec.disks.is_empty() => {
+                    flaws.push(Flaw::NoDisk { vm: spec.vm.to_string() });
+                }
+                Effect::Start { spec, .. } => {
+                    let absent = spec.disks.iter().filter(|disk| !self.will_be_there(&spec.vm, &disk.path));
+                    flaws.extend(
+                        absent.map(|disk| Flaw::DiskNotThere { vm: spec.vm.to_string(), path: shown(&disk.path) }),
+                    );
+                }
+                Effect::SetAside { vm, disks, lost, .. } => {
+                    let foreign = disks.iter().chain(lost).filter(|path| self.recorded_disk(vm, path).is_none());
+                    flaws.extend(foreign.map(|path| Flaw::ForeignDisk { vm: vm.to_string(), path: shown(path) }));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether a disk stands where a start looks for it: made by this plan, or recorded, seen, and left alone.
+    fn will_be_there(&self, vm: &VmName, path: &Path) -> bool {
+        let actions = self.by_vm.get(vm).map(Vec::as_slice).unwrap_or_default();
+        let made =
+            actions.iter().any(|action| matches!(&action.effect, Effect::MakeDisk { disk, .. } if disk.path == path));
+        let moved = actions.iter().any(|action| match &action.effect {
+            Effect::SetAside { disks, lost, .. } => disks.iter().chain(lost).any(|disk| disk == path),
+            _ => false,
+        });
+        let stands = self.recorded_disk(vm, path).is_some_and(|disk| disk.made)
+            && !self.inputs.observed.disks_missing.contains(path);
+        made || (stands && !moved)
+    }
+
+    fn recorded_disk(&self, vm: &VmName, path: &Path) -> Option<&'a RecordedDisk> {
+        self.known(vm)?.disks.iter().find(|disk| disk.path == path)
+    }
+
+    fn storage(&self, flaws: &mut Vec<Flaw>) {
+        let storage = &self.inputs.site.storage;
+        let lab = self.plan.lab.as_str();
+        let (vms, templates, aside) = (storage.vms.join(lab), storage.templates.join(lab), storage.aside.join(lab));
+        let mut judge = |path: &PathBuf, folder: &Path| {
+            let climbs = path.components().any(|part| part == Component::ParentDir);
+            if climbs || !path.starts_with(folder) {
+                flaws.push(Flaw::OutsideStorage { path: shown(path) });
+            }
+        };
+        for effect in self.effects() {
+            match effect {
+                // One that was begun is made where it was begun.
+                Effect::MakeDisk { vm, disk, .. } if self.recorded_disk(vm, &disk.path).is_none() => {
+                    judge(&disk.path, &vms);
+                }
+                Effect::Publish { disks, .. } => disks.iter().for_each(|disk| judge(&disk.path, &templates)),
+                // A move that was cut short goes on to where it was going.
+                Effect::SetAside { vm, folder, .. } if !self.was_moving_to(vm, folder) => judge(folder, &aside),
+                _ => {}
+            }
+        }
+    }
+
+    fn was_moving_to(&self, vm: &VmName, folder: &Path) -> bool {
+        let disks = self.known(vm).map(|known| known.disks.as_slice()).unwrap_or_default();
+        disks.iter().any(|disk| disk.moving_to.as_deref().and_then(Path::parent) == Some(folder))
+    }
+
+    fn sessions(&self, flaws: &mut Vec<Flaw>) {
+        let Inputs { desired, recorded, now, allow, .. } = *self.inputs;
+        let open = open_sessions(desired, recorded, now);
+        for (vm, actions) in &self.by_vm {
+            let named = allow.iter().any(|pattern| pattern.matches(&Address::vm(vm)));
+            if named || !open.iter().any(|session| session.holds(vm)) {
+                continue;
+            }
+            let disturbing = actions.iter().filter(|action| match &action.effect {
+                Effect::Stop { .. } | Effect::SetAside { .. } | Effect::ForgetVm { .. } => true,
+                Effect::RecordVm { ip, .. } => self.known(vm).is_some_and(|known| known.ip != *ip),
+                _ => false,
+            });
+            flaws.extend(
+                disturbing.map(|action| Flaw::DuringSession { vm: vm.to_string(), effect: word(&action.effect) }),
+            );
+        }
+    }
 }
 
-fn check_order(plan: &Plan, flaws: &mut Vec<Flaw>) {
-    let mut seen = BTreeSet::new();
-    for (_, Action { id, needs, .. }) in plan.actions() {
-        let early = needs.iter().filter(|need: &&ActionId| !seen.contains(*need));
-        flaws.extend(early.map(|need| Flaw::Order { action: id.0, needs: need.0 }));
-        seen.insert(*id);
+/// The vm that an effect is about.
+fn vm_of(effect: &Effect) -> Option<&VmName> {
+    match effect {
+        Effect::RecordVm { name: vm, .. }
+        | Effect::ForgetVm { name: vm }
+        | Effect::RenameVm { to: vm, .. }
+        | Effect::MakeDisk { vm, .. }
+        | Effect::SetAside { vm, .. }
+        | Effect::Reserve { vm, .. }
+        | Effect::Stop { vm, .. }
+        | Effect::Adopt { vm, .. }
+        | Effect::Fence { vm, .. }
+        | Effect::RecordEnd { vm, .. }
+        | Effect::Release { vm, .. } => Some(vm),
+        Effect::Start { spec, .. } => Some(&spec.vm),
+        Effect::RecordObject { .. }
+        | Effect::Publish { .. }
+        | Effect::RenameTemplate { .. }
+        | Effect::RecordImage { .. } => None,
     }
 }
 
-fn check_addresses(plan: &Plan, recorded: &Recorded, flaws: &mut Vec<Flaw>) {
-    let mut by_ip: BTreeMap<String, String> = BTreeMap::new();
-    let mut by_mac: BTreeMap<String, String> = BTreeMap::new();
-    let readdressed: BTreeSet<&str> = effects(plan)
-        .filter_map(|effect| match effect {
-            Effect::RecordVm { name, .. } => Some(name.as_str()),
-            _ => None,
-        })
-        .collect();
-    let renamed = renamed(plan);
-    for (ip, holder) in &recorded.taken {
-        let name =
-            renamed.iter().find(|(_, from)| **from == holder.vm.as_str()).map_or(holder.vm.as_str(), |(to, _)| to);
-        if holder.lab != plan.lab || !readdressed.contains(name) {
-            by_ip.insert(ip.to_string(), holder.vm.to_string());
-            by_mac.insert(holder.mac.to_string(), holder.vm.to_string());
+/// Whether `later` must not begin before `earlier` is done, both of one vm.
+fn must_follow(later: &Effect, earlier: &Effect) -> bool {
+    match later {
+        Effect::Start { .. } => matches!(
+            earlier,
+            Effect::Stop { .. }
+                | Effect::SetAside { .. }
+                | Effect::MakeDisk { .. }
+                | Effect::Reserve { .. }
+                | Effect::RecordVm { .. }
+                | Effect::RecordEnd { .. }
+                | Effect::Fence { .. }
+        ),
+        Effect::SetAside { .. } | Effect::Release { .. } => {
+            matches!(earlier, Effect::Stop { .. } | Effect::RecordEnd { .. } | Effect::Fence { .. })
         }
-    }
-    for effect in effects(plan) {
-        let Effect::RecordVm { name, ip, mac, .. } = effect else { continue };
-        if let Some(other) = by_ip.insert(ip.to_string(), name.to_string()) {
-            flaws.push(Flaw::AddressTwice { ip: ip.to_string(), vms: [other, name.to_string()] });
-        }
-        if let Some(other) = by_mac.insert(mac.to_string(), name.to_string()) {
-            flaws.push(Flaw::MacTwice { mac: mac.to_string(), vms: [other, name.to_string()] });
-        }
+        Effect::MakeDisk { .. } => matches!(earlier, Effect::SetAside { .. } | Effect::RecordVm { .. }),
+        Effect::ForgetVm { .. } => !matches!(earlier, Effect::ForgetVm { .. }),
+        _ => false,
     }
 }
 
-fn check_runs(plan: &Plan, recorded: &Recorded, flaws: &mut Vec<Flaw>) {
-    let mut runs: BTreeSet<String> =
-        recorded.vms.values().filter_map(|vm| vm.run.as_ref()).map(|run| run.run.to_string()).collect();
-    for effect in effects(plan) {
-        let Effect::Start { spec, .. } = effect else { continue };
-        if !runs.insert(spec.run.to_string()) {
-            flaws.push(Flaw::RunTwice { run: spec.run.to_string() });
-        }
-        if spec.disks.is_empty() {
-            flaws.push(Flaw::NoDisk { vm: spec.vm.to_string() });
-        }
+fn word(effect: &Effect) -> &'static str {
+    match effect {
+        Effect::RecordObject { .. } => "record an object",
+        Effect::RecordVm { .. } => "record",
+        Effect::ForgetVm { .. } => "forget",
+        Effect::Publish { .. } => "publish",
+        Effect::RenameVm { .. } | Effect::RenameTemplate { .. } => "rename",
+        Effect::RecordImage { .. } => "record an image",
+        Effect::MakeDisk { .. } => "make a disk",
+        Effect::SetAside { .. } => "set aside",
+        Effect::Reserve { .. } => "reserve",
+        Effect::Release { .. } => "release",
+        Effect::Stop { .. } => "stop",
+        Effect::Start { .. } => "start",
+        Effect::Adopt { .. } => "adopt",
+        Effect::Fence { .. } => "fence",
+        Effect::RecordEnd { .. } => "record the end",
     }
 }
 
-fn check_disks(plan: &Plan, recorded: &Recorded, flaws: &mut Vec<Flaw>) {
-    let renamed = renamed(plan);
-    for effect in effects(plan) {
-        let Effect::SetAside { vm, disks, .. } = effect else { continue };
-        let known = recorded.vms.get(renamed.get(vm.as_str()).copied().unwrap_or(vm.as_str()));
-        let foreign =
-            disks.iter().filter(|path| known.is_none_or(|known| known.disks.iter().all(|disk| disk.path != **path)));
-        flaws.extend(foreign.map(|path| Flaw::ForeignDisk { vm: vm.to_string(), path: path.display().to_string() }));
-    }
+fn shown(path: &Path) -> String {
+    path.display().to_string()
 }

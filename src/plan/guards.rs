@@ -21,6 +21,12 @@ pub(super) struct OpenSession {
     until: jiff::Timestamp,
 }
 
+impl OpenSession {
+    pub(super) fn holds(&self, vm: &VmName) -> bool {
+        self.vms.contains(vm)
+    }
+}
+
 /// Sessions open at `now`, as recorded and as wanted: neither an edit nor a new record closes one.
 pub(super) fn open_sessions(desired: &Desired, recorded: &Recorded, now: jiff::Timestamp) -> Vec<OpenSession> {
     let recorded =
@@ -97,7 +103,7 @@ impl Planner<'_> {
     /// Refuses to stop, rebuild or re-address a vm of an open session; answers whether it may be done.
     pub(super) fn may_disturb(&mut self, name: &VmName, what: &str) -> bool {
         let address = Address::vm(name);
-        let guard = self.open_sessions.iter().find(|open| open.vms.contains(name));
+        let guard = self.open_sessions.iter().find(|open| open.holds(name));
         let Some(open) = guard.filter(|_| !self.allowed(&address)) else { return true };
         let text = format!("{what}, while session `{}` is open until {:.0}", open.name, open.until);
         self.refuse(&address, text, format!("wait until the session is over, or mean it: `--allow {address}`"));

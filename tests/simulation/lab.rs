@@ -10,7 +10,7 @@ use labwright::address::AddressPattern;
 use labwright::apply::{self, BatchKind, Clock as _, Progress, Summary};
 use labwright::manifest;
 use labwright::observe::{self, ObserveError};
-use labwright::plan::{Inputs, LostHost, Plan, plan};
+use labwright::plan::{Flaw, Inputs, LostHost, Plan, check, plan};
 use labwright::report;
 use labwright::resolve::Desired;
 use labwright::site::Site;
@@ -98,9 +98,18 @@ impl Lab {
     }
 
     fn make_plan(&self, desired: &Desired, recorded: &Recorded) -> Result<Plan, ObserveError> {
+        self.with_inputs(desired, recorded, plan)
+    }
+
+    fn with_inputs<T>(
+        &self,
+        desired: &Desired,
+        recorded: &Recorded,
+        make: impl FnOnce(&Inputs<'_>) -> T,
+    ) -> Result<T, ObserveError> {
         let world = observe::World { runs: &self.world, disks: &self.world, scheduler: &self.world, dhcp: &self.world };
         let observed = observe::observe(&world, desired, recorded)?;
-        let inputs = Inputs {
+        Ok(make(&Inputs {
             desired,
             recorded,
             observed: &observed,
@@ -109,8 +118,18 @@ impl Lab {
             allow: &self.allow,
             power: &BTreeMap::new(),
             lost_host: self.lost_host.as_ref(),
+        }))
+    }
+
+    /// What the checker says of the lab's plan after `spoil` had its way with it.
+    pub(crate) fn flaws(&self, spoil: impl FnOnce(&mut Plan)) -> Vec<Flaw> {
+        let desired = self.desired();
+        let judge = |inputs: &Inputs<'_>| {
+            let mut plan = plan(inputs);
+            spoil(&mut plan);
+            check(&plan, inputs)
         };
-        Ok(plan(&inputs))
+        self.with_inputs(&desired, &self.recorded(&desired), judge).unwrap()
     }
 
     pub(crate) fn plan(&self) -> Plan {

@@ -1,0 +1,307 @@
+//! The checker of plans sees what it is there to see: sound plans, each spoilt by hand in one way.
+
+use labwright::plan::{Effect, Flaw, Plan};
+use labwright::run::StopReason;
+use labwright::scheduler::{JobId, TaskId};
+
+use crate::lab::Lab;
+use crate::plans::PAIR;
+use crate::world::Inner;
+
+/// Two vms that run, and an edit that restarts both.
+fn restarting() -> Lab {
+    let lab = Lab::new(PAIR);
+    lab.must_apply();
+    lab.world.with(Inner::start_all);
+    lab.edit(&PAIR.replace("memory: 1G", "memory: 2G"));
+    lab
+}
+
+/// A plan in which a vm leaves and another comes.
+fn leaving() -> Lab {
+    let mut lab = Lab::new(PAIR);
+    lab.must_apply();
+    lab.world.with(Inner::start_all);
+    lab.edit(&PAIR.replace("[alice, bob]", "[alice, carol]"));
+    lab.allow.push("user-group/students".parse().unwrap());
+    lab
+}
+
+fn change<'a>(plan: &'a mut Plan, address: &str) -> &'a mut labwright::plan::Change {
+    plan.changes.iter_mut().find(|change| change.address.to_string() == address).unwrap()
+}
+
+fn effects(plan: &mut Plan) -> impl Iterator<Item = &mut Effect> {
+    plan.changes.iter_mut().flat_map(|change| &mut change.actions).map(|action| &mut action.effect)
+}
+
+/// The flaws of a lab's plan after `spoil`; without it there are none.
+#[track_caller]
+fn flaws(lab: &Lab, spoil: impl FnOnce(&mut Plan)) -> Vec<Flaw> {
+    assert_eq!(lab.flaws(|_| {}), []);
+    lab.flaws(spoil)
+}
+
+#[test]
+fn one_address_for_two_vms() {
+    let found = flaws(&Lab::new(PAIR), |plan| {
+        let mut first = None;
+        for effect in effects(plan) {
+            if let Effect::RecordVm { ip, mac, .. } = effect {
+                (*ip, *mac) = *first.get_or_insert((*ip, *mac));
+            }
+        }
+    });
+    let vms = || ["alice-gsr".to_owned(), "bob-gsr".to_owned()];
+    assert_eq!(
+        found,
+        [
+            Flaw::AddressTwice { ip: "192.168.100.2".into(), vms: vms() },
+            Flaw::MacTwice { mac: "de:af:de:af:64:02".into(), vms: vms() },
+        ]
+    );
+}
+
+#[test]
+fn an_address_that_somebody_has() {
+    let found = flaws(&leaving(), |plan| {
+        for effect in effects(plan) {
+            if let Effect::RecordVm { ip, .. } = effect {
+                *ip = "192.168.100.2".parse().unwrap();
+            }
+        }
+    });
+    assert!(matches!(&found[..], [Flaw::AddressTwice { vms, .. }] if vms[0] == "alice-gsr"), "{found:?}");
+}
+
+#[test]
+fn an_action_before_what_it_needs() {
+    let found = flaws(&Lab::new(PAIR), |plan| {
+        let at = plan.changes.iter().position(|change| change.address.to_string() == "vm/alice-gsr").unwrap();
+        plan.changes[at].actions.swap(0, 1);
+    });
+    assert!(matches!(found[..], [Flaw::Order { .. }, ..]), "{found:?}");
+}
+
+#[test]
+fn effects_on_one_vm_that_do_not_wait_for_each_other() {
+    let found = flaws(&leaving(), |plan| {
+        change(plan, "vm/bob-gsr").actions.iter_mut().for_each(|action| action.needs.clear());
+    });
+    let pairs: Vec<(&str, &str)> = found
+        .iter()
+        .map(|flaw| match flaw {
+            Flaw::Unordered { first, then, .. } => (*first, *then),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let expected = [
+        ("stop", "release"),
+        ("stop", "set aside"),
+        ("stop", "forget"),
+        ("release", "forget"),
+        ("set aside", "forget"),
+    ];
+    assert_eq!(pairs, expected);
+}
+
+#[test]
+fn a_disk_that_does_not_wait_for_what_it_derives_from() {
+    let found = flaws(&Lab::new(PAIR), |plan| {
+        let publish = change(plan, "template/gsr").actions[0].id;
+        for action in plan.changes.iter_mut().flat_map(|change| &mut change.actions) {
+            action.needs.retain(|need| *need != publish);
+        }
+    });
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(matches!(found[0], Flaw::Unordered { first: "publish", then: "make a disk", .. }), "{found:?}");
+}
+
+#[test]
+fn a_second_run_of_a_vm() {
+    let found = flaws(&restarting(), |plan| {
+        for change in &mut plan.changes {
+            let stop = change.actions.iter().position(|action| matches!(action.effect, Effect::Stop { .. }));
+            if let Some(stop) = stop {
+                let id = change.actions.remove(stop).id;
+                change.actions.iter_mut().for_each(|action| action.needs.retain(|need| *need != id));
+            }
+        }
+    });
+    assert_eq!(found.len(), 2);
+    assert!(matches!(&found[0], Flaw::SecondRun { vm, .. } if vm == "alice-gsr"), "{found:?}");
+}
+
+#[test]
+fn a_run_number_that_was_given_before() {
+    let lab = restarting();
+    let found = flaws(&lab, |plan| {
+        let first = effects(plan).find_map(|effect| match effect {
+            Effect::Stop { run, .. } => Some(run.clone()),
+            _ => None,
+        });
+        for effect in effects(plan) {
+            if let Effect::Start { spec, .. } = effect {
+                spec.run = first.clone().unwrap();
+            }
+        }
+    });
+    assert!(matches!(found[..], [Flaw::RunTwice { .. }, Flaw::RunTwice { .. }]), "{found:?}");
+}
+
+#[test]
+fn a_run_that_we_do_not_know() {
+    let found = flaws(&restarting(), |plan| {
+        let mut stops = effects(plan).filter_map(|effect| match effect {
+            Effect::Stop { run, task, .. } => Some((run, task)),
+            _ => None,
+        });
+        let (run, task) = stops.next().unwrap();
+        *run = "zzzz-7".parse().unwrap();
+        *task = None;
+    });
+    assert_eq!(found, [Flaw::UnknownRun { vm: "alice-gsr".into(), run: "zzzz-7".into() }]);
+}
+
+#[test]
+fn fencing_a_run_that_we_do_not_know() {
+    let lab = Lab::new(PAIR);
+    lab.must_apply();
+    lab.world.with(|inner| {
+        inner.start_all();
+        let run = inner.run_of("bob-gsr");
+        inner.kill_run(&run);
+    });
+    let found = flaws(&lab, |plan| {
+        for effect in effects(plan) {
+            if let Effect::Fence { run, .. } = effect {
+                *run = "zzzz-7".parse().unwrap();
+            }
+        }
+    });
+    assert_eq!(found, [Flaw::UnknownRun { vm: "bob-gsr".into(), run: "zzzz-7".into() }]);
+}
+
+#[test]
+fn a_job_that_is_not_ours() {
+    let found = flaws(&restarting(), |plan| {
+        for effect in effects(plan) {
+            if let Effect::Stop { vm, task, .. } = effect
+                && vm.as_str() == "bob-gsr"
+            {
+                *task = Some(TaskId { job: JobId(99), task: 1 });
+            }
+        }
+    });
+    assert_eq!(found, [Flaw::ForeignJob { vm: "bob-gsr".into(), job: "99.1".into() }]);
+}
+
+#[test]
+fn a_reservation_that_is_not_ours() {
+    let found = flaws(&leaving(), |plan| {
+        for effect in effects(plan) {
+            if let Effect::Release { reservation, .. } = effect {
+                reservation.mark = "printer-2nd-floor".into();
+            }
+        }
+    });
+    assert_eq!(found, [Flaw::ForeignReservation { mark: "printer-2nd-floor".into() }]);
+}
+
+#[test]
+fn starts_without_disks() {
+    let lab = restarting();
+    let found = flaws(&lab, |plan| {
+        for effect in effects(plan) {
+            if let Effect::Start { spec, .. } = effect {
+                match spec.vm.as_str() {
+                    "alice-gsr" => spec.disks.clear(),
+                    _ => spec.disks[0].path = "/srv/elsewhere.qcow2".into(),
+                }
+            }
+        }
+    });
+    assert_eq!(
+        found,
+        [
+            Flaw::NoDisk { vm: "alice-gsr".into() },
+            Flaw::DiskNotThere { vm: "bob-gsr".into(), path: "/srv/elsewhere.qcow2".into() },
+        ]
+    );
+}
+
+#[test]
+fn a_start_whose_disk_nobody_makes() {
+    let found = flaws(&Lab::new(PAIR), |plan| {
+        let change = change(plan, "vm/alice-gsr");
+        let made = change.actions.iter().position(|action| matches!(action.effect, Effect::MakeDisk { .. })).unwrap();
+        let gone = change.actions.remove(made);
+        for action in &mut change.actions {
+            if action.needs.contains(&gone.id) {
+                action.needs.clone_from(&gone.needs);
+            }
+        }
+    });
+    assert!(matches!(&found[..], [Flaw::DiskNotThere { vm, .. }] if vm == "alice-gsr"), "{found:?}");
+}
+
+#[test]
+fn disks_of_others_and_files_outside_our_folders() {
+    let found = flaws(&leaving(), |plan| {
+        for effect in effects(plan) {
+            match effect {
+                Effect::SetAside { disks, folder, .. } => {
+                    disks[0] = "/home/doraz/thesis.qcow2".into();
+                    *folder = folder.join("../../../../etc");
+                }
+                Effect::MakeDisk { disk, .. } => disk.path = "/etc/passwd".into(),
+                Effect::Start { spec, .. } => spec.disks[0].path = "/etc/passwd".into(),
+                _ => {}
+            }
+        }
+    });
+    assert!(
+        matches!(&found[0], Flaw::ForeignDisk { vm, path } if vm == "bob-gsr" && path.contains("thesis")),
+        "{found:?}"
+    );
+    let outside = |flaw: &Flaw| matches!(flaw, Flaw::OutsideStorage { .. });
+    assert_eq!((found.len(), found.iter().filter(|flaw| outside(flaw)).count()), (3, 2), "{found:?}");
+}
+
+#[test]
+fn a_stop_inside_an_open_session() {
+    let session =
+        "sessions: { final: { vms: [exam], start: \"2027-01-12T07:00[UTC]\", end: \"2027-01-12T10:00[UTC]\" } }\n";
+    let mut lab = Lab::new(&format!("{PAIR}{session}"));
+    lab.must_apply();
+    lab.world.with(Inner::start_all);
+    lab.edit(&format!("{}{session}", PAIR.replace("memory: 1G", "memory: 2G")));
+    lab.allow.push("vm/alice-gsr".parse().unwrap());
+    let found = flaws(&lab, |plan| {
+        let mut stop = change(plan, "vm/alice-gsr")
+            .actions
+            .iter()
+            .find(|a| matches!(a.effect, Effect::Stop { .. }))
+            .unwrap()
+            .clone();
+        let Effect::Stop { vm, task, .. } = &mut stop.effect else { unreachable!() };
+        *vm = "bob-gsr".parse().unwrap();
+        *task = None;
+        stop.id = labwright::plan::ActionId(1000);
+        change(plan, "vm/alice-gsr").actions.push(stop);
+    });
+    let during = Flaw::DuringSession { vm: "bob-gsr".into(), effect: "stop" };
+    assert!(found.contains(&during), "{found:?}");
+}
+
+#[test]
+fn a_run_that_ended_needs_no_stop() {
+    let lab = Lab::new(PAIR);
+    lab.must_apply();
+    lab.world.with(|inner| {
+        inner.start_all();
+        let run = inner.run_of("bob-gsr");
+        inner.end_run(&run, StopReason::Asked);
+    });
+    assert_eq!(lab.flaws(|_| {}), []);
+}
