@@ -222,12 +222,12 @@ fn an_array(cluster: &Cluster) {
     // What is gone already, or never was, is no error.
     cluster.engine.kill(&[fifth, TaskId { job: JobId(99_999), task: 3 }]).unwrap();
     cluster.kill_all(job);
-    let accounts = until("the accounts", || match cluster.engine.accounts(job).unwrap() {
-        accounts if accounts.len() == 9 => Ok(accounts),
-        accounts => Err(format!("{} accounts", accounts.len())),
+    let ended = until("the books", || match cluster.engine.ended("lw.k3f9.lab.").unwrap() {
+        ended if ended.len() == 9 => Ok(ended),
+        ended => Err(format!("{} tasks in the books", ended.len())),
     });
-    assert!(accounts.iter().all(|account| account.memory_mib == Some(1024)), "{accounts:?}");
-    assert_eq!(cluster.engine.accounts(JobId(99_999)).unwrap(), []);
+    assert!(ended.iter().all(|ended| ended.memory_mib == Some(1024) && ended.id.job == job), "{ended:?}");
+    assert_eq!(cluster.engine.ended("lw.k3f9.none.").unwrap(), []);
 }
 
 fn memory(cluster: &Cluster) {

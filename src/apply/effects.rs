@@ -12,7 +12,7 @@ use crate::disks::DiskOrigin;
 use crate::host::dhcp::Reservation;
 use crate::id::RunId;
 use crate::observe::{Phase, fold};
-use crate::plan::{Action, ActionId, Effect, PublishSource};
+use crate::plan::{Action, ActionId, Effect, Plan, PublishSource};
 use crate::run::{Batch as RunBatch, BatchId, Control, RunFileError, RunSpec, StopReason, Wanted};
 use crate::scheduler::{JobId, Submission, Task, TaskId};
 use crate::state::{Change, PublishedDisk, RecordedDisk, TemplateVersion};
@@ -135,12 +135,35 @@ fn batch_id(batch: &Batch) -> Option<BatchId> {
     }
 }
 
-/// Effects on our records alone: done by being recorded.
-pub(super) fn records(batch: &Batch) -> Vec<Result1> {
-    batch.actions.iter().map(|action| (action.id, Ok(vec![record(&action.effect)]))).collect()
+/// What the batch system's books say of tasks whose starters said nothing.
+pub(super) type Books = BTreeMap<(BatchId, u32), String>;
+
+/// One look at the books, and only if a run ended without a word. They explain, and nothing waits for them: where they
+/// cannot be read, the end is recorded as it is known.
+pub(super) fn books(plan: &Plan, world: &World<'_>) -> Books {
+    let first = plan.actions().find_map(|(_, action)| match &action.effect {
+        Effect::RecordEnd { batch, reason: None, .. } => Some(batch),
+        _ => None,
+    });
+    let Some(batch) = first else { return Books::new() };
+    let site = batch.0.site();
+    let ended = world.scheduler.ended(&BatchId::job_names(site, world.lab)).unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot see how runs ended");
+        Vec::new()
+    });
+    let of_lab = ended.into_iter().filter_map(|ended| {
+        let (lab, batch) = BatchId::from_job_name(&ended.name, site)?;
+        (lab == *world.lab).then_some(((batch, ended.id.task), ended.wrong?))
+    });
+    of_lab.collect()
 }
 
-fn record(effect: &Effect) -> Change {
+/// Effects on our records alone: done by being recorded.
+pub(super) fn records(batch: &Batch, books: &Books) -> Vec<Result1> {
+    batch.actions.iter().map(|action| (action.id, Ok(vec![record(&action.effect, books)]))).collect()
+}
+
+fn record(effect: &Effect, books: &Books) -> Change {
     match effect {
         Effect::RecordObject { address, body: Some(body) } => {
             Change::PutObject { address: address.clone(), body: body.clone() }
@@ -160,7 +183,13 @@ fn record(effect: &Effect) -> Change {
             mtime_ns: *mtime_ns,
         },
         Effect::Adopt { run, task, .. } => Change::Submitted { run: run.clone(), job: task.job },
-        Effect::RecordEnd { run, reason, .. } => Change::Ended { run: run.clone(), reason: reason.clone() },
+        Effect::RecordEnd { run, reason: Some(reason), .. } => {
+            Change::Ended { run: run.clone(), reason: Some(reason.clone()) }
+        }
+        Effect::RecordEnd { run, batch, task, reason: None, .. } => {
+            let message = books.get(&(batch.clone(), *task)).cloned();
+            Change::Ended { run: run.clone(), reason: message.map(|message| StopReason::Scheduler { message }) }
+        }
         outside => unreachable!("{} is an effect on the outside", name(outside)),
     }
 }
@@ -170,7 +199,7 @@ pub(super) fn run(batch: &Batch, world: &World<'_>, sender: &Sender<Message>) {
     let began = Instant::now();
     let results = match batch.kind {
         BatchKind::Stop => return stop(batch, world, sender),
-        BatchKind::Record => records(batch),
+        BatchKind::Record => records(batch, &Books::new()),
         BatchKind::Fence => fence(batch, world),
         BatchKind::Publish => each(batch, |effect| publish(effect, world)),
         BatchKind::MakeDisks => make_disks(batch, world),

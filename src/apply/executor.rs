@@ -96,6 +96,7 @@ struct Walk<'a> {
     finished: BTreeSet<ActionId>,
     failures: BTreeMap<ActionId, String>,
     started: Vec<RunId>,
+    books: effects::Books,
     running: Vec<BatchKind>,
     interrupted: bool,
 }
@@ -125,6 +126,7 @@ impl<'a> Walk<'a> {
             finished: BTreeSet::new(),
             failures: BTreeMap::new(),
             started: Vec::new(),
+            books: effects::books(plan, world),
             running: Vec::new(),
             interrupted: false,
         }
@@ -141,7 +143,7 @@ impl<'a> Walk<'a> {
             while !self.interrupted && self.running.len() < self.world.parallelism {
                 let Some(batch) = self.next_batch() else { break };
                 if batch.kind == BatchKind::Record {
-                    self.settle(effects::records(&batch), (BatchKind::Record, Duration::ZERO), progress)?;
+                    self.settle(effects::records(&batch, &self.books), (BatchKind::Record, Duration::ZERO), progress)?;
                 } else {
                     self.intend(&batch)?;
                     self.running.push(batch.kind);

@@ -103,7 +103,7 @@ fn past_lines(
     if address.kind == Kind::Vm {
         for run in store.runs(&desired.lab, &address.name, MOST)? {
             let job = run.job.map(|job| format!(", job {job}.{}", run.task)).unwrap_or_default();
-            let reason = run.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+            let reason = run.end().map(|reason| format!(": {reason}")).unwrap_or_default();
             line("run", format!("{}{job}, {}{reason}", run.run, run.state));
         }
     }

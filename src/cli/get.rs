@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::context::Context;
-use super::{Ended, LabOption};
+use super::{Ended, LabOption, jobs};
 use crate::address::Kind;
 use crate::exit::Exit;
 use crate::id::LabName;
@@ -42,8 +42,10 @@ enum Listing {
     Disks,
     /// Disks that were set aside.
     Aside,
-    /// Jobs of this lab in the queue.
+    /// Jobs of this lab, in the queue and over.
     Jobs,
+    /// Run time and memory-hours of each user.
+    Usage,
     Users,
     UserGroups,
     VmGroups,
@@ -65,7 +67,11 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
         }
         Listing::Disks => render(&disk_rows(&recorded), format),
         Listing::Aside => render(&aside_rows(&context, &desired.lab)?, format),
-        Listing::Jobs => render(&job_rows(&context.observe(&desired, &recorded)?), format),
+        Listing::Jobs => {
+            let observed = context.observe(&desired, &recorded)?;
+            render(&jobs::job_rows(&context, &desired.lab, &recorded, &observed, ui)?, format)
+        }
+        Listing::Usage => render(&jobs::usage_rows(&context, &desired.lab, &recorded, ui)?, format),
         Listing::Users => render(&objects(Kind::User), format),
         Listing::UserGroups => render(&objects(Kind::UserGroup), format),
         Listing::VmGroups => render(&objects(Kind::VmGroup), format),
@@ -301,41 +307,4 @@ fn aside_rows(context: &Context, lab: &LabName) -> Result<Vec<AsideDisk>, Failur
         return Ok(Vec::new());
     }
     Ok(Store::open(&context.site.state)?.aside(lab)?)
-}
-
-#[derive(Debug, Serialize)]
-struct JobRow {
-    job: String,
-    name: String,
-    owner: String,
-    state: String,
-    host: Option<String>,
-    reason: Option<String>,
-}
-
-impl Row for JobRow {
-    const COLUMNS: &'static [&'static str] = &["job", "name", "owner", "state", "host", "reason"];
-    fn cells(&self) -> Vec<String> {
-        let shown = |text: &Option<String>| text.clone().unwrap_or_default();
-        vec![
-            self.job.clone(),
-            self.name.clone(),
-            self.owner.clone(),
-            self.state.clone(),
-            shown(&self.host),
-            shown(&self.reason),
-        ]
-    }
-}
-
-fn job_rows(observed: &Observed) -> Vec<JobRow> {
-    let row = |task: &Task| JobRow {
-        job: task.id.to_string(),
-        name: task.name.clone(),
-        owner: task.owner.clone(),
-        state: task.state.word().into(),
-        host: task.host.clone(),
-        reason: task.state.reason().map(str::to_owned),
-    };
-    observed.tasks.values().map(row).collect()
 }

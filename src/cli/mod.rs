@@ -11,6 +11,7 @@ mod get;
 mod history;
 mod host;
 pub mod init;
+mod jobs;
 mod local_dispatch;
 mod plan;
 pub mod schema;

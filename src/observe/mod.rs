@@ -1,6 +1,8 @@
 //! What is really there: the scheduler's jobs, the starters' reports, the disks and images on storage. Changes nothing.
 //! One bulk query of the queue, whatever the size of the lab.
 
+pub mod past;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 

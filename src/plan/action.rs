@@ -12,7 +12,7 @@ use crate::disks::DiskOrigin;
 use crate::host::dhcp::Reservation;
 use crate::id::{LabName, Mac, RunId, TemplateName, UserName, VmName};
 use crate::resolve::{Desired, Vm};
-use crate::run::{RunSpec, StopReason};
+use crate::run::{BatchId, RunSpec, StopReason};
 use crate::scheduler::TaskId;
 use crate::state::RecordedDisk;
 
@@ -239,10 +239,12 @@ pub enum Effect {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         task: Option<TaskId>,
     },
-    /// A run ended by itself; `None`: without a word.
+    /// A run ended by itself; `None`: without a word, so that the batch system's books are asked for task `task` of `batch`.
     RecordEnd {
         vm: VmName,
         run: RunId,
+        batch: BatchId,
+        task: u32,
         reason: Option<StopReason>,
     },
 }

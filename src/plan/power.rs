@@ -132,12 +132,13 @@ impl Planner<'_> {
                 let how = reason.as_ref().map_or_else(|| "without a word".to_owned(), |reason| format!("({reason})"));
                 self.drift(&address, format!("its run {} ended {how}", run.run));
                 let task = self.inputs.observed.tasks.get(&(run.batch.clone(), run.task)).map(|task| task.id);
+                let (batch, number) = (run.batch.clone(), run.task);
                 let (vm, run, reason) = (name.clone(), run.run.clone(), reason.clone());
                 if matches!(reason, None | Some(StopReason::HostLost { .. })) {
                     let generation = known.generation + 1;
                     self.step(steps, Effect::Fence { vm: vm.clone(), run: run.clone(), generation, task });
                 }
-                self.step(steps, Effect::RecordEnd { vm, run, reason });
+                self.step(steps, Effect::RecordEnd { vm, run, batch, task: number, reason });
             }
             Life::Lost { task } => {
                 self.drift(

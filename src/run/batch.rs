@@ -18,7 +18,12 @@ pub struct BatchId(pub RunId);
 impl BatchId {
     /// The mark as a job name: `lw.k3f9.lan-exam.104`. Site, lab and first run.
     pub fn job_name(&self, lab: &LabName) -> String {
-        format!("{}.{lab}.{}", job_name_prefix(self.0.site()), self.0.number())
+        format!("{}{}", Self::job_names(self.0.site(), lab), self.0.number())
+    }
+
+    /// What the names of all of a lab's jobs begin with; a lab whose own name goes on with a dot begins so too.
+    pub fn job_names(site: &SiteTag, lab: &LabName) -> String {
+        format!("{}.{lab}.", job_name_prefix(site))
     }
 
     /// The batch that a job name of this site speaks of; `None` for every other name.

@@ -129,6 +129,11 @@ pub enum StopReason {
         /// Name of the host.
         host: String,
     },
+    /// Its starter said nothing, and the batch system's books say this. No starter writes this.
+    Scheduler {
+        /// How the job ended, in its words.
+        message: String,
+    },
     /// Something could not be set up; the text says what, and what to do.
     Failed {
         /// What was tried, why it did not work, what to do.
@@ -145,6 +150,9 @@ impl std::fmt::Display for StopReason {
             Self::Superseded => f.write_str("a newer run took its place"),
             Self::Crashed => f.write_str("qemu ended with an error"),
             Self::HostLost { host } => write!(f, "its host {host} was given up for lost"),
+            Self::Scheduler { message } => {
+                write!(f, "its starter said nothing; by the batch system's books, {message}")
+            }
             Self::Failed { message } => write!(f, "it could not start: {message}"),
         }
     }

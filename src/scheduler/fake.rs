@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Host, HostUsage, JobId, Scheduler, SchedulerError, Submission, Task, TaskId, TaskState};
+use super::{Ended, Host, HostUsage, JobId, Scheduler, SchedulerError, Submission, Task, TaskId, TaskState};
 
 /// The calls of the trait, to count and to disturb them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -298,6 +298,10 @@ impl Scheduler for Fake {
 
     fn capacity(&self) -> Result<Vec<Host>, SchedulerError> {
         self.call(Call::Capacity, "capacity", |queue| Ok(queue.capacity()))
+    }
+
+    fn ended(&self, _: &str) -> Result<Vec<Ended>, SchedulerError> {
+        Ok(Vec::new())
     }
 }
 

@@ -28,6 +28,24 @@ pub trait Scheduler: Send + Sync {
 
     /// What the hosts have and what is in use.
     fn capacity(&self) -> Result<Vec<Host>, SchedulerError>;
+
+    /// Tasks that are over, of jobs whose names begin so, from the batch system's books; nothing where it keeps none. The
+    /// books may be gigabytes: what is planned never depends on them, and a look at them is bounded in time.
+    fn ended(&self, name_prefix: &str) -> Result<Vec<Ended>, SchedulerError>;
+}
+
+/// A task that is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    pub id: TaskId,
+    pub name: String,
+    pub host: String,
+    /// How long it ran.
+    pub seconds: u64,
+    /// Memory that it had asked for.
+    pub memory_mib: Option<u64>,
+    /// How it ended, in words, unless it ended by itself and well.
+    pub wrong: Option<String>,
 }
 
 /// One array job to be.

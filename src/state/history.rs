@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{Frozen, StateError, Store};
 use crate::id::LabName;
+use crate::run::{BatchId, StopReason};
 
 /// One apply, newest first in listings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -37,6 +38,9 @@ pub struct PastEffect {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PastRun {
     pub run: String,
+    pub vm: String,
+    /// Run that names the array it was submitted in.
+    pub batch: String,
     pub generation: u64,
     pub job: Option<u64>,
     pub task: u32,
@@ -44,6 +48,24 @@ pub struct PastRun {
     pub reason: Option<String>,
     pub created_at: String,
     pub ended_at: Option<String>,
+}
+
+impl PastRun {
+    pub fn is_ended(&self) -> bool {
+        self.state == "ended"
+    }
+
+    /// The array it was submitted in; `None` of a name that nobody of us wrote.
+    pub fn batch(&self) -> Option<BatchId> {
+        self.batch.parse().ok().map(BatchId)
+    }
+
+    /// Why it ended, in words.
+    pub fn end(&self) -> Option<String> {
+        let written = self.reason.as_deref().filter(|_| self.is_ended());
+        let reason = written.and_then(|text| serde_json::from_str::<StopReason>(text).ok());
+        self.is_ended().then(|| reason.map_or_else(|| "ended without a word".to_owned(), |reason| reason.to_string()))
+    }
 }
 
 /// A disk that was set aside.
@@ -95,18 +117,31 @@ impl Store {
 
     /// The runs of a vm, newest first.
     pub fn runs(&self, lab: &LabName, vm: &str, most: u32) -> Result<Vec<PastRun>, StateError> {
-        let query = "SELECT run, generation, job, task, state, reason, created_at, ended_at FROM runs
-                     WHERE lab = ?1 AND vm = ?2 ORDER BY generation DESC LIMIT ?3";
-        self.list("read the runs", query, params![lab.as_str(), vm, most], |row| {
+        let which = "WHERE lab = ?1 AND vm = ?2 ORDER BY generation DESC LIMIT ?3";
+        self.past_runs(which, params![lab.as_str(), vm, most])
+    }
+
+    /// Every run that a lab ever had, by vm and age.
+    pub fn all_runs(&self, lab: &LabName) -> Result<Vec<PastRun>, StateError> {
+        self.past_runs("WHERE lab = ?1 ORDER BY vm, generation", [lab.as_str()])
+    }
+
+    fn past_runs(&self, which: &str, parameters: impl rusqlite::Params) -> Result<Vec<PastRun>, StateError> {
+        let query = format!(
+            "SELECT run, vm, batch, generation, job, task, state, reason, created_at, ended_at FROM runs {which}"
+        );
+        self.list("read the runs", &query, parameters, |row| {
             Ok(PastRun {
                 run: row.get(0)?,
-                generation: row.get(1)?,
-                job: row.get(2)?,
-                task: row.get(3)?,
-                state: row.get(4)?,
-                reason: row.get(5)?,
-                created_at: row.get(6)?,
-                ended_at: row.get(7)?,
+                vm: row.get(1)?,
+                batch: row.get(2)?,
+                generation: row.get(3)?,
+                job: row.get(4)?,
+                task: row.get(5)?,
+                state: row.get(6)?,
+                reason: row.get(7)?,
+                created_at: row.get(8)?,
+                ended_at: row.get(9)?,
             })
         })
     }

@@ -3,7 +3,7 @@
 use insta::assert_snapshot;
 use labwright::plan::{LostHost, give_up_only};
 use labwright::run::StopReason;
-use labwright::scheduler::TaskState;
+use labwright::scheduler::{Ended, TaskId, TaskState};
 
 use crate::lab::Lab;
 use crate::plans::PAIR;
@@ -103,4 +103,37 @@ fn another_host_and_one_that_answers_are_left_alone() {
     assert_snapshot!(give_up(&mut lab, "h2", true));
     lab.world.with(Inner::host_returns);
     assert_snapshot!("one_that_answers", give_up(&mut lab, "h1", true));
+}
+
+#[test]
+fn the_books_tell_of_runs_that_ended_without_a_word() {
+    let lab = Lab::new(PAIR);
+    lab.must_apply();
+    lab.world.with(|inner| {
+        inner.start_all();
+        let task = |inner: &Inner, vm: &str| {
+            let run = inner.run_of(vm);
+            let (id, task) = inner.tasks.iter().find(|(_, task)| task.run == run).unwrap();
+            (*id, task.name.clone(), run)
+        };
+        let (id, name, alices) = task(inner, "alice-gsr");
+        let (.., bobs) = task(inner, "bob-gsr");
+        let wrong = Some("signal 9 ended it".to_owned());
+        let ended = Ended { id, name, host: "h1".into(), seconds: 7, memory_mib: None, wrong };
+        // Another lab's, whose mark begins alike.
+        let name = format!("{}1", ended.name.replace("net101", "net101.b"));
+        let foreign = Ended { id: TaskId { task: 2, ..id }, name, ..ended.clone() };
+        inner.books = vec![ended, foreign];
+        inner.kill_run(&alices);
+        inner.kill_run(&bobs);
+    });
+    assert_eq!(lab.plan().changes.len(), 2);
+    lab.world.with(|inner| assert_eq!(inner.looks_at_books, 0, "a plan never looks"));
+    lab.must_apply();
+    lab.world.with(|inner| assert_eq!(inner.looks_at_books, 1, "one look, however many runs"));
+    let store = lab.store();
+    let first_end = |vm: &str| store.runs(&lab.desired().lab, vm, 9).unwrap().last().unwrap().end();
+    let told = "its starter said nothing; by the batch system's books, signal 9 ended it";
+    assert_eq!(first_end("alice-gsr").as_deref(), Some(told));
+    assert_eq!(first_end("bob-gsr").as_deref(), Some("ended without a word"));
 }

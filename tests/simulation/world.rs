@@ -12,7 +12,7 @@ use labwright::disks::{DiskError, DiskOrigin, Disks, Published, Stamp, Standing}
 use labwright::host::dhcp::{Dhcp, DhcpError, Reservation};
 use labwright::id::{RunId, VmName};
 use labwright::run::{Batch, Control, Event, Record, RunFileError, RunSpec, Runs, StopReason, Wanted};
-use labwright::scheduler::{Host, JobId, Scheduler, SchedulerError, Submission, Task, TaskId, TaskState};
+use labwright::scheduler::{Ended, Host, JobId, Scheduler, SchedulerError, Submission, Task, TaskId, TaskState};
 
 /// What panics carry when the controller is killed.
 pub(crate) struct Killed;
@@ -37,6 +37,9 @@ pub(crate) struct Inner {
     pub(crate) foreign: BTreeMap<TaskId, String>,
     /// Calls from the controller so far.
     pub(crate) calls: u64,
+    /// What the batch system wrote down of tasks that are over.
+    pub(crate) books: Vec<Ended>,
+    pub(crate) looks_at_books: u32,
     /// Tasks of lost hosts that somebody has killed.
     pub(crate) asked_to_go: BTreeSet<TaskId>,
 }
@@ -349,6 +352,13 @@ impl Scheduler for World {
 
     fn capacity(&self) -> Result<Vec<Host>, SchedulerError> {
         Ok(Vec::new())
+    }
+
+    fn ended(&self, name_prefix: &str) -> Result<Vec<Ended>, SchedulerError> {
+        self.call(|inner| {
+            inner.looks_at_books += 1;
+            Ok(inner.books.iter().filter(|ended| ended.name.starts_with(name_prefix)).cloned().collect())
+        })
     }
 }
 

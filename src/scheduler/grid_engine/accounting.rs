@@ -23,6 +23,22 @@ pub struct Account {
     pub memory_mib: Option<u64>,
 }
 
+impl Account {
+    /// How it ended, in words, unless it ended by itself and well.
+    pub(super) fn wrong(&self) -> Option<String> {
+        // A shell's way to tell a signal.
+        let signal = (self.exit_status > 128).then(|| format!("signal {}", self.exit_status - 128));
+        match (self.failed, self.exit_status, signal) {
+            (0, 0, _) => None,
+            // "assumedly after job": it had run, and a signal ended it.
+            (100 | 0, _, Some(signal)) => Some(format!("{signal} ended it")),
+            (0, exit, None) => Some(format!("it ended with exit status {exit}")),
+            (19, ..) => Some("its host was lost, or its execution daemon".to_owned()),
+            (number, ..) => Some(format!("it failed {} (Grid Engine's failure {number})", self.failed_words)),
+        }
+    }
+}
+
 /// Reads what `qacct -j` prints; `memory_resource` is what memory is called in requests.
 pub(super) fn parse(text: &str, memory_resource: &str) -> Vec<Account> {
     text.split("\n==============")

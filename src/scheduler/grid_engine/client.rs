@@ -47,6 +47,10 @@ pub(super) struct Client {
 impl Client {
     /// Runs a tool to its end, whatever that is.
     pub(super) fn ask(&self, tool: &str, arguments: &[OsString]) -> Result<Answer, SchedulerError> {
+        self.ask_within(tool, arguments, Duration::from_secs(self.settings.answer_seconds))
+    }
+
+    fn ask_within(&self, tool: &str, arguments: &[OsString], limit: Duration) -> Result<Answer, SchedulerError> {
         let request = shown(tool, arguments);
         let program = self.settings.binaries.join(tool);
         let mut child = self.command(tool, arguments)?.spawn().map_err(|source| {
@@ -61,7 +65,7 @@ impl Client {
             }
         })?;
         let doubtful = |detail: String| SchedulerError::Doubtful { request: request.clone(), detail };
-        converse(&mut child, Duration::from_secs(self.settings.answer_seconds)).map_err(|source| {
+        converse(&mut child, limit).map_err(|source| {
             // It is ours and has not been waited for, so its number cannot be another's. Dead already is as good.
             drop(child.kill());
             drop(child.wait());
@@ -71,7 +75,17 @@ impl Client {
 
     /// Runs a tool that only looks. Whatever goes wrong, nothing changed; that nobody answered is told apart.
     pub(super) fn look(&self, tool: &str, arguments: &[OsString]) -> Result<String, SchedulerError> {
-        let answer = self.ask(tool, arguments)?;
+        self.look_within(tool, arguments, Duration::from_secs(self.settings.answer_seconds))
+    }
+
+    /// The same, with a patience of its own.
+    pub(super) fn look_within(
+        &self,
+        tool: &str,
+        arguments: &[OsString],
+        limit: Duration,
+    ) -> Result<String, SchedulerError> {
+        let answer = self.ask_within(tool, arguments, limit)?;
         if answer.status.success() {
             return Ok(answer.stdout);
         }

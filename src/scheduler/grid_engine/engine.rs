@@ -4,18 +4,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::Path;
+use std::time::Duration;
 
 use super::client::{Answer, Client};
 use super::queue::{Folded, Queue, size_mib};
 use super::reasons::{self, Reasons};
 use super::{XmlError, accounting, answers, queue};
-use crate::scheduler::{Host, HostUsage, JobId, Scheduler, SchedulerError, Submission, Task, TaskId};
+use crate::scheduler::{Ended, Host, HostUsage, JobId, Scheduler, SchedulerError, Submission, Task, TaskId};
 use crate::site::GridEngineSettings;
 
 /// Grid Engine hands a task its number in the environment only; our programs take it as their last argument. And it
 /// gives a task a search path without the folders of `nft` and `ip`.
 const TASK_NUMBER_LAST: &str =
     r#"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin exec "$0" "$@" "$SGE_TASK_ID""#;
+
+/// How long `qacct` may read. It reads the whole of the books, some 100 MB a second, and somebody waits for it.
+const BOOKS_PATIENCE: Duration = Duration::from_secs(20);
 
 /// One cluster.
 #[derive(Debug, Clone)]
@@ -52,20 +56,6 @@ impl GridEngine {
             tracing::warn!(%error, "cannot see why jobs wait");
             Reasons::default()
         })
-    }
-
-    /// How the tasks of a job ended and what they used; empty as long as none has. May take long: see `accounting`.
-    pub fn accounts(&self, job: JobId) -> Result<Vec<accounting::Account>, SchedulerError> {
-        let arguments = words(["-j", &job.to_string()]);
-        match self.client.look("qacct", &arguments) {
-            Ok(text) => Ok(accounting::parse(&text, &self.settings().memory_resource)),
-            Err(SchedulerError::Refused { detail, .. })
-                if detail.contains("not found") || detail.contains("No such file") =>
-            {
-                Ok(Vec::new())
-            }
-            Err(error) => Err(error),
-        }
     }
 
     fn submit_arguments(&self, submission: &Submission) -> Result<Vec<OsString>, SchedulerError> {
@@ -202,6 +192,33 @@ impl Scheduler for GridEngine {
 
     fn capacity(&self) -> Result<Vec<Host>, SchedulerError> {
         Ok(capacity(&self.queue("*")?, self.settings()))
+    }
+
+    fn ended(&self, name_prefix: &str) -> Result<Vec<Ended>, SchedulerError> {
+        let account = self.client.account()?.name;
+        let arguments = words(["-o", &account, "-j", &format!("{name_prefix}*")]);
+        let text = match self.client.look_within("qacct", &arguments, BOOKS_PATIENCE) {
+            Ok(text) => text,
+            // Before the first job has ended there is no file, and until one of ours has, none of the name.
+            Err(SchedulerError::Refused { detail, .. })
+                if detail.contains("not found") || detail.contains("No such file") =>
+            {
+                return Ok(Vec::new());
+            }
+            Err(error) => return Err(error),
+        };
+        let accounts = accounting::parse(&text, &self.settings().memory_resource);
+        let ours = accounts.into_iter().filter(|one| one.owner == account && one.name.starts_with(name_prefix));
+        Ok(ours
+            .map(|one| Ended {
+                wrong: one.wrong(),
+                id: one.id,
+                name: one.name,
+                host: one.host,
+                seconds: one.seconds,
+                memory_mib: one.memory_mib,
+            })
+            .collect())
     }
 }
 
