@@ -20,7 +20,7 @@ pub(super) struct JobRow {
     job: Option<String>,
     vm: Option<String>,
     run: Option<String>,
-    /// As the queue has it, or `ended`.
+    /// As the queue has it; `gone` without a word, or `ended`.
     state: &'static str,
     host: Option<String>,
     started: Option<Timestamp>,
@@ -94,7 +94,9 @@ pub(super) fn job_rows(
         let state = match &task {
             Some(task) => task.state.word(),
             None if past.state == "intended" => "intended",
-            None => "ended",
+            None if past.is_ended() || used.ended.is_some() => "ended",
+            // It is looked at again by the next apply.
+            None => "gone",
         };
         let job = task.as_ref().map(|task| task.id.to_string());
         rows.push(JobRow {

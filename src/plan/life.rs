@@ -24,6 +24,8 @@ pub enum Life {
         host: String,
         /// Seconds since its starter last said something; `None`: it never did.
         silent_seconds: Option<i64>,
+        /// The queue knows its job; one that is gone may still live on a host that was cut off.
+        in_queue: bool,
     },
 }
 
@@ -31,6 +33,24 @@ impl Life {
     /// It has a job, so that a stop is needed before anything is done with its disks.
     pub(super) fn is_live(&self) -> bool {
         matches!(self, Self::Live { .. } | Self::Lost { .. })
+    }
+
+    /// What is wrong with an unknown one, and until when nothing is done about it.
+    pub(super) fn unknown_words(&self, site: &Site) -> Option<(String, String)> {
+        match self {
+            Self::Unknown { host, in_queue: true, .. } => Some((
+                format!("its host {host} does not answer"),
+                format!("until {host} answers or `labwright host forget {host}` is typed"),
+            )),
+            Self::Unknown { host, silent_seconds, in_queue: false } => Some((
+                format!(
+                    "its job is gone without a word, and its starter on {host} wrote {} s ago",
+                    silent_seconds.unwrap_or(0)
+                ),
+                format!("until its starter was silent for {} s: then it is over for certain", fenced_after(site)),
+            )),
+            _ => None,
+        }
     }
 }
 
@@ -49,7 +69,8 @@ pub fn life(known: &RecordedVm, observed: &Observed, site: &Site, now: jiff::Tim
     let unknown = || {
         let reported = report.and_then(|report| report.mapping.as_ref()).map(|mapping| mapping.host.clone());
         let host = task.and_then(|task| task.host.clone()).or(reported);
-        Life::Unknown { host: host.unwrap_or_else(|| "somewhere".into()), silent_seconds }
+        let host = host.unwrap_or_else(|| "somewhere".into());
+        Life::Unknown { host, silent_seconds, in_queue: task.is_some() }
     };
     match task {
         None if silent_seconds.is_some_and(|silent| !is_fenced(silent, site)) && forgets_jobs(site) => unknown(),

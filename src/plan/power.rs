@@ -115,7 +115,7 @@ impl Planner<'_> {
         let Inputs { observed, site, now, lost_host, .. } = *self.inputs;
         let life = life(known, observed, site, now);
         match (&life, lost_host) {
-            (Life::Unknown { host, silent_seconds }, Some(lost))
+            (Life::Unknown { host, silent_seconds, .. }, Some(lost))
                 if lost.is(host) && self.may_give_up(name, host, *silent_seconds) =>
             {
                 Life::Off { reason: Some(StopReason::HostLost { host: host.clone() }), news: true }

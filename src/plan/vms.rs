@@ -53,11 +53,9 @@ impl Planner<'_> {
         let address = Address::vm(name);
         let mut steps = Steps { actions: Vec::new(), last: Vec::new() };
         let life = self.life(name, known);
-        if let Life::Unknown { host, .. } = &life {
-            self.drift(&address, format!("its host {host} does not answer"));
-            let text =
-                format!("to leave the manifest, until {host} answers or `labwright host forget {host}` is typed");
-            self.wait(&address, text);
+        if let Some((what, until)) = life.unknown_words(self.inputs.site) {
+            self.drift(&address, what);
+            self.wait(&address, format!("to leave the manifest, {until}"));
             return;
         }
         if life.is_live() && !self.may_disturb(name, "it left the manifest and would be stopped") {
@@ -99,9 +97,9 @@ impl Planner<'_> {
     fn plan_known_vm(&mut self, name: &VmName, vm: &Vm, known: &RecordedVm) {
         let address = Address::vm(name);
         let life = self.life(name, known);
-        if let Life::Unknown { host, .. } = &life {
-            self.drift(&address, format!("its host {host} does not answer"));
-            self.wait(&address, format!("until {host} answers or `labwright host forget {host}` is typed"));
+        if let Some((what, until)) = life.unknown_words(self.inputs.site) {
+            self.drift(&address, what);
+            self.wait(&address, until);
             return;
         }
         let Some(group) = self.inputs.desired.vm_groups.get(&vm.vm_group) else { return };

@@ -4,6 +4,7 @@ use insta::assert_snapshot;
 use labwright::plan::{LostHost, give_up_only};
 use labwright::run::StopReason;
 use labwright::scheduler::{Ended, TaskId, TaskState};
+use labwright::site::{GridEngineSettings, SchedulerSettings};
 
 use crate::lab::Lab;
 use crate::plans::PAIR;
@@ -136,4 +137,21 @@ fn the_books_tell_of_runs_that_ended_without_a_word() {
     let told = "its starter said nothing; by the batch system's books, signal 9 ended it";
     assert_eq!(first_end("alice-gsr").as_deref(), Some(told));
     assert_eq!(first_end("bob-gsr").as_deref(), Some("ended without a word"));
+}
+
+#[test]
+fn a_job_that_the_queue_forgot_is_over_only_when_its_starter_is_silent() {
+    let mut lab = Lab::new(PAIR);
+    // A cluster can forget a job that lives.
+    lab.site.scheduler = SchedulerSettings::GridEngine(GridEngineSettings::new("/sge".into()));
+    lab.must_apply();
+    lab.world.with(|inner| {
+        inner.start_all();
+        let run = inner.run_of("alice-gsr");
+        inner.kill_run(&run);
+        inner.pass(5);
+    });
+    assert_snapshot!(lab.plan_text());
+    lab.world.with(|inner| inner.pass(65));
+    assert_snapshot!("and_then_it_starts_again", lab.plan_text());
 }
