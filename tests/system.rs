@@ -11,8 +11,6 @@ mod dhcp;
 mod errors;
 #[path = "system/filter.rs"]
 mod filter;
-#[path = "system/hostile.rs"]
-mod hostile;
 #[path = "system/lab.rs"]
 mod lab;
 #[path = "system/starter.rs"]

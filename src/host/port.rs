@@ -70,9 +70,10 @@ impl Port<'_> {
     }
 
     /// The bridge learns nothing from the port, so it is told the one address behind it. Without that every answer to
-    /// the guest would be flooded to all guests.
+    /// the guest would be flooded to all guests. It sticks: who sends under this address from another port, such as a machine
+    /// on the wire, does not get the guest's frames.
     fn address_commands(&self) -> String {
-        format!("fdb replace {} dev {} master static\n", self.mac, self.tap)
+        format!("fdb replace {} dev {} master static sticky\n", self.mac, self.tap)
     }
 }
 
@@ -92,7 +93,7 @@ mod tests {
         link set dev lwk3f9104 address fe:af:de:af:64:02 mtu 1500 addrgenmode none
         link set dev lwk3f9104 master vbr0
         link set dev lwk3f9104 type bridge_slave isolated on learning off flood off mcast_flood off group_fwd_mask 0xfffd
-        fdb replace de:af:de:af:64:02 dev lwk3f9104 master static
+        fdb replace de:af:de:af:64:02 dev lwk3f9104 master static sticky
         ");
     }
 

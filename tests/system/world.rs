@@ -23,7 +23,7 @@ use nix::unistd::{Pid, User, chown};
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_labwright");
 const SERVICE_USER: &str = "nobody";
 /// Guests boot by translation, on machines that do other work beside.
-const BOOT_WAIT: Duration = Duration::from_secs(120);
+const BOOT_WAIT: Duration = Duration::from_secs(300);
 
 /// Namespaces of this test's thread and of everything it starts. The kernel takes them away with the last process.
 pub(crate) struct World {
@@ -31,7 +31,7 @@ pub(crate) struct World {
     pub(crate) group: VmGroup,
     pub(crate) network: NetworkSettings,
     qemu: QemuSettings,
-    next_run: u64,
+    pub(crate) next_run: u64,
 }
 
 /// A starter that was started, and its run.

@@ -51,10 +51,11 @@ fn pass_to(matching: &str) -> String {
     format!("{matching} meta mark set meta mark | {TO_GUEST:#010x} accept").trim_start().to_owned()
 }
 
-/// Tagged frames show the type of their tag here, so that they fall to the end with IPv6 and everything else.
+/// The groups 01:80:c2:00:00:0x are for bridges to talk in. Tagged frames show the type of their tag here, so that they fall to the end with IPv6 and everything else.
 fn from_guest(network: &RunNetwork) -> Vec<String> {
     vec![
         format!("ether saddr != {} drop", network.mac),
+        "ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 counter drop".to_owned(),
         "ether type arp jump arp_from_guest".to_owned(),
         "ether type ip jump ip_from_guest".to_owned(),
         "counter drop".to_owned(),

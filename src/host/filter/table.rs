@@ -44,15 +44,15 @@ impl Table {
         text
     }
 
-    /// Whether a listing of nft is this table. Compared are the chains, which of them have a hook, and every rule's
-    /// verdict in order: nft's wording of matches differs between versions, the verdicts do not.
+    /// Whether a listing of nft is this table. Compared are the chains, where each is hooked, and every rule's verdict in
+    /// order: nft's wording of matches differs between versions, the verdicts do not.
     pub fn stands_in(&self, listing: &str) -> bool {
         let own: Vec<Shape> = self
             .chains
             .iter()
             .map(|c| Shape {
                 name: c.name.to_owned(),
-                hooked: c.hook.is_some(),
+                hook: c.hook.map(hook),
                 verdicts: c.rules.iter().map(|r| verdict(r)).collect(),
             })
             .collect();
@@ -64,8 +64,27 @@ impl Table {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Shape {
     name: String,
-    hooked: bool,
+    hook: Option<(String, i32)>,
     verdicts: Vec<String>,
+}
+
+/// `prerouting priority dstnat - 100` is at prerouting, -400. nft has names for some priorities of the bridge family.
+fn hook(text: &str) -> (String, i32) {
+    let mut words = text.split_whitespace().filter(|word| *word != "priority");
+    let place = words.next().unwrap_or_default().to_owned();
+    let (mut sum, mut sign) = (0, 1);
+    for word in words {
+        match word {
+            "+" => sign = 1,
+            "-" => sign = -1,
+            "dstnat" => sum -= 300,
+            "filter" => sum -= 200,
+            "out" => sum += 100,
+            "srcnat" => sum += 300,
+            number => sum += sign * number.parse::<i32>().unwrap_or(i32::MAX / 2),
+        }
+    }
+    (place, sum)
 }
 
 /// The last word of a rule.
@@ -83,8 +102,8 @@ fn shapes(listing: &str) -> Vec<Shape> {
         } else if line == "}" {
             inside_chain = false;
         } else if let (true, false, Some(shape)) = (inside_chain, line.is_empty(), shapes.last_mut()) {
-            if line.starts_with("type ") {
-                shape.hooked = true;
+            if let Some(text) = line.strip_prefix("type filter hook ") {
+                shape.hook = Some(hook(text.split(';').next().unwrap_or_default()));
             } else {
                 shape.verdicts.push(verdict(line));
             }
@@ -126,6 +145,7 @@ mod tests {
         assert!(!table().stands_in(&LISTING.replace("\t\tdrop\n", "")));
         assert!(!table().stands_in(&LISTING.replace("\t\tdrop\n", "\t\taccept\n")));
         assert!(!table().stands_in(&LISTING.replace("type filter hook", "# no hook")));
+        assert!(!table().stands_in(&LISTING.replace("priority dstnat", "priority dstnat + 10")));
         assert!(!table().stands_in(""));
     }
 }

@@ -67,6 +67,7 @@ fn from_guest(network: &RunNetwork, name: &dyn Fn(&str) -> String) -> Vec<String
     let limit = format!("--limit {ARP_PER_SECOND_MAX}/sec --limit-burst {ARP_PER_SECOND_MAX}");
     vec![
         format!("-s ! {} -j DROP", network.mac),
+        "-d 01:80:c2:00:00:00/ff:ff:ff:ff:ff:f0 -j DROP".to_owned(),
         format!("-p ARP {limit} -j {}", name("arp")),
         format!("-p IPv4 -j {}", name("ip")),
     ]
