@@ -15,7 +15,7 @@ use crate::manifest::{At, Defaults, FilePath, NamePattern, PatternPart, Size, Sp
 /// Most vms of one `count`.
 const COUNT_MAX: u32 = 10_000;
 /// Most vms of a lab.
-const VMS_MAX: usize = 50_000;
+const VMS_MAX: usize = 100_000;
 /// What a computer has when nobody says otherwise.
 const HARDWARE: Hardware = Hardware {
     memory_mib: 1024,
