@@ -32,6 +32,9 @@ pub use qcow2::{Image, inspect};
 pub use snapshots::{Snapshot, snapshots};
 pub use store::{DiskOrigin, Disks, OnStorage, Stamp, Standing};
 
+/// Looks at shared storage that are under way at the same time: most of each is waiting for the file server.
+pub const LOOKS_AT_ONCE: usize = 8;
+
 /// Whom new files and folders belong to: the account that runs the guests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {

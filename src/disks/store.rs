@@ -4,7 +4,9 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{DiskError, Owner, Published, clone_full, create_empty, derive, inspect, publish, set_aside, sha256};
+use super::{
+    DiskError, LOOKS_AT_ONCE, Owner, Published, clone_full, create_empty, derive, inspect, publish, set_aside, sha256,
+};
 
 /// Where a new disk's content comes from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -51,6 +53,11 @@ pub trait Disks: Send + Sync {
     /// What stands at a disk's path, by its first bytes.
     fn standing(&self, path: &Path) -> Result<Standing, DiskError>;
 
+    /// How many files are best looked at side by side.
+    fn at_once(&self) -> usize {
+        1
+    }
+
     /// Digest of an image, in hexadecimal.
     fn sha256(&self, path: &Path) -> std::io::Result<String>;
 
@@ -88,6 +95,10 @@ impl Disks for OnStorage {
             Err(DiskError::NotAFile { found, .. }) => Ok(Standing::Other { why: format!("is {found}") }),
             Err(error) => Err(error),
         }
+    }
+
+    fn at_once(&self) -> usize {
+        LOOKS_AT_ONCE
     }
 
     fn sha256(&self, path: &Path) -> std::io::Result<String> {

@@ -110,8 +110,10 @@ pub fn observe(world: &World<'_>, desired: &Desired, recorded: &Recorded) -> Res
         look_at_queue(world.scheduler, desired, recorded, &mut observed)?;
         observed.runs = reports(world.runs, recorded)?;
     }
-    for disk in recorded.vms.values().flat_map(|vm| &vm.disks) {
-        match unlike_recorded(world.disks, disk)? {
+    let disks: Vec<&RecordedDisk> = recorded.vms.values().flat_map(|vm| &vm.disks).collect();
+    let unlike = look_at_each(&disks, world.disks.at_once(), |disk| unlike_recorded(world.disks, disk))?;
+    for (disk, unlike) in disks.into_iter().zip(unlike) {
+        match unlike {
             Unlike::No => {}
             Unlike::Missing => drop(observed.disks_missing.insert(disk.path.clone())),
             Unlike::Strange(found) => drop(observed.disks_strange.insert(disk.path.clone(), found)),
@@ -144,14 +146,35 @@ fn look_at_queue(
 }
 
 fn reports(runs: &dyn Runs, recorded: &Recorded) -> Result<BTreeMap<RunId, RunReport>, ObserveError> {
-    let mut reports = BTreeMap::new();
-    for run in recorded.vms.values().filter_map(|vm| vm.run.as_ref()).filter(|run| live(Some(run))) {
-        let records = runs.report(&run.run).map_err(ObserveError::Report)?;
-        if let Some(report) = fold(&records) {
-            reports.insert(run.run.clone(), report);
-        }
+    let live = recorded.vms.values().filter_map(|vm| vm.run.as_ref()).filter(|run| live(Some(run)));
+    let live: Vec<&RunId> = live.map(|run| &run.run).collect();
+    let reports = look_at_each(&live, runs.at_once(), |run| {
+        let records = runs.report(run).map_err(ObserveError::Report)?;
+        Ok(fold(&records).map(|report| (RunId::clone(run), report)))
+    })?;
+    Ok(reports.into_iter().flatten().collect())
+}
+
+/// Looks at each of `items`, `at_once` of them side by side; answers in their order, or with what went wrong first.
+fn look_at_each<T: Sync, R: Send>(
+    items: &[T],
+    at_once: usize,
+    look: impl Fn(&T) -> Result<R, ObserveError> + Sync,
+) -> Result<Vec<R>, ObserveError> {
+    let share = items.len().div_ceil(at_once);
+    // A thread costs more than a few looks.
+    if at_once == 1 || share < 16 {
+        return items.iter().map(look).collect();
     }
-    Ok(reports)
+    let look_at_all = |share: &[T]| share.iter().map(&look).collect::<Result<Vec<R>, ObserveError>>();
+    std::thread::scope(|scope| {
+        let shares: Vec<_> = items.chunks(share).map(|share| scope.spawn(move || look_at_all(share))).collect();
+        let mut all = Vec::with_capacity(items.len());
+        for share in shares {
+            all.append(&mut share.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+        }
+        Ok(all)
+    })
 }
 
 /// What a report says in the end; `None` of an empty one.

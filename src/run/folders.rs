@@ -8,7 +8,7 @@ use super::{
     ANSWERS, Batch, CONTROL, Control, Record, RunFileError, RunSpec, SPEC, VNC_PASSWORD, Wanted, read_report,
     write_unflushed,
 };
-use crate::disks::Owner;
+use crate::disks::{LOOKS_AT_ONCE, Owner};
 use crate::id::RunId;
 
 /// What the controller does with runs' folders.
@@ -25,6 +25,11 @@ pub trait Runs: Send + Sync {
 
     /// What the starter said so far.
     fn report(&self, run: &RunId) -> Result<Vec<Record>, RunFileError>;
+
+    /// How many reports are best read side by side.
+    fn at_once(&self) -> usize {
+        1
+    }
 }
 
 /// Runs on storage that controller and hosts share.
@@ -92,6 +97,10 @@ impl Runs for OnStorage {
 
     fn report(&self, run: &RunId) -> Result<Vec<Record>, RunFileError> {
         read_report(&self.folder(run))
+    }
+
+    fn at_once(&self) -> usize {
+        LOOKS_AT_ONCE
     }
 }
 

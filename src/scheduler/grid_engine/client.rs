@@ -170,7 +170,7 @@ fn converse(child: &mut Child, limit: Duration) -> Result<Answer, String> {
         if bytes.len() as u64 > ANSWER_BYTES_MAX {
             return Err(format!("its answer is longer than {} MiB", ANSWER_BYTES_MAX >> 20));
         }
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        Ok(String::from_utf8(bytes).unwrap_or_else(|bytes| String::from_utf8_lossy(bytes.as_bytes()).into_owned()))
     };
     let (stdout, stderr) = (hear(out)?, hear(err)?);
     loop {
