@@ -48,19 +48,27 @@ resident() {
 # Seconds in brackets behind some words of the last command's progress lines, as milliseconds.
 said() { sed -n "s/^ *[0-9]* $1.* (\([0-9.]*\) s)\$/\1/p" "$scratch/err" | awk '{ sum += $1 } END { printf "%.0f", sum * 1000 }'; }
 
-# A lab with a site of its own: FOLDER COUNT STATE, one vm per line of a roster.
+# A lab with a site of its own: FOLDER COUNT STATE, one vm per line of a roster. A vm group holds a /16, so there is one
+# family with a roster and a group of its own for every 50,000 vms.
 make_lab() {
-  local folder=$1 count=$2 state=$3
+  local folder=$1 count=$2 state=$3 part=1 first last
   mkdir -p "$folder/images"
   qemu-img create -q -f qcow2 "$folder/images/tiny.qcow2" 64M
-  { echo user; seq -f 'u%05g' "$count"; } >"$folder/students.csv"
-  cat >"$folder/lab.yaml" <<END
-lab: bench
-user_groups: { students: { roster: students.csv } }
-vm_groups: { lab1: { ip_range: 10.64.0.2-10.64.255.254, subnet: 10.64.0.0/16, gateway: 10.64.0.1 } }
-templates: { tiny: { owner: badmin, vm_group: lab1, disks: [{ image: images/tiny.qcow2 }], memory: 128M } }
-vms: { exam: { derive: tiny, for_each: students, name: "{user}-tiny", isolated: true, state: $state } }
-END
+  for kind in user_groups vm_groups vms; do echo "$kind:" >"$scratch/$kind"; done
+  for ((first = 1; first <= count; first += 50000, part++)); do
+    last=$((first + 49999 < count ? first + 49999 : count))
+    { echo user; seq -f 'u%06g' "$first" "$last"; } >"$folder/students$part.csv"
+    echo "  students$part: { roster: students$part.csv }" >>"$scratch/user_groups"
+    echo "  lab$part: { ip_range: 10.$part.0.2-10.$part.255.254, subnet: 10.$part.0.0/16, gateway: 10.$part.0.1, mac_prefix: 'de:af' }" \
+      >>"$scratch/vm_groups"
+    echo "  exam$part: { derive: tiny, for_each: students$part, vm_group: lab$part, name: '{user}-tiny', isolated: true, state: $state }" \
+      >>"$scratch/vms"
+  done
+  {
+    echo 'lab: bench'
+    echo 'templates: { tiny: { owner: badmin, vm_group: lab1, disks: [{ image: images/tiny.qcow2 }], memory: 128M } }'
+    cat "$scratch/user_groups" "$scratch/vm_groups" "$scratch/vms"
+  } >"$folder/lab.yaml"
   mkdir -p "$folder.site"
   cat >"$folder.site/site.yaml" <<END
 state: state.db
@@ -69,6 +77,67 @@ scheduler: { local: { folder: queue } }
 service_user: nobody
 network: { dhcp: none }
 END
+}
+
+# A cluster whose jobs all run, for the lab in FOLDER: its tools hand out what `play_starters` wrote.
+make_cluster() {
+  local site=$1.site
+  mkdir -p "$site/tools"
+  cat >"$site/tools/qsub" <<'END'
+#!/bin/sh
+# Takes note of the job's name and of how many tasks it has: -N NAME, -t 1-TASKS.
+while [ $# -gt 0 ]; do
+  case $1 in -N) name=$2 ;; -t) tasks=${2#1-} ;; esac
+  shift
+done
+tools=$(dirname "$0")
+jobs=$(cat "$tools"/job.* 2>/dev/null | wc -l)
+echo "$name $tasks" >"$tools/job.$((jobs + 1))"
+echo "$((jobs + 1)).1-$tasks:1"
+END
+  printf '#!/bin/sh\nexec cat "$(dirname "$0")/queue.xml"\n' >"$site/tools/qstat"
+  chmod +x "$site/tools/qsub" "$site/tools/qstat"
+  sed -i "s|^scheduler: .*|scheduler: { grid_engine: { root: tools, binaries: tools } }|" "$site/site.yaml"
+}
+
+# Writes what a queue says and what starters report once every job of the lab in FOLDER runs, 40 guests to a host.
+play_starters() {
+  local site=$1.site job
+  for job in "$site"/tools/job.*; do
+    read -r name tasks <"$job"
+    seq "$tasks" | awk -v job="${job##*.}" -v name="$name" -v owner="$(id -un)" '
+      { host = "node" int(($1 - 1) / 40) }
+      host != last { if (last) print "</Queue-List>"; queue(last = host) }
+      function queue(host) {
+        print "    <Queue-List>\n      <name>vm.q@" host "</name>\n      <qtype>BI</qtype>\n      <slots_used>40</slots_used>"
+        print "      <slots_resv>0</slots_resv>\n      <slots_total>40</slots_total>\n      <load_avg>1.5</load_avg>"
+        print "      <arch>lx-amd64</arch>\n      <resource name=\"vm_mem\" type=\"hc\">24.000G</resource>"
+      }
+      {
+        print "      <job_list state=\"running\">\n        <JB_job_number>" job "</JB_job_number>"
+        print "        <JAT_prio>0.55500</JAT_prio>\n        <JB_name>" substr(name, 1, 10) "</JB_name>"
+        print "        <JB_owner>" owner "</JB_owner>\n        <state>r</state>"
+        print "        <JAT_start_time>2027-01-12T08:40:12</JAT_start_time>\n        <slots>1</slots>\n        <tasks>" $1 "</tasks>"
+        print "        <full_job_name>" name "</full_job_name>\n        <master_queue>vm.q@" host "</master_queue>"
+        print "        <hard_request name=\"vm_mem\" resource_contribution=\"0.000000\">192M</hard_request>"
+        print "        <hard_req_queue>vm.q</hard_req_queue>\n        <binding>NONE</binding>\n      </job_list>"
+      }
+      END { print "    </Queue-List>" }'
+  done >"$scratch/queues"
+  { echo "<?xml version='1.0'?>"; echo '<job_info>'; echo '  <queue_info>'; cat "$scratch/queues"
+    printf '  </queue_info>\n  <job_info>\n  </job_info>\n</job_info>\n'; } >"$site/tools/queue.xml"
+  find "$site/storage/runs" -name spec.json | awk -v at="$(date -u +%Y-%m-%dT%H:%M:%SZ)" '{
+    folder = substr($0, 1, length($0) - length("/spec.json")); run = folder; sub(".*/", "", run)
+    number = run; sub(".*-", "", number)
+    low = number % 250 + 2; high = int(number / 250) % 250; host = "node" int((number - 1) / 40); report = folder "/report.jsonl"
+    begin = "{\"run\":\"" run "\",\"generation\":1,\"at\":\"" at "\",\"event\":"
+    print begin "\"prepared\",\"host\":\"" host "\"}" >report
+    print begin "\"networked\",\"tap\":\"lw" number "\"}" >report
+    print begin "\"running\",\"host\":\"" host "\",\"pid\":" number + 1000 ",\"tap\":\"lw" number "\",\"vnc\":\"127.0.0.1:" 5900 + number % 40 "\",\"ip\":\"10.64." high "." low "\",\"mac\":\"de:af:de:af:" sprintf("%02x:%02x", high, low) "\",\"isolated\":true,\"accel\":\"kvm\",\"clock_offset_ms\":1}" >report
+    print begin "\"ready\"}" >report
+    print begin "\"heartbeat\"}" >report
+    close(report)
+  }'
 }
 
 # The same number of vms, each written out as people write one: FOLDER COUNT.

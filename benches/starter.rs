@@ -10,6 +10,8 @@ mod world;
 use std::time::{Duration, Instant};
 
 use labwright::run::{Event, Wanted};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike as _;
 use world::{Run, World};
 
 fn main() {
@@ -19,12 +21,14 @@ fn main() {
     let _held: Vec<_> =
         (0..slots).map(|_| labwright::host::run_folder::take_boot_slot(&world.run_root(), slots)).collect();
     one_after_the_other(&mut world, 15);
-    four_at_a_time(&mut world, 40);
+    side_by_side(&mut world, 40, 4, "3 s");
+    side_by_side(&mut world, 40, 40, "-");
 }
 
-fn one_after_the_other(world: &mut World, count: usize) {
+fn one_after_the_other(world: &mut World, count: u32) {
     let mut times = Vec::new();
     let mut resident_kib = 0;
+    let before = cpu_of_children();
     for _ in 0..count {
         let spec = world.spec(2);
         let started = Instant::now();
@@ -34,35 +38,56 @@ fn one_after_the_other(world: &mut World, count: usize) {
         resident_kib = resident_kib.max(resident(run.starter.id()));
         stop(run);
     }
+    let cpu = millis((cpu_of_children() - before) / count);
     times.sort();
-    let figure = |name: &str, value: String, bar: &str| println!("{name:<44} {value:>10}   bar {bar}");
-    figure("starter: start to qemu answering, median", millis(times[count / 2]), "110 ms");
-    figure("starter: start to qemu answering, slowest", millis(times[count - 1]), "-");
-    figure("starter: resident beside its guest", format!("{:.1} MiB", f64::from(resident_kib) / 1024.0), "8 MiB");
+    let slowest = *times.last().expect("at least one start");
+    figure("starter: start to qemu answering, median", &millis(times[times.len() / 2]), &cpu, "110 ms");
+    figure("starter: start to qemu answering, slowest", &millis(slowest), "-", "-");
+    figure("starter: resident beside its guest", &format!("{:.1} MiB", f64::from(resident_kib) / 1024.0), "-", "8 MiB");
 }
 
-fn four_at_a_time(world: &mut World, count: u8) {
+/// Starts `count` guests, `at_once` of them at a time, and looks whether each has what it needs when all stand.
+fn side_by_side(world: &mut World, count: u8, at_once: usize, bar: &str) {
     let specs: Vec<_> = (0..count).map(|number| world.spec(number + 2)).collect();
+    let before = cpu_of_children();
     let started = Instant::now();
-    let mut runs: Vec<Run> = Vec::new();
-    for spec in specs {
-        while runs.iter().filter(|run| !answers(run)).count() >= 4 {
-            std::thread::sleep(Duration::from_millis(1));
+    let (mut under_way, mut up): (Vec<Run>, Vec<Run>) = (Vec::new(), Vec::new());
+    let mut next = specs.into_iter();
+    loop {
+        up.extend(under_way.extract_if(.., |run| answers(run)));
+        match next.len() {
+            0 if under_way.is_empty() => break,
+            left if left > 0 && under_way.len() < at_once => {
+                under_way.extend(next.next().map(|spec| world.start(spec)))
+            }
+            _ => std::thread::sleep(Duration::from_millis(2)),
         }
-        runs.push(world.start(spec));
     }
-    runs.iter().for_each(wait_until_it_answers);
-    println!("{:<44} {:>10}   bar 3 s", format!("starter: {count} starts, 4 at a time"), millis(started.elapsed()));
-    runs.into_iter().for_each(stop);
+    let wall = started.elapsed();
+    up.iter().for_each(assert_it_is_whole);
+    up.into_iter().for_each(stop);
+    // With all that ends them, since only the usage of processes that have ended is known.
+    let cpu = millis(cpu_of_children() - before);
+    figure(&format!("starter: {count} starts, {at_once} at a time"), &millis(wall), &cpu, bar);
+}
+
+/// The run's own table, its port, and its address behind that port.
+fn assert_it_is_whole(run: &Run) {
+    let (tap, table, mac) = (run.spec.run.tap(), run.spec.run.nft_table(), run.spec.network.mac.to_string());
+    let rules = world::tool("nft", &["list", "table", "bridge", &table]);
+    assert!(rules.contains(&mac) && rules.contains(&run.spec.network.ip.to_string()), "{rules}");
+    let addresses = world::tool("bridge", &["fdb", "show", "dev", &tap]);
+    assert!(addresses.contains(&format!("{mac} master {} static", run.spec.network.bridge)), "{addresses}");
 }
 
 fn answers(run: &Run) -> bool {
-    run.events().iter().any(|event| matches!(event, Event::Networked { .. }))
+    let events = run.events();
+    assert!(!events.iter().any(|event| matches!(event, Event::Stopped { .. })), "{events:#?}");
+    events.iter().any(|event| matches!(event, Event::Networked { .. }))
 }
 
 fn wait_until_it_answers(run: &Run) {
     while !answers(run) {
-        assert!(!run.events().iter().any(|event| matches!(event, Event::Stopped { .. })), "{:#?}", run.events());
         std::thread::sleep(Duration::from_micros(500));
     }
 }
@@ -79,6 +104,18 @@ fn resident(pid: u32) -> u32 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
+/// What all children that have ended used, with their own: starters, qemu, nft and the rest.
+fn cpu_of_children() -> Duration {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap();
+    let both = usage.user_time() + usage.system_time();
+    Duration::from_micros(u64::try_from(both.num_microseconds()).unwrap())
+}
+
 fn millis(time: Duration) -> String {
     format!("{:.0} ms", time.as_secs_f64() * 1000.0)
+}
+
+/// The line of `figure` in lib.sh.
+fn figure(what: &str, measured: &str, cpu: &str, bar: &str) {
+    println!("{what:<58} {measured:>11}   cpu {cpu:>9}   bar {bar}");
 }
