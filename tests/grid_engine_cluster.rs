@@ -132,7 +132,7 @@ fn until<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
 #[test]
 fn labs_jobs_on_a_real_cluster() {
     let cluster = Cluster::up();
-    let scenarios: [Scenario; 9] = [
+    let scenarios: [Scenario; 10] = [
         ("the check finds what is wrong, and nothing where nothing is", set_up),
         ("an array runs on all hosts, and one task is killed alone", an_array),
         ("memory is never overcommitted", memory),
@@ -142,6 +142,7 @@ fn labs_jobs_on_a_real_cluster() {
         ("a host that is cut off is unknown, and back when it is heard", host_cut_off),
         ("a daemon, then its host die: tasks stay unknown until they are heard of", host_dies),
         ("a quota refuses", quota),
+        ("three hundred vms cost two questions", three_hundred_vms),
     ];
     for (name, scenario) in scenarios {
         scenario(&cluster);
@@ -400,4 +401,87 @@ fn quota(cluster: &Cluster) {
     assert!(matches!(error, SchedulerError::Refused { .. }), "{error}");
     assert!(error.to_string().contains("raise `max_aj_tasks`"), "{error}");
     cluster.run(&["master", "qconf", "-drqs", "labs"]);
+}
+
+/// The tools of the cluster, each call noted in a file: its name alone.
+fn noted_tools(cluster: &Cluster) -> (PathBuf, PathBuf) {
+    let (folder, notes) = (cluster.root.join("noted"), cluster.root.join("notes"));
+    std::fs::create_dir(&folder).unwrap();
+    for tool in ["qsub", "qstat", "qdel", "qhost", "qconf", "qacct"] {
+        let path = folder.join(tool);
+        let real = cluster.root.join("tools").join(tool);
+        let script = format!("#!/bin/sh\necho {tool} >>{}\nexec {} \"$@\"\n", notes.display(), real.display());
+        std::fs::write(&path, script).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    (folder, notes)
+}
+
+/// The whole program on a lab of 300 vms, whose tasks wait in a queue that is disabled: no guest ever runs.
+fn three_hundred_vms(cluster: &Cluster) {
+    let (tools, notes) = noted_tools(cluster);
+    let lab = cluster.root.join("crowd");
+    std::fs::create_dir(&lab).unwrap();
+    let manifest = "lab: crowd
+vm_groups: { hall: { ip_range: 10.77.0.2-10.77.3.254, bridge: vbr0 } }
+users: { badmin: { limits: { running_vms: 300, storage: 100G } } }
+vms: { seat: { owner: badmin, disks: [{ size: 64M }], memory: 64M, vm_group: hall, count: 300, state: running } }
+";
+    std::fs::write(lab.join("lab.yaml"), manifest).unwrap();
+    let site = format!(
+        "state: state.db\nstorage: {{ root: site }}\nservice_user: nobody\nnetwork: {{ dhcp: none }}\n\
+         scheduler:\n  grid_engine: {{ root: {}, queue: all.q, binaries: {} }}\n",
+        cluster.root.display(),
+        tools.display()
+    );
+    std::fs::write(cluster.root.join("site.yaml"), site).unwrap();
+    let calls = |arguments: &[&str], exit: i32| {
+        drop(std::fs::remove_file(&notes));
+        let output = Command::new(env!("CARGO_BIN_EXE_labwright"))
+            .arg("--site")
+            .arg(cluster.root.join("site.yaml"))
+            .args(arguments)
+            .output()
+            .unwrap();
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(exit), "{arguments:?}: {out}{err}");
+        let noted = std::fs::read_to_string(&notes).unwrap_or_default();
+        let count = |tool: &str| noted.lines().filter(|line| *line == tool).count();
+        (count("qstat"), count("qsub"), count("qdel"), noted.lines().count(), out.into_owned())
+    };
+    let lab = lab.to_str().unwrap();
+    calls(&["state", "init"], 0);
+    cluster.run(&["master", "qmod", "-d", "all.q"]);
+    let (qstat, qsub, qdel, all, _) = calls(&["apply", lab, "--yes"], 0);
+    assert_eq!((qstat, qsub, qdel, all), (0, 1, 0, 1), "one array, and nothing to ask about before");
+    assert_eq!(cluster.engine.list().unwrap().len(), 300);
+    let waiting = until("the scheduler's reason", || match calls(&["plan", lab], 0) {
+        (2, 0, 0, 2, out) if out.contains("disabled") => Ok(out),
+        (2, 0, 0, 2, out) => Err(out),
+        (qstat, _, _, all, out) => panic!("{qstat} of {all} calls: {out}"),
+    });
+    assert!(waiting.contains("no changes"), "{waiting}");
+    for look in [&["status", lab][..], &["get", "jobs", "-C", lab], &["apply", lab, "--yes"]] {
+        let (qstat, _, _, all, _) = calls(look, 0);
+        assert_eq!((qstat, all), (2, 2), "{look:?}");
+    }
+
+    // What somebody takes out of the queue behind our back comes back as one array.
+    let job = cluster.engine.list().unwrap()[0].id.job;
+    cluster.run(&["master", "qdel", &format!("{job}.1-100")]);
+    let (qstat, qsub, qdel, all, out) = calls(&["apply", lab, "--yes"], 0);
+    assert_eq!((qstat, qsub, qdel, all), (2, 1, 0, 4), "and one look at the books: {out}");
+    assert_eq!(cluster.engine.list().unwrap().len(), 300);
+
+    // A master that is away is no empty queue.
+    cluster.run(&["kill-master"]);
+    let (qstat, _, _, all, out) = calls(&["plan", lab], 1);
+    assert_eq!((qstat, all, out.as_str()), (1, 1, ""));
+    let (_, qsub, qdel, _, out) = calls(&["apply", lab, "--yes"], 1);
+    assert_eq!((qsub, qdel, out.as_str()), (0, 0, ""));
+    cluster.run(&["start-master"]);
+
+    let (qstat, qsub, qdel, all, out) = calls(&["destroy", lab, "--yes"], 0);
+    assert!(qstat <= 6 && (qsub, qdel) == (0, 1) && all == qstat + qdel, "{qstat} of {all} calls: {out}");
+    cluster.run(&["master", "qmod", "-e", "all.q"]);
 }

@@ -20,8 +20,9 @@ use crate::state::{Change, PublishedDisk, RecordedDisk, TemplateVersion};
 /// How often a stopping run's report is read.
 const STOP_POLL: Duration = Duration::from_millis(200);
 
-/// One look in so many also asks the queue, which on a cluster is dear: it tells of runs that end without a word.
-const LOOKS_PER_QUEUE_QUERY: u32 = 10;
+/// How long after one question to the queue the next is asked, at first and at most: on a cluster questions are dear, and
+/// they only tell of runs that end without a word.
+const QUEUE_PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(16));
 
 /// How long after the guest's grace period a starter may take to end, before we say that it did not.
 const STOP_MARGIN: Duration = Duration::from_secs(20);
@@ -434,11 +435,14 @@ fn stop(batch: &Batch, world: &World<'_>, sender: &Sender<Message>) {
     }
     let grace = Duration::from_secs(world.site.timing.grace_seconds) + STOP_MARGIN;
     let deadline = world.clock.now() + grace;
-    for look in 0.. {
-        if under_way.is_empty() {
-            break;
+    let (mut ask_at, mut pause) = (world.clock.now(), QUEUE_PAUSES.0);
+    while !under_way.is_empty() {
+        let asks = world.clock.now() >= ask_at;
+        let gone = confirmed(&under_way, world, asks);
+        if asks {
+            ask_at = world.clock.now() + pause;
+            pause = (pause * 2).min(QUEUE_PAUSES.1);
         }
-        let gone = confirmed(&under_way, world, look % LOOKS_PER_QUEUE_QUERY == 0);
         let results = gone.into_iter().filter_map(|(run, reason)| {
             let stopping = under_way.remove(&run)?;
             Some((stopping.id, Ok(vec![Change::Ended { run: stopping.run, reason }])))

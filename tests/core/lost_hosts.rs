@@ -155,3 +155,27 @@ fn a_job_that_the_queue_forgot_is_over_only_when_its_starter_is_silent() {
     lab.world.with(|inner| inner.pass(65));
     assert_snapshot!("and_then_it_starts_again", lab.plan_text());
 }
+
+#[test]
+fn a_job_number_that_came_around_is_not_ours() {
+    let lab = Lab::new(PAIR);
+    lab.must_apply();
+    let ours = lab.world.with(|inner| {
+        inner.start_all();
+        let run = inner.run_of("alice-gsr");
+        let (id, _) = inner.tasks.iter().find(|(_, task)| task.run == run).unwrap();
+        let id = *id;
+        inner.kill_run(&run);
+        // The numbers began again at 1, and somebody else got what was alice's.
+        inner.foreign.insert(id, "sleep".to_owned());
+        id
+    });
+    assert_snapshot!(lab.plan_text());
+    lab.must_apply();
+    lab.world.with(|inner| {
+        inner.start_all();
+        assert!(inner.foreign.contains_key(&ours), "a job that is not ours is left alone");
+        assert_eq!(inner.live().len(), 2);
+    });
+    assert!(lab.plan().is_empty());
+}
