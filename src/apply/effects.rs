@@ -1,34 +1,21 @@
 //! What each effect does to the world, in batches: many disks of one base, many reservations in one conversation, many
 //! runs in one array job.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use super::executor::{Message, Result1};
-use super::{BatchKind, World, chain};
+use super::trouble::{PAUSES, Trouble};
+use super::{BatchKind, World, stops, submits};
 use crate::disks::DiskOrigin;
-use crate::host::dhcp::Reservation;
-use crate::id::RunId;
-use crate::observe::{Phase, fold};
+use crate::host::dhcp::{DhcpError, Reservation};
 use crate::plan::{Action, ActionId, Effect, Plan, PublishSource};
-use crate::run::{Batch as RunBatch, BatchId, Control, RunFileError, RunSpec, StopReason, Wanted};
-use crate::scheduler::{JobId, Submission, Task, TaskId};
+use crate::run::{BatchId, Control, StopReason, Wanted};
+use crate::scheduler::TaskId;
 use crate::state::{Change, PublishedDisk, RecordedDisk, TemplateVersion};
-
-/// How often a stopping run's report is read.
-const STOP_POLL: Duration = Duration::from_millis(200);
-
-/// How long after one question to the queue the next is asked, at first and at most: on a cluster questions are dear, and
-/// they only tell of runs that end without a word.
-const QUEUE_PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(16));
-
-/// How long after the guest's grace period a starter may take to end, before we say that it did not.
-const STOP_MARGIN: Duration = Duration::from_secs(20);
-
-/// When the queue is asked for a job whose submit went wrong: a busy one shows it late.
-const LOOK_UP_PAUSES: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2)];
 
 /// Effects that are carried out together.
 pub(super) struct Batch {
@@ -129,7 +116,7 @@ fn intended_runs(batch: &Batch) -> Vec<Change> {
 }
 
 /// A batch of starts is named after its first run.
-fn batch_id(batch: &Batch) -> Option<BatchId> {
+pub(super) fn batch_id(batch: &Batch) -> Option<BatchId> {
     match &batch.actions.first()?.effect {
         Effect::Start { spec, .. } => Some(BatchId(spec.run.clone())),
         _ => None,
@@ -195,49 +182,102 @@ fn record(effect: &Effect, books: &Books) -> Change {
     }
 }
 
-/// Acts, and sends one result per action.
+/// Acts, and sends one result per action. What may pass is tried again a few times.
 pub(super) fn run(batch: &Batch, world: &World<'_>, sender: &Sender<Message>) {
+    if batch.kind == BatchKind::Stop {
+        return stops::stop(batch, world, sender);
+    }
+    let mut batch = Batch { kind: batch.kind, actions: batch.actions.clone() };
     let began = Instant::now();
-    let results = match batch.kind {
-        BatchKind::Stop => return stop(batch, world, sender),
-        BatchKind::Record => records(batch, &Books::new()),
+    for pause in PAUSES.map(Some).into_iter().chain([None]) {
+        let tried = act(&batch, world);
+        let passes = |result: &Result<Vec<Change>, Trouble>| result.as_ref().is_err_and(|trouble| trouble.may_pass);
+        let (passing, settled): (Vec<Tried>, Vec<Tried>) = tried.into_iter().partition(|(_, result)| passes(result));
+        send(sender, batch.kind, told(settled), began);
+        let Some((_, Err(Trouble { detail, .. }))) = passing.first() else { return };
+        let Some(pause) = pause.filter(|_| world.interrupts.load(Ordering::Relaxed) == 0) else {
+            return send(sender, batch.kind, told(passing), began);
+        };
+        tell_of_retry(sender, batch.kind, passing.len(), pause, detail);
+        world.clock.sleep(pause);
+        let again: BTreeSet<ActionId> = passing.into_iter().map(|(id, _)| id).collect();
+        batch.actions.retain(|action| again.contains(&action.id));
+    }
+}
+
+/// One try of a batch.
+fn act(batch: &Batch, world: &World<'_>) -> Vec<Tried> {
+    match batch.kind {
+        BatchKind::Record | BatchKind::Stop => {
+            unreachable!("records are written by the loop, stops have their own way")
+        }
         BatchKind::Fence => fence(batch, world),
         BatchKind::Publish => each(batch, |effect| publish(effect, world)),
         BatchKind::MakeDisks => make_disks(batch, world),
         BatchKind::SetAside => each(batch, |effect| set_aside(effect, world)),
         BatchKind::Reserve => reservations(batch, |list| world.dhcp.reserve(list)),
         BatchKind::Release => reservations(batch, |list| world.dhcp.release(list)),
-        BatchKind::Start => start(batch, world),
-    };
-    send(sender, results, began);
-}
-
-fn send(sender: &Sender<Message>, results: Vec<Result1>, began: Instant) {
-    if !results.is_empty() {
-        // The loop waits for every batch; if it ended on an error of the state, the journal's open lines tell the next apply.
-        drop(sender.send(Message::Results(results, began.elapsed())));
+        BatchKind::Start => submits::start(batch, world),
     }
 }
 
-fn each(batch: &Batch, act: impl Fn(&Effect) -> Result<Vec<Change>, String>) -> Vec<Result1> {
+/// How one action went in one try.
+pub(super) type Tried = (ActionId, Result<Vec<Change>, Trouble>);
+
+fn told(tried: Vec<Tried>) -> Vec<Result1> {
+    tried.into_iter().map(|(id, result)| (id, result.map_err(|trouble| trouble.detail))).collect()
+}
+
+pub(super) fn send(sender: &Sender<Message>, kind: BatchKind, results: Vec<Result1>, began: Instant) {
+    if !results.is_empty() {
+        // The loop waits for every batch; if it ended on an error of the state, the journal's open lines tell the next apply.
+        drop(sender.send(Message::Results { kind, results, took: began.elapsed() }));
+    }
+}
+
+fn tell_of_retry(sender: &Sender<Message>, kind: BatchKind, number: usize, pause: Duration, why: &str) {
+    // As above: without the loop there is nobody to tell.
+    drop(sender.send(Message::Retry { kind, number, pause, why: why.to_owned() }));
+}
+
+/// Does one thing until it works, fails for good, or was tried often enough.
+pub(super) fn persist(
+    kind: BatchKind,
+    world: &World<'_>,
+    sender: &Sender<Message>,
+    act: impl Fn() -> Result<(), Trouble>,
+) -> Result<(), String> {
+    for pause in PAUSES {
+        match act() {
+            Err(Trouble { detail, may_pass: true }) if world.interrupts.load(Ordering::Relaxed) == 0 => {
+                tell_of_retry(sender, kind, 1, pause, &detail);
+                world.clock.sleep(pause);
+            }
+            result => return result.map_err(|trouble| trouble.detail),
+        }
+    }
+    act().map_err(|trouble| trouble.detail)
+}
+
+fn each(batch: &Batch, act: impl Fn(&Effect) -> Result<Vec<Change>, Trouble>) -> Vec<Tried> {
     batch.actions.iter().map(|action| (action.id, act(&action.effect))).collect()
 }
 
 /// The same answer for every action of a batch that is carried out in one piece.
-fn all(batch: &Batch, result: Result<(), String>) -> Vec<Result1> {
+fn all(batch: &Batch, result: Result<(), Trouble>) -> Vec<Tried> {
     batch.actions.iter().map(|action| (action.id, result.clone().map(|()| Vec::new()))).collect()
 }
 
 /// The order comes first, so that a starter that comes back reads it. Then the jobs are asked to go: one whose host is not
 /// heard of stays in the queue until it is, which is no error.
-fn fence(batch: &Batch, world: &World<'_>) -> Vec<Result1> {
+fn fence(batch: &Batch, world: &World<'_>) -> Vec<Tried> {
     let mut results = each(batch, |effect| fence_off(effect, world));
     let tasks: Vec<TaskId> = batch.actions.iter().filter_map(|action| fenced_task(&action.effect)).collect();
-    let killed = if tasks.is_empty() { Ok(()) } else { world.scheduler.kill(&tasks).map_err(|error| chain(&error)) };
-    if let Err(detail) = killed {
+    let killed = if tasks.is_empty() { Ok(()) } else { world.scheduler.kill(&tasks).map_err(Trouble::from) };
+    if let Err(trouble) = killed {
         for (action, (_, result)) in batch.actions.iter().zip(&mut results) {
             if result.is_ok() && fenced_task(&action.effect).is_some() {
-                *result = Err(detail.clone());
+                *result = Err(trouble.clone());
             }
         }
     }
@@ -249,22 +289,21 @@ fn fenced_task(effect: &Effect) -> Option<TaskId> {
     *task
 }
 
-fn fence_off(effect: &Effect, world: &World<'_>) -> Result<Vec<Change>, String> {
+fn fence_off(effect: &Effect, world: &World<'_>) -> Result<Vec<Change>, Trouble> {
     let Effect::Fence { run, generation, .. } = effect else { return Ok(Vec::new()) };
-    world.runs.control(run, &stop_order(*generation)).map_err(|error| chain(&error))?;
+    world.runs.control(run, &stop_order(*generation))?;
     Ok(Vec::new())
 }
 
-fn publish(effect: &Effect, world: &World<'_>) -> Result<Vec<Change>, String> {
+fn publish(effect: &Effect, world: &World<'_>) -> Result<Vec<Change>, Trouble> {
     let Effect::Publish { template, version, disks: sources } = effect else { return Ok(Vec::new()) };
     let disks = sources.iter().map(|source| publish_disk(source, world)).collect::<Result<Vec<_>, _>>()?;
     let content = TemplateVersion { disks };
     Ok(vec![Change::PutVersion { template: template.clone(), version: *version, content }])
 }
 
-fn publish_disk(source: &PublishSource, world: &World<'_>) -> Result<PublishedDisk, String> {
-    let published =
-        world.disks.publish(&source.image, &source.path, source.sha256.as_deref()).map_err(|error| chain(&error))?;
+fn publish_disk(source: &PublishSource, world: &World<'_>) -> Result<PublishedDisk, Trouble> {
+    let published = world.disks.publish(&source.image, &source.path, source.sha256.as_deref())?;
     Ok(PublishedDisk {
         path: source.path.clone(),
         sha256: published.sha256,
@@ -274,7 +313,7 @@ fn publish_disk(source: &PublishSource, world: &World<'_>) -> Result<PublishedDi
     })
 }
 
-fn make_disks(batch: &Batch, world: &World<'_>) -> Vec<Result1> {
+fn make_disks(batch: &Batch, world: &World<'_>) -> Vec<Tried> {
     let wanted: Vec<(ActionId, &crate::id::VmName, &RecordedDisk, &DiskOrigin)> = batch
         .actions
         .iter()
@@ -292,19 +331,19 @@ fn make_disks(batch: &Batch, world: &World<'_>) -> Vec<Result1> {
         .map(|((id, vm, disk, _), made)| {
             let disk = RecordedDisk { made: true, ..disk.clone() };
             let change = || vec![Change::PutDisk { vm: vm.clone(), disk: disk.clone() }];
-            (id, made.map(|()| change()).map_err(|error| chain(&error)))
+            (id, made.map(|()| change()).map_err(Trouble::from))
         })
         .collect()
 }
 
-fn set_aside(effect: &Effect, world: &World<'_>) -> Result<Vec<Change>, String> {
+fn set_aside(effect: &Effect, world: &World<'_>) -> Result<Vec<Change>, Trouble> {
     let Effect::SetAside { disks: paths, folder, lost, .. } = effect else { return Ok(Vec::new()) };
-    let moved = world.disks.set_aside(paths, folder).map_err(|error| chain(&error))?;
+    let moved = world.disks.set_aside(paths, folder)?;
     let moved = paths.iter().cloned().zip(moved).map(|(path, aside)| Change::Aside { path, aside });
     Ok(moved.chain(lost.iter().map(|path| Change::DropDisk { path: path.clone() })).collect())
 }
 
-fn reservations<E: std::error::Error>(batch: &Batch, act: impl Fn(&[Reservation]) -> Result<(), E>) -> Vec<Result1> {
+fn reservations(batch: &Batch, act: impl Fn(&[Reservation]) -> Result<(), DhcpError>) -> Vec<Tried> {
     let list: Vec<Reservation> = batch
         .actions
         .iter()
@@ -313,194 +352,10 @@ fn reservations<E: std::error::Error>(batch: &Batch, act: impl Fn(&[Reservation]
             _ => None,
         })
         .collect();
-    all(batch, act(&list).map_err(|error| chain(&error)))
+    all(batch, act(&list).map_err(Trouble::from))
 }
 
-/// Writes every run's folder and the batch's index, then submits one array job.
-fn start(batch: &Batch, world: &World<'_>) -> Vec<Result1> {
-    let starts: Vec<(ActionId, &RunSpec, Option<&RunId>, u64)> = batch
-        .actions
-        .iter()
-        .filter_map(|action| match &action.effect {
-            Effect::Start { spec, supersedes, memory_mib, .. } => {
-                Some((action.id, &**spec, supersedes.as_ref(), *memory_mib))
-            }
-            _ => None,
-        })
-        .collect();
-    match submit(&starts, batch_id(batch), world) {
-        Err(detail) => starts.iter().map(|(id, ..)| (*id, Err(detail.clone()))).collect(),
-        Ok(job) => {
-            let submitted = |spec: &RunSpec| vec![Change::Submitted { run: spec.run.clone(), job }];
-            starts.iter().map(|(id, spec, ..)| (*id, Ok(submitted(spec)))).collect()
-        }
-    }
-}
-
-fn submit(
-    starts: &[(ActionId, &RunSpec, Option<&RunId>, u64)],
-    id: Option<BatchId>,
-    world: &World<'_>,
-) -> Result<JobId, String> {
-    let (Some(id), Some((.., memory_mib))) = (id, starts.first()) else { return Err("nothing to submit".into()) };
-    let words = |error: RunFileError| chain(&error);
-    for (_, spec, supersedes, _) in starts {
-        if let Some(older) = supersedes {
-            // Should an older run still live somewhere, it reads here that it must not.
-            world.runs.control(older, &stop_order(spec.generation)).map_err(words)?;
-        }
-        world.runs.prepare(spec).map_err(words)?;
-    }
-    let runs = starts.iter().map(|(_, spec, ..)| spec.run.clone()).collect();
-    let index = RunBatch { version: RunBatch::VERSION, id: id.clone(), lab: world.lab.clone(), runs };
-    let path = world.runs.write_batch(&index).map_err(words)?;
-    let submission = Submission {
-        name: id.job_name(world.lab),
-        tasks: u32::try_from(starts.len()).map_err(|_| "more runs than an array job can have".to_owned())?,
-        memory_mib: *memory_mib,
-        command: [world.program.as_os_str(), "starter".as_ref(), "--batch".as_ref(), path.as_os_str()]
-            .map(std::ffi::OsStr::to_owned)
-            .to_vec(),
-        log_folder: world.site.storage.runs.join("batches"),
-        context: context(&id, starts, &path, world),
-    };
-    submit_or_adopt(&submission, world)
-}
-
-/// For people who look at a job with the batch system's own tools: whose it is, and which vm each task starts.
-fn context(
-    id: &BatchId,
-    starts: &[(ActionId, &RunSpec, Option<&RunId>, u64)],
-    index: &std::path::Path,
-    world: &World<'_>,
-) -> Vec<(&'static str, String)> {
-    const VMS_SHOWN_MAX: usize = 50;
-    let mut vms: Vec<&str> = starts.iter().take(VMS_SHOWN_MAX).map(|(_, spec, ..)| spec.vm.as_str()).collect();
-    if starts.len() > vms.len() {
-        vms.push("...");
-    }
-    vec![
-        ("labwright_site", id.0.site().to_string()),
-        ("labwright_lab", world.lab.to_string()),
-        ("labwright_vms", vms.join(" ")),
-        ("labwright_index", index.display().to_string()),
-    ]
-}
-
-/// A submit that went wrong may have been accepted all the same, so its mark is looked for. It is never sent again: two
-/// jobs for one run would be two guests on one disk. The next apply makes a new run, which fences this one off.
-fn submit_or_adopt(submission: &Submission, world: &World<'_>) -> Result<JobId, String> {
-    let error = match world.scheduler.submit(submission) {
-        Ok(job) => return Ok(job),
-        Err(error) => error,
-    };
-    for pause in LOOK_UP_PAUSES {
-        world.clock.sleep(pause);
-        let ours = |task: &Task, account: &str| task.name == submission.name && task.owner == account;
-        let found = world
-            .scheduler
-            .account()
-            .and_then(|account| Ok(world.scheduler.list()?.into_iter().find(|task| ours(task, &account))));
-        if let Ok(Some(task)) = found {
-            return Ok(task.id.job);
-        }
-    }
-    Err(chain(&error))
-}
-
-/// One run on its way down.
-struct Stopping {
-    id: ActionId,
-    run: RunId,
-    task: Option<TaskId>,
-}
-
-/// Asks all guests at once, then tells of each as it is confirmed.
-fn stop(batch: &Batch, world: &World<'_>, sender: &Sender<Message>) {
-    let began = Instant::now();
-    let mut under_way: BTreeMap<RunId, Stopping> = BTreeMap::new();
-    for action in &batch.actions {
-        let Effect::Stop { run, generation, task, .. } = &action.effect else { continue };
-        match world.runs.control(run, &stop_order(*generation)) {
-            Ok(()) => {
-                let stopping = Stopping { id: action.id, run: run.clone(), task: *task };
-                under_way.insert(run.clone(), stopping);
-            }
-            Err(error) => send(sender, vec![(action.id, Err(chain(&error)))], began),
-        }
-    }
-    if let Err(detail) = kill_those_that_wait(&under_way, world) {
-        let failed = under_way.values().map(|stopping| (stopping.id, Err(detail.clone()))).collect();
-        return send(sender, failed, began);
-    }
-    let grace = Duration::from_secs(world.site.timing.grace_seconds) + STOP_MARGIN;
-    let deadline = world.clock.now() + grace;
-    let (mut ask_at, mut pause) = (world.clock.now(), QUEUE_PAUSES.0);
-    while !under_way.is_empty() {
-        let asks = world.clock.now() >= ask_at;
-        let gone = confirmed(&under_way, world, asks);
-        if asks {
-            ask_at = world.clock.now() + pause;
-            pause = (pause * 2).min(QUEUE_PAUSES.1);
-        }
-        let results = gone.into_iter().filter_map(|(run, reason)| {
-            let stopping = under_way.remove(&run)?;
-            Some((stopping.id, Ok(vec![Change::Ended { run: stopping.run, reason }])))
-        });
-        let results: Vec<Result1> = results.collect();
-        send(sender, results, began);
-        if world.clock.now() >= deadline {
-            break;
-        }
-        if !under_way.is_empty() {
-            world.clock.sleep(STOP_POLL);
-        }
-    }
-    let late = under_way.into_values().map(|stopping| {
-        let detail = format!(
-            "run {} has not ended {} s after it was asked to; it is left alone, and the next apply looks again",
-            stopping.run,
-            grace.as_secs()
-        );
-        (stopping.id, Err(detail))
-    });
-    send(sender, late.collect(), began);
-}
-
-fn stop_order(generation: u64) -> Control {
+/// What a run reads that must end, if its generation is lower or the same.
+pub(super) fn stop_order(generation: u64) -> Control {
     Control { generation, wanted: Wanted::Stopped, deadline: None, requests: Vec::new() }
-}
-
-/// A task that has not begun has no starter that could read its control file.
-fn kill_those_that_wait(under_way: &BTreeMap<RunId, Stopping>, world: &World<'_>) -> Result<(), String> {
-    let unreported =
-        under_way.values().filter(|stopping| world.runs.report(&stopping.run).is_ok_and(|records| records.is_empty()));
-    let tasks: Vec<TaskId> = unreported.filter_map(|stopping| stopping.task).collect();
-    if tasks.is_empty() {
-        return Ok(());
-    }
-    world.scheduler.kill(&tasks).map_err(|error| chain(&error))
-}
-
-/// The runs that are over: their starter says so, or the scheduler has no such task any more.
-fn confirmed(
-    under_way: &BTreeMap<RunId, Stopping>,
-    world: &World<'_>,
-    with_queue: bool,
-) -> Vec<(RunId, Option<StopReason>)> {
-    // The queue first: a starter writes its last record before its task leaves the queue.
-    let listed = if with_queue { world.scheduler.list().ok() } else { None };
-    let queue: Option<Vec<TaskId>> = listed.map(|tasks| tasks.into_iter().map(|task| task.id).collect());
-    under_way
-        .values()
-        .filter_map(|stopping| {
-            let records = world.runs.report(&stopping.run).ok()?;
-            let gone = queue.as_ref().is_some_and(|queue| stopping.task.is_none_or(|task| !queue.contains(&task)));
-            match fold(&records).map(|report| report.phase) {
-                Some(Phase::Stopped { reason, .. }) => Some((stopping.run.clone(), Some(reason))),
-                _ if gone => Some((stopping.run.clone(), None)),
-                _ => None,
-            }
-        })
-        .collect()
 }

@@ -41,7 +41,9 @@ pub(super) type Result1 = (ActionId, Result<Vec<Change>, String>);
 /// From a batch's thread to the loop.
 pub(super) enum Message {
     /// Outcomes of a batch, and how long its effects took.
-    Results(Vec<Result1>, Duration),
+    Results { kind: BatchKind, results: Vec<Result1>, took: Duration },
+    /// Effects that are tried again after a pause, and why.
+    Retry { kind: BatchKind, number: usize, pause: Duration, why: String },
     /// The batch's thread is done.
     End(BatchKind),
 }
@@ -154,10 +156,8 @@ impl<'a> Walk<'a> {
                 return Ok(());
             }
             match receiver.recv() {
-                Ok(Message::Results(results, took)) => {
-                    let kind = self.kind_of(&results);
-                    self.settle(results, (kind, took), progress)?;
-                }
+                Ok(Message::Results { kind, results, took }) => self.settle(results, (kind, took), progress)?,
+                Ok(Message::Retry { kind, number, pause, why }) => progress.retry(kind, number, pause, &why),
                 Ok(Message::End(kind)) => {
                     if let Some(at) = self.running.iter().position(|running| *running == kind) {
                         self.running.remove(at);
@@ -166,11 +166,6 @@ impl<'a> Walk<'a> {
                 Err(_) => return Ok(()),
             }
         }
-    }
-
-    fn kind_of(&self, results: &[Result1]) -> BatchKind {
-        let first = results.first().and_then(|(id, _)| self.actions.get(id));
-        first.map_or(BatchKind::Record, |(_, action)| effects::kind(&action.effect))
     }
 
     /// Everything ready that goes together with the first of its kind. Starts wait until nothing else could still make

@@ -4,6 +4,9 @@
 mod effects;
 mod executor;
 mod ready;
+mod stops;
+mod submits;
+mod trouble;
 
 pub use effects::name as effect_name;
 pub use executor::{Failure, Summary, apply};
@@ -61,6 +64,9 @@ impl Clock for SystemClock {
 pub trait Progress {
     /// `done` more effects of this kind succeeded and `failed` failed. They took this long, our bookkeeping not counted.
     fn batch(&mut self, kind: BatchKind, done: usize, failed: usize, took: Duration);
+
+    /// `number` effects failed in a way that may pass, and are tried again after `pause`.
+    fn retry(&mut self, kind: BatchKind, number: usize, pause: Duration, why: &str);
 }
 
 /// Effects that are carried out together.

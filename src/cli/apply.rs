@@ -140,7 +140,11 @@ pub(super) fn reconcile(
     };
     drop(lock);
     if !plan.is_empty() {
-        let text = if options.json { report::apply::stream(&summary) } else { report::apply::text(&summary) };
+        let text = if options.json {
+            report::apply::stream(&summary)
+        } else {
+            report::apply::text(&summary, &context.command(doing), &context.command("status"))
+        };
         ui.data(&text);
     }
     if !summary.failed.is_empty() || summary.interrupted {
@@ -222,6 +226,15 @@ impl Progress for Lines<'_> {
         let what = if done == 1 { one } else { many };
         let failures = if failed > 0 { format!(", {failed} failed") } else { String::new() };
         self.ui.say(&format!("  {done} {what} {participle}{failures} ({:.1} s)", took.as_secs_f64()));
+    }
+
+    fn retry(&mut self, kind: BatchKind, number: usize, pause: Duration, why: &str) {
+        let (one, many, participle) = kind.words();
+        let what = if number == 1 { one } else { many };
+        self.ui.say(&format!(
+            "  {number} {what} not {participle} yet: {why}; another try in {:.1} s",
+            pause.as_secs_f64()
+        ));
     }
 }
 

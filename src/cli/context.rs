@@ -42,6 +42,21 @@ impl Context {
         Ok(Self { site, lab_folder })
     }
 
+    /// A command about this lab as it can be typed here: with site and folder, where they would not be found by themselves.
+    pub(super) fn command(&self, words: &str) -> String {
+        let found = |file: &Path| file == Path::new(SITE_FILE) || std::env::var_os("LABWRIGHT_SITE").is_some();
+        let site = self.site.file.as_deref().filter(|file| !found(file));
+        let site = site.map(|file| format!(" --site {}", file.display())).unwrap_or_default();
+        let here = std::env::current_dir().is_ok_and(|folder| folder == self.lab_folder);
+        let takes_folder = matches!(words, "apply" | "destroy" | "status");
+        let lab = match (here, takes_folder) {
+            (true, _) => String::new(),
+            (false, true) => format!(" {}", self.lab_folder.display()),
+            (false, false) => format!(" --lab {}", self.lab_folder.display()),
+        };
+        format!("labwright{site} {words}{lab}")
+    }
+
     /// The lab as its manifest asks for it; what is wrong with it has been shown when this fails.
     pub(super) fn desired(&self, ui: &Ui) -> Result<Desired, Failure> {
         match manifest::desired(&self.lab_folder, &self.site.context()) {

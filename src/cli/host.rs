@@ -136,7 +136,8 @@ fn forget(arguments: &ForgetArguments, site: Option<&Path>, ui: &mut Ui) -> Ende
         }
         unknown = true;
         let options = apply::Options::asking(arguments.yes);
-        let ended = apply::reconcile(&context, &desired, &make, &options, "host forget", ui)?;
+        let ended =
+            apply::reconcile(&context, &desired, &make, &options, &format!("host forget {}", arguments.host), ui)?;
         worst = if worst == Exit::Done { ended } else { worst };
     }
     match (unknown, worst) {

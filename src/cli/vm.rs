@@ -161,8 +161,8 @@ fn power(context: &Context, name: &VmName, wanted: PowerState, options: &apply::
     let make = |recorded: &Recorded| {
         Ok(target(context.plan(&desired, recorded, &[], &power)?, std::slice::from_ref(&pattern)))
     };
-    let doing = if wanted == PowerState::Running { "vm start" } else { "vm stop" };
-    apply::reconcile(context, &desired, &make, options, doing, ui)
+    let verb = if wanted == PowerState::Running { "start" } else { "stop" };
+    apply::reconcile(context, &desired, &make, options, &format!("vm {verb} {name}"), ui)
 }
 
 fn unknown<'a>(lab: &LabName, name: &VmName, known: impl Iterator<Item = &'a VmName>) -> Failure {

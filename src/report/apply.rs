@@ -6,22 +6,34 @@ use super::harmless;
 use super::stream::{self, ApplyLine, Version};
 use crate::apply::{Failure, Summary};
 
-/// The last lines of an apply: what was done, what failed and why, what to type next.
-pub fn text(summary: &Summary) -> String {
+/// Most skipped changes that are named.
+const SKIPPED_NAMES_MAX: usize = 5;
+
+/// The last lines of an apply: what was done, what failed and why, what was not begun, what to type next. `again` is the
+/// command that was typed, `look` the one that shows how the lab stands.
+pub fn text(summary: &Summary, again: &str, look: &str) -> String {
     let mut text = String::new();
     let takes_all = "a string takes all";
     for failure in &summary.failed {
         writeln!(text, "failed: {}: cannot {}: {}", failure.address, failure.effect, harmless(&failure.detail))
             .expect(takes_all);
     }
+    if !summary.skipped.is_empty() {
+        let names: Vec<String> = summary.skipped.iter().take(SKIPPED_NAMES_MAX).map(ToString::to_string).collect();
+        let more = if summary.skipped.len() > names.len() { ", …" } else { "" };
+        writeln!(text, "skipped: {}{more}", harmless(&names.join(", "))).expect(takes_all);
+    }
     let (done, failed, skipped) = (summary.done.len(), summary.failed.len(), summary.skipped.len());
     writeln!(text, "apply: {done} done, {failed} failed, {skipped} skipped").expect(takes_all);
     if summary.interrupted {
         writeln!(text, "stopped on your request; everything that was begun is recorded").expect(takes_all);
     }
-    if failed + skipped > 0 {
-        writeln!(text, "hint: mend what failed, then run `labwright apply` again: it goes on where this one stopped")
-            .expect(takes_all);
+    if failed > 0 {
+        writeln!(text, "hint: mend what failed, then `{again}` goes on where this one stopped").expect(takes_all);
+    } else if skipped > 0 {
+        writeln!(text, "next: `{again}` goes on where this one stopped").expect(takes_all);
+    } else if !summary.started.is_empty() {
+        writeln!(text, "next: `{look}` shows how they come up").expect(takes_all);
     }
     text
 }

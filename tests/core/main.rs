@@ -6,6 +6,7 @@ mod flaws;
 mod lab;
 mod lost_hosts;
 mod plans;
+mod retries;
 mod streams;
 #[path = "../simulation/world.rs"]
 #[expect(dead_code, reason = "the simulation does more to the world than the plans need")]

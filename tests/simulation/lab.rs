@@ -24,6 +24,7 @@ pub(crate) struct Lab {
     pub(crate) site: Site,
     pub(crate) allow: Vec<AddressPattern>,
     pub(crate) lost_host: Option<LostHost>,
+    told: std::cell::RefCell<Vec<String>>,
 }
 
 /// How an apply ended.
@@ -37,10 +38,18 @@ pub(crate) enum Applied {
     Killed,
 }
 
-struct Silent;
+/// What the user would be told of tries that are made again.
+#[derive(Default)]
+struct Told {
+    retries: Vec<String>,
+}
 
-impl Progress for Silent {
+impl Progress for Told {
     fn batch(&mut self, _: BatchKind, _: usize, _: usize, _: Duration) {}
+
+    fn retry(&mut self, kind: BatchKind, number: usize, pause: Duration, why: &str) {
+        self.retries.push(format!("{number} {} in {pause:?}: {why}", kind.words().1));
+    }
 }
 
 impl Lab {
@@ -51,7 +60,7 @@ impl Lab {
         let site = Site::embedded(&folder.path().canonicalize().unwrap(), 64 * 1024, 2);
         let now = world.with(|inner| inner.now);
         Store::create(&site.state, now).unwrap();
-        let lab = Self { folder, world, site, allow: Vec::new(), lost_host: None };
+        let lab = Self { folder, world, site, allow: Vec::new(), lost_host: None, told: std::cell::RefCell::default() };
         lab.edit(manifest);
         lab
     }
@@ -216,9 +225,16 @@ impl Lab {
             parallelism: 1,
         };
         let id = store.begin(&plan.lab, &info, self.world.now()).unwrap();
-        let summary = apply::apply(plan, id, &mut store, &world, &mut Silent).unwrap();
+        let mut told = Told::default();
+        let summary = apply::apply(plan, id, &mut store, &world, &mut told).unwrap();
+        self.told.borrow_mut().extend(told.retries);
         store.end(id, "ended", self.world.now()).unwrap();
         summary
+    }
+
+    /// What the user was told of tries that were made again, since the lab was made.
+    pub(crate) fn told(&self) -> Vec<String> {
+        self.told.borrow().clone()
     }
 
     /// Applies, and says what went wrong if anything did.

@@ -35,6 +35,8 @@ pub(crate) struct Inner {
     pub(crate) faults: Faults,
     /// Jobs of others in the same queue, by name.
     pub(crate) foreign: BTreeMap<TaskId, String>,
+    /// Submits so far, whatever became of them.
+    pub(crate) submits: u64,
     /// Calls from the controller so far.
     pub(crate) calls: u64,
     /// What the batch system wrote down of tasks that are over.
@@ -61,6 +63,25 @@ pub(crate) struct Faults {
     pub(crate) storage_gone: bool,
     pub(crate) dhcp_down: bool,
     pub(crate) killed: bool,
+    pub(crate) hiccups: Hiccups,
+}
+
+/// How many of the next calls go wrong in a way that passes.
+#[derive(Default, Debug, Clone)]
+pub(crate) struct Hiccups {
+    /// The DHCP server restarts.
+    pub(crate) dhcp: u32,
+    /// The file server fails over.
+    pub(crate) storage: u32,
+    /// The queue says "try again later".
+    pub(crate) queue: u32,
+}
+
+/// Whether this call is one that goes wrong.
+fn hiccups(left: &mut u32) -> bool {
+    let hiccups = *left > 0;
+    *left = left.saturating_sub(1);
+    hiccups
 }
 
 pub(crate) struct SimTask {
@@ -272,6 +293,11 @@ impl Clock for World {
 impl Scheduler for World {
     fn submit(&self, submission: &Submission) -> Result<JobId, SchedulerError> {
         self.call(|inner| {
+            inner.submits += 1;
+            if hiccups(&mut inner.faults.hiccups.queue) {
+                let detail = "too many jobs are waiting, please try again later".into();
+                return Err(SchedulerError::Refused { request: "submit".into(), detail });
+            }
             let doubtful = |detail: &str| SchedulerError::Doubtful { request: "submit".into(), detail: detail.into() };
             if inner.faults.queue_down || std::mem::take(&mut inner.faults.refuse_submit) {
                 return Err(doubtful("the queue does not answer"));
@@ -463,6 +489,10 @@ impl Disks for World {
                     if inner.faults.storage_full || inner.faults.storage_gone {
                         return Err(disk_error(target));
                     }
+                    if hiccups(&mut inner.faults.hiccups.storage) {
+                        let source = std::sync::Arc::new(nix::errno::Errno::ESTALE.into());
+                        return Err(DiskError::Io { action: "write", path: target.clone(), source });
+                    }
                     if let DiskOrigin::Derive { base } = origin {
                         assert!(inner.disks.contains_key(base), "{} derives from what is not there", target.display());
                     }
@@ -506,6 +536,9 @@ impl Dhcp for World {
         self.call(|inner| {
             if inner.faults.dhcp_down {
                 return Err(dhcp_error());
+            }
+            if hiccups(&mut inner.faults.hiccups.dhcp) {
+                return Err(DhcpError::Signal { pid: 1, source: nix::errno::Errno::ESRCH });
             }
             for reservation in reservations {
                 inner.reservations.insert(reservation.mark.clone(), reservation.clone());

@@ -1,0 +1,109 @@
+//! Runs become jobs: their folders are written, then one array job is submitted, or found if its answer was lost.
+
+use std::time::Duration;
+
+use super::World;
+use super::effects::{Batch, Tried, batch_id, stop_order};
+use super::trouble::Trouble;
+use crate::id::RunId;
+use crate::plan::{ActionId, Effect};
+use crate::run::{Batch as RunBatch, BatchId, RunSpec};
+use crate::scheduler::{JobId, Submission, Task};
+use crate::state::Change;
+
+/// When the queue is asked for a job whose submit went wrong: a busy one shows it late.
+const LOOK_UP_PAUSES: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2)];
+
+/// Writes every run's folder and the batch's index, then submits one array job.
+pub(super) fn start(batch: &Batch, world: &World<'_>) -> Vec<Tried> {
+    let starts: Vec<(ActionId, &RunSpec, Option<&RunId>, u64)> = batch
+        .actions
+        .iter()
+        .filter_map(|action| match &action.effect {
+            Effect::Start { spec, supersedes, memory_mib, .. } => {
+                Some((action.id, &**spec, supersedes.as_ref(), *memory_mib))
+            }
+            _ => None,
+        })
+        .collect();
+    match submit(&starts, batch_id(batch), world) {
+        Err(trouble) => starts.iter().map(|(id, ..)| (*id, Err(trouble.clone()))).collect(),
+        Ok(job) => {
+            let submitted = |spec: &RunSpec| vec![Change::Submitted { run: spec.run.clone(), job }];
+            starts.iter().map(|(id, spec, ..)| (*id, Ok(submitted(spec)))).collect()
+        }
+    }
+}
+
+fn submit(
+    starts: &[(ActionId, &RunSpec, Option<&RunId>, u64)],
+    id: Option<BatchId>,
+    world: &World<'_>,
+) -> Result<JobId, Trouble> {
+    let (Some(id), Some((.., memory_mib))) = (id, starts.first()) else {
+        return Err(Trouble::lasting("nothing to submit"));
+    };
+    for (_, spec, supersedes, _) in starts {
+        if let Some(older) = supersedes {
+            // Should an older run still live somewhere, it reads here that it must not.
+            world.runs.control(older, &stop_order(spec.generation))?;
+        }
+        world.runs.prepare(spec)?;
+    }
+    let runs = starts.iter().map(|(_, spec, ..)| spec.run.clone()).collect();
+    let index = RunBatch { version: RunBatch::VERSION, id: id.clone(), lab: world.lab.clone(), runs };
+    let path = world.runs.write_batch(&index)?;
+    let submission = Submission {
+        name: id.job_name(world.lab),
+        tasks: u32::try_from(starts.len()).map_err(|_| Trouble::lasting("more runs than an array job can have"))?,
+        memory_mib: *memory_mib,
+        command: [world.program.as_os_str(), "starter".as_ref(), "--batch".as_ref(), path.as_os_str()]
+            .map(std::ffi::OsStr::to_owned)
+            .to_vec(),
+        log_folder: world.site.storage.runs.join("batches"),
+        context: context(&id, starts, &path, world),
+    };
+    submit_or_adopt(&submission, world)
+}
+
+/// For people who look at a job with the batch system's own tools: whose it is, and which vm each task starts.
+fn context(
+    id: &BatchId,
+    starts: &[(ActionId, &RunSpec, Option<&RunId>, u64)],
+    index: &std::path::Path,
+    world: &World<'_>,
+) -> Vec<(&'static str, String)> {
+    const VMS_SHOWN_MAX: usize = 50;
+    let mut vms: Vec<&str> = starts.iter().take(VMS_SHOWN_MAX).map(|(_, spec, ..)| spec.vm.as_str()).collect();
+    if starts.len() > vms.len() {
+        vms.push("...");
+    }
+    vec![
+        ("labwright_site", id.0.site().to_string()),
+        ("labwright_lab", world.lab.to_string()),
+        ("labwright_vms", vms.join(" ")),
+        ("labwright_index", index.display().to_string()),
+    ]
+}
+
+/// A submit that went wrong may have been accepted all the same, so its mark is looked for. Unless the batch system said no,
+/// it is never sent again: two jobs for one run would be two guests on one disk. The next apply makes a new run, which
+/// fences this one off.
+fn submit_or_adopt(submission: &Submission, world: &World<'_>) -> Result<JobId, Trouble> {
+    let error = match world.scheduler.submit(submission) {
+        Ok(job) => return Ok(job),
+        Err(error) => error,
+    };
+    for pause in LOOK_UP_PAUSES {
+        world.clock.sleep(pause);
+        let ours = |task: &Task, account: &str| task.name == submission.name && task.owner == account;
+        let found = world
+            .scheduler
+            .account()
+            .and_then(|account| Ok(world.scheduler.list()?.into_iter().find(|task| ours(task, &account))));
+        if let Ok(Some(task)) = found {
+            return Ok(task.id.job);
+        }
+    }
+    Err(Trouble::of_submit(&error))
+}
