@@ -148,6 +148,10 @@ fn run_state(vm: &RecordedVm, observed: &Observed, site: &Site, now: jiff::Times
         Life::Live { .. } | Life::Lost { .. } => {}
     }
     let Some(run) = &vm.run else { return "off" };
+    // A starter that stands still with its guest cannot say so.
+    if task(vm, observed).is_some_and(|task| task.state == TaskState::Suspended) {
+        return "suspended";
+    }
     match observed.runs.get(&run.run).map(|report| &report.phase) {
         Some(Phase::Starting) => "starting",
         Some(Phase::Running) => "booting",

@@ -27,6 +27,8 @@ pub struct Used {
     /// How long its guest ran.
     pub seconds: u64,
     pub memory_mib: Option<u64>,
+    /// Why it ended, by its starter.
+    pub reason: Option<String>,
 }
 
 impl Used {
@@ -65,6 +67,7 @@ pub fn used(past: &PastRun, runs: &Path, now: Timestamp) -> Result<Used, RunFile
         ended: None,
         seconds: 0,
         memory_mib: spec.map(|spec| u64::from(spec.hardware.memory_mib)),
+        reason: None,
     };
     take_report(&mut used, &records, past.is_ended());
     if let Some(started) = used.started {
@@ -79,7 +82,9 @@ fn take_report(used: &mut Used, records: &[Record], is_ended: bool) {
         match &record.event {
             Event::Prepared { host } => used.host = Some(host.clone()),
             Event::Running { .. } => used.started = used.started.or(Some(record.at)),
-            Event::Stopped { .. } => used.ended = Some(record.at),
+            Event::Stopped { reason, .. } => {
+                (used.ended, used.reason) = (Some(record.at), Some(reason.to_string()));
+            }
             _ => {}
         }
     }
@@ -136,6 +141,7 @@ mod tests {
             ended: None,
             seconds: 0,
             memory_mib: None,
+            reason: None,
         }
     }
 

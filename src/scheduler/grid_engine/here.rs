@@ -76,9 +76,12 @@ fn of_runs(here: &Here<'_>) -> Vec<Finding> {
     let made =
         std::fs::create_dir(&folder).and_then(|()| chown(&folder, Some(user.uid.as_raw()), Some(user.gid.as_raw())));
     let finding = match made {
-        Err(source) => Some(warning(
-            format!("root of this machine may not make a run's folder in {}: {source}", here.runs.display()),
-            "right for a host that only runs guests (root_squash); export the folder to the machine that runs `labwright apply` with `no_root_squash`",
+        Err(source) => Some(error(
+            format!(
+                "root may not write in {}: {source}; jobs print there, and `labwright apply` makes runs there",
+                here.runs.display()
+            ),
+            "export the storage to this machine with `no_root_squash`",
         )),
         Ok(()) => written_as(user, folder.join("report.jsonl")).err().map(|source| {
             error(
