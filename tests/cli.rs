@@ -33,6 +33,7 @@ cases! {
     apply_stale_plan
     apply_unasked
     completions
+    export_run
     freeze
     get_nothing
     help

@@ -3,6 +3,8 @@
 
 #[path = "system/bridge.rs"]
 mod bridge;
+#[path = "system/by_hand.rs"]
+mod by_hand;
 #[path = "system/check.rs"]
 mod check;
 #[path = "system/dhcp.rs"]

@@ -7,6 +7,7 @@ mod completions;
 mod context;
 mod destroy;
 mod explain;
+mod export_run;
 mod get;
 mod history;
 mod host;

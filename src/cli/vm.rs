@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::context::Context;
 use super::vm_request::Guest;
-use super::{Ended, LabOption, apply};
+use super::{Ended, LabOption, apply, export_run};
 use crate::address::{Address, AddressPattern};
 use crate::exit::Exit;
 use crate::id::{LabName, SnapshotName, VmName};
@@ -101,6 +101,20 @@ pub(super) enum Command {
         #[command(flatten)]
         lab: LabOption,
     },
+    /// Print a shell script that starts a vm by hand, for when nothing else works
+    ///
+    /// It holds the exact commands of a start (ip, bridge, nft, qemu), filter included, and no secret.
+    #[command(after_help = "Examples:
+  labwright vm export-run alice-gsr >alice.sh       # keep one for every vm before an exam
+  sudo sh alice.sh                                  # on a host that has the disks")]
+    ExportRun {
+        name: VmName,
+        #[command(flatten)]
+        lab: LabOption,
+        /// What qemu is to use there; by default what the site says, or what was found out on this host.
+        #[arg(long, value_enum)]
+        accel: Option<export_run::Accel>,
+    },
     /// Talk to a guest over its serial line; Ctrl-D ends it
     Console {
         name: VmName,
@@ -131,6 +145,9 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
         Command::DeleteSnapshot { name, snapshot, lab } => {
             let kind = RequestKind::DeleteSnapshot { name: snapshot.to_string() };
             guest(name, lab, site, ui)?.with_snapshot(snapshot, kind, ui)
+        }
+        Command::ExportRun { name, lab, accel } => {
+            export_run::run(&Context::new(site, &lab.lab, ui)?, name, *accel, ui)
         }
         Command::Console { name, lab } => {
             let run = guest(name, lab, site, ui)?.run()?;
@@ -165,7 +182,7 @@ fn power(context: &Context, name: &VmName, wanted: PowerState, options: &apply::
     apply::reconcile(context, &desired, &make, options, &format!("vm {verb} {name}"), ui)
 }
 
-fn unknown<'a>(lab: &LabName, name: &VmName, known: impl Iterator<Item = &'a VmName>) -> Failure {
+pub(super) fn unknown<'a>(lab: &LabName, name: &VmName, known: impl Iterator<Item = &'a VmName>) -> Failure {
     let failure = Failure::new(Exit::Failed, format!("lab `{lab}` has no vm `{name}`"));
     match known.max_by_key(|known| score(known.as_str(), name.as_str())) {
         Some(near) => failure.hint(format!("did you mean `{near}`? `labwright get vms` lists all")),

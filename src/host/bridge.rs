@@ -135,6 +135,11 @@ impl Bridge<'_> {
         Ok(Some(format!("bridge {} removed", self.name)))
     }
 
+    /// What makes all of it where none of it is, as one batch of `ip`.
+    pub(super) fn all_commands(&self, host: &str) -> String {
+        self.commands(false, host) + &self.port_commands(false)
+    }
+
     /// Name of the port towards the outside.
     fn port(&self) -> Option<String> {
         match self.way_out {

@@ -14,6 +14,7 @@
 //! accel      whether guests boot under KVM here
 //! dhcp       reservations
 //! bridge     what guests join, and its way out of this host
+//! by_hand    the same as a shell script, for when nothing else works (pure)
 //! setup      makes this machine fit for guests
 //! check      says whether it is
 //! sweep      removes what dead runs have left
@@ -23,6 +24,7 @@
 
 pub mod accel;
 pub mod bridge;
+pub mod by_hand;
 pub mod check;
 pub mod command;
 pub mod confine;

@@ -25,7 +25,13 @@ pub struct Port<'a> {
     /// The guest's address, not the tap's.
     pub mac: Mac,
     pub isolated: bool,
-    pub run: &'a RunId,
+    /// Says whose it is: `run_mark` of a run.
+    pub alias: &'a str,
+}
+
+/// A run's mark on its tap.
+pub fn run_mark(run: &RunId) -> String {
+    format!("{TAP_MARK}{run}")
 }
 
 const NET: &str = "/sys/class/net";
@@ -44,10 +50,16 @@ impl Port<'_> {
     pub fn join(&self) -> Result<(), PortError> {
         let path = Path::new(NET).join(self.bridge).join("mtu");
         let mtu = std::fs::read_to_string(&path).map_err(|source| PortError::Read { path, source })?;
-        command::run("ip", &["-batch", "-"], &self.link_commands(mtu.trim()))?;
-        command::run("bridge", &["-batch", "-"], &self.address_commands())?;
-        command::run("ip", &["-batch", "-"], &format!("link set dev {} up\n", self.tap))?;
+        for (program, commands) in self.batches(mtu.trim()) {
+            command::run(program, &["-batch", "-"], &commands)?;
+        }
         Ok(())
+    }
+
+    /// What joins the tap, as batches of `ip` and `bridge`, in order.
+    pub(super) fn batches(&self, mtu: &str) -> [(&'static str, String); 3] {
+        let up = format!("link set dev {} up\n", self.tap);
+        [("ip", self.link_commands(mtu)), ("bridge", self.address_commands()), ("ip", up)]
     }
 
     /// The tap's own address starts with `fe`, so that it is the highest on the bridge: a bridge takes over the lowest
@@ -56,12 +68,12 @@ impl Port<'_> {
     /// their way: the bridge hands them to the port, where the host's own IP would take an IPv4 packet out of them.
     /// `group_fwd_mask` has them take the way of all others (but pause frames, which are dropped anyhow).
     fn link_commands(&self, mtu: &str) -> String {
-        let Self { tap, bridge, run, .. } = self;
+        let Self { tap, bridge, alias, .. } = self;
         let Mac([_, b, c, d, e, f]) = self.mac;
         let address = Mac([0xfe, b, c, d, e, f]);
         let (isolated, multicast) = if self.isolated { ("on", "off") } else { ("off", "on") };
         format!(
-            "link set dev {tap} alias {TAP_MARK}{run}\n\
+            "link set dev {tap} alias {alias}\n\
              link set dev {tap} address {address} mtu {mtu} addrgenmode none\n\
              link set dev {tap} master {bridge}\n\
              link set dev {tap} type bridge_slave isolated {isolated} learning off flood off mcast_flood {multicast} \
@@ -87,7 +99,7 @@ mod tests {
         let run = RunId::new(SiteTag::new("k3f9").unwrap(), 104);
         let tap = run.tap();
         let mac = "de:af:de:af:64:02".parse().unwrap();
-        let port = Port { tap: &tap, bridge: "vbr0", mac, isolated: true, run: &run };
+        let port = Port { tap: &tap, bridge: "vbr0", mac, isolated: true, alias: &run_mark(&run) };
         insta::assert_snapshot!(port.link_commands("1500") + &port.address_commands(), @r"
         link set dev lwk3f9104 alias labwright:k3f9-104
         link set dev lwk3f9104 address fe:af:de:af:64:02 mtu 1500 addrgenmode none

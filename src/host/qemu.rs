@@ -19,16 +19,27 @@ pub(in crate::host) const VNC_PORT_LAST: u16 = 6899;
 #[derive(Debug, Clone, Copy)]
 pub struct Given<'a> {
     pub accel: Accelerator,
-    pub tap: RawFd,
-    pub monitor: RawFd,
+    pub hold: Hold<'a>,
     pub serial: &'a Path,
-    /// Whether vnc asks for a password; it is set through the monitor.
-    pub vnc_password: VncPassword,
+    pub vnc_password: VncPassword<'a>,
 }
 
+/// How tap and monitor reach qemu.
+#[derive(Debug, Clone, Copy)]
+pub enum Hold<'a> {
+    /// As descriptors of the starter. The guest is not started: that is the monitor's `cont`.
+    Starter { tap: RawFd, monitor: RawFd },
+    /// By name, for a person. The guest starts at once.
+    Hand { tap: &'a str, monitor: &'a Path },
+}
+
+/// Whether vnc asks for a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum VncPassword {
+pub enum VncPassword<'a> {
+    /// It is set through the monitor.
     Asked,
+    /// It stands in a file that qemu may read.
+    File(&'a Path),
     None,
 }
 
@@ -38,17 +49,26 @@ const TCG_CACHE_MIB: u32 = 32;
 const VNC_DISPLAYS_MAX: u16 = VNC_PORT_LAST - VNC_PORT_FIRST;
 const UEFI_FIRMWARE: &str = "/usr/share/ovmf/OVMF.fd";
 
-/// The arguments behind the program's name. The guest is not started: that is the monitor's `cont`.
+/// The arguments behind the program's name.
 pub fn arguments(spec: &RunSpec, given: &Given<'_>) -> Vec<OsString> {
     let mut list = List::default();
     machine(&mut list, spec, given.accel);
-    list.pair("-chardev", format!("socket,id=monitor,fd={}", given.monitor));
+    let (monitor, tap) = match given.hold {
+        Hold::Starter { tap, monitor } => {
+            list.0.push("-S".into());
+            (format!("fd={monitor}"), format!("fd={tap}"))
+        }
+        Hold::Hand { tap, monitor } => {
+            (format!("server=on,wait=off,path={}", escape(monitor)), format!("ifname={tap},script=no,downscript=no"))
+        }
+    };
+    list.pair("-chardev", format!("socket,id=monitor,{monitor}"));
     list.pair("-mon", "chardev=monitor,mode=control");
     list.pair("-chardev", format!("socket,id=serial0,server=on,wait=off,path={}", escape(given.serial)));
     list.pair("-serial", "chardev:serial0");
     display(&mut list, spec, given.vnc_password);
     disks(&mut list, spec);
-    list.pair("-netdev", format!("tap,id=net0,fd={}", given.tap));
+    list.pair("-netdev", format!("tap,id=net0,{tap}"));
     list.pair("-device", format!("{},netdev=net0,mac={},romfile=", nic(spec.hardware.nic), spec.network.mac));
     let mut arguments = list.0;
     arguments.extend(spec.qemu.extra_args.iter().map(OsString::from));
@@ -68,7 +88,7 @@ impl List {
 fn machine(list: &mut List, spec: &RunSpec, accel: Accelerator) {
     let hardware = &spec.hardware;
     list.pair("-name", format!("guest={}", spec.vm));
-    list.0.extend(["-nodefaults", "-no-user-config", "-S"].map(OsString::from));
+    list.0.extend(["-nodefaults", "-no-user-config"].map(OsString::from));
     list.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
     let (machine, firmware) = match hardware.firmware {
         Firmware::Bios => ("pc", None),
@@ -91,7 +111,7 @@ fn machine(list: &mut List, spec: &RunSpec, accel: Accelerator) {
 }
 
 /// The tablet tells the guest where the viewer's pointer is; without it two pointers drift apart.
-fn display(list: &mut List, spec: &RunSpec, password: VncPassword) {
+fn display(list: &mut List, spec: &RunSpec, password: VncPassword<'_>) {
     let device = match spec.hardware.display {
         DisplayModel::Std => "VGA",
         DisplayModel::Cirrus => "cirrus-vga",
@@ -102,7 +122,14 @@ fn display(list: &mut List, spec: &RunSpec, password: VncPassword) {
     list.pair("-device", device);
     list.pair("-device", "qemu-xhci");
     list.pair("-device", "usb-tablet");
-    let asked = if password == VncPassword::Asked { ",password=on" } else { "" };
+    let asked = match password {
+        VncPassword::Asked => ",password=on",
+        VncPassword::File(file) => {
+            list.pair("-object", format!("secret,id=vnc0,file={}", escape(file)));
+            ",password-secret=vnc0"
+        }
+        VncPassword::None => "",
+    };
     list.pair("-vnc", format!("{}:0,to={VNC_DISPLAYS_MAX}{asked}", spec.qemu.vnc_bind));
 }
 
@@ -198,9 +225,9 @@ mod tests {
     }
 
     /// One option with its value per line.
-    fn written(spec: &RunSpec, accel: Accelerator, vnc_password: VncPassword) -> String {
+    fn written(spec: &RunSpec, accel: Accelerator, vnc_password: VncPassword<'_>) -> String {
         let serial = Path::new("/run/labwright/k3f9-104/serial.sock");
-        let given = Given { accel, tap: 9, monitor: 8, serial, vnc_password };
+        let given = Given { accel, hold: Hold::Starter { tap: 9, monitor: 8 }, serial, vnc_password };
         let words = arguments(spec, &given);
         let text: Vec<&str> = words.iter().filter_map(|word| word.to_str()).collect();
         text.join(" ").replace(" -", "\n-")

@@ -45,17 +45,15 @@ impl Guest {
         host: &Host,
         folder: &RunFolder,
         tap: &Tap,
-        password: VncPassword,
+        password: VncPassword<'_>,
     ) -> Result<Self, StartError> {
         let (monitor, monitor_end) = Monitor::pair()?;
         let descriptors = |source| StartError::Descriptors(source);
-        let given = qemu::Given {
-            accel: host.accel,
+        let hold = qemu::Hold::Starter {
             tap: tap.inherit(Inherit::Shared)?,
             monitor: inherit(&monitor_end, Inherit::Shared).map_err(descriptors)?,
-            serial: &folder.serial(),
-            vnc_password: password,
         };
+        let given = qemu::Given { accel: host.accel, hold, serial: &folder.serial(), vnc_password: password };
         let log = OpenOptions::new().create(true).append(true).mode(0o600).open(folder.log());
         let log = log.map_err(StartError::Spawn)?;
         let child = Command::new("/proc/self/exe")

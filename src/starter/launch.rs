@@ -85,8 +85,9 @@ pub(super) fn launch(
     let mut guest = spawn(prepared, spec, &tap, password)?;
     filter.verify()?;
     let network = &spec.network;
+    let alias = port::run_mark(&spec.run);
     let port =
-        Port { tap: tap.name(), bridge: &network.bridge, mac: network.mac, isolated: network.isolated, run: &spec.run };
+        Port { tap: tap.name(), bridge: &network.bridge, mac: network.mac, isolated: network.isolated, alias: &alias };
     port.join()?;
     let vnc = guest.meet(password, &prepared.folder)?;
     storage.record(Event::Networked { tap: tap.name().to_owned() });

@@ -47,7 +47,8 @@ impl Dnsmasq {
     }
 }
 
-fn line(reservation: &Reservation) -> String {
+/// The file that is a reservation.
+pub(in crate::host) fn line(reservation: &Reservation) -> String {
     format!("{},{},{}\n", reservation.mac, reservation.ip, reservation.vm.to_string().replace(['.', '_'], "-"))
 }
 

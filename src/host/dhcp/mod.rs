@@ -4,6 +4,7 @@
 mod dnsmasq;
 mod omapi;
 
+pub(super) use dnsmasq::line as hosts_line;
 pub use dnsmasq::{Dnsmasq, HOSTS_FOLDER, PID_FILE};
 pub use omapi::{KeyError, Omapi, OmapiError, Problem};
 
