@@ -85,13 +85,32 @@ impl Context {
 
     /// What is recorded, for commands that change nothing: a lab never applied has an empty record.
     pub(super) fn recorded(&self, lab: &LabName) -> Result<Recorded, Failure> {
+        match self.store_to_look()? {
+            Some(mut store) => Ok(store.recorded(lab)?),
+            None => Ok(Recorded::nothing()),
+        }
+    }
+
+    /// The state, if there ever was one.
+    fn store_to_look(&self) -> Result<Option<Store>, Failure> {
         match Store::open(&self.site.state) {
             Err(StateError::Missing { .. }) if self.site.file.is_none() => {
                 self.refuse_traces()?;
-                Ok(Recorded::nothing())
+                Ok(None)
             }
-            opened => Ok(opened?.recorded(lab)?),
+            opened => Ok(Some(opened?)),
         }
+    }
+
+    /// The lab as its manifest asks for it, and the state, if there ever was one: the check of the one takes as long as
+    /// the reading of the other, so both are done side by side. What is wrong with the manifest is said first.
+    pub(super) fn desired_and_store(&self, ui: &Ui) -> Result<(Desired, Option<Store>), Failure> {
+        std::thread::scope(|scope| {
+            let opening = scope.spawn(|| self.store_to_look());
+            let desired = self.desired(ui)?;
+            let opened = opening.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            Ok((desired, opened?))
+        })
     }
 
     /// Missing state is never empty state: where disks or runs are, there was one.

@@ -73,11 +73,12 @@ impl Scope {
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
     let context = Context::new(site, &arguments.lab.lab, ui)?;
-    let desired = context.desired(ui)?;
-    let recorded = match &arguments.output {
+    let (desired, opened) = context.desired_and_store(ui)?;
+    let recorded = match opened {
+        Some(mut store) => store.recorded(&desired.lab)?,
         // A kept plan speaks of one state, so there must be one.
-        Some(_) => context.store()?.recorded(&desired.lab)?,
-        None => context.recorded(&desired.lab)?,
+        None if arguments.output.is_some() => context.store()?.recorded(&desired.lab)?,
+        None => Recorded::nothing(),
     };
     let plan = arguments.scope.plan(&context, &desired, &recorded)?;
     ui.data(&if arguments.json { report::plan::stream(&plan) } else { report::plan::text(&plan, arguments.verbose) });

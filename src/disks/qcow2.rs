@@ -22,6 +22,8 @@ const MAGIC: &[u8; 4] = b"QFI\xfb";
 const BACKING_BYTES_MAX: u32 = 1023;
 /// Header bytes of version 2; version 3 has the feature bits behind them.
 const HEADER_BYTES: usize = 72;
+/// What is read at once: the header and, where qemu-img writes it, the name of the backing file behind it.
+const START_BYTES: usize = 1024;
 const INCOMPATIBLE_CORRUPT: u64 = 1 << 1;
 const INCOMPATIBLE_DATA_FILE: u64 = 1 << 2;
 
@@ -59,13 +61,13 @@ pub(super) fn read_standalone(file: &File, path: &Path) -> Result<Image, DiskErr
 /// Reads the header of an open file; `path` is for messages.
 pub(super) fn read_header(file: &File, path: &Path) -> Result<Image, DiskError> {
     let unusable = |why: &str| DiskError::NotQcow2 { path: path.to_owned(), why: why.to_owned() };
-    let mut header = [0; HEADER_BYTES + 8];
+    let mut header = [0; START_BYTES];
     let length = read_at_most(file, &mut header, 0).map_err(|source| DiskError::io("read", path, source))?;
     if length < MAGIC.len() || !header.starts_with(MAGIC) {
         return Err(unusable("it does not start as one"));
     }
     let version = u32_at(&header, 4);
-    if length < HEADER_BYTES || (version >= 3 && length < header.len()) {
+    if length < HEADER_BYTES || (version >= 3 && length < HEADER_BYTES + 8) {
         return Err(unusable("it ends within its header"));
     }
     if !(2..=3).contains(&version) {
@@ -82,8 +84,15 @@ pub(super) fn read_header(file: &File, path: &Path) -> Result<Image, DiskError> 
         (0, _) | (_, 0) => None,
         (_, bytes) if bytes > BACKING_BYTES_MAX => return Err(unusable("the name of its backing file is too long")),
         (offset, bytes) => {
-            let mut name = vec![0; bytes as usize];
-            file.read_exact_at(&mut name, offset).map_err(|_| unusable("it ends within its header"))?;
+            let start = usize::try_from(offset).unwrap_or(usize::MAX);
+            let name = match header[..length].get(start..start.saturating_add(bytes as usize)) {
+                Some(name) => name.to_owned(),
+                None => {
+                    let mut name = vec![0; bytes as usize];
+                    file.read_exact_at(&mut name, offset).map_err(|_| unusable("it ends within its header"))?;
+                    name
+                }
+            };
             Some(PathBuf::from(std::ffi::OsString::from_vec(name)))
         }
     };
