@@ -58,6 +58,7 @@ fn all(filter: Filter, name: &str) {
     let two_hosts = [
         against("plain to far plain", PLAIN, FAR_PLAIN),
         against("isolated to far isolated", ISOLATED, FAR_ISOLATED),
+        against("plain to far isolated", PLAIN, FAR_ISOLATED),
         against("far plain to plain", FAR_PLAIN, PLAIN_VICTIM),
         against("far plain to isolated", FAR_PLAIN, ISOLATED_VICTIM),
         against("far isolated to isolated", FAR_ISOLATED, ISOLATED_VICTIM),

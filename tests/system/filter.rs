@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use labwright::host::filter::RunFilter;
+use labwright::id::RunId;
 use labwright::run::Event;
 use labwright::site::Filter;
 use nix::sys::signal::{Signal, kill};
@@ -86,6 +88,38 @@ fn whatever_dies(filter: Filter) {
     assert!(victim.end().success());
     if filter == Filter::Ebtables {
         chains_are_swept(&mut world, &[&attacker, &second], &victim);
+    }
+}
+
+/// A class starts at once, and another ends meanwhile: every run has all of its rules, and none is left of those that ended.
+#[test]
+fn no_rule_is_lost_when_many_change_them_at_once() {
+    for filter in [Filter::Nftables, Filter::Ebtables] {
+        let mut world = World::with_filter(filter);
+        let mut spec = world.spec(2);
+        let mut next = || {
+            let run = RunId::new(spec.run.site().clone(), spec.run.number() + 1);
+            std::mem::replace(&mut spec.run, run)
+        };
+        let [first, second] = [(); 2].map(|()| std::array::from_fn::<RunId, 10, _>(|_| next()));
+        let network = &spec.network;
+        let add = |run: &RunId| RunFilter::add(run, network).unwrap();
+        let ends: Vec<RunFilter> = std::thread::scope(|scope| {
+            let threads: Vec<_> = first.iter().map(|run| scope.spawn(|| add(run))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let mut stay: Vec<RunFilter> = std::thread::scope(|scope| {
+            let threads: Vec<_> = second.iter().map(|run| scope.spawn(|| add(run))).collect();
+            ends.into_iter().for_each(|filter| drop(scope.spawn(|| drop(filter))));
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        for filter in &mut stay {
+            filter.verify().unwrap();
+        }
+        let left = chains() + &tool("nft", &["list", "tables"]);
+        for run in &first {
+            assert!(!left.contains(&format!("-{}-", run.number())) && !left.contains(&run.nft_table()), "{left}");
+        }
     }
 }
 
