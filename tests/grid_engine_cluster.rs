@@ -132,10 +132,11 @@ fn until<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
 #[test]
 fn labs_jobs_on_a_real_cluster() {
     let cluster = Cluster::up();
-    let scenarios: [Scenario; 10] = [
+    let scenarios: [Scenario; 11] = [
         ("the check finds what is wrong, and nothing where nothing is", set_up),
         ("an array runs on all hosts, and one task is killed alone", an_array),
         ("memory is never overcommitted", memory),
+        ("a job asks for what the site says", requests),
         ("a lost answer is found by its mark", lost_answer),
         ("a disabled queue keeps tasks waiting; a task in error tells why", disabled_and_error),
         ("a master that dies takes nothing along", master_dies),
@@ -254,6 +255,37 @@ fn memory(cluster: &Cluster) {
     let mut nowhere = cluster.submission("nowhere", 1, 64, "true");
     nowhere.log_folder = cluster.root.join("no-such-folder");
     assert!(matches!(cluster.engine.submit(&nowhere), Err(SchedulerError::Refused { .. })));
+}
+
+fn requests(cluster: &Cluster) {
+    let file = cluster.root.join("run/project");
+    std::fs::write(&file, "name labs\noticket 0\nfshare 0\nacl NONE\nxacl NONE\n").unwrap();
+    cluster.run(&["master", "qconf", "-Aprj", file.to_str().unwrap()]);
+    let third = cluster.host_name(3);
+    let engine = GridEngine::new(GridEngineSettings {
+        project: Some("labs".into()),
+        requests: vec![format!("hostname={third}")],
+        tasks_at_once: Some(2),
+        ..cluster.engine.settings().clone()
+    });
+    assert_eq!(check(&engine, &Timing::default()).unwrap(), []);
+    let job = engine.submit(&cluster.submission("asks", 4, 64, "sleep 300")).unwrap();
+    let tasks = until("two tasks to run", || {
+        let tasks = cluster.tasks(job);
+        let running = tasks.values().filter(|task| task.state == TaskState::Running).count();
+        if running == 2 { Ok(tasks) } else { Err(format!("{tasks:?}")) }
+    });
+    let hosts: BTreeSet<&str> = tasks.values().filter_map(|task| task.host.as_deref()).collect();
+    assert_eq!(hosts, BTreeSet::from([third.as_str()]));
+    let shown = cluster.run(&["master", "qstat", "-j", &job.to_string()]);
+    let has = |name: &str, value: &str| {
+        let line = shown.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        assert_eq!(line.trim(), value, "{name} {shown}");
+    };
+    has("project:", "labs");
+    has("hard_queue_list:", "all.q");
+    cluster.kill_all(job);
+    cluster.run(&["master", "qconf", "-dprj", "labs"]);
 }
 
 fn lost_answer(cluster: &Cluster) {
@@ -472,6 +504,16 @@ vms: { seat: { owner: badmin, disks: [{ size: 64M }], memory: 64M, vm_group: hal
     let (qstat, qsub, qdel, all, out) = calls(&["apply", lab, "--yes"], 0);
     assert_eq!((qstat, qsub, qdel, all), (2, 1, 0, 4), "and one look at the books: {out}");
     assert_eq!(cluster.engine.list().unwrap().len(), 300);
+
+    let usage = "user,lab,vms,runs,run_time,memory_gib_hours\nbadmin,crowd,300,400,0:00:00,0.00\n";
+    let (_, _, _, all, out) = calls(&["get", "usage", "-C", lab, "-o", "csv"], 0);
+    assert_eq!((all, out.as_str()), (1, usage), "the books are read once, for the hundred that left no report");
+    let (.., out) = calls(&["get", "jobs", "-C", lab, "-o", "csv"], 0);
+    let of = |state: &str| out.lines().filter(|line| line.split(',').nth(3) == Some(state)).count();
+    assert_eq!((of("pending"), of("ended")), (300, 100), "{out}");
+    std::fs::write(tools.join("qacct"), "#!/bin/sh\necho 'the disk is on fire' >&2\nexit 1\n").unwrap();
+    let (.., out) = calls(&["get", "usage", "-C", lab, "-o", "csv"], 0);
+    assert_eq!(out, usage, "books that cannot be read cost the times alone");
 
     // A master that is away is no empty queue.
     cluster.run(&["kill-master"]);
