@@ -10,7 +10,7 @@ use crate::disks::{DiskError, Disks, Stamp, Standing};
 use crate::host::dhcp::{Dhcp, DhcpError, Reservation};
 use crate::id::{RunId, VmName};
 use crate::resolve::{Desired, DiskSource, VmSource};
-use crate::run::{BatchId, Event, Record, RunFileError, Runs, StopReason};
+use crate::run::{BatchId, Event, Record, RunFileError, Runs, StopReason, Wanted};
 use crate::scheduler::{Scheduler, SchedulerError, Task};
 use crate::state::{PublishedDisk, Recorded, RecordedDisk, RunState};
 
@@ -24,6 +24,8 @@ pub struct Observed {
     pub foreign_tasks: Vec<Task>,
     /// What the starters of runs that are not recorded as ended reported.
     pub runs: BTreeMap<RunId, RunReport>,
+    /// Runs that an apply had told to stop when it was cut short. They may not have heard it yet.
+    pub told_to_stop: BTreeSet<RunId>,
     /// Recorded disks that are not there.
     pub disks_missing: BTreeSet<PathBuf>,
     /// Recorded disks that are something else than recorded, with what they are, such as `lies over /other.qcow2`.
@@ -109,6 +111,9 @@ pub fn observe(world: &World<'_>, desired: &Desired, recorded: &Recorded) -> Res
     if recorded.vms.values().any(|vm| live(vm.run.as_ref())) {
         look_at_queue(world.scheduler, desired, recorded, &mut observed)?;
         observed.runs = reports(world.runs, recorded)?;
+        if recorded.cut_short {
+            observed.told_to_stop = told_to_stop(world.runs, recorded)?;
+        }
     }
     let disks: Vec<&RecordedDisk> = recorded.vms.values().flat_map(|vm| &vm.disks).collect();
     let unlike = look_at_each(&disks, world.disks.at_once(), |disk| unlike_recorded(world.disks, disk))?;
@@ -145,10 +150,21 @@ fn look_at_queue(
     Ok(())
 }
 
-fn reports(runs: &dyn Runs, recorded: &Recorded) -> Result<BTreeMap<RunId, RunReport>, ObserveError> {
+fn live_runs(recorded: &Recorded) -> Vec<&RunId> {
     let live = recorded.vms.values().filter_map(|vm| vm.run.as_ref()).filter(|run| live(Some(run)));
-    let live: Vec<&RunId> = live.map(|run| &run.run).collect();
-    let reports = look_at_each(&live, runs.at_once(), |run| {
+    live.map(|run| &run.run).collect()
+}
+
+fn told_to_stop(runs: &dyn Runs, recorded: &Recorded) -> Result<BTreeSet<RunId>, ObserveError> {
+    let told = look_at_each(&live_runs(recorded), runs.at_once(), |run| {
+        let wanted = runs.wanted(run).map_err(ObserveError::Report)?;
+        Ok((wanted == Some(Wanted::Stopped)).then(|| RunId::clone(run)))
+    })?;
+    Ok(told.into_iter().flatten().collect())
+}
+
+fn reports(runs: &dyn Runs, recorded: &Recorded) -> Result<BTreeMap<RunId, RunReport>, ObserveError> {
+    let reports = look_at_each(&live_runs(recorded), runs.at_once(), |run| {
         let records = runs.report(run).map_err(ObserveError::Report)?;
         Ok(fold(&records).map(|report| (RunId::clone(run), report)))
     })?;

@@ -49,6 +49,10 @@ impl Planner<'_> {
         let reasons = Vec::new();
         match (self.wanted_power(work), live) {
             (PowerState::Running, true) if stale => Decision { stop: true, start: true, reasons },
+            (PowerState::Running, true) if self.told_to_stop(work) => {
+                let reasons = vec!["an apply that was cut short had told it to stop".to_owned()];
+                Decision { stop: true, start: true, reasons }
+            }
             (PowerState::Running, true) => {
                 self.note_on_queue(address, work);
                 Decision { stop: false, start: work.must_be_off(), reasons }
@@ -67,6 +71,10 @@ impl Planner<'_> {
             }
             (PowerState::Stopped | PowerState::OnDemand, false) => Decision { stop: false, start: false, reasons },
         }
+    }
+
+    fn told_to_stop(&self, work: &Work<'_>) -> bool {
+        work.known.run.as_ref().is_some_and(|run| self.inputs.observed.told_to_stop.contains(&run.run))
     }
 
     fn decide_off(&mut self, address: &Address, work: &Work<'_>, stale: bool) -> Decision {

@@ -23,6 +23,9 @@ pub trait Runs: Send + Sync {
     /// Replaces what is wanted of a run. A run whose folder is gone has nobody to read it: that is no error.
     fn control(&self, run: &RunId, control: &Control) -> Result<(), RunFileError>;
 
+    /// What is wanted of a run by now; `None` where its folder is gone.
+    fn wanted(&self, run: &RunId) -> Result<Option<Wanted>, RunFileError>;
+
     /// What the starter said so far.
     fn report(&self, run: &RunId) -> Result<Vec<Record>, RunFileError>;
 
@@ -93,6 +96,10 @@ impl Runs for OnStorage {
             }
             written => written,
         }
+    }
+
+    fn wanted(&self, run: &RunId) -> Result<Option<Wanted>, RunFileError> {
+        Ok(Control::read(&self.folder(run))?.map(|control| control.wanted))
     }
 
     fn report(&self, run: &RunId) -> Result<Vec<Record>, RunFileError> {

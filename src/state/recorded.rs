@@ -25,6 +25,8 @@ pub struct Recorded {
     pub serial: u64,
     /// Somebody stopped all reconciling of this lab or of the site.
     pub frozen: Option<Frozen>,
+    /// The latest apply of this lab never ended: its controller died, unless it works just now.
+    pub cut_short: bool,
     /// Every batch of this lab that was ever submitted or meant to be.
     pub batches: BTreeSet<BatchId>,
     /// Number that the site's next run gets.
@@ -47,6 +49,7 @@ impl Recorded {
             lineage: String::new(),
             serial: 0,
             frozen: None,
+            cut_short: false,
             batches: BTreeSet::new(),
             next_run: 1,
             objects: BTreeMap::new(),
@@ -203,6 +206,7 @@ impl Reader<'_> {
             lineage,
             serial,
             frozen: self.frozen(transaction)?,
+            cut_short: self.cut_short(transaction)?,
             batches: self.batches(transaction)?,
             next_run,
             objects: self.objects(transaction)?,
@@ -219,6 +223,11 @@ impl Reader<'_> {
         let Some((text, is_site)) = rows.first() else { return Ok(None) };
         let scope = if *is_site { FreezeScope::Site } else { FreezeScope::Lab };
         Ok(Some(Frozen { scope, ..self.json("a freeze", text)? }))
+    }
+
+    fn cut_short(&self, transaction: &Transaction<'_>) -> Result<bool, StateError> {
+        let query = "SELECT ended_at IS NULL FROM applies WHERE lab = ?1 ORDER BY id DESC LIMIT 1";
+        Ok(self.rows(transaction, query, |row| row.get(0))?.first() == Some(&true))
     }
 
     fn batches(&self, transaction: &Transaction<'_>) -> Result<BTreeSet<BatchId>, StateError> {

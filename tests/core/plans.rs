@@ -4,7 +4,7 @@ use insta::assert_snapshot;
 
 use crate::lab::{Applied, Lab};
 use labwright::address::AddressPattern;
-use labwright::run::StopReason;
+use labwright::run::{StopReason, Wanted};
 use labwright::state::FreezeScope;
 
 /// Two students with a running vm each, derived from one template.
@@ -321,4 +321,27 @@ fn a_vm_that_leaves_an_open_session_must_be_named() {
         allow(&mut lab, pattern);
     }
     assert_snapshot!(lab.plan_text());
+}
+
+/// The teacher thinks again after an apply that was killed in the middle of a stop.
+#[test]
+fn a_run_that_a_killed_apply_had_told_to_stop_is_started_again() {
+    let lab = running_pair();
+    lab.world.with(|inner| inner.runs.values_mut().for_each(|run| run.hung = true));
+    lab.edit(&PAIR.replace("state: running", "state: stopped"));
+    let told = || lab.world.with(|inner| inner.runs.values().any(|run| run.control.wanted == Wanted::Stopped));
+    for calls in 1.. {
+        lab.world.with(|inner| inner.faults.kill_in = Some(calls));
+        assert!(matches!(lab.apply(), Applied::Killed));
+        if told() {
+            break;
+        }
+    }
+    lab.edit(PAIR);
+    assert_snapshot!(lab.plan_text());
+    lab.world.with(|inner| inner.runs.values_mut().for_each(|run| run.hung = false));
+    lab.must_apply();
+    lab.world.with(crate::world::Inner::start_all);
+    assert!(lab.plan().is_empty());
+    assert_eq!(lab.world.with(|inner| inner.tasks.len()), 2, "both run");
 }

@@ -431,6 +431,15 @@ impl Runs for World {
         })
     }
 
+    fn wanted(&self, run: &RunId) -> Result<Option<Wanted>, RunFileError> {
+        self.call(|inner| {
+            if inner.faults.storage_gone {
+                return Err(run_file_error("control.json"));
+            }
+            Ok(inner.runs.get(run).map(|sim| sim.control.wanted))
+        })
+    }
+
     fn report(&self, run: &RunId) -> Result<Vec<Record>, RunFileError> {
         self.call(|inner| {
             if inner.faults.storage_gone {
