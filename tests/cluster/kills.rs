@@ -1,0 +1,103 @@
+//! Applies ended by SIGKILL at random moments, against the real queue. `LABWRIGHT_KILLS_SEED` replays the same edits, but
+//! never the same moments: those belong to the kernel.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::site::{BINARY, Site, until};
+
+/// What CI does when nothing else is asked for.
+const KILLS_IN_CI: u64 = 30;
+const STUDENTS: [&str; 12] =
+    ["ana", "dan", "eva", "ion", "mara", "radu", "sara", "vlad", "sanda", "ilie", "oana", "petre"];
+
+/// SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+}
+
+fn number_from(variable: &str, otherwise: u64) -> u64 {
+    let text = std::env::var(variable).ok();
+    text.map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{variable} is no number: {text}")))
+}
+
+#[expect(clippy::print_stderr, reason = "a campaign says what it did")]
+pub(crate) fn kills(site: &mut Site) {
+    let kills = number_from("LABWRIGHT_KILLS", KILLS_IN_CI);
+    let seed = number_from("LABWRIGHT_KILLS_SEED", 1);
+    let mut dice = Dice(seed);
+    let mut whole = Duration::from_secs(1);
+    let (mut killed, mut rounds) = (0, 0);
+    while killed < kills {
+        rounds += 1;
+        assert!(rounds <= 4 * kills + 20, "only {killed} of {rounds} applies could be killed before they ended");
+        for _ in 0..=dice.below(3) {
+            let student = STUDENTS[dice.below(STUDENTS.len() as u64) as usize];
+            if !site.members.remove(student) || site.members.len() < 3 {
+                site.members.insert(student.into());
+            }
+        }
+        site.write_lab();
+        let moment = whole.mul_f64(dice.below(1000) as f64 / 900.0);
+        let mut apply = site.apply_command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let labwright = started(&apply);
+        std::thread::sleep(moment);
+        // One that has ended by now is no longer there to be killed.
+        kill(labwright, Signal::SIGKILL).unwrap_or_default();
+        // 128 + SIGKILL, as the shells above it pass it on.
+        if apply.wait().unwrap().code() != Some(137) {
+            continue;
+        }
+        killed += 1;
+        no_disk_has_two_qemus(site);
+        // Some are killed again before a whole one comes.
+        if dice.below(3) == 0 {
+            continue;
+        }
+        let began = Instant::now();
+        site.apply();
+        whole = whole.mul_f64(0.5) + began.elapsed().mul_f64(0.5);
+        site.is_at_rest();
+    }
+    site.apply();
+    site.is_at_rest();
+    eprintln!("  {killed} kills in {rounds} applies, seed {seed}");
+}
+
+/// The program itself, below the scripts that lead into the master's namespaces.
+fn started(apply: &Child) -> Pid {
+    until("labwright to start", || {
+        let mut below = vec![apply.id()];
+        while let Some(pid) = below.pop() {
+            let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+            if program == Path::new(BINARY) {
+                return Ok(Pid::from_raw(pid.cast_signed()));
+            }
+            let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+            below.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+        }
+        Err(String::new())
+    })
+}
+
+fn no_disk_has_two_qemus(site: &Site) {
+    let mut of_vm: BTreeMap<String, u32> = BTreeMap::new();
+    for qemu in site.qemus() {
+        *of_vm.entry(qemu.vm).or_default() += 1;
+    }
+    let doubled: Vec<_> = of_vm.iter().filter(|(_, count)| **count > 1).collect();
+    assert!(doubled.is_empty(), "{doubled:?}");
+}
