@@ -11,10 +11,12 @@ use nix::unistd::{Uid, User};
 use super::accel;
 use super::command;
 use super::dhcp::{Dnsmasq, Omapi, OmapiError};
-use super::filter::{Chain, FilterError, Session, Table};
+use super::filter::{Chain, EBTABLES_CANNOT, FilterError, Session, Table};
+use super::obstacles::{self, DroppingChain, dropping_chains};
 use super::setup::Wanted;
 use super::tap::Tap;
-use crate::site::{Accel, DhcpSettings, Storage};
+use crate::resolve::VmGroup;
+use crate::site::{Accel, DhcpSettings, Filter, Storage};
 
 /// One thing that was tried.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -65,14 +67,20 @@ pub fn check(wanted: &Wanted<'_>, storage: &Storage) -> Vec<Line> {
     let mut lines = vec![rights(), service_user(wanted.service_user), qemu(&wanted.qemu.binary), accelerator(wanted)];
     lines.push(tap());
     lines.extend(filter());
+    lines.extend(ebtables(wanted.network.filter));
     lines.extend(bridges(wanted));
     lines.push(vlan(wanted));
     lines.push(iptables());
+    lines.extend(foreign_chains());
     lines.push(forwarding());
     lines.push(dhcp(wanted));
+    lines.extend(dynamic_ranges(wanted));
     lines.push(confinement());
     lines.push(run_root(wanted.run_root));
     lines.extend(folders(storage));
+    // A missing folder has its line already.
+    let there = [&storage.runs, &storage.vms].into_iter().filter(|folder| folder.exists());
+    lines.extend(there.map(|folder| writable(folder, wanted.service_user)));
     lines
 }
 
@@ -163,6 +171,22 @@ fn filter() -> Vec<Line> {
     vec![own, host]
 }
 
+/// Only where the site asks for it.
+fn ebtables(asked: Filter) -> Option<Line> {
+    const WHAT: &str = "ebtables";
+    if asked != Filter::Ebtables {
+        return None;
+    }
+    Some(match command::run("ebtables-nft", &["--version"], "") {
+        Ok(version) => warning(
+            WHAT,
+            format!("{}: {EBTABLES_CANNOT}", version.trim()),
+            "`filter: nftables` in site.yaml drops all of these",
+        ),
+        Err(error) => failed(WHAT, error.to_string(), "or write `filter: nftables` in site.yaml"),
+    })
+}
+
 fn bridges(wanted: &Wanted<'_>) -> Vec<Line> {
     let mut names: Vec<&str> = wanted.groups.iter().map(|group| group.bridge.as_str()).collect();
     names.sort_unstable();
@@ -225,6 +249,49 @@ fn iptables() -> Line {
     } else {
         ok("other firewalls", "none looks into the bridges")
     }
+}
+
+/// Firewalls of others that drop by default, one line each; none is no line.
+fn foreign_chains() -> Vec<Line> {
+    const WHAT: &str = "foreign firewall";
+    let listing = match command::run("nft", &["list", "chains"], "") {
+        Ok(listing) => listing,
+        Err(error) => return vec![failed(WHAT, error.to_string(), "without nft no guest starts")],
+    };
+    let line = |chain: DroppingChain| {
+        let name = chain.name;
+        if chain.on_bridges {
+            let mend =
+                "accept there what comes from and goes to `lw*` ports, or remove it: guests have filters of their own";
+            failed(WHAT, format!("chain {name} drops guests' frames on the bridges"), mend)
+        } else {
+            let mend =
+                "accept there what comes from and goes to the lab's bridges; with docker, in its chain DOCKER-USER";
+            warning(WHAT, format!("chain {name} drops what this host would forward for guests"), mend)
+        }
+    };
+    dropping_chains(&listing).into_iter().map(line).collect()
+}
+
+/// DHCP servers of this host that give a lab's addresses to anyone who asks, one line each.
+fn dynamic_ranges(wanted: &Wanted<'_>) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for path in obstacles::dhcp_configurations() {
+        // What cannot be read is no DHCP server's of this host.
+        let Ok(text) = std::fs::read_to_string(&path) else { continue };
+        for (first, last) in obstacles::dynamic_ranges(&text) {
+            let meets = |group: &&VmGroup| first <= group.range.last && group.range.first <= last;
+            if let Some(group) = wanted.groups.iter().find(meets) {
+                let (path, range) = (path.display(), &group.range);
+                let found = format!(
+                    "{path} gives {first}-{last} to anyone, and a vm group has {}-{}: two machines would get one address",
+                    range.first, range.last
+                );
+                lines.push(failed("dhcp range", found, "move that range, or the group's `ip_range`"));
+            }
+        }
+    }
+    lines
 }
 
 /// Either is well: it says where guests without isolation get to through this host.
@@ -324,6 +391,39 @@ fn folder_line(folder: &Path) -> Line {
         warning(WHAT, found, "make room: a full disk stops every guest on it")
     } else {
         ok(WHAT, found)
+    }
+}
+
+/// Whether the account that runs the guests can write in a folder of its own there, as it must with reports and disks. A
+/// file server may give root fewer rights than the account, so the folder is made by whoever can.
+fn writable(folder: &Path, account: &str) -> Line {
+    const WHAT: &str = "storage rights";
+    let shown = folder.display();
+    let Ok(Some(user)) = User::from_name(account) else {
+        return failed(WHAT, format!("{shown}: not tried, there is no {account}"), "run `labwright host setup`");
+    };
+    let probe = folder.join(format!(".check-{account}-{}", std::process::id()));
+    let (made, owner) = (probe.clone(), user.clone());
+    let made_by_root =
+        std::fs::create_dir(&made).and_then(|()| Ok(nix::unistd::chown(&made, Some(owner.uid), Some(owner.gid))?));
+    // The account's rights are this one thread's, and go with it.
+    let tried = std::thread::spawn(move || {
+        nix::unistd::setfsgid(user.gid);
+        nix::unistd::setfsuid(user.uid);
+        made_by_root.or_else(|_| std::fs::create_dir(&made))?;
+        std::fs::write(made.join("probe"), "x")?;
+        std::fs::remove_file(made.join("probe"))
+    });
+    let tried = tried.join().expect("the thread only returns errors");
+    // What stays behind is an empty folder under a name that says what it was.
+    drop(std::fs::remove_dir(&probe));
+    match tried {
+        Ok(()) => ok(WHAT, format!("{shown}: {account} can write there")),
+        Err(error) => {
+            let mend =
+                format!("every folder above it must let {account} pass (`chmod o+x`); see also the server's exports");
+            failed(WHAT, format!("{shown}: {account} cannot write there: {error}"), mend)
+        }
     }
 }
 

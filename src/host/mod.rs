@@ -17,6 +17,7 @@
 //! by_hand    the same as a shell script, for when nothing else works (pure)
 //! setup      makes this machine fit for guests
 //! check      says whether it is
+//! obstacles  what others have set up in the guests' way, for `check` (pure)
 //! sweep      removes what dead runs have left
 //! ```
 //!
@@ -30,6 +31,7 @@ pub mod command;
 pub mod confine;
 pub mod dhcp;
 pub mod filter;
+mod obstacles;
 pub mod port;
 pub mod qemu;
 pub mod qmp;

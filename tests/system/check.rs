@@ -14,7 +14,8 @@ use crate::world::{World, assert_gone_within, tool};
 fn page(world: &World) -> String {
     let storage = Storage::below(world.folder.path());
     let root = world.folder.path().display().to_string();
-    let of_the_machine = ["qemu", "acceleration", "landlock", "other firewalls", "forwarding", "run root", "storage"];
+    let of_the_machine =
+        ["qemu", "acceleration", "landlock", "other firewalls", "forwarding", "run root", "storage", "dhcp range"];
     let mut page = String::new();
     for line in check(&world.wanted(), &storage).into_iter().filter(|line| !of_the_machine.contains(&line.what)) {
         let mend = line.mend.map(|mend| format!("\n          {mend}")).unwrap_or_default();
@@ -40,6 +41,41 @@ fn the_page_before_and_after_setup() {
     setup::teardown(&world.wanted()).unwrap();
     assert!(!Path::new("/sys/class/net/vbr0").exists());
     assert_eq!(tool("nft", &["list", "tables"]), "");
+}
+
+/// What others have set up on the host, each with its line.
+#[test]
+fn what_stands_in_the_guests_way_is_named() {
+    let world = World::new();
+    let storage = Storage::below(world.folder.path());
+    for folder in [&storage.runs, &storage.vms, &storage.templates] {
+        std::fs::create_dir_all(folder).unwrap();
+    }
+    tool("nft", &["add table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; } ; }"]);
+    tool("nft", &["add table bridge strict { chain each { type filter hook forward priority 0; policy drop; } ; }"]);
+    // A file of another name in a folder of this test's own, seen in its mount namespace alone.
+    let etc = world.folder.path().join("etc");
+    std::fs::create_dir_all(etc.join("dhcp")).unwrap();
+    let range = "subnet 192.168.100.0 netmask 255.255.255.0 { range 192.168.100.250 192.168.100.252; }\n";
+    std::fs::write(etc.join("dhcp/dhcpd.conf"), range).unwrap();
+    for file in ["passwd", "group", "nsswitch.conf"] {
+        std::fs::copy(Path::new("/etc").join(file), etc.join(file)).unwrap();
+    }
+    tool("mount", &["--bind", etc.to_str().unwrap(), "/etc"]);
+    tool("chmod", &["700", world.folder.path().to_str().unwrap()]);
+    let root = world.folder.path().display().to_string();
+    let ours = ["foreign firewall", "dhcp range", "storage rights"];
+    let lines = check(&world.wanted(), &storage).into_iter().filter(|line| ours.contains(&line.what));
+    let said: Vec<String> = lines
+        .map(|line| {
+            format!("{}: {}: {}\n  {}", line.verdict.as_str(), line.what, line.found, line.mend.unwrap_or_default())
+        })
+        .collect();
+    insta::assert_snapshot!("obstacles", said.join("\n").replace(&root, "ROOT"));
+    tool("chmod", &["755", world.folder.path().to_str().unwrap()]);
+    let well = check(&world.wanted(), &storage).into_iter().filter(|line| line.what == "storage rights");
+    assert!(well.map(|line| line.verdict).all(|verdict| verdict == labwright::host::check::Verdict::Ok));
+    tool("umount", &["/etc"]);
 }
 
 /// A tap that the kernel did not take back, as with a persistent one, and the folder of a killed starter go; a living
