@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 use super::Answer;
 use crate::manifest::schema;
 use crate::report::diagnostics_json::DiagnosticsReport;
-use crate::report::stream::{ApplyLine, PlanLine};
+use crate::report::stream::{ApplyLine, PlanLine, ValidateLine};
 use crate::run::Record;
 
 /// Print a JSON Schema (draft 7), for editors and other programs.
@@ -27,6 +27,8 @@ pub enum SchemaKind {
     Plan,
     /// A line of what `apply --json` prints behind its plan.
     Apply,
+    /// A line of what `validate --json` prints.
+    Validate,
     /// A line of `report.jsonl` in a run's folder.
     Report,
 }
@@ -40,6 +42,7 @@ impl SchemaKind {
             Self::Diagnostics => "diagnostics",
             Self::Plan => "plan",
             Self::Apply => "apply",
+            Self::Validate => "validate",
             Self::Report => "report",
         }
     }
@@ -56,6 +59,7 @@ pub fn text(kind: SchemaKind) -> String {
         SchemaKind::Site => schema::site(),
         SchemaKind::Plan => schema::draft_7_written::<PlanLine<'_>>("a line of labwright plan --json"),
         SchemaKind::Apply => schema::draft_7_written::<ApplyLine<'_>>("a line of labwright apply --json"),
+        SchemaKind::Validate => schema::draft_7_written::<ValidateLine<'_>>("a line of labwright validate --json"),
         SchemaKind::Report => schema::draft_7_written::<Record>("a line of a run's report.jsonl"),
         SchemaKind::Diagnostics => schema::draft_7::<DiagnosticsReport>("labwright diagnostics"),
     };

@@ -22,7 +22,7 @@ pub struct ValidateArgs {
     /// How findings are written.
     #[arg(long, value_enum, default_value_t = Format::Human)]
     format: Format,
-    /// The same as `--format json`.
+    /// One JSON object per line; `labwright schema validate` describes it.
     #[arg(long, conflicts_with = "format")]
     json: bool,
     /// Also check that every user has an account on this system.
@@ -57,8 +57,8 @@ pub fn run(arguments: &ValidateArgs, styled: bool) -> Answer {
         Err(error) => return Answer::failure(&error),
     };
     let exit = if checked.diagnostics.has_errors() { Exit::Invalid } else { Exit::Done };
-    let format = if arguments.json { Format::Json } else { arguments.format };
-    let out = match format {
+    let out = match arguments.format {
+        _ if arguments.json => diagnostics_json::stream(&checked),
         Format::Human if checked.diagnostics.is_empty() => verdict(&checked),
         Format::Human => diagnostics::human(&checked.diagnostics, styled),
         Format::Json => diagnostics_json::json(&checked),

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Checked;
+use super::stream::{self, ValidateLine, Version};
 use crate::diagnostic::{Diagnostic, Severity, Span};
 
 /// What `labwright validate --format json` prints.
@@ -127,6 +128,16 @@ pub(super) fn severity(severity: Severity) -> &'static str {
         Severity::Error => "error",
         Severity::Warning => "warning",
     }
+}
+
+/// The line stream of a check.
+pub fn stream(checked: &Checked) -> String {
+    let DiagnosticsReport { errors, warnings, files, diagnostics, .. } = DiagnosticsReport::new(checked);
+    let mut lines = vec![ValidateLine::Version(Version::of("validate"))];
+    lines.extend(files.iter().map(|file| ValidateLine::File { file }));
+    lines.extend(diagnostics.into_iter().map(ValidateLine::Finding));
+    lines.push(ValidateLine::Summary { files: files.len(), errors, warnings });
+    stream::text(lines)
 }
 
 /// One JSON object and a line end.

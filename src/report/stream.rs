@@ -1,5 +1,5 @@
-//! The line streams that programs read (`plan --json`, `apply --json`): one JSON object per line, told apart by `type`,
-//! the first always `version`. The types here are what is written and what `labwright schema plan|apply` describes, so
+//! The line streams that programs read (`plan --json`, `apply --json`, `validate --json`): one JSON object per line, told apart by `type`,
+//! the first always `version`. The types here are what is written and what `labwright schema plan|apply|validate` describes, so
 //! the two cannot differ.
 
 use std::collections::BTreeMap;
@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::diagnostics_json::Finding;
 use crate::address::Address;
 use crate::id::{LabName, RunId, UserName};
 use crate::plan::Verb;
@@ -94,10 +95,36 @@ pub enum ApplyLine<'a> {
     },
 }
 
+/// One line of `labwright validate --json`. The first line is `version`, the last one `summary`. Within a major version,
+/// fields and types of lines are only added: ignore those that you do not know. Another major version means that what you
+/// know may mean something else.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ValidateLine<'a> {
+    /// What follows.
+    Version(Version),
+    /// A file that was checked.
+    File {
+        /// As it was named on the command line and below.
+        file: &'a str,
+    },
+    /// One thing that is wrong, the most severe first.
+    Finding(Finding),
+    /// The last line.
+    Summary {
+        /// How many lines of type `file` there are.
+        files: usize,
+        /// How many errors there are, also those beyond the thousand that are listed.
+        errors: usize,
+        /// How many warnings there are.
+        warnings: usize,
+    },
+}
+
 /// The first line of a stream.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Version {
-    /// What the lines that follow are about: `plan` or `apply`.
+    /// What the lines that follow are about: `plan`, `apply` or `validate`.
     pub stream: &'static str,
     /// Version of the stream, as major.minor.
     #[schemars(regex(pattern = r"^[0-9]+\.[0-9]+$"))]

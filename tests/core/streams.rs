@@ -69,6 +69,21 @@ fn applies_are_what_their_schema_says() {
     assert_eq!(names(&seen), ["done", "failed", "skipped", "summary", "version"]);
 }
 
+#[test]
+fn checks_are_what_their_schema_says() {
+    let lab = Lab::new(PAIR);
+    let mut seen = BTreeMap::new();
+    let mut check = |manifest: &str| {
+        std::fs::write(lab.folder.path().join("lab.yaml"), manifest).unwrap();
+        let checked = labwright::cli::validate::check(&[lab.folder.path().to_owned()], false).unwrap();
+        judge(SchemaKind::Validate, "type", &report::diagnostics_json::stream(&checked), &mut seen);
+    };
+    check(PAIR);
+    check(&PAIR.replace("derive: gsr", "derive: gst").replace("owner: badmin", "owner: nobody"));
+    assert_eq!(names(&seen), ["file", "finding", "summary", "version"]);
+    assert_eq!((seen["version"], seen["summary"]), (2, 2));
+}
+
 /// Readers of version 1 may count on these bytes.
 #[test]
 fn a_stream_reads_the_same_in_every_version_1() {
