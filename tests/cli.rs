@@ -30,6 +30,7 @@ macro_rules! cases {
 cases! {
     apply_by_a_student
     apply_edit_destroy
+    apply_moved_plan
     apply_stale_plan
     apply_unasked
     completions
@@ -41,6 +42,7 @@ cases! {
     image_missing
     image_not_qcow2
     invalid_manifest
+    lab_gone
     lab_unknown
     lock
     plan_json

@@ -1,6 +1,5 @@
 //! `labwright apply`: plan, ask, act, and with `--wait` see the guests come up.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -15,7 +14,7 @@ use crate::apply::{
 };
 use crate::disks;
 use crate::exit::Exit;
-use crate::plan::{Effect, Plan, SavedPlan};
+use crate::plan::{Effect, Plan, SavedPlan, Today};
 use crate::report::{self, Failure, Ui};
 use crate::resolve::Desired;
 use crate::state::{ApplyInfo, Recorded, Store};
@@ -87,20 +86,41 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &mut Ui) -> En
     reconcile(&context, &desired, &make, &arguments.options, "apply", ui)
 }
 
+/// What every format of a kept plan has.
+#[derive(serde::Deserialize)]
+struct SavedVersion {
+    version: u32,
+}
+
 /// Carries out a kept plan, or refuses if another one would be made today.
 fn run_saved(arguments: &Arguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
     let file = &arguments.what;
+    if !arguments.scope.is_everything() {
+        return Err(Failure::new(Exit::Usage, "a kept plan has its own `--target`, `--allow` and `--refresh-only`")
+            .hint("give them to `labwright plan -o FILE`"));
+    }
     let unreadable = |error: &dyn std::error::Error| {
         Failure::from_error(Exit::Failed, error)
             .within(format!("cannot read {} as a plan; nothing was changed", file.display()))
             .hint("a lab is named by its folder, a plan by the file that `labwright plan -o FILE` wrote")
     };
     let text = std::fs::read(file).map_err(|error| unreadable(&error))?;
+    let version = serde_json::from_slice::<SavedVersion>(&text).map_err(|error| unreadable(&error))?.version;
+    if version != SavedPlan::VERSION {
+        let known = SavedPlan::VERSION;
+        let what = format!(
+            "the plan in {} has format {version}, this labwright knows {known}; nothing was changed",
+            file.display()
+        );
+        return Err(Failure::new(Exit::Refused, what).hint("make a new one with `labwright plan -o FILE`"));
+    }
     let saved: SavedPlan = serde_json::from_slice(&text).map_err(|error| unreadable(&error))?;
     let context = Context::new(site, &saved.folder, ui)?;
+    let (desired, scope) = (context.desired(ui)?, Scope::of(&saved));
     let make = |recorded: &Recorded| {
-        let fresh = context.plan(&saved.desired, recorded, &saved.allow, &BTreeMap::new())?;
-        let moved = saved.moved(&fresh);
+        let fresh = scope.plan(&context, &saved.desired, recorded)?;
+        let images = super::plan::digests(saved.images.keys().cloned())?;
+        let moved = saved.moved(&Today { desired: &desired, plan: &fresh, images: &images });
         if moved.is_empty() {
             return Ok(fresh);
         }

@@ -1,13 +1,14 @@
 //! `labwright plan`: everything that `apply` does but the last step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::context::Context;
 use super::{Ended, LabFolder};
 use crate::address::AddressPattern;
+use crate::disks;
 use crate::exit::Exit;
-use crate::plan::{Plan, SavedPlan, refresh_only, target};
+use crate::plan::{Effect, Plan, SavedPlan, refresh_only, target};
 use crate::report::{self, Failure, Ui};
 use crate::resolve::Desired;
 use crate::state::Recorded;
@@ -61,6 +62,15 @@ pub(super) struct Scope {
 }
 
 impl Scope {
+    pub(super) fn is_everything(&self) -> bool {
+        self.target.is_empty() && self.allow.is_empty() && !self.refresh_only
+    }
+
+    /// The part that a kept plan was about.
+    pub(super) fn of(saved: &SavedPlan) -> Self {
+        Self { target: saved.targets.clone(), allow: saved.allow.clone(), refresh_only: saved.refresh_only }
+    }
+
     /// The part of the lab's plan that is meant.
     pub(super) fn plan(&self, context: &Context, desired: &Desired, recorded: &Recorded) -> Result<Plan, Failure> {
         let mut plan = context.plan(desired, recorded, &self.allow, &BTreeMap::new())?;
@@ -91,6 +101,9 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
                 folder: context.lab_folder,
                 desired,
                 allow: arguments.scope.allow.clone(),
+                targets: arguments.scope.target.clone(),
+                refresh_only: arguments.scope.refresh_only,
+                images: digests(images_of(&plan))?,
                 plan,
             },
         )?;
@@ -101,6 +114,31 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
         (false, false) if arguments.detailed_exitcode => Ok(Exit::Changes),
         _ => Ok(Exit::Done),
     }
+}
+
+/// The images that a plan would publish.
+fn images_of(plan: &Plan) -> BTreeSet<PathBuf> {
+    let sources = plan.actions().filter_map(|(_, action)| match &action.effect {
+        Effect::Publish { disks, .. } => Some(disks),
+        _ => None,
+    });
+    sources.flatten().map(|source| source.image.clone()).collect()
+}
+
+/// Digests of images, without those that are not there.
+pub(super) fn digests(images: impl IntoIterator<Item = PathBuf>) -> Result<BTreeMap<PathBuf, String>, Failure> {
+    let mut digests = BTreeMap::new();
+    for image in images {
+        match disks::sha256(&image) {
+            Ok(digest) => drop(digests.insert(image, digest)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                let what = format!("cannot read the image {}", image.display());
+                return Err(Failure::from_error(Exit::Failed, &error).within(what));
+            }
+        }
+    }
+    Ok(digests)
 }
 
 fn save(file: &Path, saved: SavedPlan) -> Result<(), Failure> {

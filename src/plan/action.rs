@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::address::{Address, AddressPattern};
+use crate::address::Address;
 use crate::disks::DiskOrigin;
 use crate::host::dhcp::Reservation;
 use crate::id::{LabName, Mac, RunId, TemplateName, UserName, VmName};
-use crate::resolve::{Desired, Vm};
+use crate::resolve::Vm;
 use crate::run::{BatchId, RunSpec, StopReason};
 use crate::scheduler::TaskId;
 use crate::state::RecordedDisk;
@@ -271,60 +271,4 @@ pub struct Refusal {
     pub address: Address,
     pub text: String,
     pub hint: String,
-}
-
-/// A plan in a file, with all that is needed to make it again: it is carried out only if the same plan comes out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SavedPlan {
-    pub version: u32,
-    /// The lab's folder, for the history.
-    pub folder: PathBuf,
-    pub desired: Desired,
-    pub allow: Vec<AddressPattern>,
-    pub plan: Plan,
-}
-
-impl SavedPlan {
-    pub const VERSION: u32 = 1;
-
-    /// What moved since the plan was made, in the user's words; nothing if it still holds.
-    pub fn moved(&self, now: &Plan) -> Vec<String> {
-        let mut moved = Vec::new();
-        if self.plan.lineage != now.lineage {
-            moved.push("the state is another one: it was made anew or restored from elsewhere".to_owned());
-        } else if self.plan.serial != now.serial {
-            moved.push(format!("the state moved on: serial {} then, {} now", self.plan.serial, now.serial));
-        }
-        let then: BTreeMap<&Address, &Change> =
-            self.plan.changes.iter().map(|change| (&change.address, change)).collect();
-        let fresh: BTreeMap<&Address, &Change> = now.changes.iter().map(|change| (&change.address, change)).collect();
-        for (address, change) in &then {
-            match fresh.get(address) {
-                None => moved.push(format!("{address}: nothing is left to {}", change.verb.as_str())),
-                Some(other) if other.verb != change.verb || other.reason != change.reason => {
-                    moved.push(format!(
-                        "{address}: {} ({}) then, {} ({}) now",
-                        change.verb.as_str(),
-                        change.reason,
-                        other.verb.as_str(),
-                        other.reason
-                    ));
-                }
-                Some(_) => {}
-            }
-        }
-        moved.extend(
-            fresh
-                .iter()
-                .filter(|(address, _)| !then.contains_key(*address))
-                .map(|(address, change)| format!("{address}: {} now", change.verb.as_str())),
-        );
-        moved.extend(now.refusals.iter().map(|refusal| format!("{}: {}", refusal.address, refusal.text)));
-        if moved.is_empty() && self.plan != *now {
-            moved.push(
-                "what would be done differs in its details, such as an address or a published version".to_owned(),
-            );
-        }
-        moved
-    }
 }

@@ -10,16 +10,18 @@ mod life;
 mod moves;
 mod objects;
 mod power;
+mod saved;
 mod scope;
 mod spec;
 mod templates;
 mod vms;
 
-pub use action::{Action, ActionId, Change, Effect, Note, Plan, PublishSource, Refusal, SavedPlan, Touched, Verb};
+pub use action::{Action, ActionId, Change, Effect, Note, Plan, PublishSource, Refusal, Touched, Verb};
 pub use check::{Flaw, check};
 pub use life::{Life, life};
 pub use objects::is_long;
 pub use power::Started;
+pub use saved::{SavedPlan, Today};
 pub use scope::{give_up_only, refresh_only, target};
 pub use spec::{Seat, run_spec};
 

@@ -54,7 +54,7 @@ fn overlap(one: &VmGroup, other: &VmGroup) -> bool {
     one.range.first <= other.range.last && other.range.first <= one.range.last
 }
 
-fn bodies(desired: &Desired) -> BTreeMap<Address, String> {
+pub(super) fn bodies(desired: &Desired) -> BTreeMap<Address, String> {
     let mut bodies = BTreeMap::new();
     let groups = desired.user_groups.iter().map(|(name, group)| (Address::new(Kind::UserGroup, name), to_json(group)));
     let users = desired.users.iter().map(|(name, user)| (Address::new(Kind::User, name), to_json(user)));

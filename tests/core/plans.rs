@@ -1,9 +1,12 @@
 //! Plans as the user reads them. Each case is a lab in a simulated world, a change to one of the two, and the plan's text.
 
+use std::collections::BTreeMap;
+
 use insta::assert_snapshot;
 
 use crate::lab::{Applied, Lab};
 use labwright::address::AddressPattern;
+use labwright::plan::{SavedPlan, Today};
 use labwright::run::{StopReason, Wanted};
 use labwright::state::FreezeScope;
 
@@ -344,4 +347,30 @@ fn a_run_that_a_killed_apply_had_told_to_stop_is_started_again() {
     lab.world.with(crate::world::Inner::start_all);
     assert!(lab.plan().is_empty());
     assert_eq!(lab.world.with(|inner| inner.tasks.len()), 2, "both run");
+}
+
+/// The lab, the state and the images that a saved plan is held against are moved in `tests/cli/apply_moved_plan`.
+#[test]
+fn a_saved_plan_says_which_jobs_moved() {
+    let lab = running_pair();
+    let edited = PAIR.replace("memory: 1G", "memory: 2G");
+    lab.edit(&edited);
+    let saved = SavedPlan {
+        version: SavedPlan::VERSION,
+        folder: lab.folder.path().to_owned(),
+        desired: lab.desired(),
+        allow: Vec::new(),
+        targets: Vec::new(),
+        refresh_only: false,
+        images: BTreeMap::new(),
+        plan: lab.plan(),
+    };
+    let moved = || saved.moved(&Today { desired: &lab.desired(), plan: &lab.plan(), images: &BTreeMap::new() });
+    assert_eq!(moved(), [""; 0]);
+    lab.world.with(|inner| {
+        let (alice, bob) = (inner.run_of("alice-gsr"), inner.run_of("bob-gsr"));
+        inner.kill_run(&alice);
+        inner.end_run(&bob, StopReason::Guest);
+    });
+    assert_snapshot!(moved().join("\n"));
 }
