@@ -68,8 +68,7 @@ fn vm_only(address: &Address) -> Result<(), Failure> {
 
 pub(super) fn restore(arguments: &RestoreArguments, site: Option<&Path>, ui: &Ui) -> Ended {
     vm_only(&arguments.address)?;
-    let context = Context::new(site, &arguments.lab.lab, ui)?;
-    let lab = context.desired(ui)?.lab;
+    let (context, lab) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
     let _lock = context.lock(format!("restore {}", arguments.address))?;
     let mut store = Store::open(&context.site.state)?;
     let recorded = store.recorded(&lab)?;
@@ -95,8 +94,7 @@ pub(super) fn restore(arguments: &RestoreArguments, site: Option<&Path>, ui: &Ui
 }
 
 pub(super) fn purge(arguments: &PurgeArguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let context = Context::new(site, &arguments.lab.lab, ui)?;
-    let lab = context.desired(ui)?.lab;
+    let (context, lab) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
     let _lock = context.lock("purge".into())?;
     let mut store = Store::open(&context.site.state)?;
     let days = arguments.older_than.unwrap_or(context.site.retention_days);
@@ -104,13 +102,16 @@ pub(super) fn purge(arguments: &PurgeArguments, site: Option<&Path>, ui: &Ui) ->
     let old = |disk: &AsideDisk| disk.since.parse::<jiff::Timestamp>().is_ok_and(|since| since.as_second() <= limit);
     let old: Vec<AsideDisk> = store.aside(&lab)?.into_iter().filter(old).collect();
     if old.is_empty() {
-        ui.say(&format!("no disk was set aside more than {days} days ago"));
+        ui.say(&format!(
+            "no disk was set aside more than {} ago",
+            if days == 1 { "1 day".to_owned() } else { format!("{days} days") }
+        ));
         return Ok(Exit::Done);
     }
     for disk in &old {
         ui.say(&format!("  {} of {}, set aside {}", disk.path.display(), disk.vm, disk.since));
     }
-    if !arguments.yes && ui.confirm(&format!("Delete these {} disks for good?", old.len())) != Some(true) {
+    if !arguments.yes && ui.confirm(&format!("Delete {} for good?", disks_word(old.len()))) != Some(true) {
         return Err(Failure::new(Exit::Refused, "not confirmed; nothing was deleted")
             .hint("add `--yes` where no person looks on"));
     }
@@ -124,8 +125,12 @@ pub(super) fn purge(arguments: &PurgeArguments, site: Option<&Path>, ui: &Ui) ->
             _ => store.forget_aside(&disk.path)?,
         }
     }
-    ui.say(&format!("{} disks are deleted", old.len()));
+    ui.say(&format!("{} deleted", disks_word(old.len())));
     Ok(Exit::Done)
+}
+
+fn disks_word(count: usize) -> String {
+    if count == 1 { "1 disk".into() } else { format!("{count} disks") }
 }
 
 pub(super) fn import(arguments: &ImportArguments, site: Option<&Path>, ui: &Ui) -> Ended {
@@ -166,9 +171,9 @@ pub(super) fn import(arguments: &ImportArguments, site: Option<&Path>, ui: &Ui) 
     }
     record_import(&mut store, &desired.lab, &changes)?;
     ui.say(&format!(
-        "{} has {} disks of its own now, at {ip}; next: `labwright apply`",
+        "{} has {} of its own now, at {ip}; next: `labwright apply`",
         arguments.address,
-        arguments.disk.len()
+        disks_word(arguments.disk.len())
     ));
     Ok(Exit::Done)
 }

@@ -34,8 +34,7 @@ impl Context {
             Failure::from_error(Exit::Failed, &source)
                 .within(format!("cannot find the lab's folder {}", lab_folder.display()))
         })?;
-        let named = site.map(Path::to_owned).or_else(|| Path::new(SITE_FILE).exists().then(|| SITE_FILE.into()));
-        let site = match named {
+        let site = match site_file(site) {
             Some(file) => load_site(&file, ui)?,
             None => embedded(&lab_folder)?,
         };
@@ -72,6 +71,60 @@ impl Context {
         }
     }
 
+    /// A site and a lab that may be known to the state alone: its manifest may be broken and its folder gone. Then `lab` may
+    /// also be its name.
+    pub(super) fn of_known_lab(site: Option<&Path>, lab: &Path, ui: &Ui) -> Result<(Self, LabName), Failure> {
+        let missing = match Self::new(site, lab, ui) {
+            Ok(context) => {
+                let name = context.lab_name(ui)?;
+                return Ok((context, name));
+            }
+            Err(failure) => failure,
+        };
+        let Some(file) = site_file(site) else { return Err(missing) };
+        let site = load_site(&file, ui)?;
+        // The folder is gone, but the one that it was in may be there, and tells its true name.
+        let parent = lab.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let place = parent.canonicalize().ok().zip(lab.file_name()).map(|(parent, name)| parent.join(name));
+        let is_meant = |name: &LabName, folder: &Path| {
+            Path::new(name.as_str()) == lab || place.as_deref() == Some(folder) || folder == lab
+        };
+        let found = Store::open(&site.state)?.labs()?.into_iter().find(|(name, folder)| is_meant(name, folder));
+        let Some((name, lab_folder)) = found else { return Err(missing) };
+        ui.say(&format!("{} is gone; the state knows lab `{name}`, last applied from it", lab_folder.display()));
+        Ok((Self { site, lab_folder }, name))
+    }
+
+    /// The lab of this folder: as its manifest says, or where that cannot be used, as the state knows it.
+    fn lab_name(&self, ui: &Ui) -> Result<LabName, Failure> {
+        let broken = match manifest::desired(&self.lab_folder, &self.site.context()) {
+            Ok((desired, _)) => return Ok(desired.lab),
+            Err(DesiredError::Load(error)) => Failure::from_error(Exit::Failed, &error),
+            Err(DesiredError::Invalid(diagnostics)) => {
+                ui.say_rendered(&report::diagnostics::human(&diagnostics, ui.is_styled()));
+                Failure::new(Exit::Invalid, "the manifest has errors; nothing was planned or changed")
+            }
+        };
+        let Some(mut store) = self.store_if_any()? else { return Err(broken) };
+        let mut known: Vec<LabName> =
+            store.labs()?.into_iter().filter(|(_, at)| *at == self.lab_folder).map(|(name, _)| name).collect();
+        match (known.pop(), known.is_empty()) {
+            (Some(name), true) => {
+                ui.say(&format!("the manifest cannot be used; the state knows this folder as lab `{name}`"));
+                Ok(name)
+            }
+            _ => Err(broken),
+        }
+    }
+
+    /// The state, for commands that only look: the embedded default may never have had one.
+    pub(super) fn store_if_any(&self) -> Result<Option<Store>, Failure> {
+        match Store::open(&self.site.state) {
+            Err(StateError::Missing { .. }) if self.site.file.is_none() => self.refuse_traces().map(|()| None),
+            opened => Ok(Some(opened?)),
+        }
+    }
+
     /// The state; the embedded default's is made where none ever was.
     pub(super) fn store(&self) -> Result<Store, Failure> {
         match Store::open(&self.site.state) {
@@ -85,28 +138,17 @@ impl Context {
 
     /// What is recorded, for commands that change nothing: a lab never applied has an empty record.
     pub(super) fn recorded(&self, lab: &LabName) -> Result<Recorded, Failure> {
-        match self.store_to_look()? {
-            Some(mut store) => Ok(store.recorded(lab)?),
-            None => Ok(Recorded::nothing()),
-        }
-    }
-
-    /// The state, if there ever was one.
-    fn store_to_look(&self) -> Result<Option<Store>, Failure> {
-        match Store::open(&self.site.state) {
-            Err(StateError::Missing { .. }) if self.site.file.is_none() => {
-                self.refuse_traces()?;
-                Ok(None)
-            }
-            opened => Ok(Some(opened?)),
-        }
+        Ok(match self.store_if_any()? {
+            Some(mut store) => store.recorded(lab)?,
+            None => Recorded::nothing(),
+        })
     }
 
     /// The lab as its manifest asks for it, and the state, if there ever was one: the check of the one takes as long as
     /// the reading of the other, so both are done side by side. What is wrong with the manifest is said first.
     pub(super) fn desired_and_store(&self, ui: &Ui) -> Result<(Desired, Option<Store>), Failure> {
         std::thread::scope(|scope| {
-            let opening = scope.spawn(|| self.store_to_look());
+            let opening = scope.spawn(|| self.store_if_any());
             let desired = self.desired(ui)?;
             let opened = opening.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             Ok((desired, opened?))
@@ -206,6 +248,11 @@ impl Context {
         let world = World { runs: &runs, disks: &disks, scheduler: &*scheduler, dhcp: &*dhcp };
         Ok(observe(&world, desired, recorded)?)
     }
+}
+
+/// The settings that are named, or those of this machine.
+fn site_file(named: Option<&Path>) -> Option<PathBuf> {
+    named.map(Path::to_owned).or_else(|| Path::new(SITE_FILE).exists().then(|| SITE_FILE.into()))
 }
 
 fn load_site(file: &Path, ui: &Ui) -> Result<Site, Failure> {

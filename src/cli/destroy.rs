@@ -13,6 +13,8 @@ use crate::state::Recorded;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Nothing of a student is deleted: disks go to the site's set-aside folder.
 
+The manifest may be broken or gone: the state knows what there is. Where the folder is gone too, name the lab.
+
 Example: labwright destroy labs/quickstart --yes")]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -26,8 +28,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
-    let context = Context::new(site, &arguments.lab.lab, ui)?;
-    let lab = context.desired(ui)?.lab;
+    let (context, lab) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
     let desired = Desired::nothing(lab);
     let make = |recorded: &Recorded| arguments.scope.plan(&context, &desired, recorded);
     apply::reconcile(&context, &desired, &make, &arguments.options, "destroy", ui)

@@ -96,7 +96,8 @@ fn past_lines(
     if let Some(id) = store.last_apply_of(&desired.lab, &address.to_string())? {
         let applies = store.history(&desired.lab, u32::MAX)?;
         for apply in applies.into_iter().filter(|apply| apply.id == id) {
-            let commit = apply.commit.map(|commit| format!(" at commit {commit}")).unwrap_or_default();
+            let dirty = if apply.dirty { " with changes that were not committed" } else { "" };
+            let commit = apply.commit.map(|commit| format!(" at commit {commit}{dirty}")).unwrap_or_default();
             line("apply", format!("{id} by {}@{}{commit}, {}", apply.who, apply.host, apply.began_at));
         }
     }

@@ -17,7 +17,7 @@ use crate::report::{Failure, Ui};
 use crate::resolve::VmSource;
 use crate::scheduler::{Task, TaskState};
 use crate::site::Site;
-use crate::state::{AsideDisk, Recorded, RecordedVm, Store};
+use crate::state::{AsideDisk, Recorded, RecordedVm};
 
 /// List what there is
 #[derive(Debug, clap::Args)]
@@ -298,17 +298,44 @@ fn object_rows(recorded: &Recorded, kind: Kind) -> Vec<ObjectRow> {
         .collect()
 }
 
-impl Row for AsideDisk {
-    const COLUMNS: &'static [&'static str] = &["vm", "slot", "since", "path", "base"];
+/// A disk that was set aside, and for how long it has been.
+#[derive(Debug, Serialize)]
+struct AsideRow {
+    vm: String,
+    slot: u32,
+    since: String,
+    age_days: i64,
+    path: String,
+    /// Where it was.
+    was: String,
+    base: Option<String>,
+}
+
+impl Row for AsideRow {
+    const COLUMNS: &'static [&'static str] = &["vm", "slot", "age", "since", "path", "base"];
     fn cells(&self) -> Vec<String> {
-        let base = self.base.as_ref().map(|base| base.display().to_string()).unwrap_or_default();
-        vec![self.vm.clone(), self.slot.to_string(), self.since.clone(), self.path.display().to_string(), base]
+        let age = format!("{} d", self.age_days);
+        let base = self.base.clone().unwrap_or_default();
+        vec![self.vm.clone(), self.slot.to_string(), age, self.since.clone(), self.path.clone(), base]
     }
 }
 
-fn aside_rows(context: &Context, lab: &LabName) -> Result<Vec<AsideDisk>, Failure> {
-    if !context.site.state.exists() {
-        return Ok(Vec::new());
-    }
-    Ok(Store::open(&context.site.state)?.aside(lab)?)
+fn aside_rows(context: &Context, lab: &LabName) -> Result<Vec<AsideRow>, Failure> {
+    const DAY_SECONDS: i64 = 24 * 60 * 60;
+    let Some(store) = context.store_if_any()? else { return Ok(Vec::new()) };
+    let now = jiff::Timestamp::now().as_second();
+    let row = |disk: AsideDisk| {
+        // A time that nobody of us wrote is shown as it stands, and counts as now.
+        let since = disk.since.parse::<jiff::Timestamp>().map_or(now, jiff::Timestamp::as_second);
+        AsideRow {
+            vm: disk.vm,
+            slot: disk.slot,
+            age_days: (now - since) / DAY_SECONDS,
+            since: disk.since,
+            path: disk.path.display().to_string(),
+            was: disk.was.display().to_string(),
+            base: disk.base.map(|base| base.display().to_string()),
+        }
+    };
+    Ok(store.aside(lab)?.into_iter().map(row).collect())
 }

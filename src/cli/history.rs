@@ -11,6 +11,7 @@ use crate::state::{FreezeScope, Frozen, PastApply, Store};
 
 /// Show who applied what, and how it went
 #[derive(Debug, clap::Args)]
+#[command(after_help = "A `+` behind a commit: the lab's folder had changes that were not committed.")]
 pub(super) struct Arguments {
     #[command(flatten)]
     lab: LabFolder,
@@ -53,24 +54,26 @@ pub(super) struct ThawArguments {
 impl Row for PastApply {
     const COLUMNS: &'static [&'static str] = &["id", "when", "who", "commit", "plan", "outcome"];
     fn cells(&self) -> Vec<String> {
-        let commit = self.commit.clone().unwrap_or_default();
-        let outcome = self.outcome.clone().unwrap_or_else(|| "never ended: its process was killed".into());
+        let dirty = if self.dirty { "+" } else { "" };
+        let commit = self.commit.as_ref().map(|commit| format!("{commit}{dirty}")).unwrap_or_default();
+        let outcome = self.outcome.clone().unwrap_or_else(|| "not ended: it is under way, or was killed".into());
         let when = self.began_at.split('.').next().unwrap_or_default().trim_end_matches('Z').replace('T', " ");
         vec![self.id.to_string(), when, format!("{}@{}", self.who, self.host), commit, self.summary.clone(), outcome]
     }
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let context = Context::new(site, &arguments.lab.lab, ui)?;
-    let desired = context.desired(ui)?;
-    let rows = Store::open(&context.site.state)?.history(&desired.lab, arguments.most)?;
+    let (context, lab) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
+    let rows = match context.store_if_any()? {
+        Some(store) => store.history(&lab, arguments.most)?,
+        None => Vec::new(),
+    };
     ui.data(&render(&rows, arguments.output));
     Ok(Exit::Done)
 }
 
 pub(super) fn freeze(arguments: &FreezeArguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let context = Context::new(site, &arguments.lab.lab, ui)?;
-    let lab = context.desired(ui)?.lab;
+    let (context, lab) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
     let frozen = Frozen {
         who: whoami(),
         since: jiff::Timestamp::now(),
@@ -83,8 +86,7 @@ pub(super) fn freeze(arguments: &FreezeArguments, site: Option<&Path>, ui: &Ui) 
 }
 
 pub(super) fn thaw(arguments: &ThawArguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let context = Context::new(site, &arguments.lab.lab, ui)?;
-    let lab = context.desired(ui)?.lab;
+    let (context, lab) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
     Store::open(&context.site.state)?.freeze((!arguments.all).then_some(&lab), None)?;
     ui.say(&format!("{} is thawed: plans are applied again", what(arguments.all, &lab)));
     Ok(Exit::Done)

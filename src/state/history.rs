@@ -17,6 +17,8 @@ pub struct PastApply {
     pub who: String,
     pub host: String,
     pub commit: Option<String>,
+    /// The lab's folder had changes that were not committed.
+    pub dirty: bool,
     pub summary: String,
     pub began_at: String,
     pub ended_at: Option<String>,
@@ -91,7 +93,8 @@ impl Store {
                 lab: row.get(1)?,
                 who: row.get(2)?,
                 host: row.get(3)?,
-                commit: row.get(4)?,
+                dirty: row.get::<_, Option<String>>(4)?.is_some_and(|commit| commit.ends_with('+')),
+                commit: row.get::<_, Option<String>>(4)?.map(|commit| commit.trim_end_matches('+').to_owned()),
                 summary: row.get(5)?,
                 began_at: row.get(6)?,
                 ended_at: row.get(7)?,
