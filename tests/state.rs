@@ -140,3 +140,22 @@ fn a_torn_page_is_harmless_or_refused() {
     std::fs::write(&path, &sound).unwrap();
     assert_eq!(small.ask("labwright --site ../site.yaml plan --detailed-exitcode"), whole);
 }
+
+/// A copy does not know of runs that began after it was made; their numbers must not be given again.
+#[test]
+fn a_restored_copy_gives_no_run_number_twice() {
+    let small = Small::new("4m");
+    small.run("labwright --site ../site.yaml state backup ../copy.db");
+    let path = small.0.path("small/state.db");
+    let tag: String = Connection::open(&path).unwrap().query_row("SELECT tag FROM site", [], |row| row.get(0)).unwrap();
+    small.run(&format!(
+        "mkdir -p ../site/storage/runs/batches ../site/storage/runs/{tag}-41 ../site/storage/runs/{tag}-7"
+    ));
+    small.run("labwright --site ../site.yaml state restore ../copy.db");
+    let next = |path: &PathBuf| -> u64 {
+        Connection::open(path).unwrap().query_row("SELECT next_run FROM site", [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(next(&path), 42);
+    small.run("labwright --site ../site.yaml apply --yes");
+    small.run("labwright --site ../site.yaml plan --detailed-exitcode");
+}

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use super::context::Context;
 use super::{Ended, LabOption};
 use crate::exit::Exit;
-use crate::report::Ui;
+use crate::id::RunId;
+use crate::report::{Failure, Ui};
 use crate::state::Store;
 
 /// Look after the site's state
@@ -53,7 +54,8 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
         Command::Restore { file, lab } => {
             let context = Context::new(site, &lab.lab, ui)?;
             let _lock = context.lock("state restore".into())?;
-            let kept = Store::restore(&context.site.state, file, jiff::Timestamp::now())?;
+            let next_run = unused_run(&context)?;
+            let kept = Store::restore(&context.site.state, file, next_run, jiff::Timestamp::now())?;
             ui.say(&format!("{} holds the copy now", context.site.state.display()));
             if let Some(kept) = kept {
                 ui.say(&format!("the state before is kept in {}", kept.display()));
@@ -62,4 +64,26 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
             Ok(Exit::Done)
         }
     }
+}
+
+/// A number above those of all runs that have a folder.
+fn unused_run(context: &Context) -> Result<u64, Failure> {
+    let runs = &context.site.storage.runs;
+    let failed = |source: &std::io::Error| {
+        Failure::from_error(Exit::Failed, source)
+            .within(format!("cannot see which runs there were in {}", runs.display()))
+    };
+    let entries = match std::fs::read_dir(runs) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(1),
+        Err(error) => return Err(failed(&error)),
+    };
+    let mut highest = 0;
+    for entry in entries {
+        let name = entry.map_err(|error| failed(&error))?.file_name();
+        // What is no run, such as the folder of batches, has no number.
+        let run = name.to_str().and_then(|name| name.parse::<RunId>().ok());
+        highest = highest.max(run.map_or(0, |run| run.number()));
+    }
+    Ok(highest + 1)
 }

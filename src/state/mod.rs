@@ -204,14 +204,29 @@ impl Store {
         self.copy_to(target)
     }
 
-    /// Puts a copy in the place of the state, which is kept beside it under the name that is answered.
-    pub fn restore(path: &Path, copy: &Path, now: jiff::Timestamp) -> Result<Option<PathBuf>, StateError> {
+    /// Puts a copy in the place of the state, which is kept beside it under the name that is answered. `next_run` is the
+    /// first number that no run has had: the copy does not know of runs that began after it was made, and one number for
+    /// two runs would be two guests on one disk.
+    pub fn restore(
+        path: &Path,
+        copy: &Path,
+        next_run: u64,
+        now: jiff::Timestamp,
+    ) -> Result<Option<PathBuf>, StateError> {
         let io = |action, path: &Path, source| StateError::Io { action, path: path.to_owned(), source };
         // Opened first: a copy that is damaged, foreign or too new must not take the place of anything.
         let source = Self::open(copy)?;
         let unfinished = sibling(path, "restored");
         remove_if_there(&unfinished)?;
         source.copy_to(&unfinished)?;
+        {
+            let copied = Self::connect(&unfinished, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+            copied
+                .connection
+                .execute("UPDATE site SET next_run = MAX(next_run, ?1)", [next_run])
+                .and_then(|_| copied.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"))
+                .map_err(|source| copied.sql("raise the number of the next run", source))?;
+        }
         let replaced = path.try_exists().map_err(|source| io("look for", path, source))?;
         let kept = sibling(path, &format!("before-{}", now.strftime("%Y%m%dT%H%M%SZ")));
         if replaced {
