@@ -35,6 +35,7 @@ cases! {
     apply_unasked
     completions
     export_run
+    explain
     freeze
     get_nothing
     help

@@ -1,5 +1,6 @@
 //! `labwright explain`: why something is as it is, from its line in the manifest to its latest run.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -8,7 +9,8 @@ use super::plan::Scope;
 use super::{Ended, LabOption};
 use crate::address::{Address, Kind};
 use crate::exit::Exit;
-use crate::report::Ui;
+use crate::observe::{Observed, Phase};
+use crate::report::{Failure, Ui};
 use crate::resolve::{Desired, Origin};
 use crate::state::{Recorded, Store};
 
@@ -33,6 +35,8 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
     let desired = context.desired(ui)?;
     let recorded = context.recorded(&desired.lab)?;
     let address = &arguments.address;
+    let past = context.store_if_any()?;
+    refuse_unknown(address, &desired, &recorded, past.as_ref())?;
     let mut text = format!("{address}\n");
     let mut line = |what: &str, value: String| {
         writeln!(text, "  {what:<10} {}", crate::report::harmless(&value)).expect("a string takes all");
@@ -42,9 +46,11 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
         None => line("manifest", "not written there by itself".into()),
     }
     recorded_lines(&recorded, address, &mut line);
-    if context.site.state.exists() {
-        past_lines(&Store::open(&context.site.state)?, &desired, address, &mut line)?;
+    if let Some(store) = &past {
+        past_lines(store, &desired, address, &mut line)?;
     }
+    let observed = context.observe(&desired, &recorded)?;
+    report_lines(&recorded, &observed, address, &mut line);
     let plan = Scope::default().plan(&context, &desired, &recorded)?;
     for change in plan.changes.iter().filter(|change| change.address == *address) {
         line("plan", format!("{}: {}", change.verb.as_str(), change.reason));
@@ -57,6 +63,62 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
     }
     ui.data(&text);
     Ok(Exit::Done)
+}
+
+/// Nothing can be said of what neither the manifest nor the state has ever heard of.
+fn refuse_unknown(
+    address: &Address,
+    desired: &Desired,
+    recorded: &Recorded,
+    past: Option<&Store>,
+) -> Result<(), Failure> {
+    let wanted = desired_addresses(desired);
+    let is_known = wanted.contains(address)
+        || recorded.objects.contains_key(address)
+        || (address.kind == Kind::Vm && recorded.vms.contains_key(address.name.as_str()));
+    let had = |store: &Store| store.last_apply_of(&desired.lab, &address.to_string());
+    if is_known || past.map(had).transpose()?.flatten().is_some() {
+        return Ok(());
+    }
+    let failure = Failure::new(Exit::Failed, format!("lab `{}` has no {address}, and never had", desired.lab));
+    let likeness = |known: &&Address| strsim::jaro_winkler(&known.name, &address.name);
+    let near = wanted.iter().filter(|known| known.kind == address.kind);
+    let near = near.max_by(|one, other| likeness(one).total_cmp(&likeness(other)));
+    Err(match near {
+        Some(near) => failure.hint(format!("did you mean `{near}`?")),
+        None => failure.hint("`labwright plan --verbose` shows all that there is"),
+    })
+}
+
+fn desired_addresses(desired: &Desired) -> BTreeSet<Address> {
+    let of = |kind: Kind, names: Vec<String>| names.into_iter().map(move |name| Address::new(kind, name));
+    fn names<N: ToString>(names: impl Iterator<Item = N>) -> Vec<String> {
+        names.map(|name| name.to_string()).collect()
+    }
+    of(Kind::UserGroup, names(desired.user_groups.keys()))
+        .chain(of(Kind::User, names(desired.users.keys())))
+        .chain(of(Kind::VmGroup, names(desired.vm_groups.keys())))
+        .chain(of(Kind::Template, names(desired.templates.keys())))
+        .chain(of(Kind::Vm, names(desired.vms.keys())))
+        .chain(of(Kind::Session, names(desired.sessions.keys())))
+        .collect()
+}
+
+/// What the starter of a vm's run last said.
+fn report_lines(recorded: &Recorded, observed: &Observed, address: &Address, line: &mut dyn FnMut(&str, String)) {
+    let vm = recorded.vms.get(address.name.as_str()).filter(|_| address.kind == Kind::Vm);
+    let Some(run) = vm.and_then(|vm| vm.run.as_ref()) else { return };
+    let Some(report) = observed.runs.get(&run.run) else { return };
+    let phase = match &report.phase {
+        Phase::Starting => "starting".to_owned(),
+        Phase::Running => "booting".to_owned(),
+        Phase::Ready => "ready".to_owned(),
+        Phase::Paused { reason } => format!("paused, {reason}"),
+        Phase::Stopping => "stopping".to_owned(),
+        Phase::Stopped { reason, .. } => format!("over: {reason}"),
+    };
+    let place = report.mapping.as_ref().map(|mapping| format!(" on {}, vnc {}", mapping.host, mapping.vnc));
+    line("report", format!("{phase}{}, last heard of {:.0}", place.unwrap_or_default(), report.last_beat));
 }
 
 fn origin<'a>(desired: &'a Desired, address: &Address) -> Option<&'a Origin> {
