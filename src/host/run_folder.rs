@@ -12,7 +12,7 @@
 //! ```
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -34,6 +34,11 @@ pub struct RunFolder {
     path: PathBuf,
     _lock: Flock<File>,
 }
+
+/// What qemu has printed.
+pub const LOG: &str = "qemu.log";
+/// A picture of the largest screen takes less.
+const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// The lock below a run's folder; a sweep takes a run whose lock is free for dead.
 pub const LOCK: &str = "lock";
@@ -62,13 +67,29 @@ impl RunFolder {
     }
 
     pub fn log(&self) -> PathBuf {
-        self.path.join("qemu.log")
+        self.path.join(LOG)
+    }
+
+    /// Opens a file of the folder. qemu may write there, so that one that was broken out of could have put a link there,
+    /// which would lead root astray, or a pipe, which would hold it up.
+    pub fn open(&self, name: &str, options: &mut OpenOptions) -> std::io::Result<File> {
+        let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+        let file = options.custom_flags(flags).open(self.path.join(name))?;
+        if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::Error::other("it is no plain file any more")) }
+    }
+
+    /// What is in a file of the folder, up to a bound.
+    pub fn read(&self, name: &str) -> std::io::Result<Vec<u8>> {
+        use std::io::Read as _;
+        let mut content = Vec::new();
+        self.open(name, OpenOptions::new().read(true))?.take(FILE_BYTES_MAX).read_to_end(&mut content)?;
+        Ok(content)
     }
 
     /// The end of what qemu has printed, for messages.
     pub fn log_tail(&self) -> String {
         const TAIL_BYTES: usize = 1000;
-        let text = std::fs::read(self.log()).unwrap_or_default();
+        let text = self.read(LOG).unwrap_or_default();
         let tail = String::from_utf8_lossy(&text[text.len().saturating_sub(TAIL_BYTES)..]);
         // The one thing that qemu prints when all is well.
         let lines: Vec<&str> = tail.lines().filter(|line| !line.starts_with("VNC server running on ")).collect();
@@ -122,5 +143,36 @@ pub fn lock(path: &Path) -> Result<Option<Flock<File>>, RunFolderError> {
         Ok(lock) => Ok(Some(lock)),
         Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
         Err((_, errno)) => Err(io("lock", errno.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::SiteTag;
+
+    /// What a qemu that was broken out of could put in place of its files.
+    #[test]
+    fn neither_a_link_nor_a_pipe_is_followed() {
+        let root = tempfile::tempdir().unwrap();
+        let run = RunId::new(SiteTag::new("k3f9").unwrap(), 1);
+        let folder = RunFolder::create(root.path(), &run, Uid::current(), Gid::current()).unwrap();
+        let secret = root.path().join("secret");
+        std::fs::write(&secret, "secret").unwrap();
+        std::os::unix::fs::symlink(&secret, folder.log()).unwrap();
+        assert_eq!(folder.log_tail(), "");
+        let append = |folder: &RunFolder| folder.open(LOG, OpenOptions::new().create(true).append(true));
+        append(&folder).unwrap_err();
+        assert_eq!(std::fs::read_to_string(&secret).unwrap(), "secret");
+
+        std::fs::remove_file(folder.log()).unwrap();
+        nix::unistd::mkfifo(&folder.log(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(folder.log_tail(), "", "nobody writes into the pipe, and nobody waits for it");
+        append(&folder).unwrap_err();
+
+        std::fs::remove_file(folder.log()).unwrap();
+        append(&folder).unwrap();
+        std::fs::write(folder.log(), "VNC server running on 127.0.0.1:5900\nout of memory\n").unwrap();
+        assert_eq!(folder.log_tail(), "out of memory");
     }
 }

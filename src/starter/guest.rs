@@ -14,7 +14,7 @@ use super::StartError;
 use crate::host::accel::Accelerator;
 use crate::host::qemu::{self, VncPassword};
 use crate::host::qmp::{Monitor, QmpError};
-use crate::host::run_folder::RunFolder;
+use crate::host::run_folder::{LOG, RunFolder};
 use crate::host::tap::{Inherit, Tap, inherit};
 use crate::run::RunSpec;
 
@@ -54,7 +54,7 @@ impl Guest {
             monitor: inherit(&monitor_end, Inherit::Shared).map_err(descriptors)?,
         };
         let given = qemu::Given { accel: host.accel, hold, serial: &folder.serial(), vnc_password: password };
-        let log = OpenOptions::new().create(true).append(true).mode(0o600).open(folder.log());
+        let log = folder.open(LOG, OpenOptions::new().create(true).append(true).mode(0o600));
         let log = log.map_err(StartError::Spawn)?;
         let child = Command::new("/proc/self/exe")
             .args(confinement(spec, host, folder))

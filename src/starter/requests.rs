@@ -183,9 +183,10 @@ fn look_at(job: &Job, guest: &mut Guest) -> Option<Reply> {
 
 /// qemu writes where it may, the host-local folder; the picture goes on to storage from there.
 fn screen(number: u64, guest: &mut Guest, folder: &RunFolder) -> Result<Vec<u8>, String> {
-    let path = folder.path().join(format!("request-{number}.png"));
+    let name = format!("request-{number}.png");
+    let path = folder.path().join(&name);
     ask(guest, "screendump", json!({ "filename": path, "format": "png" }))?;
-    let picture = std::fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()));
+    let picture = folder.read(&name).map_err(|error| format!("cannot read {}: {error}", path.display()));
     // It goes with the folder at the latest.
     drop(std::fs::remove_file(&path));
     picture
