@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::site::{BINARY, Site, until};
+use crate::site::{BINARY, Site};
 
 /// What CI does when nothing else is asked for.
 const KILLS_IN_CI: u64 = 30;
@@ -53,7 +53,7 @@ pub(crate) fn kills(site: &mut Site) {
         site.write_lab();
         let moment = whole.mul_f64(dice.below(1000) as f64 / 900.0);
         let mut apply = site.apply_command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let labwright = started(&apply);
+        let Some(labwright) = started(&mut apply) else { continue };
         std::thread::sleep(moment);
         // One that has ended by now is no longer there to be killed.
         kill(labwright, Signal::SIGKILL).unwrap_or_default();
@@ -77,20 +77,21 @@ pub(crate) fn kills(site: &mut Site) {
     eprintln!("  {killed} kills in {rounds} applies, seed {seed}");
 }
 
-/// The program itself, below the scripts that lead into the master's namespaces.
-fn started(apply: &Child) -> Pid {
-    until("labwright to start", || {
+/// The program itself, below the scripts that lead into the master's namespaces; none where it has ended already.
+fn started(apply: &mut Child) -> Option<Pid> {
+    while apply.try_wait().unwrap().is_none() {
         let mut below = vec![apply.id()];
         while let Some(pid) = below.pop() {
             let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
             if program == Path::new(BINARY) {
-                return Ok(Pid::from_raw(pid.cast_signed()));
+                return Some(Pid::from_raw(pid.cast_signed()));
             }
             let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
             below.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
         }
-        Err(String::new())
-    })
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    None
 }
 
 fn no_disk_has_two_qemus(site: &Site) {
