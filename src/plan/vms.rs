@@ -206,12 +206,31 @@ impl Planner<'_> {
     pub(super) fn new_address(&mut self, address: &Address, vm: &Vm) -> Option<(Ipv4Addr, Mac)> {
         let group = self.inputs.desired.vm_groups.get(&vm.vm_group)?;
         let found = self.addresses.take(&vm.vm_group, group);
-        if found.is_none() {
-            let text =
-                format!("no address of vm group `{}` is free: it has {}, all in use", vm.vm_group, group.range.count());
+        if found.is_some() {
+            return found;
+        }
+        let (range, held) = (&vm.vm_group, self.addresses_of_leavers(group));
+        if held > 0 {
+            // Refused, the plan could not even let them go.
+            let text = format!(
+                "waits for an address of vm group `{range}`: {held} are held until the vms that leave are stopped; apply again after this plan"
+            );
+            self.note(address, text);
+        } else {
+            let text = format!("no address of vm group `{range}` is free: it has {}, all in use", group.range.count());
             self.refuse(address, text, "widen the group's `ip_range`");
         }
-        found
+        None
+    }
+
+    /// How many addresses of a group this plan sets free, which are another vm's only after a confirmed stop.
+    fn addresses_of_leavers(&self, group: &VmGroup) -> usize {
+        let super::Inputs { desired, recorded, .. } = self.inputs;
+        let leavers = recorded
+            .vms
+            .iter()
+            .filter(|(name, _)| !desired.vms.contains_key(*name) && !self.moves.leaves_by_name_only(name));
+        leavers.filter(|(_, known)| group.range.contains(known.ip)).count()
     }
 
     pub(super) fn reservation(&self, name: &VmName, ip: Ipv4Addr, mac: Mac) -> Reservation {
