@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::UserName;
+use crate::id::{LabName, TemplateName, UserName};
 use crate::resolve::{Limits, SiteContext, VmGroup};
 
 /// Folder of the embedded default, inside the lab's folder.
@@ -136,6 +136,12 @@ impl Storage {
             vms: root.join("vms"),
             aside: root.join("aside"),
         }
+    }
+
+    /// Where a disk of a template's version is published.
+    pub fn published_disk(&self, lab: &LabName, template: &TemplateName, version: u32, slot: usize) -> PathBuf {
+        let folder = self.templates.join(lab.as_str()).join(template.as_str()).join(format!("v{version}"));
+        folder.join(format!("disk-{slot}.qcow2"))
     }
 }
 

@@ -245,7 +245,8 @@ impl Context {
         // Looking changes no owner, so any will do.
         let nobody = Owner { uid: 0, gid: 0 };
         let (runs, disks) = (self.runs(nobody), disks::OnStorage { owner: nobody });
-        let world = World { runs: &runs, disks: &disks, scheduler: &*scheduler, dhcp: &*dhcp };
+        let storage = &self.site.storage;
+        let world = World { runs: &runs, disks: &disks, scheduler: &*scheduler, dhcp: &*dhcp, storage };
         Ok(observe(&world, desired, recorded)?)
     }
 }

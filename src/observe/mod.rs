@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 
 use crate::disks::{DiskError, Disks, Stamp, Standing};
 use crate::host::dhcp::{Dhcp, DhcpError, Reservation};
-use crate::id::{RunId, VmName};
+use crate::id::{RunId, TemplateName, VmName};
 use crate::resolve::{Desired, DiskSource, VmSource};
 use crate::run::{BatchId, Event, Record, RunFileError, Runs, StopReason, Wanted};
 use crate::scheduler::{Scheduler, SchedulerError, Task};
-use crate::state::{PublishedDisk, Recorded, RecordedDisk, RunState};
+use crate::site::Storage;
+use crate::state::{PublishedDisk, Recorded, RecordedDisk, RunState, TemplateVersion};
 
 /// What was seen, as plain values for the planner.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,8 +33,18 @@ pub struct Observed {
     pub disks_strange: BTreeMap<PathBuf, String>,
     /// Images that the manifest names.
     pub images: BTreeMap<PathBuf, ImageFact>,
+    /// Digests of files that stand where a template's next version would go and that no record knows: their apply was cut
+    /// short, or the state is an older copy.
+    pub unrecorded: BTreeMap<PathBuf, String>,
     /// Vms whose recorded reservation the DHCP server does not have.
     pub reservations_missing: BTreeSet<VmName>,
+}
+
+impl Observed {
+    /// Whether an image holds these bytes.
+    pub fn holds(&self, image: &Path, sha256: &str) -> bool {
+        matches!(self.images.get(image), Some(ImageFact::There { sha256: Some(found), .. }) if found == sha256)
+    }
 }
 
 /// A report, folded to its last word.
@@ -103,6 +114,7 @@ pub struct World<'a> {
     pub disks: &'a dyn Disks,
     pub scheduler: &'a dyn Scheduler,
     pub dhcp: &'a dyn Dhcp,
+    pub storage: &'a Storage,
 }
 
 /// Looks at all that a plan of this lab depends on.
@@ -124,7 +136,8 @@ pub fn observe(world: &World<'_>, desired: &Desired, recorded: &Recorded) -> Res
             Unlike::Strange(found) => drop(observed.disks_strange.insert(disk.path.clone(), found)),
         }
     }
-    observed.images = images(world.disks, desired, recorded)?;
+    observed.unrecorded = unrecorded(world, desired, recorded)?;
+    observed.images = images(world.disks, desired, recorded, !observed.unrecorded.is_empty())?;
     observed.reservations_missing = reservations_missing(world.dhcp, desired, recorded)?;
     Ok(observed)
 }
@@ -269,28 +282,77 @@ fn images(
     disks: &dyn Disks,
     desired: &Desired,
     recorded: &Recorded,
+    always_digest: bool,
 ) -> Result<BTreeMap<PathBuf, ImageFact>, ObserveError> {
     let of_templates = desired.templates.values().flat_map(|template| &template.disks);
     let of_vms = desired.vms.values().filter_map(|vm| match &vm.source {
         VmSource::Disks(disks) => Some(disks),
         VmSource::Derive(_) | VmSource::Clone(_) => None,
     });
+    let latest = latest_versions(desired, recorded);
     let mut images = BTreeMap::new();
     for source in of_templates.chain(of_vms.flatten()) {
         if let DiskSource::Image { path, .. } = source {
-            let published =
-                recorded.versions.values().rev().flat_map(|version| &version.disks).find(|disk| disk.source == *path);
-            images.insert(path.clone(), image(disks, path, published)?);
+            let published = latest.iter().flat_map(|version| &version.disks).filter(|disk| disk.source == *path);
+            images.insert(path.clone(), image(disks, path, published, always_digest)?);
         }
     }
     Ok(images)
 }
 
-fn image(disks: &dyn Disks, path: &Path, published: Option<&PublishedDisk>) -> Result<ImageFact, ObserveError> {
+/// Looks where the next version of each template would go, and where the one after it would, until nothing stands there.
+fn unrecorded(
+    world: &World<'_>,
+    desired: &Desired,
+    recorded: &Recorded,
+) -> Result<BTreeMap<PathBuf, String>, ObserveError> {
+    let known: BTreeSet<&PathBuf> =
+        recorded.versions.values().flat_map(|version| &version.disks).map(|disk| &disk.path).collect();
+    let mut found = BTreeMap::new();
+    for (name, template) in &desired.templates {
+        for version in recorded.next_version(name).. {
+            let path = |slot| world.storage.published_disk(&desired.lab, name, version, slot);
+            let mut is_free = true;
+            for path in (0..template.disks.len()).map(path) {
+                if known.contains(&path) {
+                    is_free = false;
+                } else if stamp(world.disks, &path)?.is_some() {
+                    is_free = false;
+                    let digest = world.disks.sha256(&path);
+                    let digest = digest.map_err(|source| ObserveError::File { path: path.clone(), source })?;
+                    found.insert(path, digest);
+                }
+            }
+            if is_free {
+                break;
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The latest version of each template that is wanted, by its name now or before a rename. What a template that left the
+/// manifest was published from is nobody's business any more.
+fn latest_versions<'a>(desired: &Desired, recorded: &'a Recorded) -> Vec<&'a TemplateVersion> {
+    let renamed = desired.moved.iter().map(|moved| moved.from.name.as_str());
+    let names: BTreeSet<&str> = desired.templates.keys().map(TemplateName::as_str).chain(renamed).collect();
+    let mut latest = BTreeMap::new();
+    for ((name, _), version) in recorded.versions.iter().filter(|((name, _), _)| names.contains(name.as_str())) {
+        latest.insert(name, version);
+    }
+    latest.into_values().collect()
+}
+
+fn image<'a>(
+    disks: &dyn Disks,
+    path: &Path,
+    mut published: impl Iterator<Item = &'a PublishedDisk>,
+    always_digest: bool,
+) -> Result<ImageFact, ObserveError> {
     let Some(Stamp { bytes, mtime_ns }) = stamp(disks, path)? else { return Ok(ImageFact::Missing) };
-    let touched = published.is_some_and(|disk| (disk.source_bytes, disk.source_mtime_ns) != (bytes, mtime_ns));
+    let touched = published.any(|disk| (disk.source_bytes, disk.source_mtime_ns) != (bytes, mtime_ns));
     let digest = || disks.sha256(path).map_err(|source| ObserveError::File { path: path.to_owned(), source });
-    let sha256 = touched.then(digest).transpose()?;
+    let sha256 = (touched || always_digest).then(digest).transpose()?;
     Ok(ImageFact::There { bytes, mtime_ns, sha256 })
 }
 

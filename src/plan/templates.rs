@@ -1,11 +1,11 @@
 //! Templates: which published version new vms derive from, and when a new one is made. A version never changes once it
 //! is published, so vms that derive from it are safe from any edit of the image.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::objects::{Edits, fields, to_json};
-use super::{Action, ActionId, Change, Effect, Planner, PublishSource, Verb};
+use super::{Action, ActionId, Change, Effect, Inputs, Planner, PublishSource, Verb};
 use crate::address::{Address, Kind};
 use crate::id::TemplateName;
 use crate::observe::ImageFact;
@@ -100,11 +100,12 @@ impl Planner<'_> {
                 None
             }
             older => {
-                let number = older.map_or(1, |(number, ..)| number + 1);
-                if number > 1 && !self.may_publish_anew(&address, name, number) {
+                let is_first = older.is_none();
+                let number = self.next_version(name, older.map_or(1, |(number, ..)| number + 1), &images);
+                if !is_first && !self.may_publish_anew(&address, name, number) {
                     return None;
                 }
-                why = Some(if number == 1 {
+                why = Some(if is_first {
                     "its image is published".to_owned()
                 } else {
                     format!("its image changed: version {number} is published, existing vms keep theirs")
@@ -145,6 +146,12 @@ impl Planner<'_> {
                 _ if **image != published.source => Freshness::Different,
                 None | Some(ImageFact::Missing) => Freshness::Missing,
                 Some(ImageFact::There { sha256: None, .. }) => Freshness::Same,
+                // Another template is published from the same image, and its version is older.
+                Some(ImageFact::There { bytes, mtime_ns, .. })
+                    if (*bytes, *mtime_ns) == (published.source_bytes, published.source_mtime_ns) =>
+                {
+                    Freshness::Same
+                }
                 Some(ImageFact::There { bytes, mtime_ns, sha256: Some(sha256) }) if *sha256 == published.sha256 => {
                     Freshness::Touched { bytes: *bytes, mtime_ns: *mtime_ns }
                 }
@@ -182,6 +189,23 @@ impl Planner<'_> {
         }
     }
 
+    /// The first number from `from` on whose place is free. What stands there with the wanted bytes is of an apply that was
+    /// cut short; what stands there with others may have disks over it that our records do not tell of, or belongs to a
+    /// template that has another name by now.
+    fn next_version(&self, name: &TemplateName, from: u32, images: &[(&PathBuf, Option<&String>)]) -> u32 {
+        let Inputs { desired, recorded, observed, site, .. } = self.inputs;
+        let known: BTreeSet<&PathBuf> =
+            recorded.versions.values().flat_map(|version| &version.disks).map(|disk| &disk.path).collect();
+        let is_free = |number: &u32| {
+            images.iter().enumerate().all(|(slot, (image, _))| {
+                let path = site.storage.published_disk(&desired.lab, name, *number, slot);
+                let digest = observed.unrecorded.get(&path);
+                !known.contains(&path) && digest.is_none_or(|digest| observed.holds(image, digest))
+            })
+        };
+        (from..).find(is_free).unwrap_or(from)
+    }
+
     fn publish(
         &mut self,
         name: &TemplateName,
@@ -189,13 +213,12 @@ impl Planner<'_> {
         images: &[(&PathBuf, Option<&String>)],
         actions: &mut Vec<Action>,
     ) -> CurrentVersion {
-        let folder = self.inputs.site.storage.templates.join(self.inputs.desired.lab.as_str()).join(name.as_str());
-        let folder = folder.join(format!("v{version}"));
+        let (lab, storage) = (&self.inputs.desired.lab, &self.inputs.site.storage);
         let disks: Vec<PublishSource> = (0..)
             .zip(images)
-            .map(|(slot, (image, sha256)): (u32, _)| PublishSource {
+            .map(|(slot, (image, sha256)): (usize, _)| PublishSource {
                 image: (*image).clone(),
-                path: folder.join(format!("disk-{slot}.qcow2")),
+                path: storage.published_disk(lab, name, version, slot),
                 sha256: sha256.cloned(),
             })
             .collect();

@@ -61,6 +61,14 @@ impl Recorded {
     }
 }
 
+impl Recorded {
+    /// The number after the latest version of a template by this name.
+    pub fn next_version(&self, template: &TemplateName) -> u32 {
+        let versions = (template.clone(), 0)..=(template.clone(), u32::MAX);
+        self.versions.range(versions).next_back().map_or(1, |((_, number), _)| number + 1)
+    }
+}
+
 /// Who stopped all reconciling, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frozen {

@@ -116,7 +116,8 @@ impl Lab {
         recorded: &Recorded,
         make: impl FnOnce(&Inputs<'_>) -> T,
     ) -> Result<T, ObserveError> {
-        let world = observe::World { runs: &self.world, disks: &self.world, scheduler: &self.world, dhcp: &self.world };
+        let (world, storage) = (&self.world, &self.site.storage);
+        let world = observe::World { runs: world, disks: world, scheduler: world, dhcp: world, storage };
         let observed = observe::observe(&world, desired, recorded)?;
         Ok(make(&Inputs {
             desired,
