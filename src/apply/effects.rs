@@ -291,7 +291,7 @@ fn fenced_task(effect: &Effect) -> Option<TaskId> {
 
 fn fence_off(effect: &Effect, world: &World<'_>) -> Result<Vec<Change>, Trouble> {
     let Effect::Fence { run, generation, .. } = effect else { return Ok(Vec::new()) };
-    world.runs.control(run, &stop_order(*generation))?;
+    world.runs.fence(run, &stop_order(*generation))?;
     Ok(Vec::new())
 }
 

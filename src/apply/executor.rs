@@ -225,7 +225,7 @@ impl<'a> Walk<'a> {
             };
             outcomes.extend(self.journal.get(id).map(|line| (*line, outcome)));
         }
-        self.store.settle(self.world.lab, &outcomes, &changes, self.world.clock.now())?;
+        self.store.settle(self.world.lab, self.apply, &outcomes, &changes, self.world.clock.now())?;
         let failed = results.iter().filter(|(_, result)| result.is_err()).count();
         progress.batch(kind, results.len() - failed, failed, took);
         for (id, result) in results {

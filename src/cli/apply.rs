@@ -222,7 +222,7 @@ fn act(context: &Context, plan: &Plan, store: &mut Store, options: &Options, ui:
         commit: super::context::git_commit(&context.lab_folder),
         summary: report::plan::counts(plan),
     };
-    let id = store.begin(&plan.lab, &info, clock.now())?;
+    let id = store.begin(&plan.lab, plan.serial, &info, clock.now())?;
     let mut lines = Lines { ui, quiet: options.json };
     let summary = apply::apply(plan, id, store, &world, &mut lines)?;
     let outcome =

@@ -179,5 +179,5 @@ pub(super) fn import(arguments: &ImportArguments, site: Option<&Path>, ui: &Ui) 
 }
 
 fn record_import(store: &mut Store, lab: &crate::id::LabName, changes: &[Change]) -> Result<(), StateError> {
-    store.settle(lab, &[], changes, jiff::Timestamp::now())
+    store.record(lab, changes, jiff::Timestamp::now())
 }

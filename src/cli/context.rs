@@ -313,7 +313,10 @@ pub(super) fn hostname() -> String {
 impl From<StateError> for Failure {
     fn from(error: StateError) -> Self {
         let exit = match error {
-            StateError::Locked { .. } | StateError::Traces { .. } | StateError::Exists { .. } => Exit::Refused,
+            StateError::Locked { .. }
+            | StateError::Stale { .. }
+            | StateError::Traces { .. }
+            | StateError::Exists { .. } => Exit::Refused,
             _ => Exit::Failed,
         };
         let failure = Self::from_error(exit, &error);

@@ -7,7 +7,9 @@ use std::path::Path;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use super::{CONTROL, RunFileError, give_to_owner_of_folder, read_json, write_atomically, write_unflushed};
+use super::{
+    CONTROL, RunFileError, give_to_owner_of_folder, read_json, write_atomically, write_new_unflushed, write_unflushed,
+};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Control {
@@ -85,6 +87,13 @@ impl Control {
     pub(super) fn replace(&self, folder: &Path) -> Result<(), RunFileError> {
         let _lock = lock(folder)?;
         self.write(folder)
+    }
+
+    /// Writes the folder's first control file; `false`, and nothing is written, where there is one. See
+    /// `RunSpec::write_unflushed`.
+    pub(super) fn write_first(&self, folder: &Path) -> Result<bool, RunFileError> {
+        let text = serde_json::to_vec(self).expect("a run's control has only string keys");
+        write_new_unflushed(&folder.join(CONTROL), &text, 0o640)
     }
 
     /// `None` where the folder has no control file.

@@ -14,7 +14,7 @@ use crate::id::RunId;
 /// What the controller does with runs' folders.
 pub trait Runs: Send + Sync {
     /// Makes a run's folder with all that its starter needs, before the submit. What is there of an earlier try that was
-    /// cut short is replaced: no starter has seen it.
+    /// cut short is replaced: no starter has seen it. A run that was fenced off meanwhile is refused.
     fn prepare(&self, spec: &RunSpec) -> Result<(), RunFileError>;
 
     /// Writes the index of a submitted array; answers where it is.
@@ -22,6 +22,10 @@ pub trait Runs: Send + Sync {
 
     /// Replaces what is wanted of a run. A run whose folder is gone has nobody to read it: that is no error.
     fn control(&self, run: &RunId, control: &Control) -> Result<(), RunFileError>;
+
+    /// Writes that a newer run takes this one's place, also where its folder is not made yet: whoever still means to submit
+    /// it must find that.
+    fn fence(&self, run: &RunId, control: &Control) -> Result<(), RunFileError>;
 
     /// What is wanted of a run by now; `None` where its folder is gone.
     fn wanted(&self, run: &RunId) -> Result<Option<Wanted>, RunFileError>;
@@ -57,8 +61,16 @@ impl Runs for OnStorage {
         let answers = folder.join(ANSWERS);
         std::fs::create_dir_all(&answers).map_err(|source| io("create", &answers, source))?;
         spec.write_unflushed(&folder)?;
-        Control { generation: spec.generation, wanted: Wanted::Running, deadline: None, requests: Vec::new() }
-            .write_unflushed(&folder)?;
+        let control =
+            Control { generation: spec.generation, wanted: Wanted::Running, deadline: None, requests: Vec::new() };
+        if !control.write_first(&folder)? {
+            match Control::read(&folder)? {
+                Some(fence) if fence.generation > spec.generation => {
+                    return Err(RunFileError::Superseded { run: spec.run.clone() });
+                }
+                _ => control.write_unflushed(&folder)?,
+            }
+        }
         let secret = folder.join(VNC_PASSWORD);
         let password =
             draw_password().map_err(|source| io("draw a password from", Path::new("/dev/urandom"), source))?;
@@ -100,6 +112,15 @@ impl Runs for OnStorage {
 
     fn wanted(&self, run: &RunId) -> Result<Option<Wanted>, RunFileError> {
         Ok(Control::read(&self.folder(run))?.map(|control| control.wanted))
+    }
+
+    fn fence(&self, run: &RunId, control: &Control) -> Result<(), RunFileError> {
+        let folder = self.folder(run);
+        let io = |action, source| RunFileError::Io { action, path: folder.clone(), source };
+        std::fs::create_dir_all(&folder).map_err(|source| io("create", source))?;
+        let (uid, gid) = (Some(self.owner.uid), Some(self.owner.gid));
+        chown(&folder, uid, gid).map_err(|source| io("give to the service user", source))?;
+        control.write(&folder)
     }
 
     fn report(&self, run: &RunId) -> Result<Vec<Record>, RunFileError> {

@@ -24,10 +24,12 @@ mod spec;
 pub use batch::{Batch, BatchId};
 pub use control::{Control, Request, RequestKind, Wanted};
 pub use folders::{OnStorage, Runs};
-pub use report::{Event, Record, StopReason, read_report};
+pub use report::{Event, Record, StopReason, parse_report, read_report};
 pub use spec::{RunDisk, RunNetwork, RunSpec};
 
 use std::path::{Path, PathBuf};
+
+use crate::id::RunId;
 
 pub const SPEC: &str = "spec.json";
 pub const CONTROL: &str = "control.json";
@@ -44,6 +46,8 @@ pub enum RunFileError {
     Format { path: PathBuf, source: serde_json::Error },
     #[error("{path} has format {found}, this labwright knows {known}")]
     Version { path: PathBuf, found: u32, known: u32 },
+    #[error("run {run} was given up before it was submitted: a newer run of its vm takes its place")]
+    Superseded { run: RunId },
 }
 
 /// Writes a file whole or not at all: a reader sees the old text or the new one, also after a crash. Written by root, it
@@ -55,6 +59,22 @@ pub fn write_atomically(path: &Path, text: &[u8], mode: u32) -> Result<(), RunFi
 /// The same for many files whose writer flushes the file system once when all are there.
 fn write_unflushed(path: &Path, text: &[u8], mode: u32) -> Result<(), RunFileError> {
     write_whole(path, text, mode, |_| Ok(()))
+}
+
+/// The same, but only where there is no such file yet; `false` where there is one. `link(2)` never replaces a file.
+fn write_new_unflushed(path: &Path, text: &[u8], mode: u32) -> Result<bool, RunFileError> {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(".first");
+    let draft = PathBuf::from(draft);
+    write_unflushed(&draft, text, mode)?;
+    let linked = match std::fs::hard_link(&draft, path) {
+        Ok(()) => Ok(true),
+        Err(source) if source.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        Err(source) => Err(RunFileError::Io { action: "create", path: path.to_owned(), source }),
+    };
+    // A left-over draft is harmless and replaced next time; the link's own result is what counts.
+    drop(std::fs::remove_file(&draft));
+    linked
 }
 
 fn write_whole(

@@ -166,9 +166,16 @@ pub fn read_report(folder: &Path) -> Result<Vec<Record>, RunFileError> {
         Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(source) => return Err(RunFileError::Io { action: "read", path, source }),
     };
+    parse_report(&text, &path)
+}
+
+/// The records in a report's bytes; `path` is where they were read, for messages.
+pub fn parse_report(text: &[u8], path: &Path) -> Result<Vec<Record>, RunFileError> {
     let Some(complete) = text.iter().rposition(|b| *b == b'\n') else { return Ok(Vec::new()) };
     text[..complete]
         .split(|b| *b == b'\n')
-        .map(|line| serde_json::from_slice(line).map_err(|source| RunFileError::Format { path: path.clone(), source }))
+        .map(|line| {
+            serde_json::from_slice(line).map_err(|source| RunFileError::Format { path: path.to_owned(), source })
+        })
         .collect()
 }

@@ -49,6 +49,10 @@ pub enum StateError {
     Sql { action: &'static str, path: PathBuf, source: rusqlite::Error },
     #[error("{path}: {what} is not what labwright writes there")]
     Row { path: PathBuf, what: String, source: serde_json::Error },
+    #[error("the lab has changed since this plan was made: its serial was {planned} then and is {found} now")]
+    Stale { path: PathBuf, planned: u64, found: u64 },
+    #[error("apply {latest} of this lab began while apply {apply} was under way, and goes on in its place")]
+    Overtaken { path: PathBuf, apply: i64, latest: i64 },
     #[error("the state is in use by {holder}")]
     Locked { path: PathBuf, holder: Holder },
 }
@@ -73,6 +77,11 @@ impl StateError {
             }
             Self::Traces { path, .. } => Some(format!(
                 "put the state back at {}; only if these are left-overs of a lab that is really gone, move them away and run `labwright state init`",
+                path.display()
+            )),
+            Self::Stale { .. } => Some("nothing was changed; run the command again".into()),
+            Self::Overtaken { path, .. } => Some(format!(
+                "nothing more was begun here; somebody must have taken {}.lock away while it was held: wait until the other apply is done, then run `labwright apply` again",
                 path.display()
             )),
             Self::Locked { .. } => Some("wait until it is done; the lock ends with that process".into()),

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 use super::{RecordedDisk, StateError, Store, TemplateVersion};
 use crate::address::Address;
@@ -125,9 +125,23 @@ pub enum Change {
 }
 
 impl Store {
-    /// Opens an apply in the history.
-    pub fn begin(&mut self, lab: &LabName, info: &ApplyInfo, now: jiff::Timestamp) -> Result<ApplyId, StateError> {
+    /// Opens the apply of a plan that was made when the lab's serial was `serial`; a lab that has changed since is refused.
+    pub fn begin(
+        &mut self,
+        lab: &LabName,
+        serial: u64,
+        info: &ApplyInfo,
+        now: jiff::Timestamp,
+    ) -> Result<ApplyId, StateError> {
+        let path = self.path.clone();
         self.transact("begin the apply", |transaction| {
+            let found = transaction
+                .query_row("SELECT serial FROM labs WHERE lab = ?1", [lab.as_str()], |row| row.get(0))
+                .optional()?
+                .unwrap_or(0);
+            if found != serial {
+                return Ok(Err(StateError::Stale { path, planned: serial, found }));
+            }
             transaction.execute(
                 "INSERT INTO labs (lab, serial, folder) VALUES (?1, 0, ?2) ON CONFLICT (lab) DO UPDATE SET folder = ?2",
                 params![lab.as_str(), info.folder.to_string_lossy()],
@@ -136,8 +150,8 @@ impl Store {
                 "INSERT INTO applies (lab, who, host, \"commit\", summary, began_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                 params![lab.as_str(), info.who, info.host, info.commit, info.summary, now.to_string()],
             )?;
-            Ok(ApplyId(transaction.last_insert_rowid()))
-        })
+            Ok(Ok(ApplyId(transaction.last_insert_rowid())))
+        })?
     }
 
     /// Writes down effects before they happen, and what must be known of them even if we die in the middle.
@@ -149,7 +163,7 @@ impl Store {
         changes: &[Change],
         now: jiff::Timestamp,
     ) -> Result<Vec<JournalId>, StateError> {
-        self.transact("write the journal", |transaction| {
+        self.transact_as(lab, apply, "write the journal", |transaction| {
             write_changes(transaction, lab, changes, now)?;
             let mut insert = transaction
                 .prepare_cached("INSERT INTO journal (apply, address, effect, intended_at) VALUES (?1, ?2, ?3, ?4)")?;
@@ -167,11 +181,12 @@ impl Store {
     pub fn settle(
         &mut self,
         lab: &LabName,
+        apply: ApplyId,
         outcomes: &[(JournalId, Outcome)],
         changes: &[Change],
         now: jiff::Timestamp,
     ) -> Result<(), StateError> {
-        self.transact("write the outcome", |transaction| {
+        self.transact_as(lab, apply, "write the outcome", |transaction| {
             write_changes(transaction, lab, changes, now)?;
             let mut update = transaction
                 .prepare_cached("UPDATE journal SET outcome = ?2, detail = ?3, ended_at = ?4 WHERE id = ?1")?;
@@ -186,6 +201,11 @@ impl Store {
         })
     }
 
+    /// Writes down what is recorded from now on, outside of any apply.
+    pub fn record(&mut self, lab: &LabName, changes: &[Change], now: jiff::Timestamp) -> Result<(), StateError> {
+        self.transact("record the change", |transaction| write_changes(transaction, lab, changes, now))
+    }
+
     /// Closes an apply in the history.
     pub fn end(&mut self, apply: ApplyId, outcome: &str, now: jiff::Timestamp) -> Result<(), StateError> {
         self.transact("end the apply", |transaction| {
@@ -196,6 +216,27 @@ impl Store {
                 )
                 .map(|_| ())
         })
+    }
+
+    /// A transaction of one apply. The site's lock keeps a second one away; should somebody have taken the lock file away,
+    /// the apply that began last goes on and the older one is stopped here.
+    fn transact_as<T>(
+        &mut self,
+        lab: &LabName,
+        apply: ApplyId,
+        action: &'static str,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, StateError> {
+        let path = self.path.clone();
+        self.transact(action, |transaction| {
+            let latest = transaction
+                .prepare_cached("SELECT id FROM applies WHERE lab = ?1 ORDER BY id DESC LIMIT 1")?
+                .query_row([lab.as_str()], |row| row.get(0))?;
+            if latest != apply.0 {
+                return Ok(Err(StateError::Overtaken { path, apply: apply.0, latest }));
+            }
+            work(transaction).map(Ok)
+        })?
     }
 
     fn transact<T>(

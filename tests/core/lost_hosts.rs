@@ -74,7 +74,7 @@ fn starters_of_a_host_that_was_only_cut_off_end_when_it_is_back() {
             assert_eq!(runs.len(), 1, "{vm} runs twice");
             assert_eq!(inner.runs[&runs[0]].spec.generation, 2);
         }
-        let ends = inner.runs.values().filter_map(|run| run.records.last()).filter(|record| {
+        let ends = inner.runs.values().filter_map(|run| run.records().pop()).filter(|record| {
             matches!(record.event, labwright::run::Event::Stopped { reason: StopReason::Superseded, .. })
         });
         assert_eq!(ends.count(), 2);

@@ -8,6 +8,6 @@ mod lost_hosts;
 mod plans;
 mod retries;
 mod streams;
-#[path = "../simulation/world.rs"]
+#[path = "../simulation/world/mod.rs"]
 #[expect(dead_code, reason = "the simulation does more to the world than the plans need")]
 mod world;

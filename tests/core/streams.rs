@@ -106,7 +106,7 @@ fn reports_are_what_their_schema_says() {
     lab.must_apply();
     let mut records: Vec<Record> = lab.world.with(|inner| {
         inner.start_all();
-        inner.runs.values().flat_map(|run| run.records.clone()).collect()
+        inner.records()
     });
     let first = records[0].clone();
     let failed = StopReason::Failed { message: "there is no bridge `vbr0`; run `labwright host setup`".into() };

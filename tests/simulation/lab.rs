@@ -1,22 +1,25 @@
 //! One lab in the world of `world`: a manifest on disk, a real SQLite state, and the product's own pipeline between them.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::AtomicU8;
 use std::time::Duration;
 
-use labwright::address::AddressPattern;
+use labwright::address::{Address, AddressPattern};
 use labwright::apply::{self, BatchKind, Clock as _, Progress, Summary};
+use labwright::diagnostic::Diagnostics;
+use labwright::id::VmName;
 use labwright::manifest;
 use labwright::observe::{self, ObserveError};
-use labwright::plan::{Flaw, Inputs, LostHost, Plan, check, plan};
+use labwright::plan::{Flaw, Inputs, LostHost, Plan, check, give_up_only, plan, target};
 use labwright::report;
-use labwright::resolve::Desired;
+use labwright::resolve::{Desired, DiskSource, PowerState, VmSource};
 use labwright::site::Site;
-use labwright::state::{ApplyInfo, Recorded, Store};
+use labwright::state::{ApplyInfo, Holder, Lock, Recorded, StateError, Store};
 
-use crate::world::World;
+use crate::world::{Killed, World};
 
 pub(crate) struct Lab {
     pub(crate) folder: tempfile::TempDir,
@@ -24,7 +27,7 @@ pub(crate) struct Lab {
     pub(crate) site: Site,
     pub(crate) allow: Vec<AddressPattern>,
     pub(crate) lost_host: Option<LostHost>,
-    told: std::cell::RefCell<Vec<String>>,
+    told: Mutex<Vec<String>>,
 }
 
 /// How an apply ended.
@@ -32,10 +35,22 @@ pub(crate) struct Lab {
 pub(crate) enum Applied {
     Done(Summary),
     Refused(Plan),
+    /// Another controller holds the lock.
+    Locked,
     /// The world could not be seen.
     Blind,
+    /// The state could not be written, or the lab is another controller's by now.
+    Stopped(StateError),
     /// The controller was killed in the middle.
     Killed,
+}
+
+/// What somebody asks of a lab: one command line.
+struct Command<'a> {
+    desired: &'a Desired,
+    power: BTreeMap<VmName, PowerState>,
+    /// The part of the plan that is meant.
+    part: &'a dyn Fn(Plan) -> Plan,
 }
 
 /// What the user would be told of tries that are made again.
@@ -60,46 +75,54 @@ impl Lab {
         let site = Site::embedded(&folder.path().canonicalize().unwrap(), 64 * 1024, 2);
         let now = world.with(|inner| inner.now);
         Store::create(&site.state, now).unwrap();
-        let lab = Self { folder, world, site, allow: Vec::new(), lost_host: None, told: std::cell::RefCell::default() };
+        let lab = Self { folder, world, site, allow: Vec::new(), lost_host: None, told: Mutex::default() };
         lab.edit(manifest);
         lab
     }
 
+    /// Writes the manifest, which must be right.
+    #[track_caller]
     pub(crate) fn edit(&self, manifest: &str) {
+        if let Err(found) = self.try_edit(manifest) {
+            panic!("the test's manifest is wrong:\n{}", report::diagnostics::human(&found, false));
+        }
+    }
+
+    /// Writes the manifest; one that is wrong is found so, and stays.
+    pub(crate) fn try_edit(&self, manifest: &str) -> Result<(), Diagnostics> {
         std::fs::write(self.folder.path().join("lab.yaml"), manifest).unwrap();
-        let images: Vec<PathBuf> = self.images();
+        let desired = self.read()?;
         self.world.with(|inner| {
-            for image in images {
+            for image in images(&desired) {
                 if !inner.images.contains_key(&image) {
                     inner.write_image(&image, "first");
                 }
             }
         });
+        Ok(())
     }
 
-    fn images(&self) -> Vec<PathBuf> {
-        use labwright::resolve::DiskSource;
-        let desired = self.desired();
-        let disks = desired.templates.values().flat_map(|template| &template.disks);
-        let images = disks.filter_map(|disk| match disk {
-            DiskSource::Image { path, .. } => Some(path.clone()),
-            DiskSource::Empty { .. } => None,
-        });
-        images.collect()
-    }
-
-    pub(crate) fn desired(&self) -> Desired {
+    fn read(&self) -> Result<Desired, Diagnostics> {
         match manifest::desired(self.folder.path(), &self.site.context()) {
-            Ok((desired, _warnings)) => desired,
-            Err(manifest::DesiredError::Invalid(diagnostics)) => {
-                panic!("the test's manifest is wrong:\n{}", report::diagnostics::human(&diagnostics, false))
-            }
+            Ok((desired, _warnings)) => Ok(desired),
+            Err(manifest::DesiredError::Invalid(diagnostics)) => Err(diagnostics),
             Err(error) => panic!("{error}"),
         }
     }
 
+    #[track_caller]
+    pub(crate) fn desired(&self) -> Desired {
+        self.read()
+            .unwrap_or_else(|found| panic!("the manifest is wrong:\n{}", report::diagnostics::human(&found, false)))
+    }
+
     pub(crate) fn store(&self) -> Store {
         Store::open(&self.site.state).unwrap()
+    }
+
+    /// Another program writes to the state.
+    pub(crate) fn alter_state(&self, sql: &str) {
+        rusqlite::Connection::open(&self.site.state).unwrap().execute_batch(sql).unwrap();
     }
 
     pub(crate) fn recorded(&self, desired: &Desired) -> Recorded {
@@ -107,13 +130,14 @@ impl Lab {
     }
 
     fn make_plan(&self, desired: &Desired, recorded: &Recorded) -> Result<Plan, ObserveError> {
-        self.with_inputs(desired, recorded, plan)
+        self.with_inputs(desired, recorded, &BTreeMap::new(), plan)
     }
 
     fn with_inputs<T>(
         &self,
         desired: &Desired,
         recorded: &Recorded,
+        power: &BTreeMap<VmName, PowerState>,
         make: impl FnOnce(&Inputs<'_>) -> T,
     ) -> Result<T, ObserveError> {
         let (world, storage) = (&self.world, &self.site.storage);
@@ -126,7 +150,7 @@ impl Lab {
             site: &self.site,
             now: self.world.now(),
             allow: &self.allow,
-            power: &BTreeMap::new(),
+            power,
             lost_host: self.lost_host.as_ref(),
         }))
     }
@@ -139,7 +163,7 @@ impl Lab {
             spoil(&mut plan);
             check(&plan, inputs)
         };
-        self.with_inputs(&desired, &self.recorded(&desired), judge).unwrap()
+        self.with_inputs(&desired, &self.recorded(&desired), &BTreeMap::new(), judge).unwrap()
     }
 
     pub(crate) fn plan(&self) -> Plan {
@@ -169,41 +193,83 @@ impl Lab {
         self.apply_desired(&self.desired())
     }
 
+    pub(crate) fn apply_desired(&self, desired: &Desired) -> Applied {
+        self.reconcile(&Command { desired, power: BTreeMap::new(), part: &|plan| plan })
+    }
+
+    /// Starts or stops one vm, whatever its manifest says.
+    pub(crate) fn power(&self, vm: &VmName, wanted: PowerState) -> Applied {
+        let pattern: AddressPattern = Address::vm(vm).to_string().parse().unwrap();
+        let part = move |plan| target(plan, std::slice::from_ref(&pattern));
+        self.reconcile(&Command {
+            desired: &self.desired(),
+            power: BTreeMap::from([(vm.clone(), wanted)]),
+            part: &part,
+        })
+    }
+
+    /// Gives up the runs on `lost_host`.
+    pub(crate) fn forget_host(&self) -> Applied {
+        let desired = Desired::nothing(self.desired().lab);
+        self.reconcile(&Command { desired: &desired, power: BTreeMap::new(), part: &give_up_only })
+    }
+
     /// Carries out the part of a plan that wants nothing; answers what the user reads of it.
     pub(crate) fn apply_part(&self, part: impl Fn(Plan) -> Plan) -> String {
         let desired = Desired::nothing(self.desired().lab);
         let plan = part(self.make_plan(&desired, &self.recorded(&desired)).unwrap());
         if plan.refusals.is_empty() {
-            let done = self.carry_out(&plan);
+            let done = self.carry_out(&plan).unwrap();
             assert!(done.failed.is_empty(), "{done:?}");
         }
         self.text_of(&plan, false)
     }
 
-    pub(crate) fn apply_desired(&self, desired: &Desired) -> Applied {
-        let attempt = catch_unwind(AssertUnwindSafe(|| self.try_apply(desired)));
+    /// As `cli::apply::reconcile` does it, unless the controller is killed on the way.
+    fn reconcile(&self, command: &Command<'_>) -> Applied {
+        let attempt = catch_unwind(AssertUnwindSafe(|| self.try_reconcile(command)));
         self.world.with(|inner| {
             inner.faults.killed = false;
             inner.faults.kill_in = None;
         });
         match attempt {
             Ok(applied) => applied,
-            Err(_) => Applied::Killed,
+            Err(panic) if panic.is::<Killed>() || is_of_a_scope(&*panic) => Applied::Killed,
+            Err(panic) => resume_unwind(panic),
         }
     }
 
-    fn try_apply(&self, desired: &Desired) -> Applied {
+    fn try_reconcile(&self, command: &Command<'_>) -> Applied {
         let mut store = self.store();
-        let recorded = store.recorded(&desired.lab).unwrap();
-        let Ok(plan) = self.make_plan(desired, &recorded) else { return Applied::Blind };
+        let holder = Holder {
+            who: "test".into(),
+            host: "test".into(),
+            pid: std::process::id(),
+            since: self.world.now(),
+            doing: "apply".into(),
+        };
+        let _lock = match Lock::take(&self.site.state, &holder) {
+            Ok(lock) => lock,
+            Err(StateError::Locked { .. }) => return Applied::Locked,
+            Err(error) => panic!("{error}"),
+        };
+        let recorded = store.recorded(&command.desired.lab).unwrap();
+        let Ok(plan) = self.with_inputs(command.desired, &recorded, &command.power, plan) else {
+            return Applied::Blind;
+        };
+        let plan = (command.part)(plan);
         if !plan.refusals.is_empty() {
             return Applied::Refused(plan);
         }
+        if plan.is_empty() {
+            return Applied::Done(Summary::default());
+        }
         drop(store);
-        Applied::Done(self.carry_out(&plan))
+        self.carry_out(&plan).map_or_else(Applied::Stopped, Applied::Done)
     }
 
-    fn carry_out(&self, plan: &Plan) -> Summary {
+    /// Carries out a plan, whenever it was made.
+    pub(crate) fn carry_out(&self, plan: &Plan) -> Result<Summary, StateError> {
         let mut store = self.store();
         let info = ApplyInfo {
             folder: self.folder.path().to_owned(),
@@ -225,17 +291,17 @@ impl Lab {
             interrupts: &interrupts,
             parallelism: 1,
         };
-        let id = store.begin(&plan.lab, &info, self.world.now()).unwrap();
+        let id = store.begin(&plan.lab, plan.serial, &info, self.world.now())?;
         let mut told = Told::default();
-        let summary = apply::apply(plan, id, &mut store, &world, &mut told).unwrap();
-        self.told.borrow_mut().extend(told.retries);
-        store.end(id, "ended", self.world.now()).unwrap();
-        summary
+        let summary = apply::apply(plan, id, &mut store, &world, &mut told)?;
+        self.told.lock().unwrap().extend(told.retries);
+        store.end(id, "ended", self.world.now())?;
+        Ok(summary)
     }
 
     /// What the user was told of tries that were made again, since the lab was made.
     pub(crate) fn told(&self) -> Vec<String> {
-        self.told.borrow().clone()
+        self.told.lock().unwrap().clone()
     }
 
     /// Applies, and says what went wrong if anything did.
@@ -246,6 +312,25 @@ impl Lab {
             other => panic!("the apply went wrong: {other:?}"),
         }
     }
+}
+
+/// All images that a lab names.
+fn images(desired: &Desired) -> Vec<PathBuf> {
+    let of_templates = desired.templates.values().flat_map(|template| &template.disks);
+    let of_vms = desired.vms.values().filter_map(|vm| match &vm.source {
+        VmSource::Disks(disks) => Some(disks),
+        VmSource::Derive(_) | VmSource::Clone(_) => None,
+    });
+    let images = of_templates.chain(of_vms.flatten()).filter_map(|disk| match disk {
+        DiskSource::Image { path, .. } => Some(path.clone()),
+        DiskSource::Empty { .. } => None,
+    });
+    images.collect()
+}
+
+/// What the scope of the executor's threads says when one of them was killed.
+pub(crate) fn is_of_a_scope(panic: &(dyn std::any::Any + Send)) -> bool {
+    panic.downcast_ref::<&str>().is_some_and(|text| text.contains("a scoped thread panicked"))
 }
 
 /// Memory-backed where there is such a folder: the simulation writes a state thousands of times.

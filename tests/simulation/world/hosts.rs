@@ -1,0 +1,369 @@
+//! Hosts, and the starters and guests on them, as `labwright::starter` is: a record on storage every ten seconds, the guest
+//! suspended when none could be written for `self_fence`, `control.json` obeyed when it can be read.
+
+use std::path::Path;
+
+use jiff::{SignedDuration, Timestamp};
+use labwright::run::{Control, Event, Record, RunSpec, StopReason, Wanted, parse_report};
+use labwright::scheduler::{TaskId, TaskState};
+
+use super::Inner;
+use labwright::id::RunId;
+
+/// One execution host.
+#[derive(Debug, Clone)]
+pub(crate) struct SimHost {
+    pub(crate) has_power: bool,
+    /// The scheduler hears of it.
+    pub(crate) is_heard: bool,
+    pub(crate) has_storage: bool,
+    /// Its clock minus the world's time.
+    pub(crate) ahead: SignedDuration,
+}
+
+impl Default for SimHost {
+    fn default() -> Self {
+        Self { has_power: true, is_heard: true, has_storage: true, ahead: SignedDuration::ZERO }
+    }
+}
+
+/// What a starter has of its guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Guest {
+    /// There is no starter: not yet, or not any more.
+    None,
+    Executing,
+    /// It stands still: no record could be written for `self_fence`.
+    Suspended,
+}
+
+/// A run's folder, and its starter where there is one.
+pub(crate) struct SimRun {
+    pub(crate) spec: RunSpec,
+    pub(crate) control: Control,
+    /// The bytes of `report.jsonl`; `None` until a starter makes the file.
+    pub(super) report: Option<Vec<u8>>,
+    /// Where its last line begins, if that is a heartbeat.
+    last_heartbeat: Option<usize>,
+    /// Records that wait for storage.
+    unwritten: Vec<Record>,
+    pub(super) host: &'static str,
+    pub(crate) guest: Guest,
+    /// When its starter last wrote, in the world's time.
+    last_write: Timestamp,
+    /// Disks that its guest has open.
+    open: Vec<u64>,
+    /// Guest hangs: it does not react to being asked.
+    pub(crate) hung: bool,
+    /// Its starter's writes hang, although storage works for everybody else.
+    pub(crate) heart_stopped: bool,
+}
+
+impl SimRun {
+    pub(super) fn new(spec: RunSpec, control: Control) -> Self {
+        Self {
+            spec,
+            control,
+            report: None,
+            last_heartbeat: None,
+            unwritten: Vec::new(),
+            host: "h1",
+            guest: Guest::None,
+            last_write: Timestamp::UNIX_EPOCH,
+            open: Vec::new(),
+            hung: false,
+            heart_stopped: false,
+        }
+    }
+
+    /// What its starter has written.
+    pub(crate) fn records(&self) -> Vec<Record> {
+        let text = self.report.as_deref().unwrap_or_default();
+        parse_report(text, Path::new("report.jsonl")).expect("a starter writes whole lines")
+    }
+
+    /// A heartbeat goes over the one before it.
+    fn write(&mut self, record: &Record) {
+        let report = self.report.get_or_insert_default();
+        if let Some(at) = self.last_heartbeat.take_if(|_| record.event == Event::Heartbeat) {
+            report.truncate(at);
+        }
+        self.last_heartbeat = (record.event == Event::Heartbeat).then_some(report.len());
+        serde_json::to_writer(&mut *report, record).unwrap();
+        report.push(b'\n');
+    }
+}
+
+impl Inner {
+    /// Time passes, and every starter does what it does once a second.
+    pub(crate) fn pass(&mut self, seconds: i64) {
+        self.now += SignedDuration::from_secs(seconds);
+        self.starters_act();
+    }
+
+    fn reaches_storage(&self, run: &RunId) -> bool {
+        let sim = &self.runs[run];
+        self.hosts[sim.host].has_storage && !self.faults.storage_gone && !sim.heart_stopped
+    }
+
+    fn say(&mut self, run: &RunId, event: Event) {
+        let reaches = self.reaches_storage(run);
+        let (now, sim) = (self.now, self.runs.get_mut(run).expect("a run that speaks exists"));
+        let at = now + self.hosts[sim.host].ahead;
+        let record = Record { run: run.clone(), generation: sim.spec.generation, at, event };
+        if reaches {
+            sim.write(&record);
+            sim.last_write = now;
+        } else if record.event != Event::Heartbeat {
+            sim.unwritten.push(record);
+        }
+    }
+
+    /// A waiting task begins on the first host that takes it.
+    pub(crate) fn start_task(&mut self, id: TaskId) {
+        let able = self.hosts.iter().find(|(_, host)| host.has_power && host.is_heard).map(|(name, _)| *name);
+        if let Some(host) = able {
+            self.start_task_on(id, host);
+        }
+    }
+
+    /// A waiting task begins: its starter reads spec and control, and refuses what is over.
+    pub(crate) fn start_task_on(&mut self, id: TaskId, host: &'static str) {
+        let Some(task) = self.tasks.get_mut(&id).filter(|task| matches!(task.state, TaskState::Pending { .. })) else {
+            return;
+        };
+        task.state = TaskState::Running;
+        task.host = Some(host);
+        let run = task.run.clone();
+        self.start_run(&run, host);
+    }
+
+    fn start_run(&mut self, run: &RunId, host: &'static str) {
+        let has_storage = self.hosts[host].has_storage && !self.faults.storage_gone;
+        let sim = self.runs.get_mut(run).expect("a submitted run has its folder");
+        if !has_storage || sim.report.is_some() {
+            // It cannot read what to do, or another starter carries the run out: either way it has nothing to say.
+            self.tasks.retain(|_, task| task.run != *run || task.host != Some(host));
+            return;
+        }
+        sim.report = Some(Vec::new());
+        sim.host = host;
+        sim.last_write = self.now;
+        if let Some(reason) = over(sim) {
+            return self.end_run(run, reason);
+        }
+        let spec = sim.spec.clone();
+        if let Some(lost) = spec.disks.iter().find(|disk| !self.disks.contains_key(&disk.path)) {
+            let message = format!("the disk {} does not exist", lost.path.display());
+            return self.end_run(run, StopReason::Failed { message });
+        }
+        self.open_disks(run, &spec);
+        self.say(run, Event::Prepared { host: host.into() });
+        self.say(run, Event::Networked { tap: run.tap() });
+        let ahead_ms = i64::try_from(self.hosts[host].ahead.as_millis()).unwrap();
+        let network = &spec.network;
+        let event = Event::Running {
+            host: host.into(),
+            pid: 1000,
+            tap: run.tap(),
+            vnc: "127.0.0.1:5900".into(),
+            ip: network.ip,
+            mac: network.mac,
+            isolated: network.isolated,
+            accel: "tcg".into(),
+            clock_offset_ms: ahead_ms,
+        };
+        self.say(run, event);
+        self.say(run, Event::Ready);
+    }
+
+    /// The guest's first instruction. Nobody else may write where it writes from now on.
+    fn open_disks(&mut self, run: &RunId, spec: &RunSpec) {
+        let mut open = Vec::new();
+        for disk in &spec.disks {
+            if let Some(base) = disk.backing.iter().find(|base| !self.disks.contains_key(*base)) {
+                self.break_promise(format!("{run} starts over {}, which is not there", base.display()));
+            }
+            let disk = self.disks.get_mut(&disk.path).expect("looked at before");
+            disk.work_of = Some(spec.vm.clone());
+            disk.last_run = Some(run.clone());
+            open.push(disk.id);
+        }
+        let other = self.runs.iter().find(|(other, sim)| {
+            *other != run && sim.guest == Guest::Executing && sim.open.iter().any(|disk| open.contains(disk))
+        });
+        if let Some((other, _)) = other {
+            let how = format!("{run} starts on a disk that {other} has open");
+            self.break_promise(how);
+        }
+        let sim = self.runs.get_mut(run).expect("it starts");
+        sim.open = open;
+        sim.guest = Guest::Executing;
+    }
+
+    /// Whether a guest that executes has this disk open.
+    pub(super) fn open_by(&self, disk: u64) -> Option<&RunId> {
+        self.runs.iter().find(|(_, sim)| sim.guest == Guest::Executing && sim.open.contains(&disk)).map(|(run, _)| run)
+    }
+
+    pub(crate) fn start_all(&mut self) {
+        let waiting: Vec<TaskId> = self.tasks.keys().copied().collect();
+        waiting.into_iter().for_each(|id| self.start_task(id));
+    }
+
+    /// The starter says its last word and its task leaves the queue.
+    pub(crate) fn end_run(&mut self, run: &RunId, reason: StopReason) {
+        self.say(run, Event::Stopped { reason, exit: None });
+        self.kill_run(run);
+    }
+
+    /// The starter dies without a word, and its guest with it. The queue sees it where it hears of the host.
+    pub(crate) fn kill_run(&mut self, run: &RunId) {
+        let sim = self.runs.get_mut(run).expect("it has a folder");
+        sim.guest = Guest::None;
+        sim.unwritten.clear();
+        let is_heard = self.hosts[sim.host].is_heard;
+        self.tasks.retain(|_, task| task.run != *run || (!is_heard && task.state == TaskState::Unknown));
+    }
+
+    /// Starters with a guest.
+    fn starters(&self) -> Vec<RunId> {
+        self.runs.iter().filter(|(_, sim)| sim.guest != Guest::None).map(|(run, _)| run.clone()).collect()
+    }
+
+    pub(crate) fn starters_act(&mut self) {
+        for run in self.starters() {
+            self.starter_acts(&run);
+        }
+    }
+
+    fn starter_acts(&mut self, run: &RunId) {
+        let reaches = self.reaches_storage(run);
+        let (now, sim) = (self.now, self.runs.get_mut(run).expect("it lives"));
+        let timing = sim.spec.timing;
+        let silent = now.duration_since(sim.last_write).as_secs();
+        if !reaches {
+            if silent >= timing.self_fence_seconds.cast_signed() && sim.guest == Guest::Executing {
+                sim.guest = Guest::Suspended;
+                self.say(run, Event::Paused { reason: format!("no record could be written for {silent} s") });
+            }
+            return;
+        }
+        let unwritten = std::mem::take(&mut sim.unwritten);
+        unwritten.iter().for_each(|record| sim.write(record));
+        let is_over = over(sim).filter(|reason| *reason == StopReason::Superseded || !sim.hung);
+        let beats = silent >= timing.heartbeat_seconds.cast_signed();
+        let goes_on = sim.guest == Guest::Suspended;
+        if let Some(reason) = is_over {
+            return self.end_run(run, reason);
+        }
+        if beats {
+            self.say(run, Event::Heartbeat);
+        }
+        if goes_on {
+            self.resume(run);
+            self.say(run, Event::Resumed);
+        }
+    }
+
+    /// A guest goes on where nobody else has written since.
+    fn resume(&mut self, run: &RunId) {
+        let sim = self.runs.get_mut(run).expect("it lives");
+        sim.guest = Guest::Executing;
+        let open = sim.open.clone();
+        let other = self.disks.values().find(|disk| open.contains(&disk.id) && disk.last_run.as_ref() != Some(run));
+        if let Some(disk) = other {
+            let how = format!("{run} goes on, although {:?} has written on its disk since", disk.last_run);
+            self.break_promise(how);
+        }
+    }
+
+    /// Neither the scheduler nor storage is reached from these hosts any more; what runs there goes on, or not.
+    pub(crate) fn cut_off(&mut self, name: &str) {
+        let host = self.hosts.get_mut(name).expect("a host of this world");
+        (host.is_heard, host.has_storage) = (false, false);
+        self.forget_to_hear(name);
+    }
+
+    fn forget_to_hear(&mut self, name: &str) {
+        for task in self.tasks.values_mut().filter(|task| task.host == Some(name)) {
+            task.state = TaskState::Unknown;
+        }
+    }
+
+    /// Everything on it is gone at once, and nobody is told.
+    pub(crate) fn power_off(&mut self, name: &str) {
+        self.cut_off(name);
+        self.hosts.get_mut(name).expect("it was cut off").has_power = false;
+        for run in self.starters() {
+            if self.runs[&run].host == name {
+                self.kill_run(&run);
+            }
+        }
+    }
+
+    /// An impatient admin strikes a job on a host that nobody hears of from the queue; its starter lives on.
+    pub(crate) fn forget_a_task_of(&mut self, name: &str) {
+        let lost = self.tasks.iter().find(|(_, task)| task.host == Some(name) && task.state == TaskState::Unknown);
+        if let Some(id) = lost.map(|(id, _)| *id) {
+            self.tasks.remove(&id);
+            self.asked_to_go.remove(&id);
+        }
+    }
+
+    /// The scheduler begins a job of a host that it does not hear of once more, on `name`.
+    pub(crate) fn begin_a_task_again(&mut self, name: &'static str) {
+        let able = self.hosts[name].has_power && self.hosts[name].is_heard;
+        let lost = self.tasks.iter().find(|(_, task)| able && task.state == TaskState::Unknown);
+        if let Some((id, run)) = lost.map(|(id, task)| (*id, task.run.clone())) {
+            let task = self.tasks.get_mut(&id).expect("just found");
+            (task.state, task.host) = (TaskState::Running, Some(name));
+            self.start_run(&run, name);
+        }
+    }
+
+    /// The host is back: its starters read what was wanted of them meanwhile, and the scheduler tells what became of its
+    /// tasks and kills those that it was to kill.
+    pub(crate) fn bring_back(&mut self, name: &str) {
+        *self.hosts.get_mut(name).expect("a host of this world") =
+            SimHost { ahead: self.hosts[name].ahead, ..SimHost::default() };
+        self.starters_act();
+        let on_it: Vec<(TaskId, RunId)> = self
+            .tasks
+            .iter()
+            .filter(|(_, task)| task.host == Some(name))
+            .map(|(id, task)| (*id, task.run.clone()))
+            .collect();
+        for (id, run) in on_it {
+            let sim = &self.runs[&run];
+            if sim.guest == Guest::None || sim.host != name {
+                self.tasks.remove(&id);
+            } else {
+                self.tasks.get_mut(&id).expect("just listed").state = TaskState::Running;
+                if self.asked_to_go.remove(&id) {
+                    self.end_run(&run, StopReason::Asked);
+                }
+            }
+        }
+    }
+
+    /// The host of all tasks that run stops answering.
+    pub(crate) fn lose_host(&mut self) {
+        self.cut_off("h1");
+    }
+
+    pub(crate) fn host_returns(&mut self) {
+        self.bring_back("h1");
+    }
+}
+
+/// Why a starter that reads its `control.json` must end.
+fn over(sim: &SimRun) -> Option<StopReason> {
+    if sim.control.generation > sim.spec.generation {
+        Some(StopReason::Superseded)
+    } else if sim.control.wanted == Wanted::Stopped {
+        Some(StopReason::Asked)
+    } else {
+        None
+    }
+}
