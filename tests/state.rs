@@ -1,5 +1,6 @@
 //! SQLite's promises, kept by the real program on file systems that misbehave: what is recorded is what was before or what
-//! is after, or the program says clearly that it cannot tell and changes nothing. Kills are in `tests/kills.rs`. The tests
+//! is after, or the program says clearly that it cannot tell and changes nothing. Kills at random moments are in
+//! `tests/kills.rs`; here every single write is one. The tests
 //! mount small file systems, so they run as root.
 
 #[path = "cli/sandbox.rs"]
@@ -158,4 +159,148 @@ fn a_restored_copy_gives_no_run_number_twice() {
     assert_eq!(next(&path), 42);
     small.run("labwright --site ../site.yaml apply --yes");
     small.run("labwright --site ../site.yaml plan --detailed-exitcode");
+}
+
+/// A lab that was never applied, and a state that was just made.
+const ANEW: &str = "test -d ../fresh || { labwright --site ../site.yaml state init && mv ../site ../fresh; }; \
+                    rm -rf ../site && cp -r ../fresh ../site";
+
+/// Runs a command that is killed before the n-th call of one kind that its main thread makes, the one that talks to the state;
+/// `None` where it never made so many.
+fn killed_at(sandbox: &Sandbox, call: &str, n: u32, command: &str) -> Option<String> {
+    let traced = format!(
+        "strace -qq -o /dev/null -e trace={call} -e inject={call}:signal=KILL:when={n} labwright --site ../site.yaml {command}"
+    );
+    let output = sandbox.shell(&traced);
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    match output.status.code() {
+        Some(0) => None,
+        Some(137) => Some(said),
+        other => panic!("killed before {call} number {n}, `{command}` ended with {other:?}:\n{said}"),
+    }
+}
+
+fn ask(sandbox: &Sandbox, line: &str) -> (Option<i32>, String) {
+    let output = sandbox.shell(line);
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+}
+
+/// Every write to the state and every flush of it is the moment of a kill, one after the other.
+#[test]
+fn a_kill_at_each_write_leaves_what_was_before_or_after() {
+    let sandbox = Sandbox::new("/dev/shm", None);
+    for (call, at_least) in [("pwrite64", 20), ("fsync", 6)] {
+        let mut kills = 0;
+        loop {
+            assert_eq!(ask(&sandbox, ANEW).0, Some(0));
+            if killed_at(&sandbox, call, kills + 1, "apply --yes").is_none() {
+                break;
+            }
+            kills += 1;
+            what_belongs_together_is_there_together(&sandbox, &format!("killed before {call} number {kills}"));
+            let (code, said) = ask(&sandbox, "labwright --site ../site.yaml apply --yes");
+            assert_eq!(code, Some(0), "after a kill before {call} number {kills}:\n{said}");
+            let (code, said) = ask(&sandbox, "labwright --site ../site.yaml plan --detailed-exitcode");
+            assert_eq!(code, Some(0), "after a kill before {call} number {kills} and another apply:\n{said}");
+        }
+        assert!(kills >= at_least, "an apply with {kills} calls of {call} proves little");
+    }
+}
+
+/// A disk and the journal's line about it are written in one transaction, before it is made and again after.
+fn what_belongs_together_is_there_together(sandbox: &Sandbox, when: &str) {
+    let state = Connection::open_with_flags(sandbox.path("site/state.db"), OpenFlags::SQLITE_OPEN_READ_WRITE).unwrap();
+    let text = |query: &str| -> String { state.query_row(query, [], |row| row.get(0)).unwrap() };
+    assert_eq!(text("PRAGMA integrity_check"), "ok", "{when}");
+    let disks = text("SELECT COUNT(*) || ' meant, ' || COALESCE(SUM(made), 0) || ' made' FROM disks");
+    let lines =
+        text("SELECT COUNT(*) || ' meant, ' || COUNT(outcome) || ' made' FROM journal WHERE effect = 'make the disk'");
+    assert_eq!(disks, lines, "{when}: disks, and what the journal says of them");
+}
+
+#[test]
+fn a_state_appears_whole_or_not_at_all() {
+    let sandbox = Sandbox::new("/dev/shm", None);
+    for call in ["pwrite64", "fsync", "rename"] {
+        for n in 1.. {
+            assert_eq!(ask(&sandbox, "rm -rf ../site").0, Some(0));
+            if killed_at(&sandbox, call, n, "state init").is_none() {
+                assert!(n > 1, "`state init` never calls {call}");
+                break;
+            }
+            let (code, said) = ask(&sandbox, "labwright --site ../site.yaml plan");
+            if code != Some(0) {
+                assert_eq!(code, Some(1), "killed before {call} number {n}: {said}");
+                assert!(
+                    said.contains("there is no state at") && said.contains("hint: make it with `labwright state init`"),
+                    "killed before {call} number {n}: {said}"
+                );
+                let (code, said) = ask(&sandbox, "labwright --site ../site.yaml state init");
+                assert_eq!(code, Some(0), "killed before {call} number {n}: {said}");
+            }
+            assert_eq!(ask(&sandbox, "labwright --site ../site.yaml plan").0, Some(0));
+        }
+    }
+}
+
+/// What is committed and not yet in the file itself stands in the write-ahead log: each of its pages in turn is half zeros.
+#[test]
+fn a_torn_page_of_the_log_takes_the_state_back_to_before() {
+    const HEADER_BYTES: usize = 32;
+    const FRAME_HEADER_BYTES: usize = 24;
+    let sandbox = Sandbox::new("/dev/shm", None);
+    assert_eq!(ask(&sandbox, ANEW).0, Some(0));
+    // A whole apply puts the log into the file when it ends, so it must die shortly before.
+    let last = (1..).take_while(|n| {
+        assert_eq!(ask(&sandbox, ANEW).0, Some(0));
+        killed_at(&sandbox, "fsync", *n, "apply --yes").is_some()
+    });
+    let last = last.last().expect("an apply flushes the state");
+    assert_eq!(ask(&sandbox, ANEW).0, Some(0));
+    // The very last flushes are those of the checkpoint itself.
+    assert!(killed_at(&sandbox, "fsync", last - 2, "apply --yes").is_some());
+    let (file, log) = (sandbox.path("site/state.db"), sandbox.path("site/state.db-wal"));
+    let (sound_file, sound) = (std::fs::read(&file).unwrap(), std::fs::read(&log).unwrap());
+    let page_bytes = usize::from(u16::from_be_bytes([sound_file[16], sound_file[17]]));
+    let frames = (sound.len() - HEADER_BYTES) / (FRAME_HEADER_BYTES + page_bytes);
+    assert!(frames > 8, "a log of {frames} pages proves little");
+    let mut went_back = 0;
+    for frame in 0..frames {
+        let middle = HEADER_BYTES + frame * (FRAME_HEADER_BYTES + page_bytes) + FRAME_HEADER_BYTES + page_bytes / 2;
+        let mut torn = sound.clone();
+        torn[middle..middle + page_bytes / 2].fill(0xa5);
+        std::fs::write(&file, &sound_file).unwrap();
+        std::fs::write(&log, &torn).unwrap();
+        let when = format!("page {frame} of the log is torn");
+        what_is_meant_is_what_the_journal_says(&sandbox, &when, &mut went_back);
+        let (code, said) = ask(&sandbox, "labwright --site ../site.yaml apply --yes");
+        assert_eq!(code, Some(0), "{when}: {said}");
+        let (code, said) = ask(&sandbox, "labwright --site ../site.yaml plan --detailed-exitcode");
+        assert_eq!(code, Some(0), "{when}: {said}");
+    }
+    assert!(went_back > 3, "only {went_back} torn pages took the state back");
+}
+
+fn what_is_meant_is_what_the_journal_says(sandbox: &Sandbox, when: &str, went_back: &mut u32) {
+    what_belongs_together_is_there_together(sandbox, when);
+    let state = Connection::open_with_flags(sandbox.path("site/state.db"), OpenFlags::SQLITE_OPEN_READ_WRITE).unwrap();
+    let done: u32 =
+        state.query_row("SELECT COUNT(*) FROM journal WHERE outcome IS NOT NULL", [], |row| row.get(0)).unwrap();
+    let made: u32 = state.query_row("SELECT COUNT(*) FROM disks WHERE made", [], |row| row.get(0)).unwrap();
+    *went_back += u32::from(done == 0 || made < 2);
+}
+
+/// Another program that writes for longer than the time-out.
+#[test]
+fn a_busy_state_is_said_to_be_busy() {
+    let sandbox = Sandbox::new("/dev/shm", None);
+    assert_eq!(ask(&sandbox, ANEW).0, Some(0));
+    let other = Connection::open(sandbox.path("site/state.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let (code, said) = ask(&sandbox, "labwright --site ../site.yaml apply --yes");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("hint: another process is writing; run the command again"), "{said}");
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(ask(&sandbox, "labwright --site ../site.yaml apply --yes").0, Some(0));
 }
