@@ -305,7 +305,7 @@ fn forwarding() -> Line {
     ok("forwarding", found)
 }
 
-/// Space below which a run's logs, firmware variables and screens may not fit.
+/// Space below which the runs' sockets and screens may not fit.
 const RUN_ROOT_FREE_MIB_MIN: u64 = 64;
 
 fn run_root(folder: &Path) -> Line {
@@ -318,7 +318,7 @@ fn run_root(folder: &Path) -> Line {
     let free_mib = stat.blocks_available().saturating_mul(block) >> 20;
     let found = format!("{shown}: {free_mib} MiB free");
     if free_mib < RUN_ROOT_FREE_MIB_MIN {
-        failed(WHAT, found, "make room: every run keeps its logs and firmware variables there")
+        failed(WHAT, found, "make room: every run keeps its sockets and screens there")
     } else {
         ok(WHAT, found)
     }

@@ -7,7 +7,6 @@
 //!   <run>/            mode 0700, owned by the service user
 //!     lock            locked by the starter as long as it lives
 //!     serial.sock     the guest's serial port
-//!     qemu.log        what qemu printed
 //!     request-7.png   a screen on its way to the answers
 //! ```
 
@@ -35,8 +34,6 @@ pub struct RunFolder {
     _lock: Flock<File>,
 }
 
-/// What qemu has printed.
-pub const LOG: &str = "qemu.log";
 /// A picture of the largest screen takes less.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
@@ -66,34 +63,15 @@ impl RunFolder {
         serial_socket(&self.path)
     }
 
-    pub fn log(&self) -> PathBuf {
-        self.path.join(LOG)
-    }
-
-    /// Opens a file of the folder. qemu may write there, so that one that was broken out of could have put a link there,
-    /// which would lead root astray, or a pipe, which would hold it up.
-    pub fn open(&self, name: &str, options: &mut OpenOptions) -> std::io::Result<File> {
-        let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
-        let file = options.custom_flags(flags).open(self.path.join(name))?;
-        if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::Error::other("it is no plain file any more")) }
-    }
-
-    /// What is in a file of the folder, up to a bound.
+    /// What is in a file of the folder, up to a bound. qemu may write there, and one that was broken out of puts there what
+    /// it likes.
     pub fn read(&self, name: &str) -> std::io::Result<Vec<u8>> {
         use std::io::Read as _;
         let mut content = Vec::new();
-        self.open(name, OpenOptions::new().read(true))?.take(FILE_BYTES_MAX).read_to_end(&mut content)?;
+        open_plain(&self.path.join(name), OpenOptions::new().read(true))?
+            .take(FILE_BYTES_MAX)
+            .read_to_end(&mut content)?;
         Ok(content)
-    }
-
-    /// The end of what qemu has printed, for messages.
-    pub fn log_tail(&self) -> String {
-        const TAIL_BYTES: usize = 1000;
-        let text = self.read(LOG).unwrap_or_default();
-        let tail = String::from_utf8_lossy(&text[text.len().saturating_sub(TAIL_BYTES)..]);
-        // The one thing that qemu prints when all is well.
-        let lines: Vec<&str> = tail.lines().filter(|line| !line.starts_with("VNC server running on ")).collect();
-        lines.join("\n").trim().to_owned()
     }
 }
 
@@ -129,15 +107,18 @@ pub fn take_boot_slot(root: &Path, slots: usize) -> Result<Option<BootSlot>, Run
     Ok(None)
 }
 
+/// Opens what qemu may have put something else in place of: a link would lead root astray, a pipe would hold it up.
+fn open_plain(path: &Path, options: &mut OpenOptions) -> std::io::Result<File> {
+    let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+    let file = options.custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::Error::other("it is no plain file any more")) }
+}
+
 /// Locks a file, made where there is none; `None` when somebody else has it.
 pub fn lock(path: &Path) -> Result<Option<Flock<File>>, RunFolderError> {
     let io = |action, source| RunFolderError::Io { action, path: path.to_owned(), source };
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
+    let mut options = OpenOptions::new();
+    let file = open_plain(path, options.read(true).write(true).create(true).truncate(false))
         .map_err(|source| io("open", source))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(Some(lock)),
@@ -159,20 +140,16 @@ mod tests {
         let folder = RunFolder::create(root.path(), &run, Uid::current(), Gid::current()).unwrap();
         let secret = root.path().join("secret");
         std::fs::write(&secret, "secret").unwrap();
-        std::os::unix::fs::symlink(&secret, folder.log()).unwrap();
-        assert_eq!(folder.log_tail(), "");
-        let append = |folder: &RunFolder| folder.open(LOG, OpenOptions::new().create(true).append(true));
-        append(&folder).unwrap_err();
-        assert_eq!(std::fs::read_to_string(&secret).unwrap(), "secret");
+        let (name, path) = ("request-7.png", folder.path().join("request-7.png"));
+        std::os::unix::fs::symlink(&secret, &path).unwrap();
+        folder.read(name).unwrap_err();
 
-        std::fs::remove_file(folder.log()).unwrap();
-        nix::unistd::mkfifo(&folder.log(), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert_eq!(folder.log_tail(), "", "nobody writes into the pipe, and nobody waits for it");
-        append(&folder).unwrap_err();
+        std::fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        folder.read(name).unwrap_err();
 
-        std::fs::remove_file(folder.log()).unwrap();
-        append(&folder).unwrap();
-        std::fs::write(folder.log(), "VNC server running on 127.0.0.1:5900\nout of memory\n").unwrap();
-        assert_eq!(folder.log_tail(), "out of memory");
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "picture").unwrap();
+        assert_eq!(folder.read(name).unwrap(), b"picture");
     }
 }

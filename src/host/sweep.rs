@@ -44,17 +44,31 @@ pub(super) fn sweep_all(run_root: &Path) -> Swept {
 }
 
 fn sweep_older_than(run_root: &Path, young: Duration) -> Swept {
-    let mut swept = Swept::default();
-    let taps = marked_taps().and_then(|taps| remove_dead_taps(run_root, taps));
-    let chains = remove_dead_chains(run_root);
-    let folders = remove_dead_folders(run_root, young);
-    for result in [taps, chains, folders] {
-        match result {
-            Ok(removed) => swept.removed.extend(removed),
-            Err(error) => swept.errors.push(error),
-        }
+    let mut swept = remove_dead_taps(run_root);
+    for more in [remove_dead_chains(run_root), remove_dead_folders(run_root, young)] {
+        swept.removed.extend(more.removed);
+        swept.errors.extend(more.errors);
     }
     swept
+}
+
+impl Swept {
+    /// Does the same to each thing that was found. One that fails keeps none of the others.
+    fn of_each<T>(found: Result<Vec<T>, SweepError>, remove: impl Fn(T) -> Result<Option<String>, SweepError>) -> Self {
+        let mut swept = Self::default();
+        match found {
+            Err(error) => swept.errors.push(error),
+            Ok(found) => {
+                for thing in found {
+                    match remove(thing) {
+                        Ok(removed) => swept.removed.extend(removed),
+                        Err(error) => swept.errors.push(error),
+                    }
+                }
+            }
+        }
+        swept
+    }
 }
 
 /// Interfaces with our mark, and the run that each names.
@@ -73,30 +87,26 @@ fn marked_taps() -> Result<Vec<(String, RunId)>, SweepError> {
     Ok(taps)
 }
 
-fn remove_dead_taps(run_root: &Path, taps: Vec<(String, RunId)>) -> Result<Vec<String>, SweepError> {
-    let mut removed = Vec::new();
-    for (tap, run) in taps {
+fn remove_dead_taps(run_root: &Path) -> Swept {
+    Swept::of_each(marked_taps(), |(tap, run)| {
         if is_alive(run_root, &run)? {
-            continue;
+            return Ok(None);
         }
         command::run("ip", &["link", "del", "dev", &tap], "")?;
-        removed.push(format!("tap {tap} of run {run}"));
-    }
-    Ok(removed)
+        Ok(Some(format!("tap {tap} of run {run}")))
+    })
 }
 
 /// Takes the chains of ebtables that dead runs left; nothing else of a filter outlives its starter. Also what a starter of
 /// such a filter does first.
-pub fn remove_dead_chains(run_root: &Path) -> Result<Vec<String>, SweepError> {
-    let mut removed = Vec::new();
-    for run in runs_with_chains()? {
+pub fn remove_dead_chains(run_root: &Path) -> Swept {
+    Swept::of_each(runs_with_chains().map_err(SweepError::from), |run| {
         if is_alive(run_root, &run)? {
-            continue;
+            return Ok(None);
         }
         remove_chains(&run)?;
-        removed.push(format!("chains of ebtables of run {run}"));
-    }
-    Ok(removed)
+        Ok(Some(format!("chains of ebtables of run {run}")))
+    })
 }
 
 /// A run lives as long as its starter holds its lock, which it takes before it makes anything else.
@@ -105,26 +115,24 @@ fn is_alive(run_root: &Path, run: &RunId) -> Result<bool, SweepError> {
     Ok(folder.exists() && lock(&folder.join(LOCK))?.is_none())
 }
 
-fn remove_dead_folders(run_root: &Path, young: Duration) -> Result<Vec<String>, SweepError> {
-    let mut removed = Vec::new();
-    for path in entries(run_root)? {
+fn remove_dead_folders(run_root: &Path, young: Duration) -> Swept {
+    Swept::of_each(entries(run_root), |path| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let io = |action| {
             let path = path.clone();
             move |source| SweepError::Io { action, path, source }
         };
         if name.parse::<RunId>().is_err() {
-            continue;
+            return Ok(None);
         }
         let age = path.metadata().and_then(|m| m.modified()).map_err(io("look at"))?.elapsed().unwrap_or_default();
         if age < young {
-            continue;
+            return Ok(None);
         }
-        let Some(_lock) = lock(&path.join(LOCK))? else { continue };
+        let Some(_lock) = lock(&path.join(LOCK))? else { return Ok(None) };
         std::fs::remove_dir_all(&path).map_err(io("remove"))?;
-        removed.push(format!("folder {}", path.display()));
-    }
-    Ok(removed)
+        Ok(Some(format!("folder {}", path.display())))
+    })
 }
 
 /// What is in a folder; nothing where there is none.
@@ -148,9 +156,35 @@ mod tests {
             std::fs::create_dir(root.path().join(name)).unwrap();
         }
         let _alive = lock(&root.path().join("k3f9-2").join(LOCK)).unwrap().unwrap();
-        assert_eq!(remove_dead_folders(root.path(), YOUNG).unwrap(), Vec::<String>::new());
-        let removed = remove_dead_folders(root.path(), Duration::ZERO).unwrap();
-        assert_eq!(removed, [format!("folder {}/k3f9-1", root.path().display())]);
+        let swept = remove_dead_folders(root.path(), YOUNG);
+        assert!(swept.removed.is_empty() && swept.errors.is_empty(), "{swept:?}");
+        let swept = remove_dead_folders(root.path(), Duration::ZERO);
+        assert_eq!(swept.removed, [format!("folder {}/k3f9-1", root.path().display())]);
+        assert!(swept.errors.is_empty(), "{swept:?}");
         assert!(root.path().join("k3f9-2").exists() && root.path().join("somebody-elses").exists());
+    }
+
+    /// What a qemu that was broken out of could put in place of its lock: each is told, and keeps no other from going.
+    #[test]
+    fn neither_a_link_nor_a_pipe_nor_a_folder_is_taken_for_a_lock() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = |number: u8| root.path().join(format!("k3f9-{number}"));
+        for number in 1..=5 {
+            std::fs::create_dir(folder(number)).unwrap();
+        }
+        let (elsewhere, absent) = (root.path().join("elsewhere"), root.path().join("absent"));
+        std::fs::write(&elsewhere, "").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, folder(1).join(LOCK)).unwrap();
+        std::os::unix::fs::symlink(&absent, folder(2).join(LOCK)).unwrap();
+        nix::unistd::mkfifo(&folder(3).join(LOCK), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        std::fs::create_dir(folder(4).join(LOCK)).unwrap();
+
+        let mut swept = remove_dead_folders(root.path(), Duration::ZERO);
+        assert_eq!(swept.removed, [format!("folder {}", folder(5).display())]);
+        swept.errors.sort_by_key(ToString::to_string);
+        let said: Vec<String> = swept.errors.iter().map(ToString::to_string).collect();
+        let expected: Vec<String> = (1..=4).map(|n| format!("cannot open {}/lock", folder(n).display())).collect();
+        assert_eq!(said, expected);
+        assert!((1..=4).all(|number| folder(number).exists()) && !absent.exists());
     }
 }

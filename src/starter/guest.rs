@@ -1,8 +1,7 @@
 //! A qemu process and its monitor, from its start until it is reaped.
 
 use std::ffi::OsString;
-use std::fs::OpenOptions;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -11,10 +10,11 @@ use nix::unistd::{Gid, Uid};
 use serde_json::{Value, json};
 
 use super::StartError;
+use super::said::Said;
 use crate::host::accel::Accelerator;
 use crate::host::qemu::{self, VncPassword};
 use crate::host::qmp::{Monitor, QmpError};
-use crate::host::run_folder::{LOG, RunFolder};
+use crate::host::run_folder::RunFolder;
 use crate::host::tap::{Inherit, Tap, inherit};
 use crate::run::RunSpec;
 
@@ -34,6 +34,7 @@ pub(super) struct Host {
 #[derive(Debug)]
 pub(super) struct Guest {
     child: Child,
+    said: Said,
     pub monitor: Monitor,
     pub started: Instant,
 }
@@ -54,8 +55,7 @@ impl Guest {
             monitor: inherit(&monitor_end, Inherit::Shared).map_err(descriptors)?,
         };
         let given = qemu::Given { accel: host.accel, hold, serial: &folder.serial(), vnc_password: password };
-        let log = folder.open(LOG, OpenOptions::new().create(true).append(true).mode(0o600));
-        let log = log.map_err(StartError::Spawn)?;
+        let (stderr, said) = Said::listen().map_err(StartError::Spawn)?;
         let child = Command::new("/proc/self/exe")
             .args(confinement(spec, host, folder))
             .arg(&spec.qemu.binary)
@@ -64,11 +64,11 @@ impl Guest {
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log)
+            .stderr(stderr)
             .spawn()
             .map_err(StartError::Spawn)?;
         tap.inherit(Inherit::Private)?;
-        Ok(Self { child, monitor, started: Instant::now() })
+        Ok(Self { child, said, monitor, started: Instant::now() })
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -76,14 +76,14 @@ impl Guest {
     }
 
     /// Waits until qemu takes commands; sets the password of vnc; returns where vnc listens.
-    pub(super) fn meet(&mut self, password: Option<&str>, folder: &RunFolder) -> Result<String, StartError> {
+    pub(super) fn meet(&mut self, password: Option<&str>) -> Result<String, StartError> {
         let met =
             self.monitor.greet(START_WAIT).and_then(|()| self.monitor.execute("query-status", Value::Null, START_WAIT));
         match met {
             Ok(_) => {}
             Err(QmpError::Closed) => {
                 let exit = describe(self.end());
-                return Err(StartError::QemuEnded { exit, log: folder.log_tail() });
+                return Err(StartError::QemuEnded { exit, log: self.said.last_words() });
             }
             Err(error) => return Err(error.into()),
         }
@@ -98,6 +98,11 @@ impl Guest {
     /// One command of the monitor.
     pub(super) fn ask(&mut self, command: &str, arguments: Value) -> Result<Value, QmpError> {
         self.monitor.execute(command, arguments, ANSWER_WAIT)
+    }
+
+    /// The end of what a qemu has said that has ended.
+    pub(super) fn last_words(&self) -> String {
+        self.said.last_words()
     }
 
     /// How qemu ended, if it has.

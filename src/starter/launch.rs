@@ -57,10 +57,10 @@ pub(super) fn prepare(options: &Options, spec: &RunSpec, storage: &Storage) -> R
         .map_err(|source| StartError::ServiceUser { user: name.clone(), source })?
         .ok_or_else(|| StartError::NoServiceUser { user: name.clone() })?;
     let folder = RunFolder::create(&options.run_root, &spec.run, user.uid, user.gid)?;
-    if spec.network.filter == Filter::Ebtables
-        && let Err(error) = sweep::remove_dead_chains(&options.run_root)
-    {
-        tracing::warn!(%error, "chains of dead runs stay behind, for the next sweep");
+    if spec.network.filter == Filter::Ebtables {
+        for error in sweep::remove_dead_chains(&options.run_root).errors {
+            tracing::warn!(%error, "chains of a dead run stay behind, for the next sweep");
+        }
     }
     let host_name = host_name();
     storage.record(Event::Prepared { host: host_name.clone() });
@@ -89,7 +89,7 @@ pub(super) fn launch(
     let port =
         Port { tap: tap.name(), bridge: &network.bridge, mac: network.mac, isolated: network.isolated, alias: &alias };
     port.join()?;
-    let vnc = guest.meet(password, &prepared.folder)?;
+    let vnc = guest.meet(password)?;
     storage.record(Event::Networked { tap: tap.name().to_owned() });
     Ok(Launched { guest, vnc, network: Network { tap, filter } })
 }

@@ -234,9 +234,9 @@ impl Watch<'_> {
         } else {
             StopReason::Crashed
         };
-        let log = self.prepared.folder.log_tail();
         let exit = self.gave_up.take().unwrap_or(exit);
-        let exit = if reason == StopReason::Crashed && !log.is_empty() { format!("{exit}: {log}") } else { exit };
+        let words = if reason == StopReason::Crashed { self.guest.last_words() } else { String::new() };
+        let exit = if words.is_empty() { exit } else { format!("{exit}: {words}") };
         Ok(Some(End { reason, exit: Some(exit) }))
     }
 
@@ -249,7 +249,7 @@ impl Watch<'_> {
         self.attempts += 1;
         self.storage.record(Event::Restarting { attempt: self.attempts, exit });
         self.guest = launch::spawn(&self.prepared, self.spec, &self.network.tap, self.password)?;
-        self.vnc = self.guest.meet(self.password, &self.prepared.folder)?;
+        self.vnc = self.guest.meet(self.password)?;
         self.boot = Boot::Waiting;
         self.paused = None;
         self.told_silent = false;

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use labwright::run::{Event, RequestKind, StopReason, Wanted};
+use labwright::site::Accel;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -195,6 +196,32 @@ fn a_guest_that_dies_early_is_started_again() {
     assert!(events.contains(&restarting), "{events:#?}");
     let last = Event::Stopped { reason: StopReason::Crashed, exit: Some("signal 9".to_owned()) };
     assert_eq!(events.last(), Some(&last));
+    assert_gone_within(&run, Duration::ZERO);
+}
+
+/// A qemu that prints without end fills nothing on its host, is not held up, and its last words are told.
+#[test]
+fn a_qemu_that_never_stops_talking_fills_nothing() {
+    let mut world = World::new();
+    let mut spec = world.spec(12);
+    spec.timing.start_attempts_max = 1;
+    spec.qemu.accel = Accel::Tcg;
+    // Every piece of guest code that is translated, to standard error: tens of megabytes for a boot.
+    spec.qemu.extra_args = ["-d", "in_asm"].map(str::to_owned).to_vec();
+    let mut run = world.start(spec);
+    run.wait_ready();
+    let files = std::fs::read_dir(world.run_root().join(run.spec.run.to_string())).unwrap();
+    let bytes: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    assert_eq!(bytes, 0, "a lock and sockets");
+
+    let disk = text(&run.spec.disks[0].path);
+    let (qemu, _) = processes().into_iter().find(|(_, command)| command.contains(&disk)).expect("qemu runs");
+    kill(Pid::from_raw(qemu), Signal::SIGKILL).unwrap();
+    assert!(run.end().success());
+    let last = run.events().pop();
+    let Some(Event::Stopped { reason: StopReason::Crashed, exit: Some(exit) }) = last else { panic!("{last:?}") };
+    let words = exit.strip_prefix("signal 9: ").expect("its last words");
+    assert!(words.len() > 500 && words.len() <= 1000 && words.contains("0x"), "{words}");
     assert_gone_within(&run, Duration::ZERO);
 }
 
