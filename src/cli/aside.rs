@@ -1,16 +1,14 @@
-//! `labwright restore`, `purge` and `import`: disks that were set aside, and disks that come from elsewhere.
+//! `labwright restore` and `purge`: disks that were set aside.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::context::Context;
-use super::plan::Scope;
 use super::{Ended, LabOption};
 use crate::address::{Address, Kind};
 use crate::disks;
 use crate::exit::Exit;
-use crate::plan::Effect;
 use crate::report::{Failure, Ui};
-use crate::state::{AsideDisk, Change, RecordedDisk, StateError, Store};
+use crate::state::{AsideDisk, Store};
 
 /// Put a vm's disks back that were set aside last
 #[derive(Debug, clap::Args)]
@@ -40,25 +38,7 @@ pub(super) struct PurgeArguments {
     lab: LabOption,
 }
 
-/// Take over an existing qcow2 as the disk of a vm that was never applied
-#[derive(Debug, clap::Args)]
-#[command(
-    after_help = "The file is copied and stays where it is. A job that carries our mark needs no import: the next
-apply adopts it.
-
-Example: labwright import vm/doraz-old --disk /srv/doraz.qcow2"
-)]
-pub(super) struct ImportArguments {
-    /// The vm, as `vm/NAME`; it must stand in the manifest.
-    address: Address,
-    /// The disk; several for a vm with several.
-    #[arg(long, value_name = "FILE", required = true)]
-    disk: Vec<PathBuf>,
-    #[command(flatten)]
-    lab: LabOption,
-}
-
-fn vm_only(address: &Address) -> Result<(), Failure> {
+pub(super) fn vm_only(address: &Address) -> Result<(), Failure> {
     if address.kind == Kind::Vm {
         Ok(())
     } else {
@@ -129,55 +109,6 @@ pub(super) fn purge(arguments: &PurgeArguments, site: Option<&Path>, ui: &Ui) ->
     Ok(Exit::Done)
 }
 
-fn disks_word(count: usize) -> String {
+pub(super) fn disks_word(count: usize) -> String {
     if count == 1 { "1 disk".into() } else { format!("{count} disks") }
-}
-
-pub(super) fn import(arguments: &ImportArguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    vm_only(&arguments.address)?;
-    let context = Context::new(site, &arguments.lab.lab, ui)?;
-    let desired = context.desired(ui)?;
-    let mut store = context.store()?;
-    let _lock = context.lock(format!("import {}", arguments.address))?;
-    let recorded = store.recorded(&desired.lab)?;
-    let plan = Scope::default().plan(&context, &desired, &recorded)?;
-    let record =
-        plan.changes.iter().filter(|change| change.address == arguments.address).flat_map(|change| &change.actions);
-    let record = record.into_iter().find_map(|action| match &action.effect {
-        Effect::RecordVm { name, vm, ip, mac, .. } if !recorded.vms.contains_key(name) => Some((name, vm, *ip, *mac)),
-        _ => None,
-    });
-    let Some((name, vm, ip, mac)) = record else {
-        return Err(Failure::new(
-            Exit::Refused,
-            format!("{} is not a vm of the manifest that was never applied", arguments.address),
-        )
-        .hint("write it into the manifest first; a vm that has disks keeps them"));
-    };
-    let owner = context.owner()?;
-    let folder = context.site.storage.vms.join(desired.lab.as_str()).join(name.as_str());
-    let mut changes = vec![Change::PutVm { name: name.clone(), vm: vm.clone(), ip, mac, version: None }];
-    for (slot, file) in (0..).zip(&arguments.disk) {
-        let path = folder.join(format!("disk-{slot}.qcow2"));
-        for made in disks::clone_full(file, std::slice::from_ref(&path), owner) {
-            made.map_err(|error| {
-                Failure::from_error(Exit::Failed, &error).within(format!("cannot import {}", file.display()))
-            })?;
-        }
-        changes.push(Change::PutDisk {
-            vm: name.clone(),
-            disk: RecordedDisk { slot, path, base: None, made: true, moving_to: None },
-        });
-    }
-    record_import(&mut store, &desired.lab, &changes)?;
-    ui.say(&format!(
-        "{} has {} of its own now, at {ip}; next: `labwright apply`",
-        arguments.address,
-        disks_word(arguments.disk.len())
-    ));
-    Ok(Exit::Done)
-}
-
-fn record_import(store: &mut Store, lab: &crate::id::LabName, changes: &[Change]) -> Result<(), StateError> {
-    store.record(lab, changes, jiff::Timestamp::now())
 }

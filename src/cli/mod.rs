@@ -11,6 +11,7 @@ mod export_run;
 mod get;
 mod history;
 mod host;
+mod import;
 pub mod init;
 mod jobs;
 mod local_dispatch;
@@ -58,7 +59,7 @@ enum Command {
     Get(get::Arguments),
     Explain(explain::Arguments),
     History(history::Arguments),
-    Import(aside::ImportArguments),
+    Import(import::Arguments),
     Restore(aside::RestoreArguments),
     Purge(aside::PurgeArguments),
     Freeze(history::FreezeArguments),
@@ -165,7 +166,7 @@ fn run(arguments: Arguments, ui: &mut Ui) -> Ended {
         Command::Status(arguments) => status::run(&arguments, site, ui),
         Command::Get(arguments) => get::run(&arguments, site, ui),
         Command::Explain(arguments) => explain::run(&arguments, site, ui),
-        Command::Import(arguments) => aside::import(&arguments, site, ui),
+        Command::Import(arguments) => import::run(&arguments, site, ui),
         Command::Restore(arguments) => aside::restore(&arguments, site, ui),
         Command::Purge(arguments) => aside::purge(&arguments, site, ui),
         Command::History(arguments) => history::run(&arguments, site, ui),

@@ -120,8 +120,11 @@ pub struct World<'a> {
 /// Looks at all that a plan of this lab depends on.
 pub fn observe(world: &World<'_>, desired: &Desired, recorded: &Recorded) -> Result<Observed, ObserveError> {
     let mut observed = Observed::default();
-    if recorded.vms.values().any(|vm| live(vm.run.as_ref())) {
+    if !recorded.vms.is_empty() {
+        // Also where no run is recorded: the state may be a copy older than what is in the queue.
         look_at_queue(world.scheduler, desired, recorded, &mut observed)?;
+    }
+    if recorded.vms.values().any(|vm| live(vm.run.as_ref())) {
         observed.runs = reports(world.runs, recorded)?;
         if recorded.cut_short {
             observed.told_to_stop = told_to_stop(world.runs, recorded)?;

@@ -156,21 +156,15 @@ impl Planner<'_> {
             );
             self.drift(&Address::new(Kind::Job, task.id), text);
         }
-        let known = &self.inputs.recorded.batches;
-        let unknown: Vec<(Address, String)> = self
-            .inputs
-            .observed
-            .tasks
-            .iter()
-            .filter(|((batch, _), _)| !known.contains(batch))
-            .map(|(_, task)| {
-                let text =
-                    format!("it carries our mark ({}) and belongs to no run we know; it is left alone", task.name);
-                (Address::new(Kind::Job, task.id), text)
-            })
-            .collect();
-        for (address, text) in unknown {
-            self.drift(&address, text);
+        let Inputs { observed, recorded, .. } = *self.inputs;
+        for ((batch, number), task) in &observed.tasks {
+            if !recorded.knows(batch, *number) {
+                let (name, id) = (&task.name, task.id);
+                let text = format!(
+                    "it carries our mark ({name}) and belongs to no run we know; it is left alone: `labwright import vm/NAME --job {id}` takes it over"
+                );
+                self.drift(&Address::new(Kind::Job, id), text);
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ mod addresses;
 mod check;
 mod disks;
 mod guards;
+mod import;
 mod life;
 mod moves;
 mod objects;
@@ -18,6 +19,7 @@ mod vms;
 
 pub use action::{Action, ActionId, Change, Effect, Note, Plan, PublishSource, Refusal, Touched, Verb};
 pub use check::{Flaw, check};
+pub use import::{FoundJob, import_job};
 pub use life::{Life, life};
 pub use objects::is_long;
 pub use power::Started;

@@ -117,6 +117,10 @@ pub enum Change {
         run: RunId,
         job: JobId,
     },
+    /// Runs below this number exist, although no record knows them all.
+    NextRun {
+        at_least: u64,
+    },
     /// `None`: gone without a word.
     Ended {
         run: RunId,
@@ -337,6 +341,9 @@ fn write_change(transaction: &Transaction<'_>, lab: &str, change: &Change, now: 
         }
         Change::Submitted { run, job } => {
             execute("UPDATE runs SET state = 'submitted', job = ?2 WHERE run = ?1", params![run.to_string(), job.0])
+        }
+        Change::NextRun { at_least } => {
+            execute("UPDATE site SET next_run = MAX(next_run, ?1)", params![at_least])
         }
         Change::Ended { run, reason } => execute(
             "UPDATE runs SET state = 'ended', reason = ?2, ended_at = ?3 WHERE run = ?1",
