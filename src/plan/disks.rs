@@ -1,7 +1,8 @@
 //! Disks of vms: which ones a vm needs, what becomes of those that it must not keep, and what is done about lost ones.
 //! A disk is made once and set aside at the end; nothing in between replaces it.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use super::templates::CurrentVersion;
 use super::vms::{Steps, Work};
@@ -11,7 +12,7 @@ use crate::disks::DiskOrigin;
 use crate::id::{TemplateName, VmName};
 use crate::observe::Observed;
 use crate::resolve::{DiskSource, Template, Vm, VmSource};
-use crate::state::{RecordedDisk, RecordedVm};
+use crate::state::{Recorded, RecordedDisk, RecordedVm};
 
 /// The disks of a vm, after this plan.
 pub(super) struct NewDisks {
@@ -25,6 +26,15 @@ pub(super) struct NewDisk {
     origin: DiskOrigin,
     /// The action that publishes what it derives from.
     needs: Option<ActionId>,
+}
+
+/// The folders of disks whose vm was renamed since they were made.
+pub(super) fn kept_folders(recorded: &Recorded) -> BTreeSet<&Path> {
+    let folders = recorded.vms.iter().flat_map(|(name, vm)| {
+        let folders = vm.disks.iter().filter_map(|disk| disk.path.parent());
+        folders.filter(|folder| folder.file_name().is_none_or(|folder| folder != name.as_str()))
+    });
+    folders.collect()
 }
 
 impl Planner<'_> {
@@ -151,6 +161,15 @@ impl Planner<'_> {
         Some(CurrentVersion { version: number, disks, published_by: None })
     }
 
+    /// Where a vm's new disks go. A vm that was renamed keeps its disks where they are, so another one by its old name must
+    /// go elsewhere: what stands there would be taken for its own, and two guests would write on one disk.
+    fn disk_folder(&self, name: &VmName) -> PathBuf {
+        let lab = self.inputs.site.storage.vms.join(self.inputs.desired.lab.as_str());
+        let numbered = (2..).map(|number: u32| lab.join(format!("{name}.{number}")));
+        let mut folders = std::iter::once(lab.join(name.as_str())).chain(numbered);
+        folders.find(|folder| !self.kept_folders.contains(folder.as_path())).expect("one of endlessly many is free")
+    }
+
     /// Path and origin of each disk that a vm starts its life with.
     pub(super) fn new_disks(
         &mut self,
@@ -159,7 +178,7 @@ impl Planner<'_> {
         vm: &Vm,
         version: Option<u32>,
     ) -> Option<(Option<u32>, Vec<NewDisk>)> {
-        let folder = self.inputs.site.storage.vms.join(self.inputs.desired.lab.as_str()).join(name.as_str());
+        let folder = self.disk_folder(name);
         let path = |slot: u32| folder.join(format!("disk-{slot}.qcow2"));
         let (VmSource::Derive(template) | VmSource::Clone(template)) = &vm.source else {
             let VmSource::Disks(sources) = &vm.source else { unreachable!("the other sources are matched above") };

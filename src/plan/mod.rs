@@ -27,7 +27,8 @@ pub use saved::{SavedPlan, Today};
 pub use scope::{give_up_only, refresh_only, target};
 pub use spec::{Seat, run_spec};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use crate::address::{Address, AddressPattern};
 use crate::id::{TemplateName, VmName};
@@ -94,6 +95,8 @@ struct Planner<'a> {
     next_run: u64,
     current_versions: BTreeMap<TemplateName, templates::CurrentVersion>,
     moves: moves::Moves,
+    /// Folders of disks that bear another name than their vm's.
+    kept_folders: BTreeSet<&'a Path>,
     open_sessions: Vec<guards::OpenSession>,
     plan: Plan,
 }
@@ -108,6 +111,7 @@ impl<'a> Planner<'a> {
             next_run: recorded.next_run,
             current_versions: BTreeMap::new(),
             moves: moves::Moves::new(desired, recorded),
+            kept_folders: disks::kept_folders(recorded),
             open_sessions: guards::open_sessions(desired, recorded, inputs.now),
             plan: Plan {
                 version: Plan::VERSION,
