@@ -345,6 +345,12 @@ impl Inner {
                 }
             }
         }
+        // The scheduler tells a host to end what it does not know of.
+        for run in self.starters() {
+            if self.runs[&run].host == name && self.tasks.values().all(|task| task.run != run) {
+                self.kill_run(&run);
+            }
+        }
     }
 
     /// The host of all tasks that run stops answering.
