@@ -104,9 +104,14 @@ pub(crate) fn cut_off_and_forgotten(site: &mut Site) {
     });
     for guest in &guests {
         let run = format!("{}-{}", &guest.tap[2..6], &guest.tap[6..]);
-        let report = std::fs::read_to_string(site.path("storage/runs").join(run).join("report.jsonl")).unwrap();
-        let after_pause = report.rsplit_once("paused").unwrap().1;
-        assert!(!after_pause.contains("resumed") && after_pause.contains("stopped"), "{report}");
+        let report = site.path("storage/runs").join(run).join("report.jsonl");
+        // The last record comes when qemu is gone.
+        let report = until("the last record of the old run", || {
+            let report = std::fs::read_to_string(&report).unwrap();
+            if report.contains(r#""event":"stopped""#) { Ok(report) } else { Err(report) }
+        });
+        let after_pause = report.rsplit_once(r#""event":"paused""#).unwrap().1;
+        assert!(!after_pause.contains("resumed"), "{report}");
     }
     // What could not start while its disk was held is over by now.
     until("the lab to stand", || {
