@@ -11,6 +11,8 @@ mod check;
 mod dhcp;
 #[path = "system/errors.rs"]
 mod errors;
+#[path = "system/exam.rs"]
+mod exam;
 #[path = "system/filter.rs"]
 mod filter;
 #[path = "system/lab.rs"]

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::context::Context;
-use super::{Ended, apply};
+use super::{Ended, apply, exam};
 use crate::diagnostic::Severity;
 use crate::exit::Exit;
 use crate::host::RUN_ROOT;
@@ -28,6 +29,13 @@ pub(super) enum Command {
     #[command(after_help = "Example: labwright host setup --lab labs/quickstart")]
     Setup(Labs),
     /// Say in one screen whether this machine can run guests, and what to mend
+    ///
+    /// With `--exam`, the day before one: a real guest of each template of the lab boots here, and must use its address, be
+    /// reached by vnc and be isolated. It has scratch disks and a free address, and everything of it is taken away again.
+    /// Tries this machine alone, so run it on each host. It reads the state and makes DHCP reservations, as `apply` does.
+    #[command(after_help = "Examples:
+  labwright host check --lab labs/net
+  labwright host check --exam labs/net     # on every host: green or red, exit 0 or 5")]
     Check(CheckArguments),
     /// Remove what runs that are no more left behind, and nothing else
     Sweep,
@@ -67,6 +75,15 @@ pub(super) struct CheckArguments {
     #[command(flatten)]
     labs: Labs,
 
+    /// Boot a real guest of this lab, by its folder, and look at it; needs root.
+    #[arg(long, value_name = "FOLDER")]
+    exam: Option<PathBuf>,
+
+    /// Seconds that each guest may take to boot and use its address.
+    #[arg(long, value_name = "SECONDS", default_value_t = 180, requires = "exam",
+        value_parser = clap::value_parser!(u64).range(1..=exam::TIMEOUT_SECONDS_MAX))]
+    timeout: u64,
+
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
 }
@@ -86,12 +103,13 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
             tell(ui, &done, "nothing to do: all of it stands already");
             Ok(Exit::Done)
         }),
+        Command::Check(CheckArguments { exam: Some(lab), timeout, output, .. }) => {
+            exam(lab, Duration::from_secs(*timeout), *output, site, ui)
+        }
         Command::Check(arguments) => with_wanted(&arguments.labs, site, ui, &|wanted, site| {
-            let mut lines = check::check(wanted, &site.storage);
-            lines.extend(cluster_lines(site)?);
+            let lines = all_lines(wanted, site)?;
             ui.data(&render(&lines, arguments.output));
-            let well = lines.iter().all(|line| line.verdict != Verdict::Failed);
-            Ok(if well { Exit::Done } else { Exit::NotReady })
+            Ok(if failures(&lines) == 0 { Exit::Done } else { Exit::NotReady })
         }),
         Command::Sweep => {
             refuse_without_root()?;
@@ -111,6 +129,36 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
         }),
         Command::Forget(arguments) => forget(arguments, site, ui),
     }
+}
+
+fn all_lines(wanted: &Wanted<'_>, site: &Site) -> Result<Vec<Line>, Failure> {
+    let mut lines = check::check(wanted, &site.storage);
+    lines.extend(cluster_lines(site)?);
+    Ok(lines)
+}
+
+fn failures(lines: &[Line]) -> usize {
+    lines.iter().filter(|line| line.verdict == Verdict::Failed).count()
+}
+
+/// The usual page, then a trial with real guests, and what both come to.
+fn exam(lab: &Path, timeout: Duration, output: Format, site: Option<&Path>, ui: &Ui) -> Ended {
+    refuse_without_root()?;
+    let context = Context::new(site, lab, ui)?;
+    let desired = context.desired(ui)?;
+    let groups: Vec<VmGroup> = desired.vm_groups.values().cloned().collect();
+    let mut lines = all_lines(&wanted(&groups, &context.site), &context.site)?;
+    lines.extend(exam::lines(&context, &desired, timeout, ui)?);
+    ui.data(&render(&lines, output));
+    let (word, exit) = match failures(&lines) {
+        0 => (format!("green: this host is ready for {}", desired.lab), Exit::Done),
+        1 => ("red: 1 thing to mend".to_owned(), Exit::NotReady),
+        many => (format!("red: {many} things to mend"), Exit::NotReady),
+    };
+    if output == Format::Table {
+        ui.data(&format!("{word}\n"));
+    }
+    Ok(exit)
 }
 
 /// Gives a host up, lab by lab. No manifest is read: a lab whose folder is gone can lose a host like any other.
@@ -161,14 +209,17 @@ fn with_wanted(labs: &Labs, site: Option<&Path>, ui: &Ui, act: &dyn Fn(&Wanted<'
         last = Some(context);
     }
     let Some(Context { site, .. }) = last else { return Ok(Exit::Done) };
-    let wanted = Wanted {
-        groups: &groups,
+    act(&wanted(&groups, &site), &site)
+}
+
+fn wanted<'a>(groups: &'a [VmGroup], site: &'a Site) -> Wanted<'a> {
+    Wanted {
+        groups,
         network: &site.network,
         qemu: &site.qemu,
         service_user: &site.service_user,
         run_root: Path::new(RUN_ROOT),
-    };
-    act(&wanted, &site)
+    }
 }
 
 /// The cluster that jobs go to, and this machine as one of its hosts; nothing where jobs are this machine's own.

@@ -6,6 +6,7 @@ mod aside;
 mod completions;
 mod context;
 mod destroy;
+mod exam;
 mod explain;
 mod export_run;
 mod get;

@@ -50,15 +50,15 @@ impl Verdict {
     }
 }
 
-fn ok(what: &'static str, found: impl Into<String>) -> Line {
+pub(crate) fn ok(what: &'static str, found: impl Into<String>) -> Line {
     Line { what, verdict: Verdict::Ok, found: found.into(), mend: None }
 }
 
-fn warning(what: &'static str, found: impl Into<String>, mend: impl Into<String>) -> Line {
+pub(crate) fn warning(what: &'static str, found: impl Into<String>, mend: impl Into<String>) -> Line {
     Line { what, verdict: Verdict::Warning, found: found.into(), mend: Some(mend.into()) }
 }
 
-fn failed(what: &'static str, found: impl Into<String>, mend: impl Into<String>) -> Line {
+pub(crate) fn failed(what: &'static str, found: impl Into<String>, mend: impl Into<String>) -> Line {
     Line { what, verdict: Verdict::Failed, found: found.into(), mend: Some(mend.into()) }
 }
 

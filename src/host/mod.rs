@@ -18,6 +18,8 @@
 //! setup      makes this machine fit for guests
 //! check      says whether it is
 //! obstacles  what others have set up in the guests' way, for `check` (pure)
+//! neighbour  a guest's port without a guest, for `check --exam`: what does a neighbour hear of an isolated guest?
+//! vnc        whether a vnc server answers and asks for a password
 //! sweep      removes what dead runs have left
 //! ```
 //!
@@ -31,6 +33,7 @@ pub mod command;
 pub mod confine;
 pub mod dhcp;
 pub mod filter;
+pub mod neighbour;
 mod obstacles;
 pub mod port;
 pub mod qemu;
@@ -40,6 +43,7 @@ pub mod setup;
 pub mod sweep;
 pub mod sys;
 pub mod tap;
+pub mod vnc;
 
 /// Host-local files of all runs: one folder each, and what `host setup` found out. On a tmpfs, so that a reboot, which
 /// ends every run, clears it.

@@ -2,12 +2,19 @@
 //! has to clean up after a starter and a qemu that were killed.
 
 use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd as _, RawFd};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 const TUN: &str = "/dev/net/tun";
+/// Every frame begins with a virtio header of this size; all zero, it asks for nothing.
+const HEADER_BYTES: usize = 10;
+/// More than a frame of any MTU.
+const FRAME_BYTES_MAX: usize = 1 << 16;
 
 /// An open tap.
 #[derive(Debug)]
@@ -45,6 +52,23 @@ impl Tap {
 
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Sends a frame as if a guest did.
+    pub fn send(&self, frame: &[u8]) -> std::io::Result<()> {
+        (&self.file).write_all(&[&[0; HEADER_BYTES], frame].concat())
+    }
+
+    /// The next frame that a guest behind this tap would get; `None` when none comes in time.
+    pub fn receive(&self, wait: Duration) -> std::io::Result<Option<Vec<u8>>> {
+        let mut ready = [PollFd::new(self.file.as_fd(), PollFlags::POLLIN)];
+        let wait = PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX);
+        if poll(&mut ready, wait)? == 0 {
+            return Ok(None);
+        }
+        let mut frame = vec![0; HEADER_BYTES + FRAME_BYTES_MAX];
+        let length = (&self.file).read(&mut frame)?;
+        Ok(frame.get(HEADER_BYTES..length).map(<[u8]>::to_vec))
     }
 
     /// Lets the next child have the descriptor (`Shared`), or no child (`Private`). It is private except at the moment

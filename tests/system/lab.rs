@@ -10,14 +10,14 @@ use nix::unistd::Pid;
 use crate::world::{BINARY, Console, World, processes, template, text, tool};
 
 /// The quickstart's lab in a folder of its own, on a bare host of its own.
-struct Lab {
-    world: World,
-    folder: PathBuf,
-    site: PathBuf,
+pub(crate) struct Lab {
+    pub(crate) world: World,
+    pub(crate) folder: PathBuf,
+    pub(crate) site: PathBuf,
 }
 
 impl Lab {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let world = World::bare();
         let folder = world.folder.path().join("lab");
         let quickstart = Path::new(env!("CARGO_MANIFEST_DIR")).join("labs/quickstart");
@@ -39,19 +39,19 @@ impl Lab {
         lab
     }
 
-    fn labwright(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn labwright(&self, arguments: &[&str]) -> Output {
         Command::new(BINARY).arg("--site").arg(&self.site).args(arguments).output().unwrap()
     }
 
     #[track_caller]
-    fn must(&self, arguments: &[&str]) -> String {
+    pub(crate) fn must(&self, arguments: &[&str]) -> String {
         let output = self.labwright(arguments);
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{arguments:?} ended with {}\n{out}\n{err}", output.status);
         out.into_owned()
     }
 
-    fn apply(&self) -> String {
+    pub(crate) fn apply(&self) -> String {
         self.must(&["apply", &text(&self.folder), "--yes", "--wait"])
     }
 
@@ -106,7 +106,7 @@ fn taps() -> String {
     tool("ip", &["-br", "link"]).lines().filter(|line| line.starts_with("lw")).collect()
 }
 
-fn wait_until(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
     while !holds() {
         assert!(started.elapsed() < limit, "within {} s: {what}", limit.as_secs());
