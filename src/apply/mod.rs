@@ -10,7 +10,7 @@ mod trouble;
 
 pub use effects::name as effect_name;
 pub use executor::{Failure, Summary, apply};
-pub use ready::{Goal, Readiness, WaitEnd, wait_until_ready};
+pub use ready::{Awaited, Goal, Readiness, Wait, WaitEnd};
 
 use std::path::Path;
 use std::sync::atomic::AtomicU8;

@@ -9,9 +9,7 @@ use nix::sys::signal::{SigSet, Signal};
 use super::Ended;
 use super::context::{Context, hostname, program, whoami};
 use super::plan::Scope;
-use crate::apply::{
-    self, BatchKind, Clock as _, Goal, Progress, Summary, SystemClock, WaitEnd, World, wait_until_ready,
-};
+use crate::apply::{self, Awaited, BatchKind, Clock as _, Goal, Progress, Summary, SystemClock, Wait, WaitEnd, World};
 use crate::disks;
 use crate::exit::Exit;
 use crate::plan::{Effect, Plan, SavedPlan, Today};
@@ -284,7 +282,7 @@ fn wait(context: &Context, desired: &Desired, store: &mut Store, options: &Optio
         .values()
         .filter_map(|vm| vm.run.as_ref())
         .filter(|run| !matches!(run.state, crate::state::RunState::Ended { .. }))
-        .map(|run| run.run.clone())
+        .map(|run| Awaited { run: run.run.clone(), job_name: run.batch.job_name(&desired.lab), task: run.task })
         .collect();
     if runs.is_empty() {
         return Ok(Exit::Done);
@@ -296,19 +294,21 @@ fn wait(context: &Context, desired: &Desired, store: &mut Store, options: &Optio
         let reached = readiness.reached(goal);
         ui.progress(&format!("guests {}", goal.word()), reached, readiness.wanted);
         if last.as_ref() != Some(readiness) {
-            let apply::Readiness { wanted, queued, starting, running, ended, .. } = readiness;
+            let apply::Readiness { wanted, queued, starting, running, ended, gone, unheard, .. } = readiness;
             let booting = if goal == Goal::Ready { format!("{running} booting, ") } else { String::new() };
             ui.say(&format!(
-                "  {reached}/{wanted} {}, {booting}{starting} starting, {queued} queued, {} ended",
+                "  {reached}/{wanted} {}, {booting}{starting} starting, {queued} queued, {} ended{}",
                 goal.word(),
-                ended.len()
+                ended.len() + gone.len(),
+                if *unheard > 0 { format!(", {unheard} unknown") } else { String::new() }
             ));
             last = Some(readiness.clone());
         }
     };
     let timeout = Duration::from_secs(options.timeout);
-    let folders = context.runs(context.owner()?);
-    let waited = wait_until_ready(&folders, &runs, goal, timeout, &interrupts, &mut tell);
+    let (folders, scheduler) = (context.runs(context.owner()?), context.scheduler()?);
+    let wait = Wait { folders: &folders, scheduler: &*scheduler, runs: &runs, goal, timeout, interrupts: &interrupts };
+    let waited = wait.until_ready(&mut tell);
     ui.progress_done();
     let (readiness, end) = waited?;
     let observed = context.observe(desired, &recorded)?;
@@ -320,7 +320,10 @@ fn wait(context: &Context, desired: &Desired, store: &mut Store, options: &Optio
     for (run, reason) in &readiness.ended {
         ui.say(&format!("run {run} is over: {reason}"));
     }
-    if end == WaitEnd::Settled && readiness.ended.is_empty() {
+    for run in &readiness.gone {
+        ui.say(&format!("run {run}: its job is gone without a word"));
+    }
+    if end == WaitEnd::Settled && readiness.ended.is_empty() && readiness.gone.is_empty() {
         return Ok(Exit::Done);
     }
     let reached = readiness.reached(goal);
