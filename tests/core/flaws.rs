@@ -269,6 +269,47 @@ fn disks_of_others_and_files_outside_our_folders() {
 }
 
 #[test]
+fn a_template_published_outside_our_folders() {
+    for place in ["/etc/passwd", "CLIMBS"] {
+        let found = flaws(&Lab::new(PAIR), |plan| {
+            for effect in effects(plan) {
+                if let Effect::Publish { disks, .. } = effect {
+                    let climbing = disks[0].path.join("../../../../../../etc/passwd");
+                    disks[0].path = if place == "CLIMBS" { climbing } else { place.into() };
+                }
+            }
+        });
+        assert!(
+            matches!(&found[..], [Flaw::OutsideStorage { path }] if path.ends_with("etc/passwd")),
+            "{place}: {found:?}"
+        );
+    }
+}
+
+#[test]
+fn an_adopted_job_that_is_not_ours() {
+    let lab = Lab::new(PAIR);
+    lab.must_apply();
+    lab.world.with(Inner::start_all);
+    lab.alter_state("UPDATE runs SET state = 'intended', job = NULL");
+    let spoil = |change: &dyn Fn(&mut labwright::id::RunId, &mut TaskId)| {
+        flaws(&lab, |plan| {
+            for effect in effects(plan) {
+                if let Effect::Adopt { vm, run, task } = effect
+                    && vm.as_str() == "bob-gsr"
+                {
+                    change(run, task);
+                }
+            }
+        })
+    };
+    let foreign = spoil(&|_, task| *task = TaskId { job: JobId(99), task: 1 });
+    assert_eq!(foreign, [Flaw::ForeignJob { vm: "bob-gsr".into(), job: "99.1".into() }]);
+    let unknown = spoil(&|run, _| *run = "zzzz-7".parse().unwrap());
+    assert_eq!(unknown, [Flaw::UnknownRun { vm: "bob-gsr".into(), run: "zzzz-7".into() }]);
+}
+
+#[test]
 fn a_stop_inside_an_open_session() {
     let session =
         "sessions: { final: { vms: [exam], start: \"2027-01-12T07:00[UTC]\", end: \"2027-01-12T10:00[UTC]\" } }\n";
