@@ -13,7 +13,7 @@ use labwright::diagnostic::Diagnostics;
 use labwright::id::VmName;
 use labwright::manifest;
 use labwright::observe::{self, ObserveError};
-use labwright::plan::{Flaw, Inputs, LostHost, Plan, check, give_up_only, plan, target};
+use labwright::plan::{Flaw, FoundJob, Inputs, LostHost, Plan, check, give_up_only, import_job, plan, target};
 use labwright::report;
 use labwright::resolve::{Desired, DiskSource, PowerState, VmSource};
 use labwright::site::Site;
@@ -166,6 +166,17 @@ impl Lab {
         self.with_inputs(&desired, &self.recorded(&desired), &BTreeMap::new(), judge).unwrap()
     }
 
+    /// Takes a job over as a vm's run, or says every reason why not. As `cli::import` does it.
+    pub(crate) fn import(&self, vm: &str, job: &FoundJob) -> Result<(), Vec<String>> {
+        let desired = self.desired();
+        let recorded = self.recorded(&desired);
+        let (name, known) = recorded.vms.iter().find(|(name, _)| name.as_str() == vm).unwrap();
+        let judge = |inputs: &Inputs<'_>| import_job(inputs, name, known, job);
+        let changes = self.with_inputs(&desired, &recorded, &BTreeMap::new(), judge).unwrap()?;
+        self.store().record(&desired.lab, &changes, self.world.now()).unwrap();
+        Ok(())
+    }
+
     pub(crate) fn plan(&self) -> Plan {
         let desired = self.desired();
         self.make_plan(&desired, &self.recorded(&desired)).unwrap()
@@ -182,9 +193,13 @@ impl Lab {
     }
 
     fn text_of(&self, plan: &Plan, verbose: bool) -> String {
+        self.without_names(&report::plan::text(plan, verbose))
+    }
+
+    /// A text without what is another one in each run of the tests.
+    pub(crate) fn without_names(&self, text: &str) -> String {
         let folder = self.folder.path().canonicalize().unwrap();
         let site = self.recorded(&self.desired()).site;
-        let text = report::plan::text(plan, verbose);
         let text = text.replace(&*folder.to_string_lossy(), "LAB").replace(&format!("{site}-"), "site-");
         text.replace(&format!("site/{site}"), "site/k3f9").replace(&format!("lw.{site}."), "lw.k3f9.")
     }
