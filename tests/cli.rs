@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use sandbox::Sandbox;
-use transcript::transcript;
+use transcript::{transcript, without_durations};
 
 macro_rules! cases {
     ($($name:ident)*) => {
@@ -96,6 +96,12 @@ fn every_folder_is_a_case() {
         let strange = files.iter().find(|&file| file != "command" && file != "expected" && file != "lab");
         assert!(whole && strange.is_none(), "{name} needs `command` and `expected`, and has {files:?}");
     }
+}
+
+#[test]
+fn a_duration_has_one_mark_however_long_it_was() {
+    let text = without_durations("2 disks made (0.4 s)\n1 template published (12.3 s) (in all)\n(10 s) (1.25 s) (");
+    assert_eq!(text, "2 disks made (_._ s)\n1 template published (_._ s) (in all)\n(10 s) (1.25 s) (");
 }
 
 #[test]

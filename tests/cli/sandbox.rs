@@ -12,8 +12,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-/// Ends a command that hangs long before the test run as a whole is given up.
-const TIMEOUT_SECONDS: &str = "60";
+/// Ends a command that hangs before the test run as a whole is given up. A machine that builds beside can make an apply, with
+/// its flushes, take minutes.
+const TIMEOUT_SECONDS: &str = "300";
 
 pub(crate) struct Sandbox {
     folder: tempfile::TempDir,
