@@ -8,6 +8,7 @@ use super::{Inputs, Planner};
 use crate::address::{Address, Kind};
 use crate::id::{UserName, VmName};
 use crate::resolve::{Desired, Session, UserGroup};
+use crate::scheduler::TaskId;
 use crate::state::{FreezeScope, Recorded};
 
 /// A roster that loses more of its members than this, in percent, stops the plan: half a file looks like a whole one.
@@ -157,14 +158,30 @@ impl Planner<'_> {
             self.drift(&Address::new(Kind::Job, task.id), text);
         }
         let Inputs { observed, recorded, .. } = *self.inputs;
-        for ((batch, number), task) in &observed.tasks {
-            if !recorded.knows(batch, *number) {
-                let (name, id) = (&task.name, task.id);
-                let text = format!(
-                    "it carries our mark ({name}) and belongs to no run we know; it is left alone: `labwright import vm/NAME --job {id}` takes it over"
-                );
-                self.drift(&Address::new(Kind::Job, id), text);
-            }
+        for (_, task) in observed.tasks.iter().filter(|((batch, task), _)| !recorded.knows(batch, *task)) {
+            let (name, id) = (&task.name, task.id);
+            let text = format!(
+                "it carries our mark ({name}) and belongs to no run we know; it is left alone: `labwright import vm/NAME --job {id}` takes it over"
+            );
+            self.drift(&Address::new(Kind::Job, id), text);
         }
     }
+
+    /// Whether a vm must not be started since it may run already, as a job that no record knows.
+    pub(super) fn may_run_unknown(&mut self, name: &VmName) -> bool {
+        let address = Address::vm(name);
+        let Some(first) = self.strays.first().filter(|_| !self.allowed(&address)) else { return false };
+        let text = format!(
+            "until it is known whose job {first} is: it may be this vm's. `labwright import {address} --job {first}` takes it over if it is; `--allow {address}` starts the vm if it is not"
+        );
+        self.wait(&address, text);
+        true
+    }
+}
+
+/// Jobs of ours that belong to no run we know: the state may be a copy that is older than they are.
+pub(super) fn strays(inputs: &Inputs<'_>) -> Vec<TaskId> {
+    let Inputs { observed, recorded, .. } = inputs;
+    let unknown = observed.tasks.iter().filter(|((batch, task), _)| !recorded.knows(batch, *task));
+    unknown.map(|(_, task)| task.id).collect()
 }

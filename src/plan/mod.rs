@@ -34,6 +34,7 @@ use crate::address::{Address, AddressPattern};
 use crate::id::{TemplateName, VmName};
 use crate::observe::Observed;
 use crate::resolve::{Desired, PowerState};
+use crate::scheduler::TaskId;
 use crate::site::Site;
 use crate::state::Recorded;
 
@@ -98,6 +99,8 @@ struct Planner<'a> {
     /// Folders of disks that bear another name than their vm's.
     kept_folders: BTreeSet<&'a Path>,
     open_sessions: Vec<guards::OpenSession>,
+    /// Jobs of ours that belong to no run we know.
+    strays: Vec<TaskId>,
     plan: Plan,
 }
 
@@ -113,6 +116,7 @@ impl<'a> Planner<'a> {
             moves: moves::Moves::new(desired, recorded),
             kept_folders: disks::kept_folders(recorded),
             open_sessions: guards::open_sessions(desired, recorded, inputs.now),
+            strays: guards::strays(inputs),
             plan: Plan {
                 version: Plan::VERSION,
                 lab: desired.lab.clone(),

@@ -88,6 +88,9 @@ impl Planner<'_> {
             );
             return Decision { stop: false, start: false, reasons: Vec::new() };
         }
+        if self.may_run_unknown(work.name) {
+            return Decision { stop: false, start: false, reasons: Vec::new() };
+        }
         let why = match (&work.known.run, reason) {
             (None, _) => "wanted: running".to_owned(),
             (Some(_), None) => "its run ended without a word".to_owned(),

@@ -65,6 +65,19 @@ fn jobs_taken_over_one_by_one_run_on_as_if_nothing_had_been() {
 }
 
 #[test]
+fn a_vm_that_may_run_as_an_unknown_job_is_not_started_unless_it_is_named() {
+    let mut lab = forgotten();
+    let submits = lab.world.with(|inner| inner.submits);
+    lab.must_apply();
+    assert_eq!(lab.world.with(|inner| inner.submits), submits, "each vm has one guest");
+    // Bob's guest ends, and his teacher knows that the other job is not his.
+    let run = lab.world.with(|inner| inner.run_of("bob-gsr"));
+    lab.world.with(|inner| inner.end_run(&run, StopReason::Guest));
+    lab.allow.push("vm/bob-gsr".parse().unwrap());
+    assert_snapshot!("one_is_started_by_name", lab.plan_text());
+}
+
+#[test]
 fn the_first_of_a_batch_keeps_the_numbers_of_the_others() {
     let lab = forgotten();
     lab.import("alice-gsr", &job_of(&lab, "alice-gsr")).unwrap();
