@@ -171,7 +171,7 @@ impl Exam<'_> {
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
                 Err(error) => {
                     let found = format!("cannot create {}: {error}", folder.display());
-                    return Err(failed(BOOT, found, "`labwright state init` makes the storage; see its owner"));
+                    return Err(failed(BOOT, found, "the first `labwright apply` makes the storage; see its owner"));
                 }
             }
             let given = chown(&folder, Some(self.owner.uid), Some(self.owner.gid));

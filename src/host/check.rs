@@ -380,7 +380,7 @@ fn folder_line(folder: &Path) -> Line {
     const WHAT: &str = "storage";
     let shown = folder.display();
     let Ok(stat) = statfs(folder) else {
-        return failed(WHAT, format!("{shown} is missing"), "`labwright state init` makes it, once for all hosts");
+        return failed(WHAT, format!("{shown} is missing"), "the first `labwright apply` makes it, once for all hosts");
     };
     let network = [NFS_SUPER_MAGIC, SMB_SUPER_MAGIC, CODA_SUPER_MAGIC, FUSE_SUPER_MAGIC];
     let kind = if network.contains(&stat.filesystem_type()) { "shared" } else { "this machine's alone" };
