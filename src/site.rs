@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{LabName, TemplateName, UserName};
@@ -55,6 +56,7 @@ impl Site {
                 gateway_on_host: true,
                 dhcp: DhcpSettings::Dnsmasq { folder: root.join("dnsmasq") },
                 filter: Filter::default(),
+                vnc_allow: Vec::new(),
                 uplink: None,
                 untagged_bridge: None,
                 forwarding: None,
@@ -106,7 +108,7 @@ impl Default for QemuSettings {
             binary: PathBuf::from("/usr/bin/qemu-system-x86_64"),
             accel: Accel::Auto,
             extra_args: Vec::new(),
-            vnc_bind: Ipv4Addr::LOCALHOST,
+            vnc_bind: VncBind::default(),
         }
     }
 }
@@ -219,6 +221,8 @@ pub struct NetworkSettings {
     pub gateway_on_host: bool,
     pub dhcp: DhcpSettings,
     pub filter: Filter,
+    /// Who may connect to a screen whose address can be reached; everybody where none is named.
+    pub vnc_allow: Vec<Ipv4Net>,
     /// Interface through which bridges reach other hosts: tagged where a vm group has a vlan.
     pub uplink: Option<String>,
     /// The bridge without a vlan that `uplink` itself joins.
@@ -295,8 +299,53 @@ pub struct QemuSettings {
     pub accel: Accel,
     /// Appended to qemu's arguments as they are. `-S` keeps guests paused: they run, and take no boot slot.
     pub extra_args: Vec<String>,
-    /// Address that vnc listens on.
-    pub vnc_bind: Ipv4Addr,
+    pub vnc_bind: VncBind,
+}
+
+/// Where a guest's screen is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum VncBind {
+    /// On a port of this address.
+    Address(Ipv4Addr),
+    /// On a socket in the run's folder on its host, for root and the service account alone.
+    Socket,
+}
+
+impl VncBind {
+    /// As site.yaml and a run's spec have the second kind.
+    pub const SOCKET: &str = "socket";
+}
+
+impl Default for VncBind {
+    fn default() -> Self {
+        Self::Address(Ipv4Addr::LOCALHOST)
+    }
+}
+
+impl std::str::FromStr for VncBind {
+    type Err = std::net::AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == Self::SOCKET { Ok(Self::Socket) } else { text.parse().map(Self::Address) }
+    }
+}
+
+impl TryFrom<String> for VncBind {
+    type Error = std::net::AddrParseError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<VncBind> for String {
+    fn from(bind: VncBind) -> Self {
+        match bind {
+            VncBind::Address(address) => address.to_string(),
+            VncBind::Socket => VncBind::SOCKET.to_owned(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

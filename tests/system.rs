@@ -19,5 +19,7 @@ mod filter;
 mod lab;
 #[path = "system/starter.rs"]
 mod starter;
+#[path = "system/vnc.rs"]
+mod vnc;
 #[path = "system/world.rs"]
 mod world;

@@ -466,6 +466,12 @@ fn ended_early(template: &TemplateName, reason: &StopReason, exit: Option<&str>)
 
 fn look_at_vnc(at: &str) -> Line {
     let mend = "see `qemu.vnc_bind` in site.yaml, and the host's own firewall";
+    if let Some(socket) = at.strip_prefix("unix:") {
+        return match std::os::unix::net::UnixStream::connect(socket) {
+            Ok(_) => ok(VNC, format!("{at} answers, to root and the service account alone")),
+            Err(error) => failed(VNC, format!("{at} does not answer: {error}"), mend),
+        };
+    }
     let address: Option<SocketAddr> = at.parse().ok();
     let Some(mut address) = address else { return failed(VNC, format!("qemu says that vnc is at {at:?}"), mend) };
     if address.ip().is_unspecified() {

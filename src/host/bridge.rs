@@ -271,6 +271,7 @@ mod tests {
 
     fn network() -> NetworkSettings {
         NetworkSettings {
+            vnc_allow: Vec::new(),
             gateway_on_host: true,
             dhcp: DhcpSettings::None,
             filter: Filter::Nftables,

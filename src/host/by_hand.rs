@@ -41,12 +41,11 @@ pub fn script(by_hand: &ByHand<'_>) -> String {
     filters(&mut text, &table);
     interface(&mut text, spec, group, network, &tap);
     reservation(&mut text, spec, &network.dhcp);
-    let (monitor, serial, password) =
-        (folder.join("monitor.sock"), folder.join("serial.sock"), folder.join("vnc.password"));
+    let (monitor, password) = (folder.join("monitor.sock"), folder.join("vnc.password"));
     let given = Given {
         accel,
         hold: Hold::Hand { tap: &tap, monitor: &monitor },
-        serial: &serial,
+        folder,
         vnc_password: VncPassword::File(&password),
     };
     text += "\n# vnc's password, new each time; a viewer asks for it.\n";

@@ -13,6 +13,7 @@ use super::command;
 use super::dhcp::{Dnsmasq, Omapi, OmapiError};
 use super::filter::{Chain, EBTABLES_CANNOT, FilterError, Session, Table};
 use super::obstacles::{self, DroppingChain, dropping_chains};
+use super::screens::{self, Reach};
 use super::setup::Wanted;
 use super::tap::Tap;
 use crate::resolve::VmGroup;
@@ -68,6 +69,7 @@ pub fn check(wanted: &Wanted<'_>, storage: &Storage) -> Vec<Line> {
     lines.push(tap());
     lines.extend(filter());
     lines.extend(ebtables(wanted.network.filter));
+    lines.push(vnc(wanted));
     lines.extend(bridges(wanted));
     lines.push(vlan(wanted));
     lines.push(iptables());
@@ -185,6 +187,34 @@ fn ebtables(asked: Filter) -> Option<Line> {
         ),
         Err(error) => failed(WHAT, error.to_string(), "or write `filter: nftables` in site.yaml"),
     })
+}
+
+/// Who can connect to a guest's screen.
+fn vnc(wanted: &Wanted<'_>) -> Line {
+    const WHAT: &str = "vnc";
+    const SETUP: &str = "run `labwright host setup`";
+    let allowed = &wanted.network.vnc_allow;
+    match screens::stands(wanted.network, wanted.qemu) {
+        Err(error) => return failed(WHAT, error.to_string(), SETUP),
+        Ok(false) if allowed.is_empty() => {
+            return warning(WHAT, "the table of an earlier `vnc_allow` still stands", SETUP);
+        }
+        Ok(false) => return failed(WHAT, "the table that keeps others than `vnc_allow` away does not stand", SETUP),
+        Ok(true) => {}
+    }
+    match screens::reach(wanted.qemu) {
+        Reach::Socket => ok(WHAT, "on a socket of each run, for root and the service account"),
+        Reach::Host => ok(WHAT, "from this host alone, with each run's password"),
+        Reach::Network(address) if allowed.is_empty() => warning(
+            WHAT,
+            format!("whoever reaches {address} can try passwords, and see what is on the wire"),
+            "name who may connect: `qemu: { vnc_allow: [...] }` in site.yaml",
+        ),
+        Reach::Network(address) => {
+            let networks: Vec<String> = allowed.iter().map(ToString::to_string).collect();
+            ok(WHAT, format!("on {address}, from {} alone", networks.join(", ")))
+        }
+    }
 }
 
 fn bridges(wanted: &Wanted<'_>) -> Vec<Line> {

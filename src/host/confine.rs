@@ -20,6 +20,7 @@ use landlock::{
     RulesetCreatedAttr as _, RulesetError,
 };
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Pid, Uid};
 
 /// What is left to qemu.
@@ -53,6 +54,8 @@ pub enum ConfineError {
 pub fn exec(confinement: &Confinement, command: &[OsString]) -> Result<Infallible, ConfineError> {
     let system = |action| move |source| ConfineError::System { action, source };
     drop_ids(confinement)?;
+    // What qemu makes, such as sockets, is its own account's alone.
+    nix::sys::stat::umask(Mode::from_bits_truncate(0o177));
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(system("tie qemu to its starter"))?;
     if nix::unistd::getppid() != confinement.parent {
         return Err(ConfineError::Orphan);

@@ -14,6 +14,7 @@
 //! accel      whether guests boot under KVM here
 //! dhcp       reservations
 //! bridge     what guests join, and its way out of this host
+//! screens    who may connect to guests' screens over the network
 //! by_hand    the same as a shell script, for when nothing else works (pure)
 //! setup      makes this machine fit for guests
 //! check      says whether it is
@@ -39,6 +40,7 @@ pub mod port;
 pub mod qemu;
 pub mod qmp;
 pub mod run_folder;
+mod screens;
 pub mod setup;
 pub mod sweep;
 pub mod sys;

@@ -8,8 +8,10 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::accel::Accelerator;
+use super::run_folder::{serial_socket, vnc_socket};
 use crate::resolve::{DisplayModel, Firmware, NicModel};
 use crate::run::{RunDisk, RunSpec};
+use crate::site::VncBind;
 
 /// Ports of vnc servers: one per running guest of a host.
 pub(in crate::host) const VNC_PORT_FIRST: u16 = 5900;
@@ -20,7 +22,8 @@ pub(in crate::host) const VNC_PORT_LAST: u16 = 6899;
 pub struct Given<'a> {
     pub accel: Accelerator,
     pub hold: Hold<'a>,
-    pub serial: &'a Path,
+    /// The run's folder on its host, for sockets.
+    pub folder: &'a Path,
     pub vnc_password: VncPassword<'a>,
 }
 
@@ -64,9 +67,12 @@ pub fn arguments(spec: &RunSpec, given: &Given<'_>) -> Vec<OsString> {
     };
     list.pair("-chardev", format!("socket,id=monitor,{monitor}"));
     list.pair("-mon", "chardev=monitor,mode=control");
-    list.pair("-chardev", format!("socket,id=serial0,server=on,wait=off,path={}", escape(given.serial)));
+    list.pair(
+        "-chardev",
+        format!("socket,id=serial0,server=on,wait=off,path={}", escape(&serial_socket(given.folder))),
+    );
     list.pair("-serial", "chardev:serial0");
-    display(&mut list, spec, given.vnc_password);
+    display(&mut list, spec, given);
     disks(&mut list, spec);
     list.pair("-netdev", format!("tap,id=net0,{tap}"));
     list.pair("-device", format!("{},netdev=net0,mac={},romfile=", nic(spec.hardware.nic), spec.network.mac));
@@ -111,7 +117,7 @@ fn machine(list: &mut List, spec: &RunSpec, accel: Accelerator) {
 }
 
 /// The tablet tells the guest where the viewer's pointer is; without it two pointers drift apart.
-fn display(list: &mut List, spec: &RunSpec, password: VncPassword<'_>) {
+fn display(list: &mut List, spec: &RunSpec, given: &Given<'_>) {
     let device = match spec.hardware.display {
         DisplayModel::Std => "VGA",
         DisplayModel::Cirrus => "cirrus-vga",
@@ -122,7 +128,7 @@ fn display(list: &mut List, spec: &RunSpec, password: VncPassword<'_>) {
     list.pair("-device", device);
     list.pair("-device", "qemu-xhci");
     list.pair("-device", "usb-tablet");
-    let asked = match password {
+    let asked = match given.vnc_password {
         VncPassword::Asked => ",password=on",
         VncPassword::File(file) => {
             list.pair("-object", format!("secret,id=vnc0,file={}", escape(file)));
@@ -130,7 +136,11 @@ fn display(list: &mut List, spec: &RunSpec, password: VncPassword<'_>) {
         }
         VncPassword::None => "",
     };
-    list.pair("-vnc", format!("{}:0,to={VNC_DISPLAYS_MAX}{asked}", spec.qemu.vnc_bind));
+    let place = match spec.qemu.vnc_bind {
+        VncBind::Address(address) => format!("{address}:0,to={VNC_DISPLAYS_MAX}"),
+        VncBind::Socket => format!("unix:{}", escape(&vnc_socket(given.folder))),
+    };
+    list.pair("-vnc", format!("{place}{asked}"));
 }
 
 fn disks(list: &mut List, spec: &RunSpec) {
@@ -217,7 +227,7 @@ mod tests {
                 binary: "/usr/bin/qemu-system-x86_64".into(),
                 accel: Accel::Auto,
                 extra_args: vec!["-device".to_owned(), "virtio-rng-pci".to_owned()],
-                vnc_bind: [127, 0, 0, 1].into(),
+                vnc_bind: VncBind::default(),
             },
             service_user: "labwright".to_owned(),
             timing: Timing::default(),
@@ -226,8 +236,8 @@ mod tests {
 
     /// One option with its value per line.
     fn written(spec: &RunSpec, accel: Accelerator, vnc_password: VncPassword<'_>) -> String {
-        let serial = Path::new("/run/labwright/k3f9-104/serial.sock");
-        let given = Given { accel, hold: Hold::Starter { tap: 9, monitor: 8 }, serial, vnc_password };
+        let folder = Path::new("/run/labwright/k3f9-104");
+        let given = Given { accel, hold: Hold::Starter { tap: 9, monitor: 8 }, folder, vnc_password };
         let words = arguments(spec, &given);
         let text: Vec<&str> = words.iter().filter_map(|word| word.to_str()).collect();
         text.join(" ").replace(" -", "\n-")
@@ -245,5 +255,14 @@ mod tests {
         spec.hardware.cdrom = Some("/srv/iso/debian,12.iso".into());
         spec.hardware.nic = NicModel::E1000;
         insta::assert_snapshot!(written(&spec, Accelerator::Kvm, VncPassword::Asked));
+    }
+
+    #[test]
+    fn a_screen_on_a_socket() {
+        let mut spec = spec();
+        spec.qemu.vnc_bind = VncBind::Socket;
+        let text = written(&spec, Accelerator::Tcg, VncPassword::Asked);
+        let vnc = text.lines().find(|line| line.starts_with("-vnc"));
+        assert_eq!(vnc, Some("-vnc unix:/run/labwright/k3f9-104/vnc.sock,password=on"));
     }
 }

@@ -7,6 +7,7 @@
 //!   <run>/            mode 0700, owned by the service user
 //!     lock            locked by the starter as long as it lives
 //!     serial.sock     the guest's serial port
+//!     vnc.sock        its screen, where the site says `vnc_bind: socket`
 //!     request-7.png   a screen on its way to the answers
 //! ```
 
@@ -59,10 +60,6 @@ impl RunFolder {
         &self.path
     }
 
-    pub fn serial(&self) -> PathBuf {
-        serial_socket(&self.path)
-    }
-
     /// What is in a file of the folder, up to a bound. qemu may write there, and one that was broken out of puts there what
     /// it likes.
     pub fn read(&self, name: &str) -> std::io::Result<Vec<u8>> {
@@ -85,6 +82,11 @@ impl Drop for RunFolder {
 /// Where the serial port of the run in `folder` is.
 pub fn serial_socket(folder: &Path) -> PathBuf {
     folder.join("serial.sock")
+}
+
+/// Where the screen of the run in `folder` is, if it is on a socket.
+pub fn vnc_socket(folder: &Path) -> PathBuf {
+    folder.join("vnc.sock")
 }
 
 /// A guest that is booting holds one; the kernel takes it back from a dead starter.

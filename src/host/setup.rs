@@ -6,6 +6,7 @@
 //! |---|---|
 //! | bridge, tagged port | alias `labwright` |
 //! | table `bridge labwright` | its name |
+//! | table `inet labwright`, where the site says `vnc_allow` | its name |
 //! | dnsmasq | pid file in its folder, named on its command line |
 //! | `/run/labwright` | its name |
 //!
@@ -24,6 +25,7 @@ use super::bridge::{BridgeError, bridges};
 use super::command::{self, CommandError};
 use super::dhcp::{Dnsmasq, HOSTS_FOLDER, PID_FILE};
 use super::filter::{HOST_TABLE, host_table, host_table_command};
+use super::screens;
 use super::sweep::{self, SweepError};
 use crate::resolve::VmGroup;
 use crate::site::{DhcpSettings, NetworkSettings, QemuSettings};
@@ -69,6 +71,7 @@ pub fn setup(wanted: &Wanted<'_>) -> Result<Vec<String>, SetupError> {
     create_folder(wanted.run_root, 0o755)?;
     done.extend(ensure_service_user(wanted.service_user)?);
     done.extend(ensure_host_table()?);
+    done.extend(screens::ensure(wanted.network, wanted.qemu)?);
     for bridge in bridges(wanted.groups, wanted.network) {
         done.extend(bridge.ensure()?);
     }
@@ -98,6 +101,7 @@ pub fn teardown(wanted: &Wanted<'_>) -> Result<Vec<String>, Vec<SetupError>> {
         &format!("add table bridge {HOST_TABLE} ; delete table bridge {HOST_TABLE}\n"),
     );
     results.push(gone.map(|_| Some(format!("table bridge {HOST_TABLE} removed"))).map_err(SetupError::from));
+    results.push(screens::remove().map_err(SetupError::from));
     let swept = sweep::sweep_all(wanted.run_root);
     let (mut done, mut errors) = (swept.removed, swept.errors.into_iter().map(SetupError::from).collect::<Vec<_>>());
     for result in results {

@@ -5,11 +5,14 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ipnet::Ipv4Net;
+use schemars::{Schema, json_schema};
+
 use super::compose::Manifest;
-use super::decode::{Decode as _, Decoder, Entry, Named, Room, Spanned};
+use super::decode::{Decode as _, Decoder, Entry, Mistake, Named, Room, Scalar, Spanned};
 use super::files::{self, Budget, Files, LoadError, ManifestFile};
 use super::language::{LimitsDecl, VmGroupDecl};
-use super::record::{choice, record};
+use super::record::{choice, record, text};
 use super::rules::Rule;
 use super::tree;
 use super::values::{Duration, Size, Text};
@@ -19,7 +22,7 @@ use crate::id::{UserName, VmGroupName};
 use crate::resolve::{Limits, VmGroup, resolve_vm_group};
 use crate::site::{
     Accel, Algorithm, DhcpSettings, Filter, GridEngineSettings, NetworkSettings, OmapiSettings, QemuSettings,
-    RETENTION_DAYS, SERVICE_USER, SchedulerSettings, Site, Storage, Timing, guest_memory_mib, local_slots,
+    RETENTION_DAYS, SERVICE_USER, SchedulerSettings, Site, Storage, Timing, VncBind, guest_memory_mib, local_slots,
 };
 
 /// Where a site's own files are unless it says otherwise. Local, because SQLite's journal cannot be shared.
@@ -220,11 +223,30 @@ record! {
         pub accel: Option<Spanned<Accel>>,
         /// Arguments that are added as they are; with `-S` guests stay paused until somebody resumes them.
         pub extra_args: Vec<Spanned<Text>>,
-        /// Address that vnc listens on.
+        /// Address that vnc listens on; `socket` for a socket on the guest's host that root and the service account may open.
         #[example("127.0.0.1")]
-        pub vnc_bind: Option<Spanned<Ipv4Addr>>,
+        pub vnc_bind: Option<Spanned<VncBind>>,
+        /// Networks that may connect to vnc where others can reach it; any if not written. `host setup` sees to it.
+        #[example(["10.0.0.0/24"])]
+        pub vnc_allow: Vec<Spanned<Ipv4Net>>,
     }
 }
+
+impl Scalar for VncBind {
+    fn parse(text: &str) -> Result<Self, Mistake> {
+        if text == Self::SOCKET {
+            return Ok(Self::Socket);
+        }
+        Ipv4Addr::parse(text)
+            .map(Self::Address)
+            .map_err(|mistake| mistake.hint("write an address of the hosts, like `127.0.0.1`, or `socket`"))
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "anyOf": [<Ipv4Addr as Scalar>::schema(), { "type": "string", "const": Self::SOCKET }] })
+    }
+}
+text!(VncBind, "an address or `socket`");
 
 choice!(Accel as "an accelerator" {
     "kvm" => Kvm "the processor's own",
@@ -393,6 +415,9 @@ impl Builder<'_> {
             self.check_dhcp(network);
             self.check_uplink(network);
         }
+        if let Some(qemu) = &file.qemu {
+            self.check_vnc(qemu);
+        }
         if let Some(service) = file.service_user.as_ref().filter(|user| user.as_str() == "root") {
             self.note(service, "guests must not run as root", "name an unprivileged account, such as `labwright`");
         }
@@ -429,6 +454,18 @@ impl Builder<'_> {
         }
         if let (Some(bridge), None) = (&network.untagged_bridge, &network.uplink) {
             self.note(bridge, "nothing says which interface joins it", "write `uplink: eth1` beside it, or remove it");
+        }
+    }
+
+    /// `vnc_allow` says nothing where nobody else could connect anyway.
+    fn check_vnc(&mut self, qemu: &QemuDecl) {
+        let unreachable = match qemu.vnc_bind.as_ref().map(|bind| bind.value).unwrap_or_default() {
+            VncBind::Socket => "vnc is on a socket, which no network reaches",
+            VncBind::Address(address) if address.is_loopback() => "vnc listens on this host's own address alone",
+            VncBind::Address(_) => return,
+        };
+        if let Some(network) = qemu.vnc_allow.first() {
+            self.note(network, unreachable, "write `vnc_bind: 0.0.0.0` or an address of the hosts, or remove it");
         }
     }
 
@@ -529,6 +566,7 @@ impl Builder<'_> {
             gateway_on_host,
             dhcp,
             filter,
+            vnc_allow: file.qemu.iter().flat_map(|qemu| &qemu.vnc_allow).map(|network| network.value).collect(),
             uplink: name(network.and_then(|n| n.uplink.as_ref())),
             untagged_bridge: name(network.and_then(|n| n.untagged_bridge.as_ref())),
             forwarding: network.and_then(|n| n.forwarding.as_ref()).map(|on| on.value),

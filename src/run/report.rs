@@ -55,7 +55,7 @@ pub enum Event {
         pid: u32,
         /// The guest's interface on the host.
         tap: String,
-        /// `address:port` of the vnc server.
+        /// `address:port` of the vnc server; `unix:PATH` where it is a socket on the host.
         vnc: String,
         /// Address that the guest may use.
         ip: Ipv4Addr,

@@ -54,7 +54,7 @@ impl Guest {
             tap: tap.inherit(Inherit::Shared)?,
             monitor: inherit(&monitor_end, Inherit::Shared).map_err(descriptors)?,
         };
-        let given = qemu::Given { accel: host.accel, hold, serial: &folder.serial(), vnc_password: password };
+        let given = qemu::Given { accel: host.accel, hold, folder: folder.path(), vnc_password: password };
         let (stderr, said) = Said::listen().map_err(StartError::Spawn)?;
         let child = Command::new("/proc/self/exe")
             .args(confinement(spec, host, folder))
@@ -91,8 +91,11 @@ impl Guest {
             self.ask("set_password", json!({ "protocol": "vnc", "password": password }))?;
         }
         let vnc = self.ask("query-vnc", Value::Null)?;
-        let word = |key: &str| vnc[key].as_str().unwrap_or("?").to_owned();
-        Ok(format!("{}:{}", word("host"), word("service")))
+        let word = |key: &str| vnc[key].as_str().unwrap_or("?");
+        Ok(match word("family") {
+            "unix" => format!("unix:{}", word("service")),
+            _ => format!("{}:{}", word("host"), word("service")),
+        })
     }
 
     /// One command of the monitor.

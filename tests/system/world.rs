@@ -12,7 +12,7 @@ use labwright::host::setup::{self, Wanted};
 use labwright::id::{LabName, MacPrefix, RunId, SiteTag, UserName, VmName};
 use labwright::resolve::{AddressRange, DisplayModel, Firmware, Hardware, NicModel, VmGroup};
 use labwright::run::{self, Control, Event, RunDisk, RunNetwork, RunSpec};
-use labwright::site::{Accel, DhcpSettings, Filter, NetworkSettings, QemuSettings, Timing};
+use labwright::site::{Accel, DhcpSettings, Filter, NetworkSettings, QemuSettings, Timing, VncBind};
 use nix::mount::{MsFlags, mount};
 use nix::sched::CloneFlags;
 use nix::sys::signal::{Signal, kill};
@@ -32,7 +32,7 @@ pub(crate) struct World {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) group: VmGroup,
     pub(crate) network: NetworkSettings,
-    qemu: QemuSettings,
+    pub(crate) qemu: QemuSettings,
     pub(crate) next_run: u64,
 }
 
@@ -101,6 +101,7 @@ impl World {
                 gateway_on_host: true,
                 dhcp,
                 filter: Filter::default(),
+                vnc_allow: Vec::new(),
                 uplink: None,
                 untagged_bridge: None,
                 forwarding: None,
@@ -109,7 +110,7 @@ impl World {
                 binary: "/usr/bin/qemu-system-x86_64".into(),
                 accel: Accel::Auto,
                 extra_args: Vec::new(),
-                vnc_bind: Ipv4Addr::LOCALHOST,
+                vnc_bind: VncBind::default(),
             },
             next_run: 101,
         }
