@@ -66,6 +66,7 @@ pub(crate) fn failed(what: &'static str, found: impl Into<String>, mend: impl In
 /// Tries everything; the lines come in the order in which a start needs things.
 pub fn check(wanted: &Wanted<'_>, storage: &Storage) -> Vec<Line> {
     let mut lines = vec![rights(), service_user(wanted.service_user), qemu(&wanted.qemu.binary), accelerator(wanted)];
+    lines.push(kvm_modules_here(wanted.qemu.accel));
     lines.push(tap());
     lines.extend(filter());
     lines.extend(ebtables(wanted.network.filter));
@@ -123,6 +124,41 @@ fn accelerator(wanted: &Wanted<'_>) -> Line {
                 _ => warning(WHAT, found, "guests run ten to thirty times slower than under KVM"),
             }
         }
+    }
+}
+
+fn kvm_modules_here(asked: Accel) -> Line {
+    let loaded =
+        ["kvm_intel", "kvm_amd", "kvm_pvm"].into_iter().find(|name| Path::new("/sys/module").join(name).exists());
+    // What cannot be read shows no flags.
+    let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    kvm_modules(asked, &cpus, loaded)
+}
+
+/// Apart from `acceleration`, which says whether a guest boots: what is missing may be the processor's or the kernel's.
+fn kvm_modules(asked: Accel, cpuinfo: &str, loaded: Option<&str>) -> Line {
+    const WHAT: &str = "kvm modules";
+    let flags = cpuinfo.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
+    let module = flags.split_whitespace().find_map(|flag| match flag {
+        "vmx" => Some("kvm_intel"),
+        "svm" => Some("kvm_amd"),
+        _ => None,
+    });
+    let missing = if asked == Accel::Kvm { failed } else { warning };
+    match (asked, loaded, module) {
+        (Accel::Tcg, ..) => ok(WHAT, "none needed: the site asks for tcg"),
+        (_, Some(loaded), _) => ok(WHAT, format!("{loaded} is loaded")),
+        (_, None, Some(module)) => missing(
+            WHAT,
+            format!("{module} is not loaded, and the processor could do it"),
+            format!("`modprobe {module}`; where it refuses, `dmesg` says why"),
+        ),
+        (_, None, None) => missing(
+            WHAT,
+            "none is loaded, and the processor shows neither vmx nor svm".to_owned(),
+            "switch virtualisation on in the firmware; in a virtual machine, nested virtualisation on its host"
+                .to_owned(),
+        ),
     }
 }
 
@@ -475,5 +511,29 @@ fn clock(runs: &Path) -> Line {
                 ok(WHAT, "together with the storage server's")
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kvm_lacks_a_module_or_a_processor() {
+        let (intel, amd, neither) =
+            ("model : x\nflags\t\t: fpu vmx sse\n", "flags : svm\n", "flags : fpu\nbugs : vmx\n");
+        let cases = [
+            (Accel::Tcg, neither, None),
+            (Accel::Auto, intel, Some("kvm_intel")),
+            (Accel::Auto, intel, None),
+            (Accel::Kvm, amd, None),
+            (Accel::Auto, neither, None),
+            (Accel::Kvm, "", None),
+        ];
+        let said = cases.map(|(asked, cpuinfo, loaded)| {
+            let line = kvm_modules(asked, cpuinfo, loaded);
+            format!("{}: {}\n  {}", line.verdict.as_str(), line.found, line.mend.unwrap_or_default())
+        });
+        insta::assert_snapshot!(said.join("\n"));
     }
 }

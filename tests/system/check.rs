@@ -14,8 +14,17 @@ use crate::world::{World, assert_gone_within, tool};
 fn page(world: &World) -> String {
     let storage = Storage::below(world.folder.path());
     let root = world.folder.path().display().to_string();
-    let of_the_machine =
-        ["qemu", "acceleration", "landlock", "other firewalls", "forwarding", "run root", "storage", "dhcp range"];
+    let of_the_machine = [
+        "qemu",
+        "acceleration",
+        "kvm modules",
+        "landlock",
+        "other firewalls",
+        "forwarding",
+        "run root",
+        "storage",
+        "dhcp range",
+    ];
     let mut page = String::new();
     for line in check(&world.wanted(), &storage).into_iter().filter(|line| !of_the_machine.contains(&line.what)) {
         let mend = line.mend.map(|mend| format!("\n          {mend}")).unwrap_or_default();
