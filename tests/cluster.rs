@@ -8,6 +8,8 @@
 mod accidents;
 #[path = "system/console.rs"]
 mod console;
+#[path = "cluster/dice.rs"]
+mod dice;
 #[path = "cluster/kills.rs"]
 mod kills;
 #[path = "cluster/life.rs"]

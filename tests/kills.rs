@@ -8,6 +8,8 @@
 //! `tests/run campaign kills 200` kills more often. `LABWRIGHT_KILLS_SEED` replays the same edits, but never the same
 //! moments: those belong to the kernel.
 
+#[path = "cluster/dice.rs"]
+mod dice;
 #[path = "cli/sandbox.rs"]
 mod sandbox;
 
@@ -17,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use dice::{Dice, number_from};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
@@ -75,24 +78,6 @@ fn a_killed_apply_loses_nothing_and_the_next_one_ends_the_same() {
     assert_eq!(left, Vec::<PathBuf>::new(), "after the lab is gone");
     lab.must("labwright --site ../site.yaml host teardown");
     eprintln!("{killed} kills in {rounds} applies: {} disks were made, none was lost", lab.seen.len());
-}
-
-fn number_from(variable: &str, otherwise: u64) -> u64 {
-    let text = std::env::var(variable).ok();
-    text.map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{variable} is no number: {text}")))
-}
-
-/// SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
-    }
 }
 
 /// One lab, the edits that its teacher makes, and every disk that was ever somebody's.

@@ -9,30 +9,13 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::dice::{Dice, number_from};
 use crate::site::{BINARY, Site};
 
 /// What CI does when nothing else is asked for.
 const KILLS_IN_CI: u64 = 30;
 const STUDENTS: [&str; 12] =
     ["ana", "dan", "eva", "ion", "mara", "radu", "sara", "vlad", "sanda", "ilie", "oana", "petre"];
-
-/// SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
-    }
-}
-
-fn number_from(variable: &str, otherwise: u64) -> u64 {
-    let text = std::env::var(variable).ok();
-    text.map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{variable} is no number: {text}")))
-}
 
 #[expect(clippy::print_stderr, reason = "a campaign says what it did")]
 pub(crate) fn kills(site: &mut Site) {
