@@ -113,7 +113,7 @@ impl Default for QemuSettings {
     }
 }
 
-/// Folders of a site. `labwright state init` makes them.
+/// Folders of a site. The first `labwright apply` makes them.
 ///
 /// ```text
 /// runs/<run>/          one run's folder: the protocol between controller and starter (see `run`)
