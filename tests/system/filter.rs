@@ -67,7 +67,8 @@ fn whatever_dies(filter: Filter) {
             Command::new("ebtables-nft").args(["-t", table, "-X"]).stderr(Stdio::null()).status().unwrap();
             own[0].sees_more();
         }
-        wait_until("the chains are back", || chains().contains(&format!("labwright-{}-from", attacker.spec.run)));
+        let all = [&attacker, &victim, &second].map(of_run);
+        wait_until("everybody's chains are back", || all.iter().all(|chain| chains().contains(chain)));
     }
     let answers = || console.run("ping -c 1 -W 5 192.168.100.1").0 == 0;
     wait_until("the gateway still answers", answers);
@@ -125,15 +126,14 @@ fn no_rule_is_lost_when_many_change_them_at_once() {
 
 /// What two killed starters left goes when another starts, and nothing else; a starter that ends takes its own.
 fn chains_are_swept(world: &mut World, dead: &[&Run], ended: &Run) {
-    let of = |run: &Run| format!(":labwright-{}-from ", run.spec.run);
-    assert!(dead.iter().all(|run| chains().contains(&of(run))), "chains outlive a killed starter:\n{}", chains());
-    assert!(!chains().contains(&of(ended)), "a starter takes its chains with it:\n{}", chains());
+    assert!(dead.iter().all(|run| chains().contains(&of_run(run))), "chains outlive a killed starter:\n{}", chains());
+    assert!(!chains().contains(&of_run(ended)), "a starter takes its chains with it:\n{}", chains());
     tool("ebtables-nft", &["-t", "nat", "-N", "labwright-not-a-run"]);
     let spec = world.spec(10);
     let mut next = world.start(spec);
     next.wait_for("networked", |event| matches!(event, Event::Networked { .. }));
     assert!(dead.iter().all(|run| !chains().contains(&run.spec.run.to_string())), "{}", chains());
-    assert!(chains().contains(":labwright-not-a-run ") && chains().contains(&of(&next)), "{}", chains());
+    assert!(chains().contains(":labwright-not-a-run ") && chains().contains(&of_run(&next)), "{}", chains());
     next.signal(Signal::SIGTERM);
     assert!(next.end().success());
     assert!(!chains().contains(&next.spec.run.to_string()), "{}", chains());
@@ -141,6 +141,11 @@ fn chains_are_swept(world: &mut World, dead: &[&Run], ended: &Run) {
 
 fn chains() -> String {
     tool("ebtables-nft-save", &["-t", "nat"])
+}
+
+/// How the save names the chain that a run's guest sends into.
+fn of_run(run: &Run) -> String {
+    format!(":labwright-{}-from ", run.spec.run)
 }
 
 fn attacker_is_back(run: &Run, before: Pid) -> bool {
