@@ -4,19 +4,27 @@
 //! /run/labwright/
 //!   accel.json        what `host setup` found out                        -> accel
 //!   boot/<n>          locked by a run whose guest is booting
-//!   <run>/            mode 0700, owned by the service user
+//!   <run>/            qemu's while it comes up, root's from the guest's first instruction on
 //!     lock            locked by the starter as long as it lives
 //!     serial.sock     the guest's serial port
 //!     vnc.sock        its screen, where the site says `vnc_bind: socket`
-//!     request-7.png   a screen on its way to the answers
+//!     request-7.png   a pipe, for a screen on its way to the answers
 //! ```
+//!
+//! A guest that breaks out of qemu makes nothing here and removes nothing: neither files that would fill `/run`, which
+//! every starter of the host needs, nor the lock. qemu makes its sockets before its guest begins, so that it needs the
+//! folder no longer than that; a picture goes through a pipe, which holds no more than its reader is behind.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io::Read as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
-use nix::unistd::{Gid, Uid};
+use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Uid, chown, mkfifo};
 
 use crate::id::RunId;
 
@@ -32,11 +40,16 @@ pub enum RunFolderError {
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
+    /// The service user, which qemu runs as.
+    uid: Uid,
+    gid: Gid,
     _lock: Flock<File>,
 }
 
 /// A picture of the largest screen takes less.
-const FILE_BYTES_MAX: u64 = 64 << 20;
+const PICTURE_BYTES_MAX: u64 = 64 << 20;
+/// How often a pipe that is empty is read again.
+const PICTURE_LOOK: Duration = Duration::from_millis(1);
 
 /// The lock below a run's folder; a sweep takes a run whose lock is free for dead.
 pub const LOCK: &str = "lock";
@@ -51,24 +64,66 @@ impl RunFolder {
         DirBuilder::new().recursive(true).mode(0o755).create(root).map_err(io("create", root))?;
         DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(io("create", &path))?;
         let lock = lock(&path.join(LOCK))?.ok_or_else(|| RunFolderError::InUse { run: run.clone() })?;
-        let owner = nix::unistd::chown(&path, Some(uid), Some(gid)).map_err(std::io::Error::from);
-        owner.map_err(io("give to the service user", &path))?;
-        Ok(Self { path, _lock: lock })
+        let folder = Self { path, uid, gid, _lock: lock };
+        folder.close()?;
+        Ok(folder)
     }
 
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What is in a file of the folder, up to a bound. qemu may write there, and one that was broken out of puts there what
-    /// it likes.
-    pub fn read(&self, name: &str) -> std::io::Result<Vec<u8>> {
-        use std::io::Read as _;
-        let mut content = Vec::new();
-        open_plain(&self.path.join(name), OpenOptions::new().read(true))?
-            .take(FILE_BYTES_MAX)
-            .read_to_end(&mut content)?;
-        Ok(content)
+    /// For a qemu that comes up: it may make its sockets.
+    pub fn open(&self) -> Result<(), RunFolderError> {
+        self.give_to(self.uid, 0o700)
+    }
+
+    /// Before a guest's first instruction: what there is can be used, and nothing be made or removed.
+    pub fn close(&self) -> Result<(), RunFolderError> {
+        self.give_to(Uid::effective(), 0o710)
+    }
+
+    fn give_to(&self, owner: Uid, mode: u32) -> Result<(), RunFolderError> {
+        let given = chown(&self.path, Some(owner), Some(self.gid)).map_err(std::io::Error::from);
+        let given = given.and_then(|()| std::fs::set_permissions(&self.path, Permissions::from_mode(mode)));
+        given.map_err(|source| RunFolderError::Io { action: "change the owner of", path: self.path.clone(), source })
+    }
+
+    /// What qemu writes to a path of the folder while `ask` asks it to, up to a bound; and what `ask` came to. Nobody waits
+    /// for a writer that goes on, or stays, after `ask`.
+    pub fn receive<T>(&self, name: &str, ask: impl FnOnce(&Path) -> T) -> std::io::Result<(T, Vec<u8>)> {
+        let path = self.path.join(name);
+        // A starter that was killed may have left one.
+        drop(std::fs::remove_file(&path));
+        mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR)?;
+        chown(&path, Some(self.uid), Some(self.gid))?;
+        let pipe = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(&path)?;
+        let asked = AtomicBool::new(false);
+        let received = std::thread::scope(|scope| {
+            let reader = scope.spawn(|| read_until(pipe, &asked));
+            let result = ask(&path);
+            asked.store(true, Ordering::Release);
+            let content = reader.join().expect("the reader only returns errors");
+            content.map(|content| (result, content))
+        });
+        // It goes with the folder at the latest.
+        drop(std::fs::remove_file(&path));
+        received
+    }
+}
+
+/// Reads a pipe whose writer may not have come yet, until it is empty after `last` was set.
+fn read_until(mut pipe: File, last: &AtomicBool) -> std::io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    loop {
+        let was_last = last.load(Ordering::Acquire);
+        let before = content.len() as u64;
+        match pipe.by_ref().take(PICTURE_BYTES_MAX - before).read_to_end(&mut content) {
+            Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => return Err(error),
+            _ if was_last || content.len() as u64 == PICTURE_BYTES_MAX => return Ok(content),
+            _ if content.len() as u64 == before => std::thread::sleep(PICTURE_LOOK),
+            _ => {}
+        }
     }
 }
 
@@ -134,24 +189,39 @@ mod tests {
     use super::*;
     use crate::id::SiteTag;
 
-    /// What a qemu that was broken out of could put in place of its files.
-    #[test]
-    fn neither_a_link_nor_a_pipe_is_followed() {
-        let root = tempfile::tempdir().unwrap();
+    fn folder(root: &Path) -> RunFolder {
         let run = RunId::new(SiteTag::new("k3f9").unwrap(), 1);
-        let folder = RunFolder::create(root.path(), &run, Uid::current(), Gid::current()).unwrap();
-        let secret = root.path().join("secret");
-        std::fs::write(&secret, "secret").unwrap();
-        let (name, path) = ("request-7.png", folder.path().join("request-7.png"));
-        std::os::unix::fs::symlink(&secret, &path).unwrap();
-        folder.read(name).unwrap_err();
+        RunFolder::create(root, &run, Uid::current(), Gid::current()).unwrap()
+    }
 
-        std::fs::remove_file(&path).unwrap();
-        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        folder.read(name).unwrap_err();
+    /// Larger than a pipe holds, and opened as qemu opens it.
+    #[test]
+    fn a_picture_comes_through_the_pipe_whole() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = folder(root.path());
+        let sent: Vec<u8> = (0..1_000_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+        let (written, received) = folder.receive("request-7.png", |path| std::fs::write(path, &sent)).unwrap();
+        written.unwrap();
+        assert!(received == sent);
+        let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, [LOCK]);
+    }
 
-        std::fs::remove_file(&path).unwrap();
-        std::fs::write(&path, "picture").unwrap();
-        assert_eq!(folder.read(name).unwrap(), b"picture");
+    /// A qemu that was broken out of may keep the pipe open, write without end, or never open it.
+    #[test]
+    fn nobody_waits_for_what_a_pipe_does_not_bring() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = folder(root.path());
+        let (held, received) =
+            folder.receive("request-1.png", |path| OpenOptions::new().write(true).open(path).unwrap()).unwrap();
+        assert!(received.is_empty());
+        drop(held);
+        let ((), received) = folder.receive("request-2.png", |_| ()).unwrap();
+        assert!(received.is_empty());
+        let (error, received) = folder
+            .receive("request-3.png", |path| std::io::copy(&mut std::io::repeat(7), &mut File::create(path)?))
+            .unwrap();
+        assert_eq!(error.unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
+        assert_eq!(received.len() as u64, PICTURE_BYTES_MAX);
     }
 }

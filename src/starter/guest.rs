@@ -40,7 +40,7 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    /// Starts qemu; its guest stands before the first instruction. Nothing is waited for.
+    /// Starts qemu; its guest stands before the first instruction. Nothing is waited for, and the folder is open to it.
     pub(super) fn spawn(
         spec: &RunSpec,
         host: &Host,
@@ -48,6 +48,7 @@ impl Guest {
         tap: &Tap,
         password: VncPassword<'_>,
     ) -> Result<Self, StartError> {
+        folder.open()?;
         let (monitor, monitor_end) = Monitor::pair()?;
         let descriptors = |source| StartError::Descriptors(source);
         let hold = qemu::Hold::Starter {
@@ -75,8 +76,9 @@ impl Guest {
         self.child.id()
     }
 
-    /// Waits until qemu takes commands; sets the password of vnc; returns where vnc listens.
-    pub(super) fn meet(&mut self, password: Option<&str>) -> Result<String, StartError> {
+    /// Waits until qemu takes commands, when it has made its sockets; closes the folder; sets the password of vnc; returns
+    /// where vnc listens.
+    pub(super) fn meet(&mut self, folder: &RunFolder, password: Option<&str>) -> Result<String, StartError> {
         let met =
             self.monitor.greet(START_WAIT).and_then(|()| self.monitor.execute("query-status", Value::Null, START_WAIT));
         match met {
@@ -87,6 +89,7 @@ impl Guest {
             }
             Err(error) => return Err(error.into()),
         }
+        folder.close()?;
         if let Some(password) = password {
             self.ask("set_password", json!({ "protocol": "vnc", "password": password }))?;
         }

@@ -89,7 +89,7 @@ pub(super) fn launch(
     let port =
         Port { tap: tap.name(), bridge: &network.bridge, mac: network.mac, isolated: network.isolated, alias: &alias };
     port.join()?;
-    let vnc = guest.meet(password)?;
+    let vnc = guest.meet(&prepared.folder, password)?;
     storage.record(Event::Networked { tap: tap.name().to_owned() });
     Ok(Launched { guest, vnc, network: Network { tap, filter } })
 }

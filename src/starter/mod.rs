@@ -17,7 +17,7 @@
 //! It is crash-only: everything a run holds is tied to the life of this process, so `kill -9` is one way to end it. It is
 //! synchronous, and starts every child from its main thread, since a child's death signal comes when the *thread* that
 //! started it ends. One thread beside it does all input and output on shared storage, so that a file server that hangs
-//! can stop neither the watchdog nor the filter; another reads what qemu says.
+//! can stop neither the watchdog nor the filter; another reads what qemu says, and a third, as long as it is drawn, a screen.
 
 mod guest;
 mod launch;

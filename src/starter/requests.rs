@@ -1,6 +1,8 @@
 //! What `control.json` asks of a running guest, carried out in order and answered once each. Most are done at once; a
 //! snapshot is a job of qemu that takes as long as the guest has memory, and is looked at in every round.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use super::guest::Guest;
@@ -181,15 +183,13 @@ fn look_at(job: &Job, guest: &mut Guest) -> Option<Reply> {
     Some(reply)
 }
 
-/// qemu writes where it may, the host-local folder; the picture goes on to storage from there.
+/// qemu writes into a pipe in the host-local folder; the picture goes on to storage from there.
 fn screen(number: u64, guest: &mut Guest, folder: &RunFolder) -> Result<Vec<u8>, String> {
     let name = format!("request-{number}.png");
-    let path = folder.path().join(&name);
-    ask(guest, "screendump", json!({ "filename": path, "format": "png" }))?;
-    let picture = folder.read(&name).map_err(|error| format!("cannot read {}: {error}", path.display()));
-    // It goes with the folder at the latest.
-    drop(std::fs::remove_file(&path));
-    picture
+    let dump = |path: &Path| ask(guest, "screendump", json!({ "filename": path, "format": "png" }));
+    let (dumped, picture) =
+        folder.receive(&name, dump).map_err(|error| format!("cannot receive the picture from qemu: {error}"))?;
+    dumped.map(|_| picture)
 }
 
 fn ask(guest: &mut Guest, command: &str, arguments: Value) -> Result<Value, String> {

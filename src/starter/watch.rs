@@ -249,7 +249,7 @@ impl Watch<'_> {
         self.attempts += 1;
         self.storage.record(Event::Restarting { attempt: self.attempts, exit });
         self.guest = launch::spawn(&self.prepared, self.spec, &self.network.tap, self.password)?;
-        self.vnc = self.guest.meet(self.password)?;
+        self.vnc = self.guest.meet(&self.prepared.folder, self.password)?;
         self.boot = Boot::Waiting;
         self.paused = None;
         self.told_silent = false;

@@ -1,5 +1,6 @@
 //! One starter and its guest.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use labwright::run::{Event, RequestKind, StopReason, Wanted};
@@ -7,7 +8,7 @@ use labwright::site::Accel;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::world::{World, assert_gone_within, processes, text};
+use crate::world::{BINARY, Run, World, assert_gone_within, processes, text};
 
 /// A guest's whole life: planned address, gateway, stop through `control.json`, nothing left.
 #[test]
@@ -172,6 +173,67 @@ fn a_running_guest_obeys_its_control_file_and_its_storage() {
     assert_gone_within(&run, Duration::ZERO);
     let heartbeats = run.events().iter().filter(|event| **event == Event::Heartbeat).count();
     assert!(heartbeats < 10, "{heartbeats} heartbeats: each is to be written over the one before");
+}
+
+/// A qemu that was broken out of has its own account's rights and its Landlock. With both it can neither put a file into the
+/// run's folder, which is memory of the host, nor take the lock away; and qemu still comes up after an early death.
+#[test]
+fn nothing_can_be_put_into_the_folder_of_a_run() {
+    let mut world = World::new();
+    let spec = world.spec(13);
+    let mut run = world.start(spec);
+    let running = |event: &Event| matches!(event, Event::Running { .. });
+    run.wait_for("running", running);
+    let folder = world.run_root().join(run.spec.run.to_string());
+    let names = || {
+        let entries =
+            std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        entries.collect::<BTreeSet<String>>()
+    };
+    let own = BTreeSet::from(["lock", "serial.sock"].map(str::to_owned));
+    assert_eq!(names(), own);
+
+    let attempts = [
+        "exec 3>fill",
+        "exec 3>>lock",
+        "exec 3>request-1.png",
+        "mkfifo fill",
+        "mkdir fill",
+        "ln -s /etc/passwd fill",
+        "rm -f lock",
+        "mv lock unlocked",
+        "chmod 777 .",
+        "perl -MIO::Socket::UNIX -e 'IO::Socket::UNIX->new(Local => \"fill\", Listen => 1) or die $!'",
+    ];
+    for attempt in attempts {
+        let tried = confined(&world, &run, &format!("cd {} && {attempt}", folder.display()));
+        let said = String::from_utf8_lossy(&tried.stderr).into_owned();
+        let denied = said.contains("Permission denied") || said.contains("Operation not permitted");
+        assert!(!tried.status.success() && denied, "{attempt}: {said}");
+        assert_eq!(names(), own, "{attempt}");
+    }
+    assert!(confined(&world, &run, &format!("cd {} && test -S serial.sock", folder.display())).status.success());
+
+    let disk = text(&run.spec.disks[0].path);
+    let (qemu, _) = processes().into_iter().find(|(_, command)| command.contains(&disk)).expect("qemu runs");
+    kill(Pid::from_raw(qemu), Signal::SIGKILL).unwrap();
+    run.wait_for("another start", |_| run.events().iter().filter(|event| running(event)).count() == 2);
+    assert_eq!(names(), own);
+    let tried = confined(&world, &run, &format!("cd {} && exec 3>fill", folder.display()));
+    assert!(!tried.status.success());
+    run.signal(Signal::SIGTERM);
+    assert!(run.end().success());
+}
+
+/// A shell as the run's qemu is: the same step of the same program makes both.
+fn confined(world: &World, run: &Run, script: &str) -> std::process::Output {
+    let user = nix::unistd::User::from_name(&run.spec.service_user).unwrap().unwrap();
+    let folder = world.run_root().join(run.spec.run.to_string());
+    let mut command = std::process::Command::new(BINARY);
+    command.arg("confine").args(["--parent", &std::process::id().to_string()]);
+    command.args(["--uid", &user.uid.to_string(), "--gid", &user.gid.to_string()]);
+    command.args(["--read", "/bin", "--write"]).arg(&run.spec.disks[0].path).arg("--write").arg(folder);
+    command.args(["--", "/bin/sh", "-c", script]).output().unwrap()
 }
 
 /// An early death is started again, as often as the spec says, and no more.
