@@ -17,7 +17,7 @@ pub enum Kind {
     Vm,
     Permission,
     Session,
-    /// In what a plan says of the queue, of a lab as a whole and of the site: nobody writes these.
+    /// In what a plan says of the queue, of a lab as a whole and of the site; no manifest has these.
     Job,
     Lab,
     Site,

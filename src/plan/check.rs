@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
-use super::guards::open_sessions;
+use super::guards::{open_sessions, strays};
 use super::life::{Life, life};
 use super::{Action, ActionId, Effect, Inputs, Plan};
 use crate::address::Address;
@@ -44,6 +44,11 @@ pub enum Flaw {
     SecondRun {
         vm: String,
         run: String,
+    },
+    /// The disks, the address or the name of a vm would change while its guest may live.
+    UnderGuest {
+        vm: String,
+        effect: &'static str,
     },
     /// A run is stopped, fenced off or taken for over that is not the recorded one of its vm.
     UnknownRun {
@@ -92,6 +97,7 @@ pub fn check(plan: &Plan, inputs: &Inputs<'_>) -> Vec<Flaw> {
     checker.order_within_vms(&mut flaws);
     checker.addresses(&mut flaws);
     checker.runs(&mut flaws);
+    checker.under_guests(&mut flaws);
     checker.jobs(&mut flaws);
     checker.disks(&mut flaws);
     checker.storage(&mut flaws);
@@ -107,6 +113,8 @@ struct Checker<'a> {
     by_vm: BTreeMap<&'a VmName, Vec<&'a Action>>,
     /// New names of vms, each with the old one.
     renamed: BTreeMap<&'a VmName, &'a VmName>,
+    /// There are jobs that may be any vm's.
+    has_strays: bool,
 }
 
 impl<'a> Checker<'a> {
@@ -122,7 +130,7 @@ impl<'a> Checker<'a> {
             }
         }
         let actions = plan.actions().map(|(_, action)| (action.id, action)).collect();
-        Self { inputs, plan, actions, by_vm, renamed }
+        Self { inputs, plan, actions, by_vm, renamed, has_strays: !strays(inputs).is_empty() }
     }
 
     fn effects(&self) -> impl Iterator<Item = &'a Effect> {
@@ -249,16 +257,40 @@ impl<'a> Checker<'a> {
 
     /// A start of `vm` must come after the end of the run that it has now; that it follows the stop is another rule.
     fn earlier_run(&self, vm: &VmName, flaws: &mut Vec<Flaw>) {
-        let Inputs { observed, site, now, .. } = *self.inputs;
-        let Some(known) = self.known(vm) else { return };
-        if matches!(life(known, observed, site, now), Life::Off { .. }) {
-            return;
-        }
-        let ends = |action: &&Action| matches!(action.effect, Effect::Stop { .. } | Effect::RecordEnd { .. });
-        if !self.by_vm.get(vm).is_some_and(|actions| actions.iter().any(ends)) {
+        if self.may_live(vm) {
             let run = self.recorded_run(vm).map(ToString::to_string).unwrap_or_default();
             flaws.push(Flaw::SecondRun { vm: vm.to_string(), run });
         }
+    }
+
+    /// What a guest has to itself is left to it for as long as it may live.
+    fn under_guests(&self, flaws: &mut Vec<Flaw>) {
+        for (vm, actions) in &self.by_vm {
+            let takes = |action: &&&Action| match &action.effect {
+                Effect::SetAside { .. } | Effect::ForgetVm { .. } => true,
+                Effect::RecordVm { ip, .. } => self.known(vm).is_some_and(|known| known.ip != *ip),
+                // A guest that is known to live does not notice its new name; one that nobody knows is found by the old one.
+                Effect::RenameVm { .. } => !self.life(vm).is_live(),
+                _ => false,
+            };
+            if let Some(action) = actions.iter().find(takes).filter(|_| self.may_live(vm)) {
+                flaws.push(Flaw::UnderGuest { vm: vm.to_string(), effect: word(&action.effect) });
+            }
+        }
+    }
+
+    fn life(&self, vm: &VmName) -> Life {
+        let Inputs { observed, site, now, .. } = *self.inputs;
+        self.known(vm).map_or(Life::Off { reason: None, news: false }, |known| life(known, observed, site, now))
+    }
+
+    /// Whether a vm may have a guest after what this plan does about its run: as a job that no record knows, too.
+    fn may_live(&self, vm: &VmName) -> bool {
+        if self.life(vm).is_off() {
+            return self.has_strays;
+        }
+        let ends = |action: &&Action| matches!(action.effect, Effect::Stop { .. } | Effect::RecordEnd { .. });
+        !self.by_vm.get(vm).is_some_and(|actions| actions.iter().any(ends))
     }
 
     /// Only tasks that were seen to be ours, for this very run, are killed or adopted; and only reservations with our mark

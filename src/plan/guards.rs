@@ -167,21 +167,25 @@ impl Planner<'_> {
         }
     }
 
-    /// Whether a vm must not be started since it may run already, as a job that no record knows.
+    /// Whether a vm that is off by our records must be left alone, since it may run as a job that no record knows. To name
+    /// the vm does not help: that is said for many reasons, and none of them tells whose the job is.
     pub(super) fn may_run_unknown(&mut self, name: &VmName) -> bool {
         let address = Address::vm(name);
-        let Some(first) = self.strays.first().filter(|_| !self.allowed(&address)) else { return false };
+        let Some(first) = self.strays.first() else { return false };
+        let job = Address::new(Kind::Job, first);
         let text = format!(
-            "until it is known whose job {first} is: it may be this vm's. `labwright import {address} --job {first}` takes it over if it is; `--allow {address}` starts the vm if it is not"
+            "until it is known whose job {first} is: it may be this vm's. `labwright import {address} --job {first}` takes it over if it is; `--allow {job}` goes on if it is no vm's of this lab"
         );
         self.wait(&address, text);
         true
     }
 }
 
-/// Jobs of ours that belong to no run we know: the state may be a copy that is older than they are.
+/// Jobs of ours that belong to no run we know, and that nobody named as no vm's: the state may be a copy that is older than
+/// they are.
 pub(super) fn strays(inputs: &Inputs<'_>) -> Vec<TaskId> {
-    let Inputs { observed, recorded, .. } = inputs;
+    let Inputs { observed, recorded, allow, .. } = inputs;
     let unknown = observed.tasks.iter().filter(|((batch, task), _)| !recorded.knows(batch, *task));
-    unknown.map(|(_, task)| task.id).collect()
+    let is_named = |id: &TaskId| allow.iter().any(|pattern| pattern.matches(&Address::new(Kind::Job, id)));
+    unknown.map(|(_, task)| task.id).filter(|id| !is_named(id)).collect()
 }

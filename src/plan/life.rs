@@ -35,6 +35,11 @@ impl Life {
         matches!(self, Self::Live { .. } | Self::Lost { .. })
     }
 
+    /// By our records nothing of it lives.
+    pub(super) fn is_off(&self) -> bool {
+        matches!(self, Self::Off { .. })
+    }
+
     /// What is wrong with an unknown one, and until when nothing is done about it.
     pub(super) fn unknown_words(&self, site: &Site) -> Option<(String, String)> {
         match self {

@@ -61,6 +61,9 @@ impl Planner<'_> {
         if life.is_live() && !self.may_disturb(name, "it left the manifest and would be stopped") {
             return;
         }
+        if life.is_off() && self.may_run_unknown(name) {
+            return self.take_note(name, known, &life);
+        }
         self.record_news(&mut steps, name, known, &life);
         self.stop(&mut steps, name, known, &life);
         let reservation = self.reservation(name, known.ip, known.mac);
@@ -85,7 +88,7 @@ impl Planner<'_> {
         let reservation = self.reservation(name, ip, mac);
         self.step(&mut steps, Effect::Reserve { vm: name.clone(), reservation });
         let mut reason = format!("new: {}", origin_words(vm));
-        if vm.state == PowerState::Running {
+        if vm.state == PowerState::Running && !self.may_run_unknown(name) {
             self.start(&mut steps, name, vm, (ip, mac), &disks, None);
             reason.push_str("; starts");
         }
@@ -131,6 +134,14 @@ impl Planner<'_> {
 
     fn plan_work(&mut self, address: &Address, work: &Work<'_>) {
         let Work { name, vm, known, life, ip, mac, .. } = work;
+        let must_be_off = work.must_be_off();
+        let moved_from = self.moves.vms.get(*name).cloned();
+        // A guest that no record knows has the disks, the address and the name that are recorded.
+        let known_as = moved_from.as_ref().unwrap_or(name);
+        let keeps_all = !must_be_off && moved_from.is_none();
+        if !keeps_all && life.is_off() && self.may_run_unknown(known_as) {
+            return self.take_note(known_as, known, life);
+        }
         let mut steps = Steps { actions: Vec::new(), last: Vec::new() };
         let edits = edits(known, vm, *ip);
         let live = life.is_live();
@@ -141,12 +152,10 @@ impl Planner<'_> {
             self.refuse_strange_disk(address, work.strange[0]);
             return;
         }
-        let must_be_off = work.must_be_off();
         let disturbs = (live && decision.stop) || must_be_off;
         if disturbs && !self.may_disturb(name, work.disturbance(&decision)) {
             return;
         }
-        let moved_from = self.moves.vms.get(*name).cloned();
         self.rename(&mut steps, work, moved_from.as_ref());
         self.record_news(&mut steps, name, known, life);
         if live && (decision.stop || must_be_off) {
@@ -193,6 +202,14 @@ impl Planner<'_> {
         reasons.extend(work.given_up.iter().map(|disk| format!("{} is given up and made anew", disk.path.display())));
         let touches = (verb != Verb::Record).then(|| self.touched(name, vm, Some((known, life))));
         self.change(address.clone(), verb, reasons.join("; "), (edits.before, edits.after), touches, steps);
+    }
+
+    /// Only what became of its run; everything else about the vm waits.
+    fn take_note(&mut self, name: &VmName, known: &RecordedVm, life: &Life) {
+        let Some(reason) = news(life) else { return };
+        let mut steps = Steps { actions: Vec::new(), last: Vec::new() };
+        self.record_news(&mut steps, name, known, life);
+        self.change(Address::vm(name), Verb::Record, reason, (BTreeMap::new(), BTreeMap::new()), None, steps);
     }
 
     /// A new name: the records move, and the reservation, whose mark carries the name.

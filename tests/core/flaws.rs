@@ -133,6 +133,16 @@ fn a_second_run_of_a_vm() {
 }
 
 #[test]
+fn disks_taken_from_under_a_guest() {
+    let found = flaws(&leaving(), |plan| {
+        let actions = &mut change(plan, "vm/bob-gsr").actions;
+        let stop = actions.remove(0).id;
+        actions.iter_mut().for_each(|action| action.needs.retain(|need| *need != stop));
+    });
+    assert_eq!(found, [Flaw::UnderGuest { vm: "bob-gsr".into(), effect: "set aside" }]);
+}
+
+#[test]
 fn a_run_number_that_was_given_before() {
     let lab = restarting();
     let found = flaws(&lab, |plan| {

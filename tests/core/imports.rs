@@ -1,13 +1,15 @@
 //! Jobs that the state lost sight of: taken over by name, if all that is known of them fits.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use insta::assert_snapshot;
 use labwright::apply::Clock as _;
-use labwright::observe::{Phase, fold};
+use labwright::host::dhcp::Reservation;
+use labwright::observe::Phase;
 use labwright::plan::FoundJob;
-use labwright::run::{Batch, BatchId, Runs as _, StopReason, Wanted};
-use labwright::scheduler::{Scheduler as _, TaskState};
+use labwright::run::{StopReason, Wanted};
+use labwright::scheduler::TaskState;
 
 use crate::lab::Lab;
 use crate::plans::PAIR;
@@ -25,25 +27,8 @@ fn forgotten() -> Lab {
     lab
 }
 
-/// The job that runs a vm, with all that its mark leads to.
 fn job_of(lab: &Lab, vm: &str) -> FoundJob {
-    let run = lab.world.with(|inner| inner.run_of(vm));
-    let lab_name = lab.desired().lab;
-    let (id, runs, spec, control) = lab.world.with(|inner| {
-        let id = *inner.tasks.iter().find(|(_, task)| task.run == run).unwrap().0;
-        let runs: Vec<_> =
-            inner.tasks.iter().filter(|(other, _)| other.job == id.job).map(|(_, task)| task.run.clone()).collect();
-        let sim = &inner.runs[&run];
-        (id, runs, sim.spec.clone(), sim.control.clone())
-    });
-    FoundJob {
-        task: lab.world.list().unwrap().into_iter().find(|task| task.id == id).unwrap(),
-        account: "root".into(),
-        index: Some(Batch { version: Batch::VERSION, id: BatchId(runs[0].clone()), lab: lab_name, runs }),
-        spec: Some(spec),
-        control: Some(control),
-        phase: fold(&lab.world.report(&run).unwrap()).map(|report| report.phase),
-    }
+    lab.job_of(&lab.world.with(|inner| inner.run_of(vm)))
 }
 
 #[test]
@@ -65,16 +50,100 @@ fn jobs_taken_over_one_by_one_run_on_as_if_nothing_had_been() {
 }
 
 #[test]
-fn a_vm_that_may_run_as_an_unknown_job_is_not_started_unless_it_is_named() {
+fn a_vm_that_may_run_as_an_unknown_job_is_started_when_all_jobs_are_known_or_named() {
     let mut lab = forgotten();
     let submits = lab.world.with(|inner| inner.submits);
     lab.must_apply();
     assert_eq!(lab.world.with(|inner| inner.submits), submits, "each vm has one guest");
-    // Bob's guest ends, and his teacher knows that the other job is not his.
+    let starts = |lab: &Lab| {
+        let changes = lab.plan().changes;
+        changes.iter().map(|change| change.address.to_string()).collect::<Vec<_>>()
+    };
+    lab.allow.extend(["vm/*", "job/1.1"].map(|pattern| pattern.parse().unwrap()));
+    assert!(starts(&lab).is_empty(), "no vm is known by its name not to be job 1.2");
+    lab.allow.push("job/1.2".parse().unwrap());
+    assert_eq!(starts(&lab), ["vm/alice-gsr", "vm/bob-gsr"]);
+    lab.allow.clear();
+    // Bob's guest ends, and the other job is alice's.
     let run = lab.world.with(|inner| inner.run_of("bob-gsr"));
     lab.world.with(|inner| inner.end_run(&run, StopReason::Guest));
-    lab.allow.push("vm/bob-gsr".parse().unwrap());
-    assert_snapshot!("one_is_started_by_name", lab.plan_text());
+    lab.import("alice-gsr", &job_of(&lab, "alice-gsr")).unwrap();
+    assert_eq!(starts(&lab), ["vm/bob-gsr"]);
+}
+
+/// What guests have to themselves: disks, where they are, and addresses, by reservation.
+pub(crate) fn possessions(lab: &Lab) -> (Vec<PathBuf>, Vec<String>) {
+    lab.world.with(|inner| {
+        assert_eq!(inner.broken, None);
+        let reserved = |(mark, reservation): (&String, &Reservation)| format!("{mark} {}", reservation.ip);
+        (inner.disks.keys().cloned().collect(), inner.reservations.iter().map(reserved).collect())
+    })
+}
+
+/// Edits of the pair that take something from a guest, which must not be done while it may live.
+pub(crate) fn edits_that_take() -> [(&'static str, String); 4] {
+    let moved = "moved: [{ from: vm/alice-gsr, to: vm/alice-vm }, { from: vm/bob-gsr, to: vm/bob-vm }]\n";
+    [
+        ("leaves", PAIR.replace("[alice, bob]", "[alice]")),
+        ("is_renamed", PAIR.replace("{user}-gsr", "{user}-vm") + moved),
+        ("becomes_a_clone", PAIR.replace("derive: gsr", "clone: gsr")),
+        ("gets_another_address", PAIR.replace("192.168.100.2-", "192.168.100.4-")),
+    ]
+}
+
+#[test]
+fn a_guest_that_no_record_knows_keeps_disk_address_and_name() {
+    for (what, manifest) in edits_that_take() {
+        let mut lab = forgotten();
+        let before = possessions(&lab);
+        lab.edit(&manifest);
+        lab.allow.extend(["user-group/students", "vm/*"].map(|pattern| pattern.parse().unwrap()));
+        assert_snapshot!(format!("a_guest_that_no_record_knows_{what}"), lab.plan_text());
+        lab.must_apply();
+        assert_eq!(possessions(&lab), before, "{what}");
+        for vm in ["alice-gsr", "bob-gsr"] {
+            lab.import(vm, &job_of(&lab, vm)).unwrap_or_else(|reasons| panic!("{vm} {what}: {reasons:?}"));
+        }
+        lab.must_apply();
+        assert_ne!(possessions(&lab), before, "{what}: what waited is done");
+    }
+}
+
+#[test]
+fn destroy_leaves_guests_that_no_record_knows_their_disks() {
+    let lab = forgotten();
+    let before = possessions(&lab);
+    lab.apply_part(|plan| plan);
+    assert_eq!(possessions(&lab), before);
+}
+
+#[test]
+fn the_end_of_a_run_is_recorded_although_its_vm_waits() {
+    let lab = Lab::new(PAIR);
+    lab.must_apply();
+    lab.world.with(Inner::start_all);
+    // A copy of before the second run of each vm, whose first one ended.
+    let copy = lab.folder.path().join("copy.db");
+    lab.store().backup(&copy).unwrap();
+    for vm in ["alice-gsr", "bob-gsr"] {
+        let run = lab.world.with(|inner| inner.run_of(vm));
+        lab.world.with(|inner| inner.end_run(&run, StopReason::Asked));
+    }
+    lab.must_apply();
+    lab.world.with(Inner::start_all);
+    labwright::state::Store::restore(&lab.site.state, &copy, 4, lab.world.now()).unwrap();
+    let before = possessions(&lab);
+    assert_snapshot!("the_end_of_a_run_is_recorded_although_its_vm_waits", lab.apply_part(|plan| plan));
+    assert_eq!(possessions(&lab), before);
+}
+
+#[test]
+fn a_vm_that_the_records_do_not_know_yet_may_run_as_an_unknown_job_too() {
+    let lab = forgotten();
+    lab.edit(&PAIR.replace("[alice, bob]", "[alice, bob, carol]"));
+    let submits = lab.world.with(|inner| inner.submits);
+    lab.must_apply();
+    assert_eq!(lab.world.with(|inner| inner.submits), submits);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use labwright::run::StopReason;
 use labwright::scheduler::{Ended, TaskId, TaskState};
 use labwright::site::{GridEngineSettings, SchedulerSettings};
 
+use crate::imports::{edits_that_take, possessions};
 use crate::lab::Lab;
 use crate::plans::PAIR;
 use crate::world::Inner;
@@ -33,6 +34,25 @@ fn nothing_is_done_about_an_unknown_vm() {
     assert_snapshot!(lab.plan_text());
     lab.world.with(|inner| inner.pass(100_000));
     assert!(lab.plan().is_empty(), "time alone gives nothing up");
+}
+
+#[test]
+fn a_guest_on_a_lost_host_keeps_disk_address_and_name() {
+    for (what, manifest) in edits_that_take() {
+        let mut lab = pair_on_a_lost_host();
+        let before = possessions(&lab);
+        let vms = lab.recorded(&lab.desired()).vms;
+        lab.edit(&manifest);
+        lab.allow.extend(["user-group/students", "vm/*"].map(|pattern| pattern.parse().unwrap()));
+        lab.must_apply();
+        assert_eq!(possessions(&lab), before, "{what}");
+        assert_eq!(lab.recorded(&lab.desired()).vms, vms, "{what}: the vms are not forgotten either");
+        lab.world.with(|inner| inner.power_off("h1"));
+        give_up(&mut lab, "h1", true);
+        lab.lost_host = None;
+        lab.must_apply();
+        assert_ne!(possessions(&lab), before, "{what}: what waited is done");
+    }
 }
 
 #[test]

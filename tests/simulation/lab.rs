@@ -10,12 +10,14 @@ use std::time::Duration;
 use labwright::address::{Address, AddressPattern};
 use labwright::apply::{self, BatchKind, Clock as _, Progress, Summary};
 use labwright::diagnostic::Diagnostics;
-use labwright::id::VmName;
+use labwright::id::{RunId, VmName};
 use labwright::manifest;
-use labwright::observe::{self, ObserveError};
+use labwright::observe::{self, ObserveError, fold};
 use labwright::plan::{Flaw, FoundJob, Inputs, LostHost, Plan, check, give_up_only, import_job, plan, target};
 use labwright::report;
 use labwright::resolve::{Desired, DiskSource, PowerState, VmSource};
+use labwright::run::{Batch, BatchId, Runs as _};
+use labwright::scheduler::Scheduler as _;
 use labwright::site::Site;
 use labwright::state::{ApplyInfo, Holder, Lock, Recorded, StateError, Store};
 
@@ -166,11 +168,31 @@ impl Lab {
         self.with_inputs(&desired, &self.recorded(&desired), &BTreeMap::new(), judge).unwrap()
     }
 
+    /// The job that carries a run out, with all that its mark leads to. As `cli::import` finds it.
+    pub(crate) fn job_of(&self, run: &RunId) -> FoundJob {
+        let (id, runs, spec, control) = self.world.with(|inner| {
+            let id = *inner.tasks.iter().find(|(_, task)| task.run == *run).unwrap().0;
+            let runs = inner.batch_of(run).unwrap().runs.clone();
+            let sim = &inner.runs[run];
+            (id, runs, sim.spec.clone(), sim.control.clone())
+        });
+        let lab = self.desired().lab;
+        FoundJob {
+            task: self.world.list().unwrap().into_iter().find(|task| task.id == id).unwrap(),
+            account: "root".into(),
+            index: Some(Batch { version: Batch::VERSION, id: BatchId(runs[0].clone()), lab, runs }),
+            spec: Some(spec),
+            control: Some(control),
+            phase: fold(&self.world.report(run).unwrap()).map(|report| report.phase),
+        }
+    }
+
     /// Takes a job over as a vm's run, or says every reason why not. As `cli::import` does it.
     pub(crate) fn import(&self, vm: &str, job: &FoundJob) -> Result<(), Vec<String>> {
         let desired = self.desired();
         let recorded = self.recorded(&desired);
-        let (name, known) = recorded.vms.iter().find(|(name, _)| name.as_str() == vm).unwrap();
+        let known = recorded.vms.iter().find(|(name, _)| name.as_str() == vm);
+        let (name, known) = known.ok_or_else(|| vec![format!("there is no vm {vm}")])?;
         let judge = |inputs: &Inputs<'_>| import_job(inputs, name, known, job);
         let changes = self.with_inputs(&desired, &recorded, &BTreeMap::new(), judge).unwrap()?;
         self.store().record(&desired.lab, &changes, self.world.now()).unwrap();

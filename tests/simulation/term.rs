@@ -1,6 +1,7 @@
 //! One seed, one term: edits, jobs, hosts, storage, clocks, people and kills, all from the same dice; then everything is
 //! mended and the lab must come to rest.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use jiff::SignedDuration;
@@ -17,7 +18,7 @@ use crate::dice::Dice;
 use crate::lab::{Applied, Lab};
 use crate::manifest::Manifest;
 use crate::promises::Watched;
-use crate::world::{Faults, Guest, Inner, SimHost};
+use crate::world::{Faults, Guest, Inner, SimHost, SimTask};
 
 const HOSTS: [&str; 3] = ["h1", "h2", "h3"];
 
@@ -34,27 +35,30 @@ pub(crate) struct Counts {
     pub(crate) unwritten: u64,
     pub(crate) hosts_lost: u64,
     pub(crate) hosts_forgotten: u64,
+    /// Runs that the state lost sight of.
+    pub(crate) runs_lost: u64,
 }
 
 impl Counts {
     pub(crate) fn add(&mut self, other: &Self) {
-        let Self { applies, kills, refusals, unwritten, hosts_lost, hosts_forgotten } = other;
+        let Self { applies, kills, refusals, unwritten, hosts_lost, hosts_forgotten, runs_lost } = other;
         self.applies += applies;
         self.kills += kills;
         self.refusals += refusals;
         self.unwritten += unwritten;
         self.hosts_lost += hosts_lost;
         self.hosts_forgotten += hosts_forgotten;
+        self.runs_lost += runs_lost;
     }
 }
 
 impl std::fmt::Display for Counts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { applies, kills, refusals, unwritten, hosts_lost, hosts_forgotten } = self;
+        let Self { applies, kills, refusals, unwritten, hosts_lost, hosts_forgotten, runs_lost } = self;
         write!(
             f,
             "{applies} applies, {kills} killed, {refusals} refused, {unwritten} without a writable state; \
-             {hosts_lost} hosts lost, {hosts_forgotten} given up"
+             {hosts_lost} hosts lost, {hosts_forgotten} given up, {runs_lost} runs lost sight of"
         )
     }
 }
@@ -105,7 +109,7 @@ impl Term {
     }
 
     fn step(&mut self) {
-        match self.dice.below(100) {
+        match self.dice.below(104) {
             0..=11 => self.edit(),
             12..=33 => drop(self.apply()),
             34..=47 => self.killed_apply(),
@@ -122,6 +126,8 @@ impl Term {
             96 => self.an_apply_cannot_write(),
             97 => self.a_plan_grows_old(),
             98 => self.two_controllers(),
+            99..=100 => self.the_state_loses_sight_of_runs(),
+            101..=102 => self.somebody_imports_a_job(),
             _ if self.dice.one_in(4) => self.destroy(),
             _ => self.storage_is_not_mounted(),
         }
@@ -413,6 +419,57 @@ impl Term {
         self.tell(&applied);
     }
 
+    /// The state is a copy of before these runs, which go on.
+    fn the_state_loses_sight_of_runs(&mut self) {
+        let recorded = self.lab.recorded(&self.lab.desired());
+        let runs = recorded.vms.into_values().filter_map(|vm| vm.run).map(|run| run.run);
+        let live: BTreeSet<RunId> = self.lab.world.with(|inner| {
+            let on_host = |task: &&SimTask| matches!(task.state, TaskState::Running | TaskState::Unknown);
+            inner.tasks.values().filter(on_host).map(|task| task.run.clone()).collect()
+        });
+        for run in runs.filter(|run| live.contains(run)).collect::<Vec<_>>() {
+            if self.dice.one_in(2) {
+                self.say(format!("the state loses sight of {run}"));
+                self.counts.runs_lost += 1;
+                self.lab.alter_state(&format!(
+                    "UPDATE vms SET run = NULL, generation = generation - 1 WHERE run = '{run}'; \
+                     DELETE FROM runs WHERE run = '{run}'"
+                ));
+                self.lab.world.with(|inner| inner.unrecorded.insert(run));
+            }
+        }
+    }
+
+    fn somebody_imports_a_job(&mut self) {
+        for run in self.unrecorded_jobs() {
+            self.import(&run);
+        }
+    }
+
+    /// Runs in the queue that the state lost sight of.
+    fn unrecorded_jobs(&self) -> Vec<RunId> {
+        let of_tasks = |inner: &mut Inner| {
+            let runs = inner.tasks.values().map(|task| task.run.clone());
+            runs.filter(|run| inner.unrecorded.contains(run)).collect()
+        };
+        self.lab.world.with(of_tasks)
+    }
+
+    /// Has a job taken over by the vm that it runs; answers whether it was.
+    fn import(&mut self, run: &RunId) -> bool {
+        if self.lab.world.with(|inner| inner.faults.queue_down || inner.faults.storage_gone || inner.faults.dhcp_down) {
+            return false;
+        }
+        let job = self.lab.job_of(run);
+        let vm = self.lab.world.with(|inner| inner.runs[run].spec.vm.clone());
+        let imported = self.lab.import(vm.as_str(), &job);
+        self.say(format!("import of {run} as {vm}: {imported:?}"));
+        if imported.is_ok() {
+            self.lab.world.with(|inner| inner.unrecorded.remove(run));
+        }
+        imported.is_ok()
+    }
+
     /// What holds at every moment.
     pub(crate) fn check(&mut self) {
         let broken = self.lab.world.with(|inner| self.watched.broken(inner));
@@ -454,6 +511,12 @@ impl Term {
             // Starters of jobs that the queue has forgotten are silent for long enough to be taken for over.
             inner.pass(100);
         });
+        // Each job that no record knows is taken over, or an admin ends it.
+        for run in self.unrecorded_jobs() {
+            if !self.import(&run) {
+                self.lab.world.with(|inner| inner.end_run(&run, StopReason::Asked));
+            }
+        }
         self.check();
     }
 

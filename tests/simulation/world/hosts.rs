@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use labwright::run::{Control, Event, Record, RunSpec, StopReason, Wanted, parse_report};
 use labwright::scheduler::{TaskId, TaskState};
 
-use super::Inner;
+use super::{Inner, SimTask};
 use labwright::id::RunId;
 
 /// One execution host.
@@ -304,7 +304,8 @@ impl Inner {
 
     /// An impatient admin strikes a job on a host that nobody hears of from the queue; its starter lives on.
     pub(crate) fn forget_a_task_of(&mut self, name: &str) {
-        let lost = self.tasks.iter().find(|(_, task)| task.host == Some(name) && task.state == TaskState::Unknown);
+        let is_lost = |task: &SimTask| task.host == Some(name) && task.state == TaskState::Unknown;
+        let lost = self.tasks.iter().find(|(_, task)| is_lost(task) && !self.unrecorded.contains(&task.run));
         if let Some(id) = lost.map(|(id, _)| *id) {
             self.tasks.remove(&id);
             self.asked_to_go.remove(&id);
@@ -314,7 +315,8 @@ impl Inner {
     /// The scheduler begins a job of a host that it does not hear of once more, on `name`.
     pub(crate) fn begin_a_task_again(&mut self, name: &'static str) {
         let able = self.hosts[name].has_power && self.hosts[name].is_heard;
-        let lost = self.tasks.iter().find(|(_, task)| able && task.state == TaskState::Unknown);
+        let is_lost = |task: &SimTask| able && task.state == TaskState::Unknown;
+        let lost = self.tasks.iter().find(|(_, task)| is_lost(task) && !self.unrecorded.contains(&task.run));
         if let Some((id, run)) = lost.map(|(id, task)| (*id, task.run.clone())) {
             let task = self.tasks.get_mut(&id).expect("just found");
             (task.state, task.host) = (TaskState::Running, Some(name));

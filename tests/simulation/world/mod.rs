@@ -48,6 +48,8 @@ pub(crate) struct Inner {
     /// Tasks on hosts that nobody hears of, which the scheduler kills when it hears of them again.
     pub(crate) asked_to_go: BTreeSet<TaskId>,
     pub(crate) runs: BTreeMap<RunId, SimRun>,
+    /// Runs that the state lost sight of: that they live is told by the queue alone, so they stay in it for as long.
+    pub(crate) unrecorded: BTreeSet<RunId>,
     /// Runs that were fenced off, also those whose folder nobody has made.
     fences: BTreeMap<RunId, Control>,
     batches: BTreeMap<PathBuf, Batch>,
@@ -262,6 +264,11 @@ impl Inner {
     pub(crate) fn run_of(&self, vm: &str) -> RunId {
         let found = self.tasks.values().filter(|task| self.runs[&task.run].spec.vm.as_str() == vm);
         found.map(|task| task.run.clone()).next_back().unwrap_or_else(|| panic!("{vm} has no task"))
+    }
+
+    /// The index of the batch that a run was submitted in.
+    pub(crate) fn batch_of(&self, run: &RunId) -> Option<&Batch> {
+        self.batches.values().find(|batch| batch.runs.contains(run))
     }
 
     /// All that the starters of all runs wrote.
