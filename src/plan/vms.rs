@@ -58,7 +58,8 @@ impl Planner<'_> {
             self.wait(&address, format!("to leave the manifest, {until}"));
             return;
         }
-        if life.is_live() && !self.may_disturb(name, "it left the manifest and would be stopped") {
+        let disturbance = if life.is_live() { "would be stopped" } else { "its disks would be set aside" };
+        if !self.may_disturb(name, &format!("it left the manifest and {disturbance}")) {
             return;
         }
         if life.is_off() && self.may_run_unknown(name) {

@@ -324,6 +324,9 @@ fn a_vm_that_leaves_an_open_session_must_be_named() {
         allow(&mut lab, pattern);
     }
     assert_snapshot!(lab.plan_text());
+    let run = lab.world.with(|inner| inner.run_of("bob-gsr"));
+    lab.world.with(|inner| inner.end_run(&run, StopReason::Guest));
+    assert_snapshot!("one_whose_guest_is_off_must_be_named_too", lab.plan_text());
 }
 
 /// The teacher thinks again after an apply that was killed in the middle of a stop.
