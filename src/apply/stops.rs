@@ -10,7 +10,7 @@ use super::executor::{Message, Result1};
 use super::trouble::Trouble;
 use crate::id::RunId;
 use crate::observe::{Phase, fold};
-use crate::plan::{ActionId, Effect};
+use crate::plan::{ActionId, Effect, is_fenced};
 use crate::run::StopReason;
 use crate::scheduler::TaskId;
 use crate::state::Change;
@@ -96,7 +96,7 @@ fn kill_those_that_wait(under_way: &BTreeMap<RunId, Stopping>, world: &World<'_>
     Ok(world.scheduler.kill(&tasks)?)
 }
 
-/// The runs that are over: their starter says so, or the scheduler has no such task any more.
+/// The runs that are over: their starter says so, or the scheduler has no such task any more, if that means anything.
 fn confirmed(
     under_way: &BTreeMap<RunId, Stopping>,
     world: &World<'_>,
@@ -112,9 +112,15 @@ fn confirmed(
             let gone = queue.as_ref().is_some_and(|queue| stopping.task.is_none_or(|task| !queue.contains(&task)));
             match fold(&records).map(|report| report.phase) {
                 Some(Phase::Stopped { reason, .. }) => Some((stopping.run.clone(), Some(reason))),
-                _ if gone => Some((stopping.run.clone(), None)),
+                _ if gone && cannot_live(&stopping.run, world) => Some((stopping.run.clone(), None)),
                 _ => None,
             }
         })
         .collect()
+}
+
+/// Whether a run whose task is gone has no guest that executes: on a cluster it may, on a host that was cut off.
+fn cannot_live(run: &RunId, world: &World<'_>) -> bool {
+    let is_fenced = |silence: Option<Duration>| silence.is_none_or(|silence| is_fenced(silence.as_secs(), world.site));
+    world.site.scheduler.knows_every_death() || world.runs.silence(run).is_ok_and(is_fenced)
 }

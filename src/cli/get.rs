@@ -114,7 +114,6 @@ impl Row for VmRow {
 }
 
 pub(super) fn vm_rows(recorded: &Recorded, observed: &Observed, site: &Site) -> Vec<VmRow> {
-    let now = jiff::Timestamp::now();
     recorded
         .vms
         .iter()
@@ -128,7 +127,7 @@ pub(super) fn vm_rows(recorded: &Recorded, observed: &Observed, site: &Site) -> 
             ip: vm.ip.to_string(),
             mac: vm.mac.to_string(),
             wanted: word(&vm.vm.state),
-            state: run_state(vm, observed, site, now).into(),
+            state: run_state(vm, observed, site).into(),
             host: host(vm, observed),
         })
         .collect()
@@ -140,8 +139,8 @@ fn word<T: Serialize>(value: &T) -> String {
 }
 
 /// One word for where a vm's run stands. Of a host that does not answer, what its starter last said counts for nothing.
-fn run_state(vm: &RecordedVm, observed: &Observed, site: &Site, now: jiff::Timestamp) -> &'static str {
-    match life(vm, observed, site, now) {
+fn run_state(vm: &RecordedVm, observed: &Observed, site: &Site) -> &'static str {
+    match life(vm, observed, site) {
         Life::Unknown { .. } => return "unknown",
         Life::Off { news: true, reason: None } => return "gone",
         Life::Off { .. } => return "off",
@@ -222,7 +221,6 @@ impl Row for MappingRow {
 }
 
 pub(super) fn mapping_rows(recorded: &Recorded, observed: &Observed, site: &Site) -> Vec<MappingRow> {
-    let now = jiff::Timestamp::now();
     recorded
         .vms
         .iter()
@@ -235,7 +233,7 @@ pub(super) fn mapping_rows(recorded: &Recorded, observed: &Observed, site: &Site
                 mac: mapping.mac.to_string(),
                 isolated: mapping.isolated,
                 host: mapping.host.clone(),
-                state: run_state(vm, observed, site, now),
+                state: run_state(vm, observed, site),
                 vnc: mapping.vnc.clone(),
                 tap: mapping.tap.clone(),
                 pid: mapping.pid,

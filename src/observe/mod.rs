@@ -5,13 +5,14 @@ pub mod past;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::disks::{DiskError, Disks, Stamp, Standing};
 use crate::host::dhcp::{Dhcp, DhcpError, Reservation};
 use crate::id::{RunId, TemplateName, VmName};
 use crate::resolve::{Desired, DiskSource, VmSource};
 use crate::run::{BatchId, Event, Record, RunFileError, Runs, StopReason, Wanted};
-use crate::scheduler::{Scheduler, SchedulerError, Task};
+use crate::scheduler::{Scheduler, SchedulerError, Task, TaskState};
 use crate::site::Storage;
 use crate::state::{PublishedDisk, Recorded, RecordedDisk, RunState, TemplateVersion};
 
@@ -25,6 +26,9 @@ pub struct Observed {
     pub foreign_tasks: Vec<Task>,
     /// What the starters of runs that are not recorded as ended reported.
     pub runs: BTreeMap<RunId, RunReport>,
+    /// How long the starters of those among them were silent whose job is gone or on a host that does not answer, by the
+    /// storage server's clock. None is here that never began.
+    pub silences: BTreeMap<RunId, Duration>,
     /// Runs that an apply had told to stop when it was cut short. They may not have heard it yet.
     pub told_to_stop: BTreeSet<RunId>,
     /// Recorded disks that are not there.
@@ -53,7 +57,7 @@ pub struct RunReport {
     pub phase: Phase,
     /// The latest `running` record.
     pub mapping: Option<Mapping>,
-    /// Time of the last record of any kind, on the host's clock.
+    /// Time of the last record of any kind, on the host's clock: for people, since clocks differ.
     pub last_beat: jiff::Timestamp,
 }
 
@@ -126,6 +130,7 @@ pub fn observe(world: &World<'_>, desired: &Desired, recorded: &Recorded) -> Res
     }
     if recorded.vms.values().any(|vm| live(vm.run.as_ref())) {
         observed.runs = reports(world.runs, recorded)?;
+        observed.silences = silences(world.runs, recorded, &observed)?;
         if recorded.cut_short {
             observed.told_to_stop = told_to_stop(world.runs, recorded)?;
         }
@@ -185,6 +190,23 @@ fn reports(runs: &dyn Runs, recorded: &Recorded) -> Result<BTreeMap<RunId, RunRe
         Ok(fold(&records).map(|report| (RunId::clone(run), report)))
     })?;
     Ok(reports.into_iter().flatten().collect())
+}
+
+fn silences(
+    runs: &dyn Runs,
+    recorded: &Recorded,
+    observed: &Observed,
+) -> Result<BTreeMap<RunId, Duration>, ObserveError> {
+    let unheard = recorded.vms.values().filter_map(|vm| vm.run.as_ref()).filter(|run| {
+        let task = observed.tasks.get(&(run.batch.clone(), run.task));
+        live(Some(run)) && task.is_none_or(|task| task.state == TaskState::Unknown)
+    });
+    let unheard: Vec<&RunId> = unheard.map(|run| &run.run).collect();
+    let silences = look_at_each(&unheard, runs.at_once(), |run| {
+        let silence = runs.silence(run).map_err(ObserveError::Report)?;
+        Ok(silence.map(|silence| (RunId::clone(run), silence)))
+    })?;
+    Ok(silences.into_iter().flatten().collect())
 }
 
 /// Looks at each of `items`, `at_once` of them side by side; answers in their order, or with what went wrong first.

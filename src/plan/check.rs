@@ -280,8 +280,8 @@ impl<'a> Checker<'a> {
     }
 
     fn life(&self, vm: &VmName) -> Life {
-        let Inputs { observed, site, now, .. } = *self.inputs;
-        self.known(vm).map_or(Life::Off { reason: None, news: false }, |known| life(known, observed, site, now))
+        let Inputs { observed, site, .. } = *self.inputs;
+        self.known(vm).map_or(Life::Off { reason: None, news: false }, |known| life(known, observed, site))
     }
 
     /// Whether a vm may have a guest after what this plan does about its run: as a job that no record knows, too.

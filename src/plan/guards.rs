@@ -127,7 +127,7 @@ impl Planner<'_> {
     }
 
     /// Refuses to give up a run whose guest may still write to its disks; answers whether it may be done.
-    pub(super) fn may_give_up(&mut self, name: &VmName, host: &str, silent_seconds: Option<i64>) -> bool {
+    pub(super) fn may_give_up(&mut self, name: &VmName, host: &str, silent_seconds: Option<u64>) -> bool {
         let Inputs { site, lost_host, .. } = *self.inputs;
         if lost_host.is_some_and(|lost| lost.powered_off) {
             return true;
@@ -135,7 +135,7 @@ impl Planner<'_> {
         let text = match silent_seconds {
             Some(silent) if is_fenced(silent, site) => return true,
             Some(silent) => format!(
-                "its starter on {host} last wrote {silent} s ago, and its guest stands still for certain only {} s after the last time: wait {} s more",
+                "its starter on {host} is known to be silent for {silent} s, and its guest stands still for certain only after {} s: wait {} s more",
                 fenced_after(site),
                 fenced_after(site) - silent
             ),

@@ -92,7 +92,7 @@ fn run_of(inputs: &Inputs<'_>, job: &FoundJob) -> Result<(BatchId, RunId), Strin
 /// A vm has one run at a time.
 fn refuse_running(inputs: &Inputs<'_>, name: &VmName, known: &RecordedVm) -> Option<String> {
     let run = &known.run.as_ref()?.run;
-    match life(known, inputs.observed, inputs.site, inputs.now) {
+    match life(known, inputs.observed, inputs.site) {
         Life::Off { news: true, reason: None } => Some(format!(
             "run {run} of vm `{name}` ended without a word, which must be recorded first: `labwright apply --refresh-only`"
         )),
@@ -103,7 +103,7 @@ fn refuse_running(inputs: &Inputs<'_>, name: &VmName, known: &RecordedVm) -> Opt
 }
 
 fn end_of(inputs: &Inputs<'_>, known: &RecordedVm) -> Option<crate::run::StopReason> {
-    match life(known, inputs.observed, inputs.site, inputs.now) {
+    match life(known, inputs.observed, inputs.site) {
         Life::Off { reason, .. } => reason,
         _ => None,
     }

@@ -1,13 +1,20 @@
 //! Where a vm's latest run stands, all sources taken together: our records, its starter's report, the queue. Pure.
+//!
+//! A cluster can lose a job whose guest lives on a host that was cut off, so the end of a job is not the end of its guest. Two
+//! things are: its starter's last word, and a silence so long that the starter must have suspended the guest. The starter
+//! counts from before its last write, by a clock that nobody sets; we count from that write to now, both by the storage
+//! server's clock (`run::silence`). No clock of this machine or of the host takes part.
 
-use crate::observe::{Observed, Phase, RunReport};
+use std::time::Duration;
+
+use crate::observe::{Observed, Phase};
 use crate::run::StopReason;
 use crate::scheduler::{TaskId, TaskState};
 use crate::site::Site;
 use crate::state::{RecordedVm, RunState};
 
-/// How far the clocks of controller and hosts may be apart.
-const CLOCK_SKEW_SECONDS: i64 = 10;
+/// How much longer than a starter we wait: until it has noticed and qemu stands still, and for clocks that do not run alike.
+const MARGIN_SECONDS: u64 = 10;
 
 /// Where a known vm's latest run stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,8 +29,8 @@ pub enum Life {
     Unknown {
         /// As the queue names it, or its starter, where the queue knows of none.
         host: String,
-        /// Seconds since its starter last said something; `None`: it never did.
-        silent_seconds: Option<i64>,
+        /// Seconds since its starter last wrote; `None`: it never did.
+        silent_seconds: Option<u64>,
         /// The queue knows its job; one that is gone may still live on a host that was cut off.
         in_queue: bool,
     },
@@ -49,7 +56,7 @@ impl Life {
             )),
             Self::Unknown { host, silent_seconds, in_queue: false } => Some((
                 format!(
-                    "its job is gone without a word, and its starter on {host} wrote {} s ago",
+                    "its job is gone without a word, and its starter on {host} is known to be silent for {} s",
                     silent_seconds.unwrap_or(0)
                 ),
                 format!("until its starter was silent for {} s: then it is over for certain", fenced_after(site)),
@@ -59,8 +66,8 @@ impl Life {
     }
 }
 
-/// Tells where a vm stands at `now`.
-pub fn life(known: &RecordedVm, observed: &Observed, site: &Site, now: jiff::Timestamp) -> Life {
+/// Tells where a vm stands.
+pub fn life(known: &RecordedVm, observed: &Observed, site: &Site) -> Life {
     let Some(run) = &known.run else { return Life::Off { reason: None, news: false } };
     if let RunState::Ended { reason } = &run.state {
         return Life::Off { reason: serde_json::from_str(reason).ok(), news: false };
@@ -69,7 +76,7 @@ pub fn life(known: &RecordedVm, observed: &Observed, site: &Site, now: jiff::Tim
     if let Some(Phase::Stopped { reason, .. }) = report.map(|report| &report.phase) {
         return Life::Off { reason: Some(reason.clone()), news: true };
     }
-    let silent_seconds = report.map(|report| silence(report, now));
+    let silent_seconds = observed.silences.get(&run.run).map(Duration::as_secs);
     let task = observed.tasks.get(&(run.batch.clone(), run.task));
     let unknown = || {
         let reported = report.and_then(|report| report.mapping.as_ref()).map(|mapping| mapping.host.clone());
@@ -92,19 +99,12 @@ fn forgets_jobs(site: &Site) -> bool {
     !site.scheduler.knows_every_death()
 }
 
-/// Seconds since a starter's last record, which bears the host's own time.
-fn silence(report: &RunReport, now: jiff::Timestamp) -> i64 {
-    let ahead_ms = report.mapping.as_ref().map_or(0, |mapping| mapping.clock_offset_ms);
-    (now.as_millisecond().saturating_sub(report.last_beat.as_millisecond().saturating_sub(ahead_ms))).div_euclid(1000)
-}
-
 /// Whether a starter that has been silent for so long must have suspended its guest.
-pub(super) fn is_fenced(silent_seconds: i64, site: &Site) -> bool {
+pub fn is_fenced(silent_seconds: u64, site: &Site) -> bool {
     silent_seconds >= fenced_after(site)
 }
 
 /// After how many seconds of silence a guest stands still for certain.
-pub(super) fn fenced_after(site: &Site) -> i64 {
-    let seconds = i64::try_from(site.timing.self_fence_seconds).unwrap_or(i64::MAX);
-    seconds.saturating_add(CLOCK_SKEW_SECONDS)
+pub(super) fn fenced_after(site: &Site) -> u64 {
+    site.timing.self_fence_seconds.saturating_add(MARGIN_SECONDS)
 }

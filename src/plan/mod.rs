@@ -20,7 +20,7 @@ mod vms;
 pub use action::{Action, ActionId, Change, Effect, Note, Plan, PublishSource, Refusal, Touched, Verb};
 pub use check::{Flaw, check};
 pub use import::{FoundJob, import_job};
-pub use life::{Life, life};
+pub use life::{Life, is_fenced, life};
 pub use objects::is_long;
 pub use power::Started;
 pub use saved::{SavedPlan, Today};

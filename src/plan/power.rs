@@ -123,8 +123,8 @@ impl Planner<'_> {
 
     /// Where a vm stands; one on the host that is given up for lost is off, if that may be done.
     pub(super) fn life(&mut self, name: &VmName, known: &RecordedVm) -> Life {
-        let Inputs { observed, site, now, lost_host, .. } = *self.inputs;
-        let life = life(known, observed, site, now);
+        let Inputs { observed, site, lost_host, .. } = *self.inputs;
+        let life = life(known, observed, site);
         match (&life, lost_host) {
             (Life::Unknown { host, silent_seconds, .. }, Some(lost))
                 if lost.is(host) && self.may_give_up(name, host, *silent_seconds) =>

@@ -3,7 +3,9 @@
 
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use super::silence::silence;
 use super::{
     ANSWERS, Batch, CONTROL, Control, Record, RunFileError, RunSpec, SPEC, VNC_PASSWORD, Wanted, read_report,
     write_unflushed,
@@ -32,6 +34,9 @@ pub trait Runs: Send + Sync {
 
     /// What the starter said so far.
     fn report(&self, run: &RunId) -> Result<Vec<Record>, RunFileError>;
+
+    /// How long a run's starter has not written, by the storage server's clock; `None` where no starter ever began.
+    fn silence(&self, run: &RunId) -> Result<Option<Duration>, RunFileError>;
 
     /// How many reports are best read side by side.
     fn at_once(&self) -> usize {
@@ -125,6 +130,10 @@ impl Runs for OnStorage {
 
     fn report(&self, run: &RunId) -> Result<Vec<Record>, RunFileError> {
         read_report(&self.folder(run))
+    }
+
+    fn silence(&self, run: &RunId) -> Result<Option<Duration>, RunFileError> {
+        silence(&self.folder(run))
     }
 
     fn at_once(&self) -> usize {

@@ -9,6 +9,7 @@
 //!   report.jsonl   starter, one writer, every record fsynced            -> report.rs
 //!   answers/7.png  starter, the file that answers request 7
 //!   vnc.password   controller, mode 0600
+//!   clock          controller, touched to learn the server's time      -> silence.rs
 //! runs/batches/<batch>.json   controller: task number -> run, never changed -> batch.rs
 //! ```
 //!
@@ -19,6 +20,7 @@ mod batch;
 mod control;
 mod folders;
 mod report;
+mod silence;
 mod spec;
 
 pub use batch::{Batch, BatchId};
@@ -35,6 +37,7 @@ pub const SPEC: &str = "spec.json";
 pub const CONTROL: &str = "control.json";
 pub const REPORT: &str = "report.jsonl";
 pub const ANSWERS: &str = "answers";
+pub const CLOCK: &str = "clock";
 pub const VNC_PASSWORD: &str = "vnc.password";
 
 /// What went wrong with a file of a run.

@@ -138,7 +138,7 @@ impl Storage {
         self.controls.try_iter().last()
     }
 
-    /// How long ago the report was last written.
+    /// How long ago the last write of the report began: whoever else counts from it starts later, when the server stamps it.
     pub(super) fn silence(&self) -> Duration {
         self.pulse.written.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
@@ -327,12 +327,12 @@ impl Writer {
         line.push(b'\n');
         let io = |source| RunFileError::Io { action: "write", path: self.report.clone(), source };
         let mut file = OpenOptions::new().write(true).open(&self.report).map_err(io)?;
-        let before = SystemTime::now();
+        let (began, before) = (Instant::now(), SystemTime::now());
         file.write_all_at(&line, at).and_then(|()| file.flush()).and_then(|()| file.sync_data()).map_err(io)?;
         self.note_clock(&file, before);
         self.end = at + line.len() as u64;
         self.last_heartbeat = beats.then_some(at);
-        *self.pulse.written.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.pulse.written.lock().unwrap_or_else(PoisonError::into_inner) = began;
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! Hosts that nobody hears of: what is planned meanwhile, and what giving them up does.
 
 use insta::assert_snapshot;
+use jiff::SignedDuration;
 use labwright::plan::{LostHost, give_up_only};
 use labwright::run::StopReason;
 use labwright::scheduler::{Ended, TaskId, TaskState};
@@ -161,12 +162,8 @@ fn the_books_tell_of_runs_that_ended_without_a_word() {
 
 #[test]
 fn a_job_that_the_queue_forgot_is_over_only_when_its_starter_is_silent() {
-    let mut lab = Lab::new(PAIR);
-    // A cluster can forget a job that lives.
-    lab.site.scheduler = SchedulerSettings::GridEngine(GridEngineSettings::new("/sge".into()));
-    lab.must_apply();
+    let lab = pair_on_a_cluster();
     lab.world.with(|inner| {
-        inner.start_all();
         let run = inner.run_of("alice-gsr");
         inner.kill_run(&run);
         inner.pass(5);
@@ -174,6 +171,46 @@ fn a_job_that_the_queue_forgot_is_over_only_when_its_starter_is_silent() {
     assert_snapshot!(lab.plan_text());
     lab.world.with(|inner| inner.pass(65));
     assert_snapshot!("and_then_it_starts_again", lab.plan_text());
+}
+
+/// The pair on a cluster, running.
+fn pair_on_a_cluster() -> Lab {
+    let mut lab = Lab::new(PAIR);
+    lab.site.scheduler = SchedulerSettings::GridEngine(GridEngineSettings::new("/sge".into()));
+    lab.must_apply();
+    lab.world.with(Inner::start_all);
+    lab
+}
+
+#[test]
+fn a_clock_that_jumps_ends_no_run() {
+    let lab = pair_on_a_cluster();
+    for hours in [-5, 5] {
+        lab.world.with(|inner| {
+            inner.tasks.clear();
+            inner.controller_ahead = SignedDuration::from_hours(hours);
+        });
+        let plan = lab.plan();
+        assert!(plan.is_empty() && plan.waits.len() == 2, "{hours} h:\n{}", lab.plan_text());
+    }
+}
+
+#[test]
+fn a_stop_does_not_take_a_job_that_the_queue_forgot_for_over() {
+    let mut lab = pair_on_a_cluster();
+    lab.edit(&PAIR.replace("[alice, bob]", "[alice]"));
+    lab.allow.push("user-group/students".parse().unwrap());
+    let (plan, before) = (lab.plan(), possessions(&lab));
+    lab.world.with(|inner| {
+        inner.cut_off("h1");
+        inner.tasks.clear();
+    });
+    let done = lab.carry_out(&plan).unwrap();
+    assert_eq!(done.failed.iter().map(|failed| failed.effect).collect::<Vec<_>>(), ["stop the vm"]);
+    assert_eq!(possessions(&lab), before);
+    lab.world.with(|inner| inner.pass(100));
+    lab.must_apply();
+    assert_ne!(possessions(&lab), before, "its guest stands still for certain");
 }
 
 #[test]

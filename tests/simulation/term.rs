@@ -310,10 +310,9 @@ impl Term {
         self.lab.world.with(|inner| inner.pass(seconds));
     }
 
-    /// The controller's clock is set. On a cluster it stays within the few seconds that rule 6 allows for.
+    /// The controller's clock is set; nothing about guests may be read from it.
     fn a_clock_jumps(&mut self) {
-        let most = if self.on_cluster { 5 } else { 7200 };
-        let seconds = self.dice.below(2 * most + 1).cast_signed() - most.cast_signed();
+        let seconds = self.dice.below(14_401).cast_signed() - 7200;
         self.say(format!("the controller's clock is set {seconds} s off"));
         self.lab.world.with(|inner| inner.controller_ahead = SignedDuration::from_secs(seconds));
     }

@@ -222,6 +222,17 @@ impl Runs for World {
             parse_report(whole, Path::new("report.jsonl"))
         })
     }
+
+    /// The world's time is the storage server's.
+    fn silence(&self, run: &RunId) -> Result<Option<Duration>, RunFileError> {
+        self.call(|inner| {
+            if inner.faults.storage_gone {
+                return Err(run_file_error("clock"));
+            }
+            let begun = inner.runs.get(run).filter(|sim| sim.report.is_some() && !inner.faults.storage_unmounted);
+            Ok(begun.map(|sim| inner.now.duration_since(sim.last_write).unsigned_abs()))
+        })
+    }
 }
 
 /// A report whose last line is not all there yet.

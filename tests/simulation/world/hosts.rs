@@ -50,7 +50,7 @@ pub(crate) struct SimRun {
     pub(super) host: &'static str,
     pub(crate) guest: Guest,
     /// When its starter last wrote, in the world's time.
-    last_write: Timestamp,
+    pub(super) last_write: Timestamp,
     /// Disks that its guest has open.
     open: Vec<u64>,
     /// Guest hangs: it does not react to being asked.
