@@ -44,6 +44,7 @@ cases! {
     image_not_qcow2
     import_job
     invalid_manifest
+    lab_broken
     lab_gone
     lab_unknown
     lock

@@ -8,6 +8,7 @@ use crate::address::{Address, Kind};
 use crate::disks;
 use crate::exit::Exit;
 use crate::report::{Failure, Ui};
+use crate::resolve::Desired;
 use crate::state::{AsideDisk, Store};
 
 /// Put a vm's disks back that were set aside last
@@ -48,7 +49,7 @@ pub(super) fn vm_only(address: &Address) -> Result<(), Failure> {
 
 pub(super) fn restore(arguments: &RestoreArguments, site: Option<&Path>, ui: &Ui) -> Ended {
     vm_only(&arguments.address)?;
-    let (context, lab) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
+    let (context, Desired { lab, .. }) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
     let _lock = context.lock(format!("restore {}", arguments.address))?;
     let mut store = Store::open(&context.site.state)?;
     let recorded = store.recorded(&lab)?;
@@ -74,7 +75,7 @@ pub(super) fn restore(arguments: &RestoreArguments, site: Option<&Path>, ui: &Ui
 }
 
 pub(super) fn purge(arguments: &PurgeArguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let (context, lab) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
+    let (context, Desired { lab, .. }) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
     let _lock = context.lock("purge".into())?;
     let mut store = Store::open(&context.site.state)?;
     let days = arguments.older_than.unwrap_or(context.site.retention_days);

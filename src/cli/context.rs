@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::address::AddressPattern;
+use crate::diagnostic::{Diagnostics, Severity};
 use crate::disks::{self, Owner};
 use crate::exit::Exit;
 use crate::host::dhcp::{self, Dhcp};
 use crate::id::{LabName, VmName};
 use crate::manifest::{self, DesiredError, site::SiteError};
 use crate::observe::{ObserveError, Observed, World, observe};
-use crate::plan::{Inputs, LostHost, Plan, plan};
+use crate::plan::{Inputs, LostHost, Plan, as_applied, plan};
 use crate::report::{self, Failure, Ui};
 use crate::resolve::{Desired, PowerState};
 use crate::run::{self, RunFileError};
@@ -47,7 +48,7 @@ impl Context {
         let site = self.site.file.as_deref().filter(|file| !found(file));
         let site = site.map(|file| format!(" --site {}", file.display())).unwrap_or_default();
         let here = std::env::current_dir().is_ok_and(|folder| folder == self.lab_folder);
-        let takes_folder = matches!(words, "apply" | "destroy" | "status");
+        let takes_folder = matches!(words, "apply" | "destroy" | "status" | "validate");
         let lab = match (here, takes_folder) {
             (true, _) => String::new(),
             (false, true) => format!(" {}", self.lab_folder.display()),
@@ -58,7 +59,11 @@ impl Context {
 
     /// The lab as its manifest asks for it; what is wrong with it has been shown when this fails.
     pub(super) fn desired(&self, ui: &Ui) -> Result<Desired, Failure> {
-        match manifest::desired(&self.lab_folder, &self.site.context()) {
+        self.show_findings(manifest::desired(&self.lab_folder, &self.site.context()), ui)
+    }
+
+    fn show_findings(&self, read: Result<(Desired, Diagnostics), DesiredError>, ui: &Ui) -> Result<Desired, Failure> {
+        match read {
             Ok((desired, warnings)) => {
                 ui.say_rendered(&report::diagnostics::human(&warnings, ui.is_styled()));
                 Ok(desired)
@@ -71,13 +76,13 @@ impl Context {
         }
     }
 
-    /// A site and a lab that may be known to the state alone: its manifest may be broken and its folder gone. Then `lab` may
-    /// also be its name.
-    pub(super) fn of_known_lab(site: Option<&Path>, lab: &Path, ui: &Ui) -> Result<(Self, LabName), Failure> {
+    /// A site and a lab, for commands that must work on the worst of days: where the manifest is broken, the lab is as it was
+    /// last applied; where its folder is gone too, `lab` may also be its name.
+    pub(super) fn of_known_lab(site: Option<&Path>, lab: &Path, ui: &Ui) -> Result<(Self, Desired), Failure> {
         let missing = match Self::new(site, lab, ui) {
             Ok(context) => {
-                let name = context.lab_name(ui)?;
-                return Ok((context, name));
+                let desired = context.desired_or_applied(ui)?;
+                return Ok((context, desired));
             }
             Err(failure) => failure,
         };
@@ -89,32 +94,39 @@ impl Context {
         let is_meant = |name: &LabName, folder: &Path| {
             Path::new(name.as_str()) == lab || place.as_deref() == Some(folder) || folder == lab
         };
-        let found = Store::open(&site.state)?.labs()?.into_iter().find(|(name, folder)| is_meant(name, folder));
+        let mut store = Store::open(&site.state)?;
+        let found = store.labs()?.into_iter().find(|(name, folder)| is_meant(name, folder));
         let Some((name, lab_folder)) = found else { return Err(missing) };
-        ui.say(&format!("{} is gone; the state knows lab `{name}`, last applied from it", lab_folder.display()));
-        Ok((Self { site, lab_folder }, name))
+        ui.say(&format!(
+            "warning: {} is gone; this is lab `{name}` as it was last applied from it",
+            lab_folder.display()
+        ));
+        let desired = applied(&mut store, name)?;
+        Ok((Self { site, lab_folder }, desired))
     }
 
-    /// The lab of this folder: as its manifest says, or where that cannot be used, as the state knows it.
-    fn lab_name(&self, ui: &Ui) -> Result<LabName, Failure> {
-        let broken = match manifest::desired(&self.lab_folder, &self.site.context()) {
-            Ok((desired, _)) => return Ok(desired.lab),
-            Err(DesiredError::Load(error)) => Failure::from_error(Exit::Failed, &error),
-            Err(DesiredError::Invalid(diagnostics)) => {
-                ui.say_rendered(&report::diagnostics::human(&diagnostics, ui.is_styled()));
-                Failure::new(Exit::Invalid, "the manifest has errors; nothing was planned or changed")
-            }
+    /// The lab as its manifest asks for it, or where that cannot be used, as it was last applied from this folder.
+    fn desired_or_applied(&self, ui: &Ui) -> Result<Desired, Failure> {
+        let error = match manifest::desired(&self.lab_folder, &self.site.context()) {
+            Err(error) => error,
+            Ok(wanted) => return self.show_findings(Ok(wanted), ui),
         };
-        let Some(mut store) = self.store_if_any()? else { return Err(broken) };
-        let mut known: Vec<LabName> =
-            store.labs()?.into_iter().filter(|(_, at)| *at == self.lab_folder).map(|(name, _)| name).collect();
-        match (known.pop(), known.is_empty()) {
-            (Some(name), true) => {
-                ui.say(&format!("the manifest cannot be used; the state knows this folder as lab `{name}`"));
-                Ok(name)
+        if let Some(mut store) = self.store_if_any()? {
+            let labs = store.labs()?.into_iter().filter(|(_, at)| *at == self.lab_folder);
+            if let [(name, _)] = &labs.collect::<Vec<_>>()[..] {
+                let why = match &error {
+                    DesiredError::Load(error) => format!("the manifest cannot be read: {error}"),
+                    DesiredError::Invalid(found) => format!(
+                        "the manifest has {}: see `{}`",
+                        report::diagnostics::plural(found.count(Severity::Error), "error"),
+                        self.command("validate")
+                    ),
+                };
+                ui.say(&format!("warning: {why}; this is lab `{name}` as it was last applied"));
+                return applied(&mut store, name.clone());
             }
-            _ => Err(broken),
         }
+        self.show_findings(Err(error), ui)
     }
 
     /// The state, for commands that only look: the embedded default may never have had one.
@@ -249,6 +261,15 @@ impl Context {
         let world = World { runs: &runs, disks: &disks, scheduler: &*scheduler, dhcp: &*dhcp, storage };
         Ok(observe(&world, desired, recorded)?)
     }
+}
+
+/// A lab as it was last applied.
+fn applied(store: &mut Store, lab: LabName) -> Result<Desired, Failure> {
+    let recorded = store.recorded(&lab)?;
+    as_applied(lab, &recorded).map_err(|(address, error)| {
+        Failure::from_error(Exit::Failed, &error)
+            .within(format!("what the state holds of {address} is nothing that this labwright knows"))
+    })
 }
 
 /// The settings that are named, or those of this machine.

@@ -31,8 +31,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let context = Context::new(site, &arguments.lab.lab, ui)?;
-    let desired = context.desired(ui)?;
+    let (context, desired) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
     let recorded = context.recorded(&desired.lab)?;
     let address = &arguments.address;
     let past = context.store_if_any()?;
@@ -42,8 +41,8 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
         writeln!(text, "  {what:<10} {}", crate::report::harmless(&value)).expect("a string takes all");
     };
     match origin(&desired, address) {
-        Some(Origin { file, line: number }) => line("manifest", format!("{file}:{number}")),
-        None => line("manifest", "not written there by itself".into()),
+        Some(Origin { file, line: number }) if !file.is_empty() => line("manifest", format!("{file}:{number}")),
+        _ => line("manifest", "not written there by itself".into()),
     }
     recorded_lines(&recorded, address, &mut line);
     if let Some(store) = &past {

@@ -13,6 +13,7 @@ use crate::id::{RunId, VmName};
 use crate::observe::{Phase, fold};
 use crate::plan::{Seat, run_spec};
 use crate::report::{Failure, Ui};
+use crate::resolve::Desired;
 use crate::run::read_report;
 use crate::state::{RecordedVm, RunState};
 
@@ -22,8 +23,7 @@ pub(super) enum Accel {
     Tcg,
 }
 
-pub(super) fn run(context: &Context, name: &VmName, accel: Option<Accel>, ui: &Ui) -> Ended {
-    let desired = context.desired(ui)?;
+pub(super) fn run(context: &Context, desired: &Desired, name: &VmName, accel: Option<Accel>, ui: &Ui) -> Ended {
     let recorded = context.recorded(&desired.lab)?;
     let known = recorded.vms.get(name).ok_or_else(|| unknown(&desired.lab, name, recorded.vms.keys()))?;
     // A vm that has left the manifest is still as it was recorded.
@@ -49,7 +49,7 @@ pub(super) fn run(context: &Context, name: &VmName, accel: Option<Accel>, ui: &U
     let run = RunId::new(recorded.site.clone(), RunId::BY_HAND + u64::from(u16::from_be_bytes([high, low])));
     let folder = Path::new("/run/labwright-by-hand").join(run.to_string());
     let seat = Seat { run, generation: known.generation, ip: known.ip, mac: known.mac, disks: &known.disks };
-    let spec = run_spec(&context.site, &desired, &recorded, (name, vm, group), &seat);
+    let spec = run_spec(&context.site, desired, &recorded, (name, vm, group), &seat);
     let running = running(context, known);
     let by_hand = ByHand {
         spec: &spec,

@@ -55,8 +55,7 @@ enum Listing {
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let context = Context::new(site, &arguments.lab.lab, ui)?;
-    let desired = context.desired(ui)?;
+    let (context, desired) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
     let recorded = context.recorded(&desired.lab)?;
     let objects = |kind| object_rows(&recorded, kind);
     let format = arguments.output;

@@ -7,6 +7,7 @@ use super::{Ended, LabFolder};
 use crate::exit::Exit;
 use crate::report::Ui;
 use crate::report::table::{Format, Row, render};
+use crate::resolve::Desired;
 use crate::state::{FreezeScope, Frozen, PastApply, Store};
 
 /// Show who applied what, and how it went
@@ -63,7 +64,7 @@ impl Row for PastApply {
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let (context, lab) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
+    let (context, Desired { lab, .. }) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
     let rows = match context.store_if_any()? {
         Some(store) => store.history(&lab, arguments.most)?,
         None => Vec::new(),
@@ -73,7 +74,7 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
 }
 
 pub(super) fn freeze(arguments: &FreezeArguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let (context, lab) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
+    let (context, Desired { lab, .. }) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
     let frozen = Frozen {
         who: whoami(),
         since: jiff::Timestamp::now(),
@@ -86,7 +87,7 @@ pub(super) fn freeze(arguments: &FreezeArguments, site: Option<&Path>, ui: &Ui) 
 }
 
 pub(super) fn thaw(arguments: &ThawArguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let (context, lab) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
+    let (context, Desired { lab, .. }) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
     Store::open(&context.site.state)?.freeze((!arguments.all).then_some(&lab), None)?;
     ui.say(&format!("{} is thawed: plans are applied again", what(arguments.all, &lab)));
     Ok(Exit::Done)

@@ -204,8 +204,8 @@ fn with_wanted(labs: &Labs, site: Option<&Path>, ui: &Ui, act: &dyn Fn(&Wanted<'
     let mut groups: Vec<VmGroup> = Vec::new();
     let mut last = None;
     for lab in &labs.lab {
-        let context = Context::new(site, lab, ui)?;
-        groups.extend(context.desired(ui)?.vm_groups.into_values());
+        let (context, desired) = Context::of_known_lab(site, lab, ui)?;
+        groups.extend(desired.vm_groups.into_values());
         last = Some(context);
     }
     let Some(Context { site, .. }) = last else { return Ok(Exit::Done) };

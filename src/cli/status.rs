@@ -17,8 +17,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let context = Context::new(site, &arguments.lab.lab, ui)?;
-    let desired = context.desired(ui)?;
+    let (context, desired) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
     let recorded = context.recorded(&desired.lab)?;
     let observed = context.observe(&desired, &recorded)?;
     let rows = get::vm_rows(&recorded, &observed, &context.site);

@@ -14,7 +14,7 @@ use crate::id::{LabName, SnapshotName, VmName};
 use crate::plan::target;
 use crate::report::table::Format;
 use crate::report::{Failure, Ui};
-use crate::resolve::PowerState;
+use crate::resolve::{Desired, PowerState};
 use crate::run::RequestKind;
 use crate::state::Recorded;
 
@@ -126,12 +126,10 @@ pub(super) enum Command {
 pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended {
     match command {
         Command::Start { name, lab, options } => {
-            let context = Context::new(site, &lab.lab, ui)?;
-            power(&context, name, PowerState::Running, options, ui)
+            power(&Context::of_known_lab(site, &lab.lab, ui)?, name, PowerState::Running, options, ui)
         }
         Command::Stop { name, lab, options } => {
-            let context = Context::new(site, &lab.lab, ui)?;
-            power(&context, name, PowerState::Stopped, options, ui)
+            power(&Context::of_known_lab(site, &lab.lab, ui)?, name, PowerState::Stopped, options, ui)
         }
         Command::Screen { name, lab, output } => guest(name, lab, site, ui)?.screen(output, ui),
         Command::Suspend { name, lab } => guest(name, lab, site, ui)?.carry_out(RequestKind::Suspend, ui),
@@ -147,7 +145,8 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
             guest(name, lab, site, ui)?.with_snapshot(snapshot, kind, ui)
         }
         Command::ExportRun { name, lab, accel } => {
-            export_run::run(&Context::new(site, &lab.lab, ui)?, name, *accel, ui)
+            let (context, desired) = Context::of_known_lab(site, &lab.lab, ui)?;
+            export_run::run(&context, &desired, name, *accel, ui)
         }
         Command::Console { name, lab } => {
             let run = guest(name, lab, site, ui)?.run()?;
@@ -158,8 +157,7 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
 }
 
 fn guest(name: &VmName, lab: &LabOption, site: Option<&Path>, ui: &Ui) -> Result<Guest, Failure> {
-    let context = Context::new(site, &lab.lab, ui)?;
-    let lab = context.desired(ui)?.lab;
+    let (context, Desired { lab, .. }) = Context::of_known_lab(site, &lab.lab, ui)?;
     let mut recorded = context.recorded(&lab)?;
     match recorded.vms.remove(name) {
         Some(vm) => Ok(Guest { name: name.clone(), vm, runs: context.site.storage.runs }),
@@ -168,18 +166,22 @@ fn guest(name: &VmName, lab: &LabOption, site: Option<&Path>, ui: &Ui) -> Result
 }
 
 /// The part of the lab's plan that starts or stops one vm.
-fn power(context: &Context, name: &VmName, wanted: PowerState, options: &apply::Options, ui: &mut Ui) -> Ended {
-    let desired = context.desired(ui)?;
+fn power(
+    (context, desired): &(Context, Desired),
+    name: &VmName,
+    wanted: PowerState,
+    options: &apply::Options,
+    ui: &mut Ui,
+) -> Ended {
     if !desired.vms.contains_key(name) {
         return Err(unknown(&desired.lab, name, desired.vms.keys()));
     }
     let power = BTreeMap::from([(name.clone(), wanted)]);
     let pattern: AddressPattern = Address::vm(name).to_string().parse().expect("a vm's address is a pattern");
-    let make = |recorded: &Recorded| {
-        Ok(target(context.plan(&desired, recorded, &[], &power)?, std::slice::from_ref(&pattern)))
-    };
+    let make =
+        |recorded: &Recorded| Ok(target(context.plan(desired, recorded, &[], &power)?, std::slice::from_ref(&pattern)));
     let verb = if wanted == PowerState::Running { "start" } else { "stop" };
-    apply::reconcile(context, &desired, &make, options, &format!("vm {verb} {name}"), ui)
+    apply::reconcile(context, desired, &make, options, &format!("vm {verb} {name}"), ui)
 }
 
 pub(super) fn unknown<'a>(lab: &LabName, name: &VmName, known: impl Iterator<Item = &'a VmName>) -> Failure {

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Change, Effect, Planner, Verb};
 use crate::address::{Address, Kind};
+use crate::id::LabName;
 use crate::resolve::{Desired, Permission, VmGroup};
+use crate::state::Recorded;
 
 impl Planner<'_> {
     /// Ranges of two labs of a site must not overlap: their guests would fight over addresses.
@@ -64,6 +66,36 @@ pub(super) fn bodies(desired: &Desired) -> BTreeMap<Address, String> {
     let sessions = desired.sessions.iter().map(|(name, session)| (Address::new(Kind::Session, name), to_json(session)));
     bodies.extend(groups.chain(users).chain(vm_groups).chain(permissions).chain(sessions));
     bodies
+}
+
+/// The lab as it was last applied: what `bodies` and the vms' records say, for when the manifest cannot be used. Fails with
+/// what is recorded in a shape that we do not know.
+pub fn as_applied(lab: LabName, recorded: &Recorded) -> Result<Desired, (Address, serde_json::Error)> {
+    let mut desired = Desired::nothing(lab);
+    for (address, body) in &recorded.objects {
+        let put = match address.kind {
+            Kind::UserGroup => put(&mut desired.user_groups, address, body),
+            Kind::User => put(&mut desired.users, address, body),
+            Kind::VmGroup => put(&mut desired.vm_groups, address, body),
+            Kind::Template => put(&mut desired.templates, address, body),
+            Kind::Session => put(&mut desired.sessions, address, body),
+            Kind::Permission => serde_json::from_str(body).map(|permission| desired.permissions.push(permission)),
+            Kind::Vm | Kind::Job | Kind::Lab | Kind::Site => Ok(()),
+        };
+        put.map_err(|error| (address.clone(), error))?;
+    }
+    desired.vms = recorded.vms.iter().map(|(name, known)| (name.clone(), known.vm.clone())).collect();
+    Ok(desired)
+}
+
+fn put<N, T>(things: &mut BTreeMap<N, T>, address: &Address, body: &str) -> serde_json::Result<()>
+where
+    N: std::str::FromStr<Err: std::fmt::Display> + Ord,
+    T: serde::de::DeserializeOwned,
+{
+    let name = address.name.parse().map_err(serde::de::Error::custom)?;
+    things.insert(name, serde_json::from_str(body)?);
+    Ok(())
 }
 
 /// Several entries for the same two are one permission.

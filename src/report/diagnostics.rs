@@ -45,7 +45,7 @@ fn summary(diagnostics: &Diagnostics, shown: usize) -> String {
     format!("{counts}{more}. More about one: labwright validate --explain {code}\n")
 }
 
-fn plural(count: usize, what: &str) -> String {
+pub(crate) fn plural(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 

@@ -6,7 +6,8 @@ use insta::assert_snapshot;
 
 use crate::lab::{Applied, Lab};
 use labwright::address::AddressPattern;
-use labwright::plan::{SavedPlan, Today};
+use labwright::plan::{SavedPlan, Today, as_applied};
+use labwright::resolve::PowerState;
 use labwright::run::{StopReason, Wanted};
 use labwright::state::FreezeScope;
 
@@ -217,6 +218,24 @@ fn an_open_session_is_guarded_even_when_an_edit_removes_it() {
     lab.world.with(crate::world::Inner::start_all);
     lab.edit(&PAIR.replace("memory: 1G", "memory: 2G"));
     assert_snapshot!(lab.plan_text());
+}
+
+#[test]
+fn a_lab_as_it_was_last_applied_wants_what_there_is() {
+    let session =
+        "sessions: { final: { vms: [exam], start: \"2027-01-12T09:00[UTC]\", end: \"2027-01-12T10:00[UTC]\" } }\n";
+    let permission = "permissions: [{ to: { group: students }, on: { template: gsr }, allow: [derive] }]\n";
+    let lab = Lab::new(&format!("{PAIR}{session}{permission}"));
+    lab.must_apply();
+    lab.world.with(crate::world::Inner::start_all);
+    let wanted = lab.desired();
+    let applied = as_applied(wanted.lab.clone(), &lab.recorded(&wanted)).unwrap();
+    assert_eq!((&applied.vms, &applied.sessions), (&wanted.vms, &wanted.sessions));
+    let Applied::Done(done) = lab.apply_desired(&applied) else { panic!("it is refused") };
+    assert_eq!(done.done.len(), 0, "{done:?}");
+    let bob = applied.vms.keys().find(|name| name.as_str() == "bob-gsr").unwrap();
+    assert!(matches!(lab.power(&applied, bob, PowerState::Stopped), Applied::Done(_)));
+    assert_eq!(lab.world.with(|inner| inner.live().len()), 1, "one vm is stopped, the other runs on");
 }
 
 #[test]

@@ -235,14 +235,10 @@ impl Lab {
     }
 
     /// Starts or stops one vm, whatever its manifest says.
-    pub(crate) fn power(&self, vm: &VmName, wanted: PowerState) -> Applied {
+    pub(crate) fn power(&self, desired: &Desired, vm: &VmName, wanted: PowerState) -> Applied {
         let pattern: AddressPattern = Address::vm(vm).to_string().parse().unwrap();
         let part = move |plan| target(plan, std::slice::from_ref(&pattern));
-        self.reconcile(&Command {
-            desired: &self.desired(),
-            power: BTreeMap::from([(vm.clone(), wanted)]),
-            part: &part,
-        })
+        self.reconcile(&Command { desired, power: BTreeMap::from([(vm.clone(), wanted)]), part: &part })
     }
 
     /// Gives up the runs on `lost_host`.

@@ -325,7 +325,7 @@ impl Term {
         let kill_in = self.dice.one_in(3).then(|| 1 + self.dice.below(40));
         self.say(format!("somebody wants {vm} {wanted:?}, killed at {kill_in:?}:"));
         self.lab.world.with(|inner| inner.faults.kill_in = kill_in);
-        let applied = self.lab.power(vm, wanted);
+        let applied = self.lab.power(&desired, vm, wanted);
         self.tell(&applied);
     }
 
