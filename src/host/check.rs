@@ -9,6 +9,7 @@ use nix::sys::statfs::{CODA_SUPER_MAGIC, FUSE_SUPER_MAGIC, NFS_SUPER_MAGIC, SMB_
 use nix::unistd::{Uid, User};
 
 use super::accel;
+use super::bounds::{self, Standing};
 use super::command;
 use super::dhcp::{Dnsmasq, Omapi, OmapiError};
 use super::filter::{Chain, EBTABLES_CANNOT, FilterError, Session, Table};
@@ -79,6 +80,7 @@ pub fn check(wanted: &Wanted<'_>, storage: &Storage) -> Vec<Line> {
     lines.push(dhcp(wanted));
     lines.extend(dynamic_ranges(wanted));
     lines.push(confinement());
+    lines.push(memory_bounds(wanted.run_root));
     lines.push(run_root(wanted.run_root));
     lines.extend(folders(storage));
     // A missing folder has its line already.
@@ -170,7 +172,7 @@ fn tap() -> Line {
     }
 }
 
-fn with_cause(error: &dyn std::error::Error) -> String {
+pub(super) fn with_cause(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
@@ -369,6 +371,25 @@ fn forwarding() -> Line {
         "off: guests get no further than this host"
     };
     ok("forwarding", found)
+}
+
+fn memory_bounds(run_root: &Path) -> Line {
+    const WHAT: &str = "memory bounds";
+    match bounds::standing(run_root) {
+        Standing::Bounded { folder, controllers } => {
+            ok(WHAT, format!("each guest has a cgroup with {} in {}", controllers.join(", "), folder.display()))
+        }
+        Standing::NotPrepared { hierarchy } => warning(
+            WHAT,
+            format!("guests have none, and {} could bound them", hierarchy.display()),
+            "run `labwright host setup`, which says why where it cannot",
+        ),
+        Standing::Impossible { found } => warning(
+            WHAT,
+            format!("guests have none: {found}"),
+            "boot with `systemd.unified_cgroup_hierarchy=1`, and without `cgroup_disable=memory`",
+        ),
+    }
 }
 
 /// Space below which the runs' sockets and screens may not fit.

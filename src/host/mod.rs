@@ -9,6 +9,7 @@
 //! filter     which frames pass, and the table that holds it as long as the starter lives
 //! qemu       the argument list (pure)
 //! qmp        qemu's monitor
+//! bounds     memory, processors and threads of a guest, by cgroup
 //! confine    drops rights, ties qemu's life to the starter's
 //! run_folder /run/labwright/<run>/
 //! accel      whether guests boot under KVM here
@@ -27,6 +28,7 @@
 //! Nothing here knows the manifest, the state or the scheduler.
 
 pub mod accel;
+pub mod bounds;
 pub mod bridge;
 pub mod by_hand;
 pub mod check;

@@ -9,6 +9,7 @@
 //! | table `inet labwright`, where the site says `vnc_allow` | its name |
 //! | dnsmasq | pid file in its folder, named on its command line |
 //! | `/run/labwright` | its name |
+//! | cgroup `labwright`, where version 2 has the memory controller | its name, in `/run/labwright/cgroup` |
 //!
 //! A dhcpd that the site tells through OMAPI is its admins': nothing here starts, configures or ends it.
 //! The service account is made too, and never removed: disks may belong to it.
@@ -21,7 +22,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User};
 
 use super::accel::{self, AccelError};
+use super::bounds::{self, BoundsError};
 use super::bridge::{BridgeError, bridges};
+use super::check::with_cause;
 use super::command::{self, CommandError};
 use super::dhcp::{Dnsmasq, HOSTS_FOLDER, PID_FILE};
 use super::filter::{HOST_TABLE, host_table, host_table_command};
@@ -49,6 +52,8 @@ pub enum SetupError {
     Account { name: String, source: nix::Error },
     #[error(transparent)]
     Bridge(#[from] BridgeError),
+    #[error(transparent)]
+    Bounds(#[from] BoundsError),
     #[error("cannot end dnsmasq (process {pid})")]
     Kill { pid: i32, source: nix::Error },
     #[error("dnsmasq (process {pid}) has not ended within {} s", DNSMASQ_WAIT.as_secs())]
@@ -78,6 +83,11 @@ pub fn setup(wanted: &Wanted<'_>) -> Result<Vec<String>, SetupError> {
     if let DhcpSettings::Dnsmasq { folder } = &wanted.network.dhcp {
         done.extend(ensure_dnsmasq(wanted, folder)?);
     }
+    // A container may not be allowed to. Guests run all the same.
+    let bounded = bounds::ensure(wanted.run_root);
+    done.extend(
+        bounded.unwrap_or_else(|error| Some(format!("guests have no bounds of memory: {}", with_cause(&error)))),
+    );
     if accel::read(wanted.run_root)?.is_none() {
         let finding = accel::probe(&wanted.qemu.binary);
         accel::write(wanted.run_root, &finding)?;
@@ -104,6 +114,8 @@ pub fn teardown(wanted: &Wanted<'_>) -> Result<Vec<String>, Vec<SetupError>> {
     results.push(screens::remove().map_err(SetupError::from));
     let swept = sweep::sweep_all(wanted.run_root);
     let (mut done, mut errors) = (swept.removed, swept.errors.into_iter().map(SetupError::from).collect::<Vec<_>>());
+    // After the sweep, which empties it.
+    results.push(bounds::take_down(wanted.run_root).map_err(SetupError::from));
     for result in results {
         match result {
             Ok(text) => done.extend(text),

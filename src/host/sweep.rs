@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::bounds::{self, BoundsError};
 use super::command::{self, CommandError};
 use super::filter::{remove_chains, runs_with_chains};
 use super::run_folder::{LOCK, RunFolderError, lock};
@@ -20,6 +21,8 @@ pub enum SweepError {
     Lock(#[from] RunFolderError),
     #[error(transparent)]
     Command(#[from] CommandError),
+    #[error(transparent)]
+    Bounds(#[from] BoundsError),
     #[error("cannot {action} {path}")]
     Io { action: &'static str, path: PathBuf, source: std::io::Error },
 }
@@ -45,7 +48,7 @@ pub(super) fn sweep_all(run_root: &Path) -> Swept {
 
 fn sweep_older_than(run_root: &Path, young: Duration) -> Swept {
     let mut swept = remove_dead_taps(run_root);
-    for more in [remove_dead_chains(run_root), remove_dead_folders(run_root, young)] {
+    for more in [remove_dead_chains(run_root), remove_dead_groups(run_root), remove_dead_folders(run_root, young)] {
         swept.removed.extend(more.removed);
         swept.errors.extend(more.errors);
     }
@@ -106,6 +109,19 @@ pub fn remove_dead_chains(run_root: &Path) -> Swept {
         }
         remove_chains(&run)?;
         Ok(Some(format!("chains of ebtables of run {run}")))
+    })
+}
+
+/// Ends what is still in them, too.
+fn remove_dead_groups(run_root: &Path) -> Swept {
+    Swept::of_each(entries(&bounds::folder(run_root)), |path| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let Ok(run) = name.parse::<RunId>() else { return Ok(None) };
+        if is_alive(run_root, &run)? {
+            return Ok(None);
+        }
+        bounds::remove(&path)?;
+        Ok(Some(format!("cgroup of run {run}")))
     })
 }
 

@@ -10,11 +10,12 @@ use nix::unistd::{Gid, Uid};
 use serde_json::{Value, json};
 
 use super::StartError;
+use super::launch::Prepared;
 use super::said::Said;
 use crate::host::accel::Accelerator;
+use crate::host::bounds::Joining;
 use crate::host::qemu::{self, VncPassword};
 use crate::host::qmp::{Monitor, QmpError};
-use crate::host::run_folder::RunFolder;
 use crate::host::tap::{Inherit, Tap, inherit};
 use crate::run::RunSpec;
 
@@ -35,20 +36,21 @@ pub(super) struct Host {
 pub(super) struct Guest {
     child: Child,
     said: Said,
+    /// On its way into its cgroup, where it has one.
+    joining: Option<Joining>,
     pub monitor: Monitor,
     pub started: Instant,
 }
 
 impl Guest {
-    /// Starts qemu; its guest stands before the first instruction. Nothing is waited for, and the folder is open to it.
+    /// Starts qemu; its guest stands before the first instruction. Nothing is waited for.
     pub(super) fn spawn(
         spec: &RunSpec,
-        host: &Host,
-        folder: &RunFolder,
+        prepared: &Prepared,
         tap: &Tap,
         password: VncPassword<'_>,
     ) -> Result<Self, StartError> {
-        folder.open()?;
+        let Prepared { host, group, folder, .. } = prepared;
         let (monitor, monitor_end) = Monitor::pair()?;
         let descriptors = |source| StartError::Descriptors(source);
         let hold = qemu::Hold::Starter {
@@ -58,7 +60,7 @@ impl Guest {
         let given = qemu::Given { accel: host.accel, hold, folder: folder.path(), vnc_password: password };
         let (stderr, said) = Said::listen().map_err(StartError::Spawn)?;
         let child = Command::new("/proc/self/exe")
-            .args(confinement(spec, host, folder))
+            .args(confinement(spec, prepared))
             .arg(&spec.qemu.binary)
             .args(qemu::arguments(spec, &given))
             .env_clear()
@@ -68,17 +70,17 @@ impl Guest {
             .stderr(stderr)
             .spawn()
             .map_err(StartError::Spawn)?;
+        let joining = group.as_ref().and_then(|group| group.let_in(child.id()));
         tap.inherit(Inherit::Private)?;
-        Ok(Self { child, said, monitor, started: Instant::now() })
+        Ok(Self { child, said, joining, monitor, started: Instant::now() })
     }
 
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Waits until qemu takes commands, when it has made its sockets; closes the folder; sets the password of vnc; returns
-    /// where vnc listens.
-    pub(super) fn meet(&mut self, folder: &RunFolder, password: Option<&str>) -> Result<String, StartError> {
+    /// Waits until qemu takes commands and is within its bounds; sets the password of vnc; returns where vnc listens.
+    pub(super) fn meet(&mut self, password: Option<&str>) -> Result<String, StartError> {
         let met =
             self.monitor.greet(START_WAIT).and_then(|()| self.monitor.execute("query-status", Value::Null, START_WAIT));
         match met {
@@ -89,7 +91,9 @@ impl Guest {
             }
             Err(error) => return Err(error.into()),
         }
-        folder.close()?;
+        if let Some(joining) = self.joining.take() {
+            joining.wait();
+        }
         if let Some(password) = password {
             self.ask("set_password", json!({ "protocol": "vnc", "password": password }))?;
         }
@@ -144,7 +148,8 @@ pub(super) fn describe(status: Option<ExitStatus>) -> String {
 }
 
 /// The arguments of `labwright confine` before the command.
-fn confinement(spec: &RunSpec, host: &Host, folder: &RunFolder) -> Vec<OsString> {
+fn confinement(spec: &RunSpec, prepared: &Prepared) -> Vec<OsString> {
+    let Prepared { host, folder, .. } = prepared;
     let mut list: Vec<OsString> = vec!["confine".into()];
     let mut pair = |option: &str, value: OsString| list.extend([option.into(), value]);
     pair("--parent", std::process::id().to_string().into());

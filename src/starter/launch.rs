@@ -9,6 +9,7 @@ use super::guest::{Guest, Host};
 use super::storage::Storage;
 use super::{Options, StartError};
 use crate::host::accel;
+use crate::host::bounds::Group;
 use crate::host::filter::RunFilter;
 use crate::host::port::{self, Port};
 use crate::host::qemu::VncPassword;
@@ -23,6 +24,8 @@ use crate::site::Filter;
 pub(super) struct Prepared {
     pub host: Host,
     pub host_name: String,
+    /// What bounds qemu, where the host allows it. It goes after qemu, and before the lock that keeps a sweep away.
+    pub group: Option<Group>,
     pub folder: RunFolder,
 }
 
@@ -62,9 +65,10 @@ pub(super) fn prepare(options: &Options, spec: &RunSpec, storage: &Storage) -> R
             tracing::warn!(%error, "chains of a dead run stay behind, for the next sweep");
         }
     }
+    let group = Group::create(&options.run_root, &spec.run, &spec.hardware);
     let host_name = host_name();
     storage.record(Event::Prepared { host: host_name.clone() });
-    Ok(Prepared { host: Host { uid: user.uid, gid: user.gid, accel }, host_name, folder })
+    Ok(Prepared { host: Host { uid: user.uid, gid: user.gid, accel }, host_name, group, folder })
 }
 
 /// The name under which batch systems know this host.
@@ -89,12 +93,12 @@ pub(super) fn launch(
     let port =
         Port { tap: tap.name(), bridge: &network.bridge, mac: network.mac, isolated: network.isolated, alias: &alias };
     port.join()?;
-    let vnc = guest.meet(&prepared.folder, password)?;
+    let vnc = meet(prepared, &mut guest, password)?;
     storage.record(Event::Networked { tap: tap.name().to_owned() });
     Ok(Launched { guest, vnc, network: Network { tap, filter } })
 }
 
-/// Starts qemu on the run's tap, also for another time after an early death.
+/// Starts qemu on the run's tap, also for another time after an early death. It may make its sockets.
 pub(super) fn spawn(
     prepared: &Prepared,
     spec: &RunSpec,
@@ -102,5 +106,13 @@ pub(super) fn spawn(
     password: Option<&str>,
 ) -> Result<Guest, StartError> {
     let asked = if password.is_some() { VncPassword::Asked } else { VncPassword::None };
-    Guest::spawn(spec, &prepared.host, &prepared.folder, tap, asked)
+    prepared.folder.open()?;
+    Guest::spawn(spec, prepared, tap, asked)
+}
+
+/// Waits for qemu, which has made its sockets then, and shuts the folder behind it. Returns where vnc listens.
+pub(super) fn meet(prepared: &Prepared, guest: &mut Guest, password: Option<&str>) -> Result<String, StartError> {
+    let vnc = guest.meet(password)?;
+    prepared.folder.close()?;
+    Ok(vnc)
 }

@@ -14,10 +14,11 @@
 //! * running: the guest's first instruction. It waits for a boot slot, so that a class boots in waves.
 //! * stopped: the last record, written when qemu, tap and filter are gone.
 //!
-//! It is crash-only: everything a run holds is tied to the life of this process, so `kill -9` is one way to end it. It is
-//! synchronous, and starts every child from its main thread, since a child's death signal comes when the *thread* that
-//! started it ends. One thread beside it does all input and output on shared storage, so that a file server that hangs
-//! can stop neither the watchdog nor the filter; another reads what qemu says, and a third, as long as it is drawn, a screen.
+//! It is crash-only: everything a run holds is tied to the life of this process, so `kill -9` is one way to end it; only an
+//! empty cgroup stays, for a sweep. It is synchronous, and starts every child from its main thread, since a child's death
+//! signal comes when the *thread* that started it ends. One thread beside it does all input and output on shared storage,
+//! so that a file server that hangs can stop neither the watchdog nor the filter; another reads what qemu says. Two come
+//! and go: one has qemu join its cgroup, one receives a screen.
 
 mod guest;
 mod launch;

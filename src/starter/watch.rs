@@ -19,6 +19,7 @@
 //! storage is silent, which qemu may wait for, nor while it writes a snapshot.
 
 use std::os::fd::AsFd as _;
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -30,6 +31,7 @@ use super::launch::{self, Launched, Network, Prepared};
 use super::requests::Requests;
 use super::signals::{Signals, Told};
 use super::storage::{Seen, Storage};
+use crate::host::bounds::Group;
 use crate::host::qmp::QmpError;
 use crate::host::run_folder::{BootSlot, take_boot_slot};
 use crate::run::{Control, Event, RunSpec, StopReason, Wanted};
@@ -165,7 +167,7 @@ impl Watch<'_> {
             }
             self.take_events()?;
             if let Some(status) = self.guest.ended() {
-                match self.after_death(describe(Some(status)))? {
+                match self.after_death(status)? {
                     Some(end) => return Ok(end),
                     None => continue,
                 }
@@ -223,7 +225,12 @@ impl Watch<'_> {
     }
 
     /// What a dead qemu means. `None`: it was started again.
-    fn after_death(&mut self, exit: String) -> Result<Option<End>, StartError> {
+    fn after_death(&mut self, status: ExitStatus) -> Result<Option<End>, StartError> {
+        let exit = describe(Some(status));
+        let exit = match self.prepared.group.as_mut().and_then(Group::out_of_memory) {
+            Some(why) => format!("{exit}: {why}"),
+            None => exit,
+        };
         let reason = if let Some(stopping) = self.stopping.take() {
             stopping.reason
         } else if self.powered_off {
@@ -249,7 +256,7 @@ impl Watch<'_> {
         self.attempts += 1;
         self.storage.record(Event::Restarting { attempt: self.attempts, exit });
         self.guest = launch::spawn(&self.prepared, self.spec, &self.network.tap, self.password)?;
-        self.vnc = self.guest.meet(&self.prepared.folder, self.password)?;
+        self.vnc = launch::meet(&self.prepared, &mut self.guest, self.password)?;
         self.boot = Boot::Waiting;
         self.paused = None;
         self.told_silent = false;
