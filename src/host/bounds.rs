@@ -2,10 +2,14 @@
 //! no more memory, processor time and threads than its vm may have, whatever it does.
 //!
 //! ```text
-//! /sys/fs/cgroup/labwright/           made by `host setup`, which switches the controllers on for what is below it
+//! /sys/fs/cgroup/labwright-19-4d2/    made by `host setup`, which switches the controllers on for what is below it
 //!   k3f9-117/                         made by the run's starter; qemu is alone there
 //! /run/labwright/cgroup               names the folder above; where it is missing, guests have no bounds
 //! ```
+//!
+//! Namespaces share one hierarchy, but each has a `/run/labwright` of its own, as on a machine that plays several hosts; and
+//! whether a run lives is told by its lock there. So each has a folder of its own, named after the device and inode of its
+//! root of runs: what a sweep finds below it is that root's, and no other's.
 //!
 //! **Whose tree it is.** systemd has each subtree written by one program, and the top by itself. A folder that it did not
 //! make it neither fills nor removes, and it cannot switch a controller off again that is on below one: ours stays as it
@@ -28,6 +32,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -35,8 +40,8 @@ use std::time::{Duration, Instant};
 use crate::id::RunId;
 use crate::resolve::{DisplayModel, Hardware};
 
-/// Our folder in the hierarchy.
-const FOLDER: &str = "labwright";
+/// How our folders in the hierarchy begin.
+const FOLDER: &str = "labwright-";
 /// Names that folder, below the root of runs.
 const LINK: &str = "cgroup";
 /// What bounds a guest. Without the first there are no bounds to speak of.
@@ -210,6 +215,12 @@ pub(super) fn folder(run_root: &Path) -> PathBuf {
     run_root.join(LINK)
 }
 
+/// The folder of a root of runs in the hierarchy.
+fn folder_in(hierarchy: &Path, run_root: &Path) -> std::io::Result<PathBuf> {
+    let root = run_root.metadata()?;
+    Ok(hierarchy.join(format!("{FOLDER}{:x}-{:x}", root.dev(), root.ino())))
+}
+
 /// What a host has of bounds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Standing {
@@ -233,7 +244,7 @@ fn standing_in(hierarchy: PathBuf, run_root: &Path) -> Standing {
         let found = format!("{} has no memory controller: it is on version 1, or off", hierarchy.display());
         return Standing::Impossible { found };
     }
-    let folder = hierarchy.join(FOLDER);
+    let folder = folder_in(&hierarchy, run_root).unwrap_or_default();
     let controllers = listed(&folder.join(SUBTREE));
     let named = std::fs::read_link(run_root.join(LINK)).is_ok_and(|named| named == folder);
     if named && controllers.contains(&CONTROLLERS[0]) {
@@ -252,7 +263,8 @@ pub(super) fn ensure(run_root: &Path) -> Result<Option<String>, BoundsError> {
 }
 
 fn prepare(hierarchy: &Path, run_root: &Path) -> Result<String, BoundsError> {
-    let (folder, link) = (hierarchy.join(FOLDER), run_root.join(LINK));
+    let folder = folder_in(hierarchy, run_root).map_err(io("look at", run_root))?;
+    let link = run_root.join(LINK);
     std::fs::DirBuilder::new().recursive(true).create(&folder).map_err(io("create", &folder))?;
     for controller in offered(hierarchy) {
         for level in [hierarchy, &folder] {
@@ -366,9 +378,9 @@ mod tests {
     fn a_host_is_prepared_once() {
         let scratch = tempfile::tempdir().unwrap();
         let (hierarchy, root) = (scratch.path().join("cgroup"), scratch.path().join("run"));
-        let folder = hierarchy.join(FOLDER);
-        std::fs::create_dir_all(&folder).unwrap();
         std::fs::create_dir(&root).unwrap();
+        let folder = folder_in(&hierarchy, &root).unwrap();
+        std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(hierarchy.join("cgroup.controllers"), "cpuset io pids\n").unwrap();
         let standing = || standing_in(hierarchy.clone(), &root);
         assert!(matches!(standing(), Standing::Impossible { .. }));

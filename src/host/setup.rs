@@ -9,7 +9,7 @@
 //! | table `inet labwright`, where the site says `vnc_allow` | its name |
 //! | dnsmasq | pid file in its folder, named on its command line |
 //! | `/run/labwright` | its name |
-//! | cgroup `labwright`, where version 2 has the memory controller | its name, in `/run/labwright/cgroup` |
+//! | a cgroup, where version 2 has the memory controller | its name, in `/run/labwright/cgroup` |
 //!
 //! A dhcpd that the site tells through OMAPI is its admins': nothing here starts, configures or ends it.
 //! The service account is made too, and never removed: disks may belong to it.
