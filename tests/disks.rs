@@ -234,14 +234,10 @@ fn links_of_others_lead_nowhere() {
 }
 
 #[test]
-fn three_hundred_disks_take_half_a_second() {
+fn three_hundred_disks_are_made_in_one_call() {
     let folder = tempfile::tempdir().unwrap();
     let base = image(folder.path());
     let targets = targets(folder.path(), 300);
-    let begin = std::time::Instant::now();
     all_done(derive(&base, &targets, OWNER));
-    let took = begin.elapsed();
-    // Said here because other tests and builds share the machine; `benches/run` holds it against the bar.
-    assert!(took.as_secs_f64() < 5.0, "{took:?}");
     assert!(targets.iter().all(|target| target.exists()));
 }

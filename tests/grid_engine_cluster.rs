@@ -356,7 +356,7 @@ fn master_dies(cluster: &Cluster) {
         assert!(matches!(error, SchedulerError::Doubtful { .. }), "{error}");
         assert!(error.to_string().contains("unable to"), "{error}");
     }
-    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    // One of the jobs ends while nobody hears of it.
     std::thread::sleep(Duration::from_secs(4).saturating_sub(began.elapsed()));
     cluster.run(&["start-master"]);
     cluster.until_gone(ends);
@@ -385,9 +385,11 @@ fn host_cut_off(cluster: &Cluster) {
     let (job, cut) = one_per_host(cluster, "cut");
     cluster.run(&["link", "2", "down"]);
     until_state(cluster, cut, &TaskState::Unknown);
-    let lost: Vec<String> =
-        cluster.engine.capacity().unwrap().into_iter().filter(|h| h.usage.is_none()).map(|h| h.name).collect();
-    assert_eq!(lost, [cluster.host_name(2)]);
+    until("the host, and no other, to be lost", || {
+        let hosts = cluster.engine.capacity().unwrap();
+        let lost: Vec<String> = hosts.into_iter().filter(|host| host.usage.is_none()).map(|host| host.name).collect();
+        if lost == [cluster.host_name(2)] { Ok(()) } else { Err(format!("{lost:?}")) }
+    });
     let before = cluster.log(cut).lines().count();
     until("the task to go on unseen", || match cluster.log(cut).lines().count() {
         now if now > before => Ok(()),

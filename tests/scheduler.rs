@@ -12,6 +12,9 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+/// How long anything may take, on a machine that does other work beside.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// A scheduler of its own, and a folder in which tasks leave traces.
 struct Lab {
     folder: TempDir,
@@ -107,6 +110,12 @@ impl Lab {
         found
     }
 
+    /// Whether a dispatcher waits for room, before all that come later.
+    fn is_somebodys_turn(&self) -> bool {
+        let turn = std::fs::File::open(self.folder.path().join("scheduler/turn")).unwrap();
+        turn.try_lock().is_err()
+    }
+
     fn job_folders(&self) -> usize {
         std::fs::read_dir(self.folder.path().join("scheduler/jobs")).unwrap().count()
     }
@@ -137,7 +146,7 @@ fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         if let Some(found) = look() {
             return found;
         }
-        assert!(begun.elapsed() < Duration::from_secs(30), "waited 30 s for {what}");
+        assert!(begun.elapsed() < PATIENCE, "waited for {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -169,8 +178,9 @@ fn tasks_wait_for_memory_and_none_overtakes() {
     let first = lab.submit(1, 600);
     lab.wait_for_list("1r");
     lab.pid(1);
+    wait_for("the first's dispatcher to end", || lab.processes("local-dispatch").is_empty().then_some(()));
     let second = lab.submit(1, 500);
-    std::thread::sleep(Duration::from_millis(300));
+    wait_for("the second's turn", || lab.is_somebodys_turn().then_some(()));
     lab.submit(1, 100);
     std::thread::sleep(Duration::from_millis(300));
     let states: Vec<bool> = lab.local.list().unwrap().iter().map(|task| task.state == TaskState::Running).collect();
@@ -236,12 +246,14 @@ fn a_killed_running_task_is_told_to_stop() {
 fn a_task_that_takes_its_time_is_deleting() {
     let lab = Lab::new(1, 1024);
     let traces = lab.traces();
-    let script = "trap 'sleep 1; exit' TERM; echo > \"$0/up\"; while :; do sleep 0.02; done";
+    let script = "trap 'while [ ! -e \"$0/end\" ]; do sleep 0.02; done; exit' TERM
+        echo > \"$0/up\"; while :; do sleep 0.02; done";
     let command = ["sh", "-c", script, traces.to_str().unwrap()];
     let job = lab.local.submit(&lab.submission(1, 16, &command)).unwrap();
     wait_for("the task to be up", || lab.trace("up"));
     lab.local.kill(&[task(job, 1)]).unwrap();
     assert_eq!(lab.list(), "1d");
+    lab.end("");
     lab.wait_for_list("");
 }
 

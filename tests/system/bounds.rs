@@ -2,14 +2,13 @@
 //! plain files that show what is written.
 
 use std::path::Path;
-use std::time::Duration;
 
 use labwright::host::sweep;
 use labwright::run::{Event, StopReason};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::world::{Run, World, assert_gone_within, processes, text, tool};
+use crate::world::{Run, World, processes, text, tool, wait_until};
 
 /// qemu is alone in its run's cgroup, which goes with the run; a killed starter's goes with a sweep, a living one's stays.
 #[test]
@@ -35,7 +34,7 @@ fn each_qemu_has_a_cgroup_that_goes_with_its_run() {
 
     dead.signal(Signal::SIGKILL);
     dead.end();
-    assert_gone_within(&dead, Duration::from_secs(10));
+    wait_until("nothing is left of it", || dead.leftovers().is_empty());
     let swept = sweep::sweep(&world.run_root());
     assert_eq!(swept.removed, [format!("cgroup of run {}", dead.spec.run)]);
     assert!(swept.errors.is_empty(), "{:?}", swept.errors);
@@ -74,7 +73,7 @@ fn a_guest_that_took_too_much_memory_is_told_as_such() {
     let exit = "signal 9: the kernel ended qemu, which took more than its bound of 402 MiB";
     let last = Event::Stopped { reason: StopReason::Crashed, exit: Some(exit.to_owned()) };
     assert_eq!(run.events().last(), Some(&last));
-    assert_gone_within(&run, Duration::ZERO);
+    assert_eq!(run.leftovers(), [] as [&str; 0]);
 }
 
 fn qemu(run: &Run) -> i32 {

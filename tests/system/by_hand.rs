@@ -2,14 +2,13 @@
 
 use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use labwright::host::accel::Accelerator;
 use labwright::host::by_hand::{ByHand, script};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::world::{Console, World, text, tool};
+use crate::world::{Console, World, text, tool, wait_until};
 
 /// A shell that carries out the script; a failed test must not leave its guest behind.
 struct Shell(Child);
@@ -38,11 +37,7 @@ fn a_vm_started_by_hand_is_as_one_of_ours() {
     shell.0.stdin.take().unwrap().write_all(script(&by_hand).as_bytes()).unwrap();
 
     // As a starter finds it: the guest has been seen using its planned address.
-    let started = Instant::now();
-    while !ready(&spec.run.nft_table()) {
-        assert!(started.elapsed() < Duration::from_secs(120), "the guest never used its planned address");
-        std::thread::sleep(Duration::from_millis(200));
-    }
+    wait_until("the guest uses its planned address", || ready(&spec.run.nft_table()));
     let mut guest = Console::open(&folder.join("serial.sock"));
     assert!(guest.run("ip -4 addr show").1.contains("192.168.100.60/24"));
     assert_eq!(guest.run("ping -c1 -W5 192.168.100.1").0, 0, "its gateway");

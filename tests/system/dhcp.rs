@@ -3,7 +3,6 @@
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use labwright::host::check::check;
 use labwright::host::dhcp::{Dhcp as _, Omapi, Reservation};
@@ -12,7 +11,7 @@ use labwright::id::{LabName, MacPrefix, SiteTag, VmName};
 use labwright::site::{Algorithm, DhcpSettings, OmapiSettings, Storage};
 use nix::sys::signal::Signal;
 
-use crate::world::{World, text, tool};
+use crate::world::{World, text, tool, wait_until};
 
 const SECRET: &str = "c2VjcmV0LW9mLXRoZS1sYWI=";
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 100, 1);
@@ -50,11 +49,7 @@ impl Dhcpd {
             .spawn()
             .unwrap();
         let dhcpd = Self(child);
-        let until = Instant::now() + Duration::from_secs(10);
-        while TcpStream::connect((GATEWAY, PORT)).is_err() {
-            assert!(Instant::now() < until, "dhcpd listens");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        wait_until("dhcpd listens", || TcpStream::connect((GATEWAY, PORT)).is_ok());
         dhcpd
     }
 

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::lab::Lab;
-use crate::world::{BINARY, World, text, tool};
+use crate::world::{BINARY, World, text, tool, wait_until};
 
 /// Everything that a trial could leave behind: interfaces, tables, chains, reservations, files, and what is recorded.
 fn world_of(lab: &Lab) -> String {
@@ -100,9 +100,7 @@ fn an_interrupted_trial_leaves_nothing() {
     let mut command = Command::new(BINARY);
     command.arg("--site").arg(&lab.site).args(["host", "check", "--exam", &folder]);
     let check = command.stdout(Stdio::piped()).spawn().unwrap();
-    crate::lab::wait_until("a guest is under trial", std::time::Duration::from_secs(120), || {
-        tool("ip", &["-br", "link"]).lines().any(|line| line.starts_with("lw"))
-    });
+    wait_until("a guest is under trial", || tool("ip", &["-br", "link"]).lines().any(|line| line.starts_with("lw")));
     kill(Pid::from_raw(check.id().cast_signed()), Signal::SIGINT).unwrap();
     let output = check.wait_with_output().unwrap();
     let page = String::from_utf8(output.stdout).unwrap();

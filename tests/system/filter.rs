@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use labwright::host::filter::RunFilter;
 use labwright::id::RunId;
@@ -11,7 +10,7 @@ use labwright::site::Filter;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::world::{Run, World, assert_gone_within, processes, text, tool};
+use crate::world::{Run, World, processes, text, tool, wait_until};
 
 /// What no guest of this test may say: another's hardware address, another's address, another's in ARP.
 const SPOOFS: [&str; 3] = [
@@ -52,7 +51,8 @@ fn whatever_dies(filter: Filter) {
     kill(held_by, Signal::SIGKILL).unwrap();
     wait_until("nft is back", || attacker_is_back(&attacker, held_by));
     own[0].sees_more();
-    assert_eq!(console.run("ping -c 1 -W 5 192.168.100.1").0, 0, "the gateway answers again");
+    let mut answers = || console.run("ping -c 1 -W 5 192.168.100.1").0 == 0;
+    wait_until("the gateway answers again", &mut answers);
 
     // Somebody else's firewall script. Then the same while nothing else stands either.
     for _ in 0..2 {
@@ -70,7 +70,6 @@ fn whatever_dies(filter: Filter) {
         let all = [&attacker, &victim, &second].map(of_run);
         wait_until("everybody's chains are back", || all.iter().all(|chain| chains().contains(chain)));
     }
-    let answers = || console.run("ping -c 1 -W 5 192.168.100.1").0 == 0;
     wait_until("the gateway still answers", answers);
 
     // The starter, and with it everything. Of the other guest both, its holder first.
@@ -79,7 +78,7 @@ fn whatever_dies(filter: Filter) {
     kill(child(second.starter.id(), "nft"), Signal::SIGKILL).unwrap();
     second.signal(Signal::SIGKILL);
     for run in [&mut attacker, &mut second] {
-        assert_gone_within(run, Duration::from_secs(1));
+        wait_until("nothing is left of it", || run.leftovers().is_empty());
         run.end();
     }
     for watcher in &watchers {
@@ -151,14 +150,6 @@ fn of_run(run: &Run) -> String {
 fn attacker_is_back(run: &Run, before: Pid) -> bool {
     let alive = |pid: Pid| Path::new("/proc").join(pid.to_string()).join("exe").exists();
     !alive(before) && tool("nft", &["list", "tables"]).contains(&run.spec.run.nft_table())
-}
-
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !done() {
-        assert!(started.elapsed() < Duration::from_secs(60), "not in time: {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 fn child(parent: u32, name: &str) -> Pid {

@@ -2,12 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::world::{BINARY, Console, World, processes, template, text, tool};
+use crate::world::{BINARY, Console, World, processes, template, text, tool, wait_until};
 
 /// The quickstart's lab in a folder of its own, on a bare host of its own.
 pub(crate) struct Lab {
@@ -106,14 +105,6 @@ fn taps() -> String {
     tool("ip", &["-br", "link"]).lines().filter(|line| line.starts_with("lw")).collect()
 }
 
-pub(crate) fn wait_until(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !holds() {
-        assert!(started.elapsed() < limit, "within {} s: {what}", limit.as_secs());
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 #[test]
 fn a_lab_from_yaml_to_guests_and_back() {
     let lab = Lab::new();
@@ -163,7 +154,7 @@ fn back_to_a_snapshot(lab: &Lab) {
     assert!(!answers(), "a suspended guest is silent");
     assert_eq!(lab.vm_state("alice-tiny"), "paused");
     story += &said(&["vm", "resume", "alice-tiny"]);
-    assert!(answers(), "a resumed guest answers");
+    wait_until("a resumed guest answers", answers);
 
     let mut guest = lab.console("alice-tiny");
     guest.run("echo marker >/tmp/state");
@@ -174,7 +165,7 @@ fn back_to_a_snapshot(lab: &Lab) {
     story += &said(&["vm", "revert", "alice-tiny", "marked"]);
     assert_eq!(guest.run("cat /tmp/state; ls /tmp/later").1.lines().next(), Some("marker"));
     assert_ne!(guest.run("ls /tmp/later").0, 0, "what came later is gone");
-    assert!(answers(), "and it is still on the network");
+    wait_until("it is still on the network", answers);
 
     let listed = lab.must(&["vm", "snapshots", "alice-tiny", "-o", "json", "--lab", &folder]);
     let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
@@ -191,9 +182,9 @@ fn a_killed_starter_leaves_nothing(lab: &Lab) {
     let starter = parent_of(qemu);
     kill(Pid::from_raw(starter), Signal::SIGKILL).unwrap();
     let gone = || !Path::new("/proc").join(qemu.to_string()).join("exe").exists() && !taps().contains(&tap);
-    wait_until("qemu and tap of a killed starter are gone", Duration::from_secs(2), gone);
+    wait_until("qemu and tap of a killed starter are gone", gone);
     let table = format!("lw_{}_{}", &tap[2..6], &tap[6..]);
-    wait_until("its filter is gone", Duration::from_secs(2), || !tool("nft", &["list", "tables"]).contains(&table));
+    wait_until("its filter is gone", || !tool("nft", &["list", "tables"]).contains(&table));
 
     lab.apply();
     let after = lab.mapping("alice-tiny");
@@ -234,5 +225,5 @@ fn destroy_leaves_only_the_disks(lab: &Lab) {
     lab.must(&["host", "teardown", "--lab", &folder]);
     assert!(!tool("nft", &["list", "tables"]).contains("labwright"));
     assert!(!tool("ip", &["-br", "link"]).contains("vbr0"));
-    wait_until("no process is left", Duration::from_secs(5), || lab.processes().is_empty());
+    wait_until("no process is left", || lab.processes().is_empty());
 }

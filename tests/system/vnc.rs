@@ -12,7 +12,7 @@ use labwright::run::Event;
 use labwright::site::{Storage, VncBind};
 use nix::sys::signal::Signal;
 
-use crate::world::{Run, World, text, tool};
+use crate::world::{Run, World, text, tool, wait_until};
 
 /// Another machine on a wire to this one: a network namespace that lives as long as a process in it.
 struct Machine(Child);
@@ -25,11 +25,7 @@ impl Machine {
         let pid = machine.0.id().to_string();
         let here = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
         let there = || std::fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
-        let started = std::time::Instant::now();
-        while there() == here {
-            assert!(started.elapsed() < std::time::Duration::from_secs(60), "the other machine has no namespace");
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
+        wait_until("the other machine has its namespace", || there() != here);
         tool("ip", &["link", "add", "lab", "type", "veth", "peer", "name", "wire", "netns", &pid]);
         tool("ip", &["addr", "add", "10.77.0.1/24", "dev", "lab"]);
         tool("ip", &["link", "set", "lab", "up"]);
@@ -49,7 +45,7 @@ impl Machine {
     fn greeting(&self, address: &str, server: &str) -> String {
         let pid = self.0.id().to_string();
         let place = format!("TCP:{server},bind={address},connect-timeout=5");
-        let socat = ["-t", &pid, "-n", "timeout", "20", "socat", "-u", &place, "STDOUT"];
+        let socat = ["-t", &pid, "-n", "timeout", "60", "socat", "-u", &place, "STDOUT"];
         let mut child = Command::new("nsenter").args(socat).stdout(std::process::Stdio::piped()).spawn().unwrap();
         let mut greeting = [0; 7];
         let came = child.stdout.take().unwrap().read_exact(&mut greeting);
