@@ -11,6 +11,8 @@ mod by_hand;
 mod check;
 #[path = "system/dhcp.rs"]
 mod dhcp;
+#[path = "system/dnsmasq.rs"]
+mod dnsmasq;
 #[path = "system/errors.rs"]
 mod errors;
 #[path = "system/exam.rs"]
