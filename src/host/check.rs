@@ -13,7 +13,7 @@ use super::bounds::{self, Standing};
 use super::command;
 use super::dhcp::{Dnsmasq, Omapi, OmapiError};
 use super::filter::{Chain, EBTABLES_CANNOT, FilterError, Session, Table};
-use super::obstacles::{self, DroppingChain, dropping_chains};
+use super::obstacles::{self, DroppingChain, dropping_chains, dropping_legacy_chains};
 use super::screens::{self, Reach};
 use super::setup::Wanted;
 use super::tap::Tap;
@@ -303,12 +303,13 @@ fn vlan(wanted: &Wanted<'_>) -> Line {
     }
 }
 
+/// Whether the rules for what this host forwards also see what passes its bridges.
+fn iptables_sees_bridges() -> bool {
+    std::fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables").is_ok_and(|text| text.trim() != "0")
+}
+
 fn iptables() -> Line {
-    let on = |file: &str| {
-        let path = Path::new("/proc/sys/net/bridge").join(file);
-        std::fs::read_to_string(path).is_ok_and(|text| text.trim() != "0")
-    };
-    if on("bridge-nf-call-iptables") {
+    if iptables_sees_bridges() {
         warning(
             "other firewalls",
             "iptables sees what passes the bridges (br_netfilter); docker's rules drop guests' frames",
@@ -326,6 +327,10 @@ fn foreign_chains() -> Vec<Line> {
         Ok(listing) => listing,
         Err(error) => return vec![failed(WHAT, error.to_string(), "without nft no guest starts")],
     };
+    // Of this thread's network namespace; a kernel without these tables has no such file.
+    let legacy = std::fs::read_to_string("/proc/thread-self/net/ip_tables_names").unwrap_or_default();
+    let saved = if legacy.is_empty() { Ok(String::new()) } else { command::run("iptables-legacy-save", &[], "") };
+    let sees_bridges = iptables_sees_bridges();
     let line = |chain: DroppingChain| {
         let name = chain.name;
         if chain.on_bridges {
@@ -338,25 +343,37 @@ fn foreign_chains() -> Vec<Line> {
             warning(WHAT, format!("chain {name} drops what this host would forward for guests"), mend)
         }
     };
-    dropping_chains(&listing).into_iter().map(line).collect()
+    let mut lines: Vec<Line> = dropping_chains(&listing, sees_bridges).into_iter().map(line).collect();
+    match saved {
+        Ok(saved) => lines.extend(dropping_legacy_chains(&saved, sees_bridges).into_iter().map(line)),
+        Err(error) => {
+            let names = legacy.split_whitespace().collect::<Vec<_>>().join(", ");
+            let found =
+                format!("iptables-legacy has tables here ({names}), and what they drop cannot be seen: {error}");
+            lines.push(warning(WHAT, found, "mend that and check again, or make these rules with nft"));
+        }
+    }
+    lines
 }
 
 /// DHCP servers of this host that give a lab's addresses to anyone who asks, one line each.
 fn dynamic_ranges(wanted: &Wanted<'_>) -> Vec<Line> {
-    let mut lines = Vec::new();
-    for path in obstacles::dhcp_configurations() {
-        // What cannot be read is no DHCP server's of this host.
-        let Ok(text) = std::fs::read_to_string(&path) else { continue };
-        for (first, last) in obstacles::dynamic_ranges(&text) {
-            let meets = |group: &&VmGroup| first <= group.range.last && group.range.first <= last;
-            if let Some(group) = wanted.groups.iter().find(meets) {
-                let (path, range) = (path.display(), &group.range);
-                let found = format!(
-                    "{path} gives {first}-{last} to anyone, and a vm group has {}-{}: two machines would get one address",
-                    range.first, range.last
-                );
-                lines.push(failed("dhcp range", found, "move that range, or the group's `ip_range`"));
-            }
+    const WHAT: &str = "dhcp range";
+    let given = obstacles::given_to_anyone();
+    let unread = given.unread.into_iter().map(|(path, error)| {
+        let found = format!("what {} gives to anyone cannot be seen: {error}", path.display());
+        warning(WHAT, found, "see whether the DHCP server that reads it still starts")
+    });
+    let mut lines: Vec<Line> = unread.collect();
+    for (path, (first, last)) in given.ranges {
+        let meets = |group: &&VmGroup| first <= group.range.last && group.range.first <= last;
+        if let Some(group) = wanted.groups.iter().find(meets) {
+            let (path, range) = (path.display(), &group.range);
+            let found = format!(
+                "{path} gives {first}-{last} to anyone, and a vm group has {}-{}: two machines would get one address",
+                range.first, range.last
+            );
+            lines.push(failed(WHAT, found, "move that range, or the group's `ip_range`"));
         }
     }
     lines

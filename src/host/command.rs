@@ -56,7 +56,7 @@ fn package_of(program: &str) -> &'static str {
         "ip" | "bridge" => "iproute2",
         "nft" => "nftables",
         "dnsmasq" => "dnsmasq-base",
-        "ebtables-nft" | "ebtables-nft-save" | "ebtables-nft-restore" => "iptables",
+        "ebtables-nft" | "ebtables-nft-save" | "ebtables-nft-restore" | "iptables-legacy-save" => "iptables",
         "useradd" => "passwd",
         "qemu-img" => "qemu-utils",
         _ => "qemu-system-x86",

@@ -19,7 +19,7 @@
 //! by_hand    the same as a shell script, for when nothing else works (pure)
 //! setup      makes this machine fit for guests
 //! check      says whether it is
-//! obstacles  what others have set up in the guests' way, for `check` (pure)
+//! obstacles  what others have set up in the guests' way, for `check`
 //! neighbour  a guest's port without a guest, for `check --exam`: what does a neighbour hear of an isolated guest?
 //! vnc        whether a vnc server answers and asks for a password
 //! sweep      removes what dead runs have left

@@ -1,6 +1,7 @@
 //! `host check` on a host that nobody has prepared, and on one that `host setup` has; and `host sweep`.
 
 use std::path::Path;
+use std::process::Command;
 
 use labwright::host::check::check;
 use labwright::host::{setup, sweep};
@@ -61,11 +62,15 @@ fn what_stands_in_the_guests_way_is_named() {
     }
     tool("nft", &["add table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; } ; }"]);
     tool("nft", &["add table bridge strict { chain each { type filter hook forward priority 0; policy drop; } ; }"]);
+    iptables_sees_bridges(false);
     // A file of another name in a folder of this test's own, seen in its mount namespace alone.
     let etc = world.folder.path().join("etc");
     std::fs::create_dir_all(etc.join("dhcp")).unwrap();
     let range = "subnet 192.168.100.0 netmask 255.255.255.0 { range 192.168.100.250 192.168.100.252; }\n";
-    std::fs::write(etc.join("dhcp/dhcpd.conf"), range).unwrap();
+    let more = "include \"/etc/dhcp/more.conf\"; include \"/etc/dhcp/missing.conf\";\n";
+    std::fs::write(etc.join("dhcp/dhcpd.conf"), format!("{range}{more}")).unwrap();
+    let range = "include \"/etc/dhcp/dhcpd.conf\";\npool { range 192.168.100.240; }\n";
+    std::fs::write(etc.join("dhcp/more.conf"), range).unwrap();
     for file in ["passwd", "group", "nsswitch.conf"] {
         std::fs::copy(Path::new("/etc").join(file), etc.join(file)).unwrap();
     }
@@ -84,6 +89,38 @@ fn what_stands_in_the_guests_way_is_named() {
     let well = check(&world.wanted(), &storage).into_iter().filter(|line| line.what == "storage rights");
     assert!(well.map(|line| line.verdict).all(|verdict| verdict == labwright::host::check::Verdict::Ok));
     tool("umount", &["/etc"]);
+}
+
+/// Whether the rules for what is forwarded see the bridges; answers whether they do now. Kernels without br_netfilter never
+/// show them.
+fn iptables_sees_bridges(wanted: bool) -> bool {
+    let written = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", if wanted { "1" } else { "0" });
+    written.is_ok() && wanted
+}
+
+/// `nft` does not show these tables. Kernels without them, such as those of some test machines, have no such rules either.
+#[test]
+fn rules_of_iptables_legacy_are_named() {
+    let world = World::new();
+    let storage = Storage::below(world.folder.path());
+    let lines = || {
+        let lines = check(&world.wanted(), &storage).into_iter().filter(|line| line.what == "foreign firewall");
+        lines.map(|line| format!("{}: {}", line.verdict.as_str(), line.found)).collect::<Vec<_>>()
+    };
+    iptables_sees_bridges(false);
+    assert_eq!(lines(), [] as [&str; 0]);
+    let made = Command::new("iptables-legacy").args(["-P", "FORWARD", "DROP"]).output().unwrap();
+    if !made.status.success() {
+        assert_eq!(lines(), [] as [&str; 0], "{}", String::from_utf8_lossy(&made.stderr));
+        return;
+    }
+    let name = "chain FORWARD of iptables-legacy's table filter";
+    assert_eq!(lines(), [format!("warning: {name} drops what this host would forward for guests")]);
+    if iptables_sees_bridges(true) {
+        assert_eq!(lines(), [format!("failed: {name} drops guests' frames on the bridges")]);
+    }
+    tool("iptables-legacy", &["-P", "FORWARD", "ACCEPT"]);
+    assert_eq!(lines(), [] as [&str; 0]);
 }
 
 /// A tap that the kernel did not take back, as with a persistent one, and the folder of a killed starter go; a living
