@@ -44,27 +44,6 @@ pub(super) fn kind(effect: &Effect) -> BatchKind {
     }
 }
 
-/// For the journal and for messages.
-pub fn name(effect: &Effect) -> &'static str {
-    match effect {
-        Effect::RecordObject { .. } => "record",
-        Effect::RecordVm { .. } => "record the vm",
-        Effect::ForgetVm { .. } => "forget the vm",
-        Effect::RecordImage { .. } => "record the image",
-        Effect::RenameVm { .. } | Effect::RenameTemplate { .. } => "record the new name",
-        Effect::Adopt { .. } => "adopt the job",
-        Effect::RecordEnd { .. } => "record the end of the run",
-        Effect::Fence { .. } => "fence the lost run off",
-        Effect::Publish { .. } => "publish the image",
-        Effect::MakeDisk { .. } => "make the disk",
-        Effect::SetAside { .. } => "set the disks aside",
-        Effect::Reserve { .. } => "reserve the address",
-        Effect::Release { .. } => "release the address",
-        Effect::Stop { .. } => "stop the vm",
-        Effect::Start { .. } => "submit the run",
-    }
-}
-
 /// Effects of one kind go together only when their shapes are equal.
 pub(super) fn shape(effect: &Effect) -> String {
     match effect {
@@ -178,7 +157,7 @@ fn record(effect: &Effect, books: &Books) -> Change {
             let message = books.get(&(batch.clone(), *task)).cloned();
             Change::Ended { run: run.clone(), reason: message.map(|message| StopReason::Scheduler { message }) }
         }
-        outside => unreachable!("{} is an effect on the outside", name(outside)),
+        outside => unreachable!("{} is an effect on the outside", outside.name()),
     }
 }
 

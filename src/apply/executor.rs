@@ -198,7 +198,7 @@ impl<'a> Walk<'a> {
         let intents: Vec<Intent> = batch
             .actions
             .iter()
-            .map(|action| Intent { address: self.actions[&action.id].0.clone(), effect: effects::name(&action.effect) })
+            .map(|action| Intent { address: self.actions[&action.id].0.clone(), effect: action.effect.name() })
             .collect();
         let changes = effects::intended(batch);
         let now = self.world.clock.now();
@@ -257,7 +257,7 @@ impl<'a> Walk<'a> {
         let mut summary = Summary { started: self.started, interrupted: self.interrupted, ..Summary::default() };
         for (id, (address, action)) in &self.actions {
             if let Some(detail) = self.failures.get(id) {
-                let effect = effects::name(&action.effect);
+                let effect = action.effect.name();
                 summary.failed.push(Failure { address: (*address).clone(), effect, detail: detail.clone() });
             } else if !self.finished.contains(id) {
                 summary.skipped.insert((*address).clone());

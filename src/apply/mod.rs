@@ -8,7 +8,6 @@ mod stops;
 mod submits;
 mod trouble;
 
-pub use effects::name as effect_name;
 pub use executor::{Failure, Summary, apply};
 pub use ready::{Awaited, Goal, Readiness, Wait, WaitEnd};
 

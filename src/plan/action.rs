@@ -249,6 +249,29 @@ pub enum Effect {
     },
 }
 
+impl Effect {
+    /// For the journal and for messages.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::RecordObject { .. } => "record",
+            Self::RecordVm { .. } => "record the vm",
+            Self::ForgetVm { .. } => "forget the vm",
+            Self::RecordImage { .. } => "record the image",
+            Self::RenameVm { .. } | Self::RenameTemplate { .. } => "record the new name",
+            Self::Adopt { .. } => "adopt the job",
+            Self::RecordEnd { .. } => "record the end of the run",
+            Self::Fence { .. } => "fence the lost run off",
+            Self::Publish { .. } => "publish the image",
+            Self::MakeDisk { .. } => "make the disk",
+            Self::SetAside { .. } => "set the disks aside",
+            Self::Reserve { .. } => "reserve the address",
+            Self::Release { .. } => "release the address",
+            Self::Stop { .. } => "stop the vm",
+            Self::Start { .. } => "submit the run",
+        }
+    }
+}
+
 /// An image to publish.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishSource {

@@ -172,7 +172,7 @@ impl<'a> Checker<'a> {
             for later in actions {
                 for earlier in actions.iter().filter(|earlier| must_follow(&later.effect, &earlier.effect)) {
                     if !self.follows(later, earlier.id) {
-                        let (first, then) = (word(&earlier.effect), word(&later.effect));
+                        let (first, then) = (earlier.effect.name(), later.effect.name());
                         flaws.push(Flaw::Unordered { vm: vm.to_string(), first, then });
                     }
                 }
@@ -192,7 +192,7 @@ impl<'a> Checker<'a> {
             let Effect::MakeDisk { vm, origin, .. } = &action.effect else { continue };
             let (DiskOrigin::Derive { base: from } | DiskOrigin::Copy { image: from }) = origin else { continue };
             if published.get(from.as_path()).is_some_and(|publish| !self.follows(action, *publish)) {
-                let (first, then) = ("publish", word(&action.effect));
+                let (first, then) = ("publish the image", action.effect.name());
                 flaws.push(Flaw::Unordered { vm: vm.to_string(), first, then });
             }
         }
@@ -274,7 +274,7 @@ impl<'a> Checker<'a> {
                 _ => false,
             };
             if let Some(action) = actions.iter().find(takes).filter(|_| self.may_live(vm)) {
-                flaws.push(Flaw::UnderGuest { vm: vm.to_string(), effect: word(&action.effect) });
+                flaws.push(Flaw::UnderGuest { vm: vm.to_string(), effect: action.effect.name() });
             }
         }
     }
@@ -404,7 +404,7 @@ impl<'a> Checker<'a> {
                 _ => false,
             });
             flaws.extend(
-                disturbing.map(|action| Flaw::DuringSession { vm: vm.to_string(), effect: word(&action.effect) }),
+                disturbing.map(|action| Flaw::DuringSession { vm: vm.to_string(), effect: action.effect.name() }),
             );
         }
     }
@@ -451,26 +451,6 @@ fn must_follow(later: &Effect, earlier: &Effect) -> bool {
         Effect::MakeDisk { .. } => matches!(earlier, Effect::SetAside { .. } | Effect::RecordVm { .. }),
         Effect::ForgetVm { .. } => !matches!(earlier, Effect::ForgetVm { .. }),
         _ => false,
-    }
-}
-
-fn word(effect: &Effect) -> &'static str {
-    match effect {
-        Effect::RecordObject { .. } => "record an object",
-        Effect::RecordVm { .. } => "record",
-        Effect::ForgetVm { .. } => "forget",
-        Effect::Publish { .. } => "publish",
-        Effect::RenameVm { .. } | Effect::RenameTemplate { .. } => "rename",
-        Effect::RecordImage { .. } => "record an image",
-        Effect::MakeDisk { .. } => "make a disk",
-        Effect::SetAside { .. } => "set aside",
-        Effect::Reserve { .. } => "reserve",
-        Effect::Release { .. } => "release",
-        Effect::Stop { .. } => "stop",
-        Effect::Start { .. } => "start",
-        Effect::Adopt { .. } => "adopt",
-        Effect::Fence { .. } => "fence",
-        Effect::RecordEnd { .. } => "record the end",
     }
 }
 

@@ -8,7 +8,6 @@ use super::plain_words::{self, count};
 use super::stream::{self, ChangeLine, PlanLine, Remark, Version};
 use super::{harmless, steps};
 use crate::address::{Address, Kind};
-use crate::apply::effect_name;
 use crate::plan::{ActionId, Change, Note, Plan, Refusal, Verb};
 
 /// From how many changes of one kind a line stands for all of them.
@@ -155,7 +154,7 @@ pub fn stream(plan: &Plan) -> String {
 
 fn change_line<'a>(change: &'a Change, owners: &BTreeMap<ActionId, &'a Address>) -> PlanLine<'a> {
     let Change { address, verb, reason, before, after, touches, actions } = change;
-    let effects = actions.iter().map(|action| effect_name(&action.effect)).collect();
+    let effects = actions.iter().map(|action| action.effect.name()).collect();
     let needs = needs(change, owners).into_iter().collect();
     let (owner, in_use) = (touches.as_ref().map(|touched| &touched.owner), touches.as_ref().is_some_and(|t| t.in_use));
     PlanLine::Change(ChangeLine { address, verb: *verb, reason, before, after, owner, in_use, needs, effects })

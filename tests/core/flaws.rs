@@ -96,11 +96,11 @@ fn effects_on_one_vm_that_do_not_wait_for_each_other() {
         })
         .collect();
     let expected = [
-        ("stop", "release"),
-        ("stop", "set aside"),
-        ("stop", "forget"),
-        ("release", "forget"),
-        ("set aside", "forget"),
+        ("stop the vm", "release the address"),
+        ("stop the vm", "set the disks aside"),
+        ("stop the vm", "forget the vm"),
+        ("release the address", "forget the vm"),
+        ("set the disks aside", "forget the vm"),
     ];
     assert_eq!(pairs, expected);
 }
@@ -114,7 +114,7 @@ fn a_disk_that_does_not_wait_for_what_it_derives_from() {
         }
     });
     assert_eq!(found.len(), 2, "{found:?}");
-    assert!(matches!(found[0], Flaw::Unordered { first: "publish", then: "make a disk", .. }), "{found:?}");
+    assert!(matches!(found[0], Flaw::Unordered { first: "publish the image", then: "make the disk", .. }), "{found:?}");
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn disks_taken_from_under_a_guest() {
         let stop = actions.remove(0).id;
         actions.iter_mut().for_each(|action| action.needs.retain(|need| *need != stop));
     });
-    assert_eq!(found, [Flaw::UnderGuest { vm: "bob-gsr".into(), effect: "set aside" }]);
+    assert_eq!(found, [Flaw::UnderGuest { vm: "bob-gsr".into(), effect: "set the disks aside" }]);
 }
 
 #[test]
@@ -341,7 +341,7 @@ fn a_stop_inside_an_open_session() {
         stop.id = labwright::plan::ActionId(1000);
         change(plan, "vm/alice-gsr").actions.push(stop);
     });
-    let during = Flaw::DuringSession { vm: "bob-gsr".into(), effect: "stop" };
+    let during = Flaw::DuringSession { vm: "bob-gsr".into(), effect: "stop the vm" };
     assert!(found.contains(&during), "{found:?}");
 }
 
