@@ -68,6 +68,7 @@ impl Cluster {
             name: format!("lw.k3f9.{name}"),
             tasks,
             memory_mib,
+            host: None,
             command: ["/bin/sh", "-c", script, "task"].map(Into::into).to_vec(),
             log_folder: self.logs(),
             context: vec![("labwright_lab", "exam, \"first\" \u{e9}".into()), ("labwright_site", "k3f9".into())],
@@ -325,8 +326,8 @@ fn disabled_and_error(cluster: &Cluster) {
     assert!(reason.contains("disabled"), "{reason}");
     std::fs::remove_dir(&folder).unwrap();
     qmod("-e");
-    let stuck = cluster.until_all(job, 2, |state| matches!(state, TaskState::Error { reason: Some(_) }));
-    let TaskState::Error { reason: Some(reason) } = &stuck[&1].state else { panic!("{stuck:?}") };
+    let stuck = cluster.until_all(job, 2, |state| matches!(state, TaskState::Error { reason: Some(_), .. }));
+    let TaskState::Error { reason: Some(reason), .. } = &stuck[&1].state else { panic!("{stuck:?}") };
     assert!(reason.contains("goes") && reason.contains("No such file or directory"), "{reason}");
     std::fs::create_dir(&folder).unwrap();
     // What the reason says is typed for each of them.

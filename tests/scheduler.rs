@@ -48,6 +48,7 @@ impl Lab {
             name: "lw.k3f9.lab.1".to_owned(),
             tasks,
             memory_mib,
+            host: None,
             command: command.iter().map(OsString::from).collect(),
             log_folder: self.traces(),
             context: Vec::new(),

@@ -172,6 +172,7 @@ mod tests {
             name: NAME.into(),
             tasks: 2,
             memory_mib: 64,
+            host: None,
             command: vec!["starter".into()],
             log_folder: folder.path().to_owned(),
             context: Vec::new(),

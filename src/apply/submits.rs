@@ -57,6 +57,7 @@ fn submit(
         name: id.job_name(world.lab),
         tasks: u32::try_from(starts.len()).map_err(|_| Trouble::lasting("more runs than an array job can have"))?,
         memory_mib: *memory_mib,
+        host: None,
         command: [world.program.as_os_str(), "starter".as_ref(), "--batch".as_ref(), path.as_os_str()]
             .map(std::ffi::OsStr::to_owned)
             .to_vec(),

@@ -108,12 +108,7 @@ pub(super) fn job_rows(
             started: used.started,
             ended: used.ended,
             run_seconds: used.seconds,
-            reason: task
-                .as_ref()
-                .and_then(|task| task.state.reason())
-                .map(str::to_owned)
-                .or_else(|| past.end())
-                .or(used.reason),
+            reason: task.as_ref().and_then(|task| task.state.reason()).or_else(|| past.end()).or(used.reason),
             created: past.created_at.clone(),
         });
     }

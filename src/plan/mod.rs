@@ -22,7 +22,7 @@ pub use check::{Flaw, check};
 pub use import::{FoundJob, import_job};
 pub use life::{Life, is_fenced, life};
 pub use objects::{as_applied, is_long};
-pub use power::Started;
+pub use power::{Started, job_memory_mib};
 pub use saved::{SavedPlan, Today};
 pub use scope::{give_up_only, refresh_only, target};
 pub use spec::{Seat, run_spec};

@@ -20,6 +20,11 @@ use crate::state::{RecordedDisk, RecordedRun, RecordedVm};
 /// Memory that a run takes beside its guest's: qemu itself (35 to 60 MiB) and the starter (under 8 MiB).
 const OVERHEAD_MIB: u64 = 64;
 
+/// What the job of such a vm asks for.
+pub fn job_memory_mib(hardware: &Hardware) -> u64 {
+    u64::from(hardware.memory_mib) + OVERHEAD_MIB
+}
+
 /// What a guest is started with; when this differs from what is wanted, it must be restarted to take effect.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Started {
@@ -110,8 +115,8 @@ impl Planner<'_> {
             Some(TaskState::Held) => self.wait(address, "in the queue, where it is held"),
             Some(TaskState::Suspended) => self.wait(address, "for its job to go on: it is suspended"),
             Some(TaskState::Deleting) => self.wait(address, "for its job to go: it was told to"),
-            Some(TaskState::Error { reason }) => {
-                let why = reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            Some(state @ TaskState::Error { .. }) => {
+                let why = state.reason().map(|reason| format!(": {reason}")).unwrap_or_default();
                 self.wait(address, format!("for an admin: its job is in error{why}"));
             }
             _ => {}
@@ -194,7 +199,7 @@ impl Planner<'_> {
         let Inputs { site, desired, recorded, .. } = *self.inputs;
         let seat = Seat { run, generation, ip, mac, disks };
         let spec = run_spec(site, desired, recorded, (name, vm, group), &seat);
-        let memory_mib = u64::from(vm.hardware.memory_mib) + OVERHEAD_MIB;
+        let memory_mib = job_memory_mib(&vm.hardware);
         self.step(steps, Effect::Start { spec: Box::new(spec), started, memory_mib, supersedes });
     }
 }

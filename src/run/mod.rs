@@ -53,6 +53,12 @@ pub enum RunFileError {
     Superseded { run: RunId },
 }
 
+/// A name for what a check makes on storage for a moment. Hosts that look at the same folder at once may have the same pid.
+pub fn probe_name(of: &str) -> String {
+    let host = nix::unistd::gethostname().unwrap_or_default();
+    format!(".check-{of}-{}-{}", host.to_string_lossy(), std::process::id())
+}
+
 /// Writes a file whole or not at all: a reader sees the old text or the new one, also after a crash. Written by root, it
 /// belongs to whom its folder belongs: the other side of the protocol may be an unprivileged account.
 pub fn write_atomically(path: &Path, text: &[u8], mode: u32) -> Result<(), RunFileError> {

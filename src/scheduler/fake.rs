@@ -219,7 +219,7 @@ impl Queue {
     fn task(&self, id: TaskId, entry: &Entry) -> Task {
         let (state, host) = match &entry.progress {
             Progress::Waiting => (TaskState::Pending { reason: None }, None),
-            Progress::Broken { reason } => (TaskState::Error { reason: Some(reason.clone()) }, None),
+            Progress::Broken { reason } => (TaskState::Error { reason: Some(reason.clone()), again: None }, None),
             Progress::On { host } => {
                 let host = &self.hosts[*host];
                 let state = match (host.answers, entry.killed) {
@@ -271,6 +271,7 @@ impl Queue {
         let host = |(at, host): (usize, &FakeHost)| Host {
             name: host.name.clone(),
             usage: host.answers.then(|| usage(at, host)),
+            closed: None,
         };
         self.hosts.iter().enumerate().map(host).collect()
     }
@@ -315,6 +316,7 @@ mod tests {
             name,
             tasks,
             memory_mib,
+            host: None,
             command: vec!["true".into()],
             log_folder: "/tmp".into(),
             context: Vec::new(),

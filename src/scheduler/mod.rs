@@ -57,6 +57,8 @@ pub struct Submission {
     pub tasks: u32,
     /// Memory that each task takes, guest and overhead.
     pub memory_mib: u64,
+    /// The one host that it may run on, as `capacity` names it; any where none is named.
+    pub host: Option<String>,
     /// Program and arguments; the scheduler adds the task's number as the last argument.
     pub command: Vec<OsString>,
     /// Existing folder for what the tasks print.
@@ -121,9 +123,10 @@ pub enum TaskState {
     Suspended,
     Deleting,
     Unknown,
-    /// What went wrong and, where the batch system has a word for it, how to let it wait again.
+    /// What went wrong and, where the batch system has a word for it, the command that lets it wait again.
     Error {
         reason: Option<String>,
+        again: Option<String>,
     },
 }
 
@@ -143,9 +146,14 @@ impl TaskState {
     }
 
     /// Why it is so, where there is more to say than one word.
-    pub fn reason(&self) -> Option<&str> {
+    pub fn reason(&self) -> Option<String> {
         match self {
-            Self::Pending { reason } | Self::Error { reason } => reason.as_deref(),
+            Self::Pending { reason } => reason.clone(),
+            Self::Error { reason, again: None } => reason.clone(),
+            Self::Error { reason, again: Some(again) } => {
+                let reason = reason.as_deref().unwrap_or("the batch system does not say why");
+                Some(format!("{reason}; when that is mended, `{again}` lets it wait again"))
+            }
             _ => None,
         }
     }
@@ -157,6 +165,15 @@ pub struct Host {
     pub name: String,
     /// `None`: the host does not answer.
     pub usage: Option<HostUsage>,
+    /// Why it takes no new job until a person says otherwise; `None` where it does.
+    pub closed: Option<Closed>,
+}
+
+/// Why a host that answers takes no job, and how a person opens it again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closed {
+    pub why: String,
+    pub mend: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -53,8 +53,10 @@ pub(super) fn too_many(told: &str) -> Option<String> {
 /// What each host lacks, of `qsub -w v`; without the number of the job, which never was.
 pub(super) fn never(stderr: &str) -> Option<String> {
     const REMARKS_MAX: usize = 3;
-    let remarks: Vec<&str> =
+    let mut remarks: Vec<&str> =
         stderr.lines().filter_map(|line| line.trim().split_once(" cannot run ").map(|(_, remark)| remark)).collect();
+    // Of a job for one host, what is said of the others goes without saying.
+    remarks.retain(|remark| !remark.contains("qf:hostname="));
     let shown = remarks.iter().take(REMARKS_MAX).map(|remark| format!("it cannot run {remark}")).collect::<Vec<_>>();
     let more = remarks.len().saturating_sub(REMARKS_MAX);
     match (shown.is_empty(), more) {

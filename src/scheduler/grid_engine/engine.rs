@@ -10,7 +10,8 @@ use super::client::{Answer, Client};
 use super::queue::{Folded, Queue, size_mib};
 use super::reasons::{self, Reasons};
 use super::{XmlError, accounting, answers, queue};
-use crate::scheduler::{Ended, Host, HostUsage, JobId, Scheduler, SchedulerError, Submission, Task, TaskId};
+use crate::run::probe_name;
+use crate::scheduler::{Ended, Host, HostUsage, JobId, Scheduler, SchedulerError, Submission, Task, TaskId, TaskState};
 use crate::site::GridEngineSettings;
 
 /// Grid Engine hands a task its number in the environment only; our programs take it as their last argument. And it
@@ -95,6 +96,7 @@ impl GridEngine {
         for request in &settings.requests {
             option("-l", Some(request));
         }
+        option("-l", submission.host.as_ref().map(|host| format!("hostname={host}")).as_deref());
         option("-q", settings.queue.as_deref());
         option("-P", settings.project.as_deref());
         option("-tc", settings.tasks_at_once.map(|tasks| tasks.to_string()).as_deref());
@@ -148,15 +150,11 @@ impl Scheduler for GridEngine {
         for entry in ours {
             for &task in &entry.tasks {
                 let id = TaskId { job: entry.job, task };
-                let reason = match entry.state {
-                    Folded::Error => Some(mend_of_error(reasons.error(entry.job, task), id)),
-                    _ => reasons.wait(entry.job),
-                };
                 tasks.push(Task {
                     id,
                     name: entry.name.clone(),
                     owner: entry.owner.clone(),
-                    state: entry.state.with_reason(reason),
+                    state: state(entry.state, id, &reasons),
                     host: entry.host().map(str::to_owned),
                 });
             }
@@ -233,15 +231,21 @@ pub(super) fn capacity(queue: &Queue, settings: &GridEngineSettings) -> Vec<Host
         }
     }
     let mut hosts: BTreeMap<&str, Host> = BTreeMap::new();
+    // One queue that takes jobs is enough.
+    let mut open: BTreeSet<&str> = BTreeSet::new();
     for instance in &queue.instances {
         let queue_name = instance.name.split('@').next();
         if settings.queue.as_deref().is_some_and(|ours| queue_name != Some(ours)) {
             continue;
         }
         let name = instance.host();
-        let host = hosts.entry(name).or_insert_with(|| Host { name: name.to_owned(), usage: None });
+        let host = hosts.entry(name).or_insert_with(|| Host { name: name.to_owned(), usage: None, closed: None });
         if instance.is_lost() {
             continue;
+        }
+        match instance.closed() {
+            None => drop(open.insert(name)),
+            closed => host.closed = closed,
         }
         let rest = instance.resources.iter().find(|(name, _)| name == resource).and_then(|(_, size)| size_mib(size));
         let memory_used_mib = used.get(name).copied().unwrap_or(0);
@@ -251,14 +255,27 @@ pub(super) fn capacity(queue: &Queue, settings: &GridEngineSettings) -> Vec<Host
         usage.slots_used += instance.slots_used;
         usage.memory_mib = usage.memory_mib.max(rest.map_or(0, |rest| rest + memory_used_mib));
     }
+    for name in open {
+        hosts.entry(name).and_modify(|host| host.closed = None);
+    }
     hosts.into_values().collect()
 }
 
-/// What went wrong with a task, and how it gets another chance. An operator of the cluster may type it, and the account
-/// that the job belongs to.
-fn mend_of_error(error: Option<String>, id: TaskId) -> String {
-    let error = error.unwrap_or_else(|| "the batch system does not say why".to_owned());
-    format!("{error}; when that is mended, `qmod -cj {id}` lets it wait again")
+/// A task's state with the words that take a second question. An operator of the cluster may let a task in error wait
+/// again, and the account that the job belongs to.
+fn state(folded: Folded, id: TaskId, reasons: &Reasons) -> TaskState {
+    match folded {
+        Folded::Pending => TaskState::Pending { reason: reasons.wait(id.job) },
+        Folded::Held => TaskState::Held,
+        Folded::Transferring => TaskState::Transferring,
+        Folded::Running => TaskState::Running,
+        Folded::Suspended => TaskState::Suspended,
+        Folded::Deleting => TaskState::Deleting,
+        Folded::Unknown => TaskState::Unknown,
+        Folded::Error => {
+            TaskState::Error { reason: reasons.error(id.job, id.task), again: Some(format!("qmod -cj {id}")) }
+        }
+    }
 }
 
 /// Variables for `-ac`, which parts them at commas, quoted or not. They are for people, so what cannot be said is not.
@@ -285,7 +302,7 @@ fn log_folder(folder: &Path, account: nix::unistd::User) -> Result<&str, Schedul
     }
     if !account.uid.is_root() && nix::unistd::geteuid().is_root() {
         let name = account.name.clone();
-        let probe = folder.join(format!(".check-{}", std::process::id()));
+        let probe = folder.join(probe_name("log"));
         let written = super::here::written_as(account, probe.clone());
         // An empty file that is only there when the try went well.
         drop(std::fs::remove_file(probe));

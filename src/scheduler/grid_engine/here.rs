@@ -8,6 +8,7 @@ use nix::unistd::{Uid, User};
 
 use super::check::{Finding, error, warning};
 use super::engine::GridEngine;
+use crate::run::probe_name;
 
 /// What a look at this machine needs to know.
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +73,7 @@ fn of_runs(here: &Here<'_>) -> Vec<Finding> {
     if !Uid::effective().is_root() {
         return Vec::new();
     }
-    let folder = here.runs.join(format!(".check-run-{}", std::process::id()));
+    let folder = here.runs.join(probe_name("run"));
     let made =
         std::fs::create_dir(&folder).and_then(|()| chown(&folder, Some(user.uid.as_raw()), Some(user.gid.as_raw())));
     let finding = match made {

@@ -6,7 +6,7 @@
 
 use super::XmlError;
 use super::xml::{Part, read};
-use crate::scheduler::{JobId, TaskState};
+use crate::scheduler::{Closed, JobId};
 
 /// Most tasks in one answer. Grid Engine's own limit for one array is 75,000.
 const TASKS_MAX: usize = 1_000_000;
@@ -38,6 +38,17 @@ impl Instance {
     /// Nobody hears from the host.
     pub fn is_lost(&self) -> bool {
         self.state.contains('u')
+    }
+
+    /// Why no job begins here until an operator types something. Other states pass by themselves: a job that waits for that
+    /// tells its own reason.
+    pub fn closed(&self) -> Option<Closed> {
+        let (letter, word, option) = [('d', "disabled", "-e"), ('E', "in error", "-cq"), ('s', "suspended", "-usq")]
+            .into_iter()
+            .find(|(letter, ..)| self.state.contains(*letter))?;
+        let before = if letter == 'E' { "`qstat -explain E -f` says why; when that is mended, " } else { "" };
+        let name = &self.name;
+        Some(Closed { why: format!("its queue {name} is {word}"), mend: format!("{before}`qmod {option} {name}`") })
     }
 }
 
@@ -97,21 +108,6 @@ pub enum Folded {
     Deleting,
     Unknown,
     Error,
-}
-
-impl Folded {
-    pub fn with_reason(self, reason: Option<String>) -> TaskState {
-        match self {
-            Self::Pending => TaskState::Pending { reason },
-            Self::Held => TaskState::Held,
-            Self::Transferring => TaskState::Transferring,
-            Self::Running => TaskState::Running,
-            Self::Suspended => TaskState::Suspended,
-            Self::Deleting => TaskState::Deleting,
-            Self::Unknown => TaskState::Unknown,
-            Self::Error => TaskState::Error { reason },
-        }
-    }
 }
 
 /// Folds the letters of `qstat(1)`, and whether the task is on a host.
@@ -289,6 +285,17 @@ mod tests {
         assert_eq!(folded, expected);
         let waiting = ["qw", "hqw", "Eqw", "Rq", "hRwq", "dqw", "x"].map(|letters| fold(letters, false));
         assert_eq!(waiting, [Pending, Held, Error, Pending, Held, Deleting, Pending]);
+    }
+
+    #[test]
+    fn a_queue_that_an_operator_must_open_is_closed() {
+        let closed = |state: &str| {
+            let instance = Instance { name: "all.q@h2".into(), state: state.into(), ..Instance::default() };
+            instance.closed().map(|Closed { why, mend }| format!("{why}: {mend}"))
+        };
+        assert_eq!(["", "a", "aS", "C"].map(closed), [const { None }; 4]);
+        let said = ["d", "adE", "E", "s"].map(closed).map(Option::unwrap);
+        insta::assert_snapshot!(said.join("\n"));
     }
 
     #[test]

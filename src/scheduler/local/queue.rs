@@ -33,6 +33,10 @@ impl Local {
     }
 
     fn job_of(&self, submission: &Submission) -> Result<Job, SchedulerError> {
+        if let Some(host) = submission.host.as_ref().filter(|host| **host != host_name()) {
+            let detail = format!("the local scheduler runs jobs on {} alone, not on {host}", host_name());
+            return Err(SchedulerError::Refused { request: format!("submit {}", submission.name), detail });
+        }
         let site_mib = self.memory_mib - self.memory_mib % MEMORY_UNIT_MIB;
         let wanted_mib = submission.memory_mib.next_multiple_of(MEMORY_UNIT_MIB);
         if wanted_mib > site_mib {
@@ -157,7 +161,7 @@ impl Scheduler for Local {
             memory_mib: self.memory_mib,
             memory_used_mib: used(held::all_memory())? * MEMORY_UNIT_MIB,
         };
-        Ok(vec![Host { name: host_name(), usage: Some(usage) }])
+        Ok(vec![Host { name: host_name(), usage: Some(usage), closed: None }])
     }
 
     /// Nobody keeps books here: a task's starter reports how it ended.
