@@ -14,7 +14,7 @@ use crate::resolve::{Limits, SiteContext, VmGroup};
 /// Folder of the embedded default, inside the lab's folder.
 pub const EMBEDDED_FOLDER: &str = ".labwright";
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Site {
     /// Where this came from, for messages: `site.yaml`'s path, or none for the embedded default.
     pub file: Option<PathBuf>,
@@ -113,7 +113,7 @@ impl Default for QemuSettings {
     }
 }
 
-/// Folders of a site. The first `labwright apply` makes them.
+/// Folders of a site. `labwright state init` makes them; what is missing is made by whoever first needs it.
 ///
 /// ```text
 /// runs/<run>/          one run's folder: the protocol between controller and starter (see `run`)
@@ -122,12 +122,19 @@ impl Default for QemuSettings {
 /// vms/<lab>/<vm>/disk-<n>.qcow2                   copy-on-write disks
 /// aside/<lab>/<vm>/<when>/                        disks set aside
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Storage {
     pub runs: PathBuf,
     pub templates: PathBuf,
     pub vms: PathBuf,
     pub aside: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot make the storage folder {folder}")]
+pub struct StorageError {
+    folder: PathBuf,
+    source: std::io::Error,
 }
 
 impl Storage {
@@ -140,6 +147,15 @@ impl Storage {
         }
     }
 
+    /// Makes the folders that are not there yet.
+    pub fn create(&self) -> Result<(), StorageError> {
+        for folder in [&self.runs, &self.templates, &self.vms, &self.aside] {
+            let failed = |source| StorageError { folder: folder.clone(), source };
+            std::fs::create_dir_all(folder).map_err(failed)?;
+        }
+        Ok(())
+    }
+
     /// Where a disk of a template's version is published.
     pub fn published_disk(&self, lab: &LabName, template: &TemplateName, version: u32, slot: usize) -> PathBuf {
         let folder = self.templates.join(lab.as_str()).join(template.as_str()).join(format!("v{version}"));
@@ -147,7 +163,7 @@ impl Storage {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SchedulerSettings {
     /// Jobs are processes of this machine, waiting their turn on locked slots below `folder`.
     Local { folder: PathBuf, slots: u32, memory_mib: u64 },
@@ -164,7 +180,7 @@ impl SchedulerSettings {
 }
 
 /// How to reach a Grid Engine cluster, and what its jobs ask for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GridEngineSettings {
     /// `SGE_ROOT`.
     pub root: PathBuf,
@@ -215,7 +231,7 @@ impl GridEngineSettings {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkSettings {
     /// Whether `host setup` gives a group's bridge the group's gateway address, as on a single machine.
     pub gateway_on_host: bool,
@@ -240,7 +256,7 @@ pub enum Filter {
     Ebtables,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DhcpSettings {
     /// dnsmasq on this machine, started by `host setup`; one file per reservation in `<folder>/hosts`.
     Dnsmasq { folder: PathBuf },
@@ -264,7 +280,7 @@ impl DhcpSettings {
 }
 
 /// Where dhcpd listens, and the key that it takes orders with (`omapi-port`, `key` and `omapi-key` of dhcpd.conf).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OmapiSettings {
     pub server: Ipv4Addr,
     pub port: u16,
@@ -275,7 +291,7 @@ pub struct OmapiSettings {
 }
 
 /// How a message is signed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Algorithm {
     HmacMd5,
     HmacSha256,

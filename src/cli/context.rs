@@ -17,7 +17,7 @@ use crate::report::{self, Failure, Ui};
 use crate::resolve::{Desired, PowerState};
 use crate::run::{self, RunFileError};
 use crate::scheduler::{Scheduler, SchedulerError, grid_engine::GridEngine, local::Local};
-use crate::site::{DhcpSettings, SchedulerSettings, Site};
+use crate::site::{DhcpSettings, SchedulerSettings, Site, StorageError};
 use crate::state::{Holder, Lock, Recorded, StateError, Store};
 
 /// Where a site's settings are looked for when nothing else is said.
@@ -345,6 +345,12 @@ impl From<StateError> for Failure {
             Some(hint) => failure.hint(hint),
             None => failure,
         }
+    }
+}
+
+impl From<StorageError> for Failure {
+    fn from(error: StorageError) -> Self {
+        Self::from_error(Exit::Failed, &error).hint("nothing else was changed; see `storage:` in site.yaml")
     }
 }
 

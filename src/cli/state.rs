@@ -12,7 +12,7 @@ use crate::state::Store;
 /// Look after the site's state
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// Make the state of a new site
+    /// Make the state and the storage folders of a new site
     ///
     /// Refuses where one is already, and never takes a missing state for an empty one.
     Init {
@@ -41,6 +41,7 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
     match command {
         Command::Init { lab } => {
             let context = Context::new(site, lab, ui)?;
+            context.site.storage.create()?;
             let store = Store::create(&context.site.state, jiff::Timestamp::now())?;
             ui.say(&format!("a new state is at {}", store.path().display()));
             Ok(Exit::Done)
