@@ -249,6 +249,10 @@ impl RunId {
         self.number
     }
 
+    pub fn is_trial(&self) -> bool {
+        self.number >= Self::TRIAL
+    }
+
     /// Name of the run's tap on its host; every tap of ours starts with `lw`, which the host's drop table matches.
     pub fn tap(&self) -> String {
         format!("lw{}{}", self.site, self.number)

@@ -10,6 +10,8 @@ mod accidents;
 mod console;
 #[path = "cluster/dice.rs"]
 mod dice;
+#[path = "cluster/exam.rs"]
+mod exam;
 #[path = "cluster/kills.rs"]
 mod kills;
 #[path = "cluster/life.rs"]
@@ -26,9 +28,12 @@ type Scenario = (&'static str, fn(&mut Site));
 #[expect(clippy::print_stderr, reason = "which of them a failure belongs to")]
 fn a_lab_lives_on_a_cluster() {
     let mut site = Site::up();
-    let scenarios: [Scenario; 10] = [
+    let scenarios: [Scenario; 13] = [
         ("a lab comes up on three hosts, as its mapping table says", life::comes_up),
         ("one student leaves, and only that task dies", life::one_leaves),
+        ("a check before an exam is green on three hosts at once", exam::all_hosts_green),
+        ("a closed host and one without qemu are red, the other is green", exam::bad_hosts_are_red),
+        ("a check that is interrupted leaves nothing on any host", exam::interrupted),
         ("a job deleted behind our back is started again on its disk", life::deleted_behind_our_back),
         ("a disabled queue keeps a newcomer waiting", life::disabled_queue),
         ("an outage of shared storage ends no guest", accidents::storage_outage),

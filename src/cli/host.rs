@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::context::Context;
-use super::{Ended, apply, exam};
+use super::exam::{self, HostLine, Which};
+use super::{Ended, apply};
 use crate::diagnostic::Severity;
 use crate::exit::Exit;
 use crate::host::RUN_ROOT;
@@ -30,12 +31,15 @@ pub(super) enum Command {
     Setup(Labs),
     /// Say in one screen whether this machine can run guests, and what to mend
     ///
-    /// With `--exam`, the day before one: a real guest of each template of the lab boots here, and must use its address, be
+    /// With `--exam`, the day before one: a real guest of each template of the lab boots, and must use its address, be
     /// reached by vnc and be isolated. It has scratch disks and a free address, and everything of it is taken away again.
-    /// Tries this machine alone, so run it on each host. It reads the state and makes DHCP reservations, as `apply` does.
+    /// With `--all-hosts` or `--hosts` that is tried on execution hosts, in one job each, with all else that this command
+    /// looks at there; the page then shows what is not well, and every line with `-o json`. Meanwhile no `apply` can run.
     #[command(after_help = "Examples:
-  labwright host check --lab labs/net
-  labwright host check --exam labs/net     # on every host: green or red, exit 0 or 5")]
+  labwright host check --lab labs/net                   # this machine, without a guest
+  labwright host check --exam labs/net                  # with one
+  labwright host check --exam labs/net --all-hosts      # every host, from the submit host: green or red, exit 0 or 5
+  labwright host check --exam labs/net --hosts node3,node7")]
     Check(CheckArguments),
     /// Remove what runs that are no more left behind, and nothing else
     Sweep,
@@ -84,6 +88,14 @@ pub(super) struct CheckArguments {
         value_parser = clap::value_parser!(u64).range(1..=exam::TIMEOUT_SECONDS_MAX))]
     timeout: u64,
 
+    /// Try every execution host, each in a job of its own; from the submit host.
+    #[arg(long, requires = "exam", conflicts_with = "hosts")]
+    all_hosts: bool,
+
+    /// Try these execution hosts, each in a job of its own; from the submit host.
+    #[arg(long, value_name = "HOST,...", requires = "exam", value_delimiter = ',')]
+    hosts: Vec<String>,
+
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
 }
@@ -103,11 +115,9 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
             tell(ui, &done, "nothing to do: all of it stands already");
             Ok(Exit::Done)
         }),
-        Command::Check(CheckArguments { exam: Some(lab), timeout, output, .. }) => {
-            exam(lab, Duration::from_secs(*timeout), *output, site, ui)
-        }
+        Command::Check(arguments @ CheckArguments { exam: Some(lab), .. }) => exam(lab, arguments, site, ui),
         Command::Check(arguments) => with_wanted(&arguments.labs, site, ui, &|wanted, site| {
-            let lines = all_lines(wanted, site)?;
+            let lines = all_lines(wanted.groups, site)?;
             ui.data(&render(&lines, arguments.output));
             Ok(if failures(&lines) == 0 { Exit::Done } else { Exit::NotReady })
         }),
@@ -131,9 +141,19 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
     }
 }
 
-fn all_lines(wanted: &Wanted<'_>, site: &Site) -> Result<Vec<Line>, Failure> {
-    let mut lines = check::check(wanted, &site.storage);
-    lines.extend(cluster_lines(site)?);
+fn all_lines(groups: &[VmGroup], site: &Site) -> Result<Vec<Line>, Failure> {
+    Ok([lines_of_host(groups, site)?, cluster_lines(site)].concat())
+}
+
+/// This machine as one of the site's hosts.
+pub(super) fn lines_of_host(groups: &[VmGroup], site: &Site) -> Result<Vec<Line>, Failure> {
+    let mut lines = check::check(&wanted(groups, site), &site.storage);
+    if let SchedulerSettings::GridEngine(settings) = &site.scheduler {
+        let program = super::context::program()?;
+        let here = Here { runs: &site.storage.runs, service_user: &site.service_user, program: &program };
+        let findings = grid_engine::check_here(&GridEngine::new(settings.clone()), &here);
+        lines.extend(lines_of("jobs here", "a starter can begin on this host", findings));
+    }
     Ok(lines)
 }
 
@@ -142,13 +162,45 @@ fn failures(lines: &[Line]) -> usize {
 }
 
 /// The usual page, then a trial with real guests, and what both come to.
-fn exam(lab: &Path, timeout: Duration, output: Format, site: Option<&Path>, ui: &Ui) -> Ended {
+fn exam(lab: &Path, arguments: &CheckArguments, site: Option<&Path>, ui: &Ui) -> Ended {
     refuse_without_root()?;
     let context = Context::new(site, lab, ui)?;
     let desired = context.desired(ui)?;
+    // A site that was made before `state init` made its folders may have none yet.
+    context.site.storage.create()?;
+    let timeout = Duration::from_secs(arguments.timeout);
+    let which = match &arguments.hosts {
+        _ if arguments.all_hosts => Which::All,
+        names if !names.is_empty() => Which::Named(names.clone()),
+        _ => return exam_here(&context, &desired, timeout, arguments.output, ui),
+    };
+    let of_cluster: Vec<HostLine> =
+        cluster_lines(&context.site).into_iter().map(|line| HostLine::new(None, line)).collect();
+    let (hosts, of_hosts) = exam::lines_of_hosts(&context, &desired, &which, timeout, ui)?;
+    let mut lines = [of_cluster, of_hosts].concat();
+    let is_red = |host: &&String| lines.iter().any(|line| line.is_red() && line.host.as_ref() == Some(host));
+    let red: Vec<&str> = hosts.iter().filter(is_red).map(String::as_str).collect();
+    let green = hosts.len() - red.len();
+    let (word, exit) = if lines.iter().any(HostLine::is_red) {
+        let named = if red.is_empty() { String::new() } else { format!(", not {}", red.join(", ")) };
+        (format!("red: {green} of {} hosts are ready for {}{named}", hosts.len(), desired.lab), Exit::NotReady)
+    } else {
+        (format!("green: {green} of {green} hosts are ready for {}", desired.lab), Exit::Done)
+    };
+    if arguments.output == Format::Table {
+        lines.retain(HostLine::is_news);
+    }
+    ui.data(&render(&lines, arguments.output));
+    if arguments.output == Format::Table {
+        ui.data(&format!("{word}\n"));
+    }
+    Ok(exit)
+}
+
+fn exam_here(context: &Context, desired: &Desired, timeout: Duration, output: Format, ui: &Ui) -> Ended {
     let groups: Vec<VmGroup> = desired.vm_groups.values().cloned().collect();
-    let mut lines = all_lines(&wanted(&groups, &context.site), &context.site)?;
-    lines.extend(exam::lines(&context, &desired, timeout, ui)?);
+    let mut lines = all_lines(&groups, &context.site)?;
+    lines.extend(exam::lines(context, desired, timeout, ui)?);
     ui.data(&render(&lines, output));
     let (word, exit) = match failures(&lines) {
         0 => (format!("green: this host is ready for {}", desired.lab), Exit::Done),
@@ -222,31 +274,26 @@ fn wanted<'a>(groups: &'a [VmGroup], site: &'a Site) -> Wanted<'a> {
     }
 }
 
-/// The cluster that jobs go to, and this machine as one of its hosts; nothing where jobs are this machine's own.
-fn cluster_lines(site: &Site) -> Result<Vec<Line>, Failure> {
-    let SchedulerSettings::GridEngine(settings) = &site.scheduler else { return Ok(Vec::new()) };
-    let (engine, program) = (GridEngine::new(settings.clone()), super::context::program()?);
-    let here = Here { runs: &site.storage.runs, service_user: &site.service_user, program: &program };
-    let of_host = grid_engine::check_here(&engine, &here);
-    let of_cluster = match grid_engine::check(&engine, &site.timing) {
-        Ok(findings) => lines_of("cluster", "Grid Engine is set up as labs need it", findings),
-        Err(error) => vec![Line {
-            what: "cluster",
-            verdict: Verdict::Failed,
-            found: crate::apply::chain(&error),
-            mend: Some("see `scheduler:` in site.yaml; `qconf -as HOST` lets a host ask and submit".into()),
-        }],
-    };
-    Ok([lines_of("jobs here", "a starter can begin on this host", of_host), of_cluster].concat())
+/// The cluster that jobs go to; nothing where jobs are this machine's own.
+fn cluster_lines(site: &Site) -> Vec<Line> {
+    const WHAT: &str = "cluster";
+    let SchedulerSettings::GridEngine(settings) = &site.scheduler else { return Vec::new() };
+    match grid_engine::check(&GridEngine::new(settings.clone()), &site.timing) {
+        Ok(findings) => lines_of(WHAT, "Grid Engine is set up as labs need it", findings),
+        Err(error) => {
+            let mend = "see `scheduler:` in site.yaml; `qconf -as HOST` lets a host ask and submit";
+            vec![check::failed(WHAT, crate::apply::chain(&error), mend)]
+        }
+    }
 }
 
 fn lines_of(what: &'static str, well: &str, findings: Vec<Finding>) -> Vec<Line> {
     if findings.is_empty() {
-        return vec![Line { what, verdict: Verdict::Ok, found: well.to_owned(), mend: None }];
+        return vec![check::ok(what, well)];
     }
     let line = |Finding { severity, message, mend }: Finding| {
         let verdict = if severity == Severity::Error { Verdict::Failed } else { Verdict::Warning };
-        Line { what, verdict, found: message, mend: Some(mend) }
+        Line { what: what.into(), verdict, found: message, mend: Some(mend) }
     };
     findings.into_iter().map(line).collect()
 }
@@ -264,7 +311,7 @@ impl Row for Line {
     const COLUMNS: &'static [&'static str] = &["what", "verdict", "found", "mend"];
     fn cells(&self) -> Vec<String> {
         let mend = self.mend.clone().unwrap_or_default();
-        vec![self.what.to_owned(), self.verdict.as_str().to_owned(), self.found.clone(), mend]
+        vec![self.what.clone().into_owned(), self.verdict.as_str().to_owned(), self.found.clone(), mend]
     }
 }
 

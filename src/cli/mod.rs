@@ -79,6 +79,8 @@ enum Command {
     #[command(hide = true)]
     Confine(starter::ConfineArguments),
     #[command(hide = true)]
+    HostTrial(exam::JobArguments),
+    #[command(hide = true)]
     LocalDispatch(local_dispatch::Arguments),
 }
 
@@ -180,6 +182,7 @@ fn run(arguments: Arguments, ui: &mut Ui) -> Ended {
         Command::Host(command) => host::run(&command, site, ui),
         Command::Starter(arguments) => ended(arguments.run()),
         Command::Confine(arguments) => ended(arguments.run()),
+        Command::HostTrial(arguments) => arguments.run(ui),
         Command::LocalDispatch(arguments) => Ok(local_dispatch::run(&arguments).map(|()| Exit::Done)?),
         Command::Completions(arguments) => completions::run(&arguments, &mut Arguments::command(), ui),
         Command::Man(arguments) => completions::man(&arguments, &Arguments::command(), ui),

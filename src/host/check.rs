@@ -1,12 +1,14 @@
 //! Whether this host can run guests: every thing a run needs is tried, not looked up. One line each, with the mend where
 //! it is not well. Nothing is changed; what a try makes goes with it.
 
-use std::path::{Path, PathBuf};
+use std::borrow::Cow;
+use std::path::Path;
 use std::time::SystemTime;
 
 use landlock::{AccessFs, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _};
 use nix::sys::statfs::{CODA_SUPER_MAGIC, FUSE_SUPER_MAGIC, NFS_SUPER_MAGIC, SMB_SUPER_MAGIC, statfs};
 use nix::unistd::{Uid, User};
+use serde::{Deserialize, Serialize};
 
 use super::accel;
 use super::bounds::{self, Standing};
@@ -18,12 +20,13 @@ use super::screens::{self, Reach};
 use super::setup::Wanted;
 use super::tap::Tap;
 use crate::resolve::VmGroup;
+use crate::run::probe_name;
 use crate::site::{Accel, DhcpSettings, Filter, Storage};
 
 /// One thing that was tried.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
-    pub what: &'static str,
+    pub what: Cow<'static, str>,
     pub verdict: Verdict,
     /// What was found.
     pub found: String,
@@ -32,7 +35,7 @@ pub struct Line {
 }
 
 /// Worst last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     Ok,
@@ -53,15 +56,15 @@ impl Verdict {
 }
 
 pub(crate) fn ok(what: &'static str, found: impl Into<String>) -> Line {
-    Line { what, verdict: Verdict::Ok, found: found.into(), mend: None }
+    Line { what: what.into(), verdict: Verdict::Ok, found: found.into(), mend: None }
 }
 
 pub(crate) fn warning(what: &'static str, found: impl Into<String>, mend: impl Into<String>) -> Line {
-    Line { what, verdict: Verdict::Warning, found: found.into(), mend: Some(mend.into()) }
+    Line { what: what.into(), verdict: Verdict::Warning, found: found.into(), mend: Some(mend.into()) }
 }
 
 pub(crate) fn failed(what: &'static str, found: impl Into<String>, mend: impl Into<String>) -> Line {
-    Line { what, verdict: Verdict::Failed, found: found.into(), mend: Some(mend.into()) }
+    Line { what: what.into(), verdict: Verdict::Failed, found: found.into(), mend: Some(mend.into()) }
 }
 
 /// Tries everything; the lines come in the order in which a start needs things.
@@ -484,7 +487,8 @@ fn folder_line(folder: &Path) -> Line {
     const WHAT: &str = "storage";
     let shown = folder.display();
     let Ok(stat) = statfs(folder) else {
-        return failed(WHAT, format!("{shown} is missing"), "the first `labwright apply` makes it, once for all hosts");
+        let mend = "mount the shared storage here; on a new site `labwright state init` makes it, or the first `labwright apply`";
+        return failed(WHAT, format!("{shown} is missing"), mend);
     };
     let network = [NFS_SUPER_MAGIC, SMB_SUPER_MAGIC, CODA_SUPER_MAGIC, FUSE_SUPER_MAGIC];
     let kind = if network.contains(&stat.filesystem_type()) { "shared" } else { "this machine's alone" };
@@ -506,7 +510,7 @@ fn writable(folder: &Path, account: &str) -> Line {
     let Ok(Some(user)) = User::from_name(account) else {
         return failed(WHAT, format!("{shown}: not tried, there is no {account}"), "run `labwright host setup`");
     };
-    let probe = folder.join(format!(".check-{account}-{}", std::process::id()));
+    let probe = folder.join(probe_name(account));
     let (made, owner) = (probe.clone(), user.clone());
     let made_by_root =
         std::fs::create_dir(&made).and_then(|()| Ok(nix::unistd::chown(&made, Some(owner.uid), Some(owner.gid))?));
@@ -534,7 +538,7 @@ fn writable(folder: &Path, account: &str) -> Line {
 /// The server stamps a new file with its own clock.
 fn clock(runs: &Path) -> Line {
     const WHAT: &str = "clock";
-    let probe: PathBuf = runs.join(format!(".check-{}", std::process::id()));
+    let probe = runs.join(probe_name("clock"));
     let before = SystemTime::now();
     let stamp = std::fs::write(&probe, "x").and_then(|()| std::fs::metadata(&probe)).and_then(|m| m.modified());
     // A probe that stays behind is one byte in a folder of ours.

@@ -61,7 +61,7 @@ pub(crate) fn kills(site: &mut Site) {
 }
 
 /// The program itself, below the scripts that lead into the master's namespaces; none where it has ended already.
-fn started(apply: &mut Child) -> Option<Pid> {
+pub(crate) fn started(apply: &mut Child) -> Option<Pid> {
     while apply.try_wait().unwrap().is_none() {
         let mut below = vec![apply.id()];
         while let Some(pid) = below.pop() {

@@ -102,7 +102,7 @@ impl Site {
     }
 
     /// One of the scripts in labs/cluster, for this site.
-    fn command(&self, script: &str) -> Command {
+    pub(crate) fn command(&self, script: &str) -> Command {
         let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("labs/cluster").join(script));
         let timing = format!("timing: {{ heartbeat: 1s, self_fence: {SELF_FENCE_SECONDS}s, grace: 20s }}");
         command

@@ -26,7 +26,7 @@ fn page(world: &World) -> String {
         "dhcp range",
     ];
     let mut page = String::new();
-    for line in check(&world.wanted(), &storage).into_iter().filter(|line| !of_the_machine.contains(&line.what)) {
+    for line in check(&world.wanted(), &storage).into_iter().filter(|line| !of_the_machine.contains(&&*line.what)) {
         let mend = line.mend.map(|mend| format!("\n          {mend}")).unwrap_or_default();
         page += &format!("{:<8}  {}: {}{mend}\n", line.verdict.as_str(), line.what, line.found).replace(&root, "ROOT");
     }
@@ -78,7 +78,7 @@ fn what_stands_in_the_guests_way_is_named() {
     tool("chmod", &["700", world.folder.path().to_str().unwrap()]);
     let root = world.folder.path().display().to_string();
     let ours = ["foreign firewall", "dhcp range", "storage rights"];
-    let lines = check(&world.wanted(), &storage).into_iter().filter(|line| ours.contains(&line.what));
+    let lines = check(&world.wanted(), &storage).into_iter().filter(|line| ours.contains(&&*line.what));
     let said: Vec<String> = lines
         .map(|line| {
             format!("{}: {}: {}\n  {}", line.verdict.as_str(), line.what, line.found, line.mend.unwrap_or_default())

@@ -18,7 +18,9 @@ fn world_of(lab: &Lab) -> String {
     let links = tool("ip", &["-br", "link"]);
     // A bridge goes down with its last port; that is no change of ours.
     let links: Vec<&str> = links.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    let files = tool("find", &[&site, "-not", "-name", "*.log", "-not", "-path", "*/dnsmasq/*.leases"]);
+    // Locks and the batch system's own books are none of a trial's.
+    let of_others = ["*.log", "*.lock", "*/dnsmasq/*.leases", "*/scheduler*"].map(|path| ["-not", "-path", path]);
+    let files = tool("find", &[&[site.as_str()], of_others.as_flattened()].concat());
     let mut files: Vec<&str> = files.lines().collect();
     files.sort_unstable();
     let state = std::fs::read(lab.world.folder.path().join("site/state.db")).unwrap();
@@ -70,14 +72,34 @@ fn a_trial_beside_a_lab_that_runs_leaves_nothing() {
     lab.must(&["destroy", &folder, "--yes"]);
 }
 
-/// Before the first apply the images themselves are tried; here one with nothing on it.
+/// The same trial in a job, of a lab that was never applied, whose screens are on sockets. The batch system here is this
+/// machine's own, so all hosts are one.
+#[test]
+fn a_trial_in_a_job_before_the_first_apply_leaves_nothing() {
+    let lab = Lab::new();
+    let settings = std::fs::read_to_string(&lab.site).unwrap();
+    std::fs::write(&lab.site, format!("{settings}qemu: {{ vnc_bind: socket }}\n")).unwrap();
+    let folder = text(&lab.folder);
+    lab.must(&["host", "setup", "--lab", &folder]);
+    let before = world_of(&lab);
+
+    let (exit, lines) = exam(&lab, &["--all-hosts"]);
+    let all_well = [("exam: boot", "ok"), ("exam: vnc", "ok"), ("exam: isolation", "ok"), ("exam: gateway", "ok")];
+    assert_eq!((verdicts(&lines), exit), (all_well.to_vec(), Some(0)), "{lines:#?}");
+    let screen = &lines[1].2;
+    assert!(screen.starts_with("unix:/run/labwright/") && screen.ends_with(" asks for its password"), "{screen}");
+    assert_eq!(world_of(&lab), before);
+    lab.apply();
+    lab.must(&["destroy", &folder, "--yes"]);
+}
+
+/// Before the first apply copies of the images are tried; here one with nothing on it.
 #[test]
 fn an_image_that_does_not_boot_is_red_and_leaves_nothing() {
     let lab = Lab::new();
     let folder = text(&lab.folder);
     tool("qemu-img", &["create", "-q", "-f", "qcow2", &text(&lab.folder.join("images/tiny.qcow2")), "64M"]);
     lab.must(&["host", "setup", "--lab", &folder]);
-    std::fs::create_dir_all(lab.world.folder.path().join("site/runs")).unwrap();
     let before = world_of(&lab);
 
     let (exit, lines) = exam(&lab, &["--timeout", "20"]);
@@ -93,8 +115,6 @@ fn an_interrupted_trial_leaves_nothing() {
     let folder = text(&lab.folder);
     tool("qemu-img", &["create", "-q", "-f", "qcow2", &text(&lab.folder.join("images/tiny.qcow2")), "64M"]);
     lab.must(&["host", "setup", "--lab", &folder]);
-    let runs = lab.world.folder.path().join("site/runs");
-    std::fs::create_dir_all(&runs).unwrap();
     let before = world_of(&lab);
 
     let mut command = Command::new(BINARY);
