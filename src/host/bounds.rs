@@ -20,7 +20,7 @@
 //! processors leave the host's own services, starters among them, their half.
 //!
 //! **Told, not failed.** A host without version 2, or on which a bound cannot be set, runs its guests without: the starter
-//! says so in its log, `host check` with what to do. A bound guards the host's memory, not the guests from each other as
+//! says so in its report, `host check` with what to do. A bound guards the host's memory, not the guests from each other as
 //! filters do, and a guest cannot make one fail: nothing here is writable for qemu. It does not cost a student an exam.
 //!
 //! **When qemu joins.** Before its guest begins, so that nothing a guest does is out of bounds; but not before it is qemu.
@@ -114,40 +114,34 @@ pub struct Group {
 }
 
 impl Group {
-    /// Makes a run's cgroup where `host setup` has prepared for them. What cannot be is told in the log.
-    pub fn create(run_root: &Path, run: &RunId, hardware: &Hardware) -> Option<Self> {
+    /// Makes a run's cgroup where `host setup` has prepared for them. The second is what the guest goes without, in words.
+    pub fn create(run_root: &Path, run: &RunId, hardware: &Hardware) -> (Option<Self>, Option<String>) {
         let folder = run_root.join(LINK).join(run.to_string());
         match std::fs::create_dir(&folder) {
             Ok(()) => {}
             // A starter of the run that was killed has left it.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => {
-                let folder = folder.display();
-                tracing::warn!(%error, %folder, "this guest has no bounds of memory; `labwright host check` says more");
-                return None;
-            }
+            Err(error) => return (None, Some(format!("cannot make {}: {error}", folder.display()))),
         }
+        let mut lacking = Vec::new();
         for (file, value) in limits(hardware) {
             match write(&folder.join(file), &value) {
                 Ok(()) => {}
                 // A kernel that knows no swap.
                 Err(error) if file == "memory.swap.max" && error.kind() == ErrorKind::NotFound => {}
-                Err(error) => tracing::warn!(%error, file, value, "this guest goes without a bound"),
+                Err(error) => lacking.push(format!("{file}: {error}")),
             }
         }
         let killed = kills(&folder);
-        Some(Self { folder, memory_max: memory_max(hardware), killed })
+        let group = Self { folder, memory_max: memory_max(hardware), killed };
+        (Some(group), (!lacking.is_empty()).then(|| lacking.join("; ")))
     }
 
     /// Lets qemu in, beside what else there is to do.
-    pub fn let_in(&self, qemu: u32) -> Option<Joining> {
+    pub fn let_in(&self, qemu: u32) -> Joining {
         let entrance = self.folder.join("cgroup.procs");
         let join = move || write(&entrance, &qemu.to_string());
-        let thread = std::thread::Builder::new().name("bounds-qemu".to_owned()).spawn(join);
-        thread
-            .inspect_err(|error| tracing::warn!(%error, "this guest has no bounds: no thread starts"))
-            .ok()
-            .map(Joining)
+        Joining(std::thread::Builder::new().name("bounds-qemu".to_owned()).spawn(join))
     }
 
     /// Whether the kernel has ended a qemu for its memory since this was last asked; in words.
@@ -161,14 +155,12 @@ impl Group {
 
 /// A process on its way into a cgroup.
 #[derive(Debug)]
-pub struct Joining(JoinHandle<std::io::Result<()>>);
+pub struct Joining(std::io::Result<JoinHandle<std::io::Result<()>>>);
 
 impl Joining {
-    /// Waits until it is there, and tells if it cannot be.
-    pub fn wait(self) {
-        if let Err(error) = self.0.join().expect("the thread only returns errors") {
-            tracing::warn!(%error, "this guest has no bounds: qemu cannot join its cgroup");
-        }
+    /// Waits until it is there, or for why it cannot be.
+    pub fn wait(self) -> std::io::Result<()> {
+        self.0.and_then(|thread| thread.join().expect("the thread only returns errors"))
     }
 }
 
@@ -403,7 +395,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let run = RunId::new(SiteTag::new("k3f9").unwrap(), 1);
         let hardware = hardware(128, 1, DisplayModel::Std);
-        assert!(Group::create(root.path(), &run, &hardware).is_none(), "a host that was not prepared has no bounds");
+        assert!(Group::create(root.path(), &run, &hardware).0.is_none(), "a host that was not prepared has no bounds");
 
         let folder = folder(root.path()).join(run.to_string());
         std::fs::create_dir_all(&folder).unwrap();
@@ -412,7 +404,9 @@ mod tests {
             std::fs::write(folder.join(file), "").unwrap();
         }
         std::fs::write(folder.join("memory.events"), "oom 3\noom_kill 1\noom_group_kill 0\n").unwrap();
-        let mut group = Group::create(root.path(), &run, &hardware).unwrap();
+        let (group, lacking) = Group::create(root.path(), &run, &hardware);
+        assert_eq!(lacking.as_deref(), Some("cpu.weight: No such file or directory (os error 2)"));
+        let mut group = group.unwrap();
         let expected = limits(&hardware);
         for (file, value) in expected.iter().filter(|(file, _)| files.contains(file)) {
             assert_eq!(std::fs::read_to_string(folder.join(file)).unwrap(), *value, "{file}");

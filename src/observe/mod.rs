@@ -241,7 +241,7 @@ pub fn fold(records: &[Record]) -> Option<RunReport> {
             Event::Prepared { .. } | Event::Networked { .. } | Event::Restarting { .. } => {
                 report.phase = Phase::Starting
             }
-            Event::Running { host, pid, tap, vnc, ip, mac, isolated, accel, clock_offset_ms } => {
+            Event::Running { host, pid, tap, vnc, ip, mac, isolated, accel, clock_offset_ms, unbounded: _ } => {
                 report.phase = Phase::Running;
                 report.mapping = Some(Mapping {
                     host: host.clone(),

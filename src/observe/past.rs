@@ -128,6 +128,7 @@ mod tests {
             isolated: false,
             accel: "tcg".into(),
             clock_offset_ms: 0,
+            unbounded: None,
         }
     }
 

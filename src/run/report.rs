@@ -67,6 +67,9 @@ pub enum Event {
         accel: String,
         /// The host's clock minus the storage server's, in milliseconds.
         clock_offset_ms: i64,
+        /// Which bounds of memory, processors and threads the guest goes without on this host, and why.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unbounded: Option<String>,
     },
     /// The guest was seen using its planned address.
     Ready,

@@ -38,6 +38,8 @@ pub(super) struct Guest {
     said: Said,
     /// On its way into its cgroup, where it has one.
     joining: Option<Joining>,
+    /// Why qemu is not in the cgroup that it should be in.
+    pub unbounded: Option<String>,
     pub monitor: Monitor,
     pub started: Instant,
 }
@@ -70,9 +72,9 @@ impl Guest {
             .stderr(stderr)
             .spawn()
             .map_err(StartError::Spawn)?;
-        let joining = group.as_ref().and_then(|group| group.let_in(child.id()));
+        let joining = group.as_ref().map(|group| group.let_in(child.id()));
         tap.inherit(Inherit::Private)?;
-        Ok(Self { child, said, joining, monitor, started: Instant::now() })
+        Ok(Self { child, said, joining, unbounded: None, monitor, started: Instant::now() })
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -92,7 +94,7 @@ impl Guest {
             Err(error) => return Err(error.into()),
         }
         if let Some(joining) = self.joining.take() {
-            joining.wait();
+            self.unbounded = joining.wait().err().map(|error| format!("qemu cannot join its cgroup: {error}"));
         }
         if let Some(password) = password {
             self.ask("set_password", json!({ "protocol": "vnc", "password": password }))?;

@@ -26,6 +26,8 @@ pub(super) struct Prepared {
     pub host_name: String,
     /// What bounds qemu, where the host allows it. It goes after qemu, and before the lock that keeps a sweep away.
     pub group: Option<Group>,
+    /// Which bounds the guest goes without, and why.
+    pub unbounded: Option<String>,
     pub folder: RunFolder,
 }
 
@@ -65,10 +67,10 @@ pub(super) fn prepare(options: &Options, spec: &RunSpec, storage: &Storage) -> R
             tracing::warn!(%error, "chains of a dead run stay behind, for the next sweep");
         }
     }
-    let group = Group::create(&options.run_root, &spec.run, &spec.hardware);
+    let (group, unbounded) = Group::create(&options.run_root, &spec.run, &spec.hardware);
     let host_name = host_name();
     storage.record(Event::Prepared { host: host_name.clone() });
-    Ok(Prepared { host: Host { uid: user.uid, gid: user.gid, accel }, host_name, group, folder })
+    Ok(Prepared { host: Host { uid: user.uid, gid: user.gid, accel }, host_name, group, unbounded, folder })
 }
 
 /// The name under which batch systems know this host.

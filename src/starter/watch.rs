@@ -408,6 +408,7 @@ impl Watch<'_> {
             isolated: network.isolated,
             accel: self.prepared.host.accel.as_str().to_owned(),
             clock_offset_ms: self.storage.clock_offset_ms(),
+            unbounded: self.guest.unbounded.clone().or_else(|| self.prepared.unbounded.clone()),
         }
     }
 

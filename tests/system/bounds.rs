@@ -62,7 +62,9 @@ fn a_guest_that_took_too_much_memory_is_told_as_such() {
         std::fs::write(group.join(file), content).unwrap();
     }
     let mut run = world.start(spec);
-    run.wait_for("running", |event| matches!(event, Event::Running { .. }));
+    let running = run.wait_for("running", |event| matches!(event, Event::Running { .. }));
+    let Event::Running { unbounded: Some(lacking), .. } = running else { panic!("{running:?}") };
+    assert!(lacking.contains("cpu.max: No such file") && !lacking.contains("memory.max"), "{lacking}");
     let written = |file: &str| std::fs::read_to_string(group.join(file)).unwrap();
     assert_eq!(written("memory.max"), (402_u64 << 20).to_string());
     assert_eq!(written("cgroup.procs"), qemu(&run).to_string());

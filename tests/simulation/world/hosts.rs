@@ -172,6 +172,7 @@ impl Inner {
             isolated: network.isolated,
             accel: "tcg".into(),
             clock_offset_ms: ahead_ms,
+            unbounded: None,
         };
         self.say(run, event);
         self.say(run, Event::Ready);
