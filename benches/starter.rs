@@ -9,23 +9,45 @@ mod world;
 
 use std::time::{Duration, Instant};
 
+use labwright::host::run_folder::{BootSlot, take_boot_slot};
 use labwright::run::{Event, Wanted};
+use labwright::site::Filter;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
 use world::{Run, World};
 
 fn main() {
     let mut world = World::new();
-    // Slots are taken, so that no guest begins to boot and takes the cores away from what is measured.
-    let slots = std::thread::available_parallelism().map_or(1, usize::from);
-    let _held: Vec<_> =
-        (0..slots).map(|_| labwright::host::run_folder::take_boot_slot(&world.run_root(), slots)).collect();
-    one_after_the_other(&mut world, 15);
-    side_by_side(&mut world, 40, 4, "3 s");
-    side_by_side(&mut world, 40, 40, "-");
+    let held = hold_boot_slots(&world);
+    let kib = one_after_the_other(&mut world, "starter: start to qemu answering", 15);
+    figure("starter: resident beside its guest", &format!("{:.1} MiB", f64::from(kib) / 1024.0), "-", "8 MiB");
+    give_cgroups(&world);
+    one_after_the_other(&mut world, "starter: the same, in a cgroup", 15);
+    side_by_side(&mut world, "starter", 40, 4, "3 s");
+    side_by_side(&mut world, "starter", 40, 40, "-");
+    drop((held, world));
+
+    let mut world = World::with_filter(Filter::Ebtables);
+    let _held = hold_boot_slots(&world);
+    one_after_the_other(&mut world, "starter, ebtables: start to qemu answering", 15);
 }
 
-fn one_after_the_other(world: &mut World, count: u32) {
+/// So that no guest begins to boot and takes the cores away from what is measured.
+fn hold_boot_slots(world: &World) -> Vec<BootSlot> {
+    let slots = std::thread::available_parallelism().map_or(1, usize::from);
+    (0..slots).map(|_| take_boot_slot(&world.run_root(), slots).unwrap().expect("nobody else is here")).collect()
+}
+
+/// As `host setup` does where version 2 has the memory controller; here without controllers. Goes with the world.
+fn give_cgroups(world: &World) {
+    world::tool("mount", &["-t", "cgroup2", "none", "/sys/fs/cgroup"]);
+    let folder = format!("/sys/fs/cgroup/labwright-bench-{}", std::process::id());
+    std::fs::create_dir(&folder).unwrap();
+    std::os::unix::fs::symlink(&folder, world.run_root().join("cgroup")).unwrap();
+}
+
+/// Returns how many KiB of memory a starter took at most.
+fn one_after_the_other(world: &mut World, what: &str, count: u32) -> u32 {
     let mut times = Vec::new();
     let mut resident_kib = 0;
     let before = cpu_of_children();
@@ -41,13 +63,13 @@ fn one_after_the_other(world: &mut World, count: u32) {
     let cpu = millis((cpu_of_children() - before) / count);
     times.sort();
     let slowest = *times.last().expect("at least one start");
-    figure("starter: start to qemu answering, median", &millis(times[times.len() / 2]), &cpu, "110 ms");
-    figure("starter: start to qemu answering, slowest", &millis(slowest), "-", "-");
-    figure("starter: resident beside its guest", &format!("{:.1} MiB", f64::from(resident_kib) / 1024.0), "-", "8 MiB");
+    figure(&format!("{what}, median"), &millis(times[times.len() / 2]), &cpu, "110 ms");
+    figure(&format!("{what}, slowest"), &millis(slowest), "-", "-");
+    resident_kib
 }
 
 /// Starts `count` guests, `at_once` of them at a time, and looks whether each has what it needs when all stand.
-fn side_by_side(world: &mut World, count: u8, at_once: usize, bar: &str) {
+fn side_by_side(world: &mut World, what: &str, count: u8, at_once: usize, bar: &str) {
     let specs: Vec<_> = (0..count).map(|number| world.spec(number + 2)).collect();
     let before = cpu_of_children();
     let started = Instant::now();
@@ -68,7 +90,7 @@ fn side_by_side(world: &mut World, count: u8, at_once: usize, bar: &str) {
     up.into_iter().for_each(stop);
     // With all that ends them, since only the usage of processes that have ended is known.
     let cpu = millis(cpu_of_children() - before);
-    figure(&format!("starter: {count} starts, {at_once} at a time"), &millis(wall), &cpu, bar);
+    figure(&format!("{what}: {count} starts, {at_once} at a time"), &millis(wall), &cpu, bar);
 }
 
 /// The run's own table, its port, and its address behind that port.
