@@ -23,8 +23,8 @@ fn main() {
     figure("starter: resident beside its guest", &format!("{:.1} MiB", f64::from(kib) / 1024.0), "-", "8 MiB");
     give_cgroups(&world);
     one_after_the_other(&mut world, "starter: the same, in a cgroup", 15);
-    side_by_side(&mut world, "starter", 40, 4, "3 s");
-    side_by_side(&mut world, "starter", 40, 40, "-");
+    side_by_side(&mut world, 40, 4, "3 s");
+    side_by_side(&mut world, 40, 40, "-");
     drop((held, world));
 
     let mut world = World::with_filter(Filter::Ebtables);
@@ -69,7 +69,7 @@ fn one_after_the_other(world: &mut World, what: &str, count: u32) -> u32 {
 }
 
 /// Starts `count` guests, `at_once` of them at a time, and looks whether each has what it needs when all stand.
-fn side_by_side(world: &mut World, what: &str, count: u8, at_once: usize, bar: &str) {
+fn side_by_side(world: &mut World, count: u8, at_once: usize, bar: &str) {
     let specs: Vec<_> = (0..count).map(|number| world.spec(number + 2)).collect();
     let before = cpu_of_children();
     let started = Instant::now();
@@ -90,7 +90,7 @@ fn side_by_side(world: &mut World, what: &str, count: u8, at_once: usize, bar: &
     up.into_iter().for_each(stop);
     // With all that ends them, since only the usage of processes that have ended is known.
     let cpu = millis(cpu_of_children() - before);
-    figure(&format!("{what}: {count} starts, {at_once} at a time"), &millis(wall), &cpu, bar);
+    figure(&format!("starter: {count} starts, {at_once} at a time"), &millis(wall), &cpu, bar);
 }
 
 /// The run's own table, its port, and its address behind that port.
