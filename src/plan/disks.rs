@@ -77,11 +77,9 @@ impl Planner<'_> {
         self.refuse(address, text, hint);
     }
 
-    pub(super) fn refuse_missing_disk(&mut self, address: &Address, disk: &RecordedDisk) {
-        let text = format!(
-            "its disk {} is gone; a new one would start from the template, without what was on it",
-            disk.path.display()
-        );
+    /// The storage may only be away: what our records forget now, nobody would find when it is back.
+    pub(super) fn refuse_missing_disk(&mut self, address: &Address, disk: &RecordedDisk, loss: &str) {
+        let text = format!("its disk {} is gone; {loss}", disk.path.display());
         let hint = format!("put the file back (is the storage mounted?), or give it up with `--allow {address}`");
         self.refuse(address, text, hint);
     }

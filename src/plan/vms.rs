@@ -65,6 +65,10 @@ impl Planner<'_> {
         if life.is_off() && self.may_run_unknown(name) {
             return self.take_note(name, known, &life);
         }
+        let (missing, _) = self.lost_disks(&address, known);
+        if let Some(disk) = missing.first().filter(|_| !self.allowed(&address)) {
+            return self.refuse_missing_disk(&address, disk, "it would be forgotten, and nobody could restore it");
+        }
         self.record_news(&mut steps, name, known, &life);
         self.stop(&mut steps, name, known, &life);
         let reservation = self.reservation(name, known.ip, known.mac);
@@ -120,7 +124,8 @@ impl Planner<'_> {
         let replaced = moving || !self.moves.same_source(&known.vm.source, &vm.source);
         let (missing, strange) = self.lost_disks(&address, known);
         if !replaced && !missing.is_empty() && !self.allowed(&address) {
-            self.refuse_missing_disk(&address, missing[0]);
+            let loss = "a new one would start from the template, without what was on it";
+            self.refuse_missing_disk(&address, missing[0], loss);
             return;
         }
         if replaced && !moving && !self.may_replace(name, &known.vm.owner) {

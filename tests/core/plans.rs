@@ -87,6 +87,19 @@ fn a_student_who_leaves_is_stopped_and_keeps_the_disks() {
 }
 
 #[test]
+fn a_vm_that_leaves_while_storage_is_away_is_not_forgotten() {
+    let mut lab = Lab::new(&PAIR.replace("state: running", "state: stopped"));
+    lab.must_apply();
+    lab.edit(&PAIR.replace("[alice, bob]", "[alice]").replace("state: running", "state: stopped"));
+    allow(&mut lab, "user-group/students");
+    lab.world.with(|inner| inner.faults.storage_unmounted = true);
+    let refused = lab.plan().refusals;
+    assert!(refused.iter().any(|refusal| refusal.address.to_string() == "vm/bob-gsr"), "{refused:?}");
+    lab.world.with(|inner| inner.faults.storage_unmounted = false);
+    lab.must_apply();
+}
+
+#[test]
 fn an_address_is_kept_and_the_lowest_free_one_is_given() {
     let mut lab = running_pair();
     lab.edit(&PAIR.replace("[alice, bob]", "[bob, carol]"));
