@@ -324,7 +324,7 @@ pub struct QemuSettings {
 pub enum VncBind {
     /// On a port of this address.
     Address(Ipv4Addr),
-    /// On a socket in the run's folder on its host, for root and the service account alone.
+    /// On a socket in the run's folder on its host, for root alone.
     Socket,
 }
 

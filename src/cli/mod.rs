@@ -153,7 +153,8 @@ pub fn main() -> ExitCode {
     exit.into()
 }
 
-/// `LABWRIGHT_LOG=debug` shows what we do, for us; users get by without it.
+/// `LABWRIGHT_LOG=debug` shows what we do, for us; users get by without it. A starter above all: its words go to
+/// shared storage, and one that hangs must not hold it up.
 fn start_logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("LABWRIGHT_LOG").unwrap_or_else(|_| "off".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();

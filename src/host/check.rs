@@ -244,7 +244,7 @@ fn vnc(wanted: &Wanted<'_>) -> Line {
         Ok(true) => {}
     }
     match screens::reach(wanted.qemu) {
-        Reach::Socket => ok(WHAT, "on a socket of each run, for root and the service account"),
+        Reach::Socket => ok(WHAT, "on a socket of each run, for root alone"),
         Reach::Host => ok(WHAT, "from this host alone, with each run's password"),
         Reach::Network(address) if allowed.is_empty() => warning(
             WHAT,

@@ -6,10 +6,13 @@
 //!   boot/<n>          locked by a run whose guest is booting
 //!   <run>/            qemu's while it comes up, root's from the guest's first instruction on
 //!     lock            locked by the starter as long as it lives
-//!     serial.sock     the guest's serial port
+//!     serial.sock     the guest's serial port; root's, as the next
 //!     vnc.sock        its screen, where the site says `vnc_bind: socket`
 //!     request-7.png   a pipe, for a screen on its way to the answers
 //! ```
+//!
+//! All guests of a host run under one account, so that no socket may be that account's while a guest executes: one that broke
+//! out could use the others' consoles and screens.
 //!
 //! A guest that breaks out of qemu makes nothing here and removes nothing: neither files that would fill `/run`, which
 //! every starter of the host needs, nor the lock. qemu makes its sockets before its guest begins, so that it needs the
@@ -17,7 +20,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::Read as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, lchown};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -78,9 +81,18 @@ impl RunFolder {
         self.give_to(self.uid, 0o700)
     }
 
-    /// Before a guest's first instruction: what there is can be used, and nothing be made or removed.
+    /// Before a guest's first instruction: its qemu serves the sockets that it made, and can make and remove nothing.
     pub fn close(&self) -> Result<(), RunFolderError> {
-        self.give_to(Uid::effective(), 0o710)
+        self.give_to(Uid::effective(), 0o710)?;
+        for socket in [serial_socket(&self.path), vnc_socket(&self.path)] {
+            match lchown(&socket, Some(Uid::effective().as_raw()), Some(Gid::effective().as_raw())) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(RunFolderError::Io { action: "change the owner of", path: socket, source });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     fn give_to(&self, owner: Uid, mode: u32) -> Result<(), RunFolderError> {

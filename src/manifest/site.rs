@@ -223,7 +223,7 @@ record! {
         pub accel: Option<Spanned<Accel>>,
         /// Arguments that are added as they are; with `-S` guests stay paused until somebody resumes them.
         pub extra_args: Vec<Spanned<Text>>,
-        /// Address that vnc listens on; `socket` for a socket on the guest's host that root and the service account may open.
+        /// Address that vnc listens on; `socket` for a socket on the guest's host that root alone may open.
         #[example("127.0.0.1")]
         pub vnc_bind: Option<Spanned<VncBind>>,
         /// Networks that may connect to vnc where others can reach it; any if not written. `host setup` sees to it.

@@ -201,6 +201,7 @@ fn nothing_can_be_put_into_the_folder_of_a_run() {
         "rm -f lock",
         "mv lock unlocked",
         "chmod 777 .",
+        "perl -MIO::Socket::UNIX -e 'IO::Socket::UNIX->new(\"serial.sock\") or die $!'",
         "perl -MIO::Socket::UNIX -e 'IO::Socket::UNIX->new(Local => \"fill\", Listen => 1) or die $!'",
     ];
     for attempt in attempts {

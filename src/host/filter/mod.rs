@@ -31,6 +31,10 @@
 //! | isolated: send or get later fragments | dropped | dropped |
 //! | isolated: speak to the gateway in other protocols than TCP, UDP, ICMP | passes | dropped |
 
+/// A listing is no snapshot: while others change the rules of the host, the kernel may list a chain twice or not at all. What
+/// differs as often as this does stand otherwise.
+const READS_MAX: u32 = 5;
+
 mod ebtables;
 mod host_table;
 mod rules;

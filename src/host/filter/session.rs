@@ -10,7 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::ebtables::EbtablesError;
 use super::table::Table;
-use super::{HOST_TABLE, host_table};
+use super::{HOST_TABLE, READS_MAX, host_table};
 use crate::host::command::{CommandError, spawn_error};
 
 /// How long nft may take to answer: it takes milliseconds, so that this is long enough on a host that boots a class.
@@ -72,11 +72,17 @@ impl Session {
 
     /// Reads the table back and compares.
     pub fn verify(&mut self, table: &Table) -> Result<(), FilterError> {
-        let listing = self.list(&format!("list table bridge {}", table.name))?;
-        if table.stands_in(&listing) {
-            Ok(())
-        } else {
-            Err(FilterError::Differs { table: table.name.clone(), listing })
+        let command = format!("list table bridge {}", table.name);
+        let mut read = 1;
+        loop {
+            let listing = self.list(&command)?;
+            if table.stands_in(&listing) {
+                return Ok(());
+            }
+            if read == READS_MAX {
+                return Err(FilterError::Differs { table: table.name.clone(), listing });
+            }
+            read += 1;
         }
     }
 

@@ -1,5 +1,6 @@
 //! A run's chains in the kernel: written, read back, counted, removed.
 
+use super::super::READS_MAX;
 use super::rules::{MARK, Rules};
 use crate::host::command::{self, CommandError};
 use crate::id::RunId;
@@ -39,12 +40,17 @@ impl Chains {
 
     /// Reads them back and compares.
     pub(in crate::host::filter) fn verify(&self) -> Result<(), EbtablesError> {
-        let listing = command::run(SAVE, &["-t", "nat"], "")?;
-        let own = of_run(&listing, &self.run);
-        if shape(own.iter().copied()) == shape(script(&self.rules).lines()) {
-            Ok(())
-        } else {
-            Err(EbtablesError::Differs { run: self.run.clone(), listing: own.join("\n") })
+        let mut read = 1;
+        loop {
+            let listing = command::run(SAVE, &["-t", "nat"], "")?;
+            let own = of_run(&listing, &self.run);
+            if shape(own.iter().copied()) == shape(script(&self.rules).lines()) {
+                return Ok(());
+            }
+            if read == READS_MAX {
+                return Err(EbtablesError::Differs { run: self.run.clone(), listing: own.join("\n") });
+            }
+            read += 1;
         }
     }
 
