@@ -8,7 +8,7 @@ use super::{Inputs, Planner};
 use crate::address::{Address, Kind};
 use crate::id::{UserName, VmName};
 use crate::resolve::{Desired, Session, UserGroup};
-use crate::scheduler::TaskId;
+use crate::scheduler::{Task, TaskId};
 use crate::state::{FreezeScope, Recorded};
 
 /// A roster that loses more of its members than this, in percent, stops the plan: half a file looks like a whole one.
@@ -157,8 +157,7 @@ impl Planner<'_> {
             );
             self.drift(&Address::new(Kind::Job, task.id), text);
         }
-        let Inputs { observed, recorded, .. } = *self.inputs;
-        for (_, task) in observed.tasks.iter().filter(|((batch, task), _)| !recorded.knows(batch, *task)) {
+        for task in unknown_jobs(self.inputs) {
             let (name, id) = (&task.name, task.id);
             let text = format!(
                 "it carries our mark ({name}) and belongs to no run we know; it is left alone: `labwright import vm/NAME --job {id}` takes it over"
@@ -181,11 +180,14 @@ impl Planner<'_> {
     }
 }
 
-/// Jobs of ours that belong to no run we know, and that nobody named as no vm's: the state may be a copy that is older than
-/// they are.
+/// Jobs of ours that belong to no run we know: the state may be a copy that is older than they are.
+fn unknown_jobs<'a>(inputs: &Inputs<'a>) -> impl Iterator<Item = &'a Task> + use<'a> {
+    let Inputs { observed, recorded, .. } = *inputs;
+    observed.tasks.iter().filter(|((batch, task), _)| !recorded.knows(batch, *task)).map(|(_, task)| task)
+}
+
+/// Those of them that nobody named as no vm's.
 pub(super) fn strays(inputs: &Inputs<'_>) -> Vec<TaskId> {
-    let Inputs { observed, recorded, allow, .. } = inputs;
-    let unknown = observed.tasks.iter().filter(|((batch, task), _)| !recorded.knows(batch, *task));
-    let is_named = |id: &TaskId| allow.iter().any(|pattern| pattern.matches(&Address::new(Kind::Job, id)));
-    unknown.map(|(_, task)| task.id).filter(|id| !is_named(id)).collect()
+    let is_named = |id: &TaskId| inputs.allow.iter().any(|pattern| pattern.matches(&Address::new(Kind::Job, id)));
+    unknown_jobs(inputs).map(|task| task.id).filter(|id| !is_named(id)).collect()
 }
