@@ -236,6 +236,7 @@ fn standing_in(hierarchy: PathBuf, run_root: &Path) -> Standing {
         let found = format!("{} has no memory controller: it is on version 1, or off", hierarchy.display());
         return Standing::Impossible { found };
     }
+    // Where there is no root of runs, no link names its folder either.
     let folder = folder_in(&hierarchy, run_root).unwrap_or_default();
     let controllers = listed(&folder.join(SUBTREE));
     let named = std::fs::read_link(run_root.join(LINK)).is_ok_and(|named| named == folder);

@@ -13,7 +13,7 @@ const TABLE: &str = "labwright";
 /// How far a screen can be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
-    /// A socket in the run's folder: root and the service account.
+    /// A socket in the run's folder: root.
     Socket,
     /// Whoever is logged in on this host.
     Host,

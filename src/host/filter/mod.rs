@@ -31,10 +31,6 @@
 //! | isolated: send or get later fragments | dropped | dropped |
 //! | isolated: speak to the gateway in other protocols than TCP, UDP, ICMP | passes | dropped |
 
-/// A listing is no snapshot: while others change the rules of the host, the kernel may list a chain twice or not at all. What
-/// differs as often as this does stand otherwise.
-const READS_MAX: u32 = 5;
-
 mod ebtables;
 mod host_table;
 mod rules;
@@ -48,6 +44,25 @@ pub use rules::run_table;
 pub use run_filter::RunFilter;
 pub use session::{FilterError, Session};
 pub use table::{Chain, Table};
+
+/// How often rules are read back before they are taken to differ.
+const READS_MAX: u32 = 5;
+
+/// What is read back and does not stand as it should; none where it does. A listing is no snapshot: while others change the
+/// rules of the host, the kernel may list a chain twice or not at all, so what differs is read again.
+fn differing<E>(
+    mut read: impl FnMut() -> Result<String, E>,
+    stands: impl Fn(&str) -> bool,
+) -> Result<Option<String>, E> {
+    let mut listing = read()?;
+    for _ in 1..READS_MAX {
+        if stands(&listing) {
+            return Ok(None);
+        }
+        listing = read()?;
+    }
+    Ok((!stands(&listing)).then_some(listing))
+}
 
 /// Bit of the mark of a frame that the run's rules accepted from its guest.
 const FROM_GUEST: u32 = 0x0001_0000;

@@ -10,7 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::ebtables::EbtablesError;
 use super::table::Table;
-use super::{HOST_TABLE, READS_MAX, host_table};
+use super::{HOST_TABLE, differing, host_table};
 use crate::host::command::{CommandError, spawn_error};
 
 /// How long nft may take to answer: it takes milliseconds, so that this is long enough on a host that boots a class.
@@ -72,28 +72,25 @@ impl Session {
 
     /// Reads the table back and compares.
     pub fn verify(&mut self, table: &Table) -> Result<(), FilterError> {
-        let command = format!("list table bridge {}", table.name);
-        let mut read = 1;
-        loop {
-            let listing = self.list(&command)?;
-            if table.stands_in(&listing) {
-                return Ok(());
-            }
-            if read == READS_MAX {
-                return Err(FilterError::Differs { table: table.name.clone(), listing });
-            }
-            read += 1;
+        match self.differing(table)? {
+            None => Ok(()),
+            Some(listing) => Err(FilterError::Differs { table: table.name.clone(), listing }),
         }
     }
 
     /// Whether the host's permanent table stands.
     pub fn verify_host_table(&mut self) -> Result<(), FilterError> {
-        match self.list(&format!("list table bridge {HOST_TABLE}")) {
-            Ok(listing) if host_table().stands_in(&listing) => Ok(()),
-            Ok(_) => Err(FilterError::HostTable { state: "not as it should be" }),
+        match self.differing(&host_table()) {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) => Err(FilterError::HostTable { state: "not as it should be" }),
             Err(FilterError::Refused { .. }) => Err(FilterError::HostTable { state: "missing" }),
             Err(error) => Err(error),
         }
+    }
+
+    fn differing(&mut self, table: &Table) -> Result<Option<String>, FilterError> {
+        let command = format!("list table bridge {}", table.name);
+        differing(|| self.list(&command), |listing| table.stands_in(listing))
     }
 
     /// How many packets a named counter of the table has seen.

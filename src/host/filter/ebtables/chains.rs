@@ -1,6 +1,6 @@
 //! A run's chains in the kernel: written, read back, counted, removed.
 
-use super::super::READS_MAX;
+use super::super::differing;
 use super::rules::{MARK, Rules};
 use crate::host::command::{self, CommandError};
 use crate::id::RunId;
@@ -40,17 +40,11 @@ impl Chains {
 
     /// Reads them back and compares.
     pub(in crate::host::filter) fn verify(&self) -> Result<(), EbtablesError> {
-        let mut read = 1;
-        loop {
-            let listing = command::run(SAVE, &["-t", "nat"], "")?;
-            let own = of_run(&listing, &self.run);
-            if shape(own.iter().copied()) == shape(script(&self.rules).lines()) {
-                return Ok(());
-            }
-            if read == READS_MAX {
-                return Err(EbtablesError::Differs { run: self.run.clone(), listing: own.join("\n") });
-            }
-            read += 1;
+        let read = || Ok::<_, CommandError>(of_run(&command::run(SAVE, &["-t", "nat"], "")?, &self.run).join("\n"));
+        let written = script(&self.rules);
+        match differing(read, |own| shape(own.lines()) == shape(written.lines()))? {
+            None => Ok(()),
+            Some(listing) => Err(EbtablesError::Differs { run: self.run.clone(), listing }),
         }
     }
 
