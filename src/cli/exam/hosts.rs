@@ -2,13 +2,6 @@
 //! which hosts. Out: lines, host by host; a host that cannot be tried is one of them, with the reason.
 //!
 //! ```text
-//! runs/trials/<run>/
-//!   order.json    what to try; written before the submit
-//!   found.json    the job's answer
-//!   <job>.log     what it printed
-//! ```
-//!
-//! ```text
 //! waiting ─▶ in the queue ─▶ leaving ─▶ over
 //!    │             │            job gone: what it used is taken away. On a host that is lost it may live on: then
 //!    │             │            that stays, and is taken away by a later check
@@ -16,19 +9,14 @@
 //!    └─ for addresses: as many hosts side by side as the vm group has room for
 //! ```
 
-use std::fs::{DirBuilder, File};
-use std::io::Read as _;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::super::Ended;
 use super::super::context::{Context, program};
-use super::super::host;
-use super::interrupt::Interrupt;
-use super::trial::{BOOT, CLEANUP, Here, Trial, interrupted, printed};
+use super::job::{JOB, Order, found};
+use super::trial::{BOOT, CLEANUP, interrupted, printed};
 use super::{Base, Exam, MARK, SEATS, Scratch, mark, no_subject, subjects};
 use crate::apply::chain;
 use crate::exit::Exit;
@@ -38,13 +26,7 @@ use crate::plan::job_memory_mib;
 use crate::report::table::Row;
 use crate::report::{Failure, Ui};
 use crate::resolve::{Desired, Vm, VmGroup};
-use crate::run::write_atomically;
 use crate::scheduler::{Host, HostUsage, JobId, Scheduler, SchedulerError, Submission, Task, TaskId, TaskState};
-use crate::site::Site;
-
-const JOB: &str = "exam: job";
-const ORDER: &str = "order.json";
-const FOUND: &str = "found.json";
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const TELL_EVERY: Duration = Duration::from_secs(15);
@@ -56,8 +38,7 @@ const ANSWER_WAIT: Duration = Duration::from_secs(15);
 const GONE_WAIT: Duration = Duration::from_secs(150);
 /// How long the batch system may be silent before it is given up.
 const SILENCE_WAIT: Duration = Duration::from_secs(60);
-/// Longest answer that is read.
-const FOUND_BYTES_MAX: u64 = 1 << 20;
+
 /// Which of the site's hosts.
 #[derive(Debug)]
 pub(in super::super) enum Which {
@@ -522,98 +503,6 @@ impl Queue {
                 format!("job {job} has not answered after {} s; it printed: {}", waited.as_secs(), printed(folder));
             failed(JOB, found, format!("see whether the host hangs, {again}"))
         })
-    }
-}
-
-/// What a job is to do.
-#[derive(Debug, Serialize, Deserialize)]
-struct Order {
-    version: u32,
-    /// Later than this nobody waits for the answer.
-    until: jiff::Timestamp,
-    site: Site,
-    groups: Vec<VmGroup>,
-    /// Whether the host itself is to be looked at as well.
-    with_host: bool,
-    trial: Trial,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Found {
-    version: u32,
-    lines: Vec<Line>,
-}
-
-impl Order {
-    const VERSION: u32 = 1;
-
-    fn write(&self, folder: &Path) -> Result<(), Line> {
-        let text = serde_json::to_vec(self).expect("an order has only string keys");
-        let made = DirBuilder::new().mode(0o700).create(folder);
-        made.map_err(|error| chain(&error))
-            .and_then(|()| write_atomically(&folder.join(ORDER), &text, 0o600).map_err(|error| chain(&error)))
-            .map_err(|error| failed(JOB, format!("cannot write into {}: {error}", folder.display()), "see its owner"))
-    }
-}
-
-/// The answer, once it is there.
-fn found(folder: &Path) -> Result<Option<Vec<Line>>, Line> {
-    let path = folder.join(FOUND);
-    let text = match read_bounded(&path, FOUND_BYTES_MAX) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => {
-            return Err(failed(JOB, format!("cannot read {}: {error}", path.display()), "see the lines about storage"));
-        }
-    };
-    match serde_json::from_slice(&text) {
-        Ok(Found { version: Order::VERSION, lines }) => Ok(Some(lines)),
-        _ => {
-            let mend = "the program must be the same on every host: install it there anew";
-            Err(failed(JOB, format!("{} is not what this labwright writes there", path.display()), mend))
-        }
-    }
-}
-
-fn read_bounded(path: &Path, bytes_max: u64) -> std::io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    File::open(path)?.take(bytes_max).read_to_end(&mut text)?;
-    Ok(text)
-}
-
-/// Try this host, as an order says; the batch system calls this.
-#[derive(Debug, clap::Args)]
-pub(in super::super) struct JobArguments {
-    /// Where the order is, and the answer goes.
-    folder: PathBuf,
-    /// Number of the job's only task.
-    task: u32,
-}
-
-impl JobArguments {
-    pub(in super::super) fn run(&self, ui: &Ui) -> Ended {
-        let interrupt = Interrupt::hold_back()?;
-        let path = self.folder.join(ORDER);
-        let wrong = |error: &dyn std::error::Error| {
-            Failure::from_error(Exit::Failed, error).within(format!("cannot read the order {}", path.display()))
-        };
-        let text = read_bounded(&path, FOUND_BYTES_MAX).map_err(|error| wrong(&error))?;
-        let order: Order = serde_json::from_slice(&text).map_err(|error| wrong(&error))?;
-        if order.version != Order::VERSION {
-            let message = format!("the order has format {}, this labwright knows {}", order.version, Order::VERSION);
-            return Err(Failure::new(Exit::Failed, message));
-        }
-        if jiff::Timestamp::now() > order.until {
-            return Err(Failure::new(Exit::Failed, format!("nobody waits for this trial since {:.0}", order.until)));
-        }
-        let context = Context { site: order.site, lab_folder: "/".into() };
-        let mut lines = if order.with_host { host::lines_of_host(&order.groups, &context.site)? } else { Vec::new() };
-        let here = Here { owner: context.owner()?, context: &context, interrupt: &interrupt, ui };
-        lines.extend(order.trial.carry_out(&here));
-        let found = Found { version: Order::VERSION, lines };
-        let text = serde_json::to_vec(&found).expect("an answer has only string keys");
-        write_atomically(&self.folder.join(FOUND), &text, 0o600)?;
-        Ok(Exit::Done)
     }
 }
 

@@ -13,13 +13,14 @@
 //! ```text
 //! runs/<run>/                          the guest's run, with its disks; for each neighbour an empty one, which keeps its address
 //! runs/trials/images/<template>/       copies of the images of a template that was never published
-//! runs/trials/<run>/                   root's: a job's order and answer, and what it printed (see `hosts`)
+//! runs/trials/<run>/                   root's: a job's order and answer, and what it printed (see `job`)
 //! ```
 //!
 //! The site's lock is held meanwhile: no apply gives out an address that a trial uses, and no other check is under way.
 
 mod hosts;
 mod interrupt;
+mod job;
 mod trial;
 
 use std::collections::BTreeMap;
@@ -43,7 +44,8 @@ use crate::state::{Lock, Recorded, RecordedDisk};
 use interrupt::Interrupt;
 use trial::{BOOT, CLEANUP, Here, Trial};
 
-pub(super) use hosts::{HostLine, JobArguments, Which, lines_of_hosts};
+pub(super) use hosts::{HostLine, Which, lines_of_hosts};
+pub(super) use job::JobArguments;
 
 const MARK: &str = "lw-trial-";
 /// Below the folder of all trials.
