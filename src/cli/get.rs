@@ -313,7 +313,9 @@ impl Row for AsideRow {
     fn cells(&self) -> Vec<String> {
         let age = format!("{} d", self.age_days);
         let base = self.base.clone().unwrap_or_default();
-        vec![self.vm.clone(), self.slot.to_string(), age, self.since.clone(), self.path.clone(), base]
+        // To the second, as in every listing: a fraction has as many digits as it needs, and rows would not be of one width.
+        let since = self.since.parse().map_or_else(|_| self.since.clone(), |at: jiff::Timestamp| format!("{at:.0}"));
+        vec![self.vm.clone(), self.slot.to_string(), age, since, self.path.clone(), base]
     }
 }
 
