@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod diagnostic;
+pub mod error;
 pub mod exit;
 pub mod id;
 pub mod site;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::chain;
 use crate::disks::DiskError;
+use crate::error::chain;
 use crate::host::dhcp::{DhcpError, OmapiError, Problem};
 use crate::run::RunFileError;
 use crate::scheduler::SchedulerError;

@@ -282,7 +282,7 @@ fn cluster_lines(site: &Site) -> Vec<Line> {
         Ok(findings) => lines_of(WHAT, "Grid Engine is set up as labs need it", findings),
         Err(error) => {
             let mend = "see `scheduler:` in site.yaml; `qconf -as HOST` lets a host ask and submit";
-            vec![check::failed(WHAT, crate::apply::chain(&error), mend)]
+            vec![check::failed(WHAT, crate::error::chain(&error), mend)]
         }
     }
 }
@@ -325,6 +325,6 @@ fn refuse_without_root() -> Result<(), Failure> {
 
 fn failure(what: &str, errors: &[&dyn std::error::Error]) -> Failure {
     let mut failure = Failure::new(Exit::Failed, format!("cannot {what} this host"));
-    failure.causes = errors.iter().map(|error| crate::apply::chain(*error)).collect();
+    failure.causes = errors.iter().map(|error| crate::error::chain(*error)).collect();
     failure
 }

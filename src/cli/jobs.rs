@@ -184,7 +184,7 @@ fn runs_used(
             }
             Err(error) => ui.say(&format!(
                 "the times of {silent} runs are missing: the batch system's books cannot be read: {}",
-                crate::apply::chain(&error)
+                crate::error::chain(&error)
             )),
         }
     }

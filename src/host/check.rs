@@ -19,6 +19,7 @@ use super::obstacles::{self, DroppingChain, dropping_chains, dropping_legacy_cha
 use super::screens::{self, Reach};
 use super::setup::Wanted;
 use super::tap::Tap;
+use crate::error::chain;
 use crate::resolve::VmGroup;
 use crate::run::probe_name;
 use crate::site::{Accel, DhcpSettings, Filter, Storage};
@@ -171,14 +172,7 @@ fn tap() -> Line {
     let name = format!("lwcheck{}", std::process::id() % 100_000_000);
     match Tap::open(&name) {
         Ok(_) => ok("tap", "/dev/net/tun makes one"),
-        Err(error) => failed("tap", with_cause(&error), "load the module with `modprobe tun`"),
-    }
-}
-
-pub(super) fn with_cause(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
+        Err(error) => failed("tap", chain(&error), "load the module with `modprobe tun`"),
     }
 }
 
@@ -193,7 +187,7 @@ fn filter() -> Vec<Line> {
     };
     let mut session = match Session::start() {
         Ok(session) => session,
-        Err(error) => return vec![failed("filter", with_cause(&error), "on Debian: `apt-get install nftables`")],
+        Err(error) => return vec![failed("filter", chain(&error), "on Debian: `apt-get install nftables`")],
     };
     let tried = session.add(&table).and_then(|()| session.verify(&table));
     let own = match tried {
@@ -445,10 +439,10 @@ fn dhcp(wanted: &Wanted<'_>) -> Line {
             Ok(()) => ok("dhcp", format!("dhcpd at {}:{} takes orders", settings.server, settings.port)),
             Err(OmapiError::Key(error)) if error.is_absent() => warning(
                 "dhcp",
-                with_cause(&error),
+                chain(&error),
                 "a machine that only runs guests needs none; the one that runs `labwright apply` does",
             ),
-            Err(error) => failed("dhcp", with_cause(&error), "see dhcpd.conf there, and `network:` in site.yaml"),
+            Err(error) => failed("dhcp", chain(&error), "see dhcpd.conf there, and `network:` in site.yaml"),
         },
         DhcpSettings::None => ok("dhcp", "the site leaves it to others"),
     }

@@ -24,12 +24,12 @@ use nix::unistd::{Pid, User};
 use super::accel::{self, AccelError};
 use super::bounds::{self, BoundsError};
 use super::bridge::{BridgeError, bridges};
-use super::check::with_cause;
 use super::command::{self, CommandError};
 use super::dhcp::{Dnsmasq, HOSTS_FOLDER, PID_FILE};
 use super::filter::{HOST_TABLE, host_table, host_table_command};
 use super::screens;
 use super::sweep::{self, SweepError};
+use crate::error::chain;
 use crate::resolve::VmGroup;
 use crate::site::{DhcpSettings, NetworkSettings, QemuSettings};
 
@@ -85,9 +85,7 @@ pub fn setup(wanted: &Wanted<'_>) -> Result<Vec<String>, SetupError> {
     }
     // A container may not be allowed to. Guests run all the same.
     let bounded = bounds::ensure(wanted.run_root);
-    done.extend(
-        bounded.unwrap_or_else(|error| Some(format!("guests have no bounds of memory: {}", with_cause(&error)))),
-    );
+    done.extend(bounded.unwrap_or_else(|error| Some(format!("guests have no bounds of memory: {}", chain(&error)))));
     if accel::read(wanted.run_root)?.is_none() {
         let finding = accel::probe(&wanted.qemu.binary);
         accel::write(wanted.run_root, &finding)?;

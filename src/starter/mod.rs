@@ -30,6 +30,7 @@ mod watch;
 
 use std::path::PathBuf;
 
+use crate::error::chain;
 use crate::host::accel::AccelError;
 use crate::host::confine::ConfineError;
 use crate::host::filter::FilterError;
@@ -98,7 +99,7 @@ pub fn carry_out(options: &Options) -> Result<StopReason, StartError> {
     let (last, result) = match ended {
         Ok(end) => (Event::Stopped { reason: end.reason.clone(), exit: end.exit }, Ok(end.reason)),
         Err(error) => {
-            let reason = StopReason::Failed { message: with_causes(&error) };
+            let reason = StopReason::Failed { message: chain(&error) };
             (Event::Stopped { reason, exit: None }, Err(error))
         }
     };
@@ -121,15 +122,4 @@ fn run(options: &Options, opened: Opened, storage: &Storage, signals: &Signals) 
     let launched = launch::launch(&prepared, &spec, password, storage)?;
     let run_root = &options.run_root;
     watch::watch(prepared, launched, watch::Given { spec: &spec, password, control, storage, signals, run_root })
-}
-
-/// An error and what caused it, as one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

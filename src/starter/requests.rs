@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::guest::Guest;
 use super::storage::{Reply, Storage};
-use super::with_causes;
+use crate::error::chain;
 use crate::host::qmp::QmpError;
 use crate::host::run_folder::RunFolder;
 use crate::run::{Event, Request, RequestKind};
@@ -170,7 +170,7 @@ fn look_at(job: &Job, guest: &mut Guest) -> Option<Reply> {
         Ok(jobs) => jobs,
         // qemu writes a guest's memory in one go, and hears nothing meanwhile.
         Err(QmpError::Silent { .. }) => return None,
-        Err(error) => return Some(Err(with_causes(&error))),
+        Err(error) => return Some(Err(chain(&error))),
     };
     let ours = jobs.as_array().into_iter().flatten().find(|entry| entry["id"] == job.id.as_str());
     let Some(ours) = ours else { return Some(Err("qemu does not know of it any more".to_owned())) };
@@ -193,5 +193,5 @@ fn screen(number: u64, guest: &mut Guest, folder: &RunFolder) -> Result<Vec<u8>,
 }
 
 fn ask(guest: &mut Guest, command: &str, arguments: Value) -> Result<Value, String> {
-    guest.ask(command, arguments).map_err(|error| with_causes(&error))
+    guest.ask(command, arguments).map_err(|error| chain(&error))
 }

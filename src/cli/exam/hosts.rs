@@ -18,7 +18,7 @@ use super::super::context::{Context, program};
 use super::job::{JOB, Order, found};
 use super::trial::{BOOT, CLEANUP, interrupted, printed};
 use super::{Base, Exam, MARK, SEATS, Scratch, mark, no_subject, subjects};
-use crate::apply::chain;
+use crate::error::chain;
 use crate::exit::Exit;
 use crate::host::check::{Line, Verdict, failed};
 use crate::id::{RunId, TemplateName};

@@ -20,7 +20,7 @@ use super::super::context::Context;
 use super::super::host;
 use super::interrupt::Interrupt;
 use super::trial::{Here, Trial};
-use crate::apply::chain;
+use crate::error::chain;
 use crate::exit::Exit;
 use crate::host::check::{Line, failed};
 use crate::report::{Failure, Ui};

@@ -30,8 +30,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::context::Context;
-use crate::apply::chain;
 use crate::disks::{self, Owner};
+use crate::error::chain;
 use crate::exit::Exit;
 use crate::host::check::{Line, failed};
 use crate::host::dhcp::Reservation;

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::super::context::{Context, program};
 use super::interrupt::Interrupt;
-use crate::apply::chain;
 use crate::disks::Owner;
+use crate::error::chain;
 use crate::host::RUN_ROOT;
 use crate::host::check::{Line, failed, ok};
 use crate::host::neighbour::{self, Neighbour, Sight};
