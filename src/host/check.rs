@@ -14,7 +14,7 @@ use super::accel;
 use super::bounds::{self, Standing};
 use super::command;
 use super::dhcp::{Dnsmasq, Omapi, OmapiError};
-use super::filter::{Chain, EBTABLES_CANNOT, FilterError, Session, Table};
+use super::filter::{Chain, EBTABLES_CANNOT, FilterError, Session, Table, Turns};
 use super::obstacles::{self, DroppingChain, dropping_chains, dropping_legacy_chains};
 use super::screens::{self, Reach};
 use super::setup::Wanted;
@@ -73,7 +73,7 @@ pub fn check(wanted: &Wanted<'_>, storage: &Storage) -> Vec<Line> {
     let mut lines = vec![rights(), service_user(wanted.service_user), qemu(&wanted.qemu.binary), accelerator(wanted)];
     lines.push(kvm_modules_here(wanted.qemu.accel));
     lines.push(tap());
-    lines.extend(filter());
+    lines.extend(filter(wanted.run_root));
     lines.extend(ebtables(wanted.network.filter));
     lines.push(vnc(wanted));
     lines.extend(bridges(wanted));
@@ -177,7 +177,7 @@ fn tap() -> Line {
 }
 
 /// A table like a run's, owned by the process that made it; and the host's own.
-fn filter() -> Vec<Line> {
+fn filter(run_root: &Path) -> Vec<Line> {
     let rule = "iifname \"lwcheck\" ether saddr 02:00:00:00:00:01 drop".to_owned();
     let table = Table {
         name: format!("lw_check_{}", std::process::id()),
@@ -189,9 +189,11 @@ fn filter() -> Vec<Line> {
         Ok(session) => session,
         Err(error) => return vec![failed("filter", chain(&error), "on Debian: `apt-get install nftables`")],
     };
+    let turn = Turns::new(run_root).take();
     let tried = session.add(&table).and_then(|()| session.verify(&table));
+    drop(turn);
     let own = match tried {
-        Ok(()) => ok("filter", "nftables holds a bridge table for as long as its owner lives"),
+        Ok(_) => ok("filter", "nftables holds a bridge table for as long as its owner lives"),
         Err(error) => failed(
             "filter",
             error.to_string(),

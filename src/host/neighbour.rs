@@ -71,9 +71,10 @@ impl Neighbour {
         owner: Owner,
     ) -> Result<Self, NeighbourError> {
         let folder = RunFolder::create(run_root, run, Uid::from_raw(owner.uid), Gid::from_raw(owner.gid))?;
-        let mut filter = RunFilter::add(run, network)?;
+        let mut filter = RunFilter::start(run, network, run_root)?;
         let tap = Tap::open(&run.tap())?;
-        filter.verify()?;
+        // Out of turn is as good for a visitor.
+        let _missed = filter.stand()?;
         let (bridge, mac, isolated) = (network.bridge.as_str(), network.mac, network.isolated);
         Port { tap: tap.name(), bridge, mac, isolated, alias: &port::run_mark(run) }.join()?;
         Ok(Self { tap, _filter: filter, _folder: folder, ip: network.ip, mac })

@@ -26,7 +26,7 @@ use super::bounds::{self, BoundsError};
 use super::bridge::{BridgeError, bridges};
 use super::command::{self, CommandError};
 use super::dhcp::{Dnsmasq, HOSTS_FOLDER, PID_FILE};
-use super::filter::{HOST_TABLE, host_table, host_table_command};
+use super::filter::{HOST_TABLE, Turns, host_table, host_table_command};
 use super::screens;
 use super::sweep::{self, SweepError};
 use crate::error::chain;
@@ -75,7 +75,7 @@ pub fn setup(wanted: &Wanted<'_>) -> Result<Vec<String>, SetupError> {
     let mut done = Vec::new();
     create_folder(wanted.run_root, 0o755)?;
     done.extend(ensure_service_user(wanted.service_user)?);
-    done.extend(ensure_host_table()?);
+    done.extend(ensure_host_table(wanted.run_root)?);
     done.extend(screens::ensure(wanted.network, wanted.qemu)?);
     for bridge in bridges(wanted.groups, wanted.network) {
         done.extend(bridge.ensure()?);
@@ -103,11 +103,13 @@ pub fn teardown(wanted: &Wanted<'_>) -> Result<Vec<String>, Vec<SetupError>> {
     for bridge in bridges(wanted.groups, wanted.network) {
         results.push(bridge.remove().map_err(SetupError::from));
     }
+    let turn = Turns::new(wanted.run_root).take();
     let gone = command::run(
         "nft",
         &["-f", "-"],
         &format!("add table bridge {HOST_TABLE} ; delete table bridge {HOST_TABLE}\n"),
     );
+    drop(turn);
     results.push(gone.map(|_| Some(format!("table bridge {HOST_TABLE} removed"))).map_err(SetupError::from));
     results.push(screens::remove().map_err(SetupError::from));
     let swept = sweep::sweep_all(wanted.run_root);
@@ -139,9 +141,10 @@ fn ensure_service_user(name: &str) -> Result<Option<String>, SetupError> {
     Ok(Some(format!("account {name} made: it owns the disks and runs qemu")))
 }
 
-fn ensure_host_table() -> Result<Option<String>, SetupError> {
+fn ensure_host_table(run_root: &Path) -> Result<Option<String>, SetupError> {
+    let _turn = Turns::new(run_root).take();
     // Refused where the table is missing, which is what is mended next.
-    let listing = command::run("nft", &["list", "table", "bridge", HOST_TABLE], "").unwrap_or_default();
+    let listing = command::run("nft", &["-y", "list", "table", "bridge", HOST_TABLE], "").unwrap_or_default();
     if host_table().stands_in(&listing) {
         return Ok(None);
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::bounds::{self, BoundsError};
 use super::command::{self, CommandError};
-use super::filter::{remove_chains, runs_with_chains};
+use super::filter::{Turns, remove_chains, runs_with_chains};
 use super::run_folder::{LOCK, RunFolderError, lock};
 use crate::id::RunId;
 
@@ -107,6 +107,7 @@ pub fn remove_dead_chains(run_root: &Path) -> Swept {
         if is_alive(run_root, &run)? {
             return Ok(None);
         }
+        let _turn = Turns::new(run_root).take();
         remove_chains(&run)?;
         Ok(Some(format!("chains of ebtables of run {run}")))
     })

@@ -81,15 +81,16 @@ fn host_name() -> String {
 
 /// Makes filter, tap and qemu.
 pub(super) fn launch(
+    run_root: &Path,
     prepared: &Prepared,
     spec: &RunSpec,
     password: Option<&str>,
     storage: &Storage,
 ) -> Result<Launched, StartError> {
-    let mut filter = RunFilter::add(&spec.run, &spec.network)?;
+    let mut filter = RunFilter::start(&spec.run, &spec.network, run_root)?;
     let tap = Tap::open(&spec.run.tap())?;
     let mut guest = spawn(prepared, spec, &tap, password)?;
-    filter.verify()?;
+    let _missed_turn = filter.stand()?;
     let network = &spec.network;
     let alias = port::run_mark(&spec.run);
     let port =

@@ -119,7 +119,7 @@ fn run(options: &Options, opened: Opened, storage: &Storage, signals: &Signals) 
     }
     disks?;
     let prepared = launch::prepare(options, &spec, storage)?;
-    let launched = launch::launch(&prepared, &spec, password, storage)?;
+    let launched = launch::launch(&options.run_root, &prepared, &spec, password, storage)?;
     let run_root = &options.run_root;
     watch::watch(prepared, launched, watch::Given { spec: &spec, password, control, storage, signals, run_root })
 }

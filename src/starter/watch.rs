@@ -383,7 +383,7 @@ impl Watch<'_> {
                 if since.elapsed() > Duration::from_secs(BOOT_SECONDS_MAX) {
                     *slot = None;
                 }
-                if self.network.filter.seen().unwrap_or(0) > 0 {
+                if self.network.filter.look().unwrap_or(0) > 0 {
                     self.boot = Boot::Ready;
                     self.storage.record(Event::Ready);
                 }
@@ -418,8 +418,13 @@ impl Watch<'_> {
             return Ok(());
         }
         self.next_filter_look = Instant::now() + FILTER_LOOK;
+        let Err(error) = self.network.filter.look() else {
+            self.failed_mends = 0;
+            return Ok(());
+        };
+        tracing::warn!(%error, "the filter is not whole any more; putting it back");
         match self.network.filter.mend() {
-            Ok(()) => self.failed_mends = 0,
+            Ok(_missed_turn) => self.failed_mends = 0,
             Err(error) if self.failed_mends < FAILED_MENDS_MAX => {
                 tracing::warn!(%error, "the filter is not whole; trying again");
                 self.failed_mends += 1;

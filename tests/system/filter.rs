@@ -102,8 +102,12 @@ fn no_rule_is_lost_when_many_change_them_at_once() {
             std::mem::replace(&mut spec.run, run)
         };
         let [first, second] = [(); 2].map(|()| std::array::from_fn::<RunId, 10, _>(|_| next()));
-        let network = &spec.network;
-        let add = |run: &RunId| RunFilter::add(run, network).unwrap();
+        let (network, run_root) = (&spec.network, world.run_root());
+        let add = |run: &RunId| {
+            let mut filter = RunFilter::start(run, network, &run_root).unwrap();
+            filter.stand().unwrap();
+            filter
+        };
         let ends: Vec<RunFilter> = std::thread::scope(|scope| {
             let threads: Vec<_> = first.iter().map(|run| scope.spawn(|| add(run))).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
@@ -114,7 +118,7 @@ fn no_rule_is_lost_when_many_change_them_at_once() {
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         for filter in &mut stay {
-            filter.verify().unwrap();
+            filter.look().unwrap();
         }
         let left = chains() + &tool("nft", &["list", "tables"]);
         for run in &first {

@@ -32,39 +32,47 @@
 //! | isolated: speak to the gateway in other protocols than TCP, UDP, ICMP | passes | dropped |
 
 mod ebtables;
+mod generation;
 mod host_table;
+mod listing;
 mod rules;
 mod run_filter;
 mod session;
 mod table;
+mod turn;
 
 pub use ebtables::{CANNOT as EBTABLES_CANNOT, EbtablesError, SAVE as EBTABLES_SAVE, remove_chains, runs_with_chains};
 pub use host_table::{HOST_TABLE, host_table, host_table_command};
+pub use listing::{ListedChain, Listing};
 pub use rules::run_table;
 pub use run_filter::RunFilter;
 pub use session::{FilterError, Session};
 pub use table::{Chain, Table};
+pub use turn::{NoTurn, Turn, Turns};
 
 /// How often rules are read back before they are taken to differ.
 const READS_MAX: u32 = 5;
 
-/// What is read back and does not stand as it should; none where it does. A listing is no snapshot: while others change the
+/// What is read back, where it stands as it should, else what differs. A listing is no snapshot: while others change the
 /// rules of the host, the kernel may list a chain twice or not at all, so what differs is read again.
-fn differing<E>(
-    mut read: impl FnMut() -> Result<String, E>,
-    stands: impl Fn(&str) -> bool,
-) -> Result<Option<String>, E> {
-    let mut listing = read()?;
-    for _ in 1..READS_MAX {
-        if stands(&listing) {
-            return Ok(None);
+fn difference<L, E>(
+    mut read: impl FnMut() -> Result<L, E>,
+    difference: impl Fn(&L) -> Option<String>,
+) -> Result<Result<L, String>, E> {
+    let mut reads = 1;
+    loop {
+        let listing = read()?;
+        match difference(&listing) {
+            None => return Ok(Ok(listing)),
+            Some(difference) if reads == READS_MAX => return Ok(Err(difference)),
+            Some(_) => reads += 1,
         }
-        listing = read()?;
     }
-    Ok((!stands(&listing)).then_some(listing))
 }
 
 /// Bit of the mark of a frame that the run's rules accepted from its guest.
 const FROM_GUEST: u32 = 0x0001_0000;
 /// Bit of the mark of a frame that the run's rules accepted towards its guest.
 const TO_GUEST: u32 = 0x0002_0000;
+/// Name of the counter of what *ready* means: the guest uses its planned address.
+const READY: &str = "ready";

@@ -9,7 +9,7 @@
 use std::net::Ipv4Addr;
 
 use super::table::{Chain, Table};
-use super::{FROM_GUEST, TO_GUEST};
+use super::{FROM_GUEST, READY, TO_GUEST};
 use crate::host::qemu::{VNC_PORT_FIRST, VNC_PORT_LAST};
 use crate::id::{Mac, MacPrefix, RunId};
 use crate::resolve::{Egress, Protocol};
@@ -38,7 +38,7 @@ pub fn run_table(run: &RunId, network: &RunNetwork) -> Table {
         hook: Some("postrouting priority -300"),
         rules: vec![format!("oifname \"{tap}\" jump to_guest")],
     });
-    Table { name: run.nft_table(), owned: true, counters: vec!["ready"], chains }
+    Table { name: run.nft_table(), owned: true, counters: vec![READY], chains }
 }
 
 /// Accepts a frame from the guest so that the host's table lets it pass.
@@ -75,7 +75,7 @@ fn arp_from_guest(network: &RunNetwork) -> Vec<String> {
         format!("arp saddr ether != {mac} drop"),
         pass_from(&format!("arp operation request arp saddr ip 0.0.0.0 arp daddr ip {ip}")),
         format!("arp saddr ip != {ip} drop"),
-        "counter name \"ready\" continue".to_owned(),
+        format!("counter name \"{READY}\" continue"),
     ];
     if network.isolated {
         rules.extend(neighbours(network).iter().map(|net| pass_from(&format!("arp daddr ip {net}"))));

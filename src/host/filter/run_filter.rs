@@ -1,10 +1,16 @@
 //! The filter of one run, whichever way its site holds it.
 
+use std::path::Path;
+
+use super::READY;
 use super::ebtables::{Chains, run_rules};
+use super::generation::generation;
 use super::host_table::{guard, host_table_command};
+use super::listing::Listing;
 use super::rules::run_table;
 use super::session::{FilterError, Session};
 use super::table::Table;
+use super::turn::{NoTurn, Turns};
 use crate::id::RunId;
 use crate::run::RunNetwork;
 use crate::site::Filter;
@@ -17,47 +23,51 @@ pub struct RunFilter {
     /// Owned by the session: the rules themselves, or the guard of those below.
     table: Table,
     chains: Option<Chains>,
+    turns: Turns,
+    /// The generation of rules in which all that others could change was read back and stood.
+    whole_in: Option<u32>,
 }
 
 impl RunFilter {
-    /// Gives the kernel the rules; `verify` says whether it took them.
-    pub fn add(run: &RunId, network: &RunNetwork) -> Result<Self, FilterError> {
+    /// Starts what is to hold the rules, and waits for nothing; `stand` gives them to the kernel.
+    pub fn start(run: &RunId, network: &RunNetwork, run_root: &Path) -> Result<Self, FilterError> {
         let (table, chains) = match network.filter {
             Filter::Nftables => (run_table(run, network), None),
-            Filter::Ebtables => (guard(run), Some(Chains::new(run, run_rules(run, network)))),
+            Filter::Ebtables => (guard(run, network), Some(Chains::new(run, run_rules(run, network)))),
         };
-        let mut session = Session::start()?;
-        session.add(&table)?;
-        let filter = Self { session, table, chains };
-        if let Some(chains) = &filter.chains {
+        Ok(Self { session: Session::start()?, table, chains, turns: Turns::new(run_root), whole_in: None })
+    }
+
+    /// Gives the kernel the rules and reads everything back, in one turn. Only then may the tap join the bridge. Returns why
+    /// it was out of turn, where it was: the rules stand all the same.
+    pub fn stand(&mut self) -> Result<Option<NoTurn>, FilterError> {
+        let mut turn = self.turns.take();
+        self.session.add(&self.table)?;
+        if let Some(chains) = &self.chains {
             chains.add()?;
         }
-        Ok(filter)
+        self.verify_table()?;
+        self.verify_what_others_can_change()?;
+        Ok(turn.missed())
     }
 
-    /// Reads everything back from the kernel and compares. Only then may the tap join the bridge.
-    pub fn verify(&mut self) -> Result<(), FilterError> {
-        self.session.verify(&self.table)?;
-        if let Some(chains) = &self.chains {
-            chains.verify()?;
+    /// Whether everything stands, and how often the guest has said in ARP that it has its planned address: more than never
+    /// is *ready*. Costs a listing of the run's own table, and the rest only where somebody has changed rules of this host
+    /// since it was last seen whole. The error is what does not stand; `mend` puts that back.
+    pub fn look(&mut self) -> Result<u64, FilterError> {
+        let listing = self.verify_table()?;
+        if self.whole_in.is_none() || generation() != self.whole_in {
+            let _turn = self.turns.take();
+            self.verify_what_others_can_change()?;
         }
-        self.session.verify_host_table()
-    }
-
-    /// How often the guest has said in ARP that it has its planned address. More than never is *ready*.
-    pub fn seen(&mut self) -> Result<u64, FilterError> {
-        match &self.chains {
-            Some(chains) => Ok(chains.seen()?),
-            None => self.session.counter(&self.table, "ready"),
-        }
+        Ok(listing.packets(READY))
     }
 
     /// Puts back what others have taken away. Meanwhile the guest was cut off: by the host's table when the run's rules
-    /// were gone, by the run's own table when the host's was.
-    pub fn mend(&mut self) -> Result<(), FilterError> {
-        let Err(error) = self.verify() else { return Ok(()) };
-        tracing::warn!(%error, "the filter is not whole any more; putting it back");
-        if self.session.verify(&self.table).is_err() {
+    /// were gone, by the run's own table when the host's was. Returns as `stand` does.
+    pub fn mend(&mut self) -> Result<Option<NoTurn>, FilterError> {
+        let mut turn = self.turns.take();
+        if self.verify_table().is_err() {
             self.session.end();
             self.session = Session::start()?;
             self.session.add(&self.table)?;
@@ -68,14 +78,35 @@ impl RunFilter {
         if let Some(chains) = self.chains.as_ref().filter(|chains| chains.verify().is_err()) {
             chains.add()?;
         }
-        self.verify()
+        self.verify_table()?;
+        self.verify_what_others_can_change()?;
+        Ok(turn.missed())
+    }
+
+    /// The run's table. The kernel lets nobody change it but its owner, with whom it goes.
+    fn verify_table(&mut self) -> Result<Listing, FilterError> {
+        self.session.verify(&self.table)
+    }
+
+    fn verify_what_others_can_change(&mut self) -> Result<(), FilterError> {
+        // What is changed while it is read counts as changed since.
+        let generation = generation();
+        self.whole_in = None;
+        if let Some(chains) = &self.chains {
+            chains.verify()?;
+        }
+        self.session.verify_host_table()?;
+        self.whole_in = generation;
+        Ok(())
     }
 }
 
 impl Drop for RunFilter {
     fn drop(&mut self) {
+        let _turn = self.turns.take();
         if let Some(Err(error)) = self.chains.as_ref().map(Chains::remove) {
             tracing::warn!(%error, "the run's chains stay behind, for the next sweep");
         }
+        self.session.end();
     }
 }

@@ -1,5 +1,5 @@
 //! An `nft -i` child that owns a run's table: the table lives exactly as long as the child, the child as long as its
-//! standard input, and that as long as the starter. Commands go in as lines; listings come back as plain text.
+//! standard input, and that as long as the starter. Commands go in as lines; listings come back as text.
 
 use std::io::{Read as _, Write as _};
 use std::os::fd::AsFd as _;
@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::ebtables::EbtablesError;
+use super::listing::Listing;
 use super::table::Table;
-use super::{HOST_TABLE, differing, host_table};
+use super::{HOST_TABLE, difference, host_table};
 use crate::host::command::{CommandError, spawn_error};
 
 /// How long nft may take to answer: it takes milliseconds, so that this is long enough on a host that boots a class.
@@ -29,15 +30,15 @@ pub enum FilterError {
     Silent { command: String },
     #[error("nft, which holds the filter, has ended at `{command}`")]
     Ended { command: String },
-    #[error("the filter `{table}` reads back from the kernel other than it was written; it says:\n{listing}")]
-    Differs { table: String, listing: String },
+    #[error("the filter `{table}` reads back from the kernel other than it was written: {difference}")]
+    Differs { table: String, difference: String },
     #[error(transparent)]
     Ebtables(#[from] EbtablesError),
     #[error(
         "this host's table `bridge {HOST_TABLE}`, which cuts off guests without a filter, is {state}; \
          run `labwright host setup` on this host"
     )]
-    HostTable { state: &'static str },
+    HostTable { state: String },
 }
 
 /// A running `nft -i`.
@@ -52,13 +53,14 @@ pub struct Session {
 impl Session {
     /// Starts nft; signals that must not end it are to be ignored by then. Nothing is waited for.
     pub fn start() -> Result<Self, FilterError> {
+        // Priorities as numbers: nft has names for some.
         let mut child = Command::new("nft")
-            .arg("-i")
+            .args(["-y", "-i"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .map_err(|source| FilterError::Start(spawn_error("nft", "nft -i".to_owned(), source)))?;
+            .map_err(|source| FilterError::Start(spawn_error("nft", "nft -y -i".to_owned(), source)))?;
         let input = child.stdin.take().expect("stdin is piped");
         let output = child.stdout.take().expect("stdout is piped");
         let errors = child.stderr.take().expect("stderr is piped");
@@ -71,33 +73,25 @@ impl Session {
     }
 
     /// Reads the table back and compares.
-    pub fn verify(&mut self, table: &Table) -> Result<(), FilterError> {
-        match self.differing(table)? {
-            None => Ok(()),
-            Some(listing) => Err(FilterError::Differs { table: table.name.clone(), listing }),
-        }
+    pub fn verify(&mut self, table: &Table) -> Result<Listing, FilterError> {
+        self.whole(table)?.map_err(|difference| FilterError::Differs { table: table.name.clone(), difference })
     }
 
     /// Whether the host's permanent table stands.
     pub fn verify_host_table(&mut self) -> Result<(), FilterError> {
-        match self.differing(&host_table()) {
-            Ok(None) => Ok(()),
-            Ok(Some(_)) => Err(FilterError::HostTable { state: "not as it should be" }),
-            Err(FilterError::Refused { .. }) => Err(FilterError::HostTable { state: "missing" }),
-            Err(error) => Err(error),
-        }
+        let state = match self.whole(&host_table()) {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(difference)) => format!("not as it should be ({difference})"),
+            Err(FilterError::Refused { .. }) => "missing".to_owned(),
+            Err(error) => return Err(error),
+        };
+        Err(FilterError::HostTable { state })
     }
 
-    fn differing(&mut self, table: &Table) -> Result<Option<String>, FilterError> {
+    /// The table as it is listed, or what of it differs.
+    fn whole(&mut self, table: &Table) -> Result<Result<Listing, String>, FilterError> {
         let command = format!("list table bridge {}", table.name);
-        differing(|| self.list(&command), |listing| table.stands_in(listing))
-    }
-
-    /// How many packets a named counter of the table has seen.
-    pub fn counter(&mut self, table: &Table, name: &str) -> Result<u64, FilterError> {
-        let listing = self.list(&format!("list counter bridge {} {name}", table.name))?;
-        let mut words = listing.split_whitespace().skip_while(|word| *word != "packets").skip(1);
-        Ok(words.next().and_then(|number| number.parse().ok()).unwrap_or(0))
+        difference(|| Ok(Listing::read(&self.list(&command)?)), |listing| table.difference(listing))
     }
 
     pub fn pid(&self) -> u32 {

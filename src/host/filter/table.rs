@@ -1,7 +1,10 @@
 //! An nftables table as a value: written as one command, so that it stands whole or not at all, and compared with what
 //! the kernel lists.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
+
+use super::listing::{ListedChain, Listing, canonical};
 
 /// A table of the `bridge` family.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,72 +47,60 @@ impl Table {
         text
     }
 
-    /// Whether a listing of nft is this table. Compared are the chains, where each is hooked, and every rule's verdict in
-    /// order: nft's wording of matches differs between versions, the verdicts do not.
+    /// Whether a listing of nft is this table.
     pub fn stands_in(&self, listing: &str) -> bool {
-        let own: Vec<Shape> = self
-            .chains
-            .iter()
-            .map(|c| Shape {
-                name: c.name.to_owned(),
-                hook: c.hook.map(hook),
-                verdicts: c.rules.iter().map(|r| verdict(r)).collect(),
-            })
-            .collect();
-        own == shapes(listing)
+        self.difference(&Listing::read(listing)).is_none()
     }
-}
 
-/// What is compared of a chain.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Shape {
-    name: String,
-    hook: Option<(String, i32)>,
-    verdicts: Vec<String>,
-}
-
-/// `prerouting priority dstnat - 100` is at prerouting, -400. nft has names for some priorities of the bridge family.
-fn hook(text: &str) -> (String, i32) {
-    let mut words = text.split_whitespace().filter(|word| *word != "priority");
-    let place = words.next().unwrap_or_default().to_owned();
-    let (mut sum, mut sign) = (0, 1);
-    for word in words {
-        match word {
-            "+" => sign = 1,
-            "-" => sign = -1,
-            "dstnat" => sum -= 300,
-            "filter" => sum -= 200,
-            "out" => sum += 100,
-            "srcnat" => sum += 300,
-            number => sum += sign * number.parse::<i32>().unwrap_or(i32::MAX / 2),
+    /// What stands otherwise than it was written, in words; the first thing of several. Everything is compared: the table's
+    /// flags, which could put it to sleep, its counters, and each chain's hook and rules, word for word in one spelling.
+    pub(super) fn difference(&self, listing: &Listing) -> Option<String> {
+        let flags: &[&str] = if self.owned { &["owner"] } else { &[] };
+        let counters: BTreeSet<&str> = self.counters.iter().copied().collect();
+        if listing.flags != flags {
+            return Some(format!("its flags are `{}` in place of `{}`", listing.flags.join(", "), flags.join(", ")));
         }
-    }
-    (place, sum)
-}
-
-/// The last word of a rule.
-fn verdict(rule: &str) -> String {
-    rule.split_whitespace().next_back().unwrap_or_default().to_owned()
-}
-
-fn shapes(listing: &str) -> Vec<Shape> {
-    let mut shapes: Vec<Shape> = Vec::new();
-    let mut inside_chain = false;
-    for line in listing.lines().map(str::trim) {
-        if let Some(name) = line.strip_prefix("chain ") {
-            shapes.push(Shape { name: name.trim_end_matches(" {").to_owned(), ..Shape::default() });
-            inside_chain = true;
-        } else if line == "}" {
-            inside_chain = false;
-        } else if let (true, false, Some(shape)) = (inside_chain, line.is_empty(), shapes.last_mut()) {
-            if let Some(text) = line.strip_prefix("type filter hook ") {
-                shape.hook = Some(hook(text.split(';').next().unwrap_or_default()));
-            } else {
-                shape.verdicts.push(verdict(line));
-            }
+        if !listing.counters.keys().map(String::as_str).eq(counters) {
+            return Some(format!("its counters are {:?}", listing.counters.keys().collect::<Vec<_>>()));
         }
+        if let Some(other) = listing.others.first() {
+            return Some(format!("it has `{other}`"));
+        }
+        let chains = |chains: Vec<&str>| chains.join(", ");
+        let (written, listed) = (
+            chains(self.chains.iter().map(|chain| chain.name).collect()),
+            chains(listing.chains.iter().map(|chain| chain.name.as_str()).collect()),
+        );
+        if written != listed {
+            return Some(format!("its chains are {listed} in place of {written}"));
+        }
+        self.chains.iter().zip(&listing.chains).find_map(|(chain, listed)| chain.difference(listed))
     }
-    shapes
+}
+
+impl Chain {
+    fn hook_line(&self) -> Option<String> {
+        self.hook.map(|hook| format!("type filter hook {hook}; policy accept;"))
+    }
+
+    fn difference(&self, listed: &ListedChain) -> Option<String> {
+        let name = self.name;
+        let (written, stands) = (self.hook_line(), &listed.hook);
+        if written != *stands {
+            let line = |hook: &Option<String>| hook.clone().unwrap_or_else(|| "no hook".to_owned());
+            return Some(format!("chain {name} has `{}` in place of `{}`", line(stands), line(&written)));
+        }
+        let (written, stands) = (self.rules.len(), listed.rules.len());
+        if written != stands {
+            return Some(format!("chain {name} has {stands} rules in place of {written}"));
+        }
+        let mut rules = self.rules.iter().zip(&listed.rules).enumerate();
+        rules.find_map(|(number, (written, stands))| {
+            let written = canonical(written);
+            (written != *stands)
+                .then(|| format!("rule {} of chain {name} is `{stands}` in place of `{written}`", number + 1))
+        })
+    }
 }
 
 #[cfg(test)]
@@ -117,7 +108,13 @@ mod tests {
     use super::*;
 
     fn table() -> Table {
-        let rules = vec!["ether type arp accept".to_owned(), "drop".to_owned()];
+        let rules = vec![
+            "ether type arp limit rate over 200/second burst 200 packets counter drop".to_owned(),
+            "ether type ip ip frag-off & 0x1fff != 0x0 drop".to_owned(),
+            "ip daddr { 10.0.0.2, 224.0.0.0/4 } ip saddr 10.0.0.5/32 meta mark set meta mark | 0x00010000 accept"
+                .to_owned(),
+            "counter name \"ready\" continue".to_owned(),
+        ];
         let jump = vec!["iifname \"lwa\" jump g".to_owned()];
         Table {
             name: "lw_t".to_owned(),
@@ -130,22 +127,66 @@ mod tests {
         }
     }
 
-    const LISTING: &str = "table bridge lw_t { # progname nft\n\tflags owner\n\n\tcounter ready {\n\t\tpackets 0 bytes 0\n\t}\n\n\
-        \tchain g {\n\t\tether type arp accept\n\t\tdrop\n\t}\n\n\
-        \tchain p {\n\t\ttype filter hook prerouting priority dstnat; policy accept;\n\t\tiifname \"lwa\" jump g\n\t}\n}\n";
+    /// As nft 1.0.6 says it.
+    const LISTING: &str = "table bridge lw_t { # progname nft\n\tflags owner\n\n\tcounter ready {\n\t\tpackets 17 bytes 476\n\t}\n\n\
+        \tchain g {\n\t\tether type arp limit rate over 200/second burst 200 packets counter packets 3 bytes 126 drop\n\
+        \t\tip frag-off & 8191 != 0 drop\n\
+        \t\tip daddr { 224.0.0.0/4, 10.0.0.2 } ip saddr 10.0.0.5 meta mark set meta mark | 0x00010000 accept\n\
+        \t\tcounter name \"ready\" continue\n\t}\n\n\
+        \tchain p {\n\t\ttype filter hook prerouting priority -300; policy accept;\n\t\tiifname \"lwa\" jump g\n\t}\n}\n";
 
     #[test]
     fn one_line_is_one_transaction() {
-        insta::assert_snapshot!(table().command(), @r#"add table bridge lw_t { flags owner; counter ready { } ; chain g { ether type arp accept; drop; } ; chain p { type filter hook prerouting priority -300; policy accept; iifname "lwa" jump g; } ; }"#);
+        insta::assert_snapshot!(table().command());
     }
 
     #[test]
-    fn a_listing_with_a_rule_less_or_another_verdict_is_not_the_table() {
-        assert!(table().stands_in(LISTING));
-        assert!(!table().stands_in(&LISTING.replace("\t\tdrop\n", "")));
-        assert!(!table().stands_in(&LISTING.replace("\t\tdrop\n", "\t\taccept\n")));
-        assert!(!table().stands_in(&LISTING.replace("type filter hook", "# no hook")));
-        assert!(!table().stands_in(&LISTING.replace("priority dstnat", "priority dstnat + 10")));
+    fn two_spellings_are_one_table() {
+        assert_eq!(table().difference(&Listing::read(LISTING)), None);
+        // As nft 1.1.3 says it.
+        let other = LISTING.replace("8191 != 0 ", "0x1fff != 0x0 ").replace("# progname nft", "# progname (null)");
+        assert_eq!(table().difference(&Listing::read(&other)), None);
+        assert_eq!(Listing::read(LISTING).counters["ready"], 17);
+    }
+
+    #[test]
+    fn whatever_is_changed_is_noticed_and_named() {
+        let changes = [
+            ("flags owner", "flags owner,dormant"),
+            ("\tflags owner\n", ""),
+            ("counter ready {", "counter other {"),
+            ("\tchain p {", "\tset s {\n\t\ttype ifname\n\t}\n\n\tchain p {"),
+            ("\tchain p {", "\tchain q {"),
+            ("hook prerouting", "hook forward"),
+            ("type filter", "type route"),
+            ("priority -300", "priority 300"),
+            ("policy accept", "policy drop"),
+            ("\t\ttype filter hook prerouting priority -300; policy accept;\n", ""),
+            ("ether type arp", "ether type ip6"),
+            ("rate over", "rate"),
+            ("200/second", "200/minute"),
+            ("burst 200 packets", "burst 20 packets"),
+            ("!= 0", "== 0"),
+            ("8191", "8190"),
+            ("10.0.0.2 }", "10.0.0.3 }"),
+            ("224.0.0.0/4, ", ""),
+            ("ip saddr 10.0.0.5", "ip saddr 10.0.0.0/29"),
+            ("ip saddr 10.0.0.5 ", ""),
+            ("| 0x00010000", "| 0x00020000"),
+            ("\"ready\" continue", "\"ready\" accept"),
+            ("iifname \"lwa\"", "iifname \"xxa\""),
+            ("iifname \"lwa\"", "oifname \"lwa\""),
+            ("jump g", "goto g"),
+            ("\t\tiifname \"lwa\" jump g\n", ""),
+            ("\t\tiifname \"lwa\" jump g\n", "\t\taccept\n\t\tiifname \"lwa\" jump g\n"),
+        ];
+        let mut said = Vec::new();
+        for (from, to) in changes {
+            assert!(LISTING.contains(from), "{from}");
+            let difference = table().difference(&Listing::read(&LISTING.replacen(from, to, 1)));
+            said.push(difference.unwrap_or_else(|| panic!("nobody sees that `{from}` became `{to}`")));
+        }
+        insta::assert_snapshot!(said.join("\n"));
         assert!(!table().stands_in(""));
     }
 }

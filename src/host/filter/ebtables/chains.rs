@@ -1,6 +1,7 @@
-//! A run's chains in the kernel: written, read back, counted, removed.
+//! A run's chains in the kernel: written, read back, removed.
 
-use super::super::differing;
+use super::super::difference;
+use super::super::listing::value;
 use super::rules::{MARK, Rules};
 use crate::host::command::{self, CommandError};
 use crate::id::RunId;
@@ -15,8 +16,8 @@ const ATTEMPTS_MAX: u32 = 5;
 pub enum EbtablesError {
     #[error(transparent)]
     Command(#[from] CommandError),
-    #[error("the chains `{MARK}{run}-*` of ebtables read back other than they were written; they are:\n{listing}")]
-    Differs { run: RunId, listing: String },
+    #[error("the chains `{MARK}{run}-*` of ebtables read back other than they were written: {difference}")]
+    Differs { run: RunId, difference: String },
 }
 
 /// The chains of one run. They outlive this value: `remove` takes them away.
@@ -40,31 +41,16 @@ impl Chains {
 
     /// Reads them back and compares.
     pub(in crate::host::filter) fn verify(&self) -> Result<(), EbtablesError> {
-        let read = || Ok::<_, CommandError>(of_run(&command::run(SAVE, &["-t", "nat"], "")?, &self.run).join("\n"));
-        let written = script(&self.rules);
-        match differing(read, |own| shape(own.lines()) == shape(written.lines()))? {
-            None => Ok(()),
-            Some(listing) => Err(EbtablesError::Differs { run: self.run.clone(), listing }),
-        }
-    }
-
-    /// How many ARP packets of the guest named its planned address.
-    pub(in crate::host::filter) fn seen(&self) -> Result<u64, EbtablesError> {
-        let listing = command::run(SAVE, &["-t", "nat", "-c"], "")?;
-        let chain = format!("-A {MARK}{}-arp ", self.run);
-        let counted = listing.lines().find(|line| line.contains(&chain) && line.ends_with("-j CONTINUE"));
-        Ok(counted.and_then(packets).unwrap_or(0))
+        let read = || Ok::<_, CommandError>(shape(of_run(&command::run(SAVE, &["-t", "nat"], "")?, &self.run)));
+        let written = shape(script(&self.rules).lines());
+        let whole = difference(read, |stands| first_difference(&written, stands))?;
+        whole.map(drop).map_err(|difference| EbtablesError::Differs { run: self.run.clone(), difference })
     }
 
     /// Takes away what of them is there.
     pub(in crate::host::filter) fn remove(&self) -> Result<(), EbtablesError> {
         Ok(remove_chains(&self.run)?)
     }
-}
-
-/// `[17:476] -A chain ...`: the first number.
-fn packets(line: &str) -> Option<u64> {
-    line.strip_prefix('[')?.split(':').next()?.parse().ok()
 }
 
 /// All of a run as one transaction. The policy of each chain is to go back to where it was jumped to from, which its last
@@ -103,19 +89,46 @@ fn run_of_chain(chain: &str) -> Option<RunId> {
     chain.strip_prefix(MARK)?.rsplit_once('-')?.0.parse().ok()
 }
 
-/// What is compared: the chains, and in order every rule's place and verdict. The wording of matches differs between
-/// versions of ebtables. Chains are listed by name, rules in the order of their chains.
-fn shape<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<(&'a str, &'a str)> {
-    let mut shape: Vec<(&str, &str)> = lines
-        .filter_map(|line| match line.split_whitespace().collect::<Vec<_>>().as_slice() {
-            [chain, policy] if chain.starts_with(':') => Some((*chain, *policy)),
-            ["-A", chain, .., verdict] => Some((*chain, *verdict)),
-            _ => None,
+/// What is compared: the chains with their policies, and every rule with its place. Chains are listed by name, rules in the
+/// order of their chains.
+fn shape<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<(String, String)> {
+    let mut shape: Vec<(String, String)> = lines
+        .into_iter()
+        .filter_map(|line| {
+            let rule = line.strip_prefix("-A ").or_else(|| line.starts_with(':').then_some(line))?;
+            let (chain, rule) = rule.split_once(' ')?;
+            Some((chain.to_owned(), canonical(rule)))
         })
         .collect();
     // Stable: rules of one chain keep their order.
-    shape.sort_by_key(|(chain, _)| *chain);
+    shape.sort_by(|(one, _), (other, _)| one.cmp(other));
     shape
+}
+
+/// A rule in one spelling. ebtables lists its options in another order than they were written, and a network of one address
+/// as this address.
+fn canonical(rule: &str) -> String {
+    let mut options: Vec<Vec<String>> = Vec::new();
+    let mut not = None;
+    for word in rule.split_whitespace() {
+        match options.last_mut() {
+            _ if word == "!" => not = Some("!".to_owned()),
+            Some(option) if !word.starts_with('-') => option.extend(not.take().into_iter().chain([value(word)])),
+            _ => options.push(vec![word.to_owned()]),
+        }
+    }
+    options.sort();
+    options.concat().join(" ")
+}
+
+fn first_difference(written: &[(String, String)], stands: &[(String, String)]) -> Option<String> {
+    let name = |entry: Option<&(String, String)>| {
+        entry.map_or_else(|| "nothing".to_owned(), |(chain, rule)| format!("`{chain} {rule}`"))
+    };
+    (0..written.len().max(stands.len()))
+        .map(|at| (written.get(at), stands.get(at)))
+        .find(|(written, stands)| written != stands)
+        .map(|(written, stands)| format!("{} in place of {}", name(stands), name(written)))
 }
 
 /// The runs that have chains here, as far as ebtables is installed.
@@ -164,28 +177,50 @@ mod tests {
         :labwright-k3f9-1-to RETURN\n:labwright-k3f9-12-from RETURN\n:libvirt-J-vnet0 ACCEPT\n\
         -A PREROUTING -i vnet0 -j libvirt-J-vnet0\n-A PREROUTING -i lwk3f91 -j labwright-k3f9-1-from\n\
         -A PREROUTING -i lwk3f912 -j labwright-k3f9-12-from\n-A POSTROUTING -o lwk3f91 -j labwright-k3f9-1-to\n\
-        -A labwright-k3f9-1-from -p IPv4 --ip-src 10.0.0.2 -j mark --mark-set 0x10000 --mark-target ACCEPT\n\
+        -A labwright-k3f9-1-from -p IPv4 --ip-src 10.0.0.2 -j mark --mark-or 0x10000 --mark-target ACCEPT\n\
         -A labwright-k3f9-1-from -j DROP\n-A labwright-k3f9-1-to -j DROP\n-A labwright-k3f9-12-from -j DROP\n";
 
     fn rules() -> Rules {
-        let from = vec!["-p IPv4 --ip-src 10.0.0.2 -j mark --mark-or 0x10000 --mark-target ACCEPT", "-j DROP"];
+        let from = vec!["-p IPv4 --ip-src 10.0.0.2/32 -j mark --mark-or 0x10000 --mark-target ACCEPT", "-j DROP"];
         let chain = |name: &str, rules: Vec<&str>| (name.to_owned(), rules.into_iter().map(str::to_owned).collect());
         let chains = vec![chain("labwright-k3f9-1-from", from), chain("labwright-k3f9-1-to", vec!["-j DROP"])];
         Rules { tap: "lwk3f91".to_owned(), chains }
     }
 
     #[test]
-    fn a_listing_with_a_rule_less_or_another_verdict_is_not_the_run() {
+    fn whatever_is_changed_is_noticed_and_named() {
         let run: RunId = "k3f9-1".parse().unwrap();
-        let stands = |listing: &str| shape(of_run(listing, &run).into_iter()) == shape(script(&rules()).lines());
-        assert!(stands(LISTING));
-        for (from, to) in [
+        let written = shape(script(&rules()).lines());
+        let difference = |listing: &str| first_difference(&written, &shape(of_run(listing, &run)));
+        assert_eq!(difference(LISTING), None);
+        let changes = [
             ("-A labwright-k3f9-1-to -j DROP\n", ""),
             ("-A labwright-k3f9-1-from -j DROP\n", "-A labwright-k3f9-1-from -j ACCEPT\n"),
+            ("-A labwright-k3f9-1-to -j DROP\n", "-A labwright-k3f9-1-to -j ACCEPT\n-A labwright-k3f9-1-to -j DROP\n"),
             ("-A PREROUTING -i lwk3f91 -j labwright-k3f9-1-from\n", ""),
-        ] {
-            assert!(!stands(&LISTING.replace(from, to)), "without {from}");
+            ("-A PREROUTING -i lwk3f91 ", "-A PREROUTING -i xxk3f91 "),
+            ("-A POSTROUTING -o lwk3f91 ", "-A POSTROUTING "),
+            (":labwright-k3f9-1-to RETURN", ":labwright-k3f9-1-to ACCEPT"),
+            ("10.0.0.2", "10.0.0.3"),
+            ("--ip-src 10.0.0.2", "--ip-dst 10.0.0.2"),
+            ("--ip-src 10.0.0.2", "--ip-src ! 10.0.0.2"),
+            ("--mark-or 0x10000", "--mark-or 0x20000"),
+            ("--mark-target ACCEPT", "--mark-target CONTINUE"),
+        ];
+        let mut said = Vec::new();
+        for (from, to) in changes {
+            assert!(LISTING.contains(from), "{from}");
+            let difference = difference(&LISTING.replacen(from, to, 1));
+            said.push(difference.unwrap_or_else(|| panic!("nobody sees that `{from}` became `{to}`")));
         }
+        insta::assert_snapshot!(said.join("\n"));
+    }
+
+    #[test]
+    fn the_order_of_options_is_a_matter_of_spelling() {
+        let written = "-p ARP --arp-ip-src 10.0.0.2/32 -s ! 02:00:00:00:00:01 -j DROP";
+        assert_eq!(canonical(written), canonical("-p ARP ! -s 02:00:00:00:00:01 --arp-ip-src 10.0.0.2 -j DROP"));
+        assert_ne!(canonical(written), canonical("-p ARP -s 02:00:00:00:00:01 --arp-ip-src 10.0.0.2 -j DROP"));
     }
 
     #[test]
@@ -201,10 +236,5 @@ mod tests {
         COMMIT
         ");
         assert_eq!(removal(&of_run(LISTING, &"k3f9-2".parse().unwrap())), None);
-    }
-
-    #[test]
-    fn a_count_is_the_first_number() {
-        assert_eq!(packets("[17:476] -A labwright-k3f9-1-arp -p ARP -j CONTINUE"), Some(17));
     }
 }

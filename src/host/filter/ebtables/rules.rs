@@ -74,14 +74,13 @@ fn from_guest(network: &RunNetwork, name: &dyn Fn(&str) -> String) -> Vec<String
 }
 
 /// ebtables cannot name the lengths of the addresses in ARP, but a rule on an address matches only where they are right.
-/// The rule that goes on counts what *ready* means.
 fn arp_from_guest(network: &RunNetwork) -> Vec<String> {
     let RunNetwork { mac, ip, .. } = network;
     let sender =
         |ip: &Ipv4Addr| format!("-p ARP --arp-htype 1 --arp-ptype 0x800 --arp-mac-src {mac} --arp-ip-src {ip}");
     let own = sender(ip);
     let probe = format!("{} --arp-op Request --arp-ip-dst {ip}", sender(&Ipv4Addr::UNSPECIFIED));
-    let mut rules = vec![pass_from(&probe), format!("{own} -j CONTINUE")];
+    let mut rules = vec![pass_from(&probe)];
     if network.isolated {
         rules.extend(neighbours(network).iter().map(|net| pass_from(&format!("{own} --arp-ip-dst {net}"))));
         rules.push(pass_from(&format!("{own} --arp-ip-dst {ip}")));

@@ -1,0 +1,225 @@
+//! Whose turn it is to change the rules of this host. The kernel begins a listing anew whenever somebody changes rules
+//! meanwhile, so that a hundred starters that write at one moment would keep each other's reading back from ever ending.
+//! They take turns instead: for one change and its reading back, in nftables and ebtables alike.
+//!
+//! ```text
+//! /run/labwright/rules.turn    root's; who has it locked changes rules, who waits for it is counted by the kernel
+//! ```
+//!
+//! The kernel takes the lock back from a holder that ends. A holder may also be suspended, by a batch system for example,
+//! and nobody knows for how long: who has waited for `PATIENCE` goes on without, as slowly as all did before there were turns,
+//! and says so. So a turn is for speed and never for truth, and whatever keeps it from being taken fails nothing.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::stat::{major, minor};
+
+/// A change takes some 10 ms, so that a class of a thousand has had its turns by then.
+const PATIENCE: Duration = Duration::from_secs(10);
+const FILE: &str = "rules.turn";
+
+/// Where a process waits for its turn.
+#[derive(Debug)]
+pub struct Turns {
+    path: PathBuf,
+    patience: Duration,
+    /// A wait that was given up. It goes on, so that there is never more than one.
+    queued: Option<Receiver<Result<Flock<File>, Errno>>>,
+}
+
+/// Held for one change and its reading back.
+#[derive(Debug)]
+#[must_use = "a turn ends when it is dropped"]
+pub struct Turn {
+    _lock: Option<Flock<File>>,
+    missed: Option<NoTurn>,
+}
+
+/// Why rules were changed out of turn. Nothing is wrong with them.
+#[derive(Debug, thiserror::Error)]
+pub enum NoTurn {
+    #[error(
+        "rules of this host were changed out of turn: another program has kept {path} for {} s, and {waiting} wait for it",
+        waited.as_secs()
+    )]
+    Overdue { path: PathBuf, waited: Duration, waiting: usize },
+    #[error("rules of this host were changed out of turn: cannot lock {path}")]
+    Lock { path: PathBuf, source: std::io::Error },
+}
+
+impl Turns {
+    /// Nothing is opened or made before a turn is taken.
+    pub fn new(run_root: &Path) -> Self {
+        Self { path: run_root.join(FILE), patience: PATIENCE, queued: None }
+    }
+
+    /// Waits for this process's turn, or goes without.
+    pub fn take(&mut self) -> Turn {
+        match self.wait() {
+            Ok(lock) => Turn { _lock: Some(lock), missed: None },
+            Err(missed) => {
+                tracing::warn!(error = %crate::error::chain(&missed));
+                Turn { _lock: None, missed: Some(missed) }
+            }
+        }
+    }
+
+    /// How many wait for their turn now; as far as the kernel shows them to this process.
+    pub fn waiting(&self) -> usize {
+        let Ok(file) = std::fs::symlink_metadata(&self.path) else { return 0 };
+        let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+        waiters(&locks, &format!("{:02x}:{:02x}:{}", major(file.dev()), minor(file.dev()), file.ino()))
+    }
+
+    fn wait(&mut self) -> Result<Flock<File>, NoTurn> {
+        let failed = |source| NoTurn::Lock { path: self.path.clone(), source };
+        let queued = match self.queued.take() {
+            Some(queued) => queued,
+            None => match Flock::lock(self.open().map_err(failed)?, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Ok(lock),
+                Err((file, Errno::EWOULDBLOCK)) => queue(file).map_err(failed)?,
+                Err((_, errno)) => return Err(failed(errno.into())),
+            },
+        };
+        match queued.recv_timeout(self.patience) {
+            Ok(locked) => locked.map_err(|errno| failed(errno.into())),
+            Err(RecvTimeoutError::Disconnected) => Err(failed(Errno::EINTR.into())),
+            Err(RecvTimeoutError::Timeout) => {
+                self.queued = Some(queued);
+                let waiting = self.waiting();
+                Err(NoTurn::Overdue { path: self.path.clone(), waited: self.patience, waiting })
+            }
+        }
+    }
+
+    fn open(&self) -> std::io::Result<File> {
+        let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+        let mut options = OpenOptions::new();
+        let options = options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags);
+        let file = options.open(&self.path)?;
+        if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::Error::other("it is no plain file")) }
+    }
+}
+
+impl Turn {
+    /// Why this change is out of turn, if it is.
+    pub fn missed(&mut self) -> Option<NoTurn> {
+        self.missed.take()
+    }
+}
+
+/// A thread that waits in the kernel's own line. Where nobody listens any more, its turn ends as it begins.
+fn queue(file: File) -> std::io::Result<Receiver<Result<Flock<File>, Errno>>> {
+    let (sender, receiver) = channel();
+    std::thread::Builder::new().name("turn".to_owned()).stack_size(64 << 10).spawn(move || {
+        let locked = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno);
+        drop(sender.send(locked));
+    })?;
+    Ok(receiver)
+}
+
+/// `7: -> FLOCK ADVISORY WRITE 4711 00:1a:99 0 EOF` waits for a lock on the file 99 of 00:1a.
+fn waiters(locks: &str, file: &str) -> usize {
+    let waits = |line: &&str| line.contains(" -> ") && line.split_whitespace().any(|word| word == file);
+    locks.lines().filter(waits).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    fn impatient(root: &Path) -> Turns {
+        Turns { patience: Duration::from_millis(20), ..Turns::new(root) }
+    }
+
+    #[test]
+    fn one_at_a_time() {
+        let root = tempfile::tempdir().unwrap();
+        let (inside, turns) = (AtomicU32::new(0), AtomicU32::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    let mut own = Turns::new(root.path());
+                    for _ in 0..20 {
+                        let mut turn = own.take();
+                        assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "somebody else has the turn");
+                        assert!(turn.missed().is_none());
+                        turns.fetch_add(1, Ordering::SeqCst);
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        assert_eq!(turns.into_inner(), 16 * 20);
+        let mode = root.path().join(FILE).metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn who_has_waited_long_enough_goes_without_and_says_so() {
+        let root = tempfile::tempdir().unwrap();
+        let held = Turns::new(root.path()).take();
+        let mut late = impatient(root.path());
+        assert!(matches!(late.take().missed(), Some(NoTurn::Overdue { .. })));
+        while late.waiting() == 0 {
+            std::thread::yield_now();
+        }
+        // It still waits, but never twice.
+        let said = late.take().missed().unwrap().to_string();
+        let path = root.path().join(FILE);
+        let expected = format!(
+            "rules of this host were changed out of turn: another program has kept {} for 0 s, and 1 wait for it",
+            path.display()
+        );
+        assert_eq!(said, expected);
+        drop(held);
+        late.patience = PATIENCE;
+        let mut turn = late.take();
+        assert!(turn.missed().is_none());
+        assert_eq!(late.waiting(), 0);
+    }
+
+    /// As when a starter has ended while it waited.
+    #[test]
+    fn a_turn_that_nobody_waits_for_any_more_ends_as_it_begins() {
+        let root = tempfile::tempdir().unwrap();
+        let held = Turns::new(root.path()).take();
+        let mut gone = impatient(root.path());
+        assert!(gone.take().missed().is_some());
+        drop(gone);
+        drop(held);
+        assert!(Turns::new(root.path()).take().missed().is_none());
+    }
+
+    /// Root follows no link and waits for no pipe.
+    #[test]
+    fn what_cannot_be_locked_holds_nobody_up() {
+        let root = tempfile::tempdir().unwrap();
+        let (file, target) = (root.path().join(FILE), root.path().join("target"));
+        std::os::unix::fs::symlink(&target, &file).unwrap();
+        assert!(matches!(Turns::new(root.path()).take().missed(), Some(NoTurn::Lock { .. })));
+        assert!(!target.exists());
+        std::fs::remove_file(&file).unwrap();
+        nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(matches!(Turns::new(root.path()).take().missed(), Some(NoTurn::Lock { .. })));
+        assert!(matches!(Turns::new(&root.path().join("absent")).take().missed(), Some(NoTurn::Lock { .. })));
+    }
+
+    #[test]
+    fn only_who_waits_for_this_file_is_counted() {
+        let locks = "1: FLOCK  ADVISORY  WRITE 17 00:1a:99 0 EOF\n1: -> FLOCK  ADVISORY  WRITE 18 00:1a:99 0 EOF\n\
+            1:  -> FLOCK  ADVISORY  WRITE 19 00:1a:99 0 EOF\n2: FLOCK  ADVISORY  WRITE 20 00:1a:990 0 EOF\n\
+            2: -> FLOCK  ADVISORY  WRITE 21 00:1a:990 0 EOF\n";
+        assert_eq!(waiters(locks, "00:1a:99"), 2);
+        assert_eq!(waiters(locks, "00:1b:99"), 0);
+    }
+}
