@@ -56,6 +56,7 @@ cases! {
     state_gone
     state_init
     state_newer
+    umask
     usage
     vm_unknown
 }

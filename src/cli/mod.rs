@@ -140,6 +140,9 @@ pub fn main() -> ExitCode {
             return exit.into();
         }
     };
+    // A hardened caller's umask would lock out the service account, the DHCP server and the starters; none at all would let
+    // everybody write. What must be narrower than this has its mode set by whoever makes it.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     start_logging();
     let mut ui = Ui::default();
     let exit = match run(arguments, &mut ui) {
