@@ -42,6 +42,7 @@ cases! {
     image_derived
     image_missing
     image_not_qcow2
+    import_disk
     import_job
     invalid_manifest
     lab_broken

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use labwright::disks::{
-    DiskError, Owner, clone_full, create_empty, derive, inspect, publish, restore, set_aside, sha256,
+    DiskError, Owner, clone_full, create_empty, delete, derive, inspect, publish, restore, set_aside, sha256,
 };
 
 /// Some account that is not ours; the tests run as root.
@@ -240,4 +240,56 @@ fn three_hundred_disks_are_made_in_one_call() {
     let targets = targets(folder.path(), 300);
     all_done(derive(&base, &targets, OWNER));
     assert!(targets.iter().all(|target| target.exists()));
+}
+
+/// A crash can fall between the making of a folder and its hand-over to the guests' account.
+#[test]
+fn a_folder_of_a_cut_short_try_is_nobodys_trap() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = image(folder.path());
+    let target = &targets(folder.path(), 1)[0];
+    let vm = target.parent().unwrap();
+    fs::create_dir_all(vm.with_file_name(".vm-0.new")).unwrap();
+    all_done(derive(&base, std::slice::from_ref(target), OWNER));
+    let made = fs::metadata(vm).unwrap();
+    assert_eq!((made.uid(), made.mode() & 0o777), (OWNER.uid, 0o750));
+    assert_eq!(names(vm.parent().unwrap()), ["vm-0"]);
+}
+
+/// As strace shows it: at no moment does a folder have its name and not yet its owner.
+#[test]
+fn a_folder_gets_its_owner_before_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = image(folder.path());
+    let target = folder.path().join("vm/disk-0.qcow2");
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let mut wrong = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                wrong += u32::from(fs::metadata(folder.path().join("vm")).is_ok_and(|found| found.uid() != OWNER.uid));
+            }
+            wrong
+        });
+        for _ in 0..20 {
+            all_done(derive(&base, std::slice::from_ref(&target), OWNER));
+            fs::remove_dir_all(folder.path().join("vm")).unwrap();
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(watch.join().unwrap(), 0, "looks that saw it as root's");
+    });
+}
+
+#[test]
+fn deleting_follows_no_link_of_the_guests_account() {
+    let folder = tempfile::tempdir().unwrap();
+    let precious = image(folder.path());
+    symlink(folder.path(), folder.path().join("link")).unwrap();
+    std::os::unix::fs::lchown(folder.path().join("link"), Some(OWNER.uid), None).unwrap();
+    let error = delete(&folder.path().join("link/image.qcow2")).unwrap_err();
+    assert!(matches!(error, DiskError::Symlink { uid, .. } if uid == OWNER.uid), "{error}");
+    delete(&folder.path().join("not/there.qcow2")).unwrap();
+    assert!(precious.exists());
+    delete(&precious).unwrap();
+    assert!(!precious.exists());
 }

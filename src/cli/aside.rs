@@ -9,7 +9,7 @@ use crate::disks;
 use crate::exit::Exit;
 use crate::report::{Failure, Ui};
 use crate::resolve::Desired;
-use crate::state::{AsideDisk, Store};
+use crate::state::AsideDisk;
 
 /// Put a vm's disks back that were set aside last
 #[derive(Debug, clap::Args)]
@@ -50,8 +50,8 @@ pub(super) fn vm_only(address: &Address) -> Result<(), Failure> {
 pub(super) fn restore(arguments: &RestoreArguments, site: Option<&Path>, ui: &Ui) -> Ended {
     vm_only(&arguments.address)?;
     let (context, Desired { lab, .. }) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
+    let mut store = context.known_store()?;
     let _lock = context.lock(format!("restore {}", arguments.address))?;
-    let mut store = Store::open(&context.site.state)?;
     let recorded = store.recorded(&lab)?;
     let name = &arguments.address.name;
     if recorded.vms.get(name.as_str()).is_some_and(|vm| !vm.disks.is_empty()) {
@@ -76,8 +76,8 @@ pub(super) fn restore(arguments: &RestoreArguments, site: Option<&Path>, ui: &Ui
 
 pub(super) fn purge(arguments: &PurgeArguments, site: Option<&Path>, ui: &Ui) -> Ended {
     let (context, Desired { lab, .. }) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
+    let mut store = context.known_store()?;
     let _lock = context.lock("purge".into())?;
-    let mut store = Store::open(&context.site.state)?;
     let days = arguments.older_than.unwrap_or(context.site.retention_days);
     let limit = jiff::Timestamp::now().as_second() - i64::from(days) * 24 * 60 * 60;
     let old = |disk: &AsideDisk| disk.since.parse::<jiff::Timestamp>().is_ok_and(|since| since.as_second() <= limit);
@@ -97,14 +97,8 @@ pub(super) fn purge(arguments: &PurgeArguments, site: Option<&Path>, ui: &Ui) ->
             .hint("add `--yes` where no person looks on"));
     }
     for disk in &old {
-        match std::fs::remove_file(&disk.path) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                return Err(
-                    Failure::from_error(Exit::Failed, &source).within(format!("cannot delete {}", disk.path.display()))
-                );
-            }
-            _ => store.forget_aside(&disk.path)?,
-        }
+        disks::delete(&disk.path).map_err(|error| Failure::from_error(Exit::Failed, &error))?;
+        store.forget_aside(&disk.path)?;
     }
     ui.say(&format!("{} deleted", disks_word(old.len())));
     Ok(Exit::Done)

@@ -194,11 +194,9 @@ impl Import<'_> {
         let mut changes = vec![Change::PutVm { name: name.clone(), vm: vm.clone(), ip, mac, version: None }];
         for (slot, file) in (0..).zip(files) {
             let path = folder.join(format!("disk-{slot}.qcow2"));
-            for made in disks::clone_full(file, std::slice::from_ref(&path), owner) {
-                made.map_err(|error| {
-                    Failure::from_error(Exit::Failed, &error).within(format!("cannot import {}", file.display()))
-                })?;
-            }
+            disks::copy_exactly(file, &path, owner).map_err(|error| {
+                Failure::from_error(Exit::Failed, &error).within(format!("cannot import {}", file.display()))
+            })?;
             let disk = RecordedDisk { slot, path, base: None, made: true, moving_to: None };
             changes.push(Change::PutDisk { vm: name.clone(), disk });
         }

@@ -1,4 +1,4 @@
-//! Disks that are no longer wanted are moved, never deleted, and can come back.
+//! Disks that are no longer wanted are moved and can come back. They are deleted only from where they were set aside.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -30,6 +30,23 @@ pub fn set_aside(paths: &[PathBuf], folder: &Path, owner: Owner) -> Result<Vec<P
 /// Moves each first path to the second, on one file system. A move that an earlier try made is done.
 pub fn restore(moves: &[(PathBuf, PathBuf)], owner: Owner) -> Result<(), DiskError> {
     moves.iter().try_for_each(|(from, to)| rename(from, to, owner))
+}
+
+/// Deletes a disk for good; one that is not there is deleted. The folders on the way belong to the guests' account, so they
+/// are opened step by step: a link in the place of one leads nowhere.
+pub fn delete(path: &Path) -> Result<(), DiskError> {
+    let (folder, name) = split(path)?;
+    let folder = match Folder::open(folder, Absent::Refuse) {
+        Err(DiskError::Missing { .. }) => return Ok(()),
+        opened => opened?,
+    };
+    if folder.find(name)?.is_none() {
+        return Ok(());
+    }
+    match unlinkat(&folder.handle, name, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => folder.sync(),
+        Err(errno) => Err(DiskError::io("delete", path, errno)),
+    }
 }
 
 /// Link and unlink, because this never replaces a file, on network file systems too. If a crash falls between the two,

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open, openat, readlinkat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open, openat, readlinkat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, geteuid, linkat, syncfs, unlinkat};
 
@@ -131,9 +131,7 @@ pub(super) struct Draft {
 impl Draft {
     /// Begins the file `name` in `folder`, in place of what an earlier try left.
     pub(super) fn create(folder: Folder, name: &OsStr, owner: Owner, mode: u32) -> Result<Self, DiskError> {
-        let mut temporary = OsString::from(".");
-        temporary.push(name);
-        temporary.push(".new");
+        let temporary = temporary(name);
         let fail = |errno: Errno| DiskError::write(&folder.path.join(&temporary), 0, errno);
         match unlinkat(&folder.handle, temporary.as_os_str(), UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => {}
@@ -208,17 +206,34 @@ fn kind(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
 }
 
-/// Makes one folder. That another process made it at the same moment is fine.
+/// Makes one folder. It has its name only once it belongs to its owner: after a crash in between, whoever finds it there
+/// would take it as made, and the guests' account could never enter. That another process made it at the same moment is fine.
 fn create(parent: &OwnedFd, name: &OsStr, owner: Owner) -> nix::Result<()> {
-    match mkdirat(parent, name, Mode::from_bits_truncate(FOLDER_MODE)) {
-        Err(Errno::EEXIST) => return Ok(()),
-        made => made?,
+    let temporary = temporary(name);
+    match unlinkat(parent, temporary.as_os_str(), UnlinkatFlags::RemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => {}
+        Err(errno) => return Err(errno),
     }
+    mkdirat(parent, temporary.as_os_str(), Mode::from_bits_truncate(FOLDER_MODE))?;
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let folder = openat(parent, name, flags, Mode::empty())?;
+    let folder = openat(parent, temporary.as_os_str(), flags, Mode::empty())?;
     give(&folder, owner)?;
     // Whatever the umask of the caller is, the guests' account must be able to enter.
-    fchmod(&folder, Mode::from_bits_truncate(FOLDER_MODE))
+    fchmod(&folder, Mode::from_bits_truncate(FOLDER_MODE))?;
+    match renameat(parent, temporary.as_os_str(), parent, name) {
+        Err(Errno::EEXIST | Errno::ENOTEMPTY | Errno::ENOTDIR) => {
+            unlinkat(parent, temporary.as_os_str(), UnlinkatFlags::RemoveDir)
+        }
+        renamed => renamed,
+    }
+}
+
+/// The name of what is not whole yet.
+fn temporary(name: &OsStr) -> OsString {
+    let mut temporary = OsString::from(".");
+    temporary.push(name);
+    temporary.push(".new");
+    temporary
 }
 
 /// Changes the owner where it is another one: an unprivileged caller that is the owner already needs no right for it.

@@ -58,6 +58,38 @@ pub fn clone_full(image: &Path, targets: &[PathBuf], owner: Owner) -> Vec<Result
     make(targets, content, &wanted, owner)
 }
 
+/// Makes a full copy of `image`. A target that stands already is done only where it holds the very same bytes: one that is
+/// of the same size may be a copy of something else.
+pub fn copy_exactly(image: &Path, target: &Path, owner: Owner) -> Result<(), DiskError> {
+    clone_full(image, std::slice::from_ref(&target.to_owned()), owner).into_iter().collect::<Result<(), _>>()?;
+    let (folder, name) = split(target)?;
+    let standing = Folder::open(folder, Absent::Refuse)?.read(name)?;
+    let standing = standing.ok_or_else(|| DiskError::Missing { path: target.to_owned() })?;
+    if same_bytes(&open_image(image)?, &standing).map_err(|source| DiskError::io("compare", target, source))? {
+        return Ok(());
+    }
+    let (found, wanted) =
+        ("a disk of the same size with other content".to_owned(), format!("a full copy of {}", image.display()));
+    Err(DiskError::Taken { path: target.to_owned(), found, wanted })
+}
+
+fn same_bytes(mut one: &File, mut other: &File) -> std::io::Result<bool> {
+    let length = one.metadata()?.len();
+    if length != other.metadata()?.len() {
+        return Ok(false);
+    }
+    let (mut ones, mut others) = (vec![0; COMPARED_BYTES], vec![0; COMPARED_BYTES]);
+    for at in (0..length).step_by(COMPARED_BYTES) {
+        let bytes = usize::try_from(length - at).map_or(COMPARED_BYTES, |left| left.min(COMPARED_BYTES));
+        one.read_exact(&mut ones[..bytes])?;
+        other.read_exact(&mut others[..bytes])?;
+        if ones[..bytes] != others[..bytes] {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Makes empty disks of this size, one result per target. A target that stands already, whole by itself and of this size,
 /// is done.
 pub fn create_empty(size_bytes: u64, targets: &[PathBuf], owner: Owner) -> Vec<Result<(), DiskError>> {
@@ -68,6 +100,9 @@ pub fn create_empty(size_bytes: u64, targets: &[PathBuf], owner: Owner) -> Vec<R
     };
     make(targets, content, &wanted, owner)
 }
+
+/// How much of two files is compared at once.
+const COMPARED_BYTES: usize = 1 << 20;
 
 /// What is to stand at a target.
 struct Wanted<'a> {

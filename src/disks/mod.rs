@@ -24,9 +24,9 @@ mod qcow2;
 mod snapshots;
 mod store;
 
-pub use aside::{restore, set_aside};
+pub use aside::{delete, restore, set_aside};
 pub use error::DiskError;
-pub use make::{clone_full, create_empty, derive};
+pub use make::{clone_full, copy_exactly, create_empty, derive};
 pub use publish::{Published, publish, sha256};
 pub use qcow2::{Image, inspect};
 pub use snapshots::{Snapshot, snapshots};
