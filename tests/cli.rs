@@ -56,6 +56,7 @@ cases! {
     state_corrupt
     state_gone
     state_init
+    state_missing
     state_newer
     umask
     usage

@@ -304,3 +304,17 @@ fn a_busy_state_is_said_to_be_busy() {
     other.execute_batch("ROLLBACK").unwrap();
     assert_eq!(ask(&sandbox, "labwright --site ../site.yaml apply --yes").0, Some(0));
 }
+
+/// A copy that is cut short has no name: nobody takes it for a backup.
+#[test]
+fn a_backup_is_whole_or_not_there() {
+    let small = Small::new("4m");
+    small.run("labwright --site ../site.yaml apply --yes");
+    small.run("mkdir ../tiny && mount -t tmpfs -o size=32k labwright-test ../tiny");
+    let (code, said) = small.ask("labwright --site ../site.yaml state backup ../tiny/copy.db");
+    let left = small.run("ls -A ../tiny; umount ../tiny");
+    assert_eq!((code, left.as_str()), (Some(1), ""), "{said}");
+    assert!(said.contains("hint: the disk is full; nothing was lost"), "{said}");
+    assert_eq!(said.matches("database or disk is full").count(), 1, "{said}");
+    small.run("labwright --site ../site.yaml state backup ../copy.db && test -s ../copy.db");
+}

@@ -35,10 +35,12 @@ impl Context {
             Failure::from_error(Exit::Failed, &source)
                 .within(format!("cannot find the lab's folder {}", lab_folder.display()))
         })?;
+        refuse_unwritable(&lab_folder)?;
         let site = match site_file(site) {
             Some(file) => load_site(&file, ui)?,
             None => embedded(&lab_folder)?,
         };
+        refuse_unwritable(&site.state)?;
         Ok(Self { site, lab_folder })
     }
 
@@ -88,6 +90,7 @@ impl Context {
         };
         let Some(file) = site_file(site) else { return Err(missing) };
         let site = load_site(&file, ui)?;
+        refuse_unwritable(&site.state)?;
         // The folder is gone, but the one that it was in may be there, and tells its true name.
         let parent = lab.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let place = parent.canonicalize().ok().zip(lab.file_name()).map(|(parent, name)| parent.join(name));
@@ -167,8 +170,13 @@ impl Context {
         })
     }
 
+    /// The state, for commands that are about what it holds: it must be there.
+    pub(super) fn known_store(&self) -> Result<Store, Failure> {
+        Ok(Store::open(&self.site.state)?)
+    }
+
     /// Missing state is never empty state: where disks or runs are, there was one.
-    fn refuse_traces(&self) -> Result<(), Failure> {
+    pub(super) fn refuse_traces(&self) -> Result<(), Failure> {
         let storage = &self.site.storage;
         let folders = [&storage.runs, &storage.templates, &storage.vms, &storage.aside];
         let used = |folder: &&&PathBuf| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
@@ -178,6 +186,14 @@ impl Context {
         } else {
             Err(StateError::Traces { path: self.site.state.clone(), traces }.into())
         }
+    }
+
+    /// For a copy that comes to where no state ever was.
+    pub(super) fn make_folder_of_state(&self) -> Result<(), Failure> {
+        let folder = self.site.state.parent().unwrap_or(Path::new("/"));
+        std::fs::create_dir_all(folder).map_err(|source| {
+            Failure::from_error(Exit::Failed, &source).within(format!("cannot make the folder {}", folder.display()))
+        })
     }
 
     pub(super) fn lock(&self, doing: String) -> Result<Lock, Failure> {
@@ -261,6 +277,15 @@ impl Context {
         let world = World { runs: &runs, disks: &disks, scheduler: &*scheduler, dhcp: &*dhcp, storage };
         Ok(observe(&world, desired, recorded)?)
     }
+}
+
+/// Paths stand in the state and in the files of runs, which are text.
+fn refuse_unwritable(path: &Path) -> Result<(), Failure> {
+    if path.to_str().is_some() {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Failed, format!("the name of {} is not UTF-8; nothing was changed", path.display()))
+        .hint("labwright writes this path into its state and into files that programs read: rename the folder"))
 }
 
 /// A lab as it was last applied.

@@ -8,7 +8,7 @@ use crate::exit::Exit;
 use crate::report::Ui;
 use crate::report::table::{Format, Row, render};
 use crate::resolve::Desired;
-use crate::state::{FreezeScope, Frozen, PastApply, Store};
+use crate::state::{FreezeScope, Frozen, PastApply};
 
 /// Show who applied what, and how it went
 #[derive(Debug, clap::Args)]
@@ -88,7 +88,7 @@ pub(super) fn freeze(arguments: &FreezeArguments, site: Option<&Path>, ui: &Ui) 
 
 pub(super) fn thaw(arguments: &ThawArguments, site: Option<&Path>, ui: &Ui) -> Ended {
     let (context, Desired { lab, .. }) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
-    Store::open(&context.site.state)?.freeze((!arguments.all).then_some(&lab), None)?;
+    context.known_store()?.freeze((!arguments.all).then_some(&lab), None)?;
     ui.say(&format!("{} is thawed: plans are applied again", what(arguments.all, &lab)));
     Ok(Exit::Done)
 }

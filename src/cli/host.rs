@@ -217,7 +217,7 @@ fn exam_here(context: &Context, desired: &Desired, timeout: Duration, output: Fo
 fn forget(arguments: &ForgetArguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
     let folder = arguments.lab.as_deref();
     let context = Context::new(site, folder.unwrap_or(Path::new(".")), ui)?;
-    let mut labs = context.store()?.labs()?;
+    let mut labs = context.known_store()?.labs()?;
     if folder.is_some() {
         labs.retain(|(_, folder)| *folder == context.lab_folder);
     }

@@ -12,7 +12,7 @@ use crate::observe::{Observed, past};
 use crate::report::table::Row;
 use crate::report::{Failure, Ui};
 use crate::run::BatchId;
-use crate::state::{PastRun, Recorded, Store};
+use crate::state::{PastRun, Recorded};
 
 /// One job: in the queue, or over.
 #[derive(Debug, Serialize)]
@@ -170,7 +170,7 @@ fn runs_used(
     let runs = context.runs(Owner { uid: 0, gid: 0 }).root;
     let now = Timestamp::now();
     let mut all = Vec::new();
-    for past in Store::open(&context.site.state)?.all_runs(lab)? {
+    for past in context.known_store()?.all_runs(lab)? {
         let used = past::used(&past, &runs, now)?;
         all.push((past, used));
     }

@@ -41,6 +41,10 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
     match command {
         Command::Init { lab } => {
             let context = Context::new(site, lab, ui)?;
+            // Where a state is, that is the answer, whatever else is there.
+            if !context.site.state.exists() {
+                context.refuse_traces()?;
+            }
             context.site.storage.create()?;
             let store = Store::create(&context.site.state, jiff::Timestamp::now())?;
             ui.say(&format!("a new state is at {}", store.path().display()));
@@ -48,12 +52,19 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
         }
         Command::Backup { file, lab } => {
             let context = Context::new(site, &lab.lab, ui)?;
-            Store::open(&context.site.state)?.backup(file)?;
+            context.known_store()?.backup(file)?;
             ui.say(&format!("a copy of {} is in {}", context.site.state.display(), file.display()));
             Ok(Exit::Done)
         }
         Command::Restore { file, lab } => {
             let context = Context::new(site, &lab.lab, ui)?;
+            if !file.exists() {
+                return Err(Failure::new(
+                    Exit::Failed,
+                    format!("there is no file {}; nothing was changed", file.display()),
+                ));
+            }
+            context.make_folder_of_state()?;
             let _lock = context.lock("state restore".into())?;
             let next_run = unused_run(&context)?;
             let kept = Store::restore(&context.site.state, file, next_run, jiff::Timestamp::now())?;

@@ -37,7 +37,11 @@ impl Failure {
         let mut failure = Self::new(exit, error.to_string());
         let mut source = error.source();
         while let Some(cause) = source {
-            failure.causes.push(cause.to_string());
+            let (words, last) = (cause.to_string(), failure.causes.last());
+            // SQLite's message, then its code with the same message.
+            if !last.unwrap_or(&failure.message).ends_with(&words) && last.is_none_or(|last| !words.ends_with(last)) {
+                failure.causes.push(words);
+            }
             source = cause.source();
         }
         failure

@@ -1,12 +1,14 @@
 //! The site's SQLite file: what we asked for, the journal of effects, the history of applies. `Recorded` comes out,
 //! intents and outcomes go in. It decides nothing, and it never takes a missing file for an empty one.
 
+mod file_system;
 mod history;
 mod lock;
 mod recorded;
 mod schema;
 mod write;
 
+pub(crate) use file_system::foreign_file_system;
 pub use history::{AsideDisk, PastApply, PastEffect, PastRun};
 pub use lock::{Holder, Lock};
 pub use recorded::{
@@ -25,10 +27,6 @@ use crate::id::SiteTag;
 /// How long a statement waits for another process's transaction before it says that the file is busy.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// File systems whose locks and shared memory SQLite's write-ahead log cannot use, by `statfs(2)` magic number.
-const NETWORK_FILE_SYSTEMS: [(i64, &str); 5] =
-    [(0x6969, "NFS"), (0x517b, "SMB"), (0xff53_4d42, "CIFS"), (0x0bd0_0bd0, "Lustre"), (0x00c3_6400, "Ceph")];
-
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     #[error("there is no state at {path}")]
@@ -39,8 +37,8 @@ pub enum StateError {
     Newer { path: PathBuf, found: u32, known: u32 },
     #[error("{path} is damaged: {detail}")]
     Damaged { path: PathBuf, detail: String },
-    #[error("{path} is on {file_system}, a network file system, where SQLite cannot keep a state safely")]
-    NetworkFileSystem { path: PathBuf, file_system: &'static str },
+    #[error("{path} is on {file_system}, and a state is kept safely only on a local file system of the controller")]
+    ForeignFileSystem { path: PathBuf, file_system: String },
     #[error("the state is gone, but things that it described are still there: {}", traces.join(", "))]
     Traces { path: PathBuf, traces: Vec<String> },
     #[error("cannot {action} {path}")]
@@ -72,7 +70,7 @@ impl StateError {
                 "nothing was changed, and no vm is touched while the state cannot be read; put a copy of {} back in its place (see `labwright state restore`)",
                 path.display()
             )),
-            Self::NetworkFileSystem { .. } => {
+            Self::ForeignFileSystem { .. } => {
                 Some("set `state:` in site.yaml to a folder on a local disk of the controller".into())
             }
             Self::Traces { path, .. } => Some(format!(
@@ -126,7 +124,7 @@ impl Store {
         if !path.try_exists().map_err(|source| StateError::Io { action: "look for", path: path.to_owned(), source })? {
             return Err(StateError::Missing { path: path.to_owned() });
         }
-        refuse_network_file_system(path)?;
+        file_system::refuse_foreign(path)?;
         let mut store = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         store.check()?;
         let found = schema::version(&store.connection).map_err(|source| store.sql("read the version", source))?;
@@ -148,7 +146,7 @@ impl Store {
         let io = |action, path: &Path, source| StateError::Io { action, path: path.to_owned(), source };
         let folder = path.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder).map_err(|source| io("create", folder, source))?;
-        refuse_network_file_system(folder)?;
+        file_system::refuse_foreign(folder)?;
         if path.try_exists().map_err(|source| io("look for", path, source))? {
             return Err(StateError::Exists { path: path.to_owned() });
         }
@@ -200,17 +198,20 @@ impl Store {
         if verdict == "ok" { Ok(()) } else { Err(StateError::Damaged { path: self.path.clone(), detail: verdict }) }
     }
 
-    /// Writes a whole, consistent copy of the state, while it is in use.
+    /// Writes a whole, consistent copy of the state, while it is in use. `target` appears with all of it or not at all.
     pub fn backup(&self, target: &Path) -> Result<(), StateError> {
-        let exists = target.try_exists().map_err(|source| StateError::Io {
-            action: "look for",
-            path: target.to_owned(),
-            source,
-        })?;
-        if exists {
+        let io = |action, source| StateError::Io { action, path: target.to_owned(), source };
+        if target.try_exists().map_err(|source| io("look for", source))? {
             return Err(StateError::Exists { path: target.to_owned() });
         }
-        self.copy_to(target)
+        let unfinished = sibling(target, "new");
+        remove_if_there(&unfinished)?;
+        let placed = self.copy_to(&unfinished).and_then(|()| {
+            // A link never replaces a file that came meanwhile.
+            std::fs::hard_link(&unfinished, target).map_err(|source| io("put in place", source))
+        });
+        let removed = remove_if_there(&unfinished);
+        placed.and(removed)
     }
 
     /// Puts a copy in the place of the state, which is kept beside it under the name that is answered. `next_run` is the
@@ -260,7 +261,13 @@ impl Store {
 
     fn copy_to(&self, target: &Path) -> Result<(), StateError> {
         let copied = self.connection.backup("main", target, None::<fn(rusqlite::backup::Progress)>);
-        copied.map_err(|source| StateError::Sql { action: "copy the state", path: target.to_owned(), source })
+        copied.map_err(|source| StateError::Sql {
+            action: "write a copy of the state",
+            path: target.to_owned(),
+            source,
+        })?;
+        let flushed = std::fs::File::open(target).and_then(|copy| copy.sync_all());
+        flushed.map_err(|source| StateError::Io { action: "flush", path: target.to_owned(), source })
     }
 
     /// Turns SQLite's words for a damaged or foreign file into ours.
@@ -293,24 +300,6 @@ fn remove_if_there(path: &Path) -> Result<(), StateError> {
         }
         _ => Ok(()),
     }
-}
-
-fn refuse_network_file_system(path: &Path) -> Result<(), StateError> {
-    let found = network_file_system(path).map_err(|errno| StateError::Io {
-        action: "ask for the file system of",
-        path: path.to_owned(),
-        source: errno.into(),
-    })?;
-    match found {
-        Some(file_system) => Err(StateError::NetworkFileSystem { path: path.to_owned(), file_system }),
-        None => Ok(()),
-    }
-}
-
-/// Name of the network file system that holds `path`; `None` where it is this machine's own.
-pub(crate) fn network_file_system(path: &Path) -> nix::Result<Option<&'static str>> {
-    let magic = nix::sys::statfs::statfs(path)?.filesystem_type().0;
-    Ok(NETWORK_FILE_SYSTEMS.iter().find(|(number, _)| *number == magic).map(|(_, name)| *name))
 }
 
 /// A tag and a lineage, from the kernel's randomness.
