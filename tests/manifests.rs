@@ -158,10 +158,11 @@ fn the_schema_rejects_what_is_structurally_wrong_and_nothing_else() {
             .filter(|d| d.place.as_ref().is_none_or(|place| place.source.name.ends_with("lab.yaml")))
             .map(|d| d.rule)
             .collect();
-        if rules.iter().any(|rule| TEXT.contains(rule)) {
+        let file = Path::new(ROOT).join(&folder).join("lab.yaml");
+        if rules.iter().any(|rule| TEXT.contains(rule)) || !file.exists() {
             continue;
         }
-        let json = as_json(&Path::new(ROOT).join(&folder).join("lab.yaml")).unwrap();
+        let json = as_json(&file).unwrap();
         let accepted = validator.is_valid(&json);
         if rules.iter().any(|rule| STRUCTURE.contains(rule)) {
             assert!(!accepted, "{}: the schema accepts it", folder.display());

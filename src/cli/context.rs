@@ -31,7 +31,7 @@ pub(super) struct Context {
 
 impl Context {
     pub(super) fn new(site: Option<&Path>, lab_folder: &Path, ui: &Ui) -> Result<Self, Failure> {
-        let lab_folder = lab_folder.canonicalize().map_err(|source| {
+        let lab_folder = manifest::lab_folder(lab_folder).canonicalize().map_err(|source| {
             Failure::from_error(Exit::Failed, &source)
                 .within(format!("cannot find the lab's folder {}", lab_folder.display()))
         })?;

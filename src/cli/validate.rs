@@ -16,7 +16,7 @@ use crate::resolve::{Desired, Limits, SiteContext, VmGroup, across, check_accoun
 /// Check the files of a lab, and say all that is wrong with them.
 #[derive(Debug, Args)]
 pub struct ValidateArgs {
-    /// Folders of labs, or a `site.yaml`; several labs are also checked against each other.
+    /// Folders of labs, a file in one, or a `site.yaml`; several labs are also checked against each other.
     #[arg(default_value = ".", value_name = "FOLDER")]
     paths: Vec<PathBuf>,
     /// How findings are written.
@@ -108,7 +108,7 @@ pub fn check(paths: &[PathBuf], check_users: bool) -> Result<Checked, LoadError>
         if is_site(path) {
             check_site(path, &mut checked)?;
         } else {
-            sound.extend(check_lab(path, check_users, &mut checked)?);
+            sound.extend(check_lab(manifest::lab_folder(path), check_users, &mut checked)?);
         }
     }
     let labs: Vec<_> = sound.iter().map(|(manifest, desired)| (manifest, desired)).collect();

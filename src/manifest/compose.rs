@@ -3,11 +3,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
+use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use super::columns::Format;
 use super::decode::{At, Decode as _, Decoder, Named, Room, Spanned};
-use super::files::{self, Budget, Files, LoadError, ManifestFile};
+use super::files::{self, Budget, Files, Found, LoadError, ManifestFile};
+use super::foreign;
+use super::ignore::{IGNORE_FILE, Ignore};
 use super::images::{self, Checksum, Checksums, ImageFacts};
 use super::language::{
     Defaults, DiskDecl, LabFile, MovedDecl, PermissionDecl, RosterDecl, SessionDecl, TemplateDecl, UserDecl,
@@ -85,7 +89,11 @@ pub fn load(folder: &Path) -> Result<Loaded, LoadError> {
 pub fn load_with(folder: &Path, checksums: Checksums) -> Result<Loaded, LoadError> {
     let absolute =
         std::path::absolute(folder).map_err(|source| LoadError::Folder { path: folder.to_owned(), source })?;
-    Loader::new(absolute, folder.to_owned(), Files::Disk, checksums).load(files::find(folder)?)
+    let mut loader = Loader::new(absolute, folder.to_owned(), Files::Disk, checksums);
+    let mut ignore = loader.read_ignore()?;
+    let found = files::find(folder, &mut ignore)?;
+    ignore.note_unused(&mut loader.diagnostics);
+    loader.load(found)
 }
 
 /// Reads a lab from memory: paths below its folder, and their bytes. Images cannot be seen.
@@ -93,20 +101,29 @@ pub fn load_memory(files: &BTreeMap<PathBuf, Vec<u8>>) -> Loaded {
     let folder = Path::new("/");
     let absolute = files.iter().map(|(path, bytes)| (folder.join(path), bytes.clone())).collect();
     let is_manifest = |path: &&PathBuf| path.file_name().and_then(|name| name.to_str()).is_some_and(files::is_manifest);
-    let found = files.keys().filter(is_manifest).cloned().collect();
+    let found = Found { manifests: files.keys().filter(is_manifest).cloned().collect(), ..Found::default() };
     let loader = Loader::new(folder.to_owned(), PathBuf::new(), Files::Memory(&absolute), Checksums::Small);
     loader.load(found).expect("files in memory can be read")
 }
 
 /// Reads the manifest of one text, without its rosters and images.
-fn read_document(source: &Arc<Source>, file: u32, room: &mut Room, diagnostics: &mut Diagnostics) -> Option<LabFile> {
+fn read_document(file: &ManifestFile, number: u32, room: &mut Room, diagnostics: &mut Diagnostics) -> Option<LabFile> {
+    let source = &file.source;
     match tree::parse(source) {
         Ok(Some(root)) => {
-            let mut decoder = Decoder { file, source, diagnostics, context: 0..0, room };
+            if let Some(finding) = foreign::finding(&root, source, &file.relative) {
+                diagnostics.push(finding);
+                return None;
+            }
+            let mut decoder = Decoder { file: number, source, diagnostics, context: 0..0, room };
             LabFile::decode(&root, &mut decoder)
         }
         Ok(None) => None,
-        Err(finding) => {
+        Err(mut finding) => {
+            if foreign::is_likely(&source.text) {
+                let hint = finding.hint.take().map(|hint| format!("{hint}; ")).unwrap_or_default();
+                finding.hint = Some(hint + &foreign::left_out(&file.relative));
+            }
             diagnostics.push(*finding);
             None
         }
@@ -160,15 +177,10 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn load(mut self, found: Vec<PathBuf>) -> Result<Loaded, LoadError> {
-        if found.is_empty() {
-            let message = format!("there is no `*.yaml` file below {}", self.shown.display());
-            let hint = format!("write one with `labwright init {}`, or name the lab's folder", self.shown.display());
-            self.diagnostics.push(Diagnostic::new(Rule::NoLab, message).hint(hint));
-            return Ok(Loaded { manifest: self.manifest, diagnostics: self.diagnostics });
-        }
+    fn load(mut self, found: Found) -> Result<Loaded, LoadError> {
+        self.note_unread(&found);
         let mut documents = Vec::new();
-        for relative in found {
+        for relative in found.manifests {
             let path = self.manifest.folder.join(&relative);
             let name = self.shown_name(&path);
             let bytes = files::read_bytes(self.files, &path, &name, &mut self.budget, &mut self.diagnostics)
@@ -176,13 +188,88 @@ impl<'a> Loader<'a> {
             let Some(source) = bytes.and_then(|bytes| files::text(&name, bytes, &mut self.diagnostics)) else {
                 continue;
             };
-            let file = self.add_file(Arc::clone(&source), &path);
-            documents.extend(read_document(&source, file, &mut self.room, &mut self.diagnostics));
+            let number = self.add_file(source, &path);
+            let file = &self.manifest.files[number as usize];
+            documents.extend(read_document(file, number, &mut self.room, &mut self.diagnostics));
+        }
+        let labs: Vec<Spanned<LabName>> = documents.iter().filter_map(|document| document.lab.clone()).collect();
+        if let Some(finding) = self.several_labs(&labs) {
+            // What else is wrong comes from reading them as one.
+            self.diagnostics = Diagnostics::default();
+            self.diagnostics.push(finding);
+            return Ok(Loaded { manifest: self.manifest, diagnostics: self.diagnostics });
         }
         self.compose(documents);
         self.read_rosters();
         self.look_at_images();
         Ok(Loaded { manifest: self.manifest, diagnostics: self.diagnostics })
+    }
+
+    /// What the lab's folder says is none of the lab's.
+    fn read_ignore(&mut self) -> Result<Ignore, LoadError> {
+        let path = self.manifest.folder.join(IGNORE_FILE);
+        let name = self.shown_name(&path);
+        let bytes = match files::read_bytes(self.files, &path, &name, &mut self.budget, &mut self.diagnostics) {
+            Ok(bytes) => bytes,
+            // That the folder is none is said when it is looked through.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => None,
+            Err(source) => return Err(LoadError::File { path, source }),
+        };
+        let source = bytes.and_then(|bytes| files::text(&name, bytes, &mut self.diagnostics));
+        Ok(source.map_or_else(Ignore::default, |source| Ignore::parse(source, &mut self.diagnostics)))
+    }
+
+    /// Says which files look like input and are not read.
+    fn note_unread(&mut self, found: &Found) {
+        for path in &found.not_text {
+            let message = format!("the name of `{}` is not UTF-8", path.display());
+            let hint = "rename the file, or the folder that it is in: `convmv -f latin1 -t utf-8 -r --notest .`";
+            self.diagnostics.push(Diagnostic::new(Rule::NotText, message).hint(hint));
+        }
+        if let Some((names, are)) = some_paths(&found.lost_links, "leads", "lead") {
+            let message = format!("{names} {are} to no folder that is read: nowhere, or back up");
+            let hint = format!("mend the link or remove it; one that is none of the lab's goes into `{IGNORE_FILE}`");
+            self.diagnostics.push(Diagnostic::new(Rule::Unread, message).hint(hint));
+        }
+        if found.manifests.is_empty() {
+            let message = format!("there is no `*.yaml` or `*.yml` file below {}", self.shown.display());
+            let hint = match found.alike.first() {
+                Some(alike) => format!(
+                    "did you mean `{}`? rename it: `mv {} {}`",
+                    alike.display(),
+                    self.shown.join(alike).display(),
+                    self.shown.join(meant_name(alike)).display()
+                ),
+                None => format!("write one with `labwright init {}`, or name the lab's folder", self.shown.display()),
+            };
+            self.diagnostics.push(Diagnostic::new(Rule::NoLab, message).hint(hint));
+        } else if let Some((names, look)) =
+            some_paths(&found.alike, "looks like a manifest and is", "look like manifests and are")
+        {
+            let message = format!("{names} {look} not read");
+            let hint = format!(
+                "only `*.yaml` and `*.yml` are: rename what belongs to the lab, list the rest in `{IGNORE_FILE}`"
+            );
+            self.diagnostics.push(Diagnostic::new(Rule::Unread, message).hint(hint));
+        }
+    }
+
+    /// A finding, where labs stand side by side and not one lab in several files.
+    fn several_labs(&self, labs: &[Spanned<LabName>]) -> Option<Diagnostic> {
+        const SHOWN: usize = 4;
+        let folder = |lab: &Spanned<LabName>| &self.manifest.files[lab.at.file as usize].folder;
+        let (first, others) = labs.split_first()?;
+        let other = others.iter().find(|other| folder(other) != folder(first))?;
+        let mut names: Vec<String> = labs.iter().take(SHOWN).map(|lab| format!("`{}`", lab.value)).collect();
+        if labs.len() > SHOWN {
+            names.push("…".to_owned());
+        }
+        let message = format!("{} labs are below {}: {}", labs.len(), self.shown.display(), names.join(", "));
+        let named = self.shown_name(folder(if folder(first) == &self.manifest.folder { other } else { first }));
+        let hint =
+            format!("name the folder of one, as in `labwright validate {named}`; list an old copy in `{IGNORE_FILE}`");
+        let (place, second) = (self.manifest.span(first.at), self.manifest.span(other.at));
+        Some(Diagnostic::new(Rule::SeveralLabs, message).at(place).related(second, "another one").hint(hint))
     }
 
     /// A path as the user would write it.
@@ -280,14 +367,16 @@ impl<'a> Loader<'a> {
     }
 
     fn read_roster(&mut self, decl: &RosterDecl) -> Option<Roster> {
-        let (written, format, encoding) = match decl {
-            RosterDecl::File(file) => (file, roster::Format::default(), None),
+        let (written, format) = match decl {
+            RosterDecl::File(file) => (file, Format { file: &file.0, ..Format::default() }),
             RosterDecl::Described(described) => {
-                let format = roster::Format {
+                let format = Format {
+                    file: &described.file.0,
                     columns: described.columns.as_ref().map(|columns| &columns.value),
                     separator: described.separator.as_ref().map(|separator| separator.value),
+                    encoding: described.encoding.as_ref().map(|encoding| encoding.value),
                 };
-                (&described.file, format, described.encoding.as_ref().map(|encoding| encoding.value))
+                (&described.file, format)
             }
         };
         let path = self.manifest.path(written);
@@ -302,7 +391,13 @@ impl<'a> Loader<'a> {
                 return None;
             }
         };
-        let source = Arc::new(Source::new(name, roster::decode_text(&bytes, encoding)));
+        if let Some((what, cure)) = roster::other_format(&bytes) {
+            let message = format!("the roster `{name}` is no CSV file; it looks like {what}");
+            let place = self.manifest.span(written.at);
+            self.diagnostics.push(Diagnostic::new(Rule::RosterUnreadable, message).at(place).hint(cure));
+            return None;
+        }
+        let source = Arc::new(Source::new(name, roster::decode_text(&bytes, format.encoding)));
         let file = self.add_file(Arc::clone(&source), &path);
         Some(roster::read(&source, file, &format, &mut self.room, &mut self.diagnostics))
     }
@@ -348,4 +443,24 @@ fn take_doubles<K: Eq + Hash + Clone, V>(named: &mut Named<K, V>, what: &'static
         }
     });
     doubles
+}
+
+/// Paths in backticks, few of them, with the verb in its number; `None` where there are none.
+fn some_paths(paths: &[PathBuf], one: &'static str, several: &'static str) -> Option<(String, &'static str)> {
+    const SHOWN: usize = 4;
+    let mut names: Vec<String> = paths.iter().take(SHOWN).map(|path| format!("`{}`", path.display())).collect();
+    if paths.len() > SHOWN {
+        names.push(format!("{} more", paths.len() - SHOWN));
+    }
+    let (last, before) = names.split_last()?;
+    let verb = if before.is_empty() { one } else { several };
+    let text = if before.is_empty() { last.clone() } else { format!("{} and {last}", before.join(", ")) };
+    Some((text, verb))
+}
+
+/// What a file that looks like a manifest was to be called: `lab.yaml` for `lab.yaml.txt`.
+fn meant_name(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = name.trim_start_matches('#');
+    path.with_file_name(format!("{}.yaml", name.split('.').next().unwrap_or_default()))
 }

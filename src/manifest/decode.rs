@@ -323,7 +323,7 @@ pub(super) struct Fields<'n, 's> {
 }
 
 /// The first line of a place: a value of a hundred lines is underlined where it begins.
-fn first_line(source: &Source, at: &Range<u32>) -> Range<u32> {
+pub(super) fn first_line(source: &Source, at: &Range<u32>) -> Range<u32> {
     let text = source.text.get(at.start as usize..at.end as usize).unwrap_or_default();
     let length = text.find('\n').unwrap_or(text.len());
     at.start..at.start + u32::try_from(length).unwrap_or(0)

@@ -1,11 +1,13 @@
-//! Finds and reads the files of a lab: every `*.yaml` and `*.yml` below its folder, in the order of their names. Bounded
-//! in size and number, since the folder may come from anybody.
+//! Finds and reads the files of a lab: every `*.yaml` and `*.yml` below its folder, in the order of their names, and says
+//! what looks like one and is not read. Bounded in size and number, since the folder may come from anybody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::ignore::Ignore;
 use super::rules::Rule;
 use crate::diagnostic::{Diagnostic, Diagnostics, Source, Span};
 
@@ -17,8 +19,6 @@ const LAB_BYTES_MAX: u64 = 48 << 20;
 const FILES_MAX: usize = 2000;
 /// Most folder entries that are looked at.
 const ENTRIES_MAX: usize = 100_000;
-/// Deepest folder below the lab's.
-const DEPTH_MAX: usize = 16;
 
 /// The folder or a file in it cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -43,44 +43,149 @@ pub struct ManifestFile {
     pub folder: PathBuf,
 }
 
-/// The manifest files below `folder`, sorted by name.
-pub(super) fn find(folder: &Path) -> Result<Vec<PathBuf>, LoadError> {
-    let error = |path: &Path, source| LoadError::Folder { path: path.to_owned(), source };
-    let metadata = std::fs::metadata(folder).map_err(|source| error(folder, source))?;
+/// What a look through the lab's folder found, by paths relative to it, each list sorted.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) manifests: Vec<PathBuf>,
+    /// Looks like a manifest, and is not read: `lab.yaml.txt`.
+    pub(super) alike: Vec<PathBuf>,
+    /// Would be a manifest, if its path were text.
+    pub(super) not_text: Vec<PathBuf>,
+    /// Links that lead nowhere, or back up to a folder that holds the lab.
+    pub(super) lost_links: Vec<PathBuf>,
+}
+
+/// Looks through everything below `folder`, linked folders too, but what `ignore` leaves out.
+pub(super) fn find(folder: &Path, ignore: &mut Ignore) -> Result<Found, LoadError> {
+    let metadata = std::fs::metadata(folder).map_err(|source| error_at(folder, source))?;
     if !metadata.is_dir() {
         return Err(LoadError::NotAFolder { path: folder.to_owned() });
     }
-    let mut found = Vec::new();
-    let mut entries = 0;
-    let mut folders = vec![(PathBuf::new(), 0)];
-    while let Some((relative, depth)) = folders.pop() {
-        let path = folder.join(&relative);
-        for entry in std::fs::read_dir(&path).map_err(|source| error(&path, source))? {
-            let entry = entry.map_err(|source| error(&path, source))?;
-            entries += 1;
-            if entries > ENTRIES_MAX {
-                return Err(LoadError::TooMany { path: folder.to_owned() });
-            }
-            let name = entry.file_name();
-            let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) else { continue };
-            let kind = entry.file_type().map_err(|source| error(&path, source))?;
-            let relative = relative.join(name);
-            // A link to a folder is not followed: it could lead back up.
-            if kind.is_dir() && depth < DEPTH_MAX {
-                folders.push((relative, depth + 1));
-            } else if !kind.is_dir() && is_manifest(name) {
-                found.push(relative);
-            }
-        }
+    let mut walk = Walk {
+        folder,
+        ignore,
+        found: Found::default(),
+        entries: 0,
+        folders: vec![PathBuf::new()],
+        links: Vec::new(),
+        seen: HashSet::new(),
+    };
+    walk.all()?;
+    let mut found = walk.found;
+    for list in [&mut found.manifests, &mut found.alike, &mut found.not_text, &mut found.lost_links] {
+        list.sort();
     }
-    found.sort();
     Ok(found)
 }
 
+fn error_at(path: &Path, source: std::io::Error) -> LoadError {
+    LoadError::Folder { path: path.to_owned(), source }
+}
+
+struct Walk<'a> {
+    folder: &'a Path,
+    ignore: &'a mut Ignore,
+    found: Found,
+    entries: usize,
+    folders: Vec<PathBuf>,
+    /// Linked folders wait until all others were looked through, so that what can be reached in two ways has its plain name.
+    links: Vec<PathBuf>,
+    /// Device and inode of the folders that were looked through: no link leads round in circles.
+    seen: HashSet<(u64, u64)>,
+}
+
+impl Walk<'_> {
+    fn all(&mut self) -> Result<(), LoadError> {
+        while let Some(relative) = self.folders.pop().or_else(|| self.links.pop()) {
+            let path = self.folder.join(&relative);
+            let metadata = std::fs::metadata(&path).map_err(|source| error_at(&path, source))?;
+            if !self.seen.insert((metadata.dev(), metadata.ino())) {
+                continue;
+            }
+            for entry in std::fs::read_dir(&path).map_err(|source| error_at(&path, source))? {
+                let entry = entry.map_err(|source| error_at(&path, source))?;
+                let kind = entry.file_type().map_err(|source| error_at(&path, source))?;
+                self.entries += 1;
+                if self.entries > ENTRIES_MAX {
+                    return Err(LoadError::TooMany { path: self.folder.to_owned() });
+                }
+                self.entry(relative.join(entry.file_name()), kind);
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, relative: PathBuf, kind: std::fs::FileType) {
+        let name = relative.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with('.') {
+            return;
+        }
+        let target = kind.is_symlink().then(|| std::fs::metadata(self.folder.join(&relative)));
+        let is_folder = kind.is_dir() || matches!(&target, Some(Ok(target)) if target.is_dir());
+        if self.ignore.covers(&relative, is_folder) {
+            return;
+        }
+        match target {
+            // What ends in `.yaml` is read and then said to be missing; what has another ending is no manifest.
+            Some(Err(_)) if !name.contains('.') => self.found.lost_links.push(relative),
+            Some(_) if is_folder && self.leads_up(&relative) => self.found.lost_links.push(relative),
+            Some(_) if is_folder => self.links.push(relative),
+            _ if is_folder => self.folders.push(relative),
+            _ => self.file(relative, &name),
+        }
+    }
+
+    fn file(&mut self, relative: PathBuf, name: &str) {
+        let list = match (is_manifest(name), relative.to_str()) {
+            (true, Some(_)) => &mut self.found.manifests,
+            (true, None) => &mut self.found.not_text,
+            (false, _) if is_like_manifest(name) => &mut self.found.alike,
+            (false, _) => return,
+        };
+        list.push(relative);
+    }
+
+    /// Whether a linked folder holds the lab itself.
+    fn leads_up(&self, relative: &Path) -> bool {
+        let real = |path: &Path| path.canonicalize().ok();
+        let both = real(&self.folder.join(relative)).zip(real(self.folder));
+        both.is_some_and(|(link, lab)| link != lab && lab.starts_with(link))
+    }
+}
+
 pub(super) fn is_manifest(name: &str) -> bool {
-    let path = Path::new(name);
-    let extension = path.extension().and_then(|e| e.to_str());
-    matches!(extension, Some("yaml" | "yml")) && !matches!(name, "site.yaml" | "site.yml")
+    let extension = Path::new(name).extension().and_then(|e| e.to_str()).unwrap_or_default();
+    is_yaml(extension) && !matches!(name, "site.yaml" | "site.yml")
+}
+
+fn is_yaml(extension: &str) -> bool {
+    extension.eq_ignore_ascii_case("yaml") || extension.eq_ignore_ascii_case("yml")
+}
+
+/// Whether somebody may take a file for a manifest though its name does not end like one's: a copy, an ending that Windows
+/// hid, a slip of the fingers.
+fn is_like_manifest(name: &str) -> bool {
+    if matches!(name, "site.yaml" | "site.yml") {
+        return false;
+    }
+    let words = |part: &str| part.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned();
+    let endings: Vec<String> = name.split('.').skip(1).map(words).collect();
+    let slip = endings.last().is_some_and(|last| strsim::damerau_levenshtein(&last.to_lowercase(), "yaml") <= 1);
+    slip || endings.iter().any(|ending| is_yaml(ending))
+}
+
+/// The folder of the lab that a path means: itself, or the folder of a file.
+pub fn lab_folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if path.is_file() => {
+            if parent.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                parent
+            }
+        }
+        _ => path,
+    }
 }
 
 /// Counts what a lab's files take together.

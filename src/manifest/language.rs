@@ -105,7 +105,8 @@ record! {
     pub struct UserGroupDecl as "a user group" {
         /// Users by name.
         pub members: Vec<Spanned<UserName>>,
-        /// A CSV file with a header line: `user`, and if there are `uid` and `extra_time`.
+        /// A CSV file with a header line: `user` (or `Username`, `Login` and the like), and if you need them `uid` and
+        /// `extra_time`.
         #[example("students.csv")]
         pub roster: Option<Spanned<RosterDecl>>,
         /// What each member may use at once.
@@ -131,7 +132,7 @@ record! {
 record! {
     /// Names of a roster's columns.
     pub struct RosterColumns as "`columns`" {
-        /// Column with the login name; `user` if not written.
+        /// Column with the login name; `user`, `Username`, `Login` and the like if not written.
         #[example("Login")]
         pub user: Option<Spanned<Text>>,
         /// Column with the uid; `uid` if not written.

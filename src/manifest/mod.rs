@@ -6,9 +6,13 @@
 //!
 //! Every mistake becomes a diagnostic and reading goes on; only a folder or file that cannot be read is an error.
 
+mod columns;
 mod compose;
+mod csv;
 mod decode;
 mod files;
+mod foreign;
+mod ignore;
 mod images;
 mod language;
 mod record;
@@ -25,7 +29,7 @@ mod words;
 
 pub use compose::{DesiredError, Loaded, Manifest, desired, load, load_memory, load_with};
 pub use decode::{At, Entry, Named, Spanned, nearest};
-pub use files::{LoadError, ManifestFile};
+pub use files::{LoadError, ManifestFile, lab_folder};
 pub use images::{Checksums, ImageFacts};
 pub use language::*;
 pub use roster::{Roster, RosterRow};

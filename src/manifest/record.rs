@@ -73,6 +73,9 @@ macro_rules! record {
 
         #[allow(dead_code, reason = "not every record's keys are asked for")]
         impl $name {
+            /// All keys, in the order of the language.
+            pub(super) const KEYS: &'static [&'static str] = &[$(stringify!($field)),*];
+
             /// Where a key is written.
             pub fn key(&self, name: &str) -> Option<$crate::manifest::decode::At> {
                 self.written.iter().find(|(key, _)| *key == name).map(|(_, at)| *at)
@@ -84,8 +87,7 @@ macro_rules! record {
                 node: &$crate::manifest::tree::Node<'_>,
                 decoder: &mut $crate::manifest::decode::Decoder<'_>,
             ) -> Option<Self> {
-                const KEYS: &[&str] = &[$(stringify!($field)),*];
-                let fields = decoder.fields(node, $what, KEYS)?;
+                let fields = decoder.fields(node, $what, Self::KEYS)?;
                 let mut slots = fields.slots.into_iter();
                 $(let $field = decoder.field::<$type>($what, stringify!($field), slots.next().flatten(), &fields.keys);)*
                 Some(Self { $($field: $field?,)* written: fields.keys })

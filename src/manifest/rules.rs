@@ -50,6 +50,8 @@ rules! {
     NoDisks "LW015" Error,
     NoOwner "LW016" Error,
     Secret "LW017" Error,
+    Unread "LW018" Warning,
+    SeveralLabs "LW019" Error,
     // Names that must mean something.
     UnknownUserGroup "LW020" Error,
     UnknownVmGroup "LW021" Error,
@@ -60,6 +62,7 @@ rules! {
     DuplicateVm "LW026" Error,
     FamilyAndVm "LW027" Error,
     DerivedTemplate "LW028" Error,
+    NamesAlike "LW029" Warning,
     // Addresses and networks.
     RangeOrder "LW030" Error,
     RangesOverlap "LW031" Error,
@@ -80,6 +83,7 @@ rules! {
     UidUnknown "LW045" Error,
     EmptyGroup "LW046" Warning,
     MemberTwice "LW047" Warning,
+    ExtraTimeUnit "LW048" Warning,
     // Disks and images.
     ImageMissing "LW050" Error,
     ImageFormat "LW051" Error,
@@ -108,6 +112,8 @@ rules! {
     MovedUnknown "LW081" Error,
     MovedTwice "LW082" Error,
     MovedKinds "LW083" Error,
+    // What a lab leaves out.
+    UselessIgnore "LW085" Warning,
     // The site, and several labs in one site.
     SiteSetting "LW090" Error,
     LabsShareName "LW095" Error,

@@ -193,6 +193,7 @@ impl<'a> Resolver<'a> {
         let manifest = self.manifest;
         let mut machines = Machines { vms: BTreeMap::new(), families: Families::new() };
         let mut places: BTreeMap<VmName, At> = BTreeMap::new();
+        let mut lower: BTreeMap<String, VmName> = BTreeMap::new();
         for entry in &manifest.vms.0 {
             // The family is known even where nothing can be made of it.
             machines.families.entry(entry.key.value.clone()).or_default();
@@ -212,12 +213,15 @@ impl<'a> Resolver<'a> {
                     self.note(Rule::TooBig, entry.key.at, message, "make several labs of it");
                     return machines;
                 }
-                if let Some(first) = places.get(&name) {
+                // The vm's name is its name as a host, and there capitals do not count.
+                if let Some(first) = lower.insert(name.as_str().to_ascii_lowercase(), name.clone()) {
                     if !doubled {
-                        self.double_vm(&name, entry.key.at, *first, decl);
+                        self.double_vm((&first, places[&first]), (&name, entry.key.at), decl);
                     }
                     doubled = true;
-                    continue;
+                    if first == name {
+                        continue;
+                    }
                 }
                 places.insert(name.clone(), entry.key.at);
                 machines.families.entry(entry.key.value.clone()).or_default().insert(name.clone());
@@ -225,12 +229,19 @@ impl<'a> Resolver<'a> {
             }
         }
         self.families_and_vms(&machines, &places);
+        self.vms_alike(&machines.vms, &places);
         machines
     }
 
-    fn double_vm(&mut self, name: &VmName, at: At, first: At, decl: &VmDecl) {
-        let message = format!("two vms would be called `{name}`");
-        let hint = if at == first {
+    fn double_vm(&mut self, (other, first): (&VmName, At), (name, at): (&VmName, At), decl: &VmDecl) {
+        let message = if name == other {
+            format!("two vms would be called `{name}`")
+        } else {
+            format!("two vms would be called `{other}` and `{name}`: as names of hosts both are the same")
+        };
+        let hint = if name != other {
+            "write a login name in the same way everywhere, or give one of the vms another name"
+        } else if at == first {
             "use `{user}` or `{n}` in `name` so that each vm gets a name of its own"
         } else if decl.name.is_some() {
             "change one of the two `name` patterns"

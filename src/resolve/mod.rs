@@ -7,6 +7,7 @@
 //! Each step binds the names it needs from the steps before it, and goes on past what it cannot bind.
 
 mod accounts;
+mod alike;
 mod desired;
 mod disks;
 mod labs;
@@ -70,6 +71,7 @@ pub fn resolve(manifest: &Manifest, site: &SiteContext) -> Resolved {
     let families = machines.families;
     r.permissions(&mut people, &vm_groups, &families, &mut desired);
     r.sessions(&people, &families, &mut desired);
+    r.users_alike(&people);
     people.finish(r, &mut desired);
     r.running_limits(&desired);
     r.storage_limits(&desired);

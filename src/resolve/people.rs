@@ -47,6 +47,11 @@ impl People {
         std::iter::once(Subject::User(user.clone())).chain(groups.chain(everybody).map(Subject::Group)).collect()
     }
 
+    /// Every user, and the place that first named each.
+    pub(super) fn places(&self) -> impl Iterator<Item = (&UserName, At)> {
+        self.users.iter().map(|(name, (_, at))| (name, *at))
+    }
+
     pub(super) fn group_names(&self) -> impl Iterator<Item = &str> + Clone {
         let predefined = [UserGroupName::ADMIN, UserGroupName::ALL_USERS];
         self.groups.keys().map(UserGroupName::as_str).chain(predefined)
@@ -167,7 +172,7 @@ impl Resolver<'_> {
             let extra = row.extra_time.as_ref().map_or(0, |extra| extra.0);
             user.extra_time_percent = user.extra_time_percent.max(extra);
         }
-        if decl.roster.is_some() && roster.is_none() {
+        if decl.roster.is_some() && roster.is_none_or(|roster| roster.broken) {
             people.broken.insert(name.value.clone());
         }
         for (member, at) in &members {

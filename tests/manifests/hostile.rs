@@ -102,6 +102,39 @@ fn odd_files_do_not_hang() {
     assert_eq!(rules, [Rule::TooBig, Rule::TooBig]);
 }
 
+/// What is called like a manifest takes part, wherever it is below the lab's folder.
+#[test]
+fn no_manifest_is_passed_over() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let outside = tempfile::tempdir().unwrap();
+    std::fs::write(outside.path().join("linked.yaml"), "users: { linked: {} }\n").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let deep = folder.path().join("a/".repeat(40));
+    std::fs::create_dir_all(&deep).unwrap();
+    for (path, user) in [("EXAM.YAML", "upper"), ("b.Yml", "mixed"), ("week 1.yaml", "blank")] {
+        std::fs::write(folder.path().join(path), format!("users: {{ {user}: {{}} }}\n")).unwrap();
+    }
+    std::fs::write(deep.join("deep.yaml"), "users: { deep: {} }\n").unwrap();
+    std::fs::write(folder.path().join("lab.yaml"), "lab: a\n").unwrap();
+    std::os::unix::fs::symlink(outside.path(), folder.path().join("common")).unwrap();
+    std::os::unix::fs::symlink("a", folder.path().join("again")).unwrap();
+    let loaded = labwright::manifest::load(folder.path()).unwrap();
+    assert!(loaded.diagnostics.is_empty(), "{:?}", loaded.diagnostics.list);
+    let mut users: Vec<&str> = loaded.manifest.users.0.iter().map(|entry| entry.key.as_str()).collect();
+    users.sort_unstable();
+    assert_eq!(users, ["blank", "deep", "linked", "mixed", "upper"]);
+
+    // A name that is no text is not read, and never in silence; the folder of one is as bad only where it holds a manifest.
+    let latin_1 = folder.path().join(std::ffi::OsStr::from_bytes(b"\xdcbung"));
+    std::fs::create_dir(&latin_1).unwrap();
+    assert!(check(&[folder.path().to_owned()], false).unwrap().diagnostics.is_empty());
+    std::fs::write(latin_1.join("exam.yaml"), "sessions: {}\n").unwrap();
+    std::os::unix::fs::symlink("..", folder.path().join("up")).unwrap();
+    let checked = check(&[folder.path().to_owned()], false).unwrap();
+    let rules: Vec<Rule> = checked.diagnostics.list.iter().map(|d| d.rule).collect();
+    assert_eq!(rules, [Rule::NotText, Rule::Unread]);
+}
+
 #[test]
 fn a_folder_that_is_not_there_is_an_error_of_its_own() {
     let error = check(&[Path::new("/no/such/lab").to_owned()], false).unwrap_err();

@@ -90,7 +90,7 @@ moved:
 
 #[test]
 fn a_whole_lab() {
-    let roster = "\u{feff}user;Name;uid;extra_time\r\nana;\"Popa; Ana\";1001;\r\nion;\"Ion \"\"I\"\" X\";1002;25\r\n";
+    let roster = "\u{feff}user;Name;uid;extra_time\r\nana;\"Popa; Ana\";1001;\r\nion;\"Ion \"\"I\"\" X\";1002;25%\r\n";
     let lab = desired(&[("lab.yaml", WHOLE.as_bytes()), ("students.csv", roster.as_bytes())]);
     assert_eq!(lab.lab.as_str(), "lan-exam");
     let people: Vec<(&str, Option<u32>, u32, u32)> = lab
@@ -150,13 +150,32 @@ fn addresses_of_groups() {
 fn rosters_as_schools_export_them() {
     let utf_16: Vec<u8> =
         "\u{feff}user\tName\r\nana\tMüller\r\nion\tX\r\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
-    let cases: [(&str, &str, Vec<u8>); 6] = [
+    let bare_utf_16 = |to_bytes: fn(u16) -> [u8; 2]| -> Vec<u8> {
+        "user;Name\r\nana;M\r\nion;X\r\n".encode_utf16().flat_map(to_bytes).collect()
+    };
+    let cases: [(&str, &str, Vec<u8>); 18] = [
         ("plain", "r.csv", b"user\nana\nion\n".to_vec()),
         ("no line end", "r.csv", b"user\nana\nion".to_vec()),
         ("latin-1, empty lines", "r.csv", b"user;Name\r\nana;M\xfcller\r\n\r\n;\r\nion;\r\n".to_vec()),
         ("upper-case header, spare columns", "r.csv", b"No.,USER,\n1, ana ,\n2,ion,\n".to_vec()),
         ("columns", "{ file: r.csv, columns: { user: Login } }", b"Login,user\nana,x\nion,y\n".to_vec()),
         ("utf-16", "{ file: r.csv, separator: tab, encoding: utf-16 }", utf_16),
+        ("utf-16 without a mark", "r.csv", bare_utf_16(u16::to_le_bytes)),
+        ("utf-16, the other way round", "r.csv", bare_utf_16(u16::to_be_bytes)),
+        ("Moodle", "r.csv", b"First name,Surname,Username,Email address\nAna,M,ana,a@b\nIon,X,ion,i@b\n".to_vec()),
+        (
+            "Moodle in German",
+            "r.csv",
+            b"\xef\xbb\xbf\"Vorname\";\"Anmeldename\"\n\"Ana\";\"ana\"\n\"Ion\";\"ion\"\n".to_vec(),
+        ),
+        ("User name", "r.csv", b"Last,User name\nM,ana\nX,ion\n".to_vec()),
+        ("sep=;", "r.csv", b"sep=;\r\nuser;note\r\nana;a, b\r\nion;\r\n".to_vec()),
+        ("sep= in quotes, a tab, and a mark", "r.csv", b"\xef\xbb\xbf\"SEP=\t\"\nuser\tx,y\nana\t1\nion\n".to_vec()),
+        ("sep=|", "r.csv", b"sep=|\nName|user\nM|ana\nX|ion\n".to_vec()),
+        ("short lines", "r.csv", b"user,Name,uid,extra_time\nana,M\nion\n".to_vec()),
+        ("commas within a quoted header", "r.csv", b"\"Last, first, middle\";Login\n\"M, A\";ana\nX;ion\n".to_vec()),
+        ("line ends of old Macs", "r.csv", b"user,Name\rana,M\rion,X\r".to_vec()),
+        ("marks and hard blanks within", "r.csv", "user,x\n\u{a0}ana\u{a0},y\n\u{feff}ion,\n".as_bytes().to_vec()),
     ];
     for (what, roster, csv) in cases {
         let manifest = format!("lab: a\nuser_groups: {{ s: {{ roster: {roster} }} }}\n");
