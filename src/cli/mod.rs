@@ -131,6 +131,7 @@ struct LabOption {
 
 /// Runs the program and says how it ended.
 pub fn main() -> ExitCode {
+    crate::host::sys::search_system_folders();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {

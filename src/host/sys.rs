@@ -1,8 +1,10 @@
-//! The system calls that have no safe wrapper: binding an open `/dev/net/tun` to a tap, ignoring a signal,
-//! and keeping inherited descriptors from children. Nothing else in the program is unsafe.
+//! What has no safe wrapper: binding an open `/dev/net/tun` to a tap, ignoring a signal, keeping inherited descriptors
+//! from children, and widening the search path. Nothing else in the program is unsafe.
 
+use std::ffi::{OsStr, OsString};
 use std::os::fd::AsRawFd as _;
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 
 use nix::libc;
 use nix::sys::signal::{SigHandler, Signal};
@@ -45,4 +47,44 @@ pub fn keep_descriptors_from_children() -> nix::Result<()> {
     let flags = libc::c_int::try_from(libc::CLOSE_RANGE_CLOEXEC).expect("the flag is 1 << 2");
     // SAFETY: with this flag nothing is closed; only the close-on-exec flag of open descriptors is set.
     nix::errno::Errno::result(unsafe { libc::close_range(first, last, flags) }).map(|_| ())
+}
+
+/// Where systems keep the programs of their admins, such as `nft`, `ip` and `useradd`.
+const SYSTEM_FOLDERS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
+
+/// Lets this program and all that it starts find an admin's programs, also where the search path is a plain user's, as
+/// under cron, after `su`, or in the shell of a colleague. What the path names already keeps its place.
+///
+/// Only for the first lines of the program: nothing else may run yet.
+#[expect(unsafe_code, reason = "the environment is every thread's")]
+pub fn search_system_folders() {
+    let Some(path) = path_with_system_folders(std::env::var_os("PATH").as_deref()) else { return };
+    // SAFETY: called by `main` before anything else, so that there is no second thread that could read the environment.
+    unsafe { std::env::set_var("PATH", path) };
+}
+
+/// The search path with our folders behind its own; `None` where it names them all.
+fn path_with_system_folders(path: Option<&OsStr>) -> Option<OsString> {
+    // Where there is none, the system's programs look into these.
+    let path = path.filter(|path| !path.is_empty()).unwrap_or(OsStr::new("/usr/bin:/bin"));
+    let folders: Vec<PathBuf> = std::env::split_paths(path).collect();
+    let missing = SYSTEM_FOLDERS.iter().map(PathBuf::from).filter(|folder| !folders.contains(folder));
+    let all: Vec<PathBuf> = folders.iter().cloned().chain(missing).collect();
+    // A folder with a `:` in its name cannot have come from a path.
+    (all.len() > folders.len()).then(|| std::env::join_paths(all).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_search_path_gets_what_it_lacks_at_its_end() {
+        let path = |text: &str| path_with_system_folders(Some(OsStr::new(text)));
+        assert_eq!(path("/usr/bin:/bin").unwrap(), "/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin");
+        assert_eq!(path("/sbin:/opt/a b").unwrap(), "/sbin:/opt/a b:/usr/local/sbin:/usr/sbin");
+        assert_eq!(path("/usr/sbin:/usr/local/sbin:/sbin"), None);
+        let bare = "/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
+        assert_eq!((path("").unwrap(), path_with_system_folders(None).unwrap()), (bare.into(), bare.into()));
+    }
 }

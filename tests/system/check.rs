@@ -8,7 +8,8 @@ use labwright::host::{setup, sweep};
 use labwright::site::Storage;
 use nix::sys::signal::Signal;
 
-use crate::world::{World, tool, wait_until};
+use crate::lab::Lab;
+use crate::world::{BINARY, World, text, tool, wait_until};
 
 /// The lines that do not depend on the machine.
 fn page(world: &World) -> String {
@@ -147,4 +148,18 @@ fn a_sweep_takes_what_dead_runs_left_and_nothing_else() {
     assert!(links.contains(&alive.spec.run.tap()) && links.contains("lwother"), "{links}");
     alive.signal(Signal::SIGTERM);
     assert!(alive.end().success());
+}
+
+/// Cron, `su` and many a colleague's shell look for programs where there is neither `nft` nor `ip`.
+#[test]
+fn a_search_path_without_sbin_is_enough() {
+    let lab = Lab::new();
+    let said = Command::new(BINARY)
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .args(["--site", &text(&lab.site), "host", "setup", "--lab", &text(&lab.folder)])
+        .output()
+        .unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    lab.must(&["host", "teardown", "--lab", &text(&lab.folder)]);
 }
