@@ -183,7 +183,7 @@ impl Bridge<'_> {
         if !exists {
             let mac = self.mac(host);
             lines.push(format!(
-                "link add {name} address {mac} type bridge forward_delay 0 stp_state 0 mcast_snooping 0"
+                "link add name {name} address {mac} type bridge forward_delay 0 stp_state 0 mcast_snooping 0"
             ));
             lines.push(format!("link set dev {name} alias {MARK}"));
         }

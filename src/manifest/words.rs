@@ -138,11 +138,15 @@ impl Scalar for InterfaceName {
             let message = "names that begin with `lw` are those of labwright's own taps, which hosts drop frames of";
             return Err(Mistake::new(message).hint("write another name, like `vbr0`"));
         }
+        if ["all", "default"].contains(&text) {
+            let message = format!("`{text}` is the kernel's word for every interface");
+            return Err(Mistake::new(message).hint("write another name, like `vbr0`"));
+        }
         Ok(Self(text.to_owned()))
     }
 
     fn schema() -> Schema {
-        json_schema!({ "type": "string", "pattern": "^(?!lw)[A-Za-z0-9][A-Za-z0-9._-]{0,14}$" })
+        json_schema!({ "type": "string", "pattern": "^(?!lw|all$|default$)[A-Za-z0-9][A-Za-z0-9._-]{0,14}$" })
     }
 }
 text!(InterfaceName, "the name of a bridge such as `vbr0`");
