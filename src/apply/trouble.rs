@@ -74,7 +74,13 @@ impl From<DhcpError> for Trouble {
             DhcpError::Omapi(OmapiError::Server { problem, .. }) => {
                 matches!(problem, Problem::Unreachable(_) | Problem::Silent(_) | Problem::Broken(_))
             }
-            DhcpError::Omapi(OmapiError::Key(_)) | DhcpError::NotSetUp { .. } => false,
+            // Where a lease stands after ten seconds of asking, dnsmasq is not well.
+            DhcpError::Omapi(OmapiError::Key(_))
+            | DhcpError::NotSetUp { .. }
+            | DhcpError::Lease { .. }
+            | DhcpError::NoServer { .. }
+            | DhcpError::Release { .. }
+            | DhcpError::Interfaces(_) => false,
         };
         Self { detail: chain(&error), may_pass }
     }

@@ -25,7 +25,7 @@ use super::accel::{self, AccelError};
 use super::bounds::{self, BoundsError};
 use super::bridge::{BridgeError, bridges};
 use super::command::{self, CommandError};
-use super::dhcp::{Dnsmasq, HOSTS_FOLDER, PID_FILE};
+use super::dhcp::{Dnsmasq, HOSTS_FOLDER, LEASE_FILE, PID_FILE};
 use super::filter::{HOST_TABLE, Turns, host_table, host_table_command};
 use super::screens;
 use super::sweep::{self, SweepError};
@@ -186,7 +186,7 @@ fn dnsmasq_arguments(wanted: &Wanted<'_>, folder: &Path) -> Vec<String> {
         "--no-ping".to_owned(),
         format!("--user={}", wanted.service_user),
         format!("--pid-file={}", path(PID_FILE)),
-        format!("--dhcp-leasefile={}", path("leases")),
+        format!("--dhcp-leasefile={}", path(LEASE_FILE)),
         format!("--dhcp-hostsdir={}", path(HOSTS_FOLDER)),
     ];
     let bridges = bridges(wanted.groups, wanted.network);

@@ -5,9 +5,11 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use labwright::host::dhcp::{Dhcp as _, Dnsmasq, Reservation};
+use labwright::host::setup;
 use labwright::id::{LabName, MacPrefix, SiteTag, VmName};
 use labwright::site::DhcpSettings;
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{setsockopt, sockopt::BindToDevice};
 
 use crate::world::{World, tool, wait_until};
@@ -140,6 +142,7 @@ fn a_removed_reservation_is_served_no_more() {
     assert!(leases().contains(&in_use.mac.to_string()), "{}", leases());
 
     dnsmasq.release(&[in_use.clone(), unused.clone()]).unwrap();
+    assert_eq!(leases(), "", "the lease goes with its reservation");
     wait_until("offers to the last alone", || asker.answers(&discoveries, stays) == Some(Vec::new()));
     // Neither who had accepted it, nor who comes back from a reboot and believes in it still.
     for question in [accepts.as_slice(), &wanted] {
@@ -159,4 +162,64 @@ fn a_removed_reservation_is_served_no_more() {
     });
     assert!(leases().contains(" next "), "{}", leases());
     assert!(!leases().contains(" vm2 "), "{}", leases());
+}
+
+/// What a guest has had, another gets at once: released by the controller, or found by it where somebody else left it.
+#[test]
+fn an_address_is_free_for_another_machine_at_once() {
+    let mut world = World::new();
+    let DhcpSettings::Dnsmasq { folder } = world.network.dhcp.clone() else { panic!("the world's own is dnsmasq") };
+    let dnsmasq = Dnsmasq::new(&folder);
+    let (first, stays) = (reservation(2), reservation(3));
+    let other = Reservation { mac: "02:11:22:33:64:02".parse().unwrap(), ..first.clone() };
+    dnsmasq.reserve(&[first.clone(), stays.clone()]).unwrap();
+    let mut asker = Asker::on_bridge();
+    let wanted = [&[50, 4], first.ip.octets().as_slice(), &[54, 4], GATEWAY.octets().as_slice()].concat();
+    // A client that names itself, as most do.
+    let named = [wanted.as_slice(), &[61, 3, 255, 1, 2]].concat();
+    let mut takes = |who: &Reservation| {
+        wait_until("a lease", || {
+            asker.answers(&[(who, REQUEST, &named)], &stays).is_some_and(|answers| answers.contains(&(ACK, who.ip)))
+        });
+    };
+    takes(&first);
+    // The same vm with another hardware address; then another again, after a release while no dnsmasq ran.
+    dnsmasq.reserve(std::slice::from_ref(&other)).unwrap();
+    takes(&other);
+    world.group.domain = Some("lab.example".to_owned());
+    kill(dnsmasq.process().unwrap(), Signal::SIGKILL).unwrap();
+    wait_until("no dnsmasq", || dnsmasq.process().is_none());
+    dnsmasq.release(&[other]).unwrap();
+    assert!(!std::fs::read_to_string(folder.join("leases")).unwrap().contains("192.168.100.2 "));
+    dnsmasq.reserve(std::slice::from_ref(&first)).unwrap();
+    setup::setup(&world.wanted()).unwrap();
+    takes(&first);
+}
+
+/// A vm may have any name, also one that dnsmasq has a meaning of its own for.
+#[test]
+fn every_name_gets_its_address_and_is_leased_under_it() {
+    let world = World::new();
+    let DhcpSettings::Dnsmasq { folder } = &world.network.dhcp else { panic!("the world's own is dnsmasq") };
+    let dnsmasq = Dnsmasq::new(folder);
+    let names = ["ignore", "infinite", "7d", "10h", "42", "1w", "a.", "tag", "10.0.0.1", "net", "x_y", "localhost"];
+    let named = |(name, last): (&str, u8)| {
+        let (site, lab) = (SiteTag::new("t3st").unwrap(), LabName::new("lab").unwrap());
+        let ip = Ipv4Addr::new(192, 168, 100, last);
+        Reservation::new(&site, &lab, &VmName::new(name).unwrap(), MacPrefix::default().mac(ip), ip)
+    };
+    let all: Vec<Reservation> = names.into_iter().zip(2..).map(named).collect();
+    let witness = reservation(99);
+    dnsmasq.reserve(&[all.as_slice(), std::slice::from_ref(&witness)].concat()).unwrap();
+    let mut asker = Asker::on_bridge();
+    for who in &all {
+        let wanted = [&[50, 4], who.ip.octets().as_slice(), &[54, 4], GATEWAY.octets().as_slice()].concat();
+        wait_until(&format!("a lease for {}", who.vm), || {
+            asker.answers(&[(who, REQUEST, &wanted)], &witness).is_some_and(|answers| answers.contains(&(ACK, who.ip)))
+        });
+    }
+    let leases = std::fs::read_to_string(folder.join("leases")).unwrap();
+    let unnamed: Vec<&str> =
+        names.into_iter().filter(|name| !leases.contains(&format!(" {} ", name.replace(['.', '_'], "-")))).collect();
+    assert_eq!(unnamed, [] as [&str; 0], "{leases}");
 }

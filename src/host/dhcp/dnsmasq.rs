@@ -2,20 +2,25 @@
 //!
 //! ```text
 //! <folder>/
-//!   hosts/<mark>       `de:af:de:af:64:02,192.168.100.2,doraz-gsr`
+//!   hosts/<mark>       `de:af:de:af:64:02,192.168.100.2,doraz-gsr.`
 //!   dnsmasq.pid
 //!   leases
 //! ```
 //!
-//! dnsmasq sees a new or changed file by itself; one that is gone it serves until SIGHUP.
+//! dnsmasq sees a new file by itself; what has gone or changed it serves as it was until SIGHUP. What was leased stays so until
+//! it is given back (see `lease`).
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::lease::{self, Lease};
 use super::{Dhcp, DhcpError, Reservation};
+use crate::id::Mac;
 
 pub const HOSTS_FOLDER: &str = "hosts";
 pub const PID_FILE: &str = "dnsmasq.pid";
@@ -29,6 +34,15 @@ pub struct Dnsmasq {
 impl Dnsmasq {
     pub fn new(folder: &Path) -> Self {
         Self { folder: folder.to_owned() }
+    }
+
+    fn read_again(&self) -> Result<(), DhcpError> {
+        let Some(pid) = self.process() else { return Ok(()) };
+        kill(pid, Signal::SIGHUP).map_err(|source| DhcpError::Signal { pid: pid.as_raw(), source })
+    }
+
+    fn end_leases(&self, over: &dyn Fn(&Lease) -> bool) -> Result<(), DhcpError> {
+        lease::end(&self.folder, self.process().is_some(), over)
     }
 
     fn hosts(&self) -> Result<PathBuf, DhcpError> {
@@ -47,19 +61,31 @@ impl Dnsmasq {
     }
 }
 
-/// The file that is a reservation.
+/// The file that is a reservation. dnsmasq tells its words by what they look like, and takes `ignore`, `infinite`, `7d`
+/// or `42` for orders; with the dot of a complete domain name, which it drops, a name is never one of them.
 pub(in crate::host) fn line(reservation: &Reservation) -> String {
-    format!("{},{},{}\n", reservation.mac, reservation.ip, reservation.vm.to_string().replace(['.', '_'], "-"))
+    format!("{},{},{}.\n", reservation.mac, reservation.ip, reservation.vm.to_string().replace(['.', '_'], "-"))
+}
+
+/// As earlier versions wrote it. No word of dnsmasq has a dash, so that a name with one was read as it was meant.
+fn is_as_before(text: &str, reservation: &Reservation) -> bool {
+    let line = line(reservation);
+    line.contains('-') && text.trim_end() == line.trim_end().trim_end_matches('.')
 }
 
 impl Dhcp for Dnsmasq {
     fn reserve(&self, reservations: &[Reservation]) -> Result<(), DhcpError> {
         let hosts = self.hosts()?;
         let standing = self.present(reservations)?;
-        for (reservation, _) in reservations.iter().zip(standing).filter(|(_, stands)| !stands) {
-            write(&hosts.join(&reservation.mark), &line(reservation))?;
-        }
-        Ok(())
+        let new: Vec<&Reservation> =
+            reservations.iter().zip(standing).filter_map(|(new, stands)| (!stands).then_some(new)).collect();
+        // Left by who had the address before, where that machine, or we, were cut short.
+        let of_others: BTreeMap<Ipv4Addr, Mac> = new.iter().map(|new| (new.ip, new.mac)).collect();
+        self.end_leases(&|lease| of_others.get(&lease.ip).is_some_and(|mac| *mac != lease.mac))?;
+        let replaces = new.iter().any(|new| hosts.join(&new.mark).exists());
+        new.into_iter().try_for_each(|new| write(&hosts.join(&new.mark), &line(new)))?;
+        // Until then it keeps what the file held before, and takes a second reservation of an address for a mistake.
+        if replaces { self.read_again() } else { Ok(()) }
     }
 
     fn release(&self, reservations: &[Reservation]) -> Result<(), DhcpError> {
@@ -74,8 +100,9 @@ impl Dhcp for Dnsmasq {
             }
         }
         // Also when nothing was removed now: the last time may have died between the removal and this.
-        let Some(pid) = self.process() else { return Ok(()) };
-        kill(pid, Signal::SIGHUP).map_err(|source| DhcpError::Signal { pid: pid.as_raw(), source })
+        self.read_again()?;
+        let released: BTreeSet<Ipv4Addr> = reservations.iter().map(|reservation| reservation.ip).collect();
+        self.end_leases(&|lease| released.contains(&lease.ip))
     }
 
     fn present(&self, reservations: &[Reservation]) -> Result<Vec<bool>, DhcpError> {
@@ -83,7 +110,7 @@ impl Dhcp for Dnsmasq {
         let stands = |reservation: &Reservation| {
             let path = hosts.join(&reservation.mark);
             match std::fs::read_to_string(&path) {
-                Ok(text) => Ok(text == line(reservation)),
+                Ok(text) => Ok(text == line(reservation) || is_as_before(&text, reservation)),
                 Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(false),
                 Err(source) => Err(DhcpError::Io { action: "read", path, source }),
             }
@@ -130,7 +157,7 @@ mod tests {
         std::fs::create_dir(folder.path().join(HOSTS_FOLDER)).unwrap();
         dhcp.reserve(&[reservation(2)]).unwrap();
         let text = std::fs::read_to_string(folder.path().join("hosts/lw-k3f9-net-doraz-gsr")).unwrap();
-        assert_eq!(text, "de:af:de:af:64:02,192.168.100.2,doraz-gsr\n");
+        assert_eq!(text, "de:af:de:af:64:02,192.168.100.2,doraz-gsr.\n");
         assert_eq!(dhcp.present(&[reservation(2), reservation(3)]).unwrap(), [true, false]);
 
         dhcp.reserve(&[reservation(3)]).unwrap();

@@ -2,10 +2,12 @@
 //! the first start and takes it away when the address is released.
 
 mod dnsmasq;
+mod lease;
 mod omapi;
 
 pub(super) use dnsmasq::line as hosts_line;
 pub use dnsmasq::{Dnsmasq, HOSTS_FOLDER, PID_FILE};
+pub(super) use lease::LEASE_FILE;
 pub use omapi::{KeyError, Omapi, OmapiError, Problem};
 
 use std::net::Ipv4Addr;
@@ -18,7 +20,7 @@ pub trait Dhcp: Send + Sync {
     /// Makes reservations; one that exists as asked is left alone, one of the same vm with another address is replaced.
     fn reserve(&self, reservations: &[Reservation]) -> Result<(), DhcpError>;
 
-    /// Takes reservations away; one that is not there is no error.
+    /// Takes reservations away, and the leases of their addresses; one that is not there is no error.
     fn release(&self, reservations: &[Reservation]) -> Result<(), DhcpError>;
 
     /// Which of the reservations stand exactly as given.
@@ -67,6 +69,19 @@ pub enum DhcpError {
     NotSetUp { folder: PathBuf },
     #[error("cannot tell dnsmasq (process {pid}) to read its reservations again")]
     Signal { pid: i32, source: nix::Error },
+    #[error(
+        "dnsmasq still has a lease of {ip} for the machine that had this address before; no other gets it until that ends, \
+         within an hour. Its log says why; try again"
+    )]
+    Lease { ip: Ipv4Addr },
+    #[error(
+        "no interface of this machine is in the network of {ip}, so that its lease cannot be ended; run `labwright host setup`"
+    )]
+    NoServer { ip: Ipv4Addr },
+    #[error("cannot tell dnsmasq at {server} that {ip} is free")]
+    Release { ip: Ipv4Addr, server: Ipv4Addr, source: std::io::Error },
+    #[error("cannot list this machine's interfaces")]
+    Interfaces(#[source] nix::Error),
     #[error(transparent)]
     Omapi(#[from] OmapiError),
 }
