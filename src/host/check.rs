@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use std::path::Path;
 use std::time::SystemTime;
 
-use landlock::{AccessFs, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _};
 use nix::sys::statfs::{CODA_SUPER_MAGIC, FUSE_SUPER_MAGIC, NFS_SUPER_MAGIC, SMB_SUPER_MAGIC, statfs};
 use nix::unistd::{Uid, User};
 use serde::{Deserialize, Serialize};
@@ -13,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::accel;
 use super::bounds::{self, Standing};
 use super::command;
+use super::confine::{self, Reach as Confined};
 use super::dhcp::{Dnsmasq, Omapi, OmapiError};
 use super::filter::{Chain, EBTABLES_CANNOT, FilterError, Session, Table, Turns};
 use super::obstacles::{self, DroppingChain, dropping_chains, dropping_legacy_chains};
@@ -451,16 +451,20 @@ fn dhcp(wanted: &Wanted<'_>) -> Line {
 }
 
 fn confinement() -> Line {
-    let handled = Ruleset::default()
-        .set_compatibility(CompatLevel::HardRequirement)
-        .handle_access(AccessFs::from_read(landlock::ABI::V1))
-        .and_then(Ruleset::create);
-    match handled {
-        Ok(_) => ok("landlock", "a guest that breaks out of qemu reads its own disks only"),
-        Err(_) => warning(
-            "landlock",
-            "this kernel has none: a guest that breaks out of qemu can read other guests' disks",
-            "a kernel from 5.13 on with `landlock` in `lsm=`",
+    const WHAT: &str = "landlock";
+    match confine::reach() {
+        Confined::FilesAndSignals => {
+            ok(WHAT, "a guest that breaks out of qemu reads its own disks only, and ends no other guest")
+        }
+        Confined::Files => warning(
+            WHAT,
+            "a guest that breaks out of qemu reads its own disks only, but could end other guests",
+            "a kernel from 6.12 on keeps its signals to itself",
+        ),
+        Confined::Account => warning(
+            WHAT,
+            "this kernel has none: a guest that breaks out of qemu can read other guests' disks, and end them",
+            "a kernel from 6.12 on with `landlock` in `lsm=`",
         ),
     }
 }

@@ -16,8 +16,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use landlock::{
-    ABI, Access as _, AccessFs, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset, RulesetAttr as _,
-    RulesetCreatedAttr as _, RulesetError,
+    ABI, Access as _, AccessFs, CompatLevel, Compatible as _, LandlockStatus, PathBeneath, PathFd, Ruleset,
+    RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope,
 };
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
@@ -44,6 +44,8 @@ pub enum ConfineError {
     Orphan,
     #[error("cannot confine qemu to its files")]
     Landlock(#[from] RulesetError),
+    #[error("this kernel has Landlock and did not confine qemu with it")]
+    NotConfined,
     #[error("an argument contains a zero byte")]
     Argument,
     #[error("cannot run {program}")]
@@ -61,7 +63,7 @@ pub fn exec(confinement: &Confinement, command: &[OsString]) -> Result<Infallibl
         return Err(ConfineError::Orphan);
     }
     nix::sys::prctl::set_no_new_privs().map_err(system("rule out new privileges"))?;
-    restrict_files(confinement)?;
+    restrict(confinement)?;
     let arguments = command
         .iter()
         .map(|argument| CString::new(argument.as_bytes()).map_err(|_| ConfineError::Argument))
@@ -90,22 +92,57 @@ const READ_ALWAYS: [&str; 7] = ["/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/
 /// Devices that qemu writes to; a missing one is left out.
 const WRITE_ALWAYS: [&str; 2] = ["/dev/null", "/dev/kvm"];
 
-/// A kernel without Landlock is no error: one service account and the sandbox hold without it, and `host check` tells.
-fn restrict_files(confinement: &Confinement) -> Result<(), RulesetError> {
-    let abi = ABI::V3;
+/// What we know of Landlock: device controls since its fifth version, signals and abstract sockets since its sixth. A
+/// kernel with less does what it can.
+const NEWEST: ABI = ABI::V6;
+
+/// All guests share an account, so that without the scopes one that was broken out of could kill every other guest of its
+/// host. What it may still signal is itself: qemu never signals anything else. A kernel without Landlock is no error: one
+/// service account and the sandbox hold without it, and `host check` tells.
+fn restrict(confinement: &Confinement) -> Result<(), ConfineError> {
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::from_all(abi))?
+        .handle_access(AccessFs::from_all(NEWEST))?
+        .scope(Scope::from_all(NEWEST))?
         .create()?;
     let read = READ_ALWAYS.iter().map(PathBuf::from).chain(confinement.read.iter().cloned());
     let write = WRITE_ALWAYS.iter().map(PathBuf::from).chain(confinement.write.iter().cloned());
-    let allowed =
-        read.map(|path| (path, AccessFs::from_read(abi))).chain(write.map(|path| (path, AccessFs::from_all(abi))));
+    let allowed = read
+        .map(|path| (path, AccessFs::from_read(NEWEST)))
+        .chain(write.map(|path| (path, AccessFs::from_all(NEWEST))));
     for (path, access) in allowed {
         // A path that is not there needs no rule.
         let Ok(fd) = PathFd::new(&path) else { continue };
-        let access = if path.is_dir() { access } else { access & AccessFs::from_file(abi) };
+        let access = if path.is_dir() { access } else { access & AccessFs::from_file(NEWEST) };
         rules = rules.add_rule(PathBeneath::new(fd, access))?;
     }
-    rules.restrict_self().map(|_| ())
+    let status = rules.restrict_self()?;
+    match (status.ruleset, status.landlock) {
+        (RulesetStatus::NotEnforced, LandlockStatus::Available { .. }) => Err(ConfineError::NotConfined),
+        _ => Ok(()),
+    }
+}
+
+/// How far this kernel confines a qemu that was broken out of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Whatever the service account may do.
+    Account,
+    /// Its own files; it can still signal what runs under the account.
+    Files,
+    /// Its own files, and no other process.
+    FilesAndSignals,
+}
+
+/// Asks the kernel; nothing of it stays.
+pub(super) fn reach() -> Reach {
+    let asked = || Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    let stands = |rules: Result<Ruleset, RulesetError>| rules.and_then(Ruleset::create).is_ok();
+    if stands(asked().scope(Scope::from_all(NEWEST))) {
+        Reach::FilesAndSignals
+    } else if stands(asked().handle_access(AccessFs::from_read(ABI::V1))) {
+        Reach::Files
+    } else {
+        Reach::Account
+    }
 }

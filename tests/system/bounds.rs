@@ -1,14 +1,16 @@
 //! The cgroup around a guest's qemu: in the kernel's own hierarchy, which has no memory controller on every machine, and in
 //! plain files that show what is written.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
+use std::process::Command;
 
 use labwright::host::sweep;
 use labwright::run::{Event, StopReason};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::world::{Run, World, processes, text, tool, wait_until};
+use crate::world::{BINARY, Run, World, processes, text, tool, wait_until};
 
 /// qemu is alone in its run's cgroup, which goes with the run; a killed starter's goes with a sweep, a living one's stays.
 #[test]
@@ -76,6 +78,28 @@ fn a_guest_that_took_too_much_memory_is_told_as_such() {
     let last = Event::Stopped { reason: StopReason::Crashed, exit: Some(exit.to_owned()) };
     assert_eq!(run.events().last(), Some(&last));
     assert_eq!(run.leftovers(), [] as [&str; 0]);
+}
+
+/// What `host check` says of a qemu that was broken out of is true: all guests have one account, and only the kernel keeps
+/// one from ending the others.
+#[test]
+fn a_confined_process_ends_others_only_where_check_says_so() {
+    let world = World::bare();
+    let storage = labwright::site::Storage::below(world.folder.path());
+    let lines = labwright::host::check::check(&world.wanted(), &storage);
+    let found = lines.into_iter().find(|line| line.what == "landlock").unwrap().found;
+    let user = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    let (uid, gid) = (user.uid.as_raw(), user.gid.as_raw());
+    let mut other = Command::new("sleep").arg("600").uid(uid).gid(gid).spawn().unwrap();
+    let killed = Command::new(BINARY)
+        .args(["confine", "--parent", &std::process::id().to_string()])
+        .args(["--uid", &uid.to_string(), "--gid", &gid.to_string(), "--", "/bin/sh", "-c"])
+        .arg(format!("kill -0 $$ && kill -9 {}", other.id()))
+        .status()
+        .unwrap();
+    assert_eq!(killed.success(), !found.contains("ends no other guest"), "{found}");
+    other.kill().unwrap();
+    other.wait().unwrap();
 }
 
 fn qemu(run: &Run) -> i32 {
