@@ -231,14 +231,20 @@ pub struct InvalidRunId {
 impl RunId {
     /// Largest run number. An interface name has 15 bytes (`IFNAMSIZ` - 1): `lw`, the site's tag and nine digits.
     pub const NUMBER_MAX: u64 = 999_999_999;
-    /// From here on run numbers are of no record: a vm that a person starts by hand, or a trial of a host. The last 16
-    /// bits of its address are added. A site that starts a thousand vms a day comes here in two thousand years.
+    /// From here on run numbers are of no record: a vm that a person starts by hand, or a trial of a host. Bits of its
+    /// address are added. A site that starts a thousand vms a day comes here in two thousand years.
     pub const BY_HAND: u64 = 900_000_000;
     pub const TRIAL: u64 = 990_000_000;
 
     pub fn new(site: SiteTag, number: u64) -> Self {
-        debug_assert!(number <= Self::NUMBER_MAX);
+        assert!(number <= Self::NUMBER_MAX, "run {number} of site {site} has no name for its interface");
         Self { site, number }
+    }
+
+    /// The run of a vm that a person starts: the last 26 bits of its address tell it from others', in vm groups of any
+    /// size.
+    pub fn by_hand(site: SiteTag, ip: Ipv4Addr) -> Self {
+        Self::new(site, Self::BY_HAND + u64::from(u32::from(ip) & 0x03ff_ffff))
     }
 
     pub fn site(&self) -> &SiteTag {

@@ -45,8 +45,7 @@ pub(super) fn run(context: &Context, desired: &Desired, name: &VmName, accel: Op
                 .hint("or say `--accel kvm`, or `--accel tcg`, which works everywhere")
         })?,
     };
-    let [.., high, low] = known.ip.octets();
-    let run = RunId::new(recorded.site.clone(), RunId::BY_HAND + u64::from(u16::from_be_bytes([high, low])));
+    let run = RunId::by_hand(recorded.site.clone(), known.ip);
     let folder = Path::new("/run/labwright-by-hand").join(run.to_string());
     let seat = Seat { run, generation: known.generation, ip: known.ip, mac: known.mac, disks: &known.disks };
     let spec = run_spec(&context.site, desired, &recorded, (name, vm, group), &seat);

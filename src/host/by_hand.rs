@@ -116,6 +116,8 @@ case $(stat -c %a /dev/net/tun) in
   ;;
 esac
 mkdir -p \"$folder\"
+# The guest's account must pass through the folder above.
+chmod a+x \"$(dirname \"$folder\")\"
 chown \"$user\" \"$folder\"
 cleanup() {{
   ip link del dev {tap} 2>/dev/null || :
@@ -166,9 +168,14 @@ fn reservation(text: &mut String, spec: &RunSpec, dhcp: &DhcpSettings) {
     *text += "\n# Its address from DHCP.\n";
     match dhcp {
         DhcpSettings::Dnsmasq { folder } => {
-            let file = quoted(&folder.join(super::dhcp::HOSTS_FOLDER).join(&reservation.mark).display().to_string());
+            let hosts = folder.join(super::dhcp::HOSTS_FOLDER);
+            let file = quoted(&hosts.join(&reservation.mark).display().to_string());
+            let hosts = quoted(&hosts.display().to_string());
             let line = quoted(hosts_line(&reservation).trim_end());
-            writeln!(text, "[ -e {file} ] || (umask 022; echo {line} >{file})").expect(TAKES_ALL);
+            writeln!(text, "if [ -d {hosts} ]; then\n  [ -e {file} ] || (umask 022; echo {line} >{file})")
+                .expect(TAKES_ALL);
+            let lacks = "no DHCP server of labwright is set up here: give the guest its address in the guest";
+            writeln!(text, "else\n  echo '{lacks}' >&2\nfi").expect(TAKES_ALL);
         }
         DhcpSettings::Omapi(settings) => writeln!(
             text,

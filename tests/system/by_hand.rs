@@ -26,7 +26,8 @@ impl Drop for Shell {
 fn a_vm_started_by_hand_is_as_one_of_ours() {
     let mut world = World::new();
     let spec = world.spec(60);
-    let folder = world.folder.path().join("by hand, it's here");
+    // As on a host that never ran one: nothing of it is there, and what the script makes is for root alone but for this.
+    let folder = world.folder.path().join("never used/by hand, it's here");
     // As on most systems; here, everybody may open it in this test's mount namespace alone.
     let tun = text(&world.folder.path().join("tun"));
     tool("mknod", &["-m", "666", &tun, "c", "10", "200"]);
