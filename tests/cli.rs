@@ -37,6 +37,7 @@ cases! {
     export_run
     explain
     freeze
+    get_listings
     get_nothing
     help
     image_derived
@@ -61,6 +62,7 @@ cases! {
     umask
     usage
     vm_unknown
+    vm_vnc
 }
 
 fn cases() -> PathBuf {

@@ -100,6 +100,11 @@ impl Context {
         let mut store = Store::open(&site.state)?;
         let found = store.labs()?.into_iter().find(|(name, folder)| is_meant(name, folder));
         let Some((name, lab_folder)) = found else { return Err(missing) };
+        if lab_folder.is_dir() {
+            let context = Self { site, lab_folder };
+            let desired = context.desired_or_applied(ui)?;
+            return Ok((context, desired));
+        }
         ui.say(&format!(
             "warning: {} is gone; this is lab `{name}` as it was last applied from it",
             lab_folder.display()

@@ -14,8 +14,8 @@ mod history;
 mod host;
 mod import;
 pub mod init;
-mod jobs;
 mod local_dispatch;
+mod pick;
 mod plan;
 pub mod schema;
 mod starter;
@@ -24,6 +24,7 @@ mod status;
 pub mod validate;
 mod vm;
 mod vm_request;
+mod vnc;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,7 +32,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::exit::Exit;
-use crate::report::{Failure, Ui};
+use crate::report::{Colour, Failure, Ui};
 
 /// How a command ended.
 type Ended = Result<Exit, Failure>;
@@ -44,6 +45,10 @@ struct Arguments {
     /// and everything is kept in the lab's `.labwright` folder.
     #[arg(long, global = true, env = "LABWRIGHT_SITE", value_name = "FILE")]
     site: Option<PathBuf>,
+
+    /// Colours: `auto` (on a terminal, unless NO_COLOR is set), `always` or `never`.
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t, hide_possible_values = true)]
+    color: Colour,
 
     #[command(subcommand)]
     command: Command,
@@ -141,6 +146,7 @@ pub fn main() -> ExitCode {
             return exit.into();
         }
     };
+    arguments.color.set();
     // A hardened caller's umask would lock out the service account, the DHCP server and the starters; none at all would let
     // everybody write. What must be narrower than this has its mode set by whoever makes it.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));

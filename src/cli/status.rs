@@ -1,33 +1,143 @@
 //! `labwright status`: where the lab stands, in one screen.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::Path;
 
+use serde::Serialize;
+
 use super::context::Context;
-use super::{Ended, LabFolder, get};
+use super::get::vms::{self, VmRow};
+use super::{Ended, LabFolder, pick};
 use crate::exit::Exit;
-use crate::report::Ui;
 use crate::report::table::{Format, render};
+use crate::report::{Ui, harmless, times};
+use crate::state::{FreezeScope, Frozen};
+
+/// Most vms whose trouble is told below the table, one line each.
+const REASONS_MAX: usize = 10;
 
 /// Show where the lab stands
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  labwright status
+  labwright status labs/net exam            # one family of it
+  labwright status . 'alice-*' -o json
+  watch --color labwright status --color always")]
 pub(super) struct Arguments {
     #[command(flatten)]
     lab: LabFolder,
+
+    /// Only these vms, by name or family; `*` stands for anything.
+    #[arg(value_name = "VM")]
+    vm: Vec<String>,
+
+    /// How it is written: `json` and `yaml` have all that is known, `wide` all columns.
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// All of it, for programs.
+#[derive(Debug, Serialize)]
+struct Status<'a> {
+    lab: String,
+    serial: u64,
+    frozen: Option<Freeze<'a>>,
+    /// How many vms are in each state.
+    states: BTreeMap<&'a str, usize>,
+    vms: &'a [VmRow],
+}
+
+#[derive(Debug, Serialize)]
+struct Freeze<'a> {
+    /// `lab` or `site`.
+    scope: &'static str,
+    who: &'a str,
+    why: &'a str,
+    #[serde(serialize_with = "times::serialize")]
+    since: jiff::Timestamp,
+}
+
+impl<'a> Freeze<'a> {
+    fn of(frozen: &'a Frozen) -> Self {
+        let scope = match frozen.scope {
+            FreezeScope::Lab => "lab",
+            FreezeScope::Site => "site",
+        };
+        Self { scope, who: &frozen.who, why: &frozen.why, since: frozen.since }
+    }
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
     let (context, desired) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
     let recorded = context.recorded(&desired.lab)?;
     let observed = context.observe(&desired, &recorded)?;
-    let rows = get::vm_rows(&recorded, &observed, &context.site);
-    let mut by_state: BTreeMap<&str, usize> = BTreeMap::new();
-    for row in &rows {
-        *by_state.entry(&row.state).or_default() += 1;
+    let mut rows = vms::vm_rows(&recorded, &observed, &context.site);
+    if !arguments.vm.is_empty() {
+        let picked = pick::recorded_vms(&desired.lab, &arguments.vm, &recorded)?;
+        rows.retain(|row| picked.iter().any(|vm| vm.as_str() == row.name));
     }
-    let states: Vec<String> = by_state.iter().map(|(state, count)| format!("{count} {state}")).collect();
-    let states =
-        if states.is_empty() { "no vms yet: `labwright apply` makes them".to_owned() } else { states.join(", ") };
-    ui.data(&format!("lab {} (serial {}): {states}\n\n{}", desired.lab, recorded.serial, render(&rows, Format::Table)));
+    let mut states: BTreeMap<&str, usize> = BTreeMap::new();
+    rows.iter().for_each(|row| *states.entry(&row.state).or_default() += 1);
+    let status = Status {
+        lab: desired.lab.to_string(),
+        serial: recorded.serial,
+        frozen: recorded.frozen.as_ref().map(Freeze::of),
+        states,
+        vms: &rows,
+    };
+    ui.data(&match arguments.output {
+        Format::Json => format!("{}\n", serde_json::to_string_pretty(&status).expect("it has only string keys")),
+        Format::Yaml => serde_yaml::to_string(&status).expect("it has only string keys"),
+        Format::Csv | Format::Name => render(&rows, arguments.output),
+        Format::Table | Format::Wide => text(&status, &context.command("apply"), arguments.output),
+    });
     Ok(Exit::Done)
+}
+
+fn text(status: &Status<'_>, apply: &str, format: Format) -> String {
+    let counts: Vec<String> = status.states.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    let counts = match (counts.is_empty(), status.serial) {
+        (false, _) => counts.join(", "),
+        (true, 0) => format!("no vms yet: `{apply}` makes them"),
+        (true, _) => "it has no vms".to_owned(),
+    };
+    let mut text = format!("lab {} (serial {}): {counts}\n", status.lab, status.serial);
+    if let Some(Freeze { scope, who, why, since }) = &status.frozen {
+        let (thing, all) = if *scope == "site" { ("the whole site", " --all") } else { ("the lab", "") };
+        let since = times::local(*since);
+        let why = harmless(why);
+        writeln!(text, "frozen: {who} froze {thing} at {since} ({why}); `labwright thaw{all}` ends it")
+            .expect(TAKES_ALL);
+    }
+    text.push('\n');
+    text.push_str(&render(status.vms, format));
+    text.push_str(&reasons(status.vms));
+    text
+}
+
+const TAKES_ALL: &str = "a string takes all";
+
+/// Why vms are not what was wanted of them. What many have in common is said once.
+fn reasons(rows: &[VmRow]) -> String {
+    let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for row in rows {
+        if let Some(why) = &row.why {
+            by_reason.entry(why).or_default().push(&row.name);
+        }
+    }
+    let mut text = String::new();
+    for (why, vms) in by_reason.iter().take(REASONS_MAX) {
+        let lead = if text.is_empty() { "\n" } else { "" };
+        let others = match vms.len() {
+            1 => String::new(),
+            2 => " and 1 more".to_owned(),
+            n => format!(" and {} more", n - 1),
+        };
+        writeln!(text, "{lead}{}{others}: {}", harmless(vms[0]), harmless(why)).expect(TAKES_ALL);
+    }
+    if by_reason.len() > REASONS_MAX {
+        writeln!(text, "… {} more reasons: `-o wide` shows them all", by_reason.len() - REASONS_MAX).expect(TAKES_ALL);
+    }
+    text
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::context::Context;
 use super::vm_request::Guest;
-use super::{Ended, LabOption, apply, export_run};
+use super::{Ended, LabOption, apply, export_run, vnc};
 use crate::address::{Address, AddressPattern};
 use crate::exit::Exit;
 use crate::id::{LabName, SnapshotName, VmName};
@@ -37,6 +37,8 @@ pub(super) enum Command {
         #[command(flatten)]
         options: apply::Options,
     },
+    /// Tell where the screens of running vms are, and their passwords
+    Vnc(vnc::Arguments),
     /// Take a picture of a guest's screen
     #[command(after_help = "Example: labwright vm screen alice-gsr -o guest.png")]
     Screen {
@@ -131,6 +133,7 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
         Command::Stop { name, lab, options } => {
             power(&Context::of_known_lab(site, &lab.lab, ui)?, name, PowerState::Stopped, options, ui)
         }
+        Command::Vnc(arguments) => vnc::run(arguments, site, ui),
         Command::Screen { name, lab, output } => guest(name, lab, site, ui)?.screen(output, ui),
         Command::Suspend { name, lab } => guest(name, lab, site, ui)?.carry_out(RequestKind::Suspend, ui),
         Command::Resume { name, lab } => guest(name, lab, site, ui)?.carry_out(RequestKind::Resume, ui),

@@ -48,7 +48,7 @@ impl Life {
     }
 
     /// What is wrong with an unknown one, and until when nothing is done about it.
-    pub(super) fn unknown_words(&self, site: &Site) -> Option<(String, String)> {
+    pub fn unknown_words(&self, site: &Site) -> Option<(String, String)> {
         match self {
             Self::Unknown { host, in_queue: true, .. } => Some((
                 format!("its host {host} does not answer"),

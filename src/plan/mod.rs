@@ -21,7 +21,7 @@ pub use action::{Action, ActionId, Change, Effect, Note, Plan, PublishSource, Re
 pub use check::{Flaw, check};
 pub use import::{FoundJob, import_job};
 pub use life::{Life, is_fenced, life};
-pub use objects::{as_applied, is_long};
+pub use objects::{as_applied, is_long, permission_address};
 pub use power::{Started, job_memory_mib};
 pub use saved::{SavedPlan, Today};
 pub use scope::{give_up_only, refresh_only, target};

@@ -110,7 +110,7 @@ fn joined_permissions(desired: &Desired) -> BTreeMap<Address, Permission> {
 }
 
 /// A permission has no name of its own: whom and what it joins names it.
-fn permission_address(permission: &Permission) -> Address {
+pub fn permission_address(permission: &Permission) -> Address {
     use crate::resolve::{Object, Subject};
     let to = match &permission.to {
         Subject::User(user) => format!("user:{user}"),

@@ -8,13 +8,15 @@ pub mod diagnostics_ci;
 pub mod diagnostics_json;
 mod edits;
 mod harmless;
+pub mod paint;
 mod plain_words;
 pub mod plan;
 mod steps;
 pub mod stream;
 pub mod table;
+pub mod times;
 mod ui;
 
 pub use checked::Checked;
 pub use harmless::harmless;
-pub use ui::{Failure, Ui};
+pub use ui::{Colour, Failure, Ui};

@@ -1,28 +1,44 @@
-//! Listings: one row type per listing, shown as a table, JSON, YAML or CSV.
+//! Listings: one row type per listing, shown as a table, JSON, YAML, CSV or bare names.
 
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::harmless;
+use super::{harmless, paint, ui};
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
+    // For people; it fits the terminal.
     #[default]
     Table,
+    // All columns in full.
+    Wide,
     Json,
     Yaml,
+    // All columns, for a spreadsheet.
     Csv,
+    // Names alone, one per line.
+    Name,
 }
 
 /// One line of a listing. JSON and YAML carry the type's fields, table and CSV its cells.
 pub trait Row: Serialize {
     const COLUMNS: &'static [&'static str];
+    /// Columns that a table has only with `-o wide`.
+    const WIDE: &'static [&'static str] = &[];
+    /// Columns that a table leaves out first where the terminal is too narrow for all, in this order.
+    const YIELDING: &'static [&'static str] = &[];
     fn cells(&self) -> Vec<String>;
+
+    /// What `-o name` prints, and what a row is picked by.
+    fn name(&self) -> String {
+        self.cells().swap_remove(0)
+    }
 }
 
 pub fn render<R: Row>(rows: &[R], format: Format) -> String {
     match format {
-        Format::Table => table(R::COLUMNS, &rows.iter().map(Row::cells).collect::<Vec<_>>()),
+        Format::Table => table::<R>(rows, R::WIDE, ui::terminal_width()),
+        Format::Wide => table::<R>(rows, &[], None),
         Format::Json => {
             let mut text = serde_json::to_string_pretty(rows).expect("a row has only string keys");
             text.push('\n');
@@ -30,23 +46,111 @@ pub fn render<R: Row>(rows: &[R], format: Format) -> String {
         }
         Format::Yaml => serde_yaml::to_string(rows).expect("a row has only string keys"),
         Format::Csv => csv(R::COLUMNS, rows.iter().map(Row::cells)),
+        Format::Name => rows.iter().map(|row| format!("{}\n", harmless(&row.name()))).collect(),
     }
 }
 
-/// Columns padded to their widest cell; an empty listing still shows its columns.
-fn table(columns: &[&str], rows: &[Vec<String>]) -> String {
-    let heading: Vec<String> = columns.iter().map(|name| name.to_uppercase()).collect();
-    let shown: Vec<Vec<String>> =
-        rows.iter().map(|row| row.iter().map(|cell| harmless(cell).into_owned()).collect()).collect();
-    let lines = || std::iter::once(&heading).chain(&shown);
-    let widths: Vec<usize> =
-        (0..columns.len()).map(|at| lines().map(|line| line[at].chars().count()).max().unwrap_or(0)).collect();
-    lines()
-        .map(|line| {
-            let padded: Vec<String> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-            format!("{}\n", padded.join("   ").trim_end())
-        })
-        .collect()
+/// Between two columns.
+const GAP: &str = "   ";
+
+/// A column that has to give way is not made narrower than this.
+const NARROW: usize = 8;
+
+/// Columns padded to their widest cell; an empty listing still shows its columns. Where it would be wider than `width`, columns
+/// that may yield are left out, and then the widest ones are cut: a line is never broken in two.
+fn table<R: Row>(rows: &[R], without: &[&str], width: Option<usize>) -> String {
+    let mut columns = Columns::of(rows);
+    without.iter().for_each(|name| columns.leave_out(name));
+    if let Some(width) = width {
+        R::YIELDING.iter().for_each(|name| {
+            if columns.width() > width {
+                columns.leave_out(name);
+            }
+        });
+        columns.squeeze(width);
+    }
+    columns.text()
+}
+
+/// A heading and the cells below it.
+struct Column {
+    name: &'static str,
+    cells: Vec<String>,
+}
+
+impl Column {
+    fn width(&self) -> usize {
+        self.cells.iter().map(|cell| cell.chars().count()).max().unwrap_or(0).max(self.name.chars().count())
+    }
+}
+
+struct Columns(Vec<Column>);
+
+impl Columns {
+    fn of<R: Row>(rows: &[R]) -> Self {
+        let mut columns: Vec<Column> =
+            R::COLUMNS.iter().map(|&name| Column { name, cells: Vec::with_capacity(rows.len()) }).collect();
+        for row in rows {
+            for (column, cell) in columns.iter_mut().zip(row.cells()) {
+                // One line of a table is one line of text, whatever a program said.
+                column.cells.push(harmless(&cell).split_whitespace().collect::<Vec<_>>().join(" "));
+            }
+        }
+        Self(columns)
+    }
+
+    fn leave_out(&mut self, name: &str) {
+        self.0.retain(|column| column.name != name);
+    }
+
+    fn width(&self) -> usize {
+        self.0.iter().map(Column::width).sum::<usize>() + GAP.len() * self.0.len().saturating_sub(1)
+    }
+
+    /// Makes the widest column narrower, again and again, until all fit or nothing more can be cut; then cuts the cells.
+    fn squeeze(&mut self, width: usize) {
+        let floors: Vec<usize> = self.0.iter().map(|column| NARROW.max(column.name.chars().count())).collect();
+        let mut widths: Vec<usize> = self.0.iter().map(Column::width).collect();
+        let gaps = GAP.len() * widths.len().saturating_sub(1);
+        while widths.iter().sum::<usize>() + gaps > width {
+            let can_shrink = (0..widths.len()).filter(|&at| widths[at] > floors[at]);
+            let Some(widest) = can_shrink.max_by_key(|&at| widths[at]) else { break };
+            widths[widest] -= 1;
+        }
+        for (column, width) in self.0.iter_mut().zip(widths) {
+            column.cells.iter_mut().for_each(|cell| *cell = shortened(cell, width));
+        }
+    }
+
+    fn text(&self) -> String {
+        let rows = self.0.first().map_or(0, |column| column.cells.len());
+        let line = |cells: Vec<String>| format!("{}\n", cells.join(GAP).trim_end());
+        let heading = self.0.iter().map(|column| format!("{:<1$}", column.name.to_uppercase(), column.width()));
+        let mut text = line(heading.collect());
+        for at in 0..rows {
+            let cells = self.0.iter().map(|column| {
+                let cell = format!("{:<1$}", column.cells[at], column.width());
+                if column.name == "state" { paint::state(&cell) } else { cell }
+            });
+            text.push_str(&line(cells.collect()));
+        }
+        text
+    }
+}
+
+/// A text of at most `width` characters; of a path the end is what tells it from others.
+fn shortened(text: &str, width: usize) -> String {
+    let count = text.chars().count();
+    if count <= width {
+        return text.to_owned();
+    }
+    let kept = width.saturating_sub(1);
+    if text.starts_with('/') {
+        let end: String = text.chars().skip(count - kept).collect();
+        return format!("…{end}");
+    }
+    let start: String = text.chars().take(kept).collect();
+    format!("{start}…")
 }
 
 fn csv(columns: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
@@ -59,4 +163,68 @@ fn csv(columns: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
         write(&mut writer, &row);
     }
     String::from_utf8(writer.into_inner().expect("memory takes all")).expect("cells are UTF-8")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Serialize)]
+    struct Disk {
+        vm: &'static str,
+        state: &'static str,
+        path: &'static str,
+        note: &'static str,
+    }
+
+    impl Row for Disk {
+        const COLUMNS: &'static [&'static str] = &["vm", "state", "path", "note", "extra"];
+        const WIDE: &'static [&'static str] = &["extra"];
+        const YIELDING: &'static [&'static str] = &["note"];
+        fn cells(&self) -> Vec<String> {
+            [self.vm, self.state, self.path, self.note, "x"].map(str::to_owned).to_vec()
+        }
+    }
+
+    const DISKS: [Disk; 2] = [
+        Disk { vm: "ada", state: "on", path: "/srv/lab/storage/vms/ada/disk-0.qcow2", note: "two\nlines" },
+        Disk { vm: "bea", state: "on", path: "/srv/b", note: "" },
+    ];
+
+    fn shown(width: Option<usize>) -> String {
+        table::<Disk>(&DISKS, Disk::WIDE, width)
+    }
+
+    #[test]
+    fn a_table_is_as_wide_as_it_must_be_where_nobody_limits_it() {
+        let text = shown(None);
+        assert_eq!(text.lines().count(), 3, "a cell of two lines is one line of the table: {text}");
+        assert!(text.contains("/srv/lab/storage/vms/ada/disk-0.qcow2   two lines\n"), "{text}");
+        assert!(!text.contains("EXTRA"), "{text}");
+        assert!(render(&DISKS, Format::Wide).contains("EXTRA"));
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_fewer_columns_and_then_shorter_cells() {
+        assert_eq!(
+            shown(Some(60)),
+            "VM    STATE   PATH\n\
+             ada   on      /srv/lab/storage/vms/ada/disk-0.qcow2\n\
+             bea   on      /srv/b\n"
+        );
+        assert_eq!(
+            shown(Some(30)),
+            "VM    STATE   PATH\n\
+             ada   on      …da/disk-0.qcow2\n\
+             bea   on      /srv/b\n"
+        );
+        for width in [20, 24, 25, 37, 48] {
+            assert!(shown(Some(width)).lines().all(|line| line.chars().count() <= width.max(22)), "{width}");
+        }
+    }
+
+    #[test]
+    fn names_stand_alone() {
+        assert_eq!(render(&DISKS, Format::Name), "ada\nbea\n");
+    }
 }

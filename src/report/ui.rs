@@ -76,7 +76,7 @@ impl Failure {
 impl Ui {
     /// Data: what a pipe behind us wants. Newline included by the caller.
     pub fn data(&self, text: &str) {
-        write_or_leave(&mut anstream::stdout().lock(), text);
+        write_or_leave("standard output", &mut anstream::stdout().lock(), text);
     }
 
     /// Whether what goes to stderr may be styled.
@@ -89,13 +89,13 @@ impl Ui {
         let line = harmless(line);
         match &self.bar {
             Some(bar) => bar.println(&line),
-            None => write_or_leave(&mut anstream::stderr().lock(), &format!("{line}\n")),
+            None => write_or_leave("standard error", &mut anstream::stderr().lock(), &format!("{line}\n")),
         }
     }
 
     /// Several lines, already made fit for a terminal.
     pub fn say_rendered(&self, text: &str) {
-        write_or_leave(&mut anstream::stderr().lock(), text);
+        write_or_leave("standard error", &mut anstream::stderr().lock(), text);
     }
 
     /// Asks for a `yes`; anything else is a no. Without a terminal nobody can answer: `None`.
@@ -103,7 +103,11 @@ impl Ui {
         if !std::io::stdin().is_terminal() {
             return None;
         }
-        write_or_leave(&mut anstream::stderr().lock(), &format!("{question} Only `yes` is accepted: "));
+        write_or_leave(
+            "standard error",
+            &mut anstream::stderr().lock(),
+            &format!("{question} Only `yes` is accepted: "),
+        );
         let mut answer = String::new();
         std::io::stdin().read_line(&mut answer).ok()?;
         Some(answer.trim() == "yes")
@@ -131,9 +135,42 @@ impl Ui {
     }
 }
 
-/// A reader that went away (`labwright get vms | head`) is no reason to complain, and there is nobody left to tell.
-fn write_or_leave(stream: &mut dyn std::io::Write, text: &str) {
-    if stream.write_all(text.as_bytes()).and_then(|()| stream.flush()).is_err() {
-        std::process::exit(i32::from(Exit::Failed as u8));
+/// Columns of the terminal that data goes to; `None` where it goes to a file or a program, which want all of it.
+pub(super) fn terminal_width() -> Option<usize> {
+    let (width, _) = terminal_size::terminal_size_of(std::io::stdout())?;
+    Some(usize::from(width.0)).filter(|width| *width > 0)
+}
+
+/// When colours are used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Colour {
+    /// On a terminal, unless NO_COLOR is set; and anywhere with CLICOLOR_FORCE.
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+impl Colour {
+    /// Holds for everything that is printed from now on.
+    pub fn set(self) {
+        let choice = match self {
+            Self::Auto => anstream::ColorChoice::Auto,
+            Self::Always => anstream::ColorChoice::Always,
+            Self::Never => anstream::ColorChoice::Never,
+        };
+        choice.write_global();
     }
+}
+
+/// A reader that went away (`labwright get vms | head`) is no reason to complain; what could not be written for another
+/// reason, as to a full disk, is.
+fn write_or_leave(what: &str, stream: &mut dyn std::io::Write, text: &str) {
+    let Err(error) = stream.write_all(text.as_bytes()).and_then(|()| stream.flush()) else { return };
+    if error.kind() != std::io::ErrorKind::BrokenPipe {
+        let failure = Failure::from_error(Exit::Failed, &error).within(format!("cannot write to {what}"));
+        // Should that fail too, the exit code is all that is left.
+        drop(std::io::Write::write_all(&mut std::io::stderr(), failure.render().as_bytes()));
+    }
+    std::process::exit(i32::from(Exit::Failed as u8));
 }

@@ -60,6 +60,7 @@ impl Sandbox {
             .env("HOME", self.path("home"))
             .env("LC_ALL", "C")
             .env("COLUMNS", "100")
+            .env("TZ", "Asia/Kolkata")
             .current_dir(self.path("lab"))
             .stdin(Stdio::null());
         command

@@ -127,6 +127,7 @@ fn a_lab_from_yaml_to_guests_and_back() {
     assert_eq!(lab.mappings().len(), 2);
 
     a_picture_of_the_screen(&lab);
+    a_screen_for_each_student(&lab);
     back_to_a_snapshot(&lab);
     a_killed_starter_leaves_nothing(&lab);
     more_memory_restarts_the_guests(&lab);
@@ -137,6 +138,32 @@ fn a_picture_of_the_screen(lab: &Lab) {
     let picture = lab.world.folder.path().join("guest.png");
     lab.must(&["vm", "screen", "alice-tiny", "--lab", &text(&lab.folder), "-o", &text(&picture)]);
     assert!(std::fs::read(&picture).unwrap().starts_with(b"\x89PNG\r\n\x1a\n"));
+}
+
+/// Where each screen is and its password, for slips to print; by the family's name, a vm's, and a pattern.
+fn a_screen_for_each_student(lab: &Lab) {
+    let folder = text(&lab.folder);
+    let screens: Vec<serde_json::Value> =
+        serde_json::from_str(&lab.must(&["vm", "vnc", "exam", "-o", "json", "--lab", &folder])).unwrap();
+    assert_eq!(
+        screens.iter().map(|screen| screen["name"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["alice-tiny", "bob-tiny"]
+    );
+    for screen in &screens {
+        let (host, port) = (screen["host"].as_str().unwrap(), screen["port"].as_u64().unwrap());
+        assert_eq!(screen["display"].as_u64().unwrap(), port - 5900);
+        let place = format!("{host}:{port}").parse().unwrap();
+        assert_eq!(labwright::host::vnc::look(&place).unwrap(), labwright::host::vnc::Entry::Password);
+        let tap = lab.mapping(screen["name"].as_str().unwrap())["tap"].as_str().unwrap().to_owned();
+        let secret = format!("site/runs/{}-{}/vnc.password", &tap[2..6], &tap[6..]);
+        let secret = std::fs::read_to_string(lab.world.folder.path().join(secret)).unwrap();
+        assert_eq!(screen["password"], secret, "it is the run's own");
+    }
+    let slips = lab.must(&["vm", "vnc", "*-tiny", "-o", "csv", "--lab", &folder]);
+    assert_eq!(slips.lines().count(), 3, "{slips}");
+    let one = lab.must(&["vm", "vnc", "vm/bob-tiny", "--lab", &folder]);
+    let password = screens[1]["password"].as_str().unwrap();
+    assert!(one.contains(&format!("  password   {password}\n")) && one.contains("display"), "{one}");
 }
 
 /// What a person types: the guest stands still and goes on; what is in its memory comes back with a snapshot.
@@ -152,7 +179,7 @@ fn back_to_a_snapshot(lab: &Lab) {
 
     let mut story = said(&["vm", "suspend", "alice-tiny"]);
     assert!(!answers(), "a suspended guest is silent");
-    assert_eq!(lab.vm_state("alice-tiny"), "paused");
+    assert_eq!(lab.vm_state("alice-tiny"), "suspended");
     story += &said(&["vm", "resume", "alice-tiny"]);
     wait_until("a resumed guest answers", answers);
 

@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::context::Context;
+use super::Pick;
+use super::vms::one_line;
+use crate::cli::context::Context;
 use crate::disks::Owner;
 use crate::id::LabName;
 use crate::observe::{Observed, past};
 use crate::report::table::Row;
-use crate::report::{Failure, Ui};
+use crate::report::{Failure, Ui, times};
 use crate::run::BatchId;
 use crate::state::{PastRun, Recorded};
 
@@ -23,9 +25,12 @@ pub(super) struct JobRow {
     /// As the queue has it; `gone` without a word, or `ended`.
     state: &'static str,
     host: Option<String>,
+    #[serde(serialize_with = "times::serialize_some")]
     started: Option<Timestamp>,
+    #[serde(serialize_with = "times::serialize_some")]
     ended: Option<Timestamp>,
     run_seconds: u64,
+    owner: String,
     /// Why it waits, what is wrong with it, or why it ended.
     reason: Option<String>,
     #[serde(skip)]
@@ -33,7 +38,10 @@ pub(super) struct JobRow {
 }
 
 impl Row for JobRow {
-    const COLUMNS: &'static [&'static str] = &["job", "vm", "run", "state", "host", "started", "run_time", "reason"];
+    const COLUMNS: &'static [&'static str] =
+        &["job", "vm", "run", "state", "host", "started", "run_time", "reason", "owner"];
+    const WIDE: &'static [&'static str] = &["owner"];
+    const YIELDING: &'static [&'static str] = &["run", "started", "job"];
     fn cells(&self) -> Vec<String> {
         let shown = |text: &Option<String>| text.clone().unwrap_or_default();
         vec![
@@ -42,10 +50,20 @@ impl Row for JobRow {
             shown(&self.run),
             self.state.into(),
             shown(&self.host),
-            self.started.map(|at| format!("{at:.0}")).unwrap_or_default(),
+            self.started.map(times::local).unwrap_or_default(),
             clock(self.run_seconds),
-            shown(&self.reason),
+            self.reason.as_deref().map(one_line).unwrap_or_default(),
+            self.owner.clone(),
         ]
+    }
+}
+
+impl Pick for JobRow {
+    fn key(&self) -> &str {
+        self.vm.as_deref().unwrap_or_default()
+    }
+    fn owner(&self) -> Option<&str> {
+        Some(&self.owner)
     }
 }
 
@@ -74,6 +92,15 @@ impl Row for UsageRow {
     }
 }
 
+impl Pick for UsageRow {
+    fn key(&self) -> &str {
+        &self.user
+    }
+    fn owner(&self) -> Option<&str> {
+        Some(&self.user)
+    }
+}
+
 /// `h:mm:ss`.
 fn clock(seconds: u64) -> String {
     format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
@@ -99,6 +126,7 @@ pub(super) fn job_rows(
             None => "gone",
         };
         let job = task.as_ref().map(|task| task.id.to_string());
+        let owner = used.owner.clone().or_else(|| Some(recorded.vms.get(past.vm.as_str())?.vm.owner.to_string()));
         rows.push(JobRow {
             job: job.or_else(|| Some(format!("{}.{}", past.job?, past.task))),
             vm: Some(past.vm.clone()),
@@ -108,6 +136,7 @@ pub(super) fn job_rows(
             started: used.started,
             ended: used.ended,
             run_seconds: used.seconds,
+            owner: owner.unwrap_or_default(),
             reason: task.as_ref().and_then(|task| task.state.reason()).or_else(|| past.end()).or(used.reason),
             created: past.created_at.clone(),
         });
@@ -122,6 +151,7 @@ pub(super) fn job_rows(
         started: None,
         ended: None,
         run_seconds: 0,
+        owner: String::new(),
         reason: Some(format!("{} belongs to no run we know", task.name)),
         created: String::new(),
     }));
