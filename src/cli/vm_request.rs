@@ -95,6 +95,7 @@ impl Guest {
             }
             RequestKind::Revert { name: snapshot } => format!("{name} is as it was at `{snapshot}`"),
             RequestKind::DeleteSnapshot { name: snapshot } => format!("{name} has no snapshot `{snapshot}` any more"),
+            RequestKind::Other(what) => format!("{name} did {what}"),
         };
         let folder = self.runs.join(self.run()?.to_string());
         self.ask(&folder, kind)?;
@@ -132,13 +133,13 @@ impl Guest {
         });
         let (answered, stopping) = (answered.max().unwrap_or(0), self.stopping());
         let timeout = match kind {
-            RequestKind::Screen | RequestKind::Suspend | RequestKind::Resume => ANSWER_TIMEOUT,
             RequestKind::Snapshot { .. } | RequestKind::Revert { .. } | RequestKind::DeleteSnapshot { .. } => {
                 SNAPSHOT_TIMEOUT
             }
+            _ => ANSWER_TIMEOUT,
         };
         let number = Control::change(folder, |control| match control.wanted {
-            Wanted::Running => Ok(control.ask(kind, answered)),
+            Wanted::Running | Wanted::Other => Ok(control.ask(kind, answered)),
             Wanted::Stopped => Err(stopping),
         })?;
         let number = number.ok_or_else(|| self.not_running())??;

@@ -267,7 +267,7 @@ pub fn fold(records: &[Record]) -> Option<RunReport> {
             Event::Resumed if matches!(report.phase, Phase::Paused { .. }) => report.phase = before_pause.clone(),
             // A guest that its site holds before its first instruction was let go.
             Event::Resumed => {}
-            Event::Heartbeat | Event::Answer { .. } => {}
+            Event::Heartbeat | Event::Answer { .. } | Event::Warning { .. } | Event::Other => {}
             Event::Stopping { .. } => report.phase = Phase::Stopping,
             Event::Stopped { reason, exit } => {
                 report.phase = Phase::Stopped { reason: reason.clone(), exit: exit.clone() };

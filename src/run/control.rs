@@ -30,6 +30,9 @@ pub enum Wanted {
     Running,
     /// Power off through ACPI, and quit after the grace period.
     Stopped,
+    /// What a newer labwright wants; to us it changes nothing.
+    #[serde(other)]
+    Other,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,21 +56,37 @@ pub enum RequestKind {
     Revert { name: String },
     /// The snapshot's name and its share of the disks are free again.
     DeleteSnapshot { name: String },
+    /// A request of a newer labwright, as it is written.
+    #[serde(untagged)]
+    Other(serde_json::Value),
 }
 
 impl Control {
     /// How many requests are kept in the file.
     pub const REQUESTS_MAX: usize = 16;
 
+    /// Of the format. It changes only when a reader that ignores what it does not know would be led astray.
+    const VERSION: u32 = 1;
+
+    /// Without the lock: for who is alone with the folder.
     pub fn write(&self, folder: &Path) -> Result<(), RunFileError> {
-        let text = serde_json::to_vec(self).expect("a run's control has only string keys");
-        write_atomically(&folder.join(CONTROL), &text, 0o640)
+        write_atomically(&folder.join(CONTROL), &self.text(), 0o640)
+    }
+
+    fn text(&self) -> Vec<u8> {
+        #[derive(Serialize)]
+        struct Written<'a> {
+            version: u32,
+            #[serde(flatten)]
+            control: &'a Control,
+        }
+        serde_json::to_vec(&Written { version: Self::VERSION, control: self })
+            .expect("a run's control has only string keys")
     }
 
     /// See `RunSpec::write_unflushed`.
     pub(super) fn write_unflushed(&self, folder: &Path) -> Result<(), RunFileError> {
-        let text = serde_json::to_vec(self).expect("a run's control has only string keys");
-        write_unflushed(&folder.join(CONTROL), &text, 0o640)
+        write_unflushed(&folder.join(CONTROL), &self.text(), 0o640)
     }
 
     /// Changes the file as one step, and returns what `change` came to; `None` where there is no such file. A request that a
@@ -92,8 +111,7 @@ impl Control {
     /// Writes the folder's first control file; `false`, and nothing is written, where there is one. See
     /// `RunSpec::write_unflushed`.
     pub(super) fn write_first(&self, folder: &Path) -> Result<bool, RunFileError> {
-        let text = serde_json::to_vec(self).expect("a run's control has only string keys");
-        write_new_unflushed(&folder.join(CONTROL), &text, 0o640)
+        write_new_unflushed(&folder.join(CONTROL), &self.text(), 0o640)
     }
 
     /// `None` where the folder has no control file.

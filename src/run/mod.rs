@@ -19,6 +19,8 @@
 mod batch;
 mod control;
 mod folders;
+#[cfg(test)]
+pub(crate) mod formats;
 mod report;
 mod silence;
 mod spec;

@@ -1,5 +1,5 @@
 //! `report.jsonl`: what a starter says of its run, one JSON object per line. One writer; each record is fsynced; a torn
-//! last line is unfinished and not read. The file stays small: see `starter::reporter`.
+//! last line is unfinished and not read. The file stays small: see `starter`.
 //!
 //! ```text
 //! prepared ─▶ networked ─▶ running ─▶ ready ─▶ stopping ─▶ stopped
@@ -22,6 +22,9 @@ use crate::id::{Mac, RunId};
 /// it. Fields and events are only added: ignore those that you do not know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Record {
+    /// The version of the report's format, in its first record. Reports of before there were versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
     /// The run that it is about.
     pub run: RunId,
     /// Counts the runs of the vm; of two, the greater one is the vm's.
@@ -73,8 +76,8 @@ pub enum Event {
     },
     /// The guest was seen using its planned address.
     Ready,
-    /// The guest stands still: it was asked to, the starter could not reach its storage for `self_fence`, or qemu does not
-    /// answer.
+    /// The guest stands still: it was asked to, the starter could not reach its storage for `self_fence`, qemu halted it, as
+    /// on a full disk, or qemu does not answer.
     Paused {
         /// Why it stands still.
         reason: String,
@@ -104,6 +107,11 @@ pub enum Event {
         /// Why the run ends.
         reason: StopReason,
     },
+    /// Something that an admin should know, and that changes nothing for the guest.
+    Warning {
+        /// What it is.
+        message: String,
+    },
     /// The last record of a run.
     Stopped {
         /// Why the run ended.
@@ -111,6 +119,10 @@ pub enum Event {
         /// How qemu ended.
         exit: Option<String>,
     },
+    /// An event of a newer labwright than this one.
+    #[serde(other)]
+    #[schemars(skip)]
+    Other,
 }
 
 /// Why a run ended.
@@ -142,6 +154,20 @@ pub enum StopReason {
         /// What was tried, why it did not work, what to do.
         message: String,
     },
+    /// The guest ran, and something that it needs was lost for good.
+    Broken {
+        /// What was lost, and what to do.
+        message: String,
+    },
+    /// A reason of a newer labwright than this one, as it is written.
+    #[serde(untagged)]
+    #[schemars(skip)]
+    Other(serde_json::Value),
+}
+
+impl Record {
+    /// Of a report's format. It changes only when a reader that ignores what it does not know would be led astray.
+    pub const VERSION: u32 = 1;
 }
 
 impl std::fmt::Display for StopReason {
@@ -157,6 +183,8 @@ impl std::fmt::Display for StopReason {
                 write!(f, "its starter said nothing; by the batch system's books, {message}")
             }
             Self::Failed { message } => write!(f, "it could not start: {message}"),
+            Self::Broken { message } => write!(f, "it could not go on: {message}"),
+            Self::Other(reason) => write!(f, "of a newer labwright's reason {reason}"),
         }
     }
 }

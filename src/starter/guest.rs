@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::unistd::{Gid, Uid};
 use serde_json::{Value, json};
@@ -21,8 +21,8 @@ use crate::run::RunSpec;
 
 /// How long qemu may take to come up. It takes milliseconds; a host on which it needs longer than this cannot run it.
 const START_WAIT: Duration = Duration::from_secs(20);
-/// How long the watch waits for an answer of a qemu that runs. Meanwhile it does nothing else.
-const ANSWER_WAIT: Duration = Duration::from_secs(5);
+/// How long one waits for an answer of a qemu that is up.
+pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
 /// Who qemu runs as, and what it runs with.
 #[derive(Debug)]
@@ -41,7 +41,6 @@ pub(super) struct Guest {
     /// Why qemu is not in the cgroup that it should be in.
     pub unbounded: Option<String>,
     pub monitor: Monitor,
-    pub started: Instant,
 }
 
 impl Guest {
@@ -74,7 +73,7 @@ impl Guest {
             .map_err(StartError::Spawn)?;
         let joining = group.as_ref().map(|group| group.let_in(child.id()));
         tap.inherit(Inherit::Private)?;
-        Ok(Self { child, said, joining, unbounded: None, monitor, started: Instant::now() })
+        Ok(Self { child, said, joining, unbounded: None, monitor })
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -88,7 +87,7 @@ impl Guest {
         match met {
             Ok(_) => {}
             Err(QmpError::Closed) => {
-                let exit = describe(self.end());
+                let exit = describe(self.end().ok());
                 return Err(StartError::QemuEnded { exit, log: self.said.last_words() });
             }
             Err(error) => return Err(error.into()),
@@ -107,8 +106,7 @@ impl Guest {
         })
     }
 
-    /// One command of the monitor.
-    pub(super) fn ask(&mut self, command: &str, arguments: Value) -> Result<Value, QmpError> {
+    fn ask(&mut self, command: &str, arguments: Value) -> Result<Value, QmpError> {
         self.monitor.execute(command, arguments, ANSWER_WAIT)
     }
 
@@ -123,17 +121,22 @@ impl Guest {
         self.child.try_wait().unwrap_or(None)
     }
 
-    /// Ends qemu now.
-    pub(super) fn end(&mut self) -> Option<ExitStatus> {
+    /// Ends qemu, and waits for nothing.
+    pub(super) fn kill(&mut self) {
         // An error means that it has ended and was reaped.
         drop(self.child.kill());
-        self.child.wait().ok()
+    }
+
+    fn end(&mut self) -> std::io::Result<ExitStatus> {
+        self.kill();
+        self.child.wait()
     }
 }
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        self.end();
+        // An error means that it has ended and was reaped.
+        drop(self.end());
     }
 }
 
@@ -143,7 +146,7 @@ pub(super) fn describe(status: Option<ExitStatus>) -> String {
         None => "unknown".to_owned(),
         Some(status) => match (status.code(), status.signal()) {
             (Some(code), _) => format!("exit {code}"),
-            (None, Some(signal)) => format!("signal {signal}"),
+            (None, Some(signal)) => format!("killed by signal {signal}"),
             (None, None) => status.to_string(),
         },
     }

@@ -2,12 +2,14 @@
 //! up side by side, since each waits mostly for the kernel; the guest's first instruction comes after both.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use nix::unistd::{Uid, User};
 
 use super::guest::{Guest, Host};
 use super::storage::Storage;
 use super::{Options, StartError};
+use crate::error::chain;
 use crate::host::accel;
 use crate::host::bounds::Group;
 use crate::host::filter::RunFilter;
@@ -28,7 +30,8 @@ pub(super) struct Prepared {
     pub group: Option<Group>,
     /// Which bounds the guest goes without, and why.
     pub unbounded: Option<String>,
-    pub folder: RunFolder,
+    /// Shared with the thread that receives a picture.
+    pub folder: Arc<RunFolder>,
 }
 
 /// Filter and tap stand, and qemu answers. The order of the fields is the order in which they go: qemu first.
@@ -36,12 +39,6 @@ pub(super) struct Prepared {
 pub(super) struct Launched {
     pub guest: Guest,
     pub vnc: String,
-    pub network: Network,
-}
-
-/// The guest's way out. The tap goes before the filter.
-#[derive(Debug)]
-pub(super) struct Network {
     pub tap: Tap,
     pub filter: RunFilter,
 }
@@ -70,7 +67,13 @@ pub(super) fn prepare(options: &Options, spec: &RunSpec, storage: &Storage) -> R
     let (group, unbounded) = Group::create(&options.run_root, &spec.run, &spec.hardware);
     let host_name = host_name();
     storage.record(Event::Prepared { host: host_name.clone() });
-    Ok(Prepared { host: Host { uid: user.uid, gid: user.gid, accel }, host_name, group, unbounded, folder })
+    Ok(Prepared {
+        host: Host { uid: user.uid, gid: user.gid, accel },
+        host_name,
+        group,
+        unbounded,
+        folder: Arc::new(folder),
+    })
 }
 
 /// The name under which batch systems know this host.
@@ -90,7 +93,9 @@ pub(super) fn launch(
     let mut filter = RunFilter::start(&spec.run, &spec.network, run_root)?;
     let tap = Tap::open(&spec.run.tap())?;
     let mut guest = spawn(prepared, spec, &tap, password)?;
-    let _missed_turn = filter.stand()?;
+    if let Some(missed) = filter.stand()? {
+        storage.record(Event::Warning { message: chain(&missed) });
+    }
     let network = &spec.network;
     let alias = port::run_mark(&spec.run);
     let port =
@@ -98,7 +103,7 @@ pub(super) fn launch(
     port.join()?;
     let vnc = meet(prepared, &mut guest, password)?;
     storage.record(Event::Networked { tap: tap.name().to_owned() });
-    Ok(Launched { guest, vnc, network: Network { tap, filter } })
+    Ok(Launched { guest, vnc, tap, filter })
 }
 
 /// Starts qemu on the run's tap, also for another time after an early death. It may make its sockets.

@@ -15,13 +15,17 @@
 //! * stopped: the last record, written when qemu, tap and filter are gone.
 //!
 //! It is crash-only: everything a run holds is tied to the life of this process, so `kill -9` is one way to end it; only an
-//! empty cgroup stays, for a sweep. It is synchronous, and starts every child from its main thread, since a child's death
-//! signal comes when the *thread* that started it ends. One thread beside it does all input and output on shared storage,
-//! so that a file server that hangs can stop neither the watchdog nor the filter; another reads what qemu says. Two come
-//! and go: one has qemu join its cgroup, one receives a screen.
+//! empty cgroup stays, for a sweep. It is synchronous, and starts qemu from its main thread, since a child's death signal
+//! comes when the *thread* that started it ends. What is decided of a guest is decided by `machine`, which is pure; the main
+//! thread tells it what was seen, does what it says, and waits for nobody. Whatever can wait has a thread of its own:
+//! `storage` does all input and output on shared storage, `network` asks nft, one reads what qemu says, and one each comes
+//! and goes with a request, with qemu joining its cgroup, and with a picture.
 
 mod guest;
+mod inbox;
 mod launch;
+pub mod machine;
+mod network;
 mod requests;
 mod said;
 mod signals;
@@ -38,10 +42,11 @@ use crate::host::port::PortError;
 use crate::host::qmp::QmpError;
 use crate::host::run_folder::RunFolderError;
 use crate::host::tap::TapError;
-use crate::run::{Event, StopReason, Wanted};
+use crate::run::{Event, StopReason};
+use inbox::{Clock, Inbox};
+use machine::End;
 use signals::Signals;
-use storage::{Opened, Storage, StorageError};
-use watch::End;
+use storage::{Opened, Ready, Storage, StorageError};
 
 /// What the starter is told on its command line.
 #[derive(Debug, Clone)]
@@ -71,6 +76,11 @@ pub enum StartError {
     Signals(#[source] nix::Error),
     #[error("cannot keep descriptors from qemu")]
     Descriptors(#[source] nix::Error),
+    /// The guest ran by then.
+    #[error(transparent)]
+    Watch(Box<StartError>),
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
     #[error(transparent)]
     Storage(#[from] StorageError),
     #[error(transparent)]
@@ -94,12 +104,18 @@ pub fn carry_out(options: &Options) -> Result<StopReason, StartError> {
     // What the scheduler left open, such as the lock of a slot, must neither reach qemu nor outlive the starter in it.
     crate::host::sys::keep_descriptors_from_children().map_err(StartError::Descriptors)?;
     let signals = Signals::take().map_err(StartError::Signals)?;
-    let (storage, opened) = Storage::open(&options.folder)?;
-    let ended = run(options, opened, &storage, &signals);
+    let inbox = Inbox::new().map_err(StartError::Descriptors)?;
+    let clock = Clock::start();
+    let (storage, opened) = Storage::open(&options.folder, inbox.post(), clock)?;
+    let ended = run(options, opened, &Desk { storage: &storage, signals, inbox, clock });
     let (last, result) = match ended {
         Ok(end) => (Event::Stopped { reason: end.reason.clone(), exit: end.exit }, Ok(end.reason)),
         Err(error) => {
-            let reason = StopReason::Failed { message: chain(&error) };
+            let message = chain(&error);
+            let reason = match &error {
+                StartError::Watch(_) => StopReason::Broken { message },
+                _ => StopReason::Failed { message },
+            };
             (Event::Stopped { reason, exit: None }, Err(error))
         }
     };
@@ -107,19 +123,24 @@ pub fn carry_out(options: &Options) -> Result<StopReason, StartError> {
     result
 }
 
+/// What every phase needs.
+struct Desk<'a> {
+    storage: &'a Storage,
+    signals: Signals,
+    inbox: Inbox,
+    clock: Clock,
+}
+
 /// The phases, one after the other. When this returns, the host has nothing of the run any more.
-fn run(options: &Options, opened: Opened, storage: &Storage, signals: &Signals) -> Result<End, StartError> {
-    let Opened { spec, control, vnc_password, disks } = opened;
+fn run(options: &Options, opened: Opened, desk: &Desk<'_>) -> Result<End, StartError> {
+    let Opened { spec, ready } = opened;
+    let Ready { control, vnc_password, disks } = ready?;
     let password = vnc_password.as_deref();
-    if control.generation > spec.generation {
-        return Ok(End { reason: StopReason::Superseded, exit: None });
-    }
-    if control.wanted == Wanted::Stopped {
-        return Ok(End { reason: StopReason::Asked, exit: None });
+    if let Some(reason) = machine::over(&spec, &control) {
+        return Ok(End { reason, exit: None });
     }
     disks?;
-    let prepared = launch::prepare(options, &spec, storage)?;
-    let launched = launch::launch(&options.run_root, &prepared, &spec, password, storage)?;
-    let run_root = &options.run_root;
-    watch::watch(prepared, launched, watch::Given { spec: &spec, password, control, storage, signals, run_root })
+    let prepared = launch::prepare(options, &spec, desk.storage)?;
+    let launched = launch::launch(&options.run_root, &prepared, &spec, password, desk.storage)?;
+    watch::watch(watch::Given { spec: &spec, password, run_root: &options.run_root, desk }, prepared, launched, control)
 }

@@ -18,6 +18,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use nix::unistd::{Gid, Uid};
 
+use super::inbox::{Clock, Post};
+use super::machine::{Reply, Told};
+use crate::error::chain;
 use crate::id::RunId;
 use crate::run::{ANSWERS, Control, Event, REPORT, Record, RunFileError, RunSpec, VNC_PASSWORD, write_atomically};
 
@@ -55,9 +58,16 @@ pub enum StorageError {
 #[derive(Debug)]
 pub(super) struct Opened {
     pub spec: RunSpec,
+    /// An error here stands in the report.
+    pub ready: Result<Ready, StorageError>,
+}
+
+/// What the run begins with.
+#[derive(Debug)]
+pub(super) struct Ready {
     pub control: Control,
     pub vnc_password: Option<String>,
-    /// What a look at the disks found; an error of the run, not of its folder.
+    /// What a look at the disks found; of no interest to a run that is over.
     pub disks: Result<(), StorageError>,
 }
 
@@ -65,16 +75,8 @@ pub(super) struct Opened {
 #[derive(Debug)]
 pub(super) struct Storage {
     orders: Sender<Order>,
-    controls: Receiver<Seen>,
     pulse: Arc<Pulse>,
     done: Receiver<()>,
-}
-
-/// `control.json` as it was at a moment; `None` where there is no such file any more.
-#[derive(Debug)]
-pub(super) struct Seen {
-    pub control: Option<Control>,
-    pub at: Instant,
 }
 
 /// What the two threads share.
@@ -83,9 +85,6 @@ struct Pulse {
     written: Mutex<Instant>,
     clock_offset_ms: AtomicI64,
 }
-
-/// What a request came to: a picture, nothing but done, or what went wrong.
-pub(super) type Reply = Result<Option<Vec<u8>>, String>;
 
 #[derive(Debug)]
 enum Order {
@@ -96,9 +95,8 @@ enum Order {
 
 impl Storage {
     /// Reads the run and becomes its one writer.
-    pub(super) fn open(folder: &Path) -> Result<(Self, Opened), StorageError> {
+    pub(super) fn open(folder: &Path, post: Post, clock: Clock) -> Result<(Self, Opened), StorageError> {
         let (orders, inbox) = channel();
-        let (outbox, controls) = channel();
         let (finished, done) = channel();
         let (first, opened) = channel();
         let pulse = Arc::new(Pulse { written: Mutex::new(Instant::now()), clock_offset_ms: AtomicI64::new(0) });
@@ -114,13 +112,13 @@ impl Storage {
                 }
                 Err(error) => return drop(first.send(Err(error))),
             };
-            serve(writer, &inbox, &outbox);
+            serve(writer, &inbox, &post, clock);
             // Nobody waits any more when this took longer than the end of a run may.
             let _ = finished.send(());
         });
         let silent = |_| StorageError::Silent { path: folder.to_owned() };
         let opened = opened.recv_timeout(Duration::from_secs(OPEN_SECONDS_MAX)).map_err(silent)??;
-        Ok((Self { orders, controls, pulse, done }, opened))
+        Ok((Self { orders, pulse, done }, opened))
     }
 
     /// Says something in the report. Returns at once.
@@ -133,14 +131,9 @@ impl Storage {
         self.order(Order::Answer { number, result });
     }
 
-    /// What `control.json` said since the last call, the newest only.
-    pub(super) fn seen(&self) -> Option<Seen> {
-        self.controls.try_iter().last()
-    }
-
-    /// How long ago the last write of the report began: whoever else counts from it starts later, when the server stamps it.
-    pub(super) fn silence(&self) -> Duration {
-        self.pulse.written.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    /// When the last write of the report began: whoever else counts from it starts later, when the server stamps it.
+    pub(super) fn written(&self) -> Instant {
+        *self.pulse.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// This host's clock minus the storage server's.
@@ -162,8 +155,8 @@ impl Storage {
     }
 }
 
-/// Everything that must be right before the run begins. The report is made as the last step: from then on the run is
-/// this starter's.
+/// Makes the run this starter's, then looks at what must be right before it begins: what was wanted before the claim is
+/// seen by the look, and what is wanted later by the next one.
 fn open(folder: &Path, pulse: Arc<Pulse>) -> Result<(Writer, Opened), StorageError> {
     let metadata = std::fs::metadata(folder).map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => StorageError::Missing { path: folder.to_owned() },
@@ -171,9 +164,6 @@ fn open(folder: &Path, pulse: Arc<Pulse>) -> Result<(Writer, Opened), StorageErr
     })?;
     act_as(Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid()));
     let spec = RunSpec::read(folder)?.ok_or_else(|| StorageError::Missing { path: folder.join(crate::run::SPEC) })?;
-    let control =
-        Control::read(folder)?.ok_or_else(|| StorageError::Missing { path: folder.join(crate::run::CONTROL) })?;
-    let vnc_password = read_password(&folder.join(VNC_PASSWORD))?;
     let report = folder.join(REPORT);
     OpenOptions::new().write(true).create_new(true).mode(0o640).open(&report).map_err(|source| {
         match source.kind() {
@@ -191,8 +181,15 @@ fn open(folder: &Path, pulse: Arc<Pulse>) -> Result<(Writer, Opened), StorageErr
         last_heartbeat: None,
         pulse,
     };
-    let disks = check_disks(&spec);
-    Ok((writer, Opened { spec, control, vnc_password, disks }))
+    let ready = look(folder, &spec);
+    Ok((writer, Opened { spec, ready }))
+}
+
+fn look(folder: &Path, spec: &RunSpec) -> Result<Ready, StorageError> {
+    let control =
+        Control::read(folder)?.ok_or_else(|| StorageError::Missing { path: folder.join(crate::run::CONTROL) })?;
+    let vnc_password = read_password(&folder.join(VNC_PASSWORD))?;
+    Ok(Ready { control, vnc_password, disks: check_disks(spec) })
 }
 
 /// Root needs the rights of the folder's owner where it has none of its own; anybody else has only their own anyway.
@@ -250,7 +247,7 @@ struct Writer {
 }
 
 /// Works until the last record is written.
-fn serve(mut writer: Writer, inbox: &Receiver<Order>, outbox: &Sender<Seen>) {
+fn serve(mut writer: Writer, inbox: &Receiver<Order>, post: &Post, clock: Clock) {
     let mut waiting: VecDeque<Order> = VecDeque::new();
     let mut next_tick = Instant::now();
     loop {
@@ -258,10 +255,7 @@ fn serve(mut writer: Writer, inbox: &Receiver<Order>, outbox: &Sender<Seen>) {
             Ok(order) => waiting.push_back(order),
             Err(RecvTimeoutError::Timeout) => {
                 next_tick = Instant::now() + TICK;
-                if let Ok(control) = Control::read(&writer.folder) {
-                    // The main thread has stopped listening only when it is about to end.
-                    drop(outbox.send(Seen { control, at: Instant::now() }));
-                }
+                read_control(&writer.folder, post, clock);
                 if writer.pulse_age() >= writer.heartbeat {
                     waiting.push_back(Order::Record(Event::Heartbeat));
                 }
@@ -278,6 +272,20 @@ fn serve(mut writer: Writer, inbox: &Receiver<Order>, outbox: &Sender<Seen>) {
             if matches!(waiting.pop_front(), Some(Order::Finish(_))) {
                 return;
             }
+        }
+    }
+}
+
+/// A file that is gone, or cannot be reached, says nothing: the fence sees to that.
+fn read_control(folder: &Path, post: &Post, clock: Clock) {
+    // Whatever was written after this moment may not be in what is read.
+    let looked = clock.now();
+    match Control::read(folder) {
+        Ok(Some(control)) => post.tell(Told::Control { control, looked }),
+        Ok(None) | Err(RunFileError::Io { .. }) => {}
+        Err(error) => {
+            tracing::warn!(%error, "control.json is not obeyed");
+            post.tell(Told::Unreadable(format!("control.json is not obeyed: {}", chain(&error))));
         }
     }
 }
@@ -322,7 +330,8 @@ impl Writer {
         // Whole seconds, so that every heartbeat has the same length.
         let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second());
         let now = now.expect("a second that was now is in the range of timestamps");
-        let record = Record { run: self.run.clone(), generation: self.generation, at: now, event };
+        let version = (at == 0).then_some(Record::VERSION);
+        let record = Record { version, run: self.run.clone(), generation: self.generation, at: now, event };
         let mut line = serde_json::to_vec(&record).expect("a record has only string keys");
         line.push(b'\n');
         let io = |source| RunFileError::Io { action: "write", path: self.report.clone(), source };

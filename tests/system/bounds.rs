@@ -74,7 +74,7 @@ fn a_guest_that_took_too_much_memory_is_told_as_such() {
     std::fs::write(group.join("memory.events"), "low 0\noom 1\noom_kill 1\n").unwrap();
     kill(Pid::from_raw(qemu(&run)), Signal::SIGKILL).unwrap();
     assert!(run.end().success());
-    let exit = "signal 9: the kernel ended qemu, which took more than its bound of 402 MiB";
+    let exit = "killed by signal 9: the kernel ended qemu, which took more than its bound of 402 MiB";
     let last = Event::Stopped { reason: StopReason::Crashed, exit: Some(exit.to_owned()) };
     assert_eq!(run.events().last(), Some(&last));
     assert_eq!(run.leftovers(), [] as [&str; 0]);

@@ -30,11 +30,16 @@ impl Console {
         }
     }
 
+    /// Has the guest run a shell line, and waits for nothing.
+    pub(crate) fn send(&mut self, line: &str) {
+        writeln!(self.lines.get_mut(), "{line}").unwrap();
+    }
+
     /// Runs a shell line in the guest; its exit code and output.
     pub(crate) fn run(&mut self, line: &str) -> (i32, String) {
         static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(1);
         let mark = format!("@{}", NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
-        writeln!(self.lines.get_mut(), "echo {mark}; {line}").unwrap();
+        self.send(&format!("echo {mark}; {line}"));
         let (mut output, mut begun) = (String::new(), false);
         loop {
             let mut text = String::new();

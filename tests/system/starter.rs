@@ -8,7 +8,7 @@ use labwright::site::Accel;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::world::{BINARY, Run, World, processes, text, wait_until};
+use crate::world::{BINARY, Run, World, processes, text, tool, wait_until};
 
 /// A guest's whole life: planned address, gateway, stop through `control.json`, nothing left.
 #[test]
@@ -252,10 +252,10 @@ fn a_guest_that_dies_early_is_started_again() {
     }
     assert!(run.end().success());
     let events = run.events();
-    let restarting = Event::Restarting { attempt: 2, exit: "signal 9".to_owned() };
+    let restarting = Event::Restarting { attempt: 2, exit: "killed by signal 9".to_owned() };
     assert_eq!(events.iter().filter(|event| matches!(event, Event::Restarting { .. })).count(), 1);
     assert!(events.contains(&restarting), "{events:#?}");
-    let last = Event::Stopped { reason: StopReason::Crashed, exit: Some("signal 9".to_owned()) };
+    let last = Event::Stopped { reason: StopReason::Crashed, exit: Some("killed by signal 9".to_owned()) };
     assert_eq!(events.last(), Some(&last));
     assert_eq!(run.leftovers(), [] as [&str; 0]);
 }
@@ -281,7 +281,7 @@ fn a_qemu_that_never_stops_talking_fills_nothing() {
     assert!(run.end().success());
     let last = run.events().pop();
     let Some(Event::Stopped { reason: StopReason::Crashed, exit: Some(exit) }) = last else { panic!("{last:?}") };
-    let words = exit.strip_prefix("signal 9: ").expect("its last words");
+    let words = exit.strip_prefix("killed by signal 9: ").expect("its last words");
     assert!(words.len() > 500 && words.len() <= 1000 && words.contains("0x"), "{words}");
     assert_eq!(run.leftovers(), [] as [&str; 0]);
 }
@@ -326,9 +326,103 @@ fn an_older_generation_ends() {
     run.wait_for("running", |event| matches!(event, Event::Running { .. }));
     run.control(|control| control.generation = 2);
     assert!(run.end().success());
-    let last = Event::Stopped { reason: StopReason::Superseded, exit: Some("signal 9".to_owned()) };
+    let last = Event::Stopped { reason: StopReason::Superseded, exit: Some("killed by signal 9".to_owned()) };
     assert_eq!(run.events().last(), Some(&last));
     assert_eq!(run.leftovers(), [] as [&str; 0]);
+}
+
+/// What qemu says last, that its guest powered itself off, is heard though it is gone a moment later.
+#[test]
+fn a_guest_that_powers_itself_off_has_not_crashed() {
+    let mut world = World::new();
+    let spec = world.spec(14);
+    let mut run = world.start(spec);
+    run.wait_ready();
+    let mut console = run.console();
+    console.send("poweroff -f");
+    assert!(run.end().success());
+    let last = Event::Stopped { reason: StopReason::Guest, exit: Some("exit 0".to_owned()) };
+    assert_eq!(run.events().last(), Some(&last), "{:#?}", run.events());
+    assert!(!run.events().iter().any(|event| matches!(event, Event::Paused { .. })));
+    assert_eq!(run.leftovers(), [] as [&str; 0]);
+}
+
+/// A sick host is sick in more than one way: the fence waits neither for nft nor for anything that is asked of qemu.
+#[test]
+fn a_hung_nft_does_not_delay_the_fence() {
+    let mut world = World::new();
+    let mut spec = world.spec(15);
+    spec.timing.self_fence_seconds = 4;
+    let mut run = world.start(spec);
+    run.wait_ready();
+    let starter = run.starter.id();
+    let (nft, _) =
+        processes().into_iter().find(|(pid, command)| parent(*pid) == starter && command.starts_with("nft")).unwrap();
+    kill(Pid::from_raw(nft), Signal::SIGSTOP).unwrap();
+    let report = run.folder.join("report.jsonl");
+    let written = std::fs::metadata(&report).unwrap().modified().unwrap();
+    let away = run.folder.with_extension("away");
+    std::fs::rename(&run.folder, &away).unwrap();
+    wait_until("the guest stands", || !reachable("192.168.100.15"));
+    let silent = written.elapsed().unwrap();
+    // The last write may have been up to a heartbeat later, and the look itself takes a second.
+    assert!(silent < Duration::from_secs(4 + 1 + 3), "it stood only {silent:?} after the last record");
+    kill(Pid::from_raw(nft), Signal::SIGCONT).unwrap();
+    std::fs::rename(&away, &run.folder).unwrap();
+    run.wait_for("the guest goes on", |event| *event == Event::Resumed);
+    run.signal(Signal::SIGTERM);
+    assert!(run.end().success());
+}
+
+/// A full disk halts guests; their reports say so, and they go on when there is room again.
+#[test]
+fn a_guest_whose_disk_is_full_is_paused_with_the_reason_and_goes_on() {
+    let mut world = World::new();
+    let mut spec = world.spec(16);
+    let small = world.folder.path().join("small");
+    std::fs::create_dir(&small).unwrap();
+    tool("mount", &["-t", "tmpfs", "-o", "size=3m,mode=755", "none", small.to_str().unwrap()]);
+    let disk = small.join("disk-0.qcow2");
+    std::fs::rename(&spec.disks[0].path, &disk).unwrap_or_else(|_| {
+        std::fs::copy(&spec.disks[0].path, &disk).unwrap();
+    });
+    tool("chown", &["nobody", disk.to_str().unwrap()]);
+    spec.disks[0].path = disk;
+    let mut run = world.start(spec);
+    run.wait_ready();
+    let mut console = run.console();
+    console.send("dd if=/dev/urandom of=/dev/vda bs=64k count=200 conv=fsync");
+    let full = |event: &Event| *event == Event::Paused { reason: "its disk is full on storage".to_owned() };
+    run.wait_for("word of the full disk", full);
+    tool("mount", &["-o", "remount,size=64m", small.to_str().unwrap()]);
+    run.wait_for("the guest goes on", |event| *event == Event::Resumed);
+    run.signal(Signal::SIGTERM);
+    assert!(run.end().success());
+    assert_eq!(run.events().iter().filter(|event| full(event)).count(), 1);
+}
+
+/// What the batch system tracks a job by goes to qemu; what root may by its groups does not.
+#[test]
+fn qemu_has_none_of_roots_groups_and_keeps_the_batch_systems() {
+    let mut world = World::new();
+    let spec = world.spec(17);
+    let tracked = 20_017;
+    let mut run = world.start_by(spec, |folder| {
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--groups", &format!("0,{tracked}"), BINARY, "starter", "--run"]).arg(folder);
+        command.env("LABWRIGHT_RUN_ROOT", world.run_root());
+        command
+    });
+    run.wait_for("running", |event| matches!(event, Event::Running { .. }));
+    let disk = text(&run.spec.disks[0].path);
+    let (qemu, _) = processes().into_iter().find(|(_, command)| command.contains(&disk)).expect("qemu runs");
+    let status = std::fs::read_to_string(format!("/proc/{qemu}/status")).unwrap();
+    let line = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).unwrap().trim().to_owned();
+    let groups: Vec<u32> = line("Groups:").split_whitespace().map(|group| group.parse().unwrap()).collect();
+    assert!(groups.contains(&tracked) && !groups.contains(&0), "{groups:?}");
+    assert!(!line("Gid:").split_whitespace().any(|group| group == "0"), "{status}");
+    run.signal(Signal::SIGKILL);
+    run.end();
 }
 
 fn parent(pid: i32) -> u32 {

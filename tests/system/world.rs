@@ -197,6 +197,11 @@ impl World {
 
     /// Reserves the address and starts the starter.
     pub(crate) fn start(&self, spec: RunSpec) -> Run {
+        self.start_by(spec, |folder| self.starter(folder))
+    }
+
+    /// Reserves the address and starts the starter by this command.
+    pub(crate) fn start_by(&self, spec: RunSpec, command: impl FnOnce(&Path) -> Command) -> Run {
         let network = &spec.network;
         let reservation = Reservation::new(spec.run.site(), &spec.lab, &spec.vm, network.mac, network.ip);
         match &self.network.dhcp {
@@ -205,7 +210,7 @@ impl World {
             DhcpSettings::None => {}
         }
         let folder = self.write(&spec);
-        let starter = self.starter(&folder).spawn().unwrap();
+        let starter = command(&folder).spawn().unwrap();
         Run { host_folder: self.run_root().join(spec.run.to_string()), spec, folder, starter }
     }
 

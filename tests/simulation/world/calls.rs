@@ -9,7 +9,7 @@ use labwright::apply::Clock;
 use labwright::disks::{DiskError, DiskOrigin, Disks, Published, Stamp, Standing};
 use labwright::host::dhcp::{Dhcp, DhcpError, Reservation};
 use labwright::id::RunId;
-use labwright::run::{Batch, Control, Record, RunFileError, RunSpec, Runs, StopReason, Wanted, parse_report};
+use labwright::run::{Batch, Control, Record, RunFileError, RunSpec, Runs, Wanted, parse_report};
 use labwright::scheduler::{Ended, Host, JobId, Scheduler, SchedulerError, Submission, Task, TaskId, TaskState};
 
 use super::{Inner, SimImage, SimRun, SimTask, World, hiccups, io_error};
@@ -122,8 +122,7 @@ fn kill_task(inner: &mut Inner, id: TaskId) {
     match task.state {
         TaskState::Unknown => drop(inner.asked_to_go.insert(id)),
         TaskState::Pending { .. } | TaskState::Held => drop(inner.tasks.remove(&id)),
-        _ if !inner.runs[&run].hung => inner.end_run(&run, StopReason::Asked),
-        _ => {}
+        _ => inner.signal(&run),
     }
 }
 

@@ -1,11 +1,13 @@
-//! Hosts, and the starters and guests on them, as `labwright::starter` is: a record on storage every ten seconds, the guest
-//! suspended when none could be written for `self_fence`, `control.json` obeyed when it can be read.
+//! Hosts, and the starters and guests on them. A starter decides by the product's own machine; what is of this world is the
+//! thread that writes and reads storage, and a qemu that does what it is told.
 
 use std::path::Path;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use labwright::run::{Control, Event, Record, RunSpec, StopReason, Wanted, parse_report};
+use labwright::run::{Control, Event, Record, RunSpec, StopReason, parse_report};
 use labwright::scheduler::{TaskId, TaskState};
+use labwright::starter::machine::{self, Act, Command, Machine, Seen, Told};
 
 use super::{Inner, SimTask};
 use labwright::id::RunId;
@@ -33,7 +35,7 @@ pub(crate) enum Guest {
     /// There is no starter: not yet, or not any more.
     None,
     Executing,
-    /// It stands still: no record could be written for `self_fence`.
+    /// It stands still.
     Suspended,
 }
 
@@ -49,6 +51,9 @@ pub(crate) struct SimRun {
     unwritten: Vec<Record>,
     pub(super) host: &'static str,
     pub(crate) guest: Guest,
+    /// What its starter decides by, and what that is told next.
+    machine: Option<Machine>,
+    told: Vec<Told>,
     /// When its starter last wrote, in the world's time.
     pub(super) last_write: Timestamp,
     /// Disks that its guest has open.
@@ -69,6 +74,8 @@ impl SimRun {
             unwritten: Vec::new(),
             host: "h1",
             guest: Guest::None,
+            machine: None,
+            told: Vec::new(),
             last_write: Timestamp::UNIX_EPOCH,
             open: Vec::new(),
             hung: false,
@@ -110,7 +117,7 @@ impl Inner {
         let reaches = self.reaches_storage(run);
         let (now, sim) = (self.now, self.runs.get_mut(run).expect("a run that speaks exists"));
         let at = now + self.hosts[sim.host].ahead;
-        let record = Record { run: run.clone(), generation: sim.spec.generation, at, event };
+        let record = Record { version: None, run: run.clone(), generation: sim.spec.generation, at, event };
         if reaches {
             sim.write(&record);
             sim.last_write = now;
@@ -149,7 +156,7 @@ impl Inner {
         sim.report = Some(Vec::new());
         sim.host = host;
         sim.last_write = self.now;
-        if let Some(reason) = over(sim) {
+        if let Some(reason) = machine::over(&sim.spec, &sim.control) {
             return self.end_run(run, reason);
         }
         let spec = sim.spec.clone();
@@ -157,13 +164,20 @@ impl Inner {
             let message = format!("the disk {} does not exist", lost.path.display());
             return self.end_run(run, StopReason::Failed { message });
         }
-        self.open_disks(run, &spec);
         self.say(run, Event::Prepared { host: host.into() });
         self.say(run, Event::Networked { tap: run.tap() });
-        let ahead_ms = i64::try_from(self.hosts[host].ahead.as_millis()).unwrap();
-        let network = &spec.network;
-        let event = Event::Running {
-            host: host.into(),
+        let now = self.uptime();
+        let sim = self.runs.get_mut(run).expect("it starts");
+        sim.guest = Guest::Suspended;
+        sim.machine = Some(Machine::new(&spec, sim.control.clone(), now));
+        self.decide(run);
+    }
+
+    fn running(&self, run: &RunId) -> Event {
+        let sim = &self.runs[run];
+        let network = &sim.spec.network;
+        Event::Running {
+            host: sim.host.into(),
             pid: 1000,
             tap: run.tap(),
             vnc: "127.0.0.1:5900".into(),
@@ -171,11 +185,14 @@ impl Inner {
             mac: network.mac,
             isolated: network.isolated,
             accel: "tcg".into(),
-            clock_offset_ms: ahead_ms,
+            clock_offset_ms: i64::try_from(self.hosts[sim.host].ahead.as_millis()).unwrap(),
             unbounded: None,
-        };
-        self.say(run, event);
-        self.say(run, Event::Ready);
+        }
+    }
+
+    /// The world's time as a starter counts it.
+    fn uptime(&self) -> Duration {
+        self.now.duration_since(Timestamp::UNIX_EPOCH).unsigned_abs()
     }
 
     /// The guest's first instruction. Nobody else may write where it writes from now on.
@@ -199,7 +216,6 @@ impl Inner {
         }
         let sim = self.runs.get_mut(run).expect("it starts");
         sim.open = open;
-        sim.guest = Guest::Executing;
     }
 
     /// Whether a guest that executes has this disk open.
@@ -222,7 +238,9 @@ impl Inner {
     pub(crate) fn kill_run(&mut self, run: &RunId) {
         let sim = self.runs.get_mut(run).expect("it has a folder");
         sim.guest = Guest::None;
+        sim.machine = None;
         sim.unwritten.clear();
+        sim.told.clear();
         let is_heard = self.hosts[sim.host].is_heard;
         self.tasks.retain(|_, task| task.run != *run || (!is_heard && task.state == TaskState::Unknown));
     }
@@ -238,32 +256,88 @@ impl Inner {
         }
     }
 
+    /// What the thread for storage does once a second, then what the machine decides.
     fn starter_acts(&mut self, run: &RunId) {
-        let reaches = self.reaches_storage(run);
-        let (now, sim) = (self.now, self.runs.get_mut(run).expect("it lives"));
-        let timing = sim.spec.timing;
-        let silent = now.duration_since(sim.last_write).as_secs();
-        if !reaches {
-            if silent >= timing.self_fence_seconds.cast_signed() && sim.guest == Guest::Executing {
-                sim.guest = Guest::Suspended;
-                self.say(run, Event::Paused { reason: format!("no record could be written for {silent} s") });
+        let (reaches, now) = (self.reaches_storage(run), self.now);
+        let sim = self.runs.get_mut(run).expect("it lives");
+        if reaches {
+            let silent = now.duration_since(sim.last_write).as_secs();
+            let unwritten = std::mem::take(&mut sim.unwritten);
+            if !unwritten.is_empty() {
+                sim.last_write = now;
             }
+            unwritten.iter().for_each(|record| sim.write(record));
+            if silent >= sim.spec.timing.heartbeat_seconds.cast_signed() {
+                self.say(run, Event::Heartbeat);
+            }
+            let looked = self.uptime();
+            let sim = self.runs.get_mut(run).expect("it lives");
+            sim.told.push(Told::Control { control: sim.control.clone(), looked });
+        }
+        self.decide(run);
+    }
+
+    /// The scheduler's signal, as its job gets it.
+    pub(super) fn signal(&mut self, run: &RunId) {
+        self.runs.get_mut(run).expect("it has a folder").told.push(Told::Stop);
+        self.decide(run);
+    }
+
+    fn decide(&mut self, run: &RunId) {
+        loop {
+            let now = self.uptime();
+            let sim = self.runs.get_mut(run).expect("it has a folder");
+            let written = sim.last_write.duration_since(Timestamp::UNIX_EPOCH).unsigned_abs();
+            let seen = Seen { told: std::mem::take(&mut sim.told), written, unanswered: None, server: self.now };
+            let Some(machine) = &mut sim.machine else { return };
+            let acts = machine.step(seen, now);
+            acts.into_iter().for_each(|act| self.carry_out(run, act));
+            if self.runs[run].told.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn carry_out(&mut self, run: &RunId, act: Act) {
+        if self.runs[run].machine.is_none() {
             return;
         }
-        let unwritten = std::mem::take(&mut sim.unwritten);
-        unwritten.iter().for_each(|record| sim.write(record));
-        let is_over = over(sim).filter(|reason| *reason == StopReason::Superseded || !sim.hung);
-        let beats = silent >= timing.heartbeat_seconds.cast_signed();
-        let goes_on = sim.guest == Guest::Suspended;
-        if let Some(reason) = is_over {
-            return self.end_run(run, reason);
-        }
-        if beats {
-            self.say(run, Event::Heartbeat);
-        }
-        if goes_on {
+        let told = match act {
+            Act::TakeSlot => vec![Told::Slot],
+            Act::Tell(Command::Cont) => {
+                self.execute(run);
+                vec![Told::Moves]
+            }
+            Act::Tell(Command::Stop) => {
+                self.runs.get_mut(run).expect("it lives").guest = Guest::Suspended;
+                vec![Told::Stands]
+            }
+            Act::Tell(Command::PowerButton | Command::Quit) if self.runs[run].hung => Vec::new(),
+            Act::Tell(Command::PowerButton | Command::Quit) | Act::Kill => {
+                vec![Told::Ended { exit: "exit 0".into(), last_words: String::new() }]
+            }
+            Act::ReportRunning => {
+                self.say(run, self.running(run));
+                vec![Told::Address]
+            }
+            Act::Report(event) => {
+                self.say(run, event);
+                Vec::new()
+            }
+            Act::End(end) => return self.end_run(run, end.reason),
+            Act::Ping | Act::GiveSlotBack | Act::Carry(_) | Act::Answer(..) | Act::Restart => Vec::new(),
+        };
+        self.runs.get_mut(run).expect("it lives").told.extend(told);
+    }
+
+    fn execute(&mut self, run: &RunId) {
+        let sim = &self.runs[run];
+        if sim.open.is_empty() {
+            let spec = sim.spec.clone();
+            self.open_disks(run, &spec);
+            self.runs.get_mut(run).expect("it starts").guest = Guest::Executing;
+        } else {
             self.resume(run);
-            self.say(run, Event::Resumed);
         }
     }
 
@@ -344,7 +418,7 @@ impl Inner {
             } else {
                 self.tasks.get_mut(&id).expect("just listed").state = TaskState::Running;
                 if self.asked_to_go.remove(&id) {
-                    self.end_run(&run, StopReason::Asked);
+                    self.signal(&run);
                 }
             }
         }
@@ -363,16 +437,5 @@ impl Inner {
 
     pub(crate) fn host_returns(&mut self) {
         self.bring_back("h1");
-    }
-}
-
-/// Why a starter that reads its `control.json` must end.
-fn over(sim: &SimRun) -> Option<StopReason> {
-    if sim.control.generation > sim.spec.generation {
-        Some(StopReason::Superseded)
-    } else if sim.control.wanted == Wanted::Stopped {
-        Some(StopReason::Asked)
-    } else {
-        None
     }
 }

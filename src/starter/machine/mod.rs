@@ -1,0 +1,488 @@
+//! What a starter decides of its guest. In: what the threads around it saw, and the time. Out: what is to be done. It is
+//! pure: no clock, file, process or lock, so that each decision is tested as a table, and the simulation of a whole site runs
+//! this very code.
+//!
+//! ```text
+//! waiting ─(boot slot)─▶ booting ─(planned address seen)─▶ ready
+//!    │                      │  ▲                             │
+//!    │                      │  └── early death, restarted    │
+//!    └──────────────────────┴───────────┬────────────────────┘
+//!                                       ▼
+//!            stopping: ACPI power-off, repeated ─(grace is over)─▶ quit ─▶ kill
+//! ```
+//!
+//! A guest whose qemu was told to keep it paused (`-S` among the site's arguments) is *held* instead: it takes no boot slot
+//! and is not ready before somebody resumes it.
+//!
+//! Across all of them, a guest *stands* for up to four reasons at once:
+//!
+//! - *fenced*: no record could be written for `self_fence_seconds`, so that the controller may take this host for lost. It is
+//!   over only when a record was written again *and* `control.json`, read after that, still names this generation: the
+//!   controller believes a host to be lost until it sees a record, and writes a higher generation only where it sees none.
+//! - *asked*: somebody suspended it.
+//! - *halted*: qemu itself stopped it, as on a full disk. It is let go on every few seconds, in case there is room again.
+//! - *silent*: qemu answers nothing. One that stays so is ended, but not while storage is silent, for which qemu may wait, nor
+//!   while it writes a snapshot.
+
+mod ending;
+mod requests;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use ending::Stopping;
+use requests::Job;
+
+use crate::run::{Control, Event, Request, RunSpec, StopReason, Wanted};
+use crate::site::Timing;
+
+/// A guest that has not shown its address by then boots no more, or has no DHCP client; others want the slot.
+const BOOT_WAIT: Duration = Duration::from_secs(60);
+/// How often qemu is asked for a sign of life.
+const PING_EVERY: Duration = Duration::from_secs(2);
+/// A silence after which qemu is asked nothing that could wait.
+const SHORT_SILENCE: Duration = Duration::from_secs(3);
+/// qemu hears nothing while it writes the guest's memory.
+const SNAPSHOT_WAIT: Duration = Duration::from_secs(1800);
+/// What qemu gets to end itself after `quit`, or after it closed its monitor.
+const QUIT_WAIT: Duration = Duration::from_secs(5);
+/// How often a guest that qemu halted is let go on.
+const HALTED_RETRY: Duration = Duration::from_secs(10);
+/// A guest that went on and was not halted again for this long does go on.
+const SETTLED_AFTER: Duration = Duration::from_secs(1);
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    pub reason: StopReason,
+    pub exit: Option<String>,
+}
+
+/// What a request came to: a picture, nothing but done, or what went wrong.
+pub type Reply = Result<Option<Vec<u8>>, String>;
+
+/// A command to qemu whose answer nobody waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    Stop,
+    Cont,
+    PowerButton,
+    Quit,
+}
+
+/// Something that happened since the last step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// The scheduler or a person wants the run to end.
+    Stop,
+    /// `control.json`, and when the look at it began.
+    Control { control: Control, looked: Duration },
+    /// `control.json` says what this starter cannot make sense of.
+    Unreadable(String),
+    /// Something that the report should say.
+    Warning(String),
+    /// A boot slot is the guest's.
+    Slot,
+    /// The guest was seen using its planned address.
+    Address,
+    /// qemu took a command, or refused it.
+    Answered(Command, Result<(), String>),
+    /// The guest's processors stand still.
+    Stands,
+    /// They go on.
+    Moves,
+    /// qemu is about to halt the guest, and why.
+    Trouble(String),
+    /// qemu is about to end, and why, in its own words.
+    Shutdown(String),
+    /// qemu closed its monitor.
+    Closed,
+    /// The qemu process has ended.
+    Ended { exit: String, last_words: String },
+    /// The request that was carried out beside is done.
+    Done(u64, Reply),
+}
+
+/// What is known at a step. Times are counted from the starter's begin.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub told: Vec<Told>,
+    /// When the writing of the last record began that is on storage.
+    pub written: Duration,
+    /// Since when qemu owes an answer.
+    pub unanswered: Option<Duration>,
+    /// The time of the storage server, which stands for the controller's.
+    pub server: Timestamp,
+}
+
+/// Something to do. Nothing of it may hold the caller up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Act {
+    Tell(Command),
+    /// Ask qemu for a sign of life.
+    Ping,
+    Kill,
+    TakeSlot,
+    GiveSlotBack,
+    Report(Event),
+    /// Report the mapping of the guest, which has begun.
+    ReportRunning,
+    /// Carry this request out beside everything else, and tell when it is done.
+    Carry(Request),
+    Answer(u64, Reply),
+    /// Start qemu again.
+    Restart,
+    End(End),
+}
+
+/// How far the guest has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Waiting,
+    Booting {
+        since: Duration,
+        has_slot: bool,
+    },
+    Ready,
+    /// The site wants it paused; only somebody's request lets it go.
+    Held,
+}
+
+/// Qemu itself stopped the guest.
+#[derive(Debug, Clone)]
+struct Halted {
+    why: String,
+    next_try: Duration,
+    /// Since when it has gone on.
+    moves: Option<Duration>,
+}
+
+/// Why the guest stands, as its report says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Fenced,
+    Silent,
+    Halted,
+    Asked,
+}
+
+/// One guest, from a qemu that answers to its end.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    generation: u64,
+    timing: Timing,
+    is_kept_paused: bool,
+    control: Control,
+    stage: Stage,
+    /// When the guest's first instruction was.
+    begun: Option<Duration>,
+    attempts: u32,
+    fenced: Option<Duration>,
+    asked: bool,
+    halted: Option<Halted>,
+    /// What qemu said before it halts the guest.
+    trouble: Option<String>,
+    /// By qemu's word the guest's processors move.
+    moves: bool,
+    /// What the report says last of this.
+    told_standing: Option<Standing>,
+    told_unreadable: bool,
+    stopping: Option<Stopping>,
+    shutdown: Option<String>,
+    closed: Option<Duration>,
+    /// Why this starter ended qemu itself.
+    gave_up: Option<String>,
+    next_ping: Duration,
+    /// When storage or a snapshot last gave qemu a reason not to answer.
+    excused: Duration,
+    last_step: Duration,
+    /// Highest request that was answered or begun.
+    taken: u64,
+    job: Option<Job>,
+    acts: Vec<Act>,
+}
+
+/// Why a run ends before it begins.
+pub fn over(spec: &RunSpec, control: &Control) -> Option<StopReason> {
+    if control.generation > spec.generation {
+        Some(StopReason::Superseded)
+    } else {
+        (control.wanted == Wanted::Stopped).then_some(StopReason::Asked)
+    }
+}
+
+impl Machine {
+    /// A guest whose qemu answers and has not begun.
+    pub fn new(spec: &RunSpec, control: Control, now: Duration) -> Self {
+        Self {
+            generation: spec.generation,
+            timing: spec.timing,
+            is_kept_paused: spec.qemu.keeps_guests_paused(),
+            control,
+            stage: Stage::Waiting,
+            begun: None,
+            attempts: 1,
+            fenced: None,
+            asked: false,
+            halted: None,
+            trouble: None,
+            moves: false,
+            told_standing: None,
+            told_unreadable: false,
+            stopping: None,
+            shutdown: None,
+            closed: None,
+            gave_up: None,
+            next_ping: now,
+            excused: now,
+            last_step: now,
+            taken: 0,
+            job: None,
+            acts: Vec::new(),
+        }
+    }
+
+    /// Decides what to do. `seen.told` is in the order in which it happened.
+    pub fn step(&mut self, mut seen: Seen, now: Duration) -> Vec<Act> {
+        for told in std::mem::take(&mut seen.told) {
+            self.hear(told, &seen, now);
+        }
+        if !self.acts.iter().any(|act| matches!(act, Act::End(_))) {
+            self.consider(&seen, now);
+        }
+        std::mem::take(&mut self.acts)
+    }
+
+    /// What is due, whether or not anything was told.
+    fn consider(&mut self, seen: &Seen, now: Duration) {
+        self.fence(seen, now);
+        self.look_for_life(seen, now);
+        self.obey_clock(seen, now);
+        self.boot_on(now);
+        self.settle(now);
+        self.answer_requests(seen, now);
+        self.go_on_stopping(now);
+        self.tell_standing(seen, now);
+        self.last_step = now;
+    }
+
+    /// How soon the next step is due though nothing happens.
+    pub fn patience(&self) -> Duration {
+        Duration::from_millis(if self.stage == Stage::Waiting { 250 } else { 1000 })
+    }
+
+    /// Whether the guest's address is still to be looked for.
+    pub fn boots(&self) -> bool {
+        matches!(self.stage, Stage::Booting { .. })
+    }
+
+    fn hear(&mut self, told: Told, seen: &Seen, now: Duration) {
+        match told {
+            Told::Stop => self.stop(StopReason::Asked, now),
+            Told::Control { control, looked } => self.take_control(control, looked, seen, now),
+            Told::Unreadable(why) => self.tell_unreadable(why),
+            Told::Warning(message) => self.acts.push(Act::Report(Event::Warning { message })),
+            Told::Slot => self.begin(now),
+            Told::Address => self.be_ready(),
+            Told::Answered(command, result) => self.take_answer(command, result, now),
+            Told::Stands => self.stand(now),
+            Told::Moves => self.move_on(now),
+            Told::Trouble(what) => self.trouble = Some(what),
+            Told::Shutdown(reason) => self.shutdown = Some(reason),
+            Told::Closed => self.closed = Some(now),
+            Told::Ended { exit, last_words } => self.after_death(exit, &last_words, now),
+            Told::Done(number, reply) => self.finish_job(number, reply, now),
+        }
+    }
+
+    /// A generation above ours means that the vm runs elsewhere, or is about to: not one more write to its disks.
+    fn take_control(&mut self, control: Control, looked: Duration, seen: &Seen, now: Duration) {
+        self.told_unreadable = false;
+        if control.generation > self.generation {
+            self.stop(StopReason::Superseded, now);
+            self.acts.push(Act::Kill);
+            return;
+        }
+        if control.wanted == Wanted::Stopped {
+            self.stop(StopReason::Asked, now);
+        }
+        self.control = control;
+        let is_fresh = |moment: Duration| now.saturating_sub(moment) < self.fence_after();
+        if let Some(fenced) = self.fenced
+            && fenced < seen.written
+            && seen.written <= looked
+            && is_fresh(seen.written)
+            && is_fresh(looked)
+        {
+            self.fenced = None;
+            self.excused = now;
+            if self.is_to_move() {
+                self.acts.push(Act::Tell(Command::Cont));
+            }
+        }
+    }
+
+    fn tell_unreadable(&mut self, why: String) {
+        if !std::mem::replace(&mut self.told_unreadable, true) {
+            self.acts.push(Act::Report(Event::Warning { message: why }));
+        }
+    }
+
+    fn fence_after(&self) -> Duration {
+        Duration::from_secs(self.timing.self_fence_seconds)
+    }
+
+    /// Suspends the guest when the controller may take this host for lost, also one that stands already: nothing that was
+    /// asked for before may let it go on.
+    fn fence(&mut self, seen: &Seen, now: Duration) {
+        if self.fenced.is_none() && now.saturating_sub(seen.written) >= self.fence_after() {
+            self.fenced = Some(now);
+            if self.stage != Stage::Waiting {
+                self.acts.push(Act::Tell(Command::Stop));
+            }
+        }
+    }
+
+    /// Notices a qemu that lives but answers nothing, and after a bound takes it for dead.
+    fn look_for_life(&mut self, seen: &Seen, now: Duration) {
+        if now >= self.next_ping {
+            self.next_ping = now + PING_EVERY;
+            self.acts.push(Act::Ping);
+        }
+        let late = Duration::from_secs(self.timing.heartbeat_seconds) * 2 + SHORT_SILENCE;
+        // A batch system that suspends jobs stops this process and qemu alike.
+        let stood_still = now - self.last_step > Duration::from_secs(self.timing.hung_seconds) / 2;
+        if stood_still || self.fenced.is_some() || now.saturating_sub(seen.written) > late {
+            self.excused = now;
+        }
+        let silence = silence(seen, now);
+        let bound = match self.job {
+            Some(_) => SNAPSHOT_WAIT,
+            None => Duration::from_secs(self.timing.hung_seconds),
+        };
+        if silence.min(now - self.excused) >= bound && self.gave_up.is_none() {
+            self.gave_up = Some(format!("qemu did not answer for {} s and was killed", silence.as_secs()));
+            self.acts.push(Act::Kill);
+        }
+        if self.closed.is_some_and(|closed| now >= closed + QUIT_WAIT) {
+            self.acts.push(Act::Kill);
+        }
+    }
+
+    /// The first instruction as soon as a slot is free; the slot back as soon as the guest is up.
+    fn boot_on(&mut self, now: Duration) {
+        match self.stage {
+            Stage::Waiting if self.is_kept_paused => {
+                self.stage = Stage::Held;
+                self.asked = true;
+                self.told_standing = Some(Standing::Asked);
+                self.acts.push(Act::ReportRunning);
+            }
+            Stage::Waiting if self.stopping.is_none() && self.fenced.is_none() => self.acts.push(Act::TakeSlot),
+            Stage::Booting { since, has_slot: true } if now > since + BOOT_WAIT => {
+                self.stage = Stage::Booting { since, has_slot: false };
+                self.acts.push(Act::GiveSlotBack);
+            }
+            _ => {}
+        }
+    }
+
+    /// A slot that came too late is given back.
+    fn begin(&mut self, now: Duration) {
+        if self.stage != Stage::Waiting || self.stopping.is_some() || self.fenced.is_some() {
+            self.acts.push(Act::GiveSlotBack);
+            return;
+        }
+        self.stage = Stage::Booting { since: now, has_slot: true };
+        self.begun = Some(now);
+        self.acts.extend([Act::Tell(Command::Cont), Act::ReportRunning]);
+    }
+
+    fn be_ready(&mut self) {
+        if self.boots() {
+            self.stage = Stage::Ready;
+            self.acts.extend([Act::GiveSlotBack, Act::Report(Event::Ready)]);
+        }
+    }
+
+    /// Whether the guest's processors should move now.
+    fn is_to_move(&self) -> bool {
+        self.stage != Stage::Waiting && self.fenced.is_none() && !self.asked
+    }
+
+    fn stand(&mut self, now: Duration) {
+        self.moves = false;
+        // A snapshot stops the guest for a while, and so does qemu on its way to its end.
+        if self.is_to_move() && self.job.is_none() && self.shutdown.is_none() {
+            let why = self.trouble.take();
+            self.halt(why.unwrap_or_else(|| "qemu has halted it and gave no reason".to_owned()), now);
+        }
+    }
+
+    fn halt(&mut self, why: String, now: Duration) {
+        self.halted = Some(Halted { why, next_try: now + HALTED_RETRY, moves: None });
+    }
+
+    fn move_on(&mut self, now: Duration) {
+        self.moves = true;
+        self.trouble = None;
+        if let Some(halted) = &mut self.halted {
+            halted.moves = Some(now);
+        }
+    }
+
+    /// Lets a halted guest go on, and believes that it does when it was not halted again.
+    fn settle(&mut self, now: Duration) {
+        let is_free = self.is_to_move() && self.stopping.is_none() && self.job.is_none();
+        let Some(halted) = &mut self.halted else { return };
+        if halted.moves.is_some_and(|moves| now >= moves + SETTLED_AFTER) {
+            self.halted = None;
+        } else if is_free && halted.moves.is_none() && now >= halted.next_try {
+            halted.next_try = now + HALTED_RETRY;
+            self.acts.push(Act::Tell(Command::Cont));
+        }
+    }
+
+    /// Says in the report that the guest stands, or goes on, when that has changed.
+    fn tell_standing(&mut self, seen: &Seen, now: Duration) {
+        let standing = self.standing(seen, now);
+        if self.stage == Stage::Waiting || self.stopping.is_some() || standing == self.told_standing {
+            return;
+        }
+        self.told_standing = standing;
+        let reason = match standing {
+            None => return self.acts.push(Act::Report(Event::Resumed)),
+            Some(Standing::Fenced) => {
+                format!("no record could be written for {} s", now.saturating_sub(seen.written).as_secs())
+            }
+            Some(Standing::Silent) => format!("qemu has not answered for {} s", silence(seen, now).as_secs()),
+            Some(Standing::Halted) => self.halted.as_ref().map(|halted| halted.why.clone()).unwrap_or_default(),
+            Some(Standing::Asked) => "it was asked to".to_owned(),
+        };
+        self.acts.push(Act::Report(Event::Paused { reason }));
+    }
+
+    /// The weightiest reason for which the guest stands.
+    fn standing(&self, seen: &Seen, now: Duration) -> Option<Standing> {
+        // Once told, a silence lasts until qemu says anything.
+        let is_told = self.told_standing == Some(Standing::Silent);
+        let silence = silence(seen, now);
+        if self.fenced.is_some() && self.stage != Stage::Held {
+            Some(Standing::Fenced)
+        } else if silence >= Duration::from_secs(Timing::SILENT_SECONDS) || (is_told && !silence.is_zero()) {
+            Some(Standing::Silent)
+        } else if self.asked {
+            Some(Standing::Asked)
+        } else {
+            self.halted.as_ref().map(|_| Standing::Halted)
+        }
+    }
+}
+
+/// For how long qemu has owed an answer.
+fn silence(seen: &Seen, now: Duration) -> Duration {
+    seen.unanswered.map_or(Duration::ZERO, |since| now.saturating_sub(since))
+}
