@@ -75,7 +75,7 @@ state: state.db
 storage: { root: storage }
 scheduler: { local: { folder: queue } }
 service_user: nobody
-network: { dhcp: none }
+network: { dhcp: none, dhcp_servers: [] }
 END
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{LabName, TemplateName, UserName};
+use crate::id::{LabName, Mac, TemplateName, UserName};
 use crate::resolve::{Limits, SiteContext, VmGroup};
 
 /// Folder of the embedded default, inside the lab's folder.
@@ -55,6 +55,7 @@ impl Site {
             network: NetworkSettings {
                 gateway_on_host: true,
                 dhcp: DhcpSettings::Dnsmasq { folder: root.join("dnsmasq") },
+                dhcp_servers: Vec::new(),
                 filter: Filter::default(),
                 vnc_allow: Vec::new(),
                 uplink: None,
@@ -236,6 +237,9 @@ pub struct NetworkSettings {
     /// Whether `host setup` gives a group's bridge the group's gateway address, as on a single machine.
     pub gateway_on_host: bool,
     pub dhcp: DhcpSettings,
+    /// Who answers guests' DHCP questions besides the bridge itself, which does so under `Dnsmasq`: servers and relays.
+    #[serde(default)]
+    pub dhcp_servers: Vec<DhcpServer>,
     pub filter: Filter,
     /// Who may connect to a screen whose address can be reached; everybody where none is named.
     pub vnc_allow: Vec<Ipv4Net>,
@@ -264,6 +268,15 @@ pub enum DhcpSettings {
     Omapi(OmapiSettings),
     /// Somebody else sees to it that guests get their planned addresses.
     None,
+}
+
+/// A DHCP server or relay whose answers guests get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DhcpServer {
+    /// What its answers come from.
+    pub address: Ipv4Addr,
+    /// Its Ethernet address, where it is on the guests' wire. Asked for on each host where it is not written.
+    pub mac: Option<Mac>,
 }
 
 impl DhcpSettings {

@@ -464,7 +464,7 @@ vms: { seat: { owner: badmin, disks: [{ size: 64M }], memory: 64M, vm_group: hal
 ";
     std::fs::write(lab.join("lab.yaml"), manifest).unwrap();
     let site = format!(
-        "state: state.db\nstorage: {{ root: site }}\nservice_user: nobody\nnetwork: {{ dhcp: none }}\n\
+        "state: state.db\nstorage: {{ root: site }}\nservice_user: nobody\nnetwork: {{ dhcp: none, dhcp_servers: [] }}\n\
          scheduler:\n  grid_engine: {{ root: {}, queue: all.q, binaries: {} }}\n",
         cluster.root.display(),
         tools.display()

@@ -16,6 +16,8 @@ mod life;
 mod sight;
 #[path = "hostile/table.rs"]
 mod table;
+#[path = "hostile/wire.rs"]
+mod wire;
 #[path = "system/world.rs"]
 #[expect(dead_code, reason = "the system tests use more of it")]
 mod world;
@@ -69,6 +71,8 @@ fn all(filter: Filter, name: &str) {
         ("the bridge's table of addresses", &[life::thefts(&field)]),
         ("floods", &life::floods(&field)),
         ("what must pass, and what must not", &life::talks(&field)),
+        // Last, since the bridge takes it at its word where the gateway is.
+        ("what a machine on the wire tells a guest", &wire::lies(&field)),
     ];
     field.end();
     let text = page(name, &parts);

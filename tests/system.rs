@@ -25,5 +25,7 @@ mod lab;
 mod starter;
 #[path = "system/vnc.rs"]
 mod vnc;
+#[path = "system/wire.rs"]
+mod wire;
 #[path = "system/world.rs"]
 mod world;

@@ -274,6 +274,7 @@ mod tests {
             vnc_allow: Vec::new(),
             gateway_on_host: true,
             dhcp: DhcpSettings::None,
+            dhcp_servers: Vec::new(),
             filter: Filter::Nftables,
             uplink: Some("eth1".to_owned()),
             untagged_bridge: Some("vbr0".to_owned()),

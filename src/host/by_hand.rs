@@ -6,16 +6,19 @@
 //! at the end; a script that is killed leaves the guest with its filter. And there is no Landlock, which no tool sets.
 
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use super::accel::Accelerator;
 use super::bridge::bridges;
 use super::dhcp::{Reservation, hosts_line};
-use super::filter::{Table, host_table_command, run_table};
+use super::filter::{Table, host_table_command, run_table, wanted_stations};
 use super::port::Port;
 use super::qemu::{Given, Hold, VncPassword, arguments};
-use crate::resolve::VmGroup;
-use crate::run::RunSpec;
+use super::{RUN_ROOT, gateway};
+use crate::id::Mac;
+use crate::resolve::{Station, VmGroup};
+use crate::run::{RunNetwork, RunSpec};
 use crate::site::{DhcpSettings, NetworkSettings};
 
 /// What the script needs to know besides the run.
@@ -37,9 +40,11 @@ pub fn script(by_hand: &ByHand<'_>) -> String {
     let ByHand { spec, group, network, accel, folder, running } = *by_hand;
     let tap = spec.run.tap();
     let mut text = head(spec, folder, running);
-    let table = run_table(&spec.run, &spec.network);
-    filters(&mut text, &table);
-    interface(&mut text, spec, group, network, &tap);
+    cut_off(&mut text);
+    bridge(&mut text, &spec.network.bridge, group, network);
+    let (on_wire, found) = wire(&mut text, &spec.network, network);
+    filter(&mut text, &run_table(&spec.run, &on_wire), &found);
+    interface(&mut text, spec, &tap);
     reservation(&mut text, spec, &network.dhcp);
     let (monitor, password) = (folder.join("monitor.sock"), folder.join("vnc.password"));
     let given = Given {
@@ -133,25 +138,69 @@ trap cleanup EXIT
     )
 }
 
-fn filters(text: &mut String, table: &Table) {
+fn cut_off(text: &mut String) {
     *text += "\n# What cuts off a guest without a filter, as `labwright host setup` makes it.\n";
     *text += &here_document("nft -f -", &in_lines(&host_table_command()));
-    *text += "\n# What this guest may send and get.\n";
-    let kept = Table { owned: false, ..table.clone() };
-    let name = &table.name;
-    let remake = format!("add table bridge {name} ; delete table bridge {name} ; {}", kept.command());
-    *text += &here_document("nft -f -", &in_lines(&remake));
 }
 
-fn interface(text: &mut String, spec: &RunSpec, group: &VmGroup, network: &NetworkSettings, tap: &str) {
-    let bridge = &spec.network.bridge;
-    *text +=
-        "\n# The bridge, where this host has none yet; then the guest's port on it, which goes up as the last step.\n";
+fn bridge(text: &mut String, bridge: &str, group: &VmGroup, network: &NetworkSettings) {
+    *text += "\n# The bridge, where this host has none yet.\n";
     writeln!(text, "if ! [ -d /sys/class/net/{bridge}/bridge ]; then").expect(TAKES_ALL);
     for made in bridges(std::slice::from_ref(group), network) {
         *text += &here_document("ip -batch -", &made.all_commands("by hand"));
     }
-    writeln!(text, "fi\nmtu=$(cat /sys/class/net/{bridge}/mtu)").expect(TAKES_ALL);
+    *text += "fi\n";
+}
+
+/// The run's network with a stand-in for each Ethernet address that only its host knows, and the variable of the shell that
+/// has it.
+fn wire(text: &mut String, of_run: &RunNetwork, network: &NetworkSettings) -> (RunNetwork, Vec<(Mac, String)>) {
+    let mut of_run = of_run.clone();
+    let own = of_run.gateway.filter(|_| network.gateway_on_host);
+    if of_run.dhcp_on_bridge {
+        of_run.dhcp_servers.get_or_insert_default().extend(own);
+    }
+    of_run.stations.retain(|station| Some(station.address) != own);
+    let known: Vec<Ipv4Addr> = of_run.stations.iter().chain(&of_run.routers).map(|station| station.address).collect();
+    let mut unknown = wanted_stations(&of_run);
+    unknown.extend(own.filter(|own| !unknown.contains(own)));
+    unknown.retain(|address| !known.contains(address));
+    let mut found = Vec::new();
+    for (number, address) in (1_u8..).zip(unknown) {
+        let (mac, variable) = (Mac([2, 0, 0, 0, 0xff, number]), format!("mac_{number}"));
+        let file = if Some(address) == own {
+            format!("/sys/class/net/{}/address", of_run.bridge)
+        } else {
+            gateway::file(Path::new(RUN_ROOT), &of_run.bridge, address).display().to_string()
+        };
+        let file = quoted(&file);
+        writeln!(
+            text,
+            "\n# Where {address} is; on a host that never asked, write here what `ip neigh` or its admin says."
+        )
+        .expect(TAKES_ALL);
+        writeln!(text, "{variable}=$(cat {file})").expect(TAKES_ALL);
+        of_run.stations.push(Station { address, mac });
+        found.push((mac, variable));
+    }
+    (of_run, found)
+}
+
+fn filter(text: &mut String, table: &Table, found: &[(Mac, String)]) {
+    *text += "\n# What this guest may send and get.\n";
+    let kept = Table { owned: false, ..table.clone() };
+    let name = &table.name;
+    let mut remake = format!("add table bridge {name} ; delete table bridge {name} ; {}", kept.command());
+    for (mac, variable) in found {
+        remake = remake.replace(&mac.to_string(), &format!("${variable}"));
+    }
+    *text += &here_document("nft -f -", &in_lines(&remake));
+}
+
+fn interface(text: &mut String, spec: &RunSpec, tap: &str) {
+    let bridge = &spec.network.bridge;
+    *text += "\n# The guest's port on the bridge, which goes up as the last step.\n";
+    writeln!(text, "mtu=$(cat /sys/class/net/{bridge}/mtu)").expect(TAKES_ALL);
     writeln!(text, "ip tuntap add dev {tap} mode tap user \"$user\"").expect(TAKES_ALL);
     let alias = format!("by-hand:{}", spec.vm);
     let RunSpec { network: of_run, .. } = spec;
@@ -191,7 +240,7 @@ fn reservation(text: &mut String, spec: &RunSpec, dhcp: &DhcpSettings) {
     }
 }
 
-/// What is in it holds no character that the shell would read but `$mtu`: names and addresses were checked when they
+/// What is in it holds no character that the shell would read but its variables: names and addresses were checked when they
 /// were made.
 fn here_document(command: &str, input: &str) -> String {
     format!("{command} <<END\n{}\nEND\n", input.trim_end())

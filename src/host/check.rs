@@ -19,6 +19,7 @@ use super::obstacles::{self, DroppingChain, dropping_chains, dropping_legacy_cha
 use super::screens::{self, Reach};
 use super::setup::Wanted;
 use super::tap::Tap;
+use super::wire;
 use crate::error::chain;
 use crate::resolve::VmGroup;
 use crate::run::probe_name;
@@ -83,6 +84,7 @@ pub fn check(wanted: &Wanted<'_>, storage: &Storage) -> Vec<Line> {
     lines.push(forwarding());
     lines.push(dhcp(wanted));
     lines.extend(dynamic_ranges(wanted));
+    lines.extend(wire::lines(wanted));
     lines.push(confinement());
     lines.push(memory_bounds(wanted.run_root));
     lines.push(run_root(wanted.run_root));
@@ -446,7 +448,12 @@ fn dhcp(wanted: &Wanted<'_>) -> Line {
             ),
             Err(error) => failed("dhcp", chain(&error), "see dhcpd.conf there, and `network:` in site.yaml"),
         },
-        DhcpSettings::None => ok("dhcp", "the site leaves it to others"),
+        DhcpSettings::None => {
+            let servers: Vec<String> =
+                wanted.network.dhcp_servers.iter().map(|server| server.address.to_string()).collect();
+            let servers = if servers.is_empty() { "nobody".to_owned() } else { servers.join(", ") };
+            ok("dhcp", format!("the site leaves it to others; guests get the answers of {servers}"))
+        }
     }
 }
 

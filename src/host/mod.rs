@@ -6,6 +6,7 @@
 //! sys        the three system calls that Rust has no safe word for
 //! tap        the guest's network interface, alive as long as its file descriptor
 //! port       that interface as a port of the bridge
+//! gateway    under which Ethernet addresses a guest's gateway and servers answer
 //! filter     which frames pass, and the table that holds it as long as the starter lives
 //! qemu       the argument list (pure)
 //! qmp        qemu's monitor
@@ -19,8 +20,11 @@
 //! by_hand    the same as a shell script, for when nothing else works (pure)
 //! setup      makes this machine fit for guests
 //! check      says whether it is
+//! wire       who is on the guests' wire, for `check`
 //! obstacles  what others have set up in the guests' way, for `check`
 //! neighbour  a guest's port without a guest, for `check --exam`: what does a neighbour hear of an isolated guest?
+//! probe      a port of ours on a bridge, to ask who is there
+//! frames     the frames that we send and read ourselves (pure)
 //! vnc        whether a vnc server answers and asks for a password
 //! sweep      removes what dead runs have left
 //! ```
@@ -36,9 +40,12 @@ pub mod command;
 pub mod confine;
 pub mod dhcp;
 pub mod filter;
+mod frames;
+pub mod gateway;
 pub mod neighbour;
 mod obstacles;
 pub mod port;
+pub mod probe;
 pub mod qemu;
 pub mod qmp;
 pub mod run_folder;
@@ -48,6 +55,7 @@ pub mod sweep;
 pub mod sys;
 pub mod tap;
 pub mod vnc;
+pub mod wire;
 
 /// Host-local files of all runs: one folder each, and what `host setup` found out. On a tmpfs, so that a reboot, which
 /// ends every run, clears it.

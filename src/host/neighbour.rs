@@ -8,6 +8,8 @@ use nix::unistd::{Gid, Uid};
 
 use super::command::{self, CommandError};
 use super::filter::{FilterError, RunFilter};
+use super::frames::who_has;
+use super::gateway::{self, GatewayError};
 use super::port::{self, Port, PortError};
 use super::run_folder::{RunFolder, RunFolderError};
 use super::tap::{Tap, TapError};
@@ -28,6 +30,8 @@ pub enum NeighbourError {
     Folder(#[from] RunFolderError),
     #[error(transparent)]
     Filter(#[from] FilterError),
+    #[error(transparent)]
+    Wire(#[from] GatewayError),
     #[error(transparent)]
     Tap(#[from] TapError),
     #[error(transparent)]
@@ -71,7 +75,8 @@ impl Neighbour {
         owner: Owner,
     ) -> Result<Self, NeighbourError> {
         let folder = RunFolder::create(run_root, run, Uid::from_raw(owner.uid), Gid::from_raw(owner.gid))?;
-        let mut filter = RunFilter::start(run, network, run_root)?;
+        let pinned = gateway::pin(network, run_root)?;
+        let mut filter = RunFilter::start(run, &pinned.network, run_root)?;
         let tap = Tap::open(&run.tap())?;
         // Out of turn is as good for a visitor.
         let _missed = filter.stand()?;
@@ -143,29 +148,4 @@ pub fn answers_gateway(gateway: Ipv4Addr, bridge: &str, (ip, mac): (Ipv4Addr, Ma
         }
     }
     Ok(false)
-}
-
-/// An ARP question in its Ethernet frame (RFC 826).
-fn who_has(mac: Mac, ip: Ipv4Addr, wanted: Ipv4Addr) -> Vec<u8> {
-    const BROADCAST: [u8; 6] = [0xff; 6];
-    const ARP: [u8; 2] = [0x08, 0x06];
-    const QUESTION: [u8; 8] = [0, 1, 8, 0, 6, 4, 0, 1];
-    [&BROADCAST[..], &mac.0, &ARP, &QUESTION, &mac.0, &ip.octets(), &[0; 6], &wanted.octets()].concat()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_question_byte_by_byte() {
-        let mac = "de:af:de:af:64:02".parse().unwrap();
-        let frame = who_has(mac, [192, 168, 100, 2].into(), [192, 168, 100, 3].into());
-        let hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(
-            hex,
-            "ffffffffffffdeafdeaf64020806\
-             0001080006040001deafdeaf6402c0a86402000000000000c0a86403"
-        );
-    }
 }

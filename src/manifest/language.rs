@@ -1,13 +1,12 @@
 //! The manifest language: every key, once. A key's type says how it is read, and its comment is what an editor shows.
 //! Adding a key here adds it to the reader, the errors and the schema.
 
-use std::net::Ipv4Addr;
-
 use ipnet::Ipv4Net;
 use schemars::{Schema, SchemaGenerator, json_schema};
 
 use super::decode::{Decode, Decoder, Named, Spanned};
 use super::record::{choice, record};
+use super::stations::{EgressDecl, GatewayDecl, ServerDecl};
 use super::times::Moment;
 use super::tree::{Node, Value};
 use super::values::{Duration, Excluded, IpRange, Percent, Size, Text};
@@ -16,7 +15,7 @@ use crate::address::Address;
 use crate::id::{
     FamilyName, LabName, MacPrefix, SessionName, TemplateName, UserGroupName, UserName, VmGroupName, VmName,
 };
-use crate::resolve::{AtEnd, DisplayModel, Egress, Firmware, NicModel, PowerState, RestartPolicy, Right};
+use crate::resolve::{AtEnd, DisplayModel, Firmware, NicModel, PowerState, RestartPolicy, Right};
 
 record! {
     /// A manifest of labwright. All `*.yaml` files below a folder form one lab; each may hold any of these keys.
@@ -204,11 +203,12 @@ record! {
         /// The network that the range is part of; the /24 around it if not written and that is enough.
         #[example("192.168.100.0/24")]
         pub subnet: Option<Spanned<Ipv4Net>>,
-        /// The guests' way out.
+        /// The guests' way out: an address, or keys where its Ethernet address or its routers are written.
         #[example("192.168.100.1")]
-        pub gateway: Option<Spanned<Ipv4Addr>>,
-        /// The guests' name servers.
-        pub dns: Vec<Spanned<Ipv4Addr>>,
+        pub gateway: Option<GatewayDecl>,
+        /// The guests' name servers: addresses, or keys where an Ethernet address is written.
+        #[example(["141.85.224.15"])]
+        pub dns: Vec<ServerDecl>,
         /// The guests' DNS domain.
         pub domain: Option<Spanned<Domain>>,
         /// Linux bridge that the guests join.
@@ -373,7 +373,7 @@ record! {
         pub extra_time: Named<UserName, Spanned<Percent>>,
         /// All that an isolated guest may reach besides DHCP and its gateway.
         #[example(["141.85.224.15:53/udp", "10.0.0.5:443/tcp"])]
-        pub egress: Vec<Spanned<Egress>>,
+        pub egress: Vec<EgressDecl>,
         /// What happens at the end.
         pub at_end: Option<Spanned<AtEnd>>,
     }

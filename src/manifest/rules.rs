@@ -114,8 +114,11 @@ rules! {
     MovedKinds "LW083" Error,
     // What a lab leaves out.
     UselessIgnore "LW085" Warning,
+    // Machines on the guests' wire.
+    Wire "LW087" Error,
     // The site, and several labs in one site.
     SiteSetting "LW090" Error,
+    DhcpServersUnsaid "LW091" Warning,
     LabsShareName "LW095" Error,
     LabsShareAddresses "LW096" Error,
     LabsShareTime "LW097" Warning,

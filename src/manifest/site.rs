@@ -14,6 +14,7 @@ use super::files::{self, Budget, Files, LoadError, ManifestFile};
 use super::language::{LimitsDecl, VmGroupDecl};
 use super::record::{choice, record, text};
 use super::rules::Rule;
+use super::stations::ServerDecl;
 use super::tree;
 use super::values::{Duration, Size, Text};
 use super::words::{FilePath, InterfaceName, KeyName, Port};
@@ -21,8 +22,9 @@ use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::id::{UserName, VmGroupName};
 use crate::resolve::{Limits, VmGroup, resolve_vm_group};
 use crate::site::{
-    Accel, Algorithm, DhcpSettings, Filter, GridEngineSettings, NetworkSettings, OmapiSettings, QemuSettings,
-    RETENTION_DAYS, SERVICE_USER, SchedulerSettings, Site, Storage, Timing, VncBind, guest_memory_mib, local_slots,
+    Accel, Algorithm, DhcpServer, DhcpSettings, Filter, GridEngineSettings, NetworkSettings, OmapiSettings,
+    QemuSettings, RETENTION_DAYS, SERVICE_USER, SchedulerSettings, Site, Storage, Timing, VncBind, guest_memory_mib,
+    local_slots,
 };
 
 /// Where a site's own files are unless it says otherwise. Local, because SQLite's journal cannot be shared.
@@ -158,6 +160,10 @@ record! {
         pub forwarding: Option<Spanned<bool>>,
         /// Who tells guests their addresses.
         pub dhcp: Option<Spanned<DhcpKind>>,
+        /// Who answers guests' DHCP questions besides `dnsmasq` on their own bridge: servers, and relays on the guests' wire.
+        /// Guests get no other's answers. To be written with `dhcp: omapi` and `dhcp: none`; `[]` where nobody answers.
+        #[example(["10.0.0.5", { "address": "192.168.100.1", "mac": "00:00:5e:00:01:01" }])]
+        pub dhcp_servers: Vec<ServerDecl>,
         /// What holds each guest's packet filter; `nftables` if not written.
         pub filter: Option<Spanned<Filter>>,
         /// Folder of the reservations of `dhcp: dnsmasq`.
@@ -480,6 +486,27 @@ impl Builder<'_> {
             let hint = "write `dhcp: omapi` beside it, or remove it";
             self.note(written, "nobody would use this: the site's DHCP is not `omapi`", hint);
         }
+        if let (Some(kind), None) = (&network.dhcp, network.key("dhcp_servers"))
+            && (kind.value == DhcpKind::None || network.omapi.is_some() && omapi.is_some())
+        {
+            self.note_unsaid_servers(kind);
+        }
+    }
+
+    /// Guests hear of DHCP what named servers say, and nothing else.
+    fn note_unsaid_servers(&mut self, kind: &Spanned<DhcpKind>) {
+        let (message, hint) = match kind.value {
+            DhcpKind::Omapi => (
+                "nothing says from which addresses guests get their DHCP answers; `omapi: { server }` is taken for the only one",
+                "write `dhcp_servers: [...]`: what dhcpd answers from on the guests' network, and each relay there",
+            ),
+            DhcpKind::Dnsmasq | DhcpKind::None => (
+                "nothing says who answers guests' DHCP questions, so that no guest gets an answer",
+                "write `dhcp_servers: [...]` with each server and relay, or `[]` where guests have fixed addresses",
+            ),
+        };
+        let place = self.manifest.span(kind.at);
+        self.diagnostics.push(Diagnostic::new(Rule::DhcpServersUnsaid, message).at(place).hint(hint));
     }
 
     fn site(mut self, path: &Path, file: SiteFile, machine: Machine) -> Site {
@@ -564,6 +591,7 @@ impl Builder<'_> {
         let name = |written: Option<&Spanned<InterfaceName>>| written.map(|name| name.value.0.clone());
         NetworkSettings {
             gateway_on_host,
+            dhcp_servers: dhcp_servers(network.map(|network| &network.value), &dhcp),
             dhcp,
             filter,
             vnc_allow: file.qemu.iter().flat_map(|qemu| &qemu.vnc_allow).map(|network| network.value).collect(),
@@ -603,6 +631,22 @@ impl Builder<'_> {
         let (group, findings) = resolve_vm_group(&self.manifest);
         self.diagnostics.append(findings);
         group.unwrap_or_else(VmGroup::all_vms)
+    }
+}
+
+/// As written; else the server that is told about reservations, which may answer itself.
+fn dhcp_servers(network: Option<&NetworkDecl>, dhcp: &DhcpSettings) -> Vec<DhcpServer> {
+    let written = network.filter(|network| network.key("dhcp_servers").is_some());
+    match (written, dhcp) {
+        (Some(network), _) => {
+            let server = |server: &ServerDecl| DhcpServer {
+                address: server.address().value,
+                mac: server.mac().map(|mac| mac.value),
+            };
+            network.dhcp_servers.iter().map(server).collect()
+        }
+        (None, DhcpSettings::Omapi(settings)) => vec![DhcpServer { address: settings.server, mac: None }],
+        (None, _) => Vec::new(),
     }
 }
 

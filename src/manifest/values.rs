@@ -373,7 +373,7 @@ impl Scalar for Egress {
             })?;
             Ipv4Net::from(address)
         };
-        Ok(Self { net, port, protocol })
+        Ok(Self { net, port, protocol, mac: None })
     }
 
     fn schema() -> Schema {

@@ -81,6 +81,8 @@ pub struct Mapping {
     pub ip: std::net::Ipv4Addr,
     pub mac: crate::id::Mac,
     pub isolated: bool,
+    /// Ethernet address of the gateway, where the guest's filter goes by it.
+    pub gateway_mac: Option<crate::id::Mac>,
     pub accel: String,
     pub since: jiff::Timestamp,
     pub clock_offset_ms: i64,
@@ -236,11 +238,11 @@ pub fn fold(records: &[Record]) -> Option<RunReport> {
     let last_beat = records.last()?.at;
     let mut report = RunReport { phase: Phase::Starting, mapping: None, last_beat };
     let mut before_pause = Phase::Starting;
+    let mut gateway_mac = None;
     for record in records {
         match &record.event {
-            Event::Prepared { .. } | Event::Networked { .. } | Event::Restarting { .. } => {
-                report.phase = Phase::Starting
-            }
+            Event::Prepared { .. } | Event::Restarting { .. } => report.phase = Phase::Starting,
+            Event::Networked { gateway, .. } => (report.phase, gateway_mac) = (Phase::Starting, *gateway),
             Event::Running { host, pid, tap, vnc, ip, mac, isolated, accel, clock_offset_ms, unbounded: _ } => {
                 report.phase = Phase::Running;
                 report.mapping = Some(Mapping {
@@ -251,6 +253,7 @@ pub fn fold(records: &[Record]) -> Option<RunReport> {
                     ip: *ip,
                     mac: *mac,
                     isolated: *isolated,
+                    gateway_mac,
                     accel: accel.clone(),
                     since: record.at,
                     clock_offset_ms: *clock_offset_ms,

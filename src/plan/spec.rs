@@ -3,9 +3,9 @@
 use std::net::Ipv4Addr;
 
 use crate::id::{Mac, RunId, VmName};
-use crate::resolve::{Desired, Vm, VmGroup};
+use crate::resolve::{Desired, Station, Vm, VmGroup};
 use crate::run::{RunDisk, RunNetwork, RunSpec};
-use crate::site::Site;
+use crate::site::{DhcpSettings, Site};
 use crate::state::{Recorded, RecordedDisk};
 
 /// What one run of a vm has to itself.
@@ -32,7 +32,11 @@ pub fn run_spec(
         mac: seat.mac,
         subnet: group.subnet,
         gateway: group.gateway,
+        routers: group.routers.clone(),
         dns: group.dns.clone(),
+        stations: stations(site, group),
+        dhcp_servers: Some(site.network.dhcp_servers.iter().map(|server| server.address).collect()),
+        dhcp_on_bridge: matches!(site.network.dhcp, DhcpSettings::Dnsmasq { .. }),
         isolated: vm.isolated,
         lab_ranges: site_groups(desired, recorded).map(|group| (group.range.first, group.range.last)).collect(),
         lab_mac_prefixes: mac_prefixes(desired, recorded),
@@ -54,6 +58,16 @@ pub fn run_spec(
         service_user: site.service_user.clone(),
         timing: site.timing,
     }
+}
+
+/// Whose Ethernet addresses on the group's wire the lab and the site name.
+fn stations(site: &Site, group: &VmGroup) -> Vec<Station> {
+    let servers = site.network.dhcp_servers.iter().filter(|server| group.subnet.contains(&server.address));
+    let named = servers.filter_map(|server| Some(Station { address: server.address, mac: server.mac? }));
+    let mut stations: Vec<Station> = group.stations.iter().copied().chain(named).collect();
+    stations.sort();
+    stations.dedup();
+    stations
 }
 
 fn mac_prefixes(desired: &Desired, recorded: &Recorded) -> Vec<crate::id::MacPrefix> {

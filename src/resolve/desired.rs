@@ -85,13 +85,26 @@ pub struct VmGroup {
     pub range: AddressRange,
     pub subnet: Ipv4Net,
     pub gateway: Option<Ipv4Addr>,
+    /// The routers that stand behind the gateway's address, where these are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routers: Vec<Station>,
     pub dns: Vec<Ipv4Addr>,
+    /// Whose Ethernet addresses are written, of the gateway and the name servers; others are asked for on each host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stations: Vec<Station>,
     pub domain: Option<String>,
     /// Linux bridge that the guests' taps join.
     pub bridge: String,
     /// 802.1Q tag; the group then has a bridge of its own on a tagged sub-interface.
     pub vlan: Option<u16>,
     pub mac_prefix: MacPrefix,
+}
+
+/// A machine on the guests' wire that is no guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Station {
+    pub address: Ipv4Addr,
+    pub mac: Mac,
 }
 
 impl VmGroup {
@@ -102,7 +115,9 @@ impl VmGroup {
             range: AddressRange { first: ip(1), last: ip(254), exclude: BTreeSet::new() },
             subnet: Ipv4Net::new(ip(0), 24).expect("24 is a length of prefixes"),
             gateway: None,
+            routers: Vec::new(),
             dns: Vec::new(),
+            stations: Vec::new(),
             domain: None,
             bridge: "vbr0".to_owned(),
             vlan: None,
@@ -309,6 +324,9 @@ pub struct Egress {
     pub net: Ipv4Net,
     pub port: u16,
     pub protocol: Protocol,
+    /// Ethernet address of a single machine on the guests' wire, where it is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -18,6 +18,7 @@ mod networks;
 mod people;
 mod permissions;
 mod sessions;
+mod wire;
 
 pub use accounts::check_accounts;
 pub use desired::*;
@@ -70,7 +71,7 @@ pub fn resolve(manifest: &Manifest, site: &SiteContext) -> Resolved {
     r.range_sizes(&desired.vms, &vm_groups);
     let families = machines.families;
     r.permissions(&mut people, &vm_groups, &families, &mut desired);
-    r.sessions(&people, &families, &mut desired);
+    r.sessions(&people, &families, &vm_groups, &mut desired);
     r.users_alike(&people);
     people.finish(r, &mut desired);
     r.running_limits(&desired);

@@ -56,7 +56,7 @@ impl Resolver<'_> {
     pub(super) fn vm_group(&mut self, decl: &VmGroupDecl) -> Option<VmGroup> {
         let (mut range, mut subnet) = self.range(&decl.ip_range)?;
         self.exclude(decl, &mut range);
-        let gateway = decl.gateway.as_ref().map(|gateway| gateway.value);
+        let gateway = decl.gateway.as_ref().map(|gateway| gateway.address().value);
         let written_network = matches!(decl.ip_range.value, IpRange::Network(_));
         if let Some(written) = &decl.subnet {
             subnet = Some(written.value);
@@ -70,6 +70,7 @@ impl Resolver<'_> {
             range.exclude.insert(gateway);
         }
         let sound = self.inside_subnet(decl, &range, subnet);
+        let (stations, routers) = self.stations(decl, subnet);
         self.reserved(decl, &range, subnet);
         let vlan = match &decl.vlan {
             None => None,
@@ -91,7 +92,9 @@ impl Resolver<'_> {
             range,
             subnet,
             gateway,
-            dns: decl.dns.iter().map(|address| address.value).collect(),
+            routers,
+            dns: decl.dns.iter().map(|server| server.address().value).collect(),
+            stations,
             domain: decl.domain.as_ref().map(|domain| domain.0.clone()),
             bridge,
             vlan,
@@ -184,7 +187,8 @@ impl Resolver<'_> {
         if let Some(net) = lengths.clone().filter_map(around).find(with_gateway).filter(|net| net.prefix_len() >= 16) {
             return Some(net);
         }
-        match (&decl.gateway, lengths.filter_map(around).find(fits)) {
+        let written = decl.gateway.as_ref().map(|gateway| gateway.address());
+        match (written, lengths.filter_map(around).find(fits)) {
             (Some(gateway), Some(net)) => {
                 let message = format!("the gateway {} is far from the range, which {net} would hold", gateway.value);
                 self.note(
@@ -221,7 +225,7 @@ impl Resolver<'_> {
             }
             sound = false;
         }
-        if let Some(gateway) = &decl.gateway
+        if let Some(gateway) = decl.gateway.as_ref().map(|gateway| gateway.address())
             && !subnet.contains(&gateway.value)
         {
             let message =
@@ -261,10 +265,13 @@ impl Resolver<'_> {
         check(subnet.network(), &format!("address of the network {subnet} itself"), None);
         check(subnet.broadcast(), &format!("broadcast address of {subnet}"), None);
         if let Some(gateway) = &decl.gateway {
-            check(gateway.value, "gateway", Some(gateway.at));
+            check(gateway.address().value, "gateway", Some(gateway.address().at));
+            for Spanned { value: router, .. } in gateway.routers() {
+                check(router.address.value, "router", Some(router.address.at));
+            }
         }
         for server in &decl.dns {
-            check(server.value, "name server", Some(server.at));
+            check(server.address().value, "name server", Some(server.address().at));
         }
     }
 

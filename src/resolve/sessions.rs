@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::networks::VmGroups;
 use super::people::People;
 use super::{AtEnd, Desired, Families, PowerState, Resolver, Session};
 use crate::id::{FamilyName, SessionName, UserName, VmName};
@@ -14,7 +15,7 @@ const SESSIONS_MAX: usize = 500;
 const TAKING_PART_MAX: usize = 1_000_000;
 
 impl Resolver<'_> {
-    pub(super) fn sessions(&mut self, people: &People, families: &Families, desired: &mut Desired) {
+    pub(super) fn sessions(&mut self, people: &People, families: &Families, groups: &VmGroups, desired: &mut Desired) {
         let manifest = self.manifest;
         let sessions = self.at_most(&manifest.sessions.0, SESSIONS_MAX, "sessions", |entry| entry.key.at);
         let mut taking_part = 0;
@@ -49,13 +50,14 @@ impl Resolver<'_> {
                 }
             }
             self.useless_egress(decl, &vms, desired);
+            let egress = self.egress(decl, &vms, desired, groups);
             let session = Session {
                 vms,
                 start: decl.start.value.0,
                 end: decl.end.value.0,
                 open_before_seconds: decl.open_before.as_ref().map_or(0, |before| before.0),
                 extra_time_percent: extra,
-                egress: decl.egress.iter().map(|egress| egress.value.clone()).collect(),
+                egress,
                 at_end: decl.at_end.as_ref().map_or(AtEnd::Stop, |at_end| at_end.value),
             };
             self.overlaps(name, &session, desired);
@@ -125,7 +127,12 @@ impl Resolver<'_> {
         let Some(first) = decl.egress.first() else { return };
         if !vms.is_empty() && !vms.iter().any(|vm| desired.vms[vm].isolated) {
             let message = "no vm of this session is isolated, so all of them may reach everything anyway";
-            self.note(Rule::UselessEgress, first.at, message, "write `isolated: true` for the vms, or remove `egress`");
+            self.note(
+                Rule::UselessEgress,
+                first.to().at,
+                message,
+                "write `isolated: true` for the vms, or remove `egress`",
+            );
         }
     }
 

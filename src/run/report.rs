@@ -49,6 +49,9 @@ pub enum Event {
     Networked {
         /// The guest's interface on the host.
         tap: String,
+        /// Ethernet address of the gateway, where the guest's filter goes by it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gateway: Option<Mac>,
     },
     /// qemu answers. The mapping of the paper (section III).
     Running {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{RunFileError, SPEC, read_json, write_atomically, write_unflushed};
 use crate::id::{LabName, Mac, MacPrefix, RunId, UserName, VmName};
-use crate::resolve::{Egress, Hardware};
+use crate::resolve::{Egress, Hardware, Station};
 use crate::site::{Filter, QemuSettings, Timing};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +44,20 @@ pub struct RunNetwork {
     pub mac: Mac,
     pub subnet: Ipv4Net,
     pub gateway: Option<Ipv4Addr>,
+    /// The routers behind the gateway's address: they send from their own, and ask for the guest.
+    #[serde(default)]
+    pub routers: Vec<Station>,
     pub dns: Vec<Ipv4Addr>,
+    /// Whose Ethernet addresses on the guest's wire are known: as written, and in a starter those that its host found.
+    #[serde(default)]
+    pub stations: Vec<Station>,
+    /// Who may answer the guest's DHCP questions, besides the bridge: servers and relays. `None` in specs of before these
+    /// were named: whoever answers.
+    #[serde(default)]
+    pub dhcp_servers: Option<Vec<Ipv4Addr>>,
+    /// Whether the bridge itself answers them, as under the built-in DHCP.
+    #[serde(default)]
+    pub dhcp_on_bridge: bool,
     pub isolated: bool,
     /// Every address range of the site's labs, which an isolated guest must not reach.
     pub lab_ranges: Vec<(Ipv4Addr, Ipv4Addr)>,

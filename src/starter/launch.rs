@@ -13,6 +13,7 @@ use crate::error::chain;
 use crate::host::accel;
 use crate::host::bounds::Group;
 use crate::host::filter::RunFilter;
+use crate::host::gateway;
 use crate::host::port::{self, Port};
 use crate::host::qemu::VncPassword;
 use crate::host::run_folder::RunFolder;
@@ -90,7 +91,12 @@ pub(super) fn launch(
     password: Option<&str>,
     storage: &Storage,
 ) -> Result<Launched, StartError> {
-    let mut filter = RunFilter::start(&spec.run, &spec.network, run_root)?;
+    let pinned = gateway::pin(&spec.network, run_root)?;
+    for address in &pinned.silent {
+        let message = format!("{address} gives no answer on the guest's wire: the guest does not get through to it");
+        storage.record(Event::Warning { message });
+    }
+    let mut filter = RunFilter::start(&spec.run, &pinned.network, run_root)?;
     let tap = Tap::open(&spec.run.tap())?;
     let mut guest = spawn(prepared, spec, &tap, password)?;
     if let Some(missed) = filter.stand()? {
@@ -102,7 +108,7 @@ pub(super) fn launch(
         Port { tap: tap.name(), bridge: &network.bridge, mac: network.mac, isolated: network.isolated, alias: &alias };
     port.join()?;
     let vnc = meet(prepared, &mut guest, password)?;
-    storage.record(Event::Networked { tap: tap.name().to_owned() });
+    storage.record(Event::Networked { tap: tap.name().to_owned(), gateway: pinned.gateway_mac() });
     Ok(Launched { guest, vnc, tap, filter })
 }
 

@@ -38,6 +38,7 @@ use crate::error::chain;
 use crate::host::accel::AccelError;
 use crate::host::confine::ConfineError;
 use crate::host::filter::FilterError;
+use crate::host::gateway::GatewayError;
 use crate::host::port::PortError;
 use crate::host::qmp::QmpError;
 use crate::host::run_folder::RunFolderError;
@@ -89,6 +90,8 @@ pub enum StartError {
     Tap(#[from] TapError),
     #[error(transparent)]
     Port(#[from] PortError),
+    #[error(transparent)]
+    Wire(#[from] GatewayError),
     #[error(transparent)]
     Filter(#[from] FilterError),
     #[error(transparent)]

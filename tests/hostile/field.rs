@@ -3,7 +3,8 @@
 //! ```text
 //! near: vbr0 (gateway, DHCP) ── uplink ═══ uplink ── vbr0: far
 //!   │ plain, plain victim,    │                        │ plain, isolated
-//!   │ isolated, its victim    └ foreign ═══ wire
+//!   │ isolated, its victim,   ├ foreign ═══ wire
+//!   │ isolated behind router  └ router ═══ base (vrrp on it): two routers' shared address
 //! ```
 
 use std::path::Path;
@@ -13,12 +14,13 @@ use std::thread::JoinHandle;
 use labwright::host::dhcp::{Dhcp as _, Dnsmasq, Reservation};
 use labwright::host::setup;
 use labwright::id::Mac;
-use labwright::resolve::{Egress, Protocol};
+use labwright::resolve::{Egress, Protocol, Station};
 use labwright::run::RunSpec;
-use labwright::site::{DhcpSettings, Filter};
+use labwright::site::{DhcpServer, DhcpSettings, Filter};
 use nix::sys::signal::Signal;
 
-use crate::attacks::{DNS, EGRESS, HOST, Party};
+use crate::attacks::{DNS, EGRESS, GATEWAY, HOST, Party};
+use crate::life::serve_beyond;
 use crate::world::{Run, World, text, tool};
 
 /// Who is where, in the order of `Field::guests`.
@@ -29,11 +31,19 @@ pub(crate) const ISOLATED_VICTIM: usize = 3;
 pub(crate) const FAR_PLAIN: usize = 4;
 pub(crate) const FAR_ISOLATED: usize = 5;
 
-const GUESTS: [(u8, bool); 6] = [(10, false), (11, false), (12, true), (13, true), (20, false), (21, true)];
+/// Its gateway is one address of two routers, of which one is up.
+pub(crate) const BEHIND_ROUTER: usize = 6;
+
+const GUESTS: [(u8, bool); 7] = [(10, false), (11, false), (12, true), (13, true), (20, false), (21, true), (14, true)];
+
+/// The address that two routers share, and the one that is up, which sends from its own. They lie in the lab's range.
+pub(crate) const SHARED: Party = Party { mac: [0, 0, 0x5e, 0, 1, 3], ip: [192, 168, 100, 3] };
+pub(crate) const ROUTER: Party = Party { mac: [0, 0, 0x5e, 0, 0x53, 4], ip: [192, 168, 100, 4] };
 
 pub(crate) struct Field {
     pub(crate) guests: Vec<Run>,
     pub(crate) far: Far,
+    _router: Far,
     pub(crate) near: World,
     pub(crate) filter: Filter,
 }
@@ -48,17 +58,21 @@ impl Field {
         far.run(move |world| {
             world.network.gateway_on_host = false;
             world.network.dhcp = DhcpSettings::None;
+            world.network.dhcp_servers = vec![DhcpServer { address: GATEWAY.into(), mac: None }];
             world.next_run = 201;
             prepare(world, filter);
             tool("ip", &["addr", "add", &format!("{}/24", address(HOST)), "dev", "vbr0"]);
         });
         tool("ip", &["link", "add", "foreign", "type", "veth", "peer", "name", "wire"]);
         tool("ip", &["link", "set", "foreign", "master", "vbr0", "up"]);
+        // It is an interface of the gateway's kernel, which must not answer there for the gateway.
+        std::fs::write("/proc/sys/net/ipv4/conf/wire/arp_ignore", "8").unwrap();
         tool("ip", &["link", "set", "wire", "up"]);
         for beyond in [EGRESS, DNS] {
             tool("ip", &["addr", "add", &format!("{}/32", address(beyond)), "dev", "lo"]);
         }
-        let mut field = Self { guests: Vec::new(), far, near, filter };
+        let router = router();
+        let mut field = Self { guests: Vec::new(), far, _router: router, near, filter };
         field.start_guests();
         field
     }
@@ -66,8 +80,12 @@ impl Field {
     fn start_guests(&mut self) {
         let DhcpSettings::Dnsmasq { folder } = self.near.network.dhcp.clone() else { unreachable!("near has dnsmasq") };
         for (number, (last, isolated)) in GUESTS.into_iter().enumerate() {
-            let guest = if number < FAR_PLAIN {
-                let spec = spec(&mut self.near, last, isolated);
+            let guest = if !is_far(number) {
+                let mut spec = spec(&mut self.near, last, isolated);
+                if number == BEHIND_ROUTER {
+                    spec.network.gateway = Some(SHARED.ip.into());
+                    spec.network.routers = vec![Station { address: ROUTER.ip.into(), mac: Mac(ROUTER.mac) }];
+                }
                 self.near.start(spec)
             } else {
                 let folder = folder.clone();
@@ -109,7 +127,7 @@ pub(crate) fn is_isolated(guest: usize) -> bool {
 }
 
 pub(crate) fn is_far(guest: usize) -> bool {
-    guest >= FAR_PLAIN
+    guest == FAR_PLAIN || guest == FAR_ISOLATED
 }
 
 fn prepare(world: &mut World, filter: Filter) {
@@ -120,12 +138,42 @@ fn prepare(world: &mut World, filter: Filter) {
     setup::setup(&world.wanted()).expect("the host can be set up");
 }
 
+/// A router as keepalived makes one of several with `use_vmac`: the shared address is a macvlan's, and what is sent goes out
+/// under the router's own.
+fn router() -> Far {
+    let router = Far::start();
+    tool("ip", &["link", "add", "router", "type", "veth", "peer", "name", "base", "netns", &router.thread_id]);
+    tool("ip", &["link", "set", "router", "master", "vbr0", "up"]);
+    router.run(|_| {
+        let (own, shared) = (Mac(ROUTER.mac).to_string(), Mac(SHARED.mac).to_string());
+        tool("ip", &["link", "set", "base", "address", &own, "up"]);
+        tool("ip", &["addr", "add", &format!("{}/24", address(ROUTER.ip)), "dev", "base"]);
+        tool("ip", &["link", "add", "vrrp", "link", "base", "address", &shared, "type", "macvlan", "mode", "private"]);
+        for (interface, setting, value) in [
+            ("base", "arp_ignore", "1"),
+            ("base", "arp_announce", "2"),
+            ("vrrp", "arp_ignore", "1"),
+            ("vrrp", "rp_filter", "0"),
+            ("all", "rp_filter", "0"),
+        ] {
+            std::fs::write(format!("/proc/sys/net/ipv4/conf/{interface}/{setting}"), value).unwrap();
+        }
+        tool("ip", &["addr", "add", &format!("{}/32", address(SHARED.ip)), "dev", "vrrp"]);
+        tool("ip", &["link", "set", "vrrp", "up"]);
+        for beyond in [EGRESS, DNS] {
+            tool("ip", &["addr", "add", &format!("{}/32", address(beyond)), "dev", "lo"]);
+        }
+        serve_beyond();
+    });
+    router
+}
+
 fn spec(world: &mut World, last: u8, isolated: bool) -> RunSpec {
     let mut spec = world.spec(last);
     spec.network.isolated = isolated;
     spec.network.dns = vec![DNS.into()];
     let net = format!("{}/32", address(EGRESS)).parse().unwrap();
-    spec.network.egress = vec![Egress { net, port: 443, protocol: Protocol::Tcp }];
+    spec.network.egress = vec![Egress { net, port: 443, protocol: Protocol::Tcp, mac: None }];
     spec
 }
 

@@ -35,6 +35,11 @@ pub(crate) fn udp(from: u16, to: u16, payload: &[u8]) -> Vec<u8> {
     [&from.to_be_bytes()[..], &to.to_be_bytes(), &length.to_be_bytes(), &[0, 0], payload].concat()
 }
 
+/// A message of ICMP, such as a ping (8).
+pub(crate) fn icmp(kind: u8) -> Vec<u8> {
+    vec![kind, u8::from(kind == 5), 0, 0, 0, 0, 0, 1]
+}
+
 /// The first packet of a connection.
 pub(crate) fn tcp(port: u16) -> Vec<u8> {
     let rest = [0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0];

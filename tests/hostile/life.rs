@@ -10,7 +10,10 @@ use labwright::site::Filter;
 
 use crate::attacks::{DNS, EGRESS, GATEWAY, Party};
 use crate::column::{FOREIGN, send};
-use crate::field::{FAR_ISOLATED, FAR_PLAIN, Field, ISOLATED, ISOLATED_VICTIM, PLAIN, PLAIN_VICTIM, address};
+use crate::field::{
+    BEHIND_ROUTER, FAR_ISOLATED, FAR_PLAIN, Field, ISOLATED, ISOLATED_VICTIM, PLAIN, PLAIN_VICTIM, SHARED, address,
+    is_isolated,
+};
 use crate::frames::{BROADCAST, arp, dhcp, eth, hex, ipv4, udp};
 use crate::sight::{Listener, contains};
 use crate::table::{Cell, Column};
@@ -158,7 +161,8 @@ pub(crate) fn talks(field: &Field) -> Vec<Column> {
     // What, how, and whether an isolated guest may; a plain one may all but the last two.
     let rows = [
         ("renew its address", "r() { udhcpc -i eth0 -f -q -n -t 5 -s /bin/true; }; r".to_owned(), [true, true]),
-        ("ping the gateway", ping(&address(GATEWAY)), [true, true]),
+        ("ping the gateway", ping("$gateway"), [true, true]),
+        ("a port of the gateway", "[ \"$(nc -w 3 $gateway 443)\" = welcome ]".to_owned(), [true, false]),
         ("get an answer of DNS", format!("nslookup example.org {dns} | grep -q 1.2.3.4"), [true, true]),
         ("an egress entry", format!("[ \"$(nc -w 5 {egress} 443)\" = welcome ]"), [true, true]),
         ("another port of that machine", format!("[ \"$(nc -w 3 {egress} 444)\" = welcome ]"), [true, false]),
@@ -168,21 +172,29 @@ pub(crate) fn talks(field: &Field) -> Vec<Column> {
         ("ping a far isolated guest", ping(&far_isolated), [false, false]),
     ];
     let who = [
-        ("plain", PLAIN, 0),
-        ("isolated", ISOLATED, 1),
-        ("far plain", FAR_PLAIN, 0),
-        ("far isolated", FAR_ISOLATED, 1),
+        ("plain", PLAIN, GATEWAY),
+        ("isolated", ISOLATED, GATEWAY),
+        ("far plain", FAR_PLAIN, GATEWAY),
+        ("far isolated", FAR_ISOLATED, GATEWAY),
+        ("isolated behind routers", BEHIND_ROUTER, SHARED.ip),
     ];
     let word = |passes: bool| if passes { "passes" } else { "dropped" };
-    let column = |(title, guest, kind): (&str, usize, usize)| {
+    let column = |(title, guest, gateway): (&str, usize, [u8; 4])| {
+        let kind = usize::from(is_isolated(guest));
         let mut console = field.guests[guest].console();
+        let gateway = address(gateway);
+        let (code, output) = console.run(&format!("ip route replace default via {gateway}"));
+        assert_eq!(code, 0, "{output}");
         let cells = rows
             .iter()
             // A guest reaches itself without a wire.
             .map(|(name, command, may)| match guest {
                 FAR_PLAIN if command.contains(&far) => Cell::new(name, "-", "-"),
                 FAR_ISOLATED if command.contains(&far_isolated) => Cell::new(name, "-", "-"),
-                _ => Cell::new(name, word(console.run(command).0 == 0), word(may[kind])),
+                _ => {
+                    let command = command.replace("$gateway", &gateway);
+                    Cell::new(name, word(console.run(&command).0 == 0), word(may[kind]))
+                }
             })
             .collect();
         Column { title: title.to_owned(), cells }
@@ -191,9 +203,9 @@ pub(crate) fn talks(field: &Field) -> Vec<Column> {
 }
 
 /// A machine beyond the gateway with two ports, and a name server.
-fn serve_beyond() {
+pub(crate) fn serve_beyond() {
     for port in [443, 444] {
-        let listener = TcpListener::bind((address(EGRESS), port)).unwrap();
+        let listener = TcpListener::bind(("0.0.0.0", port)).unwrap();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 stream.unwrap().write_all(b"welcome\n").unwrap();

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use labwright::id::{UserGroupName, UserName, VmGroupName, VmName};
 use labwright::manifest::{load_memory, site};
 use labwright::resolve::{
-    AtEnd, Desired, DiskSource, Limits, Object, PowerState, RestartPolicy, Right, SiteContext, Subject, VmGroup,
-    VmSource, resolve,
+    AtEnd, Desired, DiskSource, Limits, Object, PowerState, RestartPolicy, Right, SiteContext, Station, Subject,
+    VmGroup, VmSource, resolve,
 };
-use labwright::site::{Accel, Algorithm, DhcpSettings, OmapiSettings, SchedulerSettings, Site};
+use labwright::site::{Accel, Algorithm, DhcpServer, DhcpSettings, OmapiSettings, SchedulerSettings, Site};
 
 fn context() -> SiteContext {
     SiteContext {
@@ -258,6 +258,52 @@ fn a_site_with_a_dhcpd_of_its_own() {
     (settings.port, settings.algorithm) = (7912, Algorithm::HmacMd5);
     let dhcp = read(&format!("{short}, port: 7912, algorithm: hmac-md5"));
     assert_eq!((dhcp.control_port(), dhcp), (7912, DhcpSettings::Omapi(settings)));
+}
+
+#[test]
+fn a_site_names_who_answers_dhcp() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("site.yaml");
+    let read = |network: &str| {
+        std::fs::write(&path, format!("storage: {{ root: /srv }}\nnetwork: {{ {network} }}\n")).unwrap();
+        let (site, warnings) = site::load(&path).unwrap();
+        (site.network.dhcp_servers, warnings.list.len())
+    };
+    let server = |last: u8, mac: Option<&str>| DhcpServer {
+        address: [10, 0, 0, last].into(),
+        mac: mac.map(|mac| mac.parse().unwrap()),
+    };
+    let omapi = "dhcp: omapi, omapi: { server: 10.0.0.5, key_name: k, key_file: f }";
+    assert_eq!(read("dhcp: dnsmasq"), (vec![], 0), "the bridge does");
+    assert_eq!(read("dhcp: none"), (vec![], 1));
+    assert_eq!(read("dhcp: none, dhcp_servers: []"), (vec![], 0));
+    assert_eq!(read(omapi), (vec![server(5, None)], 1));
+    let mac = "00:00:5e:00:53:05";
+    let both = format!("{omapi}, dhcp_servers: [10.0.0.6, {{ address: 10.0.0.7, mac: \"{mac}\" }}]");
+    assert_eq!(read(&both), (vec![server(6, None), server(7, Some(mac))], 0));
+}
+
+/// What was written before there were these keys means what it meant, and is recorded as it was.
+#[test]
+fn a_gateway_is_an_address_or_more() {
+    let group = group_with("gateway: 10.4.0.1, dns: [10.4.0.5]");
+    assert_eq!((group.gateway, group.stations.len(), group.routers.len()), (Some([10, 4, 0, 1].into()), 0, 0));
+    let body = serde_json::to_value(&group).unwrap();
+    assert!(body.get("stations").is_none() && body.get("routers").is_none(), "{body}");
+
+    let group = group_with(
+        "gateway: { address: 10.4.0.1, mac: \"00:00:5E:00:01:01\", routers: [{ address: 10.4.0.2, mac: \"00:00:5e:00:53:02\" }] }, \
+         dns: [{ address: 10.4.0.5, mac: \"00:00:5e:00:53:05\" }, 10.9.9.9]",
+    );
+    let station = |last: u8, mac: &str| Station { address: [10, 4, 0, last].into(), mac: mac.parse().unwrap() };
+    assert_eq!(group.stations, [station(1, "00:00:5e:00:01:01"), station(5, "00:00:5e:00:53:05")]);
+    assert_eq!(group.routers, [station(2, "00:00:5e:00:53:02")]);
+    assert_eq!(group.dns.len(), 2);
+}
+
+fn group_with(keys: &str) -> VmGroup {
+    let text = format!("lab: a\nvm_groups:\n  hall: {{ ip_range: 10.4.0.10-10.4.0.20, {keys} }}\n");
+    desired(&[("lab.yaml", text.as_bytes())]).vm_groups.remove(&VmGroupName::new("hall").unwrap()).unwrap()
 }
 
 #[test]

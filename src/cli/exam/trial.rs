@@ -21,6 +21,7 @@ use crate::host::RUN_ROOT;
 use crate::host::check::{Line, failed, ok};
 use crate::host::neighbour::{self, Neighbour, Sight};
 use crate::host::vnc::{self, Entry};
+use crate::host::wire;
 use crate::id::{RunId, TemplateName};
 use crate::report::Ui;
 use crate::run::{Control, Event, RunNetwork, RunSpec, Runs as _, StopReason, Wanted, read_report};
@@ -94,6 +95,7 @@ impl Trial {
         lines.push(look_at_vnc(&vnc));
         lines.push(self.isolation(here));
         lines.extend(self.gateway(here));
+        lines.extend(self.gateways_traffic(here));
         here.refuse_when_interrupted(ISOLATION)
     }
 
@@ -228,6 +230,17 @@ impl Trial {
                 "see `bridge` and `foreign firewall`; the gateway's address must be this host's",
             ),
             Err(error) => failed(GATEWAY, chain(&error), "see the line `bridge`"),
+        })
+    }
+}
+
+impl Trial {
+    /// A redundant gateway may send from other Ethernet addresses than it has.
+    fn gateways_traffic(&self, here: &Here<'_>) -> Option<Line> {
+        here.ui.say("  a neighbour speaks with the gateway");
+        let (_, network) = self.neighbours.first()?;
+        wire::watch_gateway(network, Path::new(RUN_ROOT)).unwrap_or_else(|error| {
+            Some(failed(GATEWAY, format!("its traffic was not watched: {}", chain(&error)), "see the line `gateway`"))
         })
     }
 }

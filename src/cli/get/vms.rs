@@ -241,6 +241,8 @@ pub(in crate::cli) struct MappingRow {
     ip: String,
     mac: String,
     isolated: bool,
+    /// Where the guest's filter goes by it.
+    gateway_mac: Option<String>,
     host: String,
     state: &'static str,
     vnc: String,
@@ -252,9 +254,9 @@ pub(in crate::cli) struct MappingRow {
 
 impl Row for MappingRow {
     const COLUMNS: &'static [&'static str] =
-        &["name", "owner", "ip", "mac", "host", "state", "vnc", "isolated", "since", "tap", "pid"];
+        &["name", "owner", "ip", "mac", "host", "state", "vnc", "isolated", "gateway_mac", "since", "tap", "pid"];
     const WIDE: &'static [&'static str] = &["tap", "pid"];
-    const YIELDING: &'static [&'static str] = &["since", "isolated", "mac", "owner"];
+    const YIELDING: &'static [&'static str] = &["gateway_mac", "since", "isolated", "mac", "owner"];
     fn cells(&self) -> Vec<String> {
         vec![
             self.name.clone(),
@@ -265,6 +267,7 @@ impl Row for MappingRow {
             self.state.into(),
             self.vnc.clone(),
             yes_no(self.isolated),
+            self.gateway_mac.clone().unwrap_or_default(),
             times::local(self.since),
             self.tap.clone(),
             self.pid.to_string(),
@@ -293,6 +296,7 @@ pub(in crate::cli) fn mapping_rows(recorded: &Recorded, observed: &Observed, sit
                 ip: mapping.ip.to_string(),
                 mac: mapping.mac.to_string(),
                 isolated: mapping.isolated,
+                gateway_mac: mapping.gateway_mac.map(|mac| mac.to_string()),
                 host: mapping.host.clone(),
                 state: run_state(vm, observed, site),
                 vnc: mapping.vnc.clone(),

@@ -22,19 +22,41 @@
 //! | send from another's hardware or IP address, also in ARP | dropped | dropped |
 //! | send 802.1Q tags, 802.3, IPv6, any type but IPv4 and ARP | dropped | dropped |
 //! | answer as a DHCP server | dropped | dropped |
+//! | ask DHCP of others than all, or one of the site's servers | dropped | dropped |
+//! | get DHCP answers of others than the site's servers: address, and Ethernet address on the wire | dropped | dropped |
 //! | reach the DHCP server's control port, or vnc at the gateway | dropped | dropped |
-//! | ask DHCP for a foreign hardware address | dropped | **passes** |
+//! | ask DHCP for a foreign hardware address, as a relay, for another's address, in pieces | dropped | **passes** |
+//! | get a DHCP answer for another | dropped | **passes** |
 //! | flood the host with ARP or DHCP | limited | limited |
 //! | overwrite a header by a fragment at offset 8 | dropped | **passes**, unless isolated |
 //! | take another's entry in the bridge's table | dropped before the bridge learns | the same |
+//! | believe that the gateway is elsewhere, where its Ethernet address is written or the bridge's | dropped | dropped |
 //! | isolated: reach or hear another guest, on any host, also through the gateway | dropped | dropped |
 //! | isolated: send or get later fragments | dropped | dropped |
-//! | isolated: speak to the gateway in other protocols than TCP, UDP, ICMP | passes | dropped |
+//! | isolated: send IP to another Ethernet address than the gateway's, or that of a server on the wire that `dns` or `egress` names | dropped | dropped |
+//! | isolated: get IP from another than these, or one of the gateway's routers | dropped | dropped |
+//! | isolated: ask by ARP for others, or ask anyone but all and them; believe what others say of them | dropped | dropped |
+//! | isolated: reach more of the gateway than ping, DHCP where it serves it, and what `dns` and `egress` name | dropped | dropped |
+//! | isolated: hear more of the gateway than pings, their answers, and why a packet did not arrive; no redirects | dropped | dropped |
+//!
+//! What stays open by nature, for an isolated guest too:
+//!
+//! | open | cure |
+//! |---|---|
+//! | words in a DHCP question or in the padding of an ARP question: both go to all machines on the wire | a VLAN for each vm group |
+//! | words in pings to the gateway | the gateway's own firewall |
+//! | names as words, to a resolver that asks the whole world | `dns: []`, or a resolver that knows what is needed |
+//! | what an `egress` entry answers or passes on, and what is beyond the gateway at that address | name less; the gateway's own firewall |
+//! | a machine on the wire that forges the gateway's address *and* Ethernet address | a VLAN for each vm group; the switch's port security |
+//!
+//! The Ethernet addresses that the rules go by are found before they are written -> `host::gateway`. Who is not found has no
+//! rule, and is not reached. -> peers
 
 mod ebtables;
 mod generation;
 mod host_table;
 mod listing;
+mod peers;
 mod rules;
 mod run_filter;
 mod session;
@@ -44,6 +66,7 @@ mod turn;
 pub use ebtables::{CANNOT as EBTABLES_CANNOT, EbtablesError, SAVE as EBTABLES_SAVE, remove_chains, runs_with_chains};
 pub use host_table::{HOST_TABLE, host_table, host_table_command};
 pub use listing::{ListedChain, Listing};
+pub use peers::wanted_stations;
 pub use rules::run_table;
 pub use run_filter::RunFilter;
 pub use session::{FilterError, Session};

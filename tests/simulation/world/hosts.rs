@@ -165,7 +165,7 @@ impl Inner {
             return self.end_run(run, StopReason::Failed { message });
         }
         self.say(run, Event::Prepared { host: host.into() });
-        self.say(run, Event::Networked { tap: run.tap() });
+        self.say(run, Event::Networked { tap: run.tap(), gateway: None });
         let now = self.uptime();
         let sim = self.runs.get_mut(run).expect("it starts");
         sim.guest = Guest::Suspended;

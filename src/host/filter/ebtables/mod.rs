@@ -3,8 +3,11 @@
 //!
 //! ```text
 //! frame from the guest ─▶ PREROUTING  -300 ─▶ labwright-<run>-from ─┬─▶ …-arp
-//!                                                                   └─▶ …-ip ─▶ …-dhcp
-//! frame to the guest   ─▶ POSTROUTING  300 ─▶ labwright-<run>-to
+//!                                                                   └─▶ …-ip ─┬─▶ …-dhcp
+//!                                                                             └─▶ …-gout  to the gateway
+//! frame to the guest   ─▶ POSTROUTING  300 ─▶ labwright-<run>-to ─┬─▶ …-ain   ARP to an isolated one
+//!                                                                 ├─▶ …-ans   DHCP answers
+//!                                                                 └─▶ …-gin   from the gateway
 //! ```
 //!
 //! PREROUTING comes before INPUT and FORWARD, and POSTROUTING after FORWARD and OUTPUT, so that one place sees what three
@@ -26,5 +29,5 @@ pub(super) use rules::run_rules;
 
 /// What a filter of ebtables lets through that nftables stops: it sees addresses, ports and protocols, and neither the
 /// inside of a DHCP message nor where a fragment begins.
-pub const CANNOT: &str = "ebtables cannot drop DHCP for a foreign hardware address, nor a plain guest's fragment that \
-                          overwrites the header before it; an isolated guest reaches its gateway by TCP, UDP and ICMP only";
+pub const CANNOT: &str = "ebtables cannot drop DHCP for a foreign hardware address, as a relay or in pieces, nor a plain guest's \
+                          fragment that overwrites the header before it";

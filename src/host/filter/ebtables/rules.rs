@@ -5,11 +5,12 @@ use std::net::Ipv4Addr;
 
 use ipnet::{Ipv4Net, Ipv4Subnets};
 
-use super::super::rules::{ARP_PER_SECOND_MAX, DHCP_PER_SECOND_MAX, masked, neighbours};
+use super::super::peers::{Dhcp, DhcpServer, Service, dhcp, gateway, gateway_senders, routers, services, stations};
+use super::super::rules::{ARP_PER_SECOND_MAX, DHCP_PER_SECOND_MAX, masked};
 use super::super::{FROM_GUEST, TO_GUEST};
 use crate::host::qemu::{VNC_PORT_FIRST, VNC_PORT_LAST};
-use crate::id::{MacPrefix, RunId};
-use crate::resolve::{Egress, Protocol};
+use crate::id::{Mac, MacPrefix, RunId};
+use crate::resolve::{Protocol, Station};
 use crate::run::RunNetwork;
 
 /// What names a chain as ours, before the run.
@@ -42,13 +43,20 @@ pub(in crate::host::filter) fn run_rules(run: &RunId, network: &RunNetwork) -> R
         rules.push("-j DROP".to_owned());
         (name(what), rules)
     };
+    let to = if network.isolated { to_isolated_guest(network, &name) } else { to_guest(network, &name) };
     let mut chains = vec![
         chain("from", from_guest(network, &name)),
-        chain("to", if network.isolated { to_isolated_guest(network) } else { to_guest(network) }),
+        chain("to", to),
         chain("arp", arp_from_guest(network)),
         chain("ip", ip_from_guest(network, &name)),
+        chain("dhcp", dhcp_from_guest(network)),
+        chain("ans", dhcp_to_guest(network)),
     ];
-    chains.push(chain("dhcp", dhcp_from_guest(network)));
+    if network.isolated {
+        chains.push(chain("gout", to_gateway(network)));
+        chains.push(chain("gin", from_gateway(network)));
+        chains.push(chain("ain", arp_to_isolated_guest(network)));
+    }
     Rules { tap: run.tap(), chains }
 }
 
@@ -75,113 +83,192 @@ fn from_guest(network: &RunNetwork, name: &dyn Fn(&str) -> String) -> Vec<String
 
 /// ebtables cannot name the lengths of the addresses in ARP, but a rule on an address matches only where they are right.
 fn arp_from_guest(network: &RunNetwork) -> Vec<String> {
-    let RunNetwork { mac, ip, .. } = network;
+    let RunNetwork { mac, ip, isolated, .. } = network;
     let sender =
         |ip: &Ipv4Addr| format!("-p ARP --arp-htype 1 --arp-ptype 0x800 --arp-mac-src {mac} --arp-ip-src {ip}");
     let own = sender(ip);
-    let probe = format!("{} --arp-op Request --arp-ip-dst {ip}", sender(&Ipv4Addr::UNSPECIFIED));
+    let to_all = if *isolated { TO_ALL } else { "" };
+    let probe = format!("{to_all}{} --arp-op Request --arp-ip-dst {ip}", sender(&Ipv4Addr::UNSPECIFIED));
     let mut rules = vec![pass_from(&probe)];
-    if network.isolated {
-        rules.extend(neighbours(network).iter().map(|net| pass_from(&format!("{own} --arp-ip-dst {net}"))));
-        rules.push(pass_from(&format!("{own} --arp-ip-dst {ip}")));
-    } else {
+    if !isolated {
         rules.push(pass_from(&own));
+        return rules;
     }
+    for Station { address, mac } in stations(network) {
+        rules.push(pass_from(&format!("{TO_ALL}{own} --arp-ip-dst {address}")));
+        rules.push(pass_from(&format!("-d {mac} {own} --arp-ip-dst {address}")));
+    }
+    for Station { address, mac } in routers(network) {
+        rules.push(pass_from(&format!("-d {mac} {own} --arp-ip-dst {address}")));
+    }
+    rules.push(pass_from(&format!("{TO_ALL}{own} --arp-ip-dst {ip}")));
     rules
 }
+
+const TO_ALL: &str = "-d Broadcast ";
 
 fn ip_from_guest(network: &RunNetwork, name: &dyn Fn(&str) -> String) -> Vec<String> {
     let RunNetwork { ip, dhcp_control_port, .. } = network;
     let limit = format!("--limit {DHCP_PER_SECOND_MAX}/sec --limit-burst {DHCP_PER_SECOND_MAX}");
-    let gateway = network.gateway.map(|gateway| format!(" --ip-dst {gateway}")).unwrap_or_default();
+    let vnc = network.gateway.map(|gateway| format!(" --ip-dst {gateway}")).unwrap_or_default();
     let mut rules = vec![
         format!("-p IPv4 --ip-proto udp --ip-dport 67 {limit} -j {}", name("dhcp")),
         "-p IPv4 --ip-proto udp --ip-dport 67 -j DROP".to_owned(),
         format!("-p IPv4 --ip-src ! {ip} -j DROP"),
         "-p IPv4 --ip-proto udp --ip-sport 67 -j DROP".to_owned(),
         format!("-p IPv4 --ip-proto tcp --ip-dport {dhcp_control_port} -j DROP"),
-        format!("-p IPv4{gateway} --ip-proto tcp --ip-dport {VNC_PORT_FIRST}:{VNC_PORT_LAST} -j DROP"),
+        format!("-p IPv4{vnc} --ip-proto tcp --ip-dport {VNC_PORT_FIRST}:{VNC_PORT_LAST} -j DROP"),
     ];
     if !network.isolated {
         rules.push(pass_from("-p IPv4"));
         return rules;
     }
-    rules.push("-d Multicast -j DROP".to_owned());
-    rules.extend(network.gateway.into_iter().flat_map(|gateway| whole(&format!("--ip-dst {gateway}"), &pass_from)));
+    for (mac, service) in services(network).on_wire {
+        rules.push(pass_from(&format!("-d {mac} {}", to(&service))));
+    }
+    rules.extend(gateway(network).map(|gateway| format!("-p IPv4 -d {} -j {}", gateway.mac, name("gout"))));
+    rules
+}
+
+/// Every rule names a protocol's port or type, which ebtables does not find in a later fragment: it cannot ask for one.
+fn to_gateway(network: &RunNetwork) -> Vec<String> {
+    let services = services(network);
+    let mut rules = Vec::new();
+    if let Some(gateway) = network.gateway {
+        for ping in ["echo-request", "echo-reply"] {
+            rules.push(pass_from(&format!("-p IPv4 --ip-dst {gateway} --ip-proto icmp --ip-icmp-type {ping}")));
+        }
+        rules.extend(services.of_gateway.iter().map(|service| pass_from(&to(service))));
+    }
     rules.extend(lab_nets(network).map(|net| format!("-p IPv4 --ip-dst {net} -j DROP")));
-    for server in &network.dns {
-        for protocol in ["udp", "tcp"] {
-            rules.push(pass_from(&format!("-p IPv4 --ip-dst {server} --ip-proto {protocol} --ip-dport 53")));
+    rules.push(format!("-p IPv4 --ip-dst {} -j DROP", network.subnet));
+    rules.extend(services.beyond.iter().map(|service| pass_from(&to(service))));
+    rules
+}
+
+fn to(Service { net, protocol, port }: &Service) -> String {
+    format!("-p IPv4 --ip-dst {net} --ip-proto {} --ip-dport {port}", protocol_name(*protocol))
+}
+
+fn from(Service { net, protocol, port }: &Service) -> String {
+    format!("-p IPv4 --ip-src {net} --ip-proto {} --ip-sport {port}", protocol_name(*protocol))
+}
+
+/// Questions to all, with and without an address, and to the site's servers.
+fn dhcp_from_guest(network: &RunNetwork) -> Vec<String> {
+    let ports = "--ip-proto udp --ip-sport 68 --ip-dport 67";
+    let own = format!("-p IPv4 --ip-src {} {ports}", network.ip);
+    let mut rules = vec![
+        pass_from(&format!("{TO_ALL}-p IPv4 --ip-src 0.0.0.0 --ip-dst 255.255.255.255 {ports}")),
+        pass_from(&format!("{TO_ALL}{own} --ip-dst 255.255.255.255")),
+    ];
+    match dhcp(network) {
+        Dhcp::Anyone => rules.extend(gateway(network).map(|gateway| {
+            let Station { address, mac } = gateway;
+            pass_from(&format!("-d {mac} {own} --ip-dst {address}"))
+        })),
+        Dhcp::Servers(servers) => rules.extend(servers.iter().map(|server| {
+            let mac = server.to.map(|mac| format!("-d {mac} ")).unwrap_or_default();
+            pass_from(&format!("{mac}{own} --ip-dst {}", server.address))
+        })),
+    }
+    rules
+}
+
+/// Answers of the site's servers.
+fn dhcp_to_guest(network: &RunNetwork) -> Vec<String> {
+    let answer = |from: &str| {
+        let ports = "--ip-proto udp --ip-sport 67 --ip-dport 68";
+        [network.ip, Ipv4Addr::BROADCAST].map(|to| pass_to(&format!("{from}--ip-dst {to} {ports}")))
+    };
+    let mut rules = Vec::new();
+    match dhcp(network) {
+        Dhcp::Anyone => {
+            if network.isolated {
+                rules.extend(network.gateway.iter().flat_map(|ip| answer(&format!("-p IPv4 --ip-src {ip} "))));
+                rules.extend(lab_nets(network).map(|net| format!("-p IPv4 --ip-src {net} -j DROP")));
+            }
+            rules.extend(answer("-p IPv4 "));
+        }
+        Dhcp::Servers(servers) => {
+            for DhcpServer { address, from, .. } in servers {
+                if from.is_empty() {
+                    rules.extend(answer(&format!("-p IPv4 --ip-src {address} ")));
+                }
+                rules.extend(from.iter().flat_map(|mac| answer(&format!("-s {mac} -p IPv4 --ip-src {address} "))));
+            }
         }
     }
-    for Egress { net, port, protocol } in &network.egress {
-        let protocol = protocol_name(*protocol);
-        rules.push(pass_from(&format!("-p IPv4 --ip-dst {net} --ip-proto {protocol} --ip-dport {port}")));
-    }
     rules
 }
 
-/// Questions to a DHCP server: by broadcast without an address, then from the guest's own.
-fn dhcp_from_guest(network: &RunNetwork) -> Vec<String> {
-    let broadcast = "-p IPv4 --ip-src 0.0.0.0 --ip-dst 255.255.255.255 --ip-proto udp --ip-sport 68 --ip-dport 67";
-    let own = format!("-p IPv4 --ip-src {} --ip-proto udp --ip-sport 68 --ip-dport 67", network.ip);
-    let mut rules = vec![pass_from(broadcast)];
-    if network.isolated {
-        rules.push("-d Multicast -j DROP".to_owned());
-        rules.extend(network.gateway.map(|gateway| pass_from(&format!("{own} --ip-dst {gateway}"))));
-        rules.extend(lab_nets(network).map(|net| format!("-p IPv4 --ip-dst {net} -j DROP")));
-    }
-    rules.push(pass_from(&own));
-    rules
-}
-
-fn to_guest(network: &RunNetwork) -> Vec<String> {
+fn to_guest(network: &RunNetwork, name: &dyn Fn(&str) -> String) -> Vec<String> {
     let RunNetwork { mac, ip, .. } = network;
-    let mut rules = vec![
-        format!("-s {mac} -j DROP"),
-        pass_to(&format!("-p ARP --arp-ip-dst {ip}")),
-        "-p IPv4 --ip-proto udp --ip-dport 67 -j DROP".to_owned(),
-    ];
+    let mut rules = vec![format!("-s {mac} -j DROP")];
+    rules.extend(
+        gateway(network)
+            .map(|Station { address, mac }| format!("-p ARP --arp-ip-src {address} --arp-mac-src ! {mac} -j DROP")),
+    );
+    rules.push(pass_to(&format!("-p ARP --arp-ip-dst {ip}")));
+    rules.push("-p IPv4 --ip-proto udp --ip-dport 67 -j DROP".to_owned());
+    rules.push(format!("-p IPv4 --ip-proto udp --ip-dport 68 -j {}", name("ans")));
     let groups = ["224.0.0.0/4".to_owned(), Ipv4Addr::BROADCAST.to_string(), network.subnet.broadcast().to_string()];
     rules.extend([ip.to_string()].iter().chain(&groups).map(|to| pass_to(&format!("-p IPv4 --ip-dst {to}"))));
-    rules.push(pass_to("-p IPv4 --ip-proto udp --ip-sport 67 --ip-dport 68"));
     rules
 }
 
-fn to_isolated_guest(network: &RunNetwork) -> Vec<String> {
+fn to_isolated_guest(network: &RunNetwork, name: &dyn Fn(&str) -> String) -> Vec<String> {
     let RunNetwork { mac, ip, .. } = network;
-    let dhcp = "--ip-proto udp --ip-sport 67 --ip-dport 68";
     let mut rules = vec![format!("-s {mac} -j DROP")];
     rules.extend(network.lab_mac_prefixes.iter().map(drop_lab_sender));
-    rules
-        .extend(neighbours(network).iter().map(|net| pass_to(&format!("-p ARP --arp-ip-src {net} --arp-ip-dst {ip}"))));
-    if let Some(gateway) = network.gateway {
-        rules.push(pass_to(&format!("-p IPv4 --ip-src {gateway} {dhcp}")));
-        rules.extend(whole(&format!("--ip-src {gateway} --ip-dst {ip}"), &pass_to));
-    }
-    rules.extend(lab_nets(network).map(|net| format!("-p IPv4 --ip-src {net} -j DROP")));
-    rules.push(pass_to(&format!("-p IPv4 {dhcp}")));
+    rules.push(format!("-p ARP -j {}", name("ain")));
+    rules.push(format!("-p IPv4 --ip-proto udp --ip-dport 68 -j {}", name("ans")));
     rules.push(format!("-p IPv4 --ip-dst ! {ip} -j DROP"));
-    for server in &network.dns {
-        for protocol in ["udp", "tcp"] {
-            rules.push(pass_to(&format!("-p IPv4 --ip-src {server} --ip-proto {protocol} --ip-sport 53")));
-        }
+    let services = services(network);
+    rules.extend(services.on_wire.iter().map(|(mac, service)| pass_to(&format!("-s {mac} {}", from(service)))));
+    for (mac, net) in services.nets_on_wire() {
+        rules.extend(errors(&format!("-s {mac} -p IPv4 --ip-src {net}")));
     }
-    for Egress { net, port, protocol } in &network.egress {
-        let protocol = protocol_name(*protocol);
-        rules.push(pass_to(&format!("-p IPv4 --ip-src {net} --ip-proto {protocol} --ip-sport {port}")));
-        for answer in ["destination-unreachable", "time-exceeded"] {
-            rules.push(pass_to(&format!("-p IPv4 --ip-src {net} --ip-proto icmp --ip-icmp-type {answer}")));
-        }
-    }
+    rules.extend(gateway_senders(network).iter().map(|mac| format!("-p IPv4 -s {mac} -j {}", name("gin"))));
     rules
 }
 
-/// Whole packets of TCP, UDP and ICMP. ebtables cannot ask whether a packet is a later fragment, but in one it finds no
-/// port, not even one of all.
-fn whole(addresses: &str, pass: &dyn Fn(&str) -> String) -> [String; 3] {
-    let packet = |what: &str| pass(&format!("-p IPv4 {addresses} --ip-proto {what}"));
-    [packet("tcp --ip-dport 0:65535"), packet("udp --ip-dport 0:65535"), packet("icmp --ip-icmp-type 0:255/0:255")]
+fn errors(from: &str) -> [String; 2] {
+    ["destination-unreachable", "time-exceeded"]
+        .map(|kind| pass_to(&format!("{from} --ip-proto icmp --ip-icmp-type {kind}")))
+}
+
+fn from_gateway(network: &RunNetwork) -> Vec<String> {
+    let services = services(network);
+    let mut rules = Vec::new();
+    if let Some(gateway) = network.gateway {
+        for ping in ["echo-request", "echo-reply"] {
+            rules.push(pass_to(&format!("-p IPv4 --ip-src {gateway} --ip-proto icmp --ip-icmp-type {ping}")));
+        }
+        rules.extend(errors(&format!("-p IPv4 --ip-src {gateway}")));
+        rules.extend(routers(network).flat_map(|router| errors(&format!("-p IPv4 --ip-src {}", router.address))));
+        rules.extend(services.of_gateway.iter().map(|service| pass_to(&from(service))));
+    }
+    rules.extend(lab_nets(network).map(|net| format!("-p IPv4 --ip-src {net} -j DROP")));
+    rules.push(format!("-p IPv4 --ip-src {} -j DROP", network.subnet));
+    rules.extend(services.beyond.iter().map(|service| pass_to(&from(service))));
+    rules.extend(services.nets_beyond().iter().flat_map(|net| errors(&format!("-p IPv4 --ip-src {net}"))));
+    rules
+}
+
+fn arp_to_isolated_guest(network: &RunNetwork) -> Vec<String> {
+    let about = |sender: &Mac, Station { address, mac }: &Station| {
+        let to = network.ip;
+        pass_to(&format!("-s {sender} -p ARP --arp-mac-src {mac} --arp-ip-src {address} --arp-ip-dst {to}"))
+    };
+    let mut rules = Vec::new();
+    for station in stations(network) {
+        let senders = gateway_senders(network);
+        let senders = if Some(station.address) == network.gateway { senders } else { vec![station.mac] };
+        rules.extend(senders.iter().map(|sender| about(sender, &station)));
+    }
+    rules.extend(routers(network).map(|router| about(&router.mac, router)));
+    rules
 }
 
 /// The labs' ranges as networks, since ebtables knows no ranges of addresses.
