@@ -5,6 +5,7 @@ pub mod address;
 pub mod diagnostic;
 pub mod error;
 pub mod exit;
+pub mod files;
 pub mod id;
 pub mod site;
 

@@ -143,6 +143,7 @@ pub(super) fn digests(images: impl IntoIterator<Item = PathBuf>) -> Result<BTree
 
 fn save(file: &Path, saved: SavedPlan) -> Result<(), Failure> {
     let text = serde_json::to_vec(&saved).expect("a plan has only string keys");
-    crate::run::write_atomically(file, &text, 0o640)?;
+    crate::files::write_atomically(file, &text, 0o640, crate::files::Flush::Now)
+        .map_err(crate::run::RunFileError::from)?;
     Ok(())
 }

@@ -8,11 +8,12 @@ use serde::Serialize;
 use super::Ended;
 use crate::disks::{self, Snapshot};
 use crate::exit::Exit;
+use crate::files::{self, Folder};
 use crate::id::{RunId, SnapshotName, VmName};
 use crate::observe::{Phase, fold};
 use crate::report::table::{Format, Row, render};
 use crate::report::{Failure, Ui};
-use crate::run::{self, Control, Event, RequestKind, Wanted};
+use crate::run::{self, Control, Event, RequestKind, RunFileError, Wanted};
 use crate::state::{RecordedVm, RunState};
 
 /// How long a starter may take to answer: it reads what is asked every second.
@@ -20,7 +21,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// A snapshot writes or reads the guest's whole memory, perhaps over a network.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
 
-const ANSWER_POLL: Duration = Duration::from_millis(50);
+/// A starter needs half a second on average until it looks; more looks would not be seen sooner.
+const ANSWER_POLL: Duration = Duration::from_millis(250);
 
 /// A recorded vm, and where runs are.
 pub(super) struct Guest {
@@ -47,8 +49,8 @@ impl Guest {
     pub(super) fn screen(&self, output: &Path, ui: &Ui) -> Ended {
         let folder = self.runs.join(self.run()?.to_string());
         let file = self.ask(&folder, RequestKind::Screen)?.unwrap_or_default();
-        let copied = std::fs::copy(folder.join(run::ANSWERS).join(&file), output);
-        copied.map_err(|source| {
+        let picture = answer_file(&folder, &file)?;
+        std::fs::write(output, picture).map_err(|source| {
             Failure::from_error(Exit::Failed, &source)
                 .within(format!("cannot write the picture to {}", output.display()))
         })?;
@@ -188,6 +190,16 @@ impl Guest {
     }
 }
 
+/// What a starter has put below the run's answers. Its word and the folder are the service account's: neither leads
+/// elsewhere.
+fn answer_file(folder: &Path, name: &str) -> Result<Vec<u8>, Failure> {
+    let path = folder.join(run::ANSWERS).join(name);
+    let answers = Folder::open(folder).and_then(|folder| folder.map_or(Ok(None), |folder| folder.sub(run::ANSWERS)));
+    let read = answers.and_then(|answers| answers.map_or(Ok(None), |answers| answers.read(name, files::BYTES_MAX)));
+    read.map_err(RunFileError::from)?
+        .ok_or_else(|| Failure::new(Exit::Failed, format!("the picture {} is not there", path.display())))
+}
+
 #[derive(Debug, Serialize)]
 struct SnapshotRow {
     name: String,
@@ -206,5 +218,30 @@ impl Row for SnapshotRow {
     const COLUMNS: &'static [&'static str] = &["name", "taken", "memory"];
     fn cells(&self) -> Vec<String> {
         vec![self.name.clone(), format!("{:.0}", self.taken), format!("{} MiB", self.memory_mib)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A report, whose writer is the guests' account, names the file.
+    #[test]
+    fn an_answer_is_a_plain_file_among_the_answers() {
+        let root = tempfile::tempdir().unwrap();
+        let (folder, secret) = (root.path().join("k3f9-1"), root.path().join("secret"));
+        std::fs::create_dir_all(folder.join(run::ANSWERS)).unwrap();
+        std::fs::write(&secret, "root's").unwrap();
+        std::fs::write(folder.join(run::ANSWERS).join("7.png"), "picture").unwrap();
+        symlink(&secret, folder.join(run::ANSWERS).join("8.png")).unwrap();
+        assert_eq!(answer_file(&folder, "7.png").unwrap(), b"picture");
+        for name in ["8.png", "../../secret", "../report.jsonl", secret.to_str().unwrap(), "", "9.png"] {
+            assert!(answer_file(&folder, name).is_err(), "{name}");
+        }
+        std::fs::remove_dir_all(folder.join(run::ANSWERS)).unwrap();
+        symlink(root.path(), folder.join(run::ANSWERS)).unwrap();
+        assert!(answer_file(&folder, "secret").is_err());
     }
 }

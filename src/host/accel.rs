@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::files::{self, FileError, Flush};
 use crate::site::Accel;
 
 const FILE: &str = "accel.json";
@@ -47,6 +48,12 @@ pub enum AccelError {
     Format { path: PathBuf, source: serde_json::Error },
 }
 
+impl From<FileError> for AccelError {
+    fn from(FileError { action, path, source }: FileError) -> Self {
+        Self::Io { action, path, source }
+    }
+}
+
 /// What a run uses: the site's word, or where that is `auto`, what was found out below `root`.
 pub fn choose(wanted: Accel, root: &Path) -> Result<Accelerator, AccelError> {
     match wanted {
@@ -60,21 +67,16 @@ pub fn choose(wanted: Accel, root: &Path) -> Result<Accelerator, AccelError> {
 
 pub fn read(root: &Path) -> Result<Option<Finding>, AccelError> {
     let path = root.join(FILE);
-    match std::fs::read(&path) {
-        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|source| AccelError::Format { path, source }),
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(AccelError::Io { action: "read", path, source }),
-    }
+    let text = files::read_bounded(&path, files::BYTES_MAX)?;
+    text.map(|text| serde_json::from_slice(&text).map_err(|source| AccelError::Format { path, source })).transpose()
 }
 
+/// Starters read it meanwhile.
 pub fn write(root: &Path, finding: &Finding) -> Result<(), AccelError> {
-    let path = root.join(FILE);
     let text = serde_json::to_vec(finding).expect("a finding has only string keys");
-    std::fs::create_dir_all(root).and_then(|()| std::fs::write(&path, text)).map_err(|source| AccelError::Io {
-        action: "write",
-        path,
-        source,
-    })
+    let made = std::fs::create_dir_all(root);
+    made.map_err(|source| AccelError::Io { action: "create", path: root.to_owned(), source })?;
+    Ok(files::write_atomically(&root.join(FILE), &text, 0o644, Flush::Later)?)
 }
 
 /// How long the probe's kernel may take to get through its boot: under KVM it takes a second.

@@ -7,7 +7,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{RunFileError, read_json, write_atomically};
+use super::{RunFileError, parse_json};
+use crate::files::{self, Flush};
 use crate::id::{LabName, RunId, SiteTag};
 
 /// One submit. Numbered by the site's state from the same counter as runs: the number of its first run.
@@ -64,11 +65,12 @@ impl Batch {
 
     pub fn write(&self, runs: &Path) -> Result<(), RunFileError> {
         let text = serde_json::to_vec(self).expect("a batch has only string keys");
-        write_atomically(&Self::path(runs, &self.id), &text, 0o640)
+        Ok(files::write_atomically(&Self::path(runs, &self.id), &text, 0o640, Flush::Now)?)
     }
 
     pub fn read(path: &Path) -> Result<Option<Self>, RunFileError> {
-        let batch: Option<Self> = read_json(path)?;
+        let text = files::read_bounded(path, files::BYTES_MAX)?;
+        let batch: Option<Self> = text.map(|text| parse_json(&text, path)).transpose()?;
         match batch {
             Some(batch) if batch.version != Self::VERSION => {
                 Err(RunFileError::Version { path: path.to_owned(), found: batch.version, known: Self::VERSION })

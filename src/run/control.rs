@@ -1,15 +1,16 @@
 //! `control.json`: what the controller wants of a run now. Replaced as a whole; the starter reads it anew every second.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::File;
 use std::path::Path;
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::Flock;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    CONTROL, RunFileError, give_to_owner_of_folder, read_json, write_atomically, write_new_unflushed, write_unflushed,
-};
+use super::{CONTROL, RunFileError, open_folder, read_json};
+use crate::files::{Flush, Folder};
+
+/// Held by a writer of `control.json` from its look at the old one to the new one. Readers need none: they see either.
+const LOCK: &str = "control.lock";
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Control {
@@ -70,7 +71,7 @@ impl Control {
 
     /// Without the lock: for who is alone with the folder.
     pub fn write(&self, folder: &Path) -> Result<(), RunFileError> {
-        write_atomically(&folder.join(CONTROL), &self.text(), 0o640)
+        self.write_into(&open_folder(folder)?, Flush::Now)
     }
 
     fn text(&self) -> Vec<u8> {
@@ -84,39 +85,53 @@ impl Control {
             .expect("a run's control has only string keys")
     }
 
-    /// See `RunSpec::write_unflushed`.
-    pub(super) fn write_unflushed(&self, folder: &Path) -> Result<(), RunFileError> {
-        write_unflushed(&folder.join(CONTROL), &self.text(), 0o640)
+    fn write_into(&self, folder: &Folder, flush: Flush) -> Result<(), RunFileError> {
+        Ok(folder.write(CONTROL, &self.text(), 0o640, flush)?)
     }
 
     /// Changes the file as one step, and returns what `change` came to; `None` where there is no such file. A request that a
-    /// person adds and a stop that an apply writes must not undo each other.
+    /// person adds, a stop that an apply writes and a fence must not undo each other, so a generation never falls.
     pub fn change<T>(folder: &Path, change: impl FnOnce(&mut Self) -> T) -> Result<Option<T>, RunFileError> {
-        let _lock = lock(folder)?;
-        let Some(mut control) = Self::read(folder)? else { return Ok(None) };
-        let before = control.clone();
+        let Some(opened) = Folder::open(folder)? else { return Ok(None) };
+        let _lock = lock(&opened)?;
+        let Some(before) = Self::read(folder)? else { return Ok(None) };
+        let mut control = before.clone();
         let result = change(&mut control);
+        control.generation = control.generation.max(before.generation);
         if control != before {
-            control.write(folder)?;
+            control.write_into(&opened, Flush::Now)?;
         }
         Ok(Some(result))
     }
 
-    /// Puts this in place of whatever stands there.
+    /// Puts this in place of whatever stands there, unless that is of a higher generation: its word counts.
     pub(super) fn replace(&self, folder: &Path) -> Result<(), RunFileError> {
-        let _lock = lock(folder)?;
-        self.write(folder)
+        let opened = open_folder(folder)?;
+        let _lock = lock(&opened)?;
+        match Self::read(folder)? {
+            Some(standing) if standing.generation > self.generation => Ok(()),
+            _ => self.write_into(&opened, Flush::Now),
+        }
     }
 
-    /// Writes the folder's first control file; `false`, and nothing is written, where there is one. See
-    /// `RunSpec::write_unflushed`.
-    pub(super) fn write_first(&self, folder: &Path) -> Result<bool, RunFileError> {
-        write_new_unflushed(&folder.join(CONTROL), &self.text(), 0o640)
+    /// Writes the control file that a run begins with, flushed by whoever flushes its folder; `false`, and nothing is
+    /// written, where the run was fenced off.
+    pub(super) fn begin(&self, folder: &Folder) -> Result<bool, RunFileError> {
+        if folder.write_first(CONTROL, &self.text(), 0o640, Flush::Later)? {
+            return Ok(true);
+        }
+        let _lock = lock(folder)?;
+        let standing = folder.read(CONTROL, super::JSON_BYTES_MAX)?;
+        let standing = standing.and_then(|text| serde_json::from_slice::<Self>(&text).ok());
+        if standing.is_some_and(|standing| standing.generation > self.generation) {
+            return Ok(false);
+        }
+        self.write_into(folder, Flush::Later).map(|()| true)
     }
 
     /// `None` where the folder has no control file.
     pub fn read(folder: &Path) -> Result<Option<Self>, RunFileError> {
-        read_json(&folder.join(CONTROL))
+        read_json(folder, CONTROL)
     }
 
     /// Adds a request under the next free number, which it returns. `answered` is the highest number the report has.
@@ -129,14 +144,8 @@ impl Control {
     }
 }
 
-/// Held by a writer of `control.json` from its look at the old one to the new one. Readers need none: they see either.
-fn lock(folder: &Path) -> Result<Flock<File>, RunFileError> {
-    let path = folder.join("control.lock");
-    let error = |action, source| RunFileError::Io { action, path: path.clone(), source };
-    let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o660).open(&path);
-    let file = opened.map_err(|source| error("open", source))?;
-    give_to_owner_of_folder(&file, &path).map_err(|source| error("give to the folder's owner", source))?;
-    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| error("lock", errno.into()))
+fn lock(folder: &Folder) -> Result<Flock<File>, RunFileError> {
+    Ok(folder.lock(LOCK, 0o660)?)
 }
 
 #[cfg(test)]
@@ -161,5 +170,37 @@ mod tests {
         let numbers: Vec<u64> =
             Control::read(folder.path()).unwrap().unwrap().requests.iter().map(|r| r.number).collect();
         assert_eq!(numbers, (1..=16).collect::<Vec<_>>());
+    }
+
+    /// Whoever read the file before the fence does not write the old generation back after it.
+    #[test]
+    fn nothing_undoes_a_fence() {
+        let folder = tempfile::tempdir().unwrap();
+        let control = |generation, wanted| Control { generation, wanted, deadline: None, requests: Vec::new() };
+        let old = control(1, Wanted::Running);
+        assert!(old.begin(&Folder::open(folder.path()).unwrap().unwrap()).unwrap());
+        let fence = control(2, Wanted::Stopped);
+        std::thread::scope(|scope| {
+            let (begun, fencing) = std::sync::mpsc::channel();
+            let path = folder.path();
+            let asks = move || {
+                Control::change(path, |control| {
+                    begun.send(()).unwrap();
+                    // As long as the fence may need to come in between, if nothing kept it out.
+                    std::thread::sleep(std::time::Duration::from_millis(100));
+                    control.ask(RequestKind::Screen, 0)
+                })
+            };
+            let asking = scope.spawn(asks);
+            fencing.recv().unwrap();
+            fence.replace(folder.path()).unwrap();
+            asking.join().unwrap().unwrap();
+        });
+        assert_eq!(Control::read(folder.path()).unwrap(), Some(fence.clone()));
+        // A stop that was decided before, a change that names an older generation, a second preparation.
+        control(1, Wanted::Stopped).replace(folder.path()).unwrap();
+        Control::change(folder.path(), |control| control.generation = 1).unwrap();
+        assert!(!old.begin(&Folder::open(folder.path()).unwrap().unwrap()).unwrap());
+        assert_eq!(Control::read(folder.path()).unwrap(), Some(fence));
     }
 }

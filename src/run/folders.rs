@@ -1,16 +1,17 @@
 //! The folders of all runs, behind a trait: the controller's side of the protocol. `OnStorage` is the real one; the
 //! simulation has one in memory that can vanish, fill up and tear records.
 
-use std::os::unix::fs::chown;
+use std::os::unix::fs::lchown;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::silence::silence;
 use super::{
-    ANSWERS, Batch, CONTROL, Control, Record, RunFileError, RunSpec, SPEC, VNC_PASSWORD, Wanted, read_report,
-    write_unflushed,
+    ANSWERS, Batch, CONTROL, Control, Record, RunFileError, RunSpec, SPEC, VNC_PASSWORD, Wanted, open_folder,
+    read_report,
 };
 use crate::disks::{LOOKS_AT_ONCE, Owner};
+use crate::files::Flush;
 use crate::id::RunId;
 
 /// What the controller does with runs' folders.
@@ -65,24 +66,19 @@ impl Runs for OnStorage {
         let io = |action, path: &Path, source| RunFileError::Io { action, path: path.to_owned(), source };
         let answers = folder.join(ANSWERS);
         std::fs::create_dir_all(&answers).map_err(|source| io("create", &answers, source))?;
-        spec.write_unflushed(&folder)?;
+        let opened = open_folder(&folder)?;
+        spec.write_unflushed(&opened)?;
         let control =
             Control { generation: spec.generation, wanted: Wanted::Running, deadline: None, requests: Vec::new() };
-        if !control.write_first(&folder)? {
-            match Control::read(&folder)? {
-                Some(fence) if fence.generation > spec.generation => {
-                    return Err(RunFileError::Superseded { run: spec.run.clone() });
-                }
-                _ => control.write_unflushed(&folder)?,
-            }
+        if !control.begin(&opened)? {
+            return Err(RunFileError::Superseded { run: spec.run.clone() });
         }
-        let secret = folder.join(VNC_PASSWORD);
         let password =
             draw_password().map_err(|source| io("draw a password from", Path::new("/dev/urandom"), source))?;
-        write_unflushed(&secret, password.as_bytes(), 0o600)?;
+        opened.write(VNC_PASSWORD, password.as_bytes(), 0o600, Flush::Later)?;
         let (uid, gid) = (Some(self.owner.uid), Some(self.owner.gid));
-        for path in [&folder, &answers, &folder.join(SPEC), &folder.join(CONTROL), &secret] {
-            chown(path, uid, gid).map_err(|source| io("give to the service user", path, source))?;
+        for path in [SPEC, CONTROL, VNC_PASSWORD].map(|name| folder.join(name)).iter().chain([&answers, &folder]) {
+            lchown(path, uid, gid).map_err(|source| io("give to the service user", path, source))?;
         }
         Ok(())
     }
@@ -124,8 +120,8 @@ impl Runs for OnStorage {
         let io = |action, source| RunFileError::Io { action, path: folder.clone(), source };
         std::fs::create_dir_all(&folder).map_err(|source| io("create", source))?;
         let (uid, gid) = (Some(self.owner.uid), Some(self.owner.gid));
-        chown(&folder, uid, gid).map_err(|source| io("give to the service user", source))?;
-        control.write(&folder)
+        lchown(&folder, uid, gid).map_err(|source| io("give to the service user", source))?;
+        control.replace(&folder)
     }
 
     fn report(&self, run: &RunId) -> Result<Vec<Record>, RunFileError> {

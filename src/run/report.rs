@@ -16,6 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{REPORT, RunFileError};
+use crate::files::{self, Folder};
 use crate::id::{Mac, RunId};
 
 /// One line of a run's `report.jsonl`, written by its starter. A last line without a line end is unfinished: do not read
@@ -194,13 +195,9 @@ impl std::fmt::Display for StopReason {
 
 /// A report as it stands, in order.
 pub fn read_report(folder: &Path) -> Result<Vec<Record>, RunFileError> {
-    let path = folder.join(REPORT);
-    let text = match std::fs::read(&path) {
-        Ok(text) => text,
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(RunFileError::Io { action: "read", path, source }),
-    };
-    parse_report(&text, &path)
+    let Some(opened) = Folder::open(folder)? else { return Ok(Vec::new()) };
+    let text = opened.read(REPORT, files::BYTES_MAX)?;
+    text.map_or_else(|| Ok(Vec::new()), |text| parse_report(&text, &folder.join(REPORT)))
 }
 
 /// The records in a report's bytes; `path` is where they were read, for messages.

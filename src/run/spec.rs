@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use super::{RunFileError, SPEC, read_json, write_atomically, write_unflushed};
+use super::{RunFileError, SPEC, open_folder, read_json};
+use crate::files::{Flush, Folder};
 use crate::id::{LabName, Mac, MacPrefix, RunId, UserName, VmName};
 use crate::resolve::{Egress, Hardware, Station};
 use crate::site::{Filter, QemuSettings, Timing};
@@ -76,18 +77,18 @@ impl RunSpec {
 
     pub fn write(&self, folder: &Path) -> Result<(), RunFileError> {
         let text = serde_json::to_vec_pretty(self).expect("a run's spec has only string keys");
-        write_atomically(&folder.join(SPEC), &text, 0o640)
+        Ok(open_folder(folder)?.write(SPEC, &text, 0o640, Flush::Now)?)
     }
 
     /// For many specs at once: whoever writes them flushes the file system before the submit.
-    pub(super) fn write_unflushed(&self, folder: &Path) -> Result<(), RunFileError> {
+    pub(super) fn write_unflushed(&self, folder: &Folder) -> Result<(), RunFileError> {
         let text = serde_json::to_vec(self).expect("a run's spec has only string keys");
-        write_unflushed(&folder.join(SPEC), &text, 0o640)
+        Ok(folder.write(SPEC, &text, 0o640, Flush::Later)?)
     }
 
     /// `None` where the folder has no spec.
     pub fn read(folder: &Path) -> Result<Option<Self>, RunFileError> {
-        let spec: Option<Self> = read_json(&folder.join(SPEC))?;
+        let spec: Option<Self> = read_json(folder, SPEC)?;
         match spec {
             Some(spec) if spec.version != Self::VERSION => {
                 Err(RunFileError::Version { path: folder.join(SPEC), found: spec.version, known: Self::VERSION })

@@ -21,8 +21,9 @@ use nix::unistd::{Gid, Uid};
 use super::inbox::{Clock, Post};
 use super::machine::{Reply, Told};
 use crate::error::chain;
+use crate::files::{self, Flush};
 use crate::id::RunId;
-use crate::run::{ANSWERS, Control, Event, REPORT, Record, RunFileError, RunSpec, VNC_PASSWORD, write_atomically};
+use crate::run::{ANSWERS, Control, Event, REPORT, Record, RunFileError, RunSpec, VNC_PASSWORD};
 
 /// How often `control.json` is read, and what could not be written is tried again.
 const TICK: Duration = Duration::from_secs(1);
@@ -320,7 +321,7 @@ impl Writer {
             path: answers.clone(),
             source,
         })?;
-        write_atomically(&answers.join(name), content, 0o640)
+        Ok(files::write_atomically(&answers.join(name), content, 0o640, Flush::Now)?)
     }
 
     /// Opened anew each time, as the protocol asks: a descriptor held open may point to a file that is no more.

@@ -8,8 +8,7 @@
 //!   <job>.log     what it printed
 //! ```
 
-use std::fs::{DirBuilder, File};
-use std::io::Read as _;
+use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
@@ -22,10 +21,11 @@ use super::interrupt::Interrupt;
 use super::trial::{Here, Trial};
 use crate::error::chain;
 use crate::exit::Exit;
+use crate::files::{self, Flush};
 use crate::host::check::{Line, failed};
 use crate::report::{Failure, Ui};
 use crate::resolve::VmGroup;
-use crate::run::write_atomically;
+use crate::run::RunFileError;
 use crate::site::Site;
 
 /// What a line of the page is about that tells of a job, not of its trial.
@@ -61,7 +61,9 @@ impl Order {
         let text = serde_json::to_vec(self).expect("an order has only string keys");
         let made = DirBuilder::new().mode(0o700).create(folder);
         made.map_err(|error| chain(&error))
-            .and_then(|()| write_atomically(&folder.join(ORDER), &text, 0o600).map_err(|error| chain(&error)))
+            .and_then(|()| {
+                files::write_atomically(&folder.join(ORDER), &text, 0o600, Flush::Now).map_err(|error| chain(&error))
+            })
             .map_err(|error| failed(JOB, format!("cannot write into {}: {error}", folder.display()), "see its owner"))
     }
 }
@@ -69,12 +71,10 @@ impl Order {
 /// The answer, once it is there.
 pub(super) fn found(folder: &Path) -> Result<Option<Vec<Line>>, Line> {
     let path = folder.join(FOUND);
-    let text = match read_bounded(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => {
-            return Err(failed(JOB, format!("cannot read {}: {error}", path.display()), "see the lines about storage"));
-        }
+    let text = match files::read_bounded(&path, BYTES_MAX) {
+        Ok(Some(text)) => text,
+        Ok(None) => return Ok(None),
+        Err(error) => return Err(failed(JOB, chain(&error), "see the lines about storage")),
     };
     match serde_json::from_slice(&text) {
         Ok(Found { version: Order::VERSION, lines }) => Ok(Some(lines)),
@@ -83,12 +83,6 @@ pub(super) fn found(folder: &Path) -> Result<Option<Vec<Line>>, Line> {
             Err(failed(JOB, format!("{} is not what this labwright writes there", path.display()), mend))
         }
     }
-}
-
-fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    File::open(path)?.take(BYTES_MAX).read_to_end(&mut text)?;
-    Ok(text)
 }
 
 /// Try this host, as an order says; the batch system calls this.
@@ -107,7 +101,7 @@ impl JobArguments {
         let wrong = |error: &dyn std::error::Error| {
             Failure::from_error(Exit::Failed, error).within(format!("cannot read the order {}", path.display()))
         };
-        let text = read_bounded(&path).map_err(|error| wrong(&error))?;
+        let text = files::read_bounded(&path, BYTES_MAX).map_err(|error| wrong(&error))?.unwrap_or_default();
         let order: Order = serde_json::from_slice(&text).map_err(|error| wrong(&error))?;
         if order.version != Order::VERSION {
             let message = format!("the order has format {}, this labwright knows {}", order.version, Order::VERSION);
@@ -122,7 +116,7 @@ impl JobArguments {
         lines.extend(order.trial.carry_out(&here));
         let found = Found { version: Order::VERSION, lines };
         let text = serde_json::to_vec(&found).expect("an answer has only string keys");
-        write_atomically(&self.folder.join(FOUND), &text, 0o600)?;
+        files::write_atomically(&self.folder.join(FOUND), &text, 0o600, Flush::Now).map_err(RunFileError::from)?;
         Ok(Exit::Done)
     }
 }

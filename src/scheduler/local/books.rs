@@ -9,6 +9,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::held;
+use crate::files::{self, FileError, Flush};
 use crate::scheduler::SchedulerError;
 
 const MUTEX: &str = "mutex";
@@ -216,16 +217,16 @@ fn names(folder: &Path) -> Result<Vec<String>, SchedulerError> {
 /// Writes a file so that a reader sees the old text or the new one. Not synced: after a power cut no job is left to
 /// speak of.
 fn replace(path: &Path, text: &[u8]) -> Result<(), SchedulerError> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
-    std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, path)).map_err(failed("write", path))
+    let FileError { action, path, source } = match files::write_atomically(path, text, 0o644, Flush::Later) {
+        Ok(()) => return Ok(()),
+        Err(error) => error,
+    };
+    Err(failed(action, &path)(source))
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, SchedulerError> {
-    let text = match std::fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed("read", path)(error)),
-    };
-    serde_json::from_slice(&text).map(Some).map_err(|source| SchedulerError::Format { path: path.to_owned(), source })
+    let text = files::read_bounded(path, files::BYTES_MAX)
+        .map_err(|FileError { action, path, source }| failed(action, &path)(source))?;
+    let format = |source| SchedulerError::Format { path: path.to_owned(), source };
+    text.map(|text| serde_json::from_slice(&text).map_err(format)).transpose()
 }
