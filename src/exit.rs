@@ -20,6 +20,17 @@ pub enum Exit {
     Usage = 64,
 }
 
+/// All codes, for the manual.
+pub const CODES: &[(&str, &str)] = &[
+    ("0", "Done, or nothing to do."),
+    ("1", "Something failed."),
+    ("2", "There are changes (plan --detailed-exitcode)."),
+    ("3", "The manifest has errors."),
+    ("4", "Refused: a guard, a stale plan, a lock, a missing permission."),
+    ("5", "Not ready: --wait ran out of time, or a guest that was asked for does not run."),
+    ("64", "The command line is wrong."),
+];
+
 /// For `--help`.
 pub const HELP: &str = "Exit codes: 0 done or no change, 1 failed, 2 changes present (plan --detailed-exitcode), \
 3 manifest invalid, 4 refused (guard, stale plan, lock, permission), 5 not ready, 64 usage";

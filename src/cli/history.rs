@@ -2,20 +2,32 @@
 
 use std::path::Path;
 
+use serde::Serialize;
+
 use super::context::{Context, whoami};
 use super::{Ended, LabFolder};
 use crate::exit::Exit;
-use crate::report::Ui;
+use crate::id::LabName;
 use crate::report::table::{Format, Row, render};
+use crate::report::{Failure, Ui, times};
 use crate::resolve::Desired;
-use crate::state::{FreezeScope, Frozen, PastApply};
+use crate::state::{AppliedEffect, FreezeScope, Frozen, PastApply};
 
 /// Show who applied what, and how it went
 #[derive(Debug, clap::Args)]
-#[command(after_help = "A `+` behind a commit: the lab's folder had changes that were not committed.")]
+#[command(after_help = "A `+` behind a commit: the lab's folder had changes that were not committed.
+
+Examples:
+  labwright history
+  labwright history 12          # all that apply 12 did
+  labwright history labs/net -n 3")]
 pub(super) struct Arguments {
     #[command(flatten)]
     lab: LabFolder,
+
+    /// Show all that this apply did. A number alone is one, too, where no folder has that name.
+    #[arg(value_name = "ID")]
+    apply: Option<i64>,
 
     /// How many applies are shown, newest first.
     #[arg(long, short = 'n', value_name = "N", default_value_t = 20)]
@@ -23,6 +35,15 @@ pub(super) struct Arguments {
 
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
+}
+
+impl Arguments {
+    /// The lab's folder, and the apply that is asked for.
+    fn meant(&self) -> (&Path, Option<i64>) {
+        let lab = self.lab.lab.as_path();
+        let number = lab.to_str().and_then(|text| text.parse().ok()).filter(|_| self.apply.is_none() && !lab.exists());
+        if number.is_some() { (Path::new("."), number) } else { (lab, self.apply) }
+    }
 }
 
 /// Stop all reconciling of a lab until `labwright thaw`
@@ -37,8 +58,8 @@ pub(super) struct FreezeArguments {
     all: bool,
 
     /// Shown to everybody whose plan is refused.
-    #[arg(long, default_value = "no reason given")]
-    why: String,
+    #[arg(long)]
+    why: Option<String>,
 }
 
 /// Let plans be applied again
@@ -54,42 +75,102 @@ pub(super) struct ThawArguments {
 
 impl Row for PastApply {
     const COLUMNS: &'static [&'static str] = &["id", "when", "who", "commit", "plan", "outcome"];
+    const YIELDING: &'static [&'static str] = &["commit"];
     fn cells(&self) -> Vec<String> {
         let dirty = if self.dirty { "+" } else { "" };
         let commit = self.commit.as_ref().map(|commit| format!("{commit}{dirty}")).unwrap_or_default();
         let outcome = self.outcome.clone().unwrap_or_else(|| "not ended: it is under way, or was killed".into());
-        let when = self.began_at.split('.').next().unwrap_or_default().trim_end_matches('Z').replace('T', " ");
+        let when = times::local_text(&self.began_at);
         vec![self.id.to_string(), when, format!("{}@{}", self.who, self.host), commit, self.summary.clone(), outcome]
     }
 }
 
+/// One effect of one apply.
+#[derive(Debug, Serialize)]
+struct EffectRow {
+    #[serde(serialize_with = "times::serialize_text")]
+    when: String,
+    address: String,
+    effect: String,
+    outcome: Option<String>,
+    detail: Option<String>,
+}
+
+impl Row for EffectRow {
+    const COLUMNS: &'static [&'static str] = &["when", "address", "effect", "outcome", "detail"];
+    fn cells(&self) -> Vec<String> {
+        vec![
+            times::local_text(&self.when),
+            self.address.clone(),
+            self.effect.clone(),
+            self.outcome.clone().unwrap_or_else(|| "cut short".into()),
+            self.detail.clone().unwrap_or_default(),
+        ]
+    }
+}
+
+impl From<AppliedEffect> for EffectRow {
+    fn from(AppliedEffect { address, effect, intended_at, outcome, detail }: AppliedEffect) -> Self {
+        Self { when: intended_at, address, effect, outcome, detail }
+    }
+}
+
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let (context, Desired { lab, .. }) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
-    let rows = match context.store_if_any()? {
-        Some(store) => store.history(&lab, arguments.most)?,
-        None => Vec::new(),
+    let (folder, apply) = arguments.meant();
+    let (context, Desired { lab, .. }) = Context::of_known_lab(site, folder, ui)?;
+    let Some(store) = context.store_if_any()? else {
+        ui.data(&render::<PastApply>(&[], arguments.output));
+        return Ok(Exit::Done);
     };
+    let Some(apply) = apply else {
+        ui.data(&render(&store.history(&lab, arguments.most)?, arguments.output));
+        return Ok(Exit::Done);
+    };
+    if !store.history(&lab, u32::MAX)?.iter().any(|past| past.id == apply) {
+        return Err(Failure::new(Exit::Failed, format!("lab `{lab}` has no apply {apply}"))
+            .hint("`labwright history` lists the latest"));
+    }
+    let rows: Vec<EffectRow> = store.effects_of(&lab, apply)?.into_iter().map(EffectRow::from).collect();
     ui.data(&render(&rows, arguments.output));
     Ok(Exit::Done)
 }
 
 pub(super) fn freeze(arguments: &FreezeArguments, site: Option<&Path>, ui: &Ui) -> Ended {
     let (context, Desired { lab, .. }) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
+    let mut store = context.store()?;
+    let (thing, thaw) = (what(arguments.all, &lab), thaw_command(arguments.all));
+    let before = store.recorded(&lab)?.frozen.filter(|frozen| frozen.scope == scope(arguments.all));
+    if let (Some(Frozen { who, since, why, .. }), None) = (&before, &arguments.why) {
+        let since = times::local(*since);
+        ui.say(&format!("{thing} is frozen already, by {who} at {since} ({why}); `{thaw}` ends it"));
+        return Ok(Exit::Done);
+    }
     let frozen = Frozen {
         who: whoami(),
         since: jiff::Timestamp::now(),
-        why: arguments.why.clone(),
+        why: arguments.why.clone().unwrap_or_else(|| "no reason given".into()),
         scope: scope(arguments.all),
     };
-    context.store()?.freeze((!arguments.all).then_some(&lab), Some(&frozen))?;
-    ui.say(&format!("{} is frozen: plans are shown and not applied until `labwright thaw`", what(arguments.all, &lab)));
+    store.freeze((!arguments.all).then_some(&lab), Some(&frozen))?;
+    ui.say(&format!("{thing} is frozen: plans are shown and not applied until `{thaw}`"));
     Ok(Exit::Done)
 }
 
 pub(super) fn thaw(arguments: &ThawArguments, site: Option<&Path>, ui: &Ui) -> Ended {
     let (context, Desired { lab, .. }) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
-    context.known_store()?.freeze((!arguments.all).then_some(&lab), None)?;
-    ui.say(&format!("{} is thawed: plans are applied again", what(arguments.all, &lab)));
+    let mut store = context.known_store()?;
+    let thing = what(arguments.all, &lab);
+    store.freeze((!arguments.all).then_some(&lab), None)?;
+    // The other freeze, of the site or of this lab, holds on.
+    match store.recorded(&lab)?.frozen {
+        None => ui.say(&format!("{thing} is thawed: plans are applied again")),
+        Some(Frozen { who, why, scope, .. }) => {
+            let other_is_site = scope == FreezeScope::Site;
+            let other = what(other_is_site, &lab);
+            let thaw = thaw_command(other_is_site);
+            ui.say(&format!("{thing} is thawed, but {other} is frozen by {who} ({why}) until `{thaw}`"));
+        }
+    }
     Ok(Exit::Done)
 }
 
@@ -97,6 +178,10 @@ fn scope(all: bool) -> FreezeScope {
     if all { FreezeScope::Site } else { FreezeScope::Lab }
 }
 
-fn what(all: bool, lab: &crate::id::LabName) -> String {
+fn thaw_command(all: bool) -> &'static str {
+    if all { "labwright thaw --all" } else { "labwright thaw" }
+}
+
+fn what(all: bool, lab: &LabName) -> String {
     if all { "the whole site".into() } else { format!("lab `{lab}`") }
 }

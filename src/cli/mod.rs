@@ -15,6 +15,7 @@ mod host;
 mod import;
 pub mod init;
 mod local_dispatch;
+mod manual;
 mod pick;
 mod plan;
 pub mod schema;
@@ -76,7 +77,15 @@ enum Command {
     State(state::Command),
     Schema(schema::SchemaArgs),
     Completions(completions::Arguments),
-    Man(completions::ManArguments),
+    Man(manual::Arguments),
+    /// Print the help of a command
+    #[command(hide = true)]
+    Help {
+        command: Vec<String>,
+    },
+    /// Print the version
+    #[command(hide = true)]
+    Version,
     #[command(subcommand)]
     Host(host::Command),
     #[command(hide = true)]
@@ -196,8 +205,29 @@ fn run(arguments: Arguments, ui: &mut Ui) -> Ended {
         Command::HostTrial(arguments) => arguments.run(ui),
         Command::LocalDispatch(arguments) => Ok(local_dispatch::run(&arguments).map(|()| Exit::Done)?),
         Command::Completions(arguments) => completions::run(&arguments, &mut Arguments::command(), ui),
-        Command::Man(arguments) => completions::man(&arguments, &Arguments::command(), ui),
+        Command::Man(arguments) => manual::run(&arguments, Arguments::command(), ui),
+        Command::Help { command } => help(&command, ui),
+        Command::Version => {
+            ui.data(&Arguments::command().render_version());
+            Ok(Exit::Done)
+        }
     }
+}
+
+/// `labwright help vm start` is `labwright vm start --help`.
+fn help(words: &[String], ui: &Ui) -> Ended {
+    let mut command = Arguments::command();
+    command.build();
+    let mut shown = &mut command;
+    for word in words {
+        let unknown = || {
+            Failure::new(Exit::Usage, format!("there is no command `labwright {}`", words.join(" ")))
+                .hint("`labwright help` lists all")
+        };
+        shown = shown.find_subcommand_mut(word).ok_or_else(unknown)?;
+    }
+    ui.data(&shown.render_long_help().ansi().to_string());
+    Ok(Exit::Done)
 }
 
 /// For commands that only programs call: their errors carry all there is to say.

@@ -3,11 +3,16 @@
 
 use std::collections::BTreeSet;
 
-use crate::address::glob;
+use crate::address::{Address, InvalidAddress, glob};
 use crate::exit::Exit;
 use crate::id::{FamilyName, LabName, VmName};
 use crate::report::Failure;
 use crate::state::Recorded;
+
+/// An address, for clap; a name alone is a vm's.
+pub(super) fn address(word: &str) -> Result<Address, InvalidAddress> {
+    if word.contains('/') || word.is_empty() { word.parse() } else { Ok(Address::vm(word)) }
+}
 
 /// The known names that `typed` means; a word that means none is an error.
 pub(super) fn names<'a>(

@@ -36,6 +36,17 @@ pub struct PastEffect {
     pub detail: Option<String>,
 }
 
+/// One effect, with what it was done to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AppliedEffect {
+    pub address: String,
+    pub effect: String,
+    pub intended_at: String,
+    /// `None`: it was cut short.
+    pub outcome: Option<String>,
+    pub detail: Option<String>,
+}
+
 /// One run of a vm.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PastRun {
@@ -99,6 +110,21 @@ impl Store {
                 began_at: row.get(6)?,
                 ended_at: row.get(7)?,
                 outcome: row.get(8)?,
+            })
+        })
+    }
+
+    /// All that one apply did, in its order.
+    pub fn effects_of(&self, lab: &LabName, apply: i64) -> Result<Vec<AppliedEffect>, StateError> {
+        let query = "SELECT j.address, j.effect, j.intended_at, j.outcome, j.detail FROM journal j JOIN applies a ON a.id = j.apply
+                     WHERE a.lab = ?1 AND a.id = ?2 ORDER BY j.id";
+        self.list("read the journal", query, params![lab.as_str(), apply], |row| {
+            Ok(AppliedEffect {
+                address: row.get(0)?,
+                effect: row.get(1)?,
+                intended_at: row.get(2)?,
+                outcome: row.get(3)?,
+                detail: row.get(4)?,
             })
         })
     }

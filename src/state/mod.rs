@@ -9,7 +9,7 @@ mod schema;
 mod write;
 
 pub(crate) use file_system::foreign_file_system;
-pub use history::{AsideDisk, PastApply, PastEffect, PastRun};
+pub use history::{AppliedEffect, AsideDisk, PastApply, PastEffect, PastRun};
 pub use lock::{Holder, Lock};
 pub use recorded::{
     FreezeScope, Frozen, PublishedDisk, Recorded, RecordedDisk, RecordedRun, RecordedVm, RunState, TakenAddress,

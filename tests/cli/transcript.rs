@@ -32,7 +32,12 @@ fn redact(sandbox: &Sandbox, text: &str) -> String {
     }
     let text = without_tag(&without_fractions(&without_durations(&text)));
     match tag(sandbox) {
-        Some(tag) => text.replace(&format!("lw.{tag}."), "lw.____.").replace(&format!("{tag}-"), "____-"),
+        Some(tag) => {
+            let marks = [("lw.", "."), ("", "-"), ("lw_", "_"), ("lw", "9")];
+            marks.iter().fold(text, |text, (before, after)| {
+                text.replace(&format!("{before}{tag}{after}"), &format!("{before}____{after}"))
+            })
+        }
         None => text,
     }
 }

@@ -1,17 +1,19 @@
 //! `labwright explain`: why something is as it is, from its line in the manifest to its latest run.
 
+mod origin;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
 use super::context::Context;
 use super::plan::Scope;
-use super::{Ended, LabOption};
+use super::{Ended, LabOption, pick};
 use crate::address::{Address, Kind};
 use crate::exit::Exit;
 use crate::observe::{Observed, Phase};
-use crate::report::{Failure, Ui};
-use crate::resolve::{Desired, Origin};
+use crate::report::{Failure, Ui, times};
+use crate::resolve::Desired;
 use crate::state::{Recorded, Store};
 
 /// How much of the past is shown.
@@ -20,10 +22,12 @@ const MOST: u32 = 5;
 /// Say why something is as it is
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  labwright explain vm/alice-gsr
+  labwright explain alice-gsr
+  labwright explain session/final
   labwright explain template/gsr --lab exam")]
 pub(super) struct Arguments {
-    /// A kind and a name, like `vm/alice-gsr`.
+    /// A kind and a name, like `template/gsr`; a name alone is a vm's.
+    #[arg(value_parser = pick::address)]
     address: Address,
 
     #[command(flatten)]
@@ -40,9 +44,9 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
     let mut line = |what: &str, value: String| {
         writeln!(text, "  {what:<10} {}", crate::report::harmless(&value)).expect("a string takes all");
     };
-    match origin(&desired, address) {
-        Some(Origin { file, line: number }) if !file.is_empty() => line("manifest", format!("{file}:{number}")),
-        _ => line("manifest", "not written there by itself".into()),
+    match origin::place(&context.lab_folder, &desired, address) {
+        Some(place) => line("manifest", place),
+        None => line("manifest", "it has no line of its own".into()),
     }
     recorded_lines(&recorded, address, &mut line);
     if let Some(store) = &past {
@@ -117,14 +121,33 @@ fn report_lines(recorded: &Recorded, observed: &Observed, address: &Address, lin
         Phase::Stopped { reason, .. } => format!("over: {reason}"),
     };
     let place = report.mapping.as_ref().map(|mapping| format!(" on {}, vnc {}", mapping.host, mapping.vnc));
-    line("report", format!("{phase}{}, last heard of {:.0}", place.unwrap_or_default(), report.last_beat));
+    line("report", format!("{phase}{}, last heard of {}", place.unwrap_or_default(), times::local(report.last_beat)));
 }
 
-fn origin<'a>(desired: &'a Desired, address: &Address) -> Option<&'a Origin> {
-    match address.kind {
-        Kind::Vm => desired.vms.get(address.name.as_str()).map(|vm| &vm.origin),
-        Kind::Template => desired.templates.get(address.name.as_str()).map(|template| &template.origin),
-        _ => None,
+/// What is recorded of a thing, field by field.
+fn body_lines(body: &str, line: &mut dyn FnMut(&str, String)) {
+    let fields: serde_json::Map<String, serde_json::Value> = match serde_json::from_str(body) {
+        Ok(fields) => fields,
+        // Older programs may have written it in another shape: better shown as it is than not at all.
+        Err(_) => return line("recorded", body.to_owned()),
+    };
+    for (name, value) in fields.iter().filter(|(name, value)| !value.is_null() && *name != "origin") {
+        line("recorded", format!("{name}: {}", value_words(value)));
+    }
+}
+
+/// A value without the signs of JSON, as far as it can be told without them.
+fn value_words(value: &serde_json::Value) -> String {
+    use serde_json::Value;
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(all) if all.is_empty() => "none".into(),
+        Value::Array(all) => all.iter().map(value_words).collect::<Vec<_>>().join(", "),
+        Value::Object(fields) => {
+            let known = fields.iter().filter(|(_, value)| !value.is_null());
+            known.map(|(name, value)| format!("{name} {}", value_words(value))).collect::<Vec<_>>().join(", ")
+        }
+        other => other.to_string(),
     }
 }
 
@@ -137,7 +160,7 @@ fn recorded_lines(recorded: &Recorded, address: &Address, line: &mut dyn FnMut(&
             line("disk", format!("{}{base}", disk.path.display()));
         }
     } else if let Some(body) = recorded.objects.get(address) {
-        line("recorded", body.clone());
+        body_lines(body, line);
     } else {
         line("recorded", "nothing: it was never applied".into());
     }
@@ -152,14 +175,18 @@ fn past_lines(
     for effect in store.effects(&desired.lab, &address.to_string(), MOST)? {
         let outcome = effect.outcome.unwrap_or_else(|| "cut short".into());
         let detail = effect.detail.map(|detail| format!(": {detail}")).unwrap_or_default();
-        line("effect", format!("{} {} {outcome}, apply {}{detail}", effect.intended_at, effect.effect, effect.apply));
+        let at = times::local_text(&effect.intended_at);
+        line("effect", format!("{at}: {}: {outcome}, apply {}{detail}", effect.effect, effect.apply));
     }
     if let Some(id) = store.last_apply_of(&desired.lab, &address.to_string())? {
         let applies = store.history(&desired.lab, u32::MAX)?;
         for apply in applies.into_iter().filter(|apply| apply.id == id) {
             let dirty = if apply.dirty { " with changes that were not committed" } else { "" };
             let commit = apply.commit.map(|commit| format!(" at commit {commit}{dirty}")).unwrap_or_default();
-            line("apply", format!("{id} by {}@{}{commit}, {}", apply.who, apply.host, apply.began_at));
+            line(
+                "apply",
+                format!("{id} by {}@{}{commit}, {}", apply.who, apply.host, times::local_text(&apply.began_at)),
+            );
         }
     }
     if address.kind == Kind::Vm {
