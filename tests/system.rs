@@ -21,6 +21,8 @@ mod exam;
 mod filter;
 #[path = "system/lab.rs"]
 mod lab;
+#[path = "system/readme.rs"]
+mod readme;
 #[path = "system/starter.rs"]
 mod starter;
 #[path = "system/vnc.rs"]
