@@ -52,6 +52,7 @@ cases! {
     lock
     plan_json
     plan_new_lab
+    plan_of_a_class
     scheduler_is_a_file
     service_user_missing
     state_corrupt

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::context::Context;
-use super::{Ended, LabOption};
+use super::{Ended, LabOption, pick};
 use crate::address::{Address, Kind};
 use crate::disks;
 use crate::exit::Exit;
@@ -17,7 +17,8 @@ use crate::state::AsideDisk;
 
 Example: labwright restore vm/bob-gsr && labwright apply")]
 pub(super) struct RestoreArguments {
-    /// The vm, as `vm/NAME`.
+    /// The vm, by its name or as `vm/NAME`.
+    #[arg(value_parser = pick::address)]
     address: Address,
     #[command(flatten)]
     lab: LabOption,

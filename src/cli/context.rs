@@ -117,7 +117,8 @@ impl Context {
     fn desired_or_applied(&self, ui: &Ui) -> Result<Desired, Failure> {
         let error = match manifest::desired(&self.lab_folder, &self.site.context()) {
             Err(error) => error,
-            Ok(wanted) => return self.show_findings(Ok(wanted), ui),
+            // Its warnings are for those who check, plan or apply it.
+            Ok((wanted, _)) => return Ok(wanted),
         };
         if let Some(mut store) = self.store_if_any()? {
             let labs = store.labs()?.into_iter().filter(|(_, at)| *at == self.lab_folder);

@@ -91,7 +91,8 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
         None => Recorded::nothing(),
     };
     let plan = arguments.scope.plan(&context, &desired, &recorded)?;
-    ui.data(&if arguments.json { report::plan::stream(&plan) } else { report::plan::text(&plan, arguments.verbose) });
+    let text = || report::paint::plan(&report::plan::text(&plan, arguments.verbose));
+    ui.data(&if arguments.json { report::plan::stream(&plan) } else { text() });
     let (refused, empty) = (!plan.refusals.is_empty(), plan.is_empty());
     if let Some(file) = &arguments.output {
         save(

@@ -16,6 +16,7 @@ pub mod stream;
 pub mod table;
 pub mod times;
 mod ui;
+mod values;
 
 pub use checked::Checked;
 pub use harmless::harmless;

@@ -6,12 +6,16 @@ use std::fmt::Write as _;
 use super::edits::{self, Detail};
 use super::plain_words::{self, count};
 use super::stream::{self, ChangeLine, PlanLine, Remark, Version};
+use super::values::values;
 use super::{harmless, steps};
 use crate::address::{Address, Kind};
 use crate::plan::{ActionId, Change, Note, Plan, Refusal, Verb};
 
 /// From how many changes of one kind a line stands for all of them.
 const FOLD_FROM: usize = 4;
+
+/// The same for vms, of which each has an owner who may ask: only what no terminal holds is folded.
+const FOLD_VMS_FROM: usize = 40;
 
 /// Most names that a folded line spells out.
 const FOLDED_NAMES_MAX: usize = 3;
@@ -66,15 +70,22 @@ fn lines(plan: &Plan, verbose: bool) -> String {
     for change in &plan.changes {
         by_kind.entry((change.address.kind, change.verb)).or_default().push(change);
     }
-    let foldable = |kind: Kind| matches!(kind, Kind::User | Kind::UserGroup | Kind::Permission);
+    let fold_from = |kind: Kind| match kind {
+        Kind::User | Kind::UserGroup | Kind::Permission => FOLD_FROM,
+        Kind::Vm => FOLD_VMS_FROM,
+        _ => usize::MAX,
+    };
     let owners = verbose.then(|| owners(plan));
     let mut rows: Vec<Row> = Vec::new();
     for ((kind, verb), changes) in by_kind {
-        if foldable(kind) && changes.len() >= FOLD_FROM && !verbose {
-            rows.push(folded(kind, verb, &changes));
-        } else {
-            rows.extend(changes.into_iter().map(|change| row(change, owners.as_ref())));
-        }
+        // Vms that change for different reasons are different things to know.
+        let reason = |change: &Change| if kind == Kind::Vm { reason_of_many(change) } else { String::new() };
+        let mut by_reason: BTreeMap<String, Vec<&Change>> = BTreeMap::new();
+        changes.iter().for_each(|change| by_reason.entry(reason(change)).or_default().push(change));
+        by_reason.retain(|_, changes| changes.len() >= fold_from(kind) && !verbose);
+        rows.extend(by_reason.iter().map(|(reason, changes)| folded(kind, verb, changes, reason)));
+        let others = changes.into_iter().filter(|change| !by_reason.contains_key(&reason(change)));
+        rows.extend(others.map(|change| row(change, owners.as_ref())));
     }
     let width = |column: usize| rows.iter().map(|row| row.cells[column].chars().count()).max().unwrap_or(0);
     let (symbol, verb, address) = (width(0), width(1), width(2));
@@ -92,9 +103,16 @@ struct Row {
     below: Vec<String>,
 }
 
-fn folded(kind: Kind, verb: Verb, changes: &[&Change]) -> Row {
+/// Why a vm changes, in words that are the same for the vms of others.
+fn reason_of_many(change: &Change) -> String {
+    let owner = change.touches.as_ref().map(|touched| format!(" for {}", touched.owner)).unwrap_or_default();
+    change.reason.replace(&owner, "")
+}
+
+fn folded(kind: Kind, verb: Verb, changes: &[&Change], reason: &str) -> Row {
     let names: Vec<&str> = changes.iter().take(FOLDED_NAMES_MAX).map(|c| c.address.name.as_str()).collect();
-    let detail = format!("{}, … ({} in all)", names.join(", "), changes.len());
+    let more = if reason.is_empty() { String::new() } else { format!("  {reason}; `--verbose` lists them") };
+    let detail = format!("{}, … ({} in all){more}", names.join(", "), changes.len());
     Row { cells: [verb.symbol().into(), verb.as_str().into(), format!("{kind}/…"), detail], below: Vec::new() }
 }
 
@@ -154,6 +172,7 @@ pub fn stream(plan: &Plan) -> String {
 
 fn change_line<'a>(change: &'a Change, owners: &BTreeMap<ActionId, &'a Address>) -> PlanLine<'a> {
     let Change { address, verb, reason, before, after, touches, actions } = change;
+    let (before, after) = (values(before), values(after));
     let effects = actions.iter().map(|action| action.effect.name()).collect();
     let needs = needs(change, owners).into_iter().collect();
     let (owner, in_use) = (touches.as_ref().map(|touched| &touched.owner), touches.as_ref().is_some_and(|t| t.in_use));

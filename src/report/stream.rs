@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::diagnostics_json::Finding;
 use crate::address::Address;
@@ -14,6 +15,9 @@ use crate::plan::Verb;
 
 /// Version of the line streams: major.minor.
 pub const STREAM_VERSION: &str = "1.0";
+
+/// That of plans. 2.0: `before` and `after` have numbers, lists and objects where 1.0 had texts, and `memory_mib` for `memory`.
+pub const PLAN_STREAM_VERSION: &str = "2.0";
 
 /// One line of `labwright plan --json`, and of the plan that `labwright apply --json` prints first. The first line is
 /// `version`, the last one `summary`. Within a major version, fields and types of lines are only added: ignore those that
@@ -143,9 +147,9 @@ pub struct ChangeLine<'a> {
     /// Why, as a half-sentence.
     pub reason: &'a str,
     /// The fields that differ as they are; nothing for what is new.
-    pub before: &'a BTreeMap<String, String>,
+    pub before: BTreeMap<String, Value>,
     /// The fields that differ as they will be; all of them for what is new.
-    pub after: &'a BTreeMap<String, String>,
+    pub after: BTreeMap<String, Value>,
     /// Whose vm it is, where somebody would notice the change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<&'a UserName>,
@@ -168,7 +172,8 @@ pub struct Remark<'a> {
 
 impl Version {
     pub(super) fn of(stream: &'static str) -> Self {
-        Self { stream, version: STREAM_VERSION, labwright: env!("CARGO_PKG_VERSION") }
+        let version = if stream == "plan" { PLAN_STREAM_VERSION } else { STREAM_VERSION };
+        Self { stream, version, labwright: env!("CARGO_PKG_VERSION") }
     }
 }
 
