@@ -100,9 +100,21 @@ fn remove_dead_taps(run_root: &Path) -> Swept {
     })
 }
 
-/// Takes the chains of ebtables that dead runs left; nothing else of a filter outlives its starter. Also what a starter of
-/// such a filter does first.
-pub fn remove_dead_chains(run_root: &Path) -> Swept {
+/// What a starter with a filter of ebtables does first. Chains are looked for only where a starter was killed, which leaves
+/// its folder: a listing of them is one of all runs, and takes longer than all else of a start.
+pub fn remove_chains_of_the_killed(run_root: &Path) -> Swept {
+    let killed = |path: &PathBuf| {
+        let run = path.file_name().and_then(|name| name.to_str()?.parse::<RunId>().ok());
+        run.is_some_and(|run| !is_alive(run_root, &run).unwrap_or(false))
+    };
+    match entries(run_root) {
+        Ok(entries) if !entries.iter().any(killed) => Swept::default(),
+        _ => remove_dead_chains(run_root),
+    }
+}
+
+/// Takes the chains of ebtables that dead runs left; nothing else of a filter outlives its starter.
+pub(super) fn remove_dead_chains(run_root: &Path) -> Swept {
     Swept::of_each(runs_with_chains().map_err(SweepError::from), |run| {
         if is_alive(run_root, &run)? {
             return Ok(None);

@@ -61,7 +61,7 @@ pub(super) fn prepare(options: &Options, spec: &RunSpec, storage: &Storage) -> R
         .ok_or_else(|| StartError::NoServiceUser { user: name.clone() })?;
     let folder = RunFolder::create(&options.run_root, &spec.run, user.uid, user.gid)?;
     if spec.network.filter == Filter::Ebtables {
-        for error in sweep::remove_dead_chains(&options.run_root).errors {
+        for error in sweep::remove_chains_of_the_killed(&options.run_root).errors {
             tracing::warn!(%error, "chains of a dead run stay behind, for the next sweep");
         }
     }

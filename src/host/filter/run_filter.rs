@@ -1,6 +1,7 @@
 //! The filter of one run, whichever way its site holds it.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::READY;
 use super::ebtables::{Chains, run_rules};
@@ -26,7 +27,11 @@ pub struct RunFilter {
     turns: Turns,
     /// The generation of rules in which all that others could change was read back and stood.
     whole_in: Option<u32>,
+    whole_at: Instant,
 }
+
+/// How long a look at what others can change may be put off. What they take away cuts the guest off, and opens nothing.
+const PUT_OFF_MAX: Duration = Duration::from_secs(60);
 
 impl RunFilter {
     /// Starts what is to hold the rules, and waits for nothing; `stand` gives them to the kernel.
@@ -35,7 +40,8 @@ impl RunFilter {
             Filter::Nftables => (run_table(run, network), None),
             Filter::Ebtables => (guard(run, network), Some(Chains::new(run, run_rules(run, network)))),
         };
-        Ok(Self { session: Session::start()?, table, chains, turns: Turns::new(run_root), whole_in: None })
+        let (session, turns) = (Session::start()?, Turns::new(run_root));
+        Ok(Self { session, table, chains, turns, whole_in: None, whole_at: Instant::now() })
     }
 
     /// Gives the kernel the rules and reads everything back, in one turn. Only then may the tap join the bridge. Returns why
@@ -43,22 +49,36 @@ impl RunFilter {
     pub fn stand(&mut self) -> Result<Option<NoTurn>, FilterError> {
         let mut turn = self.turns.take();
         self.session.add(&self.table)?;
+        self.verify_table()?;
         if let Some(chains) = &self.chains {
             chains.add()?;
         }
-        self.verify_table()?;
-        self.verify_what_others_can_change()?;
+        match (self.verify_what_others_can_change(), &self.chains) {
+            // A starter of this run that was killed has left some. A listing of ebtables takes as long as all else, so
+            // that they are not looked for before.
+            (Err(FilterError::Ebtables(_)), Some(chains)) => {
+                chains.replace()?;
+                self.verify_what_others_can_change()?;
+            }
+            (verified, _) => verified?,
+        }
         Ok(turn.missed())
     }
 
     /// Whether everything stands, and how often the guest has said in ARP that it has its planned address: more than never
     /// is *ready*. Costs a listing of the run's own table, and the rest only where somebody has changed rules of this host
     /// since it was last seen whole. The error is what does not stand; `mend` puts that back.
+    ///
+    /// Starts go first: as long as others have the turn, the rest is put off, though not for longer than `PUT_OFF_MAX`.
     pub fn look(&mut self) -> Result<u64, FilterError> {
         let listing = self.verify_table()?;
-        if self.whole_in.is_none() || generation() != self.whole_in {
-            let _turn = self.turns.take();
-            self.verify_what_others_can_change()?;
+        let is_known = self.whole_in.is_some() && generation() == self.whole_in;
+        if !is_known {
+            let late = self.whole_at.elapsed() > PUT_OFF_MAX;
+            let turn = if late { Some(self.turns.take()) } else { self.turns.take_if_free() };
+            if turn.is_some() {
+                self.verify_what_others_can_change()?;
+            }
         }
         Ok(listing.packets(READY))
     }
@@ -76,7 +96,7 @@ impl RunFilter {
             self.session.send(&host_table_command())?;
         }
         if let Some(chains) = self.chains.as_ref().filter(|chains| chains.verify().is_err()) {
-            chains.add()?;
+            chains.replace()?;
         }
         self.verify_table()?;
         self.verify_what_others_can_change()?;
@@ -97,6 +117,7 @@ impl RunFilter {
         }
         self.session.verify_host_table()?;
         self.whole_in = generation;
+        self.whole_at = Instant::now();
         Ok(())
     }
 }

@@ -17,6 +17,9 @@ use crate::host::command::{CommandError, spawn_error};
 /// How long nft may take to answer: it takes milliseconds, so that this is long enough on a host that boots a class.
 const ANSWER_SECONDS_MAX: u64 = 10;
 
+/// What nft may keep of memory that it has freed.
+const FREE_KEPT_BYTES_MAX: &str = "65536";
+
 /// How long the pieces of one complaint may take to arrive.
 const COMPLAINT_WAIT: Duration = Duration::from_millis(20);
 
@@ -56,6 +59,8 @@ impl Session {
         // Priorities as numbers: nft has names for some.
         let mut child = Command::new("nft")
             .args(["-y", "-i"])
+            // To add a table, nft takes half a MiB for each that stands on this host, and would keep it as long as it lives.
+            .env("MALLOC_TRIM_THRESHOLD_", FREE_KEPT_BYTES_MAX)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -7,20 +7,21 @@
 //! ```
 //!
 //! The kernel takes the lock back from a holder that ends. A holder may also be suspended, by a batch system for example,
-//! and nobody knows for how long: who has waited for `PATIENCE` goes on without, as slowly as all did before there were turns,
-//! and says so. So a turn is for speed and never for truth, and whatever keeps it from being taken fails nothing.
+//! and nobody knows for how long: who has waited for one holder for `PATIENCE` goes on without, as slowly as all did before
+//! there were turns, and says so. A line that moves is waited in, however long it is: with those who go on without, it would
+//! move no more. So a turn is for speed and never for truth, and whatever keeps it from being taken fails nothing.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::stat::{major, minor};
 
-/// A change takes some 10 ms, so that a class of a thousand has had its turns by then.
+/// A change takes between 10 ms and some 100, on a host of a hundred runs that is busy with them.
 const PATIENCE: Duration = Duration::from_secs(10);
 const FILE: &str = "rules.turn";
 
@@ -29,8 +30,8 @@ const FILE: &str = "rules.turn";
 pub struct Turns {
     path: PathBuf,
     patience: Duration,
-    /// A wait that was given up. It goes on, so that there is never more than one.
-    queued: Option<Receiver<Result<Flock<File>, Errno>>>,
+    /// A place that was given up. It is taken again, so that a process never has more than one.
+    given_up: Option<Arc<Place>>,
 }
 
 /// Held for one change and its reading back.
@@ -56,17 +57,27 @@ pub enum NoTurn {
 impl Turns {
     /// Nothing is opened or made before a turn is taken.
     pub fn new(run_root: &Path) -> Self {
-        Self { path: run_root.join(FILE), patience: PATIENCE, queued: None }
+        Self { path: run_root.join(FILE), patience: PATIENCE, given_up: None }
     }
 
     /// Waits for this process's turn, or goes without.
     pub fn take(&mut self) -> Turn {
         match self.wait() {
-            Ok(lock) => Turn { _lock: Some(lock), missed: None },
+            Ok(lock) => Turn::begin(lock),
             Err(missed) => {
                 tracing::warn!(error = %crate::error::chain(&missed));
                 Turn { _lock: None, missed: Some(missed) }
             }
+        }
+    }
+
+    /// A turn, where nobody else has it.
+    pub fn take_if_free(&self) -> Option<Turn> {
+        match self.try_lock() {
+            Ok(Ok(lock)) => Some(Turn::begin(lock)),
+            Ok(Err(_)) => None,
+            // Turns that nobody can take hold nobody up.
+            Err(missed) => Some(Turn { _lock: None, missed: Some(missed) }),
         }
     }
 
@@ -78,24 +89,42 @@ impl Turns {
     }
 
     fn wait(&mut self) -> Result<Flock<File>, NoTurn> {
-        let failed = |source| NoTurn::Lock { path: self.path.clone(), source };
-        let queued = match self.queued.take() {
-            Some(queued) => queued,
-            None => match Flock::lock(self.open().map_err(failed)?, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => return Ok(lock),
-                Err((file, Errno::EWOULDBLOCK)) => queue(file).map_err(failed)?,
-                Err((_, errno)) => return Err(failed(errno.into())),
-            },
-        };
-        match queued.recv_timeout(self.patience) {
-            Ok(locked) => locked.map_err(|errno| failed(errno.into())),
-            Err(RecvTimeoutError::Disconnected) => Err(failed(Errno::EINTR.into())),
-            Err(RecvTimeoutError::Timeout) => {
-                self.queued = Some(queued);
+        loop {
+            let holder = self.holder_since();
+            let place = match self.given_up.take().filter(|place| place.take_again()) {
+                Some(place) => place,
+                None => match self.try_lock()? {
+                    Ok(lock) => return Ok(lock),
+                    Err(file) => Place::queue(file).map_err(|source| self.failed(source))?,
+                },
+            };
+            if let Some(locked) = place.wait(self.patience) {
+                return locked.map_err(|errno| self.failed(errno.into()));
+            }
+            self.given_up = Some(place);
+            if self.holder_since() == holder {
                 let waiting = self.waiting();
-                Err(NoTurn::Overdue { path: self.path.clone(), waited: self.patience, waiting })
+                return Err(NoTurn::Overdue { path: self.path.clone(), waited: self.patience, waiting });
             }
         }
+    }
+
+    fn holder_since(&self) -> Option<SystemTime> {
+        std::fs::symlink_metadata(&self.path).and_then(|file| file.modified()).ok()
+    }
+
+    /// The lock, or the file where somebody else has it locked.
+    fn try_lock(&self) -> Result<Result<Flock<File>, File>, NoTurn> {
+        let file = self.open().map_err(|source| self.failed(source))?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Ok(lock)),
+            Err((file, Errno::EWOULDBLOCK)) => Ok(Err(file)),
+            Err((_, errno)) => Err(self.failed(errno.into())),
+        }
+    }
+
+    fn failed(&self, source: std::io::Error) -> NoTurn {
+        NoTurn::Lock { path: self.path.clone(), source }
     }
 
     fn open(&self) -> std::io::Result<File> {
@@ -108,20 +137,74 @@ impl Turns {
 }
 
 impl Turn {
+    /// The time of the file tells those who wait that there is another holder. Nothing hangs on it but how long they wait.
+    fn begin(lock: Flock<File>) -> Self {
+        drop(lock.set_modified(SystemTime::now()));
+        Self { _lock: Some(lock), missed: None }
+    }
+
     /// Why this change is out of turn, if it is.
     pub fn missed(&mut self) -> Option<NoTurn> {
         self.missed.take()
     }
 }
 
-/// A thread that waits in the kernel's own line. Where nobody listens any more, its turn ends as it begins.
-fn queue(file: File) -> std::io::Result<Receiver<Result<Flock<File>, Errno>>> {
-    let (sender, receiver) = channel();
-    std::thread::Builder::new().name("turn".to_owned()).stack_size(64 << 10).spawn(move || {
-        let locked = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno);
-        drop(sender.send(locked));
-    })?;
-    Ok(receiver)
+/// A place in the kernel's line, kept by a thread of its own.
+#[derive(Debug, Default)]
+struct Place {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Waited,
+    /// The turn will end as it begins.
+    GivenUp,
+    Come(Result<Flock<File>, Errno>),
+    Over,
+}
+
+impl Place {
+    fn queue(file: File) -> std::io::Result<Arc<Self>> {
+        let place = Arc::new(Self::default());
+        let own = Arc::clone(&place);
+        std::thread::Builder::new().name("turn".to_owned()).stack_size(64 << 10).spawn(move || {
+            let locked = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno);
+            let mut state = own.state();
+            *state = if matches!(*state, State::Waited) { State::Come(locked) } else { State::Over };
+            own.changed.notify_one();
+        })?;
+        Ok(place)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a place that was given up is still kept.
+    fn take_again(&self) -> bool {
+        let mut state = self.state();
+        let is_kept = matches!(*state, State::GivenUp);
+        if is_kept {
+            *state = State::Waited;
+        }
+        is_kept
+    }
+
+    /// The turn, unless it does not come within `patience`.
+    fn wait(&self, patience: Duration) -> Option<Result<Flock<File>, Errno>> {
+        let waited = self.changed.wait_timeout_while(self.state(), patience, |state| matches!(state, State::Waited));
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        match std::mem::replace(&mut *state, State::Over) {
+            State::Come(locked) => Some(locked),
+            _ => {
+                *state = State::GivenUp;
+                None
+            }
+        }
+    }
 }
 
 /// `7: -> FLOCK ADVISORY WRITE 4711 00:1a:99 0 EOF` waits for a lock on the file 99 of 00:1a.
@@ -134,6 +217,7 @@ fn waiters(locks: &str, file: &str) -> usize {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
     use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Instant;
 
     use super::*;
 
@@ -169,6 +253,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let held = Turns::new(root.path()).take();
         let mut late = impatient(root.path());
+        assert!(late.take_if_free().is_none());
         assert!(matches!(late.take().missed(), Some(NoTurn::Overdue { .. })));
         while late.waiting() == 0 {
             std::thread::yield_now();
@@ -186,18 +271,49 @@ mod tests {
         let mut turn = late.take();
         assert!(turn.missed().is_none());
         assert_eq!(late.waiting(), 0);
+        drop(turn);
+        assert!(late.take_if_free().unwrap().missed().is_none());
     }
 
-    /// As when a starter has ended while it waited.
+    #[test]
+    fn a_line_that_moves_is_waited_in() {
+        let root = tempfile::tempdir().unwrap();
+        let held = Turns::new(root.path()).take();
+        let mut last = Turns { patience: Duration::from_millis(700), ..Turns::new(root.path()) };
+        std::thread::scope(|scope| {
+            let last = scope.spawn(|| last.take());
+            let began = Instant::now();
+            while began.elapsed() < Duration::from_millis(1700) {
+                // As each of many holders does, one after the other.
+                held._lock.as_ref().unwrap().set_modified(SystemTime::now()).unwrap();
+                std::thread::yield_now();
+            }
+            assert!(!last.is_finished(), "it went on without its turn");
+            drop(held);
+            assert!(last.join().unwrap().missed().is_none());
+        });
+    }
+
+    /// Also while its process lives, and does other things.
     #[test]
     fn a_turn_that_nobody_waits_for_any_more_ends_as_it_begins() {
         let root = tempfile::tempdir().unwrap();
         let held = Turns::new(root.path()).take();
-        let mut gone = impatient(root.path());
-        assert!(gone.take().missed().is_some());
-        drop(gone);
-        drop(held);
-        assert!(Turns::new(root.path()).take().missed().is_none());
+        let mut late = impatient(root.path());
+        assert!(late.take().missed().is_some());
+        while late.waiting() == 0 {
+            std::thread::yield_now();
+        }
+        let mut next = Turns::new(root.path());
+        std::thread::scope(|scope| {
+            let next = scope.spawn(|| next.take());
+            while late.waiting() == 1 {
+                std::thread::yield_now();
+            }
+            drop(held);
+            assert!(next.join().unwrap().missed().is_none());
+        });
+        assert!(late.take().missed().is_none());
     }
 
     /// Root follows no link and waits for no pipe.

@@ -32,11 +32,16 @@ impl Chains {
         Self { run: run.clone(), rules }
     }
 
-    /// Writes them, in place of what may stand there under their name.
+    /// Writes them. Where some of them stand already, they do so twice then.
     pub(in crate::host::filter) fn add(&self) -> Result<(), EbtablesError> {
-        self.remove()?;
         command::run(RESTORE, &["--noflush"], &script(&self.rules))?;
         Ok(())
+    }
+
+    /// Writes them in place of what may stand there under their name.
+    pub(in crate::host::filter) fn replace(&self) -> Result<(), EbtablesError> {
+        self.remove()?;
+        self.add()
     }
 
     /// Reads them back and compares.
