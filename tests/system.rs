@@ -5,6 +5,8 @@
 mod bounds;
 #[path = "system/bridge.rs"]
 mod bridge;
+#[path = "system/burst.rs"]
+mod burst;
 #[path = "system/by_hand.rs"]
 mod by_hand;
 #[path = "system/check.rs"]
@@ -23,6 +25,8 @@ mod filter;
 mod lab;
 #[path = "system/readme.rs"]
 mod readme;
+#[path = "system/rules.rs"]
+mod rules;
 #[path = "system/starter.rs"]
 mod starter;
 #[path = "system/vnc.rs"]

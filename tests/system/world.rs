@@ -209,6 +209,24 @@ impl World {
 
     /// Reserves the address and starts the starter by this command.
     pub(crate) fn start_by(&self, spec: RunSpec, command: impl FnOnce(&Path) -> Command) -> Run {
+        let folder = self.reserve_and_write(&spec);
+        let starter = command(&folder).spawn().unwrap();
+        self.run(spec, folder, starter)
+    }
+
+    /// Starts many at one moment: everything else was done before.
+    pub(crate) fn start_all(&self, specs: Vec<RunSpec>) -> Vec<Run> {
+        let folders: Vec<PathBuf> = specs.iter().map(|spec| self.reserve_and_write(spec)).collect();
+        let starters: Vec<Child> = folders.iter().map(|folder| self.starter(folder).spawn().unwrap()).collect();
+        let runs = specs.into_iter().zip(folders).zip(starters);
+        runs.map(|((spec, folder), starter)| self.run(spec, folder, starter)).collect()
+    }
+
+    fn run(&self, spec: RunSpec, folder: PathBuf, starter: Child) -> Run {
+        Run { host_folder: self.run_root().join(spec.run.to_string()), spec, folder, starter }
+    }
+
+    fn reserve_and_write(&self, spec: &RunSpec) -> PathBuf {
         let network = &spec.network;
         let reservation = Reservation::new(spec.run.site(), &spec.lab, &spec.vm, network.mac, network.ip);
         match &self.network.dhcp {
@@ -216,9 +234,7 @@ impl World {
             DhcpSettings::Omapi(settings) => Omapi::new(settings).reserve(&[reservation]).unwrap(),
             DhcpSettings::None => {}
         }
-        let folder = self.write(&spec);
-        let starter = command(&folder).spawn().unwrap();
-        Run { host_folder: self.run_root().join(spec.run.to_string()), spec, folder, starter }
+        self.write(spec)
     }
 
     /// The command that carries out the run in `folder`.
