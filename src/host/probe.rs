@@ -13,6 +13,8 @@ use crate::id::Mac;
 
 /// A bridge with the spanning tree protocol lets a new port send after this long.
 const JOIN_WAIT: Duration = Duration::from_secs(35);
+/// State of a port that sends and gets.
+const FORWARDING: &str = "3";
 /// Between two questions.
 const ASK_EVERY: Duration = Duration::from_millis(250);
 /// A second machine that answers does so within moments of the first.
@@ -26,6 +28,8 @@ pub enum ProbeError {
     Command(#[from] CommandError),
     #[error("cannot read {path}")]
     Read { path: PathBuf, source: std::io::Error },
+    #[error("the bridge `{bridge}` is down; `ip link set dev {bridge} up`, or `labwright host setup`")]
+    Down { bridge: String },
     #[error("the bridge `{bridge}` lets a new port send nothing within {} s", JOIN_WAIT.as_secs())]
     Blocked { bridge: String },
     #[error("cannot send or receive on the network interface `{tap}`")]
@@ -42,6 +46,12 @@ impl Probe {
     /// Joins a bridge, and waits until frames pass.
     pub fn join(bridge: &str) -> Result<Self, ProbeError> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
+        // A bridge takes over the smallest MTU of its ports'.
+        let (flags, mtu) = (read(bridge, "flags")?, read(bridge, "mtu")?);
+        let flags = flags.strip_prefix("0x").and_then(|flags| i32::from_str_radix(flags, 16).ok());
+        if flags.is_some_and(|flags| flags & nix::libc::IFF_UP == 0) {
+            return Err(ProbeError::Down { bridge: bridge.to_owned() });
+        }
         let (process, number) = (std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed) % 100);
         let tap = Tap::open(&format!("probe{}-{number}", process % 10_000_000))?;
         let [a, b, c, d] = process.to_be_bytes();
@@ -49,20 +59,13 @@ impl Probe {
         // The highest address on the bridge, so that the bridge does not take it over.
         let own = Mac([0xfe, mac.0[1], a, b, c, d]);
         let name = tap.name();
-        let net = Path::new("/sys/class/net");
-        // A bridge takes over the smallest of its ports'.
-        let path = net.join(bridge).join("mtu");
-        let mtu = std::fs::read_to_string(&path).map_err(|source| ProbeError::Read { path, source })?;
         let commands = format!(
-            "link set dev {name} address {own} mtu {} addrgenmode none\nlink set dev {name} master {bridge}\n\
-             link set dev {name} up\n",
-            mtu.trim()
+            "link set dev {name} address {own} mtu {mtu} addrgenmode none\nlink set dev {name} master {bridge}\n\
+             link set dev {name} up\n"
         );
         command::run("ip", &["-batch", "-"], &commands)?;
-        let state = net.join(name).join("brport/state");
         let began = Instant::now();
-        // 3: it forwards.
-        while std::fs::read_to_string(&state).is_ok_and(|state| state.trim() != "3") {
+        while read(name, "brport/state")? != FORWARDING {
             if began.elapsed() > JOIN_WAIT {
                 return Err(ProbeError::Blocked { bridge: bridge.to_owned() });
             }
@@ -119,4 +122,11 @@ impl Probe {
     fn frame_error(&self, source: std::io::Error) -> ProbeError {
         ProbeError::Frame { tap: self.tap.name().to_owned(), source }
     }
+}
+
+/// What the kernel says of an interface.
+fn read(interface: &str, what: &str) -> Result<String, ProbeError> {
+    let path = Path::new("/sys/class/net").join(interface).join(what);
+    let text = std::fs::read_to_string(&path).map_err(|source| ProbeError::Read { path, source })?;
+    Ok(text.trim().to_owned())
 }

@@ -51,6 +51,8 @@ fn what_a_host_may_lack() {
     said.failure(&mut world, "no bridge", |_| {});
     tool("ip", &["link", "add", "vbr0", "type", "bridge"]);
     said.failure(&mut world, "nobody has looked for KVM", |_| {});
+    said.failure(&mut world, "a bridge that is down", |spec| spec.qemu.accel = Accel::Tcg);
+    tool("ip", &["addr", "add", "192.168.100.1/24", "dev", "vbr0"]);
     said.failure(&mut world, "no table of the host", |spec| spec.qemu.accel = Accel::Tcg);
     tool("nft", &["add", "table", "bridge", "labwright"]);
     said.failure(&mut world, "another table of that name", |spec| spec.qemu.accel = Accel::Tcg);

@@ -12,7 +12,7 @@ use labwright::host::setup::{self, Wanted};
 use labwright::id::{LabName, MacPrefix, RunId, SiteTag, UserName, VmName};
 use labwright::resolve::{AddressRange, DisplayModel, Firmware, Hardware, NicModel, VmGroup};
 use labwright::run::{self, Control, Event, RunDisk, RunNetwork, RunSpec};
-use labwright::site::{Accel, DhcpSettings, Filter, NetworkSettings, QemuSettings, Timing, VncBind};
+use labwright::site::{Accel, DhcpServer, DhcpSettings, Filter, NetworkSettings, QemuSettings, Timing, VncBind};
 use nix::mount::{MsFlags, mount};
 use nix::sched::CloneFlags;
 use nix::sys::signal::{Signal, kill};
@@ -56,6 +56,9 @@ impl World {
     pub(crate) fn with_dhcp(dhcp: impl FnOnce(&Path) -> DhcpSettings) -> Self {
         let mut world = Self::bare();
         world.network.dhcp = dhcp(world.folder.path());
+        if let DhcpSettings::Omapi(settings) = &world.network.dhcp {
+            world.network.dhcp_servers = vec![DhcpServer { address: settings.server, mac: None }];
+        }
         setup::setup(&world.wanted()).expect("the host can be set up");
         world
     }
