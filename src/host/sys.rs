@@ -1,13 +1,14 @@
 //! What has no safe wrapper: binding an open `/dev/net/tun` to a tap, ignoring a signal, keeping inherited descriptors
-//! from children, and widening the search path. Nothing else in the program is unsafe.
+//! from children, a process as a descriptor, and widening the search path. Nothing else in the program is unsafe.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::AsRawFd as _;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::path::PathBuf;
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{SigHandler, Signal};
+use nix::unistd::Pid;
 
 nix::ioctl_write_ptr_bad!(tun_set_interface, libc::TUNSETIFF, libc::ifreq);
 
@@ -47,6 +48,31 @@ pub fn keep_descriptors_from_children() -> nix::Result<()> {
     let flags = libc::c_int::try_from(libc::CLOSE_RANGE_CLOEXEC).expect("the flag is 1 << 2");
     // SAFETY: with this flag nothing is closed; only the close-on-exec flag of open descriptors is set.
     nix::errno::Errno::result(unsafe { libc::close_range(first, last, flags) }).map(|_| ())
+}
+
+/// A process, whatever becomes of its number, which is used again.
+#[derive(Debug)]
+pub struct Process(OwnedFd);
+
+impl Process {
+    #[expect(unsafe_code, reason = "pidfd_open has no wrapper")]
+    pub fn open(pid: Pid) -> nix::Result<Self> {
+        // SAFETY: no memory is passed.
+        let made = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
+        let number = RawFd::try_from(made).expect("a descriptor is an int");
+        // SAFETY: the kernel has just made this descriptor for us, and nobody else knows its number.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(number) }))
+    }
+
+    #[expect(unsafe_code, reason = "pidfd_send_signal has no wrapper")]
+    pub fn signal(&self, signal: Signal) -> nix::Result<()> {
+        let nothing = std::ptr::null::<libc::siginfo_t>();
+        // SAFETY: the descriptor is open for the whole call; without details the kernel fills in those of `kill`.
+        let sent = unsafe {
+            libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), signal as libc::c_int, nothing, 0)
+        };
+        Errno::result(sent).map(|_| ())
+    }
 }
 
 /// Where systems keep the programs of their admins, such as `nft`, `ip` and `useradd`.

@@ -15,11 +15,13 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use nix::sys::signal::{Signal, kill};
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::lease::{self, Lease};
 use super::{Dhcp, DhcpError, Reservation};
+use crate::host::sys::Process;
 use crate::id::Mac;
 
 pub const HOSTS_FOLDER: &str = "hosts";
@@ -37,8 +39,27 @@ impl Dnsmasq {
     }
 
     fn read_again(&self) -> Result<(), DhcpError> {
-        let Some(pid) = self.process() else { return Ok(()) };
-        kill(pid, Signal::SIGHUP).map_err(|source| DhcpError::Signal { pid: pid.as_raw(), source })
+        match self.signal(Signal::SIGHUP) {
+            Ok(_) => Ok(()),
+            Err((pid, source)) => Err(DhcpError::Signal { pid: pid.as_raw(), source }),
+        }
+    }
+
+    /// Signals the running dnsmasq, if there is one, and no other that could have its number by now.
+    pub(in crate::host) fn signal(&self, signal: Signal) -> Result<Option<Pid>, (Pid, nix::Error)> {
+        let Some(pid) = self.process() else { return Ok(None) };
+        let process = match Process::open(pid) {
+            Err(Errno::ESRCH) => return Ok(None),
+            opened => opened.map_err(|error| (pid, error))?,
+        };
+        // Looked at again: from here on the number cannot become another's.
+        if self.process() != Some(pid) {
+            return Ok(None);
+        }
+        match process.signal(signal) {
+            Err(Errno::ESRCH) => Ok(None),
+            signalled => signalled.map(|()| Some(pid)).map_err(|error| (pid, error)),
+        }
     }
 
     fn end_leases(&self, over: &dyn Fn(&Lease) -> bool) -> Result<(), DhcpError> {
@@ -106,7 +127,8 @@ impl Dhcp for Dnsmasq {
     }
 
     fn present(&self, reservations: &[Reservation]) -> Result<Vec<bool>, DhcpError> {
-        let hosts = self.hosts()?;
+        // Where nothing was set up, nothing stands; only who reserves must be told.
+        let hosts = self.folder.join(HOSTS_FOLDER);
         let stands = |reservation: &Reservation| {
             let path = hosts.join(&reservation.mark);
             match std::fs::read_to_string(&path) {

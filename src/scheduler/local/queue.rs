@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::books::{self, Books, Job, failed};
 use super::dispatch::start_time;
 use super::held::{self, MEMORY_UNIT_MIB, TASKS_MAX};
+use crate::host::sys::Process;
 use crate::scheduler::{Ended, Host, HostUsage, JobId, Scheduler, SchedulerError, Submission, Task, TaskId, TaskState};
 
 /// The embedded scheduler's queue below one folder.
@@ -197,12 +198,12 @@ fn locked_tasks(held: &File, range: &Range<u64>) -> std::io::Result<impl Iterato
 fn stop(job_folder: &Path, task: u32) -> Result<(), SchedulerError> {
     books::mark_killed(job_folder, task)?;
     let Some(started) = books::read_started(job_folder, task)? else { return Ok(()) };
-    match start_time(started.pid) {
-        Ok(found) if found == started.start_time => {}
+    let signalled = Process::open(Pid::from_raw(started.pid)).and_then(|process| match start_time(started.pid) {
+        Ok(found) if found == started.start_time => process.signal(Signal::SIGTERM),
         // The process is over, or it is another's by now.
-        _ => return Ok(()),
-    }
-    match kill(Pid::from_raw(started.pid), Signal::SIGTERM) {
+        _ => Ok(()),
+    });
+    match signalled {
         Ok(()) | Err(Errno::ESRCH) => Ok(()),
         Err(errno) => Err(failed("signal the process in", &books::started_path(job_folder, task))(errno.into())),
     }
