@@ -66,9 +66,17 @@ impl Site {
             timing: Timing::default(),
             service_user: SERVICE_USER.to_owned(),
             default_limits: Limits::USER,
-            all_vms: VmGroup::all_vms(),
+            all_vms: VmGroup::all_vms_of_one_machine(),
             retention_days: RETENTION_DAYS,
         }
+    }
+
+    /// The same with what the service account must get to below `place`.
+    #[must_use]
+    pub fn reachable_at(mut self, place: &Path) -> Self {
+        self.storage = Storage::below(place);
+        self.network.dhcp = DhcpSettings::Dnsmasq { folder: place.join("dnsmasq") };
+        self
     }
 
     /// What the meaning of a lab's manifests depends on.

@@ -17,6 +17,8 @@ mod transcript;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use sandbox::Sandbox;
 use transcript::{transcript, without_durations};
 
@@ -66,6 +68,17 @@ cases! {
     vm_vnc
 }
 
+/// Namespaces of this case's thread and of all that it starts: a bridge that a case sets up is no other case's, nor the
+/// machine's.
+fn a_machine_of_its_own() {
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
+        .expect("the cases need root, for namespaces of their own");
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none).unwrap();
+    mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), none).unwrap();
+}
+
 fn cases() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli")
 }
@@ -75,6 +88,7 @@ fn check(name: &str) {
     let read = |file: &str| std::fs::read_to_string(case.join(file)).unwrap_or_default();
     let commands = read("command");
     assert!(!commands.trim().is_empty(), "{name}/command holds no command");
+    a_machine_of_its_own();
     let sandbox = Sandbox::new("/tmp", Some(&case.join("lab")));
     let found: String = commands.lines().map(|line| transcript(&sandbox, line)).collect();
     if std::env::var_os("UPDATE").is_some() {

@@ -25,6 +25,8 @@ mod filter;
 mod lab;
 #[path = "system/readme.rs"]
 mod readme;
+#[path = "system/ready.rs"]
+mod ready;
 #[path = "system/rules.rs"]
 mod rules;
 #[path = "system/starter.rs"]

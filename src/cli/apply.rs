@@ -151,6 +151,7 @@ pub(super) fn reconcile(
         Summary::default()
     } else {
         refuse_without_rights(&plan)?;
+        super::readiness::refuse_unready(context, desired, &plan)?;
         if !options.yes {
             ask(ui, doing)?;
         }

@@ -9,6 +9,7 @@ use crate::diagnostic::{Diagnostics, Severity};
 use crate::disks::{self, Owner};
 use crate::exit::Exit;
 use crate::host::dhcp::{self, Dhcp};
+use crate::host::embedded::{place, settle};
 use crate::id::{LabName, VmName};
 use crate::manifest::{self, DesiredError, site::SiteError};
 use crate::observe::{ObserveError, Observed, World, observe};
@@ -151,10 +152,19 @@ impl Context {
         match Store::open(&self.site.state) {
             Err(StateError::Missing { .. }) if self.site.file.is_none() => {
                 self.refuse_traces()?;
+                self.settle()?;
                 Ok(Store::create(&self.site.state, jiff::Timestamp::now())?)
             }
             opened => Ok(opened?),
         }
+    }
+
+    /// Keeps to where the embedded default puts what the service account must get to.
+    pub(super) fn settle(&self) -> Result<Option<PathBuf>, Failure> {
+        if self.site.file.is_some() {
+            return Ok(None);
+        }
+        settle(&self.lab_folder).map_err(|error| Failure::from_error(Exit::Failed, &error))
     }
 
     /// What is recorded, for commands that change nothing: a lab never applied has an empty record.
@@ -295,7 +305,7 @@ fn refuse_unwritable(path: &Path) -> Result<(), Failure> {
 }
 
 /// A lab as it was last applied.
-fn applied(store: &mut Store, lab: LabName) -> Result<Desired, Failure> {
+pub(super) fn applied(store: &mut Store, lab: LabName) -> Result<Desired, Failure> {
     let recorded = store.recorded(&lab)?;
     as_applied(lab, &recorded).map_err(|(address, error)| {
         Failure::from_error(Exit::Failed, &error)
@@ -330,7 +340,7 @@ fn embedded(lab_folder: &Path) -> Result<Site, Failure> {
     let memory_mib =
         memory.ok_or_else(|| Failure::new(Exit::Failed, "cannot read the machine's memory from /proc/meminfo"))? / 1024;
     let cpus = std::thread::available_parallelism().map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX));
-    Ok(Site::embedded(lab_folder, memory_mib, cpus))
+    Ok(Site::embedded(lab_folder, memory_mib, cpus).reachable_at(&place(lab_folder)))
 }
 
 /// This program, for the jobs that it submits.

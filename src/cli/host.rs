@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::context::Context;
 use super::exam::{self, HostLine, Which};
+use super::host_labs::HostLabs;
 use super::{Ended, apply};
 use crate::diagnostic::Severity;
 use crate::exit::Exit;
@@ -15,7 +16,7 @@ use crate::host::setup::{self, Wanted};
 use crate::host::sweep;
 use crate::plan::{LostHost, give_up_only};
 use crate::report::table::{Format, Row, render};
-use crate::report::{Failure, Ui};
+use crate::report::{Failure, Ui, harmless};
 use crate::resolve::{Desired, VmGroup};
 use crate::scheduler::grid_engine::{self, Finding, GridEngine, Here};
 use crate::site::{SchedulerSettings, Site};
@@ -43,7 +44,9 @@ pub(super) enum Command {
     Check(CheckArguments),
     /// Remove what runs that are no more left behind, and nothing else
     Sweep,
-    /// Take away what `host setup` made
+    /// Take away what `host setup` made, and nobody else uses
+    ///
+    /// Refused while a vm of the lab runs, or a session of it is open. What other labs use stays, and is named.
     Teardown(Labs),
     /// Give up a host that is lost, so that the next apply starts its vms elsewhere
     ///
@@ -109,18 +112,14 @@ pub(super) struct Labs {
 
 pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended {
     match command {
-        Command::Setup(labs) => with_wanted(labs, site, ui, &|wanted, _| {
-            refuse_without_root()?;
-            let done = setup::setup(wanted).map_err(|error| failure("prepare", &[&error]))?;
-            tell(ui, &done, "nothing to do: all of it stands already");
-            Ok(Exit::Done)
-        }),
+        Command::Setup(labs) => set_up(labs, site, ui),
         Command::Check(arguments @ CheckArguments { exam: Some(lab), .. }) => exam(lab, arguments, site, ui),
-        Command::Check(arguments) => with_wanted(&arguments.labs, site, ui, &|wanted, site| {
-            let lines = all_lines(wanted.groups, site)?;
-            ui.data(&render(&lines, arguments.output));
+        Command::Check(arguments) => {
+            let labs = HostLabs::read(&arguments.labs.lab, site, ui)?;
+            let lines = all_lines(&labs.groups(), &labs.site)?;
+            ui.data(&shown(&lines, arguments.output));
             Ok(if failures(&lines) == 0 { Exit::Done } else { Exit::NotReady })
-        }),
+        }
         Command::Sweep => {
             refuse_without_root()?;
             let swept = sweep::sweep(Path::new(RUN_ROOT));
@@ -129,16 +128,33 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
                 swept.errors.iter().map(|error| error as &dyn std::error::Error).collect();
             if errors.is_empty() { Ok(Exit::Done) } else { Err(failure("sweep", &errors)) }
         }
-        Command::Teardown(labs) => with_wanted(labs, site, ui, &|wanted, _| {
-            refuse_without_root()?;
-            let done = setup::teardown(wanted).map_err(|errors| {
-                failure("take down", &errors.iter().map(|error| error as &dyn std::error::Error).collect::<Vec<_>>())
-            })?;
-            tell(ui, &done, "nothing to do: none of it is there");
-            Ok(Exit::Done)
-        }),
+        Command::Teardown(labs) => take_down(labs, site, ui),
         Command::Forget(arguments) => forget(arguments, site, ui),
     }
+}
+
+fn set_up(labs: &Labs, site: Option<&Path>, ui: &Ui) -> Ended {
+    refuse_without_root()?;
+    let labs = HostLabs::read(&labs.lab, site, ui)?;
+    for place in labs.settle()? {
+        ui.say(&format!("  disks and runs are kept in {}: guests cannot enter the lab's folder", place.display()));
+    }
+    let groups = labs.all_groups();
+    let done = setup::setup(&wanted(&groups, &labs.site)).map_err(|error| failure("prepare", &[&error]))?;
+    tell(ui, &done, "nothing to do: all of it stands already");
+    Ok(Exit::Done)
+}
+
+fn take_down(labs: &Labs, site: Option<&Path>, ui: &Ui) -> Ended {
+    refuse_without_root()?;
+    let labs = HostLabs::read(&labs.lab, site, ui)?;
+    labs.refuse_while_needed(jiff::Timestamp::now())?;
+    let groups = labs.groups();
+    let done = setup::teardown_beside(&wanted(&groups, &labs.site), &labs.others).map_err(|errors| {
+        failure("take down", &errors.iter().map(|error| error as &dyn std::error::Error).collect::<Vec<_>>())
+    })?;
+    tell(ui, &done, "nothing to do: none of it is there");
+    Ok(Exit::Done)
 }
 
 fn all_lines(groups: &[VmGroup], site: &Site) -> Result<Vec<Line>, Failure> {
@@ -190,7 +206,7 @@ fn exam(lab: &Path, arguments: &CheckArguments, site: Option<&Path>, ui: &Ui) ->
     if arguments.output == Format::Table {
         lines.retain(HostLine::is_news);
     }
-    ui.data(&render(&lines, arguments.output));
+    ui.data(&shown(&lines, arguments.output));
     if arguments.output == Format::Table {
         ui.data(&format!("{word}\n"));
     }
@@ -201,7 +217,7 @@ fn exam_here(context: &Context, desired: &Desired, timeout: Duration, output: Fo
     let groups: Vec<VmGroup> = desired.vm_groups.values().cloned().collect();
     let mut lines = all_lines(&groups, &context.site)?;
     lines.extend(exam::lines(context, desired, timeout, ui)?);
-    ui.data(&render(&lines, output));
+    ui.data(&shown(&lines, output));
     let (word, exit) = match failures(&lines) {
         0 => (format!("green: this host is ready for {}", desired.lab), Exit::Done),
         1 => ("red: 1 thing to mend".to_owned(), Exit::NotReady),
@@ -241,30 +257,20 @@ fn forget(arguments: &ForgetArguments, site: Option<&Path>, ui: &mut Ui) -> Ende
         worst = if worst == Exit::Done { ended } else { worst };
     }
     match (unknown, worst) {
-        (false, _) => ui.say(&format!(
-            "nothing to do: no vm on {} is unknown; the batch system takes some time to miss a host",
-            arguments.host
-        )),
+        (false, _) => {
+            refuse_unknown_host(&context, &arguments.host)?;
+            ui.say(&format!(
+                "nothing to do: no vm on {} is unknown; the batch system takes some time to miss a host",
+                arguments.host
+            ));
+        }
         (true, Exit::Done) => ui.say("the next `labwright apply` starts them elsewhere"),
         (true, _) => {}
     }
     Ok(worst)
 }
 
-/// What the host is to offer to these labs.
-fn with_wanted(labs: &Labs, site: Option<&Path>, ui: &Ui, act: &dyn Fn(&Wanted<'_>, &Site) -> Ended) -> Ended {
-    let mut groups: Vec<VmGroup> = Vec::new();
-    let mut last = None;
-    for lab in &labs.lab {
-        let (context, desired) = Context::of_known_lab(site, lab, ui)?;
-        groups.extend(desired.vm_groups.into_values());
-        last = Some(context);
-    }
-    let Some(Context { site, .. }) = last else { return Ok(Exit::Done) };
-    act(&wanted(&groups, &site), &site)
-}
-
-fn wanted<'a>(groups: &'a [VmGroup], site: &'a Site) -> Wanted<'a> {
+pub(super) fn wanted<'a>(groups: &'a [VmGroup], site: &'a Site) -> Wanted<'a> {
     Wanted {
         groups,
         network: &site.network,
@@ -272,6 +278,19 @@ fn wanted<'a>(groups: &'a [VmGroup], site: &'a Site) -> Wanted<'a> {
         service_user: &site.service_user,
         run_root: Path::new(RUN_ROOT),
     }
+}
+
+/// A mistyped name must not look like a host on which all is well.
+fn refuse_unknown_host(context: &Context, name: &str) -> Result<(), Failure> {
+    // A batch system that does not answer knows no host better than we do.
+    let hosts = context.scheduler()?.capacity().unwrap_or_default();
+    let names: Vec<&str> = hosts.iter().map(|host| host.name.as_str()).collect();
+    let is_meant = |host: &&str| *host == name || host.split('.').next() == Some(name);
+    if names.is_empty() || names.iter().any(is_meant) {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Failed, format!("the batch system has no host `{name}`, and no vm is recorded on it"))
+        .hint(format!("its hosts: {}", names.join(", "))))
 }
 
 /// The cluster that jobs go to; nothing where jobs are this machine's own.
@@ -296,6 +315,45 @@ fn lines_of(what: &'static str, well: &str, findings: Vec<Finding>) -> Vec<Line>
         Line { what: what.into(), verdict, found: message, mend: Some(mend) }
     };
     findings.into_iter().map(line).collect()
+}
+
+/// What of a line a person reads.
+pub(super) trait OnPage: Row {
+    fn verdict(&self) -> Verdict;
+    /// What was tried, and where.
+    fn what(&self) -> String;
+    fn found(&self) -> (&str, Option<&str>);
+}
+
+impl OnPage for Line {
+    fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    fn what(&self) -> String {
+        self.what.clone().into_owned()
+    }
+
+    fn found(&self) -> (&str, Option<&str>) {
+        (&self.found, self.mend.as_deref())
+    }
+}
+
+/// For people a page: what was found stands whole, and what to do below it, however narrow the terminal is.
+fn shown<L: OnPage>(lines: &[L], format: Format) -> String {
+    if format != Format::Table {
+        return render(lines, format);
+    }
+    let one_line = |text: &str| {
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        harmless(&lines.collect::<Vec<_>>().join("; ")).into_owned()
+    };
+    let paragraph = |line: &L| {
+        let (found, mend) = line.found();
+        let mend = mend.map(|mend| format!("          {}\n", one_line(mend))).unwrap_or_default();
+        format!("{:<8}  {}: {}\n{mend}", line.verdict().as_str(), line.what(), one_line(found))
+    };
+    lines.iter().map(paragraph).collect()
 }
 
 fn tell(ui: &Ui, done: &[String], nothing: &str) {

@@ -137,7 +137,11 @@ fn check_lab(
     checked: &mut Checked,
 ) -> Result<Option<(Manifest, Desired)>, LoadError> {
     // No site is known here, so a lab is judged against the defaults of one.
-    let context = SiteContext { all_vms: VmGroup::all_vms(), default_limits: Limits::USER, admins: Default::default() };
+    let context = SiteContext {
+        all_vms: VmGroup::all_vms_of_one_machine(),
+        default_limits: Limits::USER,
+        admins: Default::default(),
+    };
     let Loaded { manifest, diagnostics } = manifest::load_with(folder, Checksums::All)?;
     let loaded = !diagnostics.has_errors();
     checked.files.extend(manifest.files.iter().map(|file| file.source.name.clone()));

@@ -14,7 +14,8 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use super::command::{self, CommandError};
-use crate::id::Mac;
+use super::sweep::run_of_tap;
+use crate::id::{Mac, RunId};
 use crate::resolve::VmGroup;
 use crate::site::NetworkSettings;
 
@@ -119,6 +120,17 @@ impl Bridge<'_> {
         done.extend(port.map(|port| format!("{port} joined {}", self.name)));
         done.extend(forwarding.map(|state| format!("forwarding on {} turned {state}", self.name)));
         Ok((!done.is_empty()).then(|| done.join(", ")))
+    }
+
+    /// Whether it is there, and we made it.
+    pub(super) fn is_made(&self) -> bool {
+        is_ours(self.name)
+    }
+
+    /// Something that is joined to it besides its way out: a guest, most of the time.
+    pub(super) fn guest_port(&self) -> Option<String> {
+        let own = self.port();
+        ports(self.name).into_iter().find(|port| Some(port) != own.as_ref())
     }
 
     /// Takes away what is ours of it; an uplink that was there before stays.
@@ -250,6 +262,32 @@ fn interface(name: &str) -> PathBuf {
 
 fn is_ours(name: &str) -> bool {
     std::fs::read_to_string(interface(name).join("ifalias")).is_ok_and(|alias| alias.trim() == MARK)
+}
+
+/// Bridges of this host that we made.
+pub(super) fn made_here() -> Vec<String> {
+    entries(Path::new(NET))
+        .into_iter()
+        .filter(|name| interface(name).join("bridge").exists() && is_ours(name))
+        .collect()
+}
+
+/// What is joined to a bridge.
+fn ports(bridge: &str) -> Vec<String> {
+    entries(&interface(bridge).join("brif"))
+}
+
+/// The runs whose guests are on a bridge.
+pub fn runs_on(bridge: &str) -> Vec<RunId> {
+    ports(bridge).iter().filter_map(|port| run_of_tap(port)).collect()
+}
+
+/// Names in a folder of the kernel's, sorted; none where it is not there.
+fn entries(folder: &Path) -> Vec<String> {
+    let found = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> = found.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
 }
 
 /// The bridge that an interface is a port of.

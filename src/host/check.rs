@@ -13,9 +13,9 @@ use super::accel;
 use super::bounds::{self, Standing};
 use super::command;
 use super::confine::{self, Reach as Confined};
-use super::dhcp::{Dnsmasq, Omapi, OmapiError};
-use super::filter::{Chain, EBTABLES_CANNOT, FilterError, Session, Table, Turns};
+use super::filter::{Chain, EBTABLES_CANNOT, Session, Table, Turns};
 use super::obstacles::{self, DroppingChain, dropping_chains, dropping_legacy_chains};
+use super::readiness::{self, of_drop_table};
 use super::screens::{self, Reach};
 use super::setup::Wanted;
 use super::tap::Tap;
@@ -23,7 +23,7 @@ use super::wire;
 use crate::error::chain;
 use crate::resolve::VmGroup;
 use crate::run::probe_name;
-use crate::site::{Accel, DhcpSettings, Filter, Storage};
+use crate::site::{Accel, Filter, Storage};
 
 /// One thing that was tried.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,7 +71,8 @@ pub(crate) fn failed(what: &'static str, found: impl Into<String>, mend: impl In
 
 /// Tries everything; the lines come in the order in which a start needs things.
 pub fn check(wanted: &Wanted<'_>, storage: &Storage) -> Vec<Line> {
-    let mut lines = vec![rights(), service_user(wanted.service_user), qemu(&wanted.qemu.binary), accelerator(wanted)];
+    let mut lines =
+        vec![rights(), readiness::service_user(wanted.service_user), qemu(&wanted.qemu.binary), accelerator(wanted)];
     lines.push(kvm_modules_here(wanted.qemu.accel));
     lines.push(tap());
     lines.extend(filter(wanted.run_root));
@@ -82,7 +83,7 @@ pub fn check(wanted: &Wanted<'_>, storage: &Storage) -> Vec<Line> {
     lines.push(iptables());
     lines.extend(foreign_chains());
     lines.push(forwarding());
-    lines.push(dhcp(wanted));
+    lines.push(readiness::dhcp(wanted));
     lines.extend(dynamic_ranges(wanted));
     lines.extend(wire::lines(wanted));
     lines.push(confinement());
@@ -103,22 +104,14 @@ fn rights() -> Line {
     }
 }
 
-fn service_user(name: &str) -> Line {
-    match User::from_name(name) {
-        Ok(Some(user)) => ok("service account", format!("{name} (uid {})", user.uid)),
-        Ok(None) => failed("service account", format!("there is no {name}"), "run `labwright host setup`"),
-        Err(error) => failed("service account", error.to_string(), "see that `getent passwd` works"),
-    }
-}
-
-fn qemu(binary: &Path) -> Line {
+pub(super) fn qemu(binary: &Path) -> Line {
     match command::run(&binary.display().to_string(), &["--version"], "") {
         Ok(text) => ok("qemu", text.lines().next().unwrap_or_default().to_owned()),
         Err(error) => failed("qemu", error.to_string(), "on Debian: `apt-get install qemu-system-x86 qemu-utils`"),
     }
 }
 
-fn accelerator(wanted: &Wanted<'_>) -> Line {
+pub(super) fn accelerator(wanted: &Wanted<'_>) -> Line {
     const WHAT: &str = "acceleration";
     match (wanted.qemu.accel, accel::read(wanted.run_root)) {
         (Accel::Tcg, _) => ok(WHAT, "tcg, as the site asks"),
@@ -202,13 +195,7 @@ fn filter(run_root: &Path) -> Vec<Line> {
             "the kernel needs nf_tables with the bridge family and owned tables (Linux 5.12, nft 1.0)",
         ),
     };
-    let host = match session.verify_host_table() {
-        Ok(()) => ok("drop table", "a guest without a filter is cut off"),
-        Err(FilterError::HostTable { state }) => {
-            failed("drop table", format!("it is {state}"), "run `labwright host setup`")
-        }
-        Err(error) => failed("drop table", error.to_string(), "run `labwright host setup`"),
-    };
+    let host = of_drop_table(&mut session);
     vec![own, host]
 }
 
@@ -256,7 +243,7 @@ fn vnc(wanted: &Wanted<'_>) -> Line {
     }
 }
 
-fn bridges(wanted: &Wanted<'_>) -> Vec<Line> {
+pub(super) fn bridges(wanted: &Wanted<'_>) -> Vec<Line> {
     let mut names: Vec<&str> = wanted.groups.iter().map(|group| group.bridge.as_str()).collect();
     names.sort_unstable();
     names.dedup();
@@ -267,7 +254,7 @@ fn bridge(name: &str, wanted: &Wanted<'_>) -> Line {
     const WHAT: &str = "bridge";
     let sys = Path::new("/sys/class/net").join(name);
     if !sys.join("bridge").exists() {
-        return failed(WHAT, format!("there is no {name}"), "run `labwright host setup --lab FOLDER`");
+        return failed(WHAT, format!("there is no {name}"), "run `labwright host setup`");
     }
     // `addr_assign_type` 3: somebody has set the address, so that no port changes it (3 = NET_ADDR_SET).
     let pinned = std::fs::read_to_string(sys.join("addr_assign_type")).is_ok_and(|text| text.trim() == "3");
@@ -429,34 +416,6 @@ fn run_root(folder: &Path) -> Line {
     }
 }
 
-fn dhcp(wanted: &Wanted<'_>) -> Line {
-    match &wanted.network.dhcp {
-        DhcpSettings::Dnsmasq { folder } => match Dnsmasq::new(folder).process() {
-            Some(pid) => ok("dhcp", format!("dnsmasq (process {pid}) serves {}", folder.display())),
-            None => failed(
-                "dhcp",
-                format!("no dnsmasq of labwright serves {}", folder.display()),
-                "run `labwright host setup`",
-            ),
-        },
-        DhcpSettings::Omapi(settings) => match Omapi::new(settings).probe() {
-            Ok(()) => ok("dhcp", format!("dhcpd at {}:{} takes orders", settings.server, settings.port)),
-            Err(OmapiError::Key(error)) if error.is_absent() => warning(
-                "dhcp",
-                chain(&error),
-                "a machine that only runs guests needs none; the one that runs `labwright apply` does",
-            ),
-            Err(error) => failed("dhcp", chain(&error), "see dhcpd.conf there, and `network:` in site.yaml"),
-        },
-        DhcpSettings::None => {
-            let servers: Vec<String> =
-                wanted.network.dhcp_servers.iter().map(|server| server.address.to_string()).collect();
-            let servers = if servers.is_empty() { "nobody".to_owned() } else { servers.join(", ") };
-            ok("dhcp", format!("the site leaves it to others; guests get the answers of {servers}"))
-        }
-    }
-}
-
 fn confinement() -> Line {
     const WHAT: &str = "landlock";
     match confine::reach() {
@@ -486,7 +445,8 @@ fn folders(storage: &Storage) -> Vec<Line> {
     for folder in [&storage.runs, &storage.vms, &storage.templates] {
         lines.push(folder_line(folder));
     }
-    lines.push(clock(&storage.runs));
+    // Without it there is nothing to compare, and it has its line.
+    lines.extend(storage.runs.exists().then(|| clock(&storage.runs)));
     lines
 }
 
@@ -494,7 +454,7 @@ fn folder_line(folder: &Path) -> Line {
     const WHAT: &str = "storage";
     let shown = folder.display();
     let Ok(stat) = statfs(folder) else {
-        let mend = "mount the shared storage here; on a new site `labwright state init` makes it, or the first `labwright apply`";
+        let mend = "mount the shared storage here; where the site is this machine, whatever first needs it makes it";
         return failed(WHAT, format!("{shown} is missing"), mend);
     };
     let network = [NFS_SUPER_MAGIC, SMB_SUPER_MAGIC, CODA_SUPER_MAGIC, FUSE_SUPER_MAGIC];
@@ -551,7 +511,11 @@ fn clock(runs: &Path) -> Line {
     // A probe that stays behind is one byte in a folder of ours.
     drop(std::fs::remove_file(&probe));
     match stamp {
-        Err(error) => failed(WHAT, format!("cannot write into {}: {error}", runs.display()), "see the folder's owner"),
+        Err(error) => failed(
+            WHAT,
+            format!("cannot write into {}: {error}", runs.display()),
+            "run this as root; see the server's exports",
+        ),
         Ok(stamp) => {
             let apart = before.duration_since(stamp).unwrap_or_else(|error| error.duration()).as_secs();
             if apart > SKEW_SECONDS_MAX {

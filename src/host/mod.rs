@@ -13,6 +13,9 @@
 //! bounds     memory, processors and threads of a guest, by cgroup
 //! confine    drops rights, ties qemu's life to the starter's
 //! run_folder /run/labwright/<run>/
+//! account    what the service account can get to
+//! embedded   where a site without a `site.yaml` keeps what that account must get to
+//! readiness  what a start needs of this host, for `check`, and before anything is done
 //! accel      whether guests boot under KVM here
 //! dhcp       reservations
 //! bridge     what guests join, and its way out of this host
@@ -32,6 +35,7 @@
 //! Nothing here knows the manifest, the state or the scheduler.
 
 pub mod accel;
+pub mod account;
 pub mod bounds;
 pub mod bridge;
 pub mod by_hand;
@@ -39,6 +43,7 @@ pub mod check;
 pub mod command;
 pub mod confine;
 pub mod dhcp;
+pub mod embedded;
 pub mod filter;
 mod frames;
 pub mod gateway;
@@ -48,6 +53,7 @@ pub mod port;
 pub mod probe;
 pub mod qemu;
 pub mod qmp;
+pub mod readiness;
 pub mod run_folder;
 mod screens;
 pub mod setup;

@@ -18,18 +18,19 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::unistd::{Pid, User};
 
 use super::accel::{self, AccelError};
 use super::bounds::{self, BoundsError};
-use super::bridge::{BridgeError, bridges};
+use super::bridge::{self, Bridge, BridgeError, bridges};
 use super::command::{self, CommandError};
 use super::dhcp::{Dnsmasq, HOSTS_FOLDER, LEASE_FILE, PID_FILE};
 use super::filter::{HOST_TABLE, Turns, host_table, host_table_command};
 use super::screens;
 use super::sweep::{self, SweepError};
 use crate::error::chain;
+use crate::id::LabName;
 use crate::resolve::VmGroup;
 use crate::site::{DhcpSettings, NetworkSettings, QemuSettings};
 
@@ -94,28 +95,30 @@ pub fn setup(wanted: &Wanted<'_>) -> Result<Vec<String>, SetupError> {
     Ok(done)
 }
 
-/// Takes away what `setup` made. Goes on past errors and returns them all.
+/// Another lab of the site, and what it has of this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtherLab {
+    pub lab: LabName,
+    pub groups: Vec<VmGroup>,
+}
+
+/// Takes away what `setup` made, where nobody else is on this host. Goes on past errors and returns them all.
 pub fn teardown(wanted: &Wanted<'_>) -> Result<Vec<String>, Vec<SetupError>> {
-    let mut results = Vec::new();
-    if let DhcpSettings::Dnsmasq { folder } = &wanted.network.dhcp {
-        results.push(end_dnsmasq(&Dnsmasq::new(folder)).map(|ended| ended.then(|| "dnsmasq ended".to_owned())));
-    }
-    for bridge in bridges(wanted.groups, wanted.network) {
-        results.push(bridge.remove().map_err(SetupError::from));
-    }
-    let turn = Turns::new(wanted.run_root).take();
-    let gone = command::run(
-        "nft",
-        &["-f", "-"],
-        &format!("add table bridge {HOST_TABLE} ; delete table bridge {HOST_TABLE}\n"),
-    );
-    drop(turn);
-    results.push(gone.map(|_| Some(format!("table bridge {HOST_TABLE} removed"))).map_err(SetupError::from));
-    results.push(screens::remove().map_err(SetupError::from));
+    teardown_beside(wanted, &[])
+}
+
+/// The same beside other labs: what is shared goes with its last user, and what stays is said with who needs it.
+pub fn teardown_beside(wanted: &Wanted<'_>, others: &[OtherLab]) -> Result<Vec<String>, Vec<SetupError>> {
+    // First, so that nothing dead is taken for a user.
     let swept = sweep::sweep_all(wanted.run_root);
     let (mut done, mut errors) = (swept.removed, swept.errors.into_iter().map(SetupError::from).collect::<Vec<_>>());
-    // After the sweep, which empties it.
-    results.push(bounds::take_down(wanted.run_root).map_err(SetupError::from));
+    let bridges = bridges(wanted.groups, wanted.network);
+    let users: Vec<Option<String>> = bridges.iter().map(|bridge| user_of(bridge, others)).collect();
+    let of_dhcp = others.first().map(|other| format!("lab {} needs it", other.lab));
+    let of_dhcp = of_dhcp.or_else(|| users.iter().flatten().next().cloned());
+    let mut results = vec![take_down_dnsmasq(wanted, of_dhcp)];
+    results.extend(bridges.iter().zip(users).map(|(bridge, user)| take_down_bridge(bridge, user)));
+    results.extend(take_down_shared(wanted, others));
     for result in results {
         match result {
             Ok(text) => done.extend(text),
@@ -123,6 +126,58 @@ pub fn teardown(wanted: &Wanted<'_>) -> Result<Vec<String>, Vec<SetupError>> {
         }
     }
     if errors.is_empty() { Ok(done) } else { Err(errors) }
+}
+
+/// Who else needs a bridge.
+fn user_of(bridge: &Bridge<'_>, others: &[OtherLab]) -> Option<String> {
+    let other = others.iter().find(|other| other.groups.iter().any(|group| group.bridge == bridge.name));
+    let lab = other.map(|other| format!("lab {} needs it", other.lab));
+    lab.or_else(|| bridge.guest_port().map(|port| format!("{port} is on it")))
+}
+
+fn take_down_dnsmasq(wanted: &Wanted<'_>, user: Option<String>) -> Result<Option<String>, SetupError> {
+    let DhcpSettings::Dnsmasq { folder } = &wanted.network.dhcp else { return Ok(None) };
+    let dnsmasq = Dnsmasq::new(folder);
+    match user {
+        Some(user) => Ok(dnsmasq.process().map(|_| format!("dnsmasq stays: {user}"))),
+        None => Ok(end_dnsmasq(&dnsmasq)?.then(|| "dnsmasq ended".to_owned())),
+    }
+}
+
+fn take_down_bridge(bridge: &Bridge<'_>, user: Option<String>) -> Result<Option<String>, SetupError> {
+    match user {
+        Some(user) => Ok(bridge.is_made().then(|| format!("bridge {} stays: {user}", bridge.name))),
+        None => Ok(bridge.remove()?),
+    }
+}
+
+/// What all guests of this host share, whatever their lab or site.
+fn take_down_shared(wanted: &Wanted<'_>, others: &[OtherLab]) -> Vec<Result<Option<String>, SetupError>> {
+    let lab = others.first().map(|other| format!("lab {} needs it", other.lab));
+    let bridge = || bridge::made_here().first().map(|name| format!("guests join {name}"));
+    let Some(user) = lab.or_else(bridge) else {
+        // The cgroup after the sweep, which empties it.
+        return vec![
+            remove_host_table(wanted.run_root),
+            screens::remove().map_err(SetupError::from),
+            bounds::take_down(wanted.run_root).map_err(SetupError::from),
+        ];
+    };
+    vec![has_host_table().map(|stands| stands.then(|| format!("table bridge {HOST_TABLE} stays: {user}")))]
+}
+
+fn has_host_table() -> Result<bool, SetupError> {
+    let tables = command::run("nft", &["list", "tables", "bridge"], "")?;
+    Ok(tables.lines().any(|line| line.trim() == format!("table bridge {HOST_TABLE}")))
+}
+
+fn remove_host_table(run_root: &Path) -> Result<Option<String>, SetupError> {
+    if !has_host_table()? {
+        return Ok(None);
+    }
+    let _turn = Turns::new(run_root).take();
+    command::run("nft", &["delete", "table", "bridge", HOST_TABLE], "")?;
+    Ok(Some(format!("table bridge {HOST_TABLE} removed")))
 }
 
 fn create_folder(path: &Path, mode: u32) -> Result<(), SetupError> {
@@ -207,8 +262,10 @@ fn dnsmasq_arguments(wanted: &Wanted<'_>, folder: &Path) -> Vec<String> {
 
 /// Whether there was one to end.
 fn end_dnsmasq(dnsmasq: &Dnsmasq) -> Result<bool, SetupError> {
-    let Some(pid) = dnsmasq.process() else { return Ok(false) };
-    kill(pid, Signal::SIGTERM).map_err(|source| SetupError::Kill { pid: pid.as_raw(), source })?;
+    let ended = dnsmasq.signal(Signal::SIGTERM);
+    let Some(pid) = ended.map_err(|(pid, source)| SetupError::Kill { pid: pid.as_raw(), source })? else {
+        return Ok(false);
+    };
     let deadline = Instant::now() + DNSMASQ_WAIT;
     while dnsmasq.process().is_some() {
         if Instant::now() > deadline {

@@ -79,15 +79,17 @@ fn marked_taps() -> Result<Vec<(String, RunId)>, SweepError> {
     let net = Path::new("/sys/class/net");
     let mut taps = Vec::new();
     for path in entries(net)? {
-        // An interface that is gone by now needs no sweeping.
-        let alias = std::fs::read_to_string(path.join("ifalias")).unwrap_or_default();
-        let run = alias.trim().strip_prefix(TAP_MARK).and_then(|run| run.parse().ok());
-        if let (Some(name), Some(run)) = (path.file_name().and_then(|name| name.to_str()), run) {
-            taps.push((name.to_owned(), run));
-        }
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        taps.extend(run_of_tap(name).map(|run| (name.to_owned(), run)));
     }
     taps.sort();
     Ok(taps)
+}
+
+/// The run that an interface names with our mark. One that is gone by now is nobody's.
+pub(super) fn run_of_tap(interface: &str) -> Option<RunId> {
+    let alias = std::fs::read_to_string(Path::new("/sys/class/net").join(interface).join("ifalias")).ok()?;
+    alias.trim().strip_prefix(TAP_MARK)?.parse().ok()
 }
 
 fn remove_dead_taps(run_root: &Path) -> Swept {

@@ -523,19 +523,21 @@ impl Builder<'_> {
             running_vms: limits.and_then(|l| l.running_vms.as_ref()).map_or(Limits::USER.running_vms, |n| n.value),
             storage_bytes: limits.and_then(|l| l.storage.as_ref()).map_or(Limits::USER.storage_bytes, |size| size.0),
         };
+        let (scheduler, network) = (self.scheduler(&file, local_root, machine), self.network(&file, local_root));
+        let all_vms = predefined_group(&scheduler, &network);
         Site {
             file: Some(path.to_owned()),
             state: self.path(file.state.as_ref(), local_root.join("state.db")),
             storage,
             admins: file.admins.iter().map(|admin| admin.value.clone()).collect(),
-            scheduler: self.scheduler(&file, local_root, machine),
-            network: self.network(&file, local_root),
+            scheduler,
+            network,
             qemu: self.qemu(&file),
             timing: timing(&file),
             service_user: file.service_user.as_ref().map_or(SERVICE_USER.to_owned(), |user| user.to_string()),
             default_limits,
             retention_days: file.retention.as_ref().map_or(RETENTION_DAYS, |retention| days(retention.value)),
-            all_vms: file.all_vms.map_or_else(VmGroup::all_vms, |decl| self.all_vms(decl)),
+            all_vms: file.all_vms.map_or(all_vms, |decl| self.all_vms(decl)),
         }
     }
 
@@ -647,6 +649,15 @@ fn dhcp_servers(network: Option<&NetworkDecl>, dhcp: &DhcpSettings) -> Vec<DhcpS
         }
         (None, DhcpSettings::Omapi(settings)) => vec![DhcpServer { address: settings.server, mac: None }],
         (None, _) => Vec::new(),
+    }
+}
+
+/// Where this machine is the site, it is its guests' gateway. On a cluster somebody else is, or nobody.
+fn predefined_group(scheduler: &SchedulerSettings, network: &NetworkSettings) -> VmGroup {
+    let is_one_machine = matches!(scheduler, SchedulerSettings::Local { .. });
+    match &network.dhcp {
+        DhcpSettings::Dnsmasq { .. } if is_one_machine && network.gateway_on_host => VmGroup::all_vms_of_one_machine(),
+        _ => VmGroup::all_vms(),
     }
 }
 

@@ -125,6 +125,15 @@ impl VmGroup {
         }
     }
 
+    /// The same where the bridge is the machine's own: it gets the last address, from which it serves DHCP. Its guests
+    /// could have none otherwise, since the range takes the whole network.
+    pub fn all_vms_of_one_machine() -> Self {
+        let mut group = Self::all_vms();
+        group.gateway = Some(group.range.last);
+        group.range.exclude.insert(group.range.last);
+        group
+    }
+
     pub fn mac(&self, ip: Ipv4Addr) -> Mac {
         self.mac_prefix.mac(ip)
     }

@@ -185,10 +185,14 @@ impl World {
     /// A copy-on-write disk over the quickstart's template.
     fn disk(&self, name: &str) -> RunDisk {
         let path = self.folder.path().join(name);
-        let template = template();
-        tool("qemu-img", &["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", &text(template), &text(&path)]);
+        // In this world's folder: guests may not be able to enter the one that the project is in.
+        let base = self.folder.path().join("template.qcow2");
+        if !base.exists() {
+            std::fs::copy(template(), &base).unwrap();
+        }
+        tool("qemu-img", &["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", &text(&base), &text(&path)]);
         own(&path);
-        RunDisk { path, backing: vec![template.to_owned()] }
+        RunDisk { path, backing: vec![base] }
     }
 
     /// Writes the run's folder as the controller does. Nothing is started.

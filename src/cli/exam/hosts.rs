@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::super::context::{Context, program};
+use super::super::host::OnPage;
 use super::job::{JOB, Order, found};
 use super::trial::{BOOT, CLEANUP, interrupted, printed};
 use super::{Base, Exam, MARK, SEATS, Scratch, mark, no_subject, subjects};
@@ -78,6 +79,20 @@ impl Row for HostLine {
         let shown = |text: &Option<String>| text.clone().unwrap_or_default();
         let host = self.host.clone().unwrap_or_else(|| "(site)".to_owned());
         vec![host, self.what.clone(), self.verdict.as_str().to_owned(), self.found.clone(), shown(&self.mend)]
+    }
+}
+
+impl OnPage for HostLine {
+    fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    fn what(&self) -> String {
+        self.host.iter().map(|host| format!("{host}: ")).chain([self.what.clone()]).collect()
+    }
+
+    fn found(&self) -> (&str, Option<&str>) {
+        (&self.found, self.mend.as_deref())
     }
 }
 

@@ -1,0 +1,71 @@
+//! Before an apply does anything: whether this machine can do it. What cannot work for one vm cannot work for three hundred,
+//! and is said once, with the mend, while nothing has happened yet.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::context::Context;
+use super::host::wanted;
+use crate::exit::Exit;
+use crate::host::readiness::{Needs, lacks};
+use crate::plan::{Effect, Plan};
+use crate::report::Failure;
+use crate::resolve::{Desired, VmGroup};
+use crate::run::RunSpec;
+use crate::site::{SchedulerSettings, Site};
+
+pub(super) fn refuse_unready(context: &Context, desired: &Desired, plan: &Plan) -> Result<(), Failure> {
+    let site = &context.site;
+    let starts: Vec<&RunSpec> = plan
+        .actions()
+        .filter_map(|(_, action)| match &action.effect {
+            Effect::Start { spec, .. } => Some(spec.as_ref()),
+            _ => None,
+        })
+        .collect();
+    let makes_disks = |effect: &Effect| matches!(effect, Effect::Publish { .. } | Effect::MakeDisk { .. });
+    let is_new = |effect: &Effect| matches!(effect, Effect::Reserve { .. }) || makes_disks(effect);
+    if starts.is_empty() && !plan.actions().any(|(_, action)| is_new(&action.effect)) {
+        return Ok(());
+    }
+    let paths = paths(site, &starts);
+    let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
+    let groups = groups(desired, plan);
+    let is_local = matches!(site.scheduler, SchedulerSettings::Local { .. });
+    let needs = Needs { wanted: wanted(&groups, site), paths: &paths, starts_here: is_local && !starts.is_empty() };
+    let lacking = lacks(&needs);
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let mut failure = Failure::new(Exit::Refused, "this machine is not ready for the plan; nothing was changed");
+    failure.causes = lacking.iter().map(|line| format!("{}: {}", line.what, line.found)).collect();
+    let mends: BTreeSet<&str> = lacking.iter().filter_map(|line| line.mend.as_deref()).collect();
+    let setup = context.command("host setup");
+    let mends: Vec<String> =
+        mends.into_iter().map(|mend| mend.replace("`labwright host setup`", &format!("`{setup}`"))).collect();
+    Err(failure.hint(mends.join("\nhint: ")))
+}
+
+/// What the guests' account must get to: the folders of the site, and each file that qemu opens.
+fn paths(site: &Site, starts: &[&RunSpec]) -> BTreeSet<PathBuf> {
+    let storage = &site.storage;
+    let mut paths: BTreeSet<PathBuf> = [&storage.runs, &storage.vms, &storage.templates].into_iter().cloned().collect();
+    for spec in starts {
+        let disks = spec.disks.iter().flat_map(|disk| std::iter::once(&disk.path).chain(&disk.backing));
+        // The disks themselves are made with the right owner.
+        paths.extend(disks.filter_map(|disk| disk.parent()).map(Path::to_owned));
+        paths.extend(spec.hardware.cdrom.clone());
+    }
+    paths
+}
+
+/// The networks of the vms that the plan starts, or gives their addresses.
+fn groups(desired: &Desired, plan: &Plan) -> Vec<VmGroup> {
+    let vms = plan.actions().filter_map(|(_, action)| match &action.effect {
+        Effect::Start { spec, .. } => Some(&spec.vm),
+        Effect::Reserve { vm, .. } => Some(vm),
+        _ => None,
+    });
+    let names: BTreeSet<_> = vms.filter_map(|vm| desired.vms.get(vm)).map(|vm| &vm.vm_group).collect();
+    names.into_iter().filter_map(|name| desired.vm_groups.get(name)).cloned().collect()
+}

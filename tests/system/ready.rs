@@ -1,0 +1,178 @@
+//! What a host must be before guests start on it, and what it stays while others need it: with the real program, from the
+//! first command on.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use crate::world::{BINARY, World, template, text, tool, wait_until};
+
+/// A lab of this name with a vm per user, on a bridge that it shares with others.
+fn write_lab(folder: &Path, name: &str, addresses: &str, state: &str) {
+    std::fs::create_dir_all(folder).unwrap();
+    std::fs::copy(template(), folder.join("tiny.qcow2")).unwrap();
+    let manifest = format!(
+        "lab: {name}\nuser_groups:\n  people: {{ members: [ana] }}\nvm_groups:\n  \
+         room-{name}: {{ ip_range: {addresses}, gateway: 192.168.100.1, bridge: vbr0 }}\ntemplates:\n  \
+         tiny-{name}: {{ owner: teacher, vm_group: room-{name}, disks: [{{ image: tiny.qcow2 }}], memory: 128M }}\nvms:\n  \
+         vm-{name}: {{ derive: tiny-{name}, owner: ana, state: {state} }}\n"
+    );
+    std::fs::write(folder.join("lab.yaml"), manifest).unwrap();
+}
+
+fn site(world: &World) -> PathBuf {
+    let file = world.folder.path().join("site.yaml");
+    std::fs::write(
+        &file,
+        "service_user: nobody\nstate: site/state.db\nstorage: { root: site/storage }\n\
+         scheduler: { local: { folder: site/scheduler } }\nnetwork: { dhcp_folder: site/dnsmasq }\n",
+    )
+    .unwrap();
+    file
+}
+
+fn labwright(world: &World, arguments: &[&str]) -> Output {
+    let site = text(&site(world));
+    Command::new(BINARY).args(["--site", &site]).args(arguments).current_dir(world.folder.path()).output().unwrap()
+}
+
+/// How it ended, and what it said on standard error.
+fn said(world: &World, arguments: &[&str]) -> String {
+    let output = labwright(world, arguments);
+    let root = text(world.folder.path());
+    format!("{:?}\n{}", output.status.code(), String::from_utf8_lossy(&output.stderr)).replace(&root, "ROOT")
+}
+
+#[track_caller]
+fn must(world: &World, arguments: &[&str]) {
+    let said = said(world, arguments);
+    assert!(said.starts_with("Some(0)"), "{arguments:?}: {said}");
+}
+
+/// On a host that nobody has prepared, and with storage that guests cannot enter, an apply says all that is wrong, once, and
+/// does nothing.
+#[test]
+fn an_apply_looks_at_its_host_first() {
+    let world = World::bare();
+    write_lab(&world.folder.path().join("a"), "a", "192.168.100.2-192.168.100.9", "running");
+    must(&world, &["state", "init"]);
+    let closed = world.folder.path().join("site");
+    let mode = |mode| std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o700);
+    let bare = said(&world, &["apply", "a", "--yes"]);
+    must(&world, &["host", "setup", "--lab", "a"]);
+    let no_way = said(&world, &["apply", "a", "--yes"]);
+    assert_eq!(std::fs::read_dir(closed.join("storage/vms")).unwrap().count(), 0, "nothing was made");
+    mode(0o711);
+    tool("ip", &["link", "del", "dev", "vbr0"]);
+    let no_bridge = said(&world, &["apply", "a", "--yes"]);
+    insta::assert_snapshot!([bare, no_way, no_bridge].join("\n"));
+    must(&world, &["host", "teardown", "--lab", "a"]);
+}
+
+/// Two labs share a bridge, the drop table and DHCP: all of it goes with the last of them, and no sooner.
+#[test]
+fn what_labs_share_goes_with_its_last_user() {
+    let world = World::bare();
+    let folder = world.folder.path();
+    write_lab(&folder.join("a"), "a", "192.168.100.2-192.168.100.9", "on_demand");
+    write_lab(&folder.join("b"), "b", "192.168.100.10-192.168.100.19", "on_demand");
+    must(&world, &["state", "init"]);
+    must(&world, &["host", "setup", "--lab", "a", "--lab", "b"]);
+    must(&world, &["apply", "a", "--yes"]);
+    must(&world, &["apply", "b", "--yes"]);
+    let served = || std::fs::read_to_string(folder.join("site/dnsmasq/dnsmasq.pid")).ok();
+    let before = served();
+    // What one lab is set up with again, the other keeps.
+    must(&world, &["host", "setup", "--lab", "b"]);
+    must(&world, &["host", "setup", "--lab", "a"]);
+    assert_eq!(served(), before, "dnsmasq was left alone");
+    must(&world, &["destroy", "a", "--yes"]);
+    let stays = said(&world, &["host", "teardown", "--lab", "a"]);
+    assert!(Path::new("/sys/class/net/vbr0").exists() && served() == before);
+    assert!(tool("nft", &["list", "tables"]).contains("table bridge labwright"));
+    must(&world, &["destroy", "b", "--yes"]);
+    let goes = said(&world, &["host", "teardown", "--lab", "b"]);
+    let nothing = said(&world, &["host", "teardown", "--lab", "b"]);
+    insta::assert_snapshot!([stays, goes, nothing].join("\n"));
+    assert!(!Path::new("/sys/class/net/vbr0").exists());
+    assert_eq!(tool("nft", &["list", "tables"]), "");
+}
+
+/// Below root's own home, without a site, in the predefined vm group: the way of who tries it for the first time. The guest
+/// gets its address, and while it runs nothing is taken from under it.
+#[test]
+fn a_lab_in_a_closed_home_runs_in_the_default_group() {
+    let world = World::bare();
+    let home = world.folder.path().join("home");
+    let lab = home.join("lab");
+    std::fs::create_dir_all(&lab).unwrap();
+    std::fs::set_permissions(&home, std::fs::Permissions::from_mode(0o700)).unwrap();
+    std::fs::copy(template(), lab.join("tiny.qcow2")).unwrap();
+    std::fs::write(
+        lab.join("lab.yaml"),
+        "lab: first\nuser_groups:\n  people: { members: [ana] }\ntemplates:\n  \
+         tiny: { owner: teacher, disks: [{ image: tiny.qcow2 }], memory: 128M }\nvms:\n  \
+         one: { derive: tiny, owner: ana, state: running }\n",
+    )
+    .unwrap();
+    // The account is made, and disks are kept, in this test's mount namespace alone.
+    let etc = world.folder.path().join("etc");
+    tool("cp", &["-a", "/etc", &text(&etc)]);
+    tool("mount", &["--bind", &text(&etc), "/etc"]);
+    tool("mount", &["-t", "tmpfs", "none", "/var/lib"]);
+    tool("mount", &["-t", "tmpfs", "none", "/run"]);
+    let run = |arguments: &[&str]| {
+        let output = Command::new(BINARY).args(arguments).current_dir(&lab).output().unwrap();
+        (output.status.code(), [output.stdout, output.stderr].map(|said| String::from_utf8(said).unwrap()).concat())
+    };
+    let (code, text) = run(&["host", "setup"]);
+    assert!(code == Some(0) && text.contains("disks and runs are kept in /var/lib/labwright/lab-"), "{text}");
+    let (code, text) = run(&["apply", "--yes", "--wait"]);
+    assert_eq!(code, Some(0), "{text}");
+    let (code, text) = run(&["host", "teardown"]);
+    assert_eq!(code, Some(4), "{text}");
+    assert!(text.contains("vms of it run, or are about to: one"), "{text}");
+    assert!(tool("ip", &["-o", "link"]).contains("master vbr0"), "the guest keeps its bridge");
+    let (code, text) = run(&["destroy", "--yes"]);
+    assert_eq!(code, Some(0), "{text}");
+    let (code, text) = run(&["host", "teardown"]);
+    assert!(code == Some(0) && text.contains("bridge vbr0 removed"), "{text}");
+    for mounted in ["/run", "/var/lib", "/etc"] {
+        tool("umount", &[mounted]);
+    }
+}
+
+/// A starter that cannot even begin its report: what its job's log holds is the reason that people are given.
+#[test]
+fn what_a_starter_said_before_it_could_report_is_told() {
+    let world = World::bare();
+    let folder = world.folder.path();
+    write_lab(&folder.join("a"), "a", "192.168.100.2-192.168.100.9", "on_demand");
+    must(&world, &["state", "init"]);
+    must(&world, &["host", "setup", "--lab", "a"]);
+    must(&world, &["apply", "a", "--yes"]);
+    // Its job waits until this is let go.
+    std::fs::create_dir_all(folder.join("site/scheduler")).unwrap();
+    let turn = std::fs::File::create(folder.join("site/scheduler/turn")).unwrap();
+    let turn = nix::fcntl::Flock::lock(turn, nix::fcntl::FlockArg::LockExclusive).unwrap();
+    must(&world, &["vm", "start", "vm-a", "--yes", "--lab", "a"]);
+    let runs = folder.join("site/storage/runs");
+    let run = std::fs::read_dir(&runs)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.join("spec.json").exists());
+    std::fs::remove_file(run.unwrap().join("spec.json")).unwrap();
+    drop(turn);
+    let mut plan = String::new();
+    wait_until("its job is gone, and says why", || {
+        plan = String::from_utf8(labwright(&world, &["plan", "a"]).stdout).unwrap();
+        plan.contains("ended")
+    });
+    assert!(plan.contains("it could not start: ") && plan.contains("spec.json"), "{plan}");
+    must(&world, &["apply", "a", "--yes"]);
+    let explained = String::from_utf8(labwright(&world, &["explain", "vm/vm-a", "--lab", "a"]).stdout).unwrap();
+    assert!(explained.contains("it could not start: "), "{explained}");
+    must(&world, &["destroy", "a", "--yes"]);
+    must(&world, &["host", "teardown", "--lab", "a"]);
+}
