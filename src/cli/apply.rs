@@ -15,6 +15,7 @@ use crate::exit::Exit;
 use crate::plan::{Effect, Plan, SavedPlan, Today};
 use crate::report::{self, Failure, Ui};
 use crate::resolve::Desired;
+use crate::run::last_words;
 use crate::state::{ApplyInfo, Recorded, Store};
 
 /// Effects that run side by side unless `--parallelism` says otherwise.
@@ -322,7 +323,10 @@ fn wait(context: &Context, desired: &Desired, store: &mut Store, options: &Optio
         ui.say(&format!("run {run} is over: {reason}"));
     }
     for run in &readiness.gone {
-        ui.say(&format!("run {run}: its job is gone without a word"));
+        let known = recorded.vms.values().filter_map(|vm| vm.run.as_ref()).find(|known| known.run == *run);
+        let said = known.and_then(|known| last_words(&context.site.storage.runs, known.job?.0, known.task));
+        let how = said.map_or_else(|| " without a word".to_owned(), |said| format!("; it said: {said}"));
+        ui.say(&format!("run {run}: its job is gone{how}"));
     }
     if end == WaitEnd::Settled && readiness.ended.is_empty() && readiness.gone.is_empty() {
         return Ok(Exit::Done);

@@ -11,7 +11,7 @@ use crate::disks::{DiskError, Disks, Stamp, Standing};
 use crate::host::dhcp::{Dhcp, DhcpError, Reservation};
 use crate::id::{RunId, TemplateName, VmName};
 use crate::resolve::{Desired, DiskSource, VmSource};
-use crate::run::{BatchId, Event, Record, RunFileError, Runs, StopReason, Wanted};
+use crate::run::{BatchId, Event, Record, RunFileError, Runs, StopReason, Wanted, last_words};
 use crate::scheduler::{Scheduler, SchedulerError, Task, TaskState};
 use crate::site::Storage;
 use crate::state::{PublishedDisk, Recorded, RecordedDisk, RunState, TemplateVersion};
@@ -29,6 +29,8 @@ pub struct Observed {
     /// How long the starters of those among them were silent whose job is gone or on a host that does not answer, by the
     /// storage server's clock. None is here that never began.
     pub silences: BTreeMap<RunId, Duration>,
+    /// What the tasks of such runs wrote into their logs whose starters never reported and are not in the queue any more.
+    pub last_words: BTreeMap<RunId, String>,
     /// Runs that an apply had told to stop when it was cut short. They may not have heard it yet.
     pub told_to_stop: BTreeSet<RunId>,
     /// Recorded disks that are not there.
@@ -133,6 +135,7 @@ pub fn observe(world: &World<'_>, desired: &Desired, recorded: &Recorded) -> Res
     if recorded.vms.values().any(|vm| live(vm.run.as_ref())) {
         observed.runs = reports(world.runs, recorded)?;
         observed.silences = silences(world.runs, recorded, &observed)?;
+        observed.last_words = last_words_of_gone(world.storage, recorded, &observed);
         if recorded.cut_short {
             observed.told_to_stop = told_to_stop(world.runs, recorded)?;
         }
@@ -209,6 +212,15 @@ fn silences(
         Ok(silence.map(|silence| (RunId::clone(run), silence)))
     })?;
     Ok(silences.into_iter().flatten().collect())
+}
+
+/// A starter that could not even begin its report has told its batch system why.
+fn last_words_of_gone(storage: &Storage, recorded: &Recorded, observed: &Observed) -> BTreeMap<RunId, String> {
+    let runs = recorded.vms.values().filter_map(|vm| vm.run.as_ref()).filter(|run| live(Some(run)));
+    let gone = runs.filter(|run| {
+        !observed.runs.contains_key(&run.run) && !observed.tasks.contains_key(&(run.batch.clone(), run.task))
+    });
+    gone.filter_map(|run| Some((run.run.clone(), last_words(&storage.runs, run.job?.0, run.task)?))).collect()
 }
 
 /// Looks at each of `items`, `at_once` of them side by side; answers in their order, or with what went wrong first.

@@ -86,7 +86,10 @@ pub fn life(known: &RecordedVm, observed: &Observed, site: &Site) -> Life {
     };
     match task {
         None if silent_seconds.is_some_and(|silent| !is_fenced(silent, site)) && forgets_jobs(site) => unknown(),
-        None => Life::Off { reason: None, news: true },
+        None => {
+            let said = observed.last_words.get(&run.run);
+            Life::Off { reason: said.map(|message| StopReason::Failed { message: message.clone() }), news: true }
+        }
         Some(task) if task.state == TaskState::Unknown => unknown(),
         Some(task) if run.job.is_none() => Life::Lost { task: task.id },
         Some(task) => Life::Live { task: Some(task.id) },

@@ -150,7 +150,9 @@ impl Planner<'_> {
                 let task = self.inputs.observed.tasks.get(&(run.batch.clone(), run.task)).map(|task| task.id);
                 let (batch, number) = (run.batch.clone(), run.task);
                 let (vm, run, reason) = (name.clone(), run.run.clone(), reason.clone());
-                if matches!(reason, None | Some(StopReason::HostLost { .. })) {
+                // A log is no report: its words explain an end, and prove none.
+                let is_reported = !self.inputs.observed.last_words.contains_key(&run);
+                if matches!(reason, None | Some(StopReason::HostLost { .. })) || !is_reported {
                     let generation = known.generation + 1;
                     self.step(steps, Effect::Fence { vm: vm.clone(), run: run.clone(), generation, task });
                 }

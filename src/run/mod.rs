@@ -21,6 +21,7 @@ mod control;
 mod folders;
 #[cfg(test)]
 pub(crate) mod formats;
+mod job_log;
 mod report;
 mod silence;
 mod spec;
@@ -28,6 +29,7 @@ mod spec;
 pub use batch::{Batch, BatchId};
 pub use control::{Control, Request, RequestKind, Wanted};
 pub use folders::{OnStorage, Runs};
+pub use job_log::last_words;
 pub use report::{Event, Record, StopReason, parse_report, read_report};
 pub use spec::{RunDisk, RunNetwork, RunSpec};
 
