@@ -29,3 +29,14 @@ pub fn harmless(text: &str) -> Cow<'_, str> {
     text.chars().for_each(|c| push_harmless(&mut clean, c));
     Cow::Owned(clean)
 }
+
+/// The beginning of what a program said, in one line and fit for a terminal; `explain` has all of it.
+pub fn one_line(text: &str) -> String {
+    const CHARACTERS_MAX: usize = 160;
+    let line = harmless(text).split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.chars().count() <= CHARACTERS_MAX {
+        return line;
+    }
+    let start: String = line.chars().take(CHARACTERS_MAX - 1).collect();
+    format!("{start}…")
+}

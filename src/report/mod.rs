@@ -19,5 +19,5 @@ mod ui;
 mod values;
 
 pub use checked::Checked;
-pub use harmless::harmless;
+pub use harmless::{harmless, one_line};
 pub use ui::{Colour, Failure, Ui};

@@ -1,5 +1,6 @@
 //! A plan as text and as a line stream (see `stream`).
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
@@ -7,7 +8,7 @@ use super::edits::{self, Detail};
 use super::plain_words::{self, count};
 use super::stream::{self, ChangeLine, PlanLine, Remark, Version};
 use super::values::values;
-use super::{harmless, steps};
+use super::{harmless, one_line, steps};
 use crate::address::{Address, Kind};
 use crate::plan::{ActionId, Change, Note, Plan, Refusal, Verb};
 
@@ -42,13 +43,18 @@ pub fn text(plan: &Plan, verbose: bool) -> String {
     let remarks = [("drift", &plan.drift), ("waits", &plan.waits), ("note", &plan.notes)];
     for (what, notes) in remarks {
         for Note { address, text: said } in notes {
-            writeln!(text, "{what}: {address}: {}", harmless(said)).expect(TAKES_ALL);
+            writeln!(text, "{what}: {address}: {}", brief(said)).expect(TAKES_ALL);
         }
     }
     for Refusal { address, text: why, hint } in &plan.refusals {
         writeln!(text, "refused: {address}: {}\n  hint: {}", harmless(why), harmless(hint)).expect(TAKES_ALL);
     }
     text
+}
+
+/// Our own sentences as they are; of what a program said in several lines the beginning, since `explain` has all of it.
+fn brief(text: &str) -> Cow<'_, str> {
+    if text.contains('\n') { Cow::Owned(one_line(text)) } else { harmless(text) }
 }
 
 fn nothing_to_do(plan: &Plan) -> String {
@@ -91,7 +97,7 @@ fn lines(plan: &Plan, verbose: bool) -> String {
     let (symbol, verb, address) = (width(0), width(1), width(2));
     rows.iter().fold(String::new(), |mut text, row| {
         let [s, v, a, detail] = &row.cells;
-        writeln!(text, "  {s:<symbol$} {v:<verb$}  {a:<address$}  {}", harmless(detail)).expect(TAKES_ALL);
+        writeln!(text, "  {s:<symbol$} {v:<verb$}  {a:<address$}  {}", brief(detail)).expect(TAKES_ALL);
         row.below.iter().for_each(|line| writeln!(text, "{line}").expect(TAKES_ALL));
         text
     })
@@ -181,4 +187,22 @@ fn change_line<'a>(change: &'a Change, owners: &BTreeMap<ActionId, &'a Address>)
 
 fn remark(note: &Note) -> Remark<'_> {
     Remark { address: &note.address, text: &note.text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_program_said_in_many_lines_takes_one() {
+        let said = format!("qemu-system-x86_64: cannot lock\nIs another process using the image? {}", "x".repeat(400));
+        let shown = brief(&said);
+        assert!(
+            shown.starts_with("qemu-system-x86_64: cannot lock Is another process using the image? xxx"),
+            "{shown}"
+        );
+        assert_eq!((shown.lines().count(), shown.chars().count()), (1, 160));
+        let ours = format!("192.168.100.2  new: {}", "word ".repeat(60));
+        assert_eq!(brief(&ours), ours, "our own sentences are not cut");
+    }
 }

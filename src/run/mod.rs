@@ -30,7 +30,7 @@ pub use batch::{Batch, BatchId};
 pub use control::{Control, Request, RequestKind, Wanted};
 pub use folders::{OnStorage, Runs};
 pub use job_log::last_words;
-pub use report::{Event, Record, StopReason, parse_report, read_report};
+pub use report::{Event, PAUSED_ON_REQUEST, Record, StopReason, parse_report, read_report};
 pub use spec::{RunDisk, RunNetwork, RunSpec};
 
 use std::io::ErrorKind;

@@ -37,6 +37,9 @@ pub struct Record {
     pub event: Event,
 }
 
+/// Why a guest is paused that somebody had suspended; any other reason is for the sake of its disks, or qemu's own.
+pub const PAUSED_ON_REQUEST: &str = "it was asked to";
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]

@@ -6,13 +6,12 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::Pick;
-use super::vms::one_line;
 use crate::cli::context::Context;
 use crate::disks::Owner;
 use crate::id::LabName;
 use crate::observe::{Observed, past};
 use crate::report::table::Row;
-use crate::report::{Failure, Ui, times};
+use crate::report::{Failure, Ui, one_line, times};
 use crate::run::BatchId;
 use crate::state::{PastRun, Recorded};
 

@@ -7,8 +7,9 @@ use super::{Pick, yes_no};
 use crate::observe::{Mapping, Observed, Phase};
 use crate::plan::{Life, life};
 use crate::report::table::Row;
-use crate::report::times;
+use crate::report::{one_line, times};
 use crate::resolve::{PowerState, VmSource};
+use crate::run::PAUSED_ON_REQUEST;
 use crate::scheduler::{Task, TaskState};
 use crate::site::Site;
 use crate::state::{Recorded, RecordedVm};
@@ -154,9 +155,6 @@ pub(super) fn name_rows(recorded: &Recorded) -> Vec<NameRow> {
     recorded.vms.iter().map(row).collect()
 }
 
-/// What `vm suspend` makes a starter report; any other pause is for the sake of the guest's disks.
-const SUSPENDED_ON_REQUEST: &str = "it was asked to";
-
 /// One word for where a vm's run stands. Of a host that does not answer, what its starter last said counts for nothing.
 pub(in crate::cli) fn run_state(vm: &RecordedVm, observed: &Observed, site: &Site) -> &'static str {
     match life(vm, observed, site) {
@@ -174,7 +172,7 @@ pub(in crate::cli) fn run_state(vm: &RecordedVm, observed: &Observed, site: &Sit
         Some(Phase::Starting) => "starting",
         Some(Phase::Running) => "booting",
         Some(Phase::Ready) => "ready",
-        Some(Phase::Paused { reason }) if reason == SUSPENDED_ON_REQUEST => "suspended",
+        Some(Phase::Paused { reason }) if reason == PAUSED_ON_REQUEST => "suspended",
         Some(Phase::Paused { .. }) => "paused",
         Some(Phase::Stopping) => "stopping",
         Some(Phase::Stopped { .. }) => "off",
@@ -197,23 +195,12 @@ fn why(vm: &RecordedVm, observed: &Observed, site: &Site) -> Option<String> {
         Life::Off { .. } if vm.run.is_some() => "its run ended without a word".into(),
         Life::Off { .. } => return None,
         Life::Live { .. } | Life::Lost { .. } => match &observed.runs.get(&vm.run.as_ref()?.run).map(|r| &r.phase) {
-            Some(Phase::Paused { reason }) if reason != SUSPENDED_ON_REQUEST => reason.clone(),
+            Some(Phase::Paused { reason }) if reason != PAUSED_ON_REQUEST => reason.clone(),
             Some(_) => return None,
             None => task(vm, observed)?.state.reason()?,
         },
     };
     Some(one_line(&text))
-}
-
-/// The beginning of what a program said, in one line; `explain` has all of it.
-pub(in crate::cli) fn one_line(text: &str) -> String {
-    const CHARACTERS_MAX: usize = 120;
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if line.chars().count() <= CHARACTERS_MAX {
-        return line;
-    }
-    let start: String = line.chars().take(CHARACTERS_MAX - 1).collect();
-    format!("{start}…")
 }
 
 fn task<'a>(vm: &RecordedVm, observed: &'a Observed) -> Option<&'a Task> {

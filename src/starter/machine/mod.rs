@@ -36,7 +36,7 @@ use jiff::Timestamp;
 use ending::Stopping;
 use requests::Job;
 
-use crate::run::{Control, Event, Request, RunSpec, StopReason, Wanted};
+use crate::run::{Control, Event, PAUSED_ON_REQUEST, Request, RunSpec, StopReason, Wanted};
 use crate::site::Timing;
 
 /// A guest that has not shown its address by then boots no more, or has no DHCP client; others want the slot.
@@ -460,7 +460,7 @@ impl Machine {
             }
             Some(Standing::Silent) => format!("qemu has not answered for {} s", silence(seen, now).as_secs()),
             Some(Standing::Halted) => self.halted.as_ref().map(|halted| halted.why.clone()).unwrap_or_default(),
-            Some(Standing::Asked) => "it was asked to".to_owned(),
+            Some(Standing::Asked) => PAUSED_ON_REQUEST.to_owned(),
         };
         self.acts.push(Act::Report(Event::Paused { reason }));
     }
