@@ -149,8 +149,7 @@ impl Session {
             // nft writes a complaint in several pieces.
             std::thread::sleep(COMPLAINT_WAIT);
             let length = self.errors.read(&mut buffer).map_err(ended)?;
-            if length > 0 {
-                let stderr = complaint(&String::from_utf8_lossy(&buffer[..length]));
+            if let Some(stderr) = refusal(&String::from_utf8_lossy(&buffer[..length])) {
                 return Err(FilterError::Refused { command: shortened(command), stderr });
             }
         }
@@ -176,8 +175,24 @@ fn shortened(command: &str) -> String {
     command.chars().take(80).collect()
 }
 
-/// nft's own words without the command that it repeats below them.
-fn complaint(stderr: &str) -> String {
-    let lines: Vec<&str> = stderr.lines().filter(|line| line.starts_with("Error:")).collect();
-    if lines.is_empty() { stderr.trim().to_owned() } else { lines.join(" ") }
+/// nft's reasons to refuse a command, without the command that it repeats below them. It says other things, too: without a
+/// terminal's name, as in a batch job, nft 1.1 complains that it must use dumb settings.
+fn refusal(stderr: &str) -> Option<String> {
+    let reasons: Vec<&str> = stderr.lines().filter(|line| line.contains("Error:")).collect();
+    (!reasons.is_empty()).then(|| reasons.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_reason_is_a_refusal() {
+        let refused = "Error: No such file or directory\nlist table bridge lw_x\n                  ^^^^\n";
+        assert_eq!(refusal(refused).unwrap(), "Error: No such file or directory");
+        let cache = "netlink: Error: cache initialization failed: Operation not permitted\n";
+        assert_eq!(refusal(cache).unwrap(), cache.trim_end());
+        assert_eq!(refusal("Cannot read termcap database;\nusing dumb terminal settings.\n"), None);
+        assert_eq!(refusal(""), None);
+    }
 }
