@@ -24,12 +24,67 @@ fn main() {
     give_cgroups(&world);
     one_after_the_other(&mut world, "starter: the same, in a cgroup", 15);
     side_by_side(&mut world, 40, 4, "3 s");
-    side_by_side(&mut world, 40, 40, "-");
+    at_one_moment(&mut world, "starter");
+    idle(&mut world, 1);
+    idle(&mut world, 40);
     drop((held, world));
 
     let mut world = World::with_filter(Filter::Ebtables);
     let _held = hold_boot_slots(&world);
     one_after_the_other(&mut world, "starter, ebtables: start to qemu answering", 15);
+    at_one_moment(&mut world, "starter, ebtables");
+    idle(&mut world, 40);
+}
+
+/// What a class costs that starts at once, over the same class a few at a time.
+fn at_one_moment(world: &mut World, what: &str) {
+    let apart = side_by_side(world, 100, 4, "-");
+    let at_once = side_by_side(world, 100, 100, "-");
+    let ratio = format!("{:.2}", at_once.as_secs_f64() / apart.as_secs_f64());
+    figure(&format!("{what}: 100 at one moment, over four at a time"), &ratio, "-", "1.3");
+}
+
+/// How much of a core a starter and its nft take for a guest that does nothing.
+fn idle(world: &mut World, count: u8) {
+    const WATCHED: Duration = Duration::from_secs(60);
+    world.qemu.extra_args = vec!["-S".to_owned()];
+    let specs = (0..count).map(|number| world.spec(number + 2)).collect();
+    world.qemu.extra_args.clear();
+    let runs = world.start_all(specs);
+    for run in &runs {
+        run.wait_for("held", |event| matches!(event, Event::Running { .. }));
+    }
+    let parents: Vec<u32> = runs.iter().map(|run| run.starter.id()).collect();
+    let watchers: Vec<String> = world::processes()
+        .into_iter()
+        .map(|(pid, command)| (pid.to_string(), command))
+        .filter(|(pid, command)| {
+            parents.contains(&pid.parse().unwrap()) || command.starts_with("nft ") && is_child(pid, &parents)
+        })
+        .map(|(pid, _)| pid)
+        .collect();
+    assert_eq!(watchers.len(), runs.len() * 2, "a starter and its nft each");
+    let before: u64 = watchers.iter().map(|pid| nanoseconds(pid)).sum();
+    std::thread::sleep(WATCHED);
+    let used = watchers.iter().map(|pid| nanoseconds(pid)).sum::<u64>() - before;
+    let percent = used as f64 / WATCHED.as_nanos() as f64 / f64::from(count) * 100.0;
+    figure(&format!("starter: an idle guest of {count}, of one core"), &format!("{percent:.3} %"), "-", "0.1 %");
+    runs.into_iter().for_each(stop);
+}
+
+fn is_child(pid: &str, parents: &[u32]) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    parents.iter().any(|parent| status.contains(&format!("\nPPid:\t{parent}\n")))
+}
+
+/// Processor time that all threads of a process have used.
+fn nanoseconds(pid: &str) -> u64 {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let of_thread = |thread: std::fs::DirEntry| {
+        let text = std::fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
+        text.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0_u64)
+    };
+    threads.map(|thread| of_thread(thread.unwrap())).sum()
 }
 
 /// So that no guest begins to boot and takes the cores away from what is measured.
@@ -65,11 +120,12 @@ fn one_after_the_other(world: &mut World, what: &str, count: u32) -> u32 {
     let slowest = *times.last().expect("at least one start");
     figure(&format!("{what}, median"), &millis(times[times.len() / 2]), &cpu, "110 ms");
     figure(&format!("{what}, slowest"), &millis(slowest), "-", "-");
+    figure(&format!("{what}, processor"), &cpu, "-", "90 ms");
     resident_kib
 }
 
 /// Starts `count` guests, `at_once` of them at a time, and looks whether each has what it needs when all stand.
-fn side_by_side(world: &mut World, count: u8, at_once: usize, bar: &str) {
+fn side_by_side(world: &mut World, count: u8, at_once: usize, bar: &str) -> Duration {
     let specs: Vec<_> = (0..count).map(|number| world.spec(number + 2)).collect();
     let before = cpu_of_children();
     let started = Instant::now();
@@ -91,6 +147,7 @@ fn side_by_side(world: &mut World, count: u8, at_once: usize, bar: &str) {
     // With all that ends them, since only the usage of processes that have ended is known.
     let cpu = millis(cpu_of_children() - before);
     figure(&format!("starter: {count} starts, {at_once} at a time"), &millis(wall), &cpu, bar);
+    wall
 }
 
 /// The run's own table, its port, and its address behind that port.

@@ -14,6 +14,10 @@
 //! because the bridge learns addresses before it. All three come before priority 0, where `br_netfilter` lets iptables
 //! rewrite marks; on the way out it does so last of all.
 //!
+//! Whoever changes rules takes its turn on the host (turn) and reads back what it wrote, word by word (listing, table). Then
+//! it looks again every few seconds: at the run's own table always, which also counts what *ready* means, and at what others
+//! can change only when the kernel has seen a change of rules since (generation).
+//!
 //! Where the site says `filter: ebtables`, chains of ebtables mark in the run's stead, and the run's table is a guard that
 //! drops what they did not mark -> ebtables. `RunFilter` is either.
 //!
