@@ -159,6 +159,8 @@ fn ip(me: Party, victim: Party, [gateway, host]: [[u8; 6]; 2]) -> Vec<Attack> {
     let to_host = |payload: &[u8]| eth(host, mac, 0x0800, payload);
     let to_all = |to: [u8; 4]| eth(BROADCAST, mac, 0x0800, &probe(me, to));
     let options = ipv4_with(ip, victim.ip, 17, 0, &[0x94, 4, 0, 0], &udp(9999, 9999, b""));
+    let [a, b, c, d] = victim.ip;
+    let routed = ipv4_with(ip, GATEWAY, 1, 0, &[131, 7, 4, a, b, c, d, 0], &icmp(8));
     let (part, late) = (udp(9, 9, b""), [0; 16]);
     vec![
         plain("unicast IPv4 to a guest", to_victim(&probe(me, victim.ip))).heard(),
@@ -170,6 +172,7 @@ fn ip(me: Party, victim: Party, [gateway, host]: [[u8; 6]; 2]) -> Vec<Attack> {
         nobody("overlapping fragment to the gateway", to_gateway(&ipv4(ip, GATEWAY, 6, 0x0001, &late)))
             .but_with_ebtables(Who::Plain),
         plain("IP options to a guest", to_victim(&options)).heard(),
+        plain("ping with a source route by the gateway", to_gateway(&routed)).but_with_ebtables(Who::Anyone),
         plain("directed broadcast", to_all([192, 168, 100, 255])).heard(),
         plain("limited broadcast", to_all([255; 4])).heard(),
         plain("multicast", eth([1, 0, 0x5e, 0, 0, 0xfb], mac, 0x0800, &probe(me, [224, 0, 0, 251]))).heard(),

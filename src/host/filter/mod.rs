@@ -37,6 +37,7 @@
 //! | believe that the gateway is elsewhere, where its Ethernet address is written or the bridge's | dropped | dropped |
 //! | isolated: reach or hear another guest, on any host, also through the gateway | dropped | dropped |
 //! | isolated: send or get later fragments | dropped | dropped |
+//! | isolated: send or get IP options, such as the way that a packet is to go | dropped | **passes** with who may be spoken to |
 //! | isolated: send IP to another Ethernet address than the gateway's, or that of a server on the wire that `dns` or `egress` names | dropped | dropped |
 //! | isolated: get IP from another than these, or one of the gateway's routers | dropped | dropped |
 //! | isolated: ask by ARP for others, or ask anyone but all and them; believe what others say of them | dropped | dropped |

@@ -197,9 +197,12 @@ fn hardware(mac: Mac) -> u64 {
 pub(super) const ARP_PER_SECOND_MAX: u32 = 200;
 pub(super) const DHCP_PER_SECOND_MAX: u32 = 20;
 
+/// An option of IP can name the way that a packet goes, and so lead it past the gateway that it is addressed to.
+const NO_OPTIONS: &str = "ip hdrlength != 5 counter drop";
+
 /// A machine on the wire is reached at its own Ethernet address, everything else by the gateway's.
 fn from_isolated_guest(network: &RunNetwork) -> Vec<String> {
-    let mut rules = vec!["ip frag-off & 0x1fff != 0x0 counter drop".to_owned()];
+    let mut rules = vec!["ip frag-off & 0x1fff != 0x0 counter drop".to_owned(), NO_OPTIONS.to_owned()];
     rules.extend(
         services(network).on_wire.iter().map(|(mac, service)| pass_from(&format!("ether daddr {mac} {}", to(service)))),
     );
@@ -268,6 +271,7 @@ fn to_isolated_guest(network: &RunNetwork) -> Vec<String> {
     rules.push("ether type arp jump arp_to_isolated".to_owned());
     rules.push("ether type != ip counter drop".to_owned());
     rules.push("ip frag-off & 0x1fff != 0x0 counter drop".to_owned());
+    rules.push(NO_OPTIONS.to_owned());
     rules.push("udp dport 68 jump dhcp_to_guest".to_owned());
     rules.push(format!("ip daddr != {} counter drop", network.ip));
     let services = services(network);

@@ -30,4 +30,4 @@ pub(super) use rules::run_rules;
 /// What a filter of ebtables lets through that nftables stops: it sees addresses, ports and protocols, and neither the
 /// inside of a DHCP message nor where a fragment begins.
 pub const CANNOT: &str = "ebtables cannot drop DHCP for a foreign hardware address, as a relay or in pieces, nor a plain guest's \
-                          fragment that overwrites the header before it";
+                          fragment that overwrites the header before it, nor an isolated guest's options of IP";
