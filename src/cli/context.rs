@@ -11,11 +11,11 @@ use crate::exit::Exit;
 use crate::host::dhcp::{self, Dhcp};
 use crate::host::embedded::{place, settle};
 use crate::id::{LabName, VmName};
-use crate::manifest::{self, DesiredError, site::SiteError};
+use crate::manifest::{self, DesiredError, rules::Rule, site::SiteError};
 use crate::observe::{ObserveError, Observed, World, observe};
 use crate::plan::{Inputs, LostHost, Plan, as_applied, plan};
 use crate::report::{self, Failure, Ui};
-use crate::resolve::{Desired, PowerState};
+use crate::resolve::{Desired, DiskSource, PowerState};
 use crate::run::{self, RunFileError};
 use crate::scheduler::{Scheduler, SchedulerError, grid_engine::GridEngine, local::Local};
 use crate::site::{DhcpSettings, SchedulerSettings, Site, StorageError};
@@ -62,7 +62,8 @@ impl Context {
 
     /// The lab as its manifest asks for it; what is wrong with it has been shown when this fails.
     pub(super) fn desired(&self, ui: &Ui) -> Result<Desired, Failure> {
-        self.show_findings(manifest::desired(&self.lab_folder, &self.site.context()), ui)
+        let read = manifest::desired(&self.lab_folder, &self.site.context());
+        self.show_findings(read.and_then(|(desired, findings)| with_images(desired, findings)), ui)
     }
 
     fn show_findings(&self, read: Result<(Desired, Diagnostics), DesiredError>, ui: &Ui) -> Result<Desired, Failure> {
@@ -302,6 +303,21 @@ fn refuse_unwritable(path: &Path) -> Result<(), Failure> {
     }
     Err(Failure::new(Exit::Failed, format!("the name of {} is not UTF-8; nothing was changed", path.display()))
         .hint("labwright writes this path into its state and into files that programs read: rename the folder"))
+}
+
+/// An image that cannot be seen is a warning where manifests are only checked; here disks are to be made from it. Where every
+/// image has its `sha256` written, what was published may be known by it, and the plan says so.
+fn with_images(desired: Desired, mut findings: Diagnostics) -> Result<(Desired, Diagnostics), DesiredError> {
+    let of_templates = desired.templates.values().flat_map(|template| &template.disks);
+    if of_templates.into_iter().all(|disk| matches!(disk, DiskSource::Image { sha256: Some(_), .. })) {
+        return Ok((desired, findings));
+    }
+    for finding in findings.list.iter_mut().filter(|finding| finding.rule == Rule::ImageUnseen) {
+        finding.severity = Severity::Error;
+        finding.message = finding.message.replace(", so it is not checked", "");
+        finding.hint = Some("disks are made from it on this machine: put it there, or mend the path".to_owned());
+    }
+    if findings.has_errors() { Err(DesiredError::Invalid(findings)) } else { Ok((desired, findings)) }
 }
 
 /// A lab as it was last applied.

@@ -11,13 +11,14 @@ use crate::manifest::rules::Rule;
 use crate::manifest::site::{self, SiteError};
 use crate::manifest::{self, Checksums, LoadError, Loaded, Manifest};
 use crate::report::{Checked, diagnostics, diagnostics_ci, diagnostics_json};
-use crate::resolve::{Desired, Limits, SiteContext, VmGroup, across, check_accounts, resolve};
+use crate::resolve::{Desired, Limits, SiteContext, VmGroup, across, check_accounts, not_yet_acted_upon, resolve};
 
 /// Check the files of a lab, and say all that is wrong with them.
 #[derive(Debug, Args)]
 pub struct ValidateArgs {
-    /// Folders of labs, a file in one, or a `site.yaml`; several labs are also checked against each other.
-    #[arg(default_value = ".", value_name = "FOLDER")]
+    /// Folders of labs, a file in one, or a `site.yaml`; several labs are also checked against each other. Without any,
+    /// the folder that LABWRIGHT_LAB names, or this one.
+    #[arg(value_name = "FOLDER")]
     paths: Vec<PathBuf>,
     /// How findings are written.
     #[arg(long, value_enum, default_value_t = Format::Human)]
@@ -52,7 +53,10 @@ pub fn run(arguments: &ValidateArgs, styled: bool) -> Answer {
     if let Some(code) = &arguments.explain {
         return explain(code);
     }
-    let checked = match check(&arguments.paths, arguments.check_users) {
+    // clap's own way would take the variable for an operand, which `--explain` forbids.
+    let named = || std::env::var_os("LABWRIGHT_LAB").map_or_else(|| PathBuf::from("."), PathBuf::from);
+    let paths = if arguments.paths.is_empty() { vec![named()] } else { arguments.paths.clone() };
+    let checked = match check(&paths, arguments.check_users) {
         Ok(checked) => checked,
         Err(error) => return Answer::failure(&error),
     };
@@ -149,6 +153,7 @@ fn check_lab(
     let resolved = resolve(&manifest, &context);
     checked.diagnostics.append(resolved.diagnostics);
     let Some(desired) = resolved.desired.filter(|_| loaded) else { return Ok(None) };
+    checked.diagnostics.append(not_yet_acted_upon(&manifest, &desired));
     if check_users {
         checked.diagnostics.append(check_accounts(&manifest, &desired, account));
     }

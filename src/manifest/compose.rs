@@ -23,7 +23,7 @@ use super::tree;
 use super::words::FilePath;
 use crate::diagnostic::{Diagnostic, Diagnostics, Source, Span};
 use crate::id::{FamilyName, LabName, SessionName, TemplateName, UserGroupName, UserName, VmGroupName};
-use crate::resolve::{Desired, SiteContext, resolve};
+use crate::resolve::{Desired, SiteContext, not_yet_acted_upon, resolve};
 
 /// A lab as its files say it, in the order of the files.
 #[derive(Debug, Clone, Default)]
@@ -147,7 +147,11 @@ pub fn desired(folder: &Path, site: &SiteContext) -> Result<(Desired, Diagnostic
     diagnostics.append(resolved.diagnostics);
     diagnostics.sort();
     match resolved.desired {
-        Some(desired) if !diagnostics.has_errors() => Ok((desired, diagnostics)),
+        Some(desired) if !diagnostics.has_errors() => {
+            diagnostics.append(not_yet_acted_upon(&manifest, &desired));
+            diagnostics.sort();
+            Ok((desired, diagnostics))
+        }
         _ => Err(DesiredError::Invalid(diagnostics)),
     }
 }

@@ -9,6 +9,7 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 
 use super::rules::Rule;
 use super::secrets::is_secret_name;
+use super::slips;
 use super::tree::{Node, Value};
 use super::values::shorten;
 use crate::diagnostic::{Diagnostic, Diagnostics, Source, Span};
@@ -46,6 +47,11 @@ pub(super) trait Decode: Sized {
     }
 
     fn schema(generator: &mut SchemaGenerator) -> Schema;
+
+    /// What a record is called in messages.
+    fn what() -> Option<&'static str> {
+        None
+    }
 }
 
 /// A type that is one piece of text.
@@ -233,8 +239,12 @@ impl Decoder<'_> {
         known: &[&'static str],
     ) -> Option<Fields<'n, 's>> {
         if !matches!(node.value, Value::Mapping(_)) {
-            let keys = list(known.iter().copied().take(6));
-            self.wrong_type(node, &format!("{what} as a group of keys"), Some(format!("its keys are {keys}")));
+            let form = match &node.value {
+                Value::Scalar { text, .. } if !node.is_null() => slips::record_for(what, text),
+                _ => None,
+            };
+            let hint = form.unwrap_or_else(|| format!("its keys are {}", list(known.iter().copied().take(6))));
+            self.wrong_type(node, &format!("{what} as a group of keys"), Some(hint));
             return None;
         }
         if !self.fits(&first_line(self.source, &node.at), Room::GROUP_OF_KEYS) {
@@ -255,7 +265,7 @@ impl Decoder<'_> {
                 }
                 // A mistyped key counts as written: that its like is missing is not said as well.
                 None => {
-                    let meant = self.unknown_key(text, &key.at, what, known);
+                    let meant = self.unknown_key((text, &key.at), value, what, known);
                     keys.extend(meant.map(|meant| (meant, self.at(&key.at))));
                 }
             }
@@ -264,7 +274,13 @@ impl Decoder<'_> {
     }
 
     /// Notes a key that means nothing here, and returns the one that was most likely meant.
-    fn unknown_key(&mut self, text: &str, at: &Range<u32>, what: &str, known: &[&'static str]) -> Option<&'static str> {
+    fn unknown_key(
+        &mut self,
+        (text, at): (&str, &Range<u32>),
+        value: &Node<'_>,
+        what: &str,
+        known: &[&'static str],
+    ) -> Option<&'static str> {
         if is_secret_name(text) {
             let message = format!("`{}` sounds like a secret, and secrets never stand in a manifest", shorten(text));
             let hint =
@@ -272,10 +288,32 @@ impl Decoder<'_> {
             self.note(Rule::Secret, at, message, Some(hint.to_owned()));
             return None;
         }
-        let meant = if self.diagnostics.is_full() { None } else { nearest(text, known.iter().copied()) };
-        let hint = match meant {
-            Some(name) => format!("did you mean `{name}`?"),
-            None => format!("known keys are {}", list(known.iter().copied())),
+        if let Some((_, c, name)) = slips::odd_character(text) {
+            let message =
+                format!("in this key stands {name} (U+{:04X}), so it is not what it looks like", u32::from(c));
+            self.note(Rule::UnknownKey, at, message, Some("delete it and type the key anew".to_owned()));
+            let typed: String = text.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+            return known.iter().copied().find(|key| *key == typed);
+        }
+        // `{ memory:2G }` is one key to YAML.
+        let joined = text.split_once(':').and_then(|(key, value)| Some((*known.iter().find(|k| **k == key)?, value)));
+        let other = slips::meant_key(what, text, known);
+        let (meant, hint) = match (joined, other) {
+            _ if self.diagnostics.is_full() => (None, String::new()),
+            (Some((key, value)), _) => {
+                (Some(key), format!("a space is missing after the `:`; write `{key}: {}`", shorten(value)))
+            }
+            (None, Some(key)) => {
+                let scalar = match &value.value {
+                    Value::Scalar { text, .. } if !value.is_null() => Some(&**text),
+                    _ => None,
+                };
+                (Some(key), format!("did you mean {}?", slips::with_value(key, scalar)))
+            }
+            (None, None) => match nearest(text, known.iter().copied()) {
+                Some(name) => (Some(name), format!("did you mean `{name}`?")),
+                None => (None, format!("known keys are {}", list(known.iter().copied()))),
+            },
         };
         self.note(Rule::UnknownKey, at, format!("{what} has no key `{}`", shorten(text)), Some(hint));
         meant
@@ -394,6 +432,10 @@ impl<T: Decode> Decode for Spanned<T> {
     fn schema(generator: &mut SchemaGenerator) -> Schema {
         T::schema(generator)
     }
+
+    fn what() -> Option<&'static str> {
+        T::what()
+    }
 }
 
 impl<T: Decode> Decode for Option<T> {
@@ -426,11 +468,19 @@ impl<T: Decode> Decode for Vec<T> {
             }
             _ if node.is_null() => Some(Self::new()),
             Value::Scalar { text, .. } => {
-                decoder.wrong_type(node, "a list", Some(format!("write `[{text}]`")));
+                let item = T::what().and_then(|what| slips::record_for(what, text));
+                let item = item.map_or_else(|| shorten(text), |form| form.replace("write `", "").replace('`', ""));
+                decoder.wrong_type(node, "a list", Some(format!("write `[{item}]`")));
                 None
             }
             Value::Mapping(_) => {
-                decoder.wrong_type(node, "a list", Some("begin each item with `- `".to_owned()));
+                let text = decoder.source.text.get(node.at.start as usize..).unwrap_or_default();
+                let group = text.split_inclusive('}').next().filter(|group| !group[1..].contains(['{', '\n']));
+                let hint = match group.filter(|group| group.starts_with('{')) {
+                    Some(group) => format!("write `[{}]`", shorten(group)),
+                    None => "begin each item with `- `".to_owned(),
+                };
+                decoder.wrong_type(node, "a list", Some(hint));
                 None
             }
         }
@@ -504,7 +554,7 @@ impl<K: Scalar, V: Decode> Decode for Named<K, V> {
 /// Reads a text value. A plain `3` or `true` is no text to an editor, so it is none to us.
 pub(super) fn decode_text<T: Scalar>(node: &Node<'_>, decoder: &mut Decoder<'_>, expected: &str) -> Option<T> {
     let Value::Scalar { text, plain } = &node.value else {
-        decoder.wrong_type(node, expected, None);
+        decoder.wrong_type(node, expected, placeholder(node));
         return None;
     };
     if node.is_null() {
@@ -518,8 +568,23 @@ pub(super) fn decode_text<T: Scalar>(node: &Node<'_>, decoder: &mut Decoder<'_>,
         }
         Ok(value) => Some(value),
         Err(mistake) => {
+            let mistake = match slips::plain_quotes(text) {
+                Some(hint) => mistake.hint(hint),
+                None => mistake,
+            };
             decoder.mistake(T::RULE, &node.at, mistake);
             None
         }
+    }
+}
+
+/// `name: {user}` is a group of keys to YAML.
+fn placeholder(node: &Node<'_>) -> Option<String> {
+    let Value::Mapping(entries) = &node.value else { return None };
+    match entries.as_slice() {
+        [(Node { value: Value::Scalar { text, .. }, .. }, value)] if value.is_null() => {
+            Some(format!("put it in quotes: `\"{{{}}}\"`", shorten(text)))
+        }
+        _ => None,
     }
 }

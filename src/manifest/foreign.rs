@@ -6,6 +6,7 @@ use super::decode::{first_line, list, nearest};
 use super::ignore::IGNORE_FILE;
 use super::language::LabFile;
 use super::rules::Rule;
+use super::slips::meant_key;
 use super::tree::{Node, Value};
 use super::values::shorten;
 use crate::diagnostic::{Diagnostic, Source, Span};
@@ -14,7 +15,11 @@ use crate::diagnostic::{Diagnostic, Source, Span};
 pub(super) fn finding(root: &Node<'_>, source: &Arc<Source>, relative: &str) -> Option<Diagnostic> {
     let known = |node: &Node<'_>| match &node.value {
         Value::Scalar { text, .. } => {
-            LabFile::KEYS.contains(&&**text) || nearest(text, LabFile::KEYS.iter().copied()).is_some() || text == "<<"
+            let ours = LabFile::KEYS.iter().copied();
+            text == "<<"
+                || LabFile::KEYS.contains(&&**text)
+                || nearest(text, ours).is_some()
+                || meant_key("a manifest", text, LabFile::KEYS).is_some()
         }
         Value::Sequence(_) | Value::Mapping(_) => false,
     };

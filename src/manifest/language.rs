@@ -37,7 +37,7 @@ record! {
         pub vms: Named<FamilyName, VmDecl>,
         /// Who may do what.
         pub permissions: Vec<Spanned<PermissionDecl>>,
-        /// Exams and classes: windows of time.
+        /// Exams and classes: windows of time in which vms are guarded.
         pub sessions: Named<SessionName, SessionDecl>,
         /// Renames that keep disks, address and history.
         pub moved: Vec<Spanned<MovedDecl>>,
@@ -63,7 +63,7 @@ record! {
         pub nic: Option<Spanned<NicModel>>,
         /// Model of the graphics card.
         pub display: Option<Spanned<DisplayModel>>,
-        /// Whether vms reach nothing but their gateway, DHCP, DNS and what their session lets out.
+        /// Whether vms reach nothing but their gateway, DHCP and DNS.
         pub isolated: Option<Spanned<bool>>,
         /// What is kept up by apply.
         pub state: Option<Spanned<PowerState>>,
@@ -75,7 +75,7 @@ record! {
 record! {
     /// What a user may use at once.
     pub struct LimitsDecl as "`limits`" {
-        /// How many vms may run at the same time.
+        /// How many vms may run at the same time; counted for `state: running` only, so far.
         #[example(2)]
         pub running_vms: Option<Spanned<u32>>,
         /// How much room the disks may take.
@@ -305,7 +305,7 @@ record! {
         pub display: Option<Spanned<DisplayModel>>,
         /// Image in the cd drive.
         pub cdrom: Option<Spanned<FilePath>>,
-        /// Whether it reaches nothing but its gateway, DHCP, DNS and what its session lets out.
+        /// Whether it reaches nothing but its gateway, DHCP and DNS.
         pub isolated: Option<Spanned<bool>>,
         /// What apply keeps up.
         pub state: Option<Spanned<PowerState>>,
@@ -321,7 +321,7 @@ record! {
         pub to: Spanned<SubjectDecl>,
         /// What it is about.
         pub on: Spanned<ObjectDecl>,
-        /// What they may do with it.
+        /// What they may do with it; recorded, not acted upon yet.
         #[example(["run", "derive"])]
         pub allow: Vec<Spanned<Right>>,
         /// Whether vms that this is about are isolated, whatever they say themselves.
@@ -354,7 +354,8 @@ record! {
 }
 
 record! {
-    /// An exam or a class: a window of time over vms.
+    /// An exam or a class: a window of time over vms. While it is open, no plan stops or changes them. Nothing starts, stops
+    /// or collects them at these times yet.
     pub struct SessionDecl as "a session" {
         /// Vms and families that take part.
         #[example(["exam"])]
@@ -365,16 +366,16 @@ record! {
         /// When it ends.
         #[example("2027-01-12T12:00[Europe/Bucharest]")]
         pub end: Spanned<Moment>,
-        /// How long before the start vms are booted.
+        /// How long before the start vms are to be booted; so far only the guard begins then.
         #[example("20m")]
         pub open_before: Option<Spanned<Duration>>,
         /// How much longer it is for single users.
         #[example({ "doraz": "25%" })]
         pub extra_time: Named<UserName, Spanned<Percent>>,
-        /// All that an isolated guest may reach besides DHCP and its gateway.
+        /// All that an isolated guest is to reach besides DHCP and its gateway; recorded, not acted upon yet.
         #[example(["141.85.224.15:53/udp", "10.0.0.5:443/tcp"])]
         pub egress: Vec<EgressDecl>,
-        /// What happens at the end.
+        /// What is to happen at the end; recorded, not acted upon yet.
         pub at_end: Option<Spanned<AtEnd>>,
     }
 }

@@ -21,6 +21,7 @@ pub mod rules;
 pub mod schema;
 mod secrets;
 pub mod site;
+mod slips;
 mod stations;
 mod syntax;
 mod times;

@@ -96,6 +96,10 @@ macro_rules! record {
             fn schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
                 generator.subschema_for::<Self>()
             }
+
+            fn what() -> Option<&'static str> {
+                Some($what)
+            }
         }
 
         impl schemars::JsonSchema for $name {

@@ -122,6 +122,11 @@ rules! {
     LabsShareName "LW095" Error,
     LabsShareAddresses "LW096" Error,
     LabsShareTime "LW097" Warning,
+    // What is recorded, and nothing acts upon yet.
+    SessionsUnbuilt "LW100" Warning,
+    EgressUnbuilt "LW101" Warning,
+    PermissionsUnbuilt "LW102" Warning,
+    LimitsUnbuilt "LW103" Warning,
 }
 
 impl Rule {

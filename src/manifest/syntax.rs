@@ -2,8 +2,32 @@
 
 use granit_parser::ErrorKind;
 
-/// What is wrong, and what to do about it.
-pub(super) fn explain(kind: &ErrorKind, text: &str, at: usize) -> (String, String) {
+use super::slips;
+
+/// What is wrong, what to do about it, and where that is: the parser may notice it a line later.
+pub(super) fn explain(kind: &ErrorKind, text: &str, at: usize) -> (String, String, usize) {
+    if let Some(slip) = slip(text, at) {
+        return slip;
+    }
+    let (message, hint) = words(kind, text, at);
+    (message, hint, at)
+}
+
+/// A slip that many make, in the line of the mistake or in the one before it.
+fn slip(text: &str, at: usize) -> Option<(String, String, usize)> {
+    let start_of = |at: usize| text.get(..at).and_then(|before| before.rfind('\n')).map_or(0, |i| i + 1);
+    let line_at = |start: usize| text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
+    let start = start_of(at);
+    let before = start_of(start.saturating_sub(1));
+    let found = |start: usize| slips::in_line(line_at(start)).map(|(message, hint, at)| (message, hint, start + at));
+    found(start).or_else(|| found(before)).or_else(|| {
+        let is_colon = text.get(at..).is_some_and(|rest| rest.starts_with(':'));
+        let (message, hint) = is_colon.then(|| slips::colon_in_value(line_at(start), at - start))??;
+        Some((message, hint, at))
+    })
+}
+
+fn words(kind: &ErrorKind, text: &str, at: usize) -> (String, String) {
     if let Some(words) = brackets(kind, text, at) {
         return words;
     }

@@ -2,7 +2,7 @@
 //! half of the class would come an hour late.
 
 use jiff::Timestamp;
-use jiff::civil::DateTime;
+use jiff::civil::{Date, DateTime};
 use jiff::tz::{AmbiguousOffset, TimeZone};
 use schemars::{Schema, json_schema};
 
@@ -20,7 +20,12 @@ const FORM: &str = "write date, time and zone: `2027-01-12T09:00[Europe/Buchares
 impl Scalar for Moment {
     fn parse(text: &str) -> Result<Self, Mistake> {
         if !has_minutes(text) {
-            return Err(Mistake::new(format!("`{}` is not a time", shorten(text))).hint(FORM));
+            let hint = rewritten(text).map_or_else(|| FORM.to_owned(), |time| format!("write `{time}`"));
+            return Err(Mistake::new(format!("`{}` is not a time", shorten(text))).hint(hint));
+        }
+        if let Some(why) = impossible(text) {
+            let message = format!("`{}` is not a time: {why}", shorten(text));
+            return Err(Mistake::new(message).hint("look it up in a calendar; midnight is `00:00` of the next day"));
         }
         if let Some((clock, zone)) = text.strip_suffix(']').and_then(|rest| rest.split_once('[')) {
             return in_zone(text, clock, zone).map(Self);
@@ -53,6 +58,48 @@ fn has_minutes(text: &str) -> bool {
         other => *other == found,
     };
     text.len() >= SHAPE.len() && SHAPE.iter().zip(text.bytes()).all(fits)
+}
+
+/// What of a date and a clock time there is not, where the text has the shape of one.
+fn impossible(text: &str) -> Option<String> {
+    const MONTHS: [&str; 12] = [
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
+        "December",
+    ];
+    let number = |from: usize, to: usize| text.get(from..to)?.parse::<i8>().ok();
+    let year: i16 = text.get(..4)?.parse().ok()?;
+    let (month, day, hour, minute) = (number(5, 7)?, number(8, 10)?, number(11, 13)?, number(14, 16)?);
+    let Ok(first) = Date::new(year, month, 1) else { return Some(format!("there is no month {month}")) };
+    let days = first.days_in_month();
+    if !(1..=days).contains(&day) {
+        return Some(format!("{} {year} has {days} days", MONTHS[usize::try_from(month - 1).unwrap_or_default()]));
+    }
+    (hour > 23 || minute > 59).then(|| "a day goes from 00:00 to 23:59".to_owned())
+}
+
+/// A time in the usual form: `12.1.2027 9:00` and `2027-01-12 9:00` can mean but one. The zone stays as it is, or is one to
+/// be replaced.
+fn rewritten(text: &str) -> Option<String> {
+    let (clock, zone) = text.split_once('[').map_or((text, "Europe/Bucharest]"), |(clock, zone)| (clock, zone));
+    let (date, time) = clock.trim().split_once([' ', 'T'])?;
+    let numbers = |text: &str, mark: char| -> Option<Vec<u16>> { text.split(mark).map(|n| n.parse().ok()).collect() };
+    let (year, month, day) = match (numbers(date, '.').as_deref(), numbers(date, '-').as_deref()) {
+        (Some([day, month, year]), _) | (_, Some([year, month, day])) => (*year, *month, *day),
+        _ => return None,
+    };
+    let [hour, minute] = numbers(time.trim(), ':')?[..] else { return None };
+    let time = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}");
+    (has_minutes(&time) && impossible(&time).is_none()).then(|| format!("{time}[{zone}"))
 }
 
 fn in_zone(text: &str, clock: &str, zone: &str) -> Result<Timestamp, Mistake> {
@@ -101,5 +148,19 @@ mod tests {
         {
             assert!(Moment::parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_time_that_cannot_be_says_why() {
+        let mistake = |text: &str| Moment::parse(text).unwrap_err();
+        let message = |text: &str| mistake(text).message;
+        assert!(message("2027-02-30T09:00[Europe/Bucharest]").ends_with("not a time: February 2027 has 28 days"));
+        assert!(message("2028-02-30T09:00[Europe/Bucharest]").ends_with("February 2028 has 29 days"));
+        assert!(message("2027-13-01T09:00Z").ends_with("there is no month 13"));
+        assert!(message("2027-01-12T24:00[Europe/Bucharest]").ends_with("a day goes from 00:00 to 23:59"));
+        let written = |text: &str| mistake(text).hint.unwrap();
+        assert_eq!(written("12.1.2027 9:00[Europe/Paris]"), "write `2027-01-12T09:00[Europe/Paris]`");
+        assert_eq!(written("2027-01-12 9:00"), "write `2027-01-12T09:00[Europe/Bucharest]`");
+        assert_eq!(written("9:00"), FORM);
     }
 }

@@ -112,7 +112,7 @@ impl<'s> Builder<'s> {
 
     fn syntax(&self, error: &granit_parser::ScanError) -> Box<Diagnostic> {
         let at = error.marker().byte_offset().unwrap_or(self.source.text.len());
-        let (message, hint) = super::syntax::explain(error.kind(), &self.source.text, at);
+        let (message, hint, at) = super::syntax::explain(error.kind(), &self.source.text, at);
         let rule = match error.kind() {
             granit_parser::ErrorKind::RecursionLimitExceeded => Rule::TooBig,
             _ => Rule::Syntax,

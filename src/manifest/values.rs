@@ -9,6 +9,7 @@ use super::decode::{Decode, Decoder, Mistake, Scalar, list, nearest};
 use super::record::{choice, text};
 use super::rules::Rule;
 use super::secrets::is_secret_text;
+use super::slips::odd_character;
 use super::tree::{Node, Value};
 use crate::id::{
     FamilyName, InvalidName, LabName, MacPrefix, SessionName, TemplateName, UserGroupName, UserName, VmGroupName,
@@ -52,7 +53,7 @@ choice!(DisplayModel as "a display" {
 choice!(PowerState as "a state" {
     "running" => Running "apply starts it",
     "stopped" => Stopped "apply stops it",
-    "on_demand" => OnDemand "people and sessions decide",
+    "on_demand" => OnDemand "people start and stop it",
 });
 choice!(RestartPolicy as "a restart policy" {
     "on_failure" => OnFailure "a guest that powers itself off stays off",
@@ -64,9 +65,9 @@ choice!(Right as "a right" {
     "derive" => Derive "make vms from it, derived or cloned",
 });
 choice!(AtEnd as "an end" {
-    "keep" => Keep "vms go on running",
-    "stop" => Stop "vms are stopped",
-    "collect" => Collect "vms are stopped and their disks collected",
+    "keep" => Keep "vms are to go on running",
+    "stop" => Stop "vms are to be stopped",
+    "collect" => Collect "vms are to be stopped and their disks collected",
 });
 
 macro_rules! names {
@@ -100,6 +101,11 @@ names! {
 /// Why a text is no name, and the nearest text that is one where that is no guess: a login name is what it is.
 pub(super) fn invalid_name(what: &str, text: &str, error: &InvalidName) -> Mistake {
     let mistake = Mistake::new(error.to_string());
+    if let Some((_, c, name)) = odd_character(text) {
+        let without: String = text.chars().filter(|other| *other != c).collect();
+        let message = format!("in this name stands {name} (U+{:04X})", u32::from(c));
+        return Mistake::new(message).hint(format!("write `{}`", shorten(&without)));
+    }
     if what == UserName::WHAT {
         return match text.split_once('@') {
             Some((login, _)) if UserName::new(login).is_ok() => {
@@ -382,6 +388,13 @@ impl Scalar for Egress {
 }
 text!(Egress, "a destination such as `10.0.0.5:443/tcp`");
 
+fn plain_quotes(node: &Node<'_>) -> Option<String> {
+    match &node.value {
+        Value::Scalar { text, .. } => super::slips::plain_quotes(text),
+        Value::Sequence(_) | Value::Mapping(_) => None,
+    }
+}
+
 /// A whole number.
 impl Decode for u32 {
     fn decode(node: &Node<'_>, decoder: &mut Decoder<'_>) -> Option<Self> {
@@ -410,7 +423,7 @@ impl Decode for u32 {
                 None
             }
             _ => {
-                decoder.wrong_type(node, "a whole number", None);
+                decoder.wrong_type(node, "a whole number", plain_quotes(node));
                 None
             }
         }
@@ -436,7 +449,7 @@ impl Decode for bool {
                 None
             }
             _ => {
-                decoder.wrong_type(node, "`true` or `false`", None);
+                decoder.wrong_type(node, "`true` or `false`", plain_quotes(node));
                 None
             }
         }

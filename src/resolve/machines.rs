@@ -76,7 +76,7 @@ impl<'a> Resolver<'a> {
     ) -> Option<Template> {
         let defaults = self.defaults();
         let disks = self.disks(&decl.disks);
-        if decl.disks.is_empty() && decl.key("disks").is_none() {
+        if decl.disks.is_empty() && decl.key("disks").is_none_or(|key| self.is_written_empty(key)) {
             let place = name.at;
             let message = format!("the template `{}` has no disk that others could derive from", name.value);
             self.note(
@@ -350,8 +350,10 @@ impl<'a> Resolver<'a> {
         }
         let disks = self.disks(&decl.disks);
         if let (true, Some(at)) = (decl.disks.is_empty(), decl.key("disks")) {
-            let message = format!("`{}` has no disks", name.value);
-            self.note(Rule::NoDisks, at, message, "write `disks: [{ size: 5G }]`");
+            if self.is_written_empty(at) {
+                let message = format!("`{}` has no disks", name.value);
+                self.note(Rule::NoDisks, at, message, "write `disks: [{ size: 5G }]`");
+            }
             return None;
         }
         Some(VmSource::Disks(disks))

@@ -18,11 +18,13 @@ mod networks;
 mod people;
 mod permissions;
 mod sessions;
+mod unbuilt;
 mod wire;
 
 pub use accounts::check_accounts;
 pub use desired::*;
 pub use labs::{SoundLab, across};
+pub use unbuilt::not_yet_acted_upon;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -170,6 +172,19 @@ impl Resolver<'_> {
     fn suggest<'n>(&mut self, name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
         self.suggestions = self.suggestions.checked_sub(1)?;
         nearest(name, known)
+    }
+
+    /// Whether nothing is written for a key, and not something that could not be read, which was said already.
+    fn is_written_empty(&self, key: At) -> bool {
+        let text = &self.manifest.files[key.file as usize].source.text;
+        let value = text.get(key.end as usize..).unwrap_or_default().trim_start_matches(['"', '\'', ':', ' ']);
+        if let Some(items) = value.strip_prefix('[') {
+            return items.trim_start().starts_with(']');
+        }
+        let written = value.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+        let first = written.clone().next().unwrap_or_default();
+        let next = written.skip(1).find(|line| !line.is_empty()).unwrap_or_default();
+        matches!(first, "~" | "null") || (first.is_empty() && !next.starts_with(['-', '[']))
     }
 
     fn origin(&self, at: At) -> Origin {

@@ -109,7 +109,7 @@ impl Resolver<'_> {
                 Rule::StoppedInSession,
                 written.at,
                 message,
-                "write `state: on_demand`, so that the session decides",
+                "write `state: on_demand`, so that it can be started for the session",
             );
         }
     }
