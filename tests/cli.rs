@@ -47,8 +47,10 @@ cases! {
     image_not_qcow2
     import_disk
     import_job
+    init
     invalid_manifest
     lab_broken
+    lab_by_other_names
     lab_gone
     lab_unknown
     lock
@@ -101,6 +103,24 @@ fn check(name: &str) {
             similar::TextDiff::from_lines(&expected, &found).unified_diff().header("expected", "found").to_string();
         panic!("{name} is not as expected; if that is right, run again with UPDATE=1\n{diff}");
     }
+}
+
+/// Every example is planned as it is, with an image where it looks for one.
+#[test]
+fn every_example_is_planned() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let sandbox = Sandbox::new("/tmp", Some(&examples));
+    let image =
+        "mkdir -p images && cp images/base.qcow2 images/template.qcow2 && labwright --site ../site.yaml state init";
+    assert!(sandbox.shell(image).status.success());
+    let names = std::fs::read_dir(&examples).unwrap().map(|entry| entry.unwrap());
+    let names = names.filter(|entry| entry.path().join("lab.yaml").exists());
+    let wrong: Vec<String> = names
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .map(|name| transcript(&sandbox, &format!("labwright --site ../site.yaml plan {name}")))
+        .filter(|text| !text.contains("\nplan: ") || text.contains("--- exit") || text.contains("error"))
+        .collect();
+    assert_eq!(wrong, Vec::<String>::new());
 }
 
 #[test]

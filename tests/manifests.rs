@@ -103,10 +103,22 @@ fn users_are_compared_with_accounts_when_asked() {
 
 #[test]
 fn every_example_is_sound() {
-    let examples: Vec<PathBuf> = folders("examples").into_iter().filter(|path| path.is_dir()).collect();
+    let examples = folders("examples").into_iter();
+    let examples: Vec<PathBuf> = examples.filter(|path| Path::new(ROOT).join(path).join("lab.yaml").exists()).collect();
     assert!(examples.len() >= 12, "{}", examples.len());
+    // Their image is made when somebody runs them, and some show what is not built yet: their first lines say so.
+    let told = [
+        (Rule::ImageUnseen, "\n# Needs an image: `labs/quickstart/make-template examples/images` makes a small one.\n"),
+        (Rule::SessionsUnbuilt, "\n# Not built yet: "),
+        (Rule::EgressUnbuilt, "\n# Not built yet: "),
+        (Rule::PermissionsUnbuilt, "\n# Not built yet: "),
+        (Rule::LimitsUnbuilt, "\n# Not built yet: "),
+    ];
     for folder in examples {
-        let checked = check(std::slice::from_ref(&folder), false).unwrap();
+        let mut checked = check(std::slice::from_ref(&folder), false).unwrap();
+        let text = std::fs::read_to_string(folder.join("lab.yaml")).unwrap();
+        let is_told = |rule: Rule| told.iter().any(|(known, line)| *known == rule && text.contains(line));
+        checked.diagnostics.list.retain(|finding| !is_told(finding.rule));
         assert_eq!(human(&checked), "", "{}", folder.display());
         let text = std::fs::read_to_string(folder.join("lab.yaml")).unwrap();
         assert!(text.starts_with("# yaml-language-server: $schema=../../schemas/lab.schema.json\n# "), "{text}");
@@ -290,7 +302,7 @@ fn exit_codes_and_streams() {
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
     };
-    assert_eq!(run(&["validate", "examples/exam"]), (0, "valid: 1 file\n".into(), String::new()));
+    assert_eq!(run(&["validate", "examples/one-vm"]), (0, "valid: 1 file\n".into(), String::new()));
     let expected = std::fs::read_to_string(Path::new(ROOT).join("tests/manifests/invalid/tag/expected.txt")).unwrap();
     assert_eq!(run(&["validate", "tests/manifests/invalid/tag"]), (3, expected, String::new()));
     let (code, out, err) = run(&["validate", "no/such/folder"]);

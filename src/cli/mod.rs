@@ -133,7 +133,7 @@ impl Answer {
 #[derive(Debug, clap::Args)]
 struct LabFolder {
     /// Folder of the lab's manifests.
-    #[arg(value_name = "LAB", default_value = ".")]
+    #[arg(value_name = "LAB", default_value = ".", env = "LABWRIGHT_LAB")]
     lab: PathBuf,
 }
 
@@ -199,7 +199,7 @@ fn run(arguments: Arguments, ui: &mut Ui) -> Ended {
         Command::Thaw(arguments) => history::thaw(&arguments, site, ui),
         Command::Vm(command) => vm::run(&command, site, ui),
         Command::State(command) => state::run(&command, site, ui),
-        Command::Init(arguments) => Ok(init::run(&arguments).show(ui)),
+        Command::Init(arguments) => Ok(init::run(&arguments, &|line| ui.say(line)).show(ui)),
         Command::Schema(arguments) => Ok(schema::run(&arguments).show(ui)),
         Command::Host(command) => host::run(&command, site, ui),
         Command::Starter(arguments) => ended(arguments.run()),
