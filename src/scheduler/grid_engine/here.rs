@@ -126,11 +126,9 @@ mod tests {
         assert!(found[0].message.contains("can change"), "{found:?}");
     }
 
+    /// Takes root, as these tests do (see `tests/run`).
     #[test]
     fn a_folder_that_the_service_account_cannot_pass_is_told() {
-        if !Uid::effective().is_root() {
-            return;
-        }
         let folder = tempfile::tempdir().unwrap();
         let mode = |mode| {
             std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
