@@ -4,24 +4,25 @@ use std::fmt::Write as _;
 
 use super::harmless;
 use super::stream::{self, ApplyLine, Version};
+use crate::address::Address;
 use crate::apply::{Failure, Summary};
 
-/// Most skipped changes that are named.
-const SKIPPED_NAMES_MAX: usize = 5;
+/// Most changes that are named where one line is about many.
+const NAMES_MAX: usize = 5;
 
 /// The last lines of an apply: what was done, what failed and why, what was not begun, what to type next. `again` is the
 /// command that was typed, `look` the one that shows how the lab stands.
 pub fn text(summary: &Summary, again: &str, look: &str) -> String {
     let mut text = String::new();
     let takes_all = "a string takes all";
-    for failure in &summary.failed {
-        writeln!(text, "failed: {}: cannot {}: {}", failure.address, failure.effect, harmless(&failure.detail))
-            .expect(takes_all);
+    for alike in alike(&summary.failed) {
+        let Failure { effect, detail, .. } = alike[0];
+        let names = shortened(alike.iter().map(|failure| &failure.address));
+        let times = if alike.len() > 1 { format!("{} changes: {names}", alike.len()) } else { names };
+        writeln!(text, "failed: {times}: cannot {effect}: {}", harmless(detail)).expect(takes_all);
     }
     if !summary.skipped.is_empty() {
-        let names: Vec<String> = summary.skipped.iter().take(SKIPPED_NAMES_MAX).map(ToString::to_string).collect();
-        let more = if summary.skipped.len() > names.len() { ", …" } else { "" };
-        writeln!(text, "skipped: {}{more}", harmless(&names.join(", "))).expect(takes_all);
+        writeln!(text, "skipped: {}", shortened(summary.skipped.iter())).expect(takes_all);
     }
     let (done, failed, skipped) = (summary.done.len(), summary.failed.len(), summary.skipped.len());
     writeln!(text, "apply: {done} done, {failed} failed, {skipped} skipped").expect(takes_all);
@@ -36,6 +37,25 @@ pub fn text(summary: &Summary, again: &str, look: &str) -> String {
         writeln!(text, "next: `{look}` shows how they come up").expect(takes_all);
     }
     text
+}
+
+/// Failures of one kind for one reason stand together, each kind where its first was.
+fn alike(failed: &[Failure]) -> Vec<Vec<&Failure>> {
+    let mut kinds: Vec<Vec<&Failure>> = Vec::new();
+    for failure in failed {
+        let is_like = |kind: &&mut Vec<&Failure>| kind[0].effect == failure.effect && kind[0].detail == failure.detail;
+        match kinds.iter_mut().find(is_like) {
+            Some(kind) => kind.push(failure),
+            None => kinds.push(vec![failure]),
+        }
+    }
+    kinds
+}
+
+fn shortened<'a>(addresses: impl ExactSizeIterator<Item = &'a Address>) -> String {
+    let more = if addresses.len() > NAMES_MAX { ", …" } else { "" };
+    let names: Vec<String> = addresses.take(NAMES_MAX).map(ToString::to_string).collect();
+    harmless(&names.join(", ")).into_owned() + more
 }
 
 /// The line stream of an outcome.
