@@ -321,9 +321,14 @@ fn with_images(desired: Desired, mut findings: Diagnostics) -> Result<(Desired, 
 }
 
 /// A lab as it was last applied.
-pub(super) fn applied(store: &mut Store, lab: LabName) -> Result<Desired, Failure> {
+fn applied(store: &mut Store, lab: LabName) -> Result<Desired, Failure> {
     let recorded = store.recorded(&lab)?;
-    as_applied(lab, &recorded).map_err(|(address, error)| {
+    understood(lab, &recorded)
+}
+
+/// What is recorded, as a lab.
+pub(super) fn understood(lab: LabName, recorded: &Recorded) -> Result<Desired, Failure> {
+    as_applied(lab, recorded).map_err(|(address, error)| {
         Failure::from_error(Exit::Failed, &error)
             .within(format!("what the state holds of {address} is nothing that this labwright knows"))
     })

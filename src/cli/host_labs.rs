@@ -4,14 +4,14 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::context::{Context, applied};
+use super::context::{Context, understood};
 use crate::exit::Exit;
 use crate::host::bridge::runs_on;
 use crate::host::setup::OtherLab;
-use crate::id::{LabName, RunId, VmName};
+use crate::id::{LabName, RunId, SessionName, VmName};
 use crate::observe::{Phase, fold};
 use crate::report::{Failure, Ui};
-use crate::resolve::{Desired, VmGroup};
+use crate::resolve::{Desired, Session, VmGroup};
 use crate::run::read_report;
 use crate::site::{SchedulerSettings, Site};
 use crate::state::{Recorded, RecordedRun, RunState, StateError, Store};
@@ -88,7 +88,7 @@ impl HostLabs {
                 SchedulerSettings::Local { .. } => is_live(run, &self.site),
                 SchedulerSettings::GridEngine(_) => here.contains(&run.run),
             };
-            let causes = needed_by(desired, recorded, &is_here, now);
+            let causes = needed_by(&sessions(desired, recorded)?, recorded, &is_here, now);
             if !causes.is_empty() {
                 let message = format!("lab {} still needs what `host setup` made; nothing was taken away", desired.lab);
                 let destroy = context.command("destroy");
@@ -102,8 +102,15 @@ impl HostLabs {
     }
 }
 
+/// As wanted, and as recorded: an edit closes none.
+fn sessions(desired: &Desired, recorded: &Recorded) -> Result<Vec<(String, Session)>, Failure> {
+    let recorded = understood(desired.lab.clone(), recorded)?.sessions;
+    let named = |(name, session): (&SessionName, &Session)| (name.to_string(), session.clone());
+    Ok(desired.sessions.iter().chain(&recorded).map(named).collect())
+}
+
 fn needed_by(
-    desired: &Desired,
+    sessions: &[(String, Session)],
     recorded: &Recorded,
     is_here: &dyn Fn(&RecordedRun) -> bool,
     now: jiff::Timestamp,
@@ -114,12 +121,14 @@ fn needed_by(
     if !names.is_empty() {
         causes.push(format!("vms of it run, or are about to: {}", shortened(&names)));
     }
-    let is_open = |session: &crate::resolve::Session| {
+    let is_open = |session: &Session| {
         let (opens, until) = session.window();
         opens <= now && now <= until && session.vms.iter().any(|vm| recorded.vms.contains_key(vm))
     };
-    let open = desired.sessions.iter().filter(|(_, session)| is_open(session));
-    causes.extend(open.map(|(name, session)| format!("its session {name} is open until {:.0}", session.window().1)));
+    let open = sessions.iter().filter(|(_, session)| is_open(session));
+    let open: BTreeSet<String> =
+        open.map(|(name, session)| format!("its session {name} is open until {:.0}", session.window().1)).collect();
+    causes.extend(open);
     causes
 }
 
@@ -151,8 +160,9 @@ fn other_labs(store: &mut Store, named: &[Named]) -> Result<Vec<OtherLab>, Failu
     let is_named = |lab: &LabName| named.iter().any(|named| named.desired.lab == *lab);
     let mut others = Vec::new();
     for (lab, _) in store.labs()?.into_iter().filter(|(lab, _)| !is_named(lab)) {
-        if !store.recorded(&lab)?.vms.is_empty() {
-            let groups = applied(store, lab.clone())?.vm_groups.into_values().collect();
+        let recorded = store.recorded(&lab)?;
+        if !recorded.vms.is_empty() {
+            let groups = understood(lab.clone(), &recorded)?.vm_groups.into_values().collect();
             others.push(OtherLab { lab, groups });
         }
     }

@@ -5,6 +5,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use labwright::host::dhcp::Dnsmasq;
+use nix::sys::signal::{Signal, kill};
+
 use crate::world::{BINARY, World, template, text, tool, wait_until};
 
 /// A lab of this name with a vm per user, on a bridge that it shares with others.
@@ -175,4 +178,31 @@ fn what_a_starter_said_before_it_could_report_is_told() {
     assert!(explained.contains("it could not start: "), "{explained}");
     must(&world, &["destroy", "a", "--yes"]);
     must(&world, &["host", "teardown", "--lab", "a"]);
+}
+
+/// People are in the middle of something: neither an open session's host is taken down, nor one whose session an edit moved.
+#[test]
+fn a_host_stays_while_a_session_is_open() {
+    let world = World::bare();
+    let folder = world.folder.path();
+    write_lab(&folder.join("a"), "a", "192.168.100.2-192.168.100.9", "on_demand");
+    let manifest = folder.join("a/lab.yaml");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    let session = |start: &str, end: &str| {
+        let session =
+            format!("sessions:\n  lesson: {{ vms: [vm-a], start: \"{start}\", end: \"{end}\", at_end: keep }}\n");
+        std::fs::write(&manifest, format!("{text}{session}")).unwrap();
+    };
+    session("2020-01-01T09:00[Europe/Bucharest]", "2099-01-01T09:00[Europe/Bucharest]");
+    must(&world, &["state", "init"]);
+    must(&world, &["host", "setup", "--lab", "a"]);
+    must(&world, &["apply", "a", "--yes"]);
+    for (start, end) in [("2020", "2099"), ("2098", "2099")] {
+        session(&format!("{start}-01-01T09:00[Europe/Bucharest]"), &format!("{end}-01-01T09:00[Europe/Bucharest]"));
+        let refused = said(&world, &["host", "teardown", "--lab", "a"]);
+        assert!(refused.starts_with("Some(4)"), "{refused}");
+        assert!(refused.contains("its session lesson is open until 2099-01-01T07:00:00Z"), "{refused}");
+        assert!(Path::new("/sys/class/net/vbr0").exists());
+    }
+    kill(Dnsmasq::new(&folder.join("site/dnsmasq")).process().unwrap(), Signal::SIGTERM).unwrap();
 }
