@@ -45,6 +45,7 @@ cases! {
     image_derived
     image_missing
     image_not_qcow2
+    image_unusable
     import_disk
     import_job
     init

@@ -293,3 +293,47 @@ fn deleting_follows_no_link_of_the_guests_account() {
     delete(&precious).unwrap();
     assert!(!precious.exists());
 }
+
+/// What a download or a disk can do to an image, and what of it the header alone shows.
+#[test]
+fn a_damaged_image_is_neither_published_nor_copied() {
+    let folder = tempfile::tempdir().unwrap();
+    let full = folder.path().join("full.qcow2");
+    qemu_img(&["create", "-q", "-f", "qcow2", full.to_str().unwrap(), "8M"]);
+    let write = Command::new("qemu-io").args(["-f", "qcow2", "-c", "write -P 65 0 6M"]).arg(&full).output().unwrap();
+    assert!(write.status.success());
+    let sound = fs::read(&full).unwrap();
+    let damaged = |damage: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = sound.clone();
+        damage(&mut bytes);
+        let image = folder.path().join("damaged.qcow2");
+        fs::write(&image, bytes).unwrap();
+        let target = folder.path().join("published/disk-0.qcow2");
+        let published = publish(&image, &target, None, OWNER).map(|_| String::new());
+        let copied = clone_full(&image, &targets(folder.path(), 1), OWNER).remove(0);
+        assert!(!target.exists() && !targets(folder.path(), 1)[0].exists(), "{published:?} {copied:?}");
+        let (published, copied) = (published.unwrap_err().to_string(), copied.unwrap_err().to_string());
+        assert_eq!(published, copied);
+        published
+    };
+    let set = |at: usize, byte: u8| move |bytes: &mut Vec<u8>| bytes[at] = byte;
+    // Whatever tables say only `qemu-img check` finds.
+    let cases: [(&dyn Fn(&mut Vec<u8>), &str); 11] = [
+        (&|bytes| bytes.truncate(3_000_000), "is damaged, says `qemu-img check`"),
+        (&|bytes| bytes[0x30000..0x50000].fill(0xa7), "is damaged, says `qemu-img check`"),
+        (&|bytes| bytes[0x40000..0x40100].fill(0xff), "is damaged, says `qemu-img check`"),
+        (&|bytes| bytes.truncate(100_000), "the copy or the download was cut short"),
+        (&|bytes| bytes.truncate(60), "it ends within its header"),
+        (&set(79, 2), "it is marked as corrupt"),
+        (&set(79, 4), "its data is in another file"),
+        (&set(78, 1), "it needs features that qemu does not know"),
+        (&set(35, 1), "it is encrypted"),
+        (&|bytes| bytes[60..64].fill(1), "snapshots inside"),
+        (&|bytes| bytes[24..32].copy_from_slice(&(8_u64 << 20 | 17).to_be_bytes()), "is no multiple of 512"),
+    ];
+    for (damage, said) in cases {
+        let found = damaged(damage);
+        assert!(found.contains(said), "{said}: {found}");
+    }
+    publish(&full, &folder.path().join("published/disk-0.qcow2"), None, OWNER).unwrap();
+}

@@ -23,6 +23,11 @@ pub enum DiskError {
         path.display()
     )]
     Taken { path: PathBuf, found: String, wanted: String },
+    #[error(
+        "{} is damaged, says `qemu-img check`: {found}; nothing was stored: copy or download it again",
+        path.display()
+    )]
+    Damaged { path: PathBuf, found: String },
     #[error("{} has sha256 {found}, expected {expected}; nothing was stored", path.display())]
     Digest { path: PathBuf, expected: String, found: String },
     #[error("{} changed while it was copied; nothing was stored: try again when nobody writes it", path.display())]

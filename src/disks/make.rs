@@ -1,5 +1,6 @@
 //! New disks by the hundred: one `qemu-img`, then plain copies of what it made.
 
+use std::cell::OnceCell;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::FileExt as _;
@@ -13,6 +14,7 @@ use nix::unistd::{Whence, lseek};
 
 use super::folder::{Absent, Draft, Folder, split, sync_all};
 use super::qcow2::{open_image, read_header, read_standalone};
+use super::sound::check_sound;
 use super::{DiskError, Image, Owner};
 
 /// A guest's disk is nobody's business but its account's.
@@ -51,7 +53,7 @@ pub fn clone_full(image: &Path, targets: &[PathBuf], owner: Owner) -> Vec<Result
     };
     let content = || {
         let length = file.metadata().map_err(|source| DiskError::io("look at", image, source))?.len();
-        Ok(Content::Image { file, path: image.to_owned(), length })
+        Ok(Content::Image { file, path: image.to_owned(), length, sound: OnceCell::new() })
     };
     let wanted =
         Wanted { text: format!("a full copy of {}", image.display()), is: &|standing: &Image| *standing == header };
@@ -113,14 +115,13 @@ struct Wanted<'a> {
 /// What a new disk starts with.
 enum Content {
     /// The stretches that are not empty.
-    Stretches {
-        length: u64,
-        stretches: Vec<(u64, Vec<u8>)>,
-    },
+    Stretches { length: u64, stretches: Vec<(u64, Vec<u8>)> },
     Image {
         file: File,
         path: PathBuf,
         length: u64,
+        /// What the check of the first copy said; the others hold the same bytes.
+        sound: OnceCell<Result<(), DiskError>>,
     },
 }
 
@@ -132,14 +133,17 @@ impl Content {
         }
     }
 
-    fn write(&self, draft: &Draft) -> Result<(), DiskError> {
+    fn write(&self, draft: &Draft, owner: Owner) -> Result<(), DiskError> {
         let fail = |source: std::io::Error| DiskError::write(&draft.path(), self.bytes(), source);
         match self {
             Self::Stretches { length, stretches } => {
                 draft.file.set_len(*length).map_err(fail)?;
                 stretches.iter().try_for_each(|(at, bytes)| draft.file.write_all_at(bytes, *at)).map_err(fail)
             }
-            Self::Image { file, path, length } => copy_sparse(file, path, draft, *length),
+            Self::Image { file, path, length, sound } => {
+                copy_sparse(file, path, draft, *length)?;
+                sound.get_or_init(|| check_sound(&draft.file, path, owner)).clone()
+            }
         }
     }
 }
@@ -184,7 +188,7 @@ fn draft(target: &Path, content: &Content, wanted: &Wanted<'_>, owner: Owner) ->
         return check_standing(&standing, target, wanted).map(|()| None);
     }
     let draft = Draft::create(folder, name, owner, DISK_MODE)?;
-    content.write(&draft)?;
+    content.write(&draft, owner)?;
     Ok(Some(draft))
 }
 

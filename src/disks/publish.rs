@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use super::folder::{Absent, Draft, Folder, split};
 use super::make::copy_sparse;
 use super::qcow2::{open_image, read_standalone};
+use super::sound::check_sound;
 use super::{DiskError, Owner};
 
 /// Many disks hang on a published image; nobody writes it, its owner neither.
@@ -33,7 +34,7 @@ pub fn sha256(path: &Path) -> std::io::Result<String> {
     digest(&File::open(path)?)
 }
 
-/// Copies `image` to `target`. With another digest than the expected one nothing is stored. A target that stands already
+/// Copies `image` to `target`. With another digest than the expected one, or with damage, nothing is stored. A target that stands already
 /// with the same content is done.
 pub fn publish(
     image: &Path,
@@ -68,6 +69,8 @@ pub fn publish(
     if stamp(&before) != stamp(&after) {
         return Err(DiskError::Changed { path: image.to_owned() });
     }
+    read_standalone(&draft.file, image)?;
+    check_sound(&draft.file, image, owner)?;
     // The digest is of what was stored, so that it also tells what a bad disk or cable made of the copy.
     let sha256 = digest(&draft.file).map_err(|source| DiskError::io("read", &draft.path(), source))?;
     check_digest(image, expected_sha256, &sha256)?;

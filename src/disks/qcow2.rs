@@ -26,6 +26,15 @@ const HEADER_BYTES: usize = 72;
 const START_BYTES: usize = 1024;
 const INCOMPATIBLE_CORRUPT: u64 = 1 << 1;
 const INCOMPATIBLE_DATA_FILE: u64 = 1 << 2;
+const INCOMPATIBLE_EXTENDED: u64 = 1 << 4;
+/// Dirty, corrupt, data file, compression, extended tables: what qemu itself knows so far.
+const INCOMPATIBLE_KNOWN: u64 = 0b1_1111;
+/// qemu's own bound for the first table.
+const L1_BYTES_MAX: u64 = 32 << 20;
+/// More than anybody lists, far below qemu's bound.
+pub(super) const SNAPSHOTS_MAX: u32 = 1024;
+/// What guests read and write at once; qemu rounds no size for them.
+const SECTOR_BYTES: u64 = 512;
 
 /// Reads the header of the image at `path`.
 pub fn inspect(path: &Path) -> Result<Image, DiskError> {
@@ -52,9 +61,84 @@ pub(super) fn open_image(path: &Path) -> Result<File, DiskError> {
 /// Like `read_header`, for an image that others will be made of: it must be whole by itself.
 pub(super) fn read_standalone(file: &File, path: &Path) -> Result<Image, DiskError> {
     let image = read_header(file, path)?;
-    match image.backing_file {
-        Some(backing) => Err(DiskError::Derived { path: path.to_owned(), backing }),
+    if let Some(backing) = image.backing_file {
+        return Err(DiskError::Derived { path: path.to_owned(), backing });
+    }
+    let mut header = [0; START_BYTES];
+    let read = |source| DiskError::io("read", path, source);
+    let length = read_at_most(file, &mut header, 0).map_err(read)?;
+    match flaw(&header[..length], file.metadata().map_err(read)?.len()) {
+        Some(why) => Err(DiskError::NotQcow2 { path: path.to_owned(), why }),
         None => Ok(image),
+    }
+}
+
+/// Why an image that begins with `header` and is `file_bytes` long is not to be published, as far as its first bytes show;
+/// a half-sentence. What is in its tables only `qemu-img check` tells.
+pub fn flaw(header: &[u8], file_bytes: u64) -> Option<String> {
+    let version = header.get(4..8).map_or(0, |_| u32_at(header, 4));
+    if header.len() < HEADER_BYTES || (version >= 3 && header.len() < HEADER_BYTES + 8) {
+        return Some("it ends within its header".into());
+    }
+    if !(2..=3).contains(&version) {
+        return Some(format!("it has version {version}, known are 2 and 3"));
+    }
+    flaw_of_kind(header, version).or_else(|| flaw_of_size(header)).or_else(|| cut_short(header, file_bytes))
+}
+
+/// What it is that we, or qemu, can do nothing with.
+fn flaw_of_kind(header: &[u8], version: u32) -> Option<String> {
+    let incompatible = if version == 3 { u64_at(header, HEADER_BYTES) } else { 0 };
+    let snapshots = u32_at(header, 60);
+    if incompatible & INCOMPATIBLE_DATA_FILE != 0 {
+        Some("its data is in another file".into())
+    } else if incompatible & INCOMPATIBLE_CORRUPT != 0 {
+        Some("it is marked as corrupt; `qemu-img check -r all` may mend it".into())
+    } else if incompatible & !INCOMPATIBLE_KNOWN != 0 {
+        Some(format!("it needs features that qemu does not know (bits {:#x})", incompatible & !INCOMPATIBLE_KNOWN))
+    } else if u32_at(header, 32) != 0 {
+        Some("it is encrypted".into())
+    } else if snapshots > SNAPSHOTS_MAX {
+        Some(format!("it has {snapshots} snapshots inside, more than {SNAPSHOTS_MAX}"))
+    } else {
+        None
+    }
+}
+
+fn flaw_of_size(header: &[u8]) -> Option<String> {
+    let (size, cluster_bits, l1_entries) = (u64_at(header, 24), u32_at(header, 20), u64::from(u32_at(header, 36)));
+    if !(9..=21).contains(&cluster_bits) {
+        return Some("its cluster size is out of range".into());
+    }
+    if size == 0 {
+        return Some("its size is 0".into());
+    }
+    if size % SECTOR_BYTES != 0 {
+        return Some(format!("its size of {size} bytes is no multiple of {SECTOR_BYTES}"));
+    }
+    // A table of the second level is one cluster of entries of 8 bytes, or of 16 with extended tables.
+    let extended = u32_at(header, 4) >= 3 && u64_at(header, HEADER_BYTES) & INCOMPATIBLE_EXTENDED != 0;
+    let entry_bits = if extended { 4 } else { 3 };
+    let wanted = size.div_ceil(1 << (2 * cluster_bits - entry_bits));
+    if wanted > l1_entries || l1_entries * 8 > L1_BYTES_MAX {
+        return Some(format!("its size of {size} bytes does not fit its tables"));
+    }
+    None
+}
+
+/// Whether the file ends before what its header points at.
+fn cut_short(header: &[u8], file_bytes: u64) -> Option<String> {
+    let (cluster_bits, l1_bytes) = (u32_at(header, 20), u64::from(u32_at(header, 36)) * 8);
+    let refcounts_bytes = u64::from(u32_at(header, 56)) << cluster_bits;
+    let (l1, refcounts) = (u64_at(header, 40), u64_at(header, 48));
+    let needed = l1.saturating_add(l1_bytes).max(refcounts.saturating_add(refcounts_bytes));
+    let aligned = (l1 | refcounts) & ((1 << cluster_bits) - 1) == 0;
+    match (aligned, needed > file_bytes) {
+        (false, _) => Some("its header points to no tables".into()),
+        (true, true) => Some(format!(
+            "it is {file_bytes} bytes long and its tables end at {needed}: the copy or the download was cut short"
+        )),
+        (true, false) => None,
     }
 }
 

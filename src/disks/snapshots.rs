@@ -12,7 +12,7 @@ use std::fs::File;
 use std::path::Path;
 
 use super::DiskError;
-use super::qcow2::{open_image, read_at_most, read_header, u32_at, u64_at};
+use super::qcow2::{SNAPSHOTS_MAX, open_image, read_at_most, read_header, u32_at, u64_at};
 
 /// A state that a vm can go back to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,8 +23,6 @@ pub struct Snapshot {
     pub memory_bytes: u64,
 }
 
-/// qemu's own bounds are higher; nobody reads a list this long.
-const SNAPSHOTS_MAX: u32 = 1024;
 const ENTRY_BYTES: usize = 40;
 
 /// The snapshots in the image at `path`, oldest first.

@@ -21,6 +21,10 @@ pub enum ImageFacts {
     Other {
         looks_like: Option<&'static str>,
     },
+    /// A qcow2 image that nothing can be made of, and why: a half-sentence.
+    Unusable {
+        why: String,
+    },
     Qcow2 {
         virtual_bytes: u64,
         backing_file: bool,
@@ -70,7 +74,7 @@ pub(super) fn look(path: &Path, checksum: Checksum) -> ImageFacts {
 }
 
 fn read_header(path: &Path, length: u64, checksum: Checksum) -> Result<ImageFacts, std::io::Error> {
-    const HEADER_BYTES: u64 = 512;
+    const HEADER_BYTES: u64 = 1024;
     let mut file = std::fs::File::open(path)?;
     let mut header = Vec::new();
     file.by_ref().take(HEADER_BYTES).read_to_end(&mut header)?;
@@ -85,6 +89,9 @@ fn read_header(path: &Path, length: u64, checksum: Checksum) -> Result<ImageFact
     let (Some(backing_offset), Some(virtual_bytes)) = (number(8), number(24)) else {
         return Ok(ImageFacts::Other { looks_like: Some("a qcow2 image that was cut off") });
     };
+    if let Some(why) = crate::disks::flaw(&header, length) {
+        return Ok(ImageFacts::Unusable { why });
+    }
     let sha256 = match checksum {
         Checksum::Compute(which) if which.wants(length) => Some(sha256(&header, file)?),
         Checksum::Compute(_) | Checksum::Skip => None,

@@ -72,7 +72,7 @@ impl<'a> Resolver<'a> {
         let path = self.manifest.path(written);
         let (shown, full) = (&written.value.0, path.display());
         let (rule, message, hint) = match self.facts(&path) {
-            Some(ImageFacts::Other { .. } | ImageFacts::Qcow2 { .. }) => return true,
+            Some(ImageFacts::Other { .. } | ImageFacts::Unusable { .. } | ImageFacts::Qcow2 { .. }) => return true,
             Some(ImageFacts::Missing) => (
                 Rule::ImageMissing,
                 format!("there is no file `{shown}`"),
@@ -112,6 +112,13 @@ impl<'a> Resolver<'a> {
                     Some(what) if what.contains("Git LFS") => "fetch the image: `git lfs pull`".to_owned(),
                     _ => format!("convert it: `qemu-img convert -O qcow2 {shown} NAME.qcow2`"),
                 };
+                self.note(Rule::ImageFormat, image.at, message, hint);
+            }
+            Some(ImageFacts::Unusable { why }) => {
+                let message = format!("`{shown}` is a qcow2 image that no vm can be made of: {why}");
+                let hint = format!(
+                    "copy or download it again, or make a whole one of it: `qemu-img convert -O qcow2 {shown} NAME.qcow2`"
+                );
                 self.note(Rule::ImageFormat, image.at, message, hint);
             }
             Some(ImageFacts::Qcow2 { backing_file: true, .. }) => {
