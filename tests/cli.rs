@@ -36,6 +36,7 @@ cases! {
     apply_stale_plan
     apply_unasked
     completions
+    copied_folder
     export_run
     explain
     freeze
@@ -55,9 +56,11 @@ cases! {
     lab_gone
     lab_unknown
     lock
+    other_checkout
     plan_json
     plan_new_lab
     plan_of_a_class
+    returning_student
     scheduler_is_a_file
     service_user_missing
     state_corrupt

@@ -294,6 +294,9 @@ fn deleting_follows_no_link_of_the_guests_account() {
     assert!(!precious.exists());
 }
 
+/// Damage to an image's bytes, and what is said of it.
+type Case<'a> = (&'a dyn Fn(&mut Vec<u8>), &'a str);
+
 /// What a download or a disk can do to an image, and what of it the header alone shows.
 #[test]
 fn a_damaged_image_is_neither_published_nor_copied() {
@@ -318,7 +321,7 @@ fn a_damaged_image_is_neither_published_nor_copied() {
     };
     let set = |at: usize, byte: u8| move |bytes: &mut Vec<u8>| bytes[at] = byte;
     // Whatever tables say only `qemu-img check` finds.
-    let cases: [(&dyn Fn(&mut Vec<u8>), &str); 11] = [
+    let cases: [Case<'_>; 11] = [
         (&|bytes| bytes.truncate(3_000_000), "is damaged, says `qemu-img check`"),
         (&|bytes| bytes[0x30000..0x50000].fill(0xa7), "is damaged, says `qemu-img check`"),
         (&|bytes| bytes[0x40000..0x40100].fill(0xff), "is damaged, says `qemu-img check`"),

@@ -92,21 +92,64 @@ fn a_full_disk_keeps_what_was_and_says_so() {
 }
 
 #[test]
-fn a_read_only_state_is_refused_and_stays() {
+fn a_read_only_state_is_shown_and_stays() {
     let small = Small::new("4m");
     small.run("labwright --site ../site.yaml apply --yes");
     small.run("mount -o remount,ro ../small");
     std::fs::write(small.0.path("lab/students.csv"), MANY).unwrap();
-    for command in ["plan", "apply --yes", "get vms", "destroy --yes", "freeze"] {
+    for command in ["apply --yes", "destroy --yes", "freeze", "restore vm/ada-work"] {
         let (code, said) = small.ask(&format!("labwright --site ../site.yaml {command}"));
         assert_eq!(code, Some(1), "{command}: {said}");
         assert!(said.contains("hint: the state or its folder is not writable for you"), "{command}: {said}");
     }
+    assert_eq!(small.ask("labwright --site ../site.yaml plan --detailed-exitcode").0, Some(2));
+    assert_eq!(small.run("labwright --site ../site.yaml get vms -o csv | wc -l").trim(), "3", "a heading and two vms");
     assert_eq!(small.run("find ../site -name 'disk-*' | wc -l").trim(), "3", "the template's and two students'");
     small.run("mount -o remount,rw ../small");
     assert_eq!(small.recorded().len(), 2);
     small.run("labwright --site ../site.yaml apply --yes");
     small.run("labwright --site ../site.yaml plan --detailed-exitcode");
+}
+
+/// Root applies, everybody looks: also while the write-ahead log is there, and never by writing.
+#[test]
+fn who_may_not_write_may_look() {
+    const READERS: [&str; 6] =
+        ["plan --detailed-exitcode", "status", "get vms", "get disks", "explain vm/ada-work", "history"];
+    let sandbox = Sandbox::new("/dev/shm", None);
+    assert_eq!(
+        ask(&sandbox, "labwright --site ../site.yaml state init && labwright --site ../site.yaml apply --yes").0,
+        Some(0)
+    );
+    let as_nobody = |command: &str| {
+        let nobody = "setpriv --reuid=nobody --regid=nogroup --clear-groups";
+        ask(&sandbox, &format!("{nobody} labwright --site ../site.yaml {command}"))
+    };
+    let files = |when: &str| assert_eq!(ask(&sandbox, "ls ../site").1, "state.db\nstate.db.lock\nstorage\n", "{when}");
+    for command in READERS {
+        let (code, said) = as_nobody(command);
+        assert_eq!(code, Some(0), "{command}: {said}");
+        files(command);
+    }
+    let (code, said) = as_nobody("freeze");
+    assert!(code == Some(1) && said.contains("`sudo` may be what is missing"), "{said}");
+    // A writer who is at it: what it has committed is seen, what it has not is not.
+    let writer = Connection::open(sandbox.path("site/state.db")).unwrap();
+    writer
+        .execute_batch("UPDATE applies SET who = 'committed'; BEGIN IMMEDIATE; UPDATE applies SET who = 'open'")
+        .unwrap();
+    for command in READERS {
+        let (code, said) = as_nobody(command);
+        assert_eq!(code, Some(0), "{command}, with a writer: {said}");
+    }
+    let (_, said) = as_nobody("history");
+    assert!(said.contains("committed") && !said.contains("open"), "{said}");
+    drop(writer);
+    // The guests' folders are not everybody's.
+    let stranger = "setpriv --reuid=54321 --regid=54321 --clear-groups labwright --site ../site.yaml";
+    assert_eq!(ask(&sandbox, &format!("{stranger} history")).0, Some(0));
+    let (code, said) = ask(&sandbox, &format!("{stranger} plan"));
+    assert!(code == Some(1) && said.contains("run it with `sudo`"), "{said}");
 }
 
 /// Each page of the file in turn is half zeros, as after a write that power cut short.
@@ -317,4 +360,105 @@ fn a_backup_is_whole_or_not_there() {
     assert!(said.contains("hint: the disk is full; nothing was lost"), "{said}");
     assert_eq!(said.matches("database or disk is full").count(), 1, "{said}");
     small.run("labwright --site ../site.yaml state backup ../copy.db && test -s ../copy.db");
+}
+
+/// A student came back to new disks, and the old ones are put back: at every moment both are recorded where they are, or
+/// where they were going.
+#[test]
+fn a_kill_in_a_restore_loses_neither_disk() {
+    let sandbox = Sandbox::new("/dev/shm", None);
+    let run = |line: &str| {
+        let (code, said) = ask(&sandbox, line);
+        assert_eq!(code, Some(0), "{line}\n{said}");
+        said
+    };
+    let write = |letter: &str| {
+        run(&format!("qemu-io -c 'write -q -P {letter} 0 64k' ../site/storage/vms/course/ada-work/disk-0.qcow2"));
+    };
+    run("labwright --site ../site.yaml state init && labwright --site ../site.yaml apply --yes");
+    write("65");
+    run("sed -i /ada/d students.csv && labwright --site ../site.yaml apply --yes --allow user-group/students");
+    let set = run("labwright --site ../site.yaml get aside -o csv | tail -1 | cut -d, -f2");
+    run("echo ada >>students.csv && labwright --site ../site.yaml apply --yes --allow vm/ada-work");
+    write("66");
+    run("mv ../site ../fresh");
+    let restore = format!("restore vm/ada-work --set {}", set.trim());
+    for (call, at_least) in [("linkat", 2), ("unlinkat", 2), ("fsync", 4), ("pwrite64", 8)] {
+        let mut kills = 0;
+        loop {
+            run("rm -rf ../site && cp -a ../fresh ../site");
+            if killed_at(&sandbox, call, kills + 1, &restore).is_none() {
+                break;
+            }
+            kills += 1;
+            let when = format!("killed before {call} number {kills}");
+            assert_eq!(recorded_letters(&sandbox), "AB", "{when}");
+            // Nobody makes new disks, or starts, in the middle of it.
+            let (_, said) = ask(&sandbox, "labwright --site ../site.yaml apply --yes");
+            assert_eq!(recorded_letters(&sandbox), "AB", "{when}, then an apply: {said}");
+            let (code, said) = ask(&sandbox, &format!("labwright --site ../site.yaml {restore}"));
+            assert!(code == Some(0) || said.contains("no set of vm `ada-work` is called"), "{when}: {said}");
+            the_work_is_back(&sandbox, &when);
+        }
+        assert!(kills >= at_least, "a restore with {kills} calls of {call} proves little");
+        the_work_is_back(&sandbox, call);
+    }
+}
+
+/// What the records lead to, one letter for the content of each disk of ada's.
+fn recorded_letters(sandbox: &Sandbox) -> String {
+    let state = Connection::open_with_flags(sandbox.path("site/state.db"), OpenFlags::SQLITE_OPEN_READ_WRITE).unwrap();
+    let mut query = state.prepare("SELECT path, moving_to FROM disks WHERE vm = 'ada-work'").unwrap();
+    let rows = query.query_map([], |row| Ok([row.get::<_, Option<String>>(0)?, row.get(1)?])).unwrap();
+    let mut letters: Vec<char> = rows
+        .filter_map(|places| {
+            let bytes = places.unwrap().into_iter().flatten().find_map(|place| std::fs::read(place).ok())?;
+            let holds = |letter: u8| bytes.windows(512).any(|window| window.iter().all(|byte| *byte == letter));
+            ['A', 'B'].into_iter().find(|letter| holds(*letter as u8))
+        })
+        .collect();
+    letters.sort_unstable();
+    letters.into_iter().collect()
+}
+
+fn the_work_is_back(sandbox: &Sandbox, when: &str) {
+    for line in [
+        "qemu-io -r -c 'read -q -P 65 0 64k' ../site/storage/vms/course/ada-work/disk-0.qcow2 | grep . && exit 1; true",
+        "qemu-io -r -c 'read -q -P 66 0 64k' ../site/storage/aside/course/ada-work/*/disk-0.qcow2 | grep . && exit 1; true",
+        "labwright --site ../site.yaml apply --yes && labwright --site ../site.yaml plan --detailed-exitcode",
+    ] {
+        let (code, said) = ask(sandbox, line);
+        assert_eq!(code, Some(0), "{when}: {line}\n{said}");
+    }
+}
+
+/// A state of the first release of the tables, as its program wrote it.
+#[test]
+fn an_older_state_is_brought_up_to_date_and_loses_nothing() {
+    let sandbox = Sandbox::new("/dev/shm", None);
+    let run = |line: &str| {
+        let (code, said) = ask(&sandbox, line);
+        assert_eq!(code, Some(0), "{line}\n{said}");
+        said
+    };
+    run("labwright --site ../site.yaml state init && labwright --site ../site.yaml apply --yes");
+    run("sed -i /ada/d students.csv && labwright --site ../site.yaml apply --yes --allow user-group/students");
+    let state = Connection::open(sandbox.path("site/state.db")).unwrap();
+    state
+        .execute_batch(
+            "ALTER TABLE site DROP COLUMN home; ALTER TABLE disks DROP COLUMN owner; ALTER TABLE disks DROP COLUMN image;
+             DROP TABLE digests; PRAGMA user_version = 1",
+        )
+        .unwrap();
+    drop(state);
+    let nobody = "setpriv --reuid=nobody --regid=nogroup --clear-groups";
+    let (code, said) = ask(&sandbox, &format!("{nobody} labwright --site ../site.yaml plan"));
+    assert!(code == Some(1) && said.contains("hint: run any command with `sudo` once"), "{said}");
+    run("touch -d 2020-01-01 images/base.qcow2 && labwright --site ../site.yaml plan --refresh-only");
+    let state = Connection::open(sandbox.path("site/state.db")).unwrap();
+    let text = |query: &str| -> String { state.query_row(query, [], |row| row.get(0)).unwrap() };
+    assert_eq!(text("SELECT COUNT(*) || ' ' || MIN(length(sha256)) FROM digests"), "1 64");
+    assert!(text("SELECT home FROM site").contains("site/state.db"));
+    assert!(sandbox.path("site/state.db.v1").exists(), "the older file is kept");
+    run("echo ada >>students.csv && labwright --site ../site.yaml plan | grep 'set [0-9]* of'");
 }

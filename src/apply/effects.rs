@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::executor::{Message, Result1};
 use super::trouble::{PAUSES, Trouble};
 use super::{BatchKind, World, stops, submits};
-use crate::disks::DiskOrigin;
+use crate::disks::{DiskError, DiskOrigin};
 use crate::host::dhcp::{DhcpError, Reservation};
 use crate::plan::{Action, ActionId, Effect, Plan, PublishSource};
 use crate::run::{BatchId, Control, StopReason, Wanted};
@@ -304,15 +304,26 @@ fn make_disks(batch: &Batch, world: &World<'_>) -> Vec<Tried> {
     let Some((.., origin)) = wanted.first() else { return Vec::new() };
     let paths: Vec<PathBuf> = wanted.iter().map(|(_, _, disk, _)| disk.path.clone()).collect();
     let made = world.disks.make(origin, &paths);
+    let image = copied_image(origin, &made, world);
     wanted
         .into_iter()
         .zip(made)
         .map(|((id, vm, disk, _), made)| {
-            let disk = RecordedDisk { made: true, ..disk.clone() };
+            let disk = RecordedDisk { made: true, image: disk.image.clone().or_else(|| image.clone()), ..disk.clone() };
             let change = || vec![Change::PutDisk { vm: vm.clone(), disk: disk.clone() }];
             (id, made.map(|()| change()).map_err(Trouble::from))
         })
         .collect()
+}
+
+/// What was copied, for the day on which somebody asks whether an image at another place is the same.
+fn copied_image(origin: &DiskOrigin, made: &[Result<(), DiskError>], world: &World<'_>) -> Option<String> {
+    let DiskOrigin::Copy { image } = origin else { return None };
+    if !made.iter().any(Result::is_ok) {
+        return None;
+    }
+    // Without it the image is known by its path alone, as a vm's from before this was recorded.
+    world.disks.sha256(image).inspect_err(|error| tracing::warn!(%error, "cannot digest an image")).ok()
 }
 
 fn set_aside(effect: &Effect, world: &World<'_>) -> Result<Vec<Change>, Trouble> {

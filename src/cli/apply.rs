@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::{SigSet, Signal};
 
 use super::Ended;
-use super::context::{Context, hostname, program, whoami};
+use super::context::{Context, program};
 use super::plan::Scope;
 use crate::apply::{self, Awaited, BatchKind, Clock as _, Goal, Progress, Summary, SystemClock, Wait, WaitEnd, World};
 use crate::disks;
@@ -16,7 +16,7 @@ use crate::plan::{Effect, Plan, SavedPlan, Today};
 use crate::report::{self, Failure, Ui};
 use crate::resolve::Desired;
 use crate::run::last_words;
-use crate::state::{ApplyInfo, Recorded, Store};
+use crate::state::{Recorded, Store};
 
 /// Effects that run side by side unless `--parallelism` says otherwise.
 const PARALLELISM: usize = 4;
@@ -215,13 +215,7 @@ fn act(context: &Context, plan: &Plan, store: &mut Store, options: &Options, ui:
         interrupts,
         parallelism: options.parallelism,
     };
-    let info = ApplyInfo {
-        folder: context.lab_folder.clone(),
-        who: whoami(),
-        host: hostname(),
-        commit: super::context::git_commit(&context.lab_folder),
-        summary: report::plan::counts(plan),
-    };
+    let info = context.apply_info(&report::plan::counts(plan));
     let id = store.begin(&plan.lab, plan.serial, &info, clock.now())?;
     let mut lines = Lines { ui, quiet: options.json };
     let summary = apply::apply(plan, id, store, &world, &mut lines)?;

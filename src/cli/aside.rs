@@ -1,28 +1,15 @@
-//! `labwright restore` and `purge`: disks that were set aside.
+//! `labwright purge`: disks that were set aside long ago.
 
 use std::path::Path;
 
 use super::context::Context;
-use super::{Ended, LabOption, pick};
+use super::{Ended, LabOption};
 use crate::address::{Address, Kind};
 use crate::disks;
 use crate::exit::Exit;
 use crate::report::{Failure, Ui};
 use crate::resolve::Desired;
 use crate::state::AsideDisk;
-
-/// Put a vm's disks back that were set aside last
-#[derive(Debug, clap::Args)]
-#[command(after_help = "The vm must have no disks now. The next apply takes the disks that it finds in their place.
-
-Example: labwright restore vm/bob-gsr && labwright apply")]
-pub(super) struct RestoreArguments {
-    /// The vm, by its name or as `vm/NAME`.
-    #[arg(value_parser = pick::address)]
-    address: Address,
-    #[command(flatten)]
-    lab: LabOption,
-}
 
 /// Delete disks that were set aside long ago
 #[derive(Debug, clap::Args)]
@@ -48,40 +35,16 @@ pub(super) fn vm_only(address: &Address) -> Result<(), Failure> {
     }
 }
 
-pub(super) fn restore(arguments: &RestoreArguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    vm_only(&arguments.address)?;
-    let (context, Desired { lab, .. }) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
-    let mut store = context.known_store()?;
-    let _lock = context.lock(format!("restore {}", arguments.address))?;
-    let recorded = store.recorded(&lab)?;
-    let name = &arguments.address.name;
-    if recorded.vms.get(name.as_str()).is_some_and(|vm| !vm.disks.is_empty()) {
-        return Err(Failure::new(Exit::Refused, format!("vm `{name}` has disks; nothing was changed"))
-            .hint("its disks of now must be set aside first: take it out of the manifest and apply"));
-    }
-    let aside: Vec<AsideDisk> = store.aside(&lab)?.into_iter().filter(|disk| disk.vm == *name).collect();
-    let Some(latest) = aside.iter().map(|disk| disk.since.clone()).max() else {
-        return Err(Failure::new(Exit::Failed, format!("no disk of vm `{name}` was set aside"))
-            .hint("`labwright get aside` lists all"));
-    };
-    for disk in aside.iter().filter(|disk| disk.since == latest) {
-        let folder = disk.was.parent().unwrap_or(Path::new("/"));
-        disks::set_aside(std::slice::from_ref(&disk.path), folder, context.owner()?)
-            .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
-        store.forget_aside(&disk.path)?;
-        ui.say(&format!("{} is back in its place", disk.was.display()));
-    }
-    ui.say("next: `labwright apply` takes it into use");
-    Ok(Exit::Done)
-}
-
 pub(super) fn purge(arguments: &PurgeArguments, site: Option<&Path>, ui: &Ui) -> Ended {
     let (context, Desired { lab, .. }) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
     let mut store = context.known_store()?;
     let _lock = context.lock("purge".into())?;
     let days = arguments.older_than.unwrap_or(context.site.retention_days);
     let limit = jiff::Timestamp::now().as_second() - i64::from(days) * 24 * 60 * 60;
-    let old = |disk: &AsideDisk| disk.since.parse::<jiff::Timestamp>().is_ok_and(|since| since.as_second() <= limit);
+    // What is being put back is in use, whatever its age.
+    let old = |disk: &AsideDisk| {
+        disk.to.is_none() && disk.since.parse::<jiff::Timestamp>().is_ok_and(|since| since.as_second() <= limit)
+    };
     let old: Vec<AsideDisk> = store.aside(&lab)?.into_iter().filter(old).collect();
     if old.is_empty() {
         ui.say(&format!(

@@ -19,7 +19,7 @@ use crate::resolve::{Desired, DiskSource, PowerState};
 use crate::run::{self, RunFileError};
 use crate::scheduler::{Scheduler, SchedulerError, grid_engine::GridEngine, local::Local};
 use crate::site::{DhcpSettings, SchedulerSettings, Site, StorageError};
-use crate::state::{Holder, Lock, Recorded, StateError, Store};
+use crate::state::{ApplyInfo, Holder, Lock, Recorded, StateError, Store};
 
 /// Where a site's settings are looked for when nothing else is said.
 const SITE_FILE: &str = "/etc/labwright/site.yaml";
@@ -99,7 +99,7 @@ impl Context {
         let is_meant = |name: &LabName, folder: &Path| {
             Path::new(name.as_str()) == lab || place.as_deref() == Some(folder) || folder == lab
         };
-        let mut store = Store::open(&site.state)?;
+        let mut store = at_home(Store::open_to_read(&site.state)?, &site)?;
         let found = store.labs()?.into_iter().find(|(name, folder)| is_meant(name, folder));
         let Some((name, lab_folder)) = found else { return Err(missing) };
         if lab_folder.is_dir() {
@@ -142,9 +142,9 @@ impl Context {
 
     /// The state, for commands that only look: the embedded default may never have had one.
     pub(super) fn store_if_any(&self) -> Result<Option<Store>, Failure> {
-        match Store::open(&self.site.state) {
+        match Store::open_to_read(&self.site.state) {
             Err(StateError::Missing { .. }) if self.site.file.is_none() => self.refuse_traces().map(|()| None),
-            opened => Ok(Some(opened?)),
+            opened => Ok(Some(at_home(opened?, &self.site)?)),
         }
     }
 
@@ -154,9 +154,9 @@ impl Context {
             Err(StateError::Missing { .. }) if self.site.file.is_none() => {
                 self.refuse_traces()?;
                 self.settle()?;
-                Ok(Store::create(&self.site.state, jiff::Timestamp::now())?)
+                at_home(Store::create(&self.site.state, jiff::Timestamp::now())?, &self.site)
             }
-            opened => Ok(opened?),
+            opened => at_home(opened?, &self.site),
         }
     }
 
@@ -189,7 +189,7 @@ impl Context {
 
     /// The state, for commands that are about what it holds: it must be there.
     pub(super) fn known_store(&self) -> Result<Store, Failure> {
-        Ok(Store::open(&self.site.state)?)
+        at_home(Store::open(&self.site.state)?, &self.site)
     }
 
     /// Missing state is never empty state: where disks or runs are, there was one.
@@ -202,6 +202,17 @@ impl Context {
             Ok(())
         } else {
             Err(StateError::Traces { path: self.site.state.clone(), traces }.into())
+        }
+    }
+
+    /// Who does what, for the history.
+    pub(super) fn apply_info(&self, summary: &str) -> ApplyInfo {
+        ApplyInfo {
+            folder: self.lab_folder.clone(),
+            who: whoami(),
+            host: hostname(),
+            commit: git_commit(&self.lab_folder),
+            summary: summary.to_owned(),
         }
     }
 
@@ -292,8 +303,33 @@ impl Context {
         let (runs, disks) = (self.runs(nobody), disks::OnStorage { owner: nobody });
         let storage = &self.site.storage;
         let world = World { runs: &runs, disks: &disks, scheduler: &*scheduler, dhcp: &*dhcp, storage };
-        Ok(observe(&world, desired, recorded)?)
+        let observed = observe(&world, desired, recorded)?;
+        self.remember(recorded, &observed);
+        Ok(observed)
     }
+
+    /// Keeps what images hold, so that nobody reads them again until they change. Who may not write just reads again.
+    fn remember(&self, recorded: &Recorded, observed: &Observed) {
+        let mut digests = observed.digests();
+        digests.retain(|path, digest| recorded.digests.get(path) != Some(digest));
+        let remembered = match digests.is_empty() {
+            true => Ok(()),
+            false => Store::open(&self.site.state).and_then(|mut store| store.remember(&digests)),
+        };
+        if let Err(error) = remembered {
+            tracing::debug!(%error, "digests of images are not kept");
+        }
+    }
+}
+
+/// The state, once it is sure that it is no copy. That it was moved is said once, when its paths follow.
+fn at_home(mut store: Store, site: &Site) -> Result<Store, Failure> {
+    if let Some(from) = store.settle_at_home(&site.storage)? {
+        let text =
+            format!("the state was moved from {} to {}; its paths follow", from.display(), store.path().display());
+        Ui::default().say(&text);
+    }
+    Ok(store)
 }
 
 /// Paths stand in the state and in the files of runs, which are text.
@@ -399,6 +435,7 @@ impl From<StateError> for Failure {
             StateError::Locked { .. }
             | StateError::Stale { .. }
             | StateError::Traces { .. }
+            | StateError::Copy { .. }
             | StateError::Exists { .. } => Exit::Refused,
             _ => Exit::Failed,
         };
@@ -418,8 +455,12 @@ impl From<StorageError> for Failure {
 
 impl From<ObserveError> for Failure {
     fn from(error: ObserveError) -> Self {
-        Self::from_error(Exit::Failed, &error)
-            .hint("nothing was changed: without seeing what is there, no plan is made")
+        let hint = if crate::error::chain(&error).contains("Permission denied") {
+            "only root and the service account may look there: run it with `sudo`"
+        } else {
+            "nothing was changed: without seeing what is there, no plan is made"
+        };
+        Self::from_error(Exit::Failed, &error).hint(hint)
     }
 }
 

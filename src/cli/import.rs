@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::aside::{disks_word, vm_only};
-use super::context::{Context, hostname, whoami};
+use super::context::Context;
 use super::plan::Scope;
 use super::vm::unknown;
 use super::{Ended, LabOption};
@@ -19,7 +19,7 @@ use crate::report::{Failure, Ui};
 use crate::resolve::Desired;
 use crate::run::{Batch, BatchId, Control, RunSpec, read_report};
 use crate::scheduler::{JobId, Task};
-use crate::state::{ApplyInfo, Change, Intent, Outcome, Recorded, RecordedDisk, StateError, Store};
+use crate::state::{Change, Intent, Outcome, Recorded, RecordedDisk, StateError, Store};
 
 /// Take over a disk from elsewhere, or a running job that no record knows
 #[derive(Debug, clap::Args)]
@@ -197,7 +197,7 @@ impl Import<'_> {
             disks::copy_exactly(file, &path, owner).map_err(|error| {
                 Failure::from_error(Exit::Failed, &error).within(format!("cannot import {}", file.display()))
             })?;
-            let disk = RecordedDisk { slot, path, base: None, made: true, moving_to: None };
+            let disk = RecordedDisk { slot, path, base: None, made: true, moving_to: None, image: None };
             changes.push(Change::PutDisk { vm: name.clone(), disk });
         }
         let what = disks_word(files.len());
@@ -209,13 +209,7 @@ impl Import<'_> {
     /// An import has no effect outside that could be cut short, so one transaction holds all of it; the history shows it.
     fn record(&self, store: &mut Store, changes: &[Change], summary: &str) -> Result<(), StateError> {
         let (lab, now) = (&self.desired.lab, jiff::Timestamp::now());
-        let info = ApplyInfo {
-            folder: self.context.lab_folder.clone(),
-            who: whoami(),
-            host: hostname(),
-            commit: super::context::git_commit(&self.context.lab_folder),
-            summary: summary.to_owned(),
-        };
+        let info = self.context.apply_info(summary);
         let apply = store.begin(lab, self.recorded.serial, &info, now)?;
         let intent = Intent { address: self.address.clone(), effect: "import" };
         let journal = store.intend(lab, apply, &[intent], &[], now)?;

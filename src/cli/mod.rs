@@ -20,6 +20,7 @@ mod manual;
 mod pick;
 mod plan;
 mod readiness;
+mod restore;
 pub mod schema;
 mod starter;
 mod state;
@@ -69,7 +70,7 @@ enum Command {
     Explain(explain::Arguments),
     History(history::Arguments),
     Import(import::Arguments),
-    Restore(aside::RestoreArguments),
+    Restore(restore::Arguments),
     Purge(aside::PurgeArguments),
     Freeze(history::FreezeArguments),
     Thaw(history::ThawArguments),
@@ -192,7 +193,7 @@ fn run(arguments: Arguments, ui: &mut Ui) -> Ended {
         Command::Get(arguments) => get::run(&arguments, site, ui),
         Command::Explain(arguments) => explain::run(&arguments, site, ui),
         Command::Import(arguments) => import::run(&arguments, site, ui),
-        Command::Restore(arguments) => aside::restore(&arguments, site, ui),
+        Command::Restore(arguments) => restore::run(&arguments, site, ui),
         Command::Purge(arguments) => aside::purge(&arguments, site, ui),
         Command::History(arguments) => history::run(&arguments, site, ui),
         Command::Freeze(arguments) => history::freeze(&arguments, site, ui),

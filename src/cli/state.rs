@@ -46,7 +46,8 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
                 context.refuse_traces()?;
             }
             context.site.storage.create()?;
-            let store = Store::create(&context.site.state, jiff::Timestamp::now())?;
+            let mut store = Store::create(&context.site.state, jiff::Timestamp::now())?;
+            store.settle_at_home(&context.site.storage)?;
             ui.say(&format!("a new state is at {}", store.path().display()));
             Ok(Exit::Done)
         }

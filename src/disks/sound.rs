@@ -42,6 +42,8 @@ fn first_complaint(output: &Output) -> String {
     let text = [&output.stderr[..], &output.stdout[..]].map(String::from_utf8_lossy);
     let lines = || text.iter().flat_map(|text| text.lines()).map(str::trim).filter(|line| !line.is_empty());
     let line = lines().find(|line| line.starts_with("ERROR")).or_else(|| lines().next());
-    let words = line.map(|line| line.trim_start_matches("ERROR").trim_start_matches("qemu-img: ").trim().to_owned());
+    let words = line.map(|line| {
+        line.trim_start_matches("ERROR").trim_start_matches("qemu-img: ").trim_start_matches([':', ' ']).to_owned()
+    });
     words.unwrap_or_else(|| output.status.to_string())
 }

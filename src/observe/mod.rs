@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use crate::disks::{DiskError, Disks, Stamp, Standing};
 use crate::host::dhcp::{Dhcp, DhcpError, Reservation};
-use crate::id::{RunId, TemplateName, VmName};
+use crate::id::{RunId, VmName};
 use crate::resolve::{Desired, DiskSource, VmSource};
 use crate::run::{BatchId, Event, Record, RunFileError, Runs, StopReason, Wanted, last_words};
 use crate::scheduler::{Scheduler, SchedulerError, Task, TaskState};
 use crate::site::Storage;
-use crate::state::{PublishedDisk, Recorded, RecordedDisk, RunState, TemplateVersion};
+use crate::state::{ImageDigest, PublishedDisk, Recorded, RecordedDisk, RunState};
 
 /// What was seen, as plain values for the planner.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -47,9 +47,29 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// Digests that are known now, for those who come later.
+    pub fn digests(&self) -> BTreeMap<PathBuf, ImageDigest> {
+        let there = self.images.iter().filter_map(|(path, fact)| match fact {
+            ImageFact::There { bytes, mtime_ns, sha256: Some(sha256) } => {
+                let digest = ImageDigest { bytes: *bytes, mtime_ns: *mtime_ns, sha256: sha256.clone() };
+                Some((path.clone(), digest))
+            }
+            _ => None,
+        });
+        there.collect()
+    }
+
+    /// What an image holds, where that is known.
+    pub fn digest(&self, image: &Path) -> Option<&String> {
+        match self.images.get(image) {
+            Some(ImageFact::There { sha256, .. }) => sha256.as_ref(),
+            _ => None,
+        }
+    }
+
     /// Whether an image holds these bytes.
     pub fn holds(&self, image: &Path, sha256: &str) -> bool {
-        matches!(self.images.get(image), Some(ImageFact::There { sha256: Some(found), .. }) if found == sha256)
+        self.digest(image).is_some_and(|found| found == sha256)
     }
 }
 
@@ -97,7 +117,7 @@ pub enum ImageFact {
     There {
         bytes: u64,
         mtime_ns: i64,
-        /// Computed only where size or mtime differ from the published version's.
+        /// Known where it was read as it is; read where it could be what is recorded.
         sha256: Option<String>,
     },
 }
@@ -140,8 +160,9 @@ pub fn observe(world: &World<'_>, desired: &Desired, recorded: &Recorded) -> Res
             observed.told_to_stop = told_to_stop(world.runs, recorded)?;
         }
     }
-    let disks: Vec<&RecordedDisk> = recorded.vms.values().flat_map(|vm| &vm.disks).collect();
-    let unlike = look_at_each(&disks, world.disks.at_once(), |disk| unlike_recorded(world.disks, disk))?;
+    let waiting = recorded.waiting.values().flat_map(|waiting| &waiting.disks);
+    let disks: Vec<&RecordedDisk> = recorded.vms.values().flat_map(|vm| &vm.disks).chain(waiting).collect();
+    let unlike = look_at_each(&disks, world.disks.at_once(), |disk| unlike_recorded(world.disks, recorded, disk))?;
     for (disk, unlike) in disks.into_iter().zip(unlike) {
         match unlike {
             Unlike::No => {}
@@ -301,13 +322,13 @@ enum Unlike {
 
 /// Compares a disk's header with the records. One look at a file's first bytes each: 10,000 of them take a few hundredths of
 /// a second.
-fn unlike_recorded(disks: &dyn Disks, disk: &RecordedDisk) -> Result<Unlike, ObserveError> {
+fn unlike_recorded(disks: &dyn Disks, recorded: &Recorded, disk: &RecordedDisk) -> Result<Unlike, ObserveError> {
     let standing = disks.standing(&disk.path).map_err(ObserveError::Disk)?;
     Ok(match standing {
         Standing::Nothing => Unlike::Missing,
         // Until it is made, whatever stands there is for the one who makes it to judge.
         _ if !disk.made => Unlike::No,
-        Standing::Disk { base } if base == disk.base => Unlike::No,
+        Standing::Disk { base } if base.clone().map(|base| recorded.now_at(base)) == disk.base => Unlike::No,
         Standing::Disk { base: Some(base) } => Unlike::Strange(format!("lies over {}", base.display())),
         Standing::Disk { base: None } => Unlike::Strange("stands alone".into()),
         Standing::Other { why } => Unlike::Strange(why),
@@ -318,26 +339,64 @@ fn stamp(disks: &dyn Disks, path: &Path) -> Result<Option<Stamp>, ObserveError> 
     disks.stamp(path).map_err(|source| ObserveError::File { path: path.to_owned(), source })
 }
 
+/// The images that the manifest names. One is read only to tell whether it holds what is recorded, and only where its size
+/// fits and nobody has read it as it is.
 fn images(
     disks: &dyn Disks,
     desired: &Desired,
     recorded: &Recorded,
     always_digest: bool,
 ) -> Result<BTreeMap<PathBuf, ImageFact>, ObserveError> {
-    let of_templates = desired.templates.values().flat_map(|template| &template.disks);
-    let of_vms = desired.vms.values().filter_map(|vm| match &vm.source {
-        VmSource::Disks(disks) => Some(disks),
-        VmSource::Derive(_) | VmSource::Clone(_) => None,
-    });
-    let latest = latest_versions(desired, recorded);
     let mut images = BTreeMap::new();
-    for source in of_templates.chain(of_vms.flatten()) {
-        if let DiskSource::Image { path, .. } = source {
-            let published = latest.iter().flat_map(|version| &version.disks).filter(|disk| disk.source == *path);
-            images.insert(path.clone(), image(disks, path, published, always_digest)?);
-        }
+    for (path, compared) in named_images(desired, recorded) {
+        let Some(Stamp { bytes, mtime_ns }) = stamp(disks, path)? else {
+            images.insert(path.clone(), ImageFact::Missing);
+            continue;
+        };
+        let known = recorded.digests.get(path).filter(|known| (known.bytes, known.mtime_ns) == (bytes, mtime_ns));
+        let read = always_digest
+            || compared.iter().any(|compared| match compared {
+                Compared::WithVersion(disk) => disk.source_bytes == bytes,
+                Compared::WithDisk => true,
+            });
+        let digest = || disks.sha256(path).map_err(|source| ObserveError::File { path: path.clone(), source });
+        let sha256 = match known {
+            Some(known) => Some(known.sha256.clone()),
+            None => read.then(digest).transpose()?,
+        };
+        images.insert(path.clone(), ImageFact::There { bytes, mtime_ns, sha256 });
     }
     Ok(images)
+}
+
+/// What an image's content is compared with.
+enum Compared<'a> {
+    WithVersion(&'a PublishedDisk),
+    /// With what a vm's disk is a copy of.
+    WithDisk,
+}
+
+fn named_images<'a>(desired: &'a Desired, recorded: &'a Recorded) -> BTreeMap<&'a PathBuf, Vec<Compared<'a>>> {
+    let mut images: BTreeMap<&PathBuf, Vec<Compared<'_>>> = BTreeMap::new();
+    for (name, template) in &desired.templates {
+        let version = recorded.latest_version(desired, name);
+        for (slot, source) in template.disks.iter().enumerate() {
+            let DiskSource::Image { path, sha256 } = source else { continue };
+            let published = version.and_then(|version| version.disks.get(slot));
+            // What the manifest says of it is enough.
+            let published = published.filter(|disk| sha256.as_ref().is_none_or(|sha256| *sha256 != disk.sha256));
+            images.entry(path).or_default().extend(published.map(Compared::WithVersion));
+        }
+    }
+    for (name, vm) in &desired.vms {
+        let VmSource::Disks(sources) = &vm.source else { continue };
+        let changed = recorded.vms.get(name).is_some_and(|known| known.vm.source != vm.source);
+        for source in sources {
+            let DiskSource::Image { path, sha256 } = source else { continue };
+            images.entry(path).or_default().extend((changed && sha256.is_none()).then_some(Compared::WithDisk));
+        }
+    }
+    images
 }
 
 /// Looks where the next version of each template would go, and where the one after it would, until nothing stands there.
@@ -369,31 +428,6 @@ fn unrecorded(
         }
     }
     Ok(found)
-}
-
-/// The latest version of each template that is wanted, by its name now or before a rename. What a template that left the
-/// manifest was published from is nobody's business any more.
-fn latest_versions<'a>(desired: &Desired, recorded: &'a Recorded) -> Vec<&'a TemplateVersion> {
-    let renamed = desired.moved.iter().map(|moved| moved.from.name.as_str());
-    let names: BTreeSet<&str> = desired.templates.keys().map(TemplateName::as_str).chain(renamed).collect();
-    let mut latest = BTreeMap::new();
-    for ((name, _), version) in recorded.versions.iter().filter(|((name, _), _)| names.contains(name.as_str())) {
-        latest.insert(name, version);
-    }
-    latest.into_values().collect()
-}
-
-fn image<'a>(
-    disks: &dyn Disks,
-    path: &Path,
-    mut published: impl Iterator<Item = &'a PublishedDisk>,
-    always_digest: bool,
-) -> Result<ImageFact, ObserveError> {
-    let Some(Stamp { bytes, mtime_ns }) = stamp(disks, path)? else { return Ok(ImageFact::Missing) };
-    let touched = published.any(|disk| (disk.source_bytes, disk.source_mtime_ns) != (bytes, mtime_ns));
-    let digest = || disks.sha256(path).map_err(|source| ObserveError::File { path: path.to_owned(), source });
-    let sha256 = (touched || always_digest).then(digest).transpose()?;
-    Ok(ImageFact::There { bytes, mtime_ns, sha256 })
 }
 
 fn reservations_missing(

@@ -358,7 +358,9 @@ impl<'a> Checker<'a> {
     }
 
     fn recorded_disk(&self, vm: &VmName, path: &Path) -> Option<&'a RecordedDisk> {
-        self.known(vm)?.disks.iter().find(|disk| disk.path == path)
+        let waiting = self.inputs.recorded.waiting.get(vm).map(|waiting| waiting.disks.as_slice());
+        let disks = self.known(vm).map(|known| known.disks.as_slice()).or(waiting)?;
+        disks.iter().find(|disk| disk.path == path)
     }
 
     fn storage(&self, flaws: &mut Vec<Flaw>) {

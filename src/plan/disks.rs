@@ -28,6 +28,12 @@ pub(super) struct NewDisk {
     needs: Option<ActionId>,
 }
 
+impl NewDisk {
+    pub(super) fn slot(&self) -> u32 {
+        self.disk.slot
+    }
+}
+
 /// The folders of disks whose vm was renamed since they were made.
 pub(super) fn kept_folders(recorded: &Recorded) -> BTreeSet<&Path> {
     let folders = recorded.vms.iter().flat_map(|(name, vm)| {
@@ -82,6 +88,29 @@ impl Planner<'_> {
         let text = format!("its disk {} is gone; {loss}", disk.path.display());
         let hint = format!("put the file back (is the storage mounted?), or give it up with `--allow {address}`");
         self.refuse(address, text, hint);
+    }
+
+    /// Whether a vm would begin its life with the disks that it has. An image is its content, never its path: where the
+    /// content is known, that decides.
+    pub(super) fn same_source(&self, known: &RecordedVm, wanted: &VmSource) -> bool {
+        let (VmSource::Disks(old), VmSource::Disks(new)) = (&known.vm.source, wanted) else {
+            return self.moves.same_source(&known.vm.source, wanted);
+        };
+        let copied = |slot: usize| known.disks.iter().find(|disk| disk.slot as usize == slot)?.image.as_ref();
+        let same = |(slot, (old, new)): (usize, (&DiskSource, &DiskSource))| match (old, new) {
+            (
+                DiskSource::Image { path: was, sha256: written_then },
+                DiskSource::Image { path: image, sha256: written },
+            ) => {
+                let there = (was != image).then(|| self.inputs.observed.digest(image)).flatten();
+                match (copied(slot).or(written_then.as_ref()), written.as_ref().or(there)) {
+                    (Some(copied), Some(wanted)) => copied == wanted,
+                    _ => was == image,
+                }
+            }
+            (old, new) => old == new,
+        };
+        old.len() == new.len() && old.iter().zip(new).enumerate().all(same)
     }
 
     pub(super) fn set_aside(&mut self, steps: &mut Steps, name: &VmName, known: &RecordedVm) {
@@ -181,7 +210,7 @@ impl Planner<'_> {
         let (VmSource::Derive(template) | VmSource::Clone(template)) = &vm.source else {
             let VmSource::Disks(sources) = &vm.source else { unreachable!("the other sources are matched above") };
             let disks = (0..).zip(sources).map(|(slot, source)| NewDisk {
-                disk: RecordedDisk { slot, path: path(slot), base: None, moving_to: None, made: false },
+                disk: RecordedDisk { slot, path: path(slot), base: None, moving_to: None, made: false, image: None },
                 origin: match source {
                     DiskSource::Image { path, .. } => DiskOrigin::Copy { image: path.clone() },
                     DiskSource::Empty { size_bytes } => DiskOrigin::Empty { size_bytes: *size_bytes },
@@ -208,6 +237,7 @@ impl Planner<'_> {
                 base: derive.then(|| image.clone()),
                 moving_to: None,
                 made: false,
+                image: None,
             },
             origin: if derive {
                 DiskOrigin::Derive { base: image.clone() }

@@ -43,7 +43,7 @@ impl Life {
     }
 
     /// By our records nothing of it lives.
-    pub(super) fn is_off(&self) -> bool {
+    pub fn is_off(&self) -> bool {
         matches!(self, Self::Off { .. })
     }
 

@@ -11,6 +11,7 @@ mod life;
 mod moves;
 mod objects;
 mod power;
+mod returning;
 mod saved;
 mod scope;
 mod spec;

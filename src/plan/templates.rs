@@ -142,18 +142,22 @@ impl Planner<'_> {
         images
             .iter()
             .zip(&version.disks)
-            .map(|((image, _), published)| match self.inputs.observed.images.get(*image) {
-                _ if **image != published.source => Freshness::Different,
-                None | Some(ImageFact::Missing) => Freshness::Missing,
-                Some(ImageFact::There { sha256: None, .. }) => Freshness::Same,
-                // Another template is published from the same image, and its version is older.
-                Some(ImageFact::There { bytes, mtime_ns, .. })
-                    if (*bytes, *mtime_ns) == (published.source_bytes, published.source_mtime_ns) =>
-                {
+            .map(|((image, written), published)| match self.inputs.observed.images.get(*image) {
+                // A file that is not there is no other image where only another checkout was looked at.
+                None | Some(ImageFact::Missing) if **image == published.source => Freshness::Missing,
+                None | Some(ImageFact::Missing) => Freshness::Different,
+                // What the manifest says it holds is what it must hold before it is published anew.
+                Some(ImageFact::There { .. }) if *written == Some(&published.sha256) => Freshness::Same,
+                Some(ImageFact::There { bytes, sha256: None, .. }) if *bytes == published.source_bytes => {
                     Freshness::Same
                 }
                 Some(ImageFact::There { bytes, mtime_ns, sha256: Some(sha256) }) if *sha256 == published.sha256 => {
-                    Freshness::Touched { bytes: *bytes, mtime_ns: *mtime_ns }
+                    let stamp = (published.source_bytes, published.source_mtime_ns);
+                    if **image != published.source || (*bytes, *mtime_ns) == stamp {
+                        Freshness::Same
+                    } else {
+                        Freshness::Touched { bytes: *bytes, mtime_ns: *mtime_ns }
+                    }
                 }
                 Some(ImageFact::There { .. }) => Freshness::Different,
             })
@@ -239,7 +243,7 @@ impl Planner<'_> {
         // Where it stands in the manifest is shown by `explain`; a line that moves is no change.
         let body = to_json(&Template { origin: crate::resolve::Origin::default(), ..template.clone() });
         let recorded = self.inputs.recorded.objects.get(address);
-        let same = recorded.is_some_and(|before| *before == body);
+        let same = recorded.is_some_and(|before| *before == body || is_of_another_checkout(before, template));
         if same && actions.is_empty() {
             self.plan.unchanged.push(address.clone());
             return;
@@ -271,6 +275,27 @@ impl Planner<'_> {
             actions,
         });
     }
+}
+
+/// Whether only the folder differs in which the images are: an image is its content, which was compared before.
+fn is_of_another_checkout(before: &str, template: &Template) -> bool {
+    let before = serde_json::from_str::<Template>(before).ok();
+    before.is_some_and(|before| {
+        let origin = crate::resolve::Origin::default();
+        same_but_for_folders(&before.disks, &template.disks)
+            && Template { disks: before.disks.clone(), origin, ..template.clone() } == before
+    })
+}
+
+/// Whether two lists of disks differ only in the folders of their images.
+pub(super) fn same_but_for_folders(one: &[DiskSource], other: &[DiskSource]) -> bool {
+    let same = |(one, other): (&DiskSource, &DiskSource)| match (one, other) {
+        (DiskSource::Image { path, sha256 }, DiskSource::Image { path: there, sha256: other }) => {
+            path.file_name() == there.file_name() && sha256 == other
+        }
+        (one, other) => one == other,
+    };
+    one.len() == other.len() && one.iter().zip(other).all(same)
 }
 
 fn as_image(source: &DiskSource) -> Option<(&PathBuf, Option<&String>)> {

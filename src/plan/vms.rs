@@ -16,6 +16,7 @@ use std::net::Ipv4Addr;
 use super::life::Life;
 use super::objects::{Edits, fields};
 use super::power::{Decision, news, started};
+use super::templates::same_but_for_folders;
 use super::{Action, ActionId, Change, Effect, Planner, Touched, Verb};
 use crate::address::Address;
 use crate::host::dhcp::Reservation;
@@ -51,6 +52,9 @@ impl Planner<'_> {
 
     fn plan_leaver(&mut self, name: &VmName, known: &RecordedVm) {
         let address = Address::vm(name);
+        if self.waits_for_restore(name) {
+            return;
+        }
         let mut steps = Steps { actions: Vec::new(), last: Vec::new() };
         let life = self.life(name, known);
         if let Some((what, until)) = life.unknown_words(self.inputs.site) {
@@ -85,14 +89,27 @@ impl Planner<'_> {
 
     fn plan_new_vm(&mut self, name: &VmName, vm: &Vm) {
         let address = Address::vm(name);
+        if self.waits_for_restore(name) || !self.may_begin_anew(name, vm) {
+            return;
+        }
         let Some((ip, mac)) = self.new_address(&address, vm) else { return };
         let mut steps = Steps { actions: Vec::new(), last: Vec::new() };
-        let Some((version, disks)) = self.new_disks(&address, name, vm, None) else { return };
+        let Some((version, new)) = self.new_disks(&address, name, vm, None) else { return };
+        let (version, mut disks, new) = self.with_waiting(name, version, new);
+        let lost = disks.iter().find(|disk| self.inputs.observed.disks_missing.contains(&disk.path));
+        if let Some(disk) = lost.cloned() {
+            return self.refuse_missing_disk(&address, &disk, "it was put back for it");
+        }
+        let taken_back = !disks.is_empty();
         self.step(&mut steps, Effect::RecordVm { name: name.clone(), vm: Box::new(vm.clone()), ip, mac, version });
-        let disks = self.make_disks(&mut steps, name, disks);
+        disks.extend(self.make_disks(&mut steps, name, new));
+        disks.sort_by_key(|disk| disk.slot);
         let reservation = self.reservation(name, ip, mac);
         self.step(&mut steps, Effect::Reserve { vm: name.clone(), reservation });
         let mut reason = format!("new: {}", origin_words(vm));
+        if taken_back {
+            reason.push_str("; takes back its disks");
+        }
         if vm.state == PowerState::Running && !self.may_run_unknown(name) {
             self.start(&mut steps, name, vm, (ip, mac), &disks, None);
             reason.push_str("; starts");
@@ -104,6 +121,9 @@ impl Planner<'_> {
     /// One known vm, step by step: what ended, what is stopped, what is replaced, what is recorded, what starts.
     fn plan_known_vm(&mut self, name: &VmName, vm: &Vm, known: &RecordedVm) {
         let address = Address::vm(name);
+        if self.waits_for_restore(name) {
+            return;
+        }
         let life = self.life(name, known);
         if let Some((what, until)) = life.unknown_words(self.inputs.site) {
             self.drift(&address, what);
@@ -121,7 +141,7 @@ impl Planner<'_> {
             new
         };
         let moving = known.disks.iter().any(|disk| disk.moving_to.is_some());
-        let replaced = moving || !self.moves.same_source(&known.vm.source, &vm.source);
+        let replaced = moving || !self.same_source(known, &vm.source);
         let (missing, strange) = self.lost_disks(&address, known);
         if !replaced && !missing.is_empty() && !self.allowed(&address) {
             let loss = "a new one would start from the template, without what was on it";
@@ -366,6 +386,14 @@ fn edits(known: &RecordedVm, vm: &Vm, ip: Ipv4Addr) -> Edits {
     Edits::new(vm_fields(&known.vm, known.ip), vm_fields(vm, ip))
 }
 
+/// Disks of another checkout differ in their folders only; whether in content too was asked before.
+fn same_words(one: &VmSource, other: &VmSource) -> bool {
+    match (one, other) {
+        (VmSource::Disks(one), VmSource::Disks(other)) => same_but_for_folders(one, other),
+        (one, other) => one == other,
+    }
+}
+
 /// Where a vm stands in the manifest is shown by `explain`; a line that moves is no change.
 fn same_but_for_its_line(one: &Vm, other: &Vm) -> bool {
     let Vm { owner, vm_group, description, family, source, hardware, isolated, state, restart, origin: _ } = one;
@@ -373,7 +401,7 @@ fn same_but_for_its_line(one: &Vm, other: &Vm) -> bool {
         && *vm_group == other.vm_group
         && *description == other.description
         && *family == other.family
-        && *source == other.source
+        && same_words(source, &other.source)
         && *hardware == other.hardware
         && *isolated == other.isolated
         && *state == other.state

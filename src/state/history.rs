@@ -91,6 +91,34 @@ pub struct AsideDisk {
     pub was: PathBuf,
     pub base: Option<PathBuf>,
     pub since: String,
+    /// Whose it was; `None` where that was not recorded yet.
+    pub owner: Option<String>,
+    /// Where it is being put back.
+    pub to: Option<PathBuf>,
+}
+
+impl AsideDisk {
+    pub(super) const QUERY: &str = "SELECT vm, slot, path, aside, base, aside_at, owner, moving_to FROM disks
+                     WHERE lab = ?1 AND aside IS NOT NULL ORDER BY aside_at, path";
+
+    pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            vm: row.get(0)?,
+            slot: row.get(1)?,
+            path: PathBuf::from(row.get::<_, String>(2)?),
+            was: PathBuf::from(row.get::<_, String>(3)?),
+            base: row.get::<_, Option<String>>(4)?.map(PathBuf::from),
+            since: row.get(5)?,
+            owner: row.get(6)?,
+            to: row.get::<_, Option<String>>(7)?.map(PathBuf::from),
+        })
+    }
+
+    /// The set that it went in: the last word of its folder.
+    pub fn set(&self) -> String {
+        let folder = self.path.parent().and_then(std::path::Path::file_name);
+        folder.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    }
 }
 
 impl Store {
@@ -177,18 +205,7 @@ impl Store {
 
     /// Disks set aside, oldest first.
     pub fn aside(&self, lab: &LabName) -> Result<Vec<AsideDisk>, StateError> {
-        let query = "SELECT vm, slot, path, aside, base, aside_at FROM disks
-                     WHERE lab = ?1 AND aside IS NOT NULL ORDER BY aside_at, path";
-        self.list("list the disks set aside", query, [lab.as_str()], |row| {
-            Ok(AsideDisk {
-                vm: row.get(0)?,
-                slot: row.get(1)?,
-                path: PathBuf::from(row.get::<_, String>(2)?),
-                was: PathBuf::from(row.get::<_, String>(3)?),
-                base: row.get::<_, Option<String>>(4)?.map(PathBuf::from),
-                since: row.get(5)?,
-            })
-        })
+        self.list("list the disks set aside", AsideDisk::QUERY, [lab.as_str()], AsideDisk::read)
     }
 
     /// Forgets a disk that was set aside and is deleted now.

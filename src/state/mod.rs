@@ -1,13 +1,17 @@
 //! The site's SQLite file: what we asked for, the journal of effects, the history of applies. `Recorded` comes out,
 //! intents and outcomes go in. It decides nothing, and it never takes a missing file for an empty one.
 
+mod aside;
 mod file_system;
 mod history;
+mod home;
 mod lock;
+mod read_only;
 mod recorded;
 mod schema;
 mod write;
 
+pub use aside::{AsideSet, ImageDigest, WaitingDisks};
 pub(crate) use file_system::foreign_file_system;
 pub use history::{AppliedEffect, AsideDisk, PastApply, PastEffect, PastRun};
 pub use lock::{Holder, Lock};
@@ -35,6 +39,14 @@ pub enum StateError {
     Exists { path: PathBuf },
     #[error("{path} was written by a newer labwright: its tables have version {found}, this program knows {known}")]
     Newer { path: PathBuf, found: u32, known: u32 },
+    #[error("{path} was written by an older labwright, and you may not bring its tables up to date")]
+    Older { path: PathBuf },
+    #[error(
+        "{path} is a copy: the original is at {of}, and the disks and runs that are recorded here are the original's"
+    )]
+    Copy { path: PathBuf, of: PathBuf },
+    #[error("{path} was moved from {from}, and you may not write into it that its paths have moved too")]
+    Moved { path: PathBuf, from: PathBuf },
     #[error("{path} is damaged: {detail}")]
     Damaged { path: PathBuf, detail: String },
     #[error("{path} is on {file_system}, and a state is kept safely only on a local file system of the controller")]
@@ -66,6 +78,14 @@ impl StateError {
                 Some(format!("nothing was changed; to start over, move {} away first", path.display()))
             }
             Self::Newer { .. } => Some("nothing was changed; use the labwright that wrote it, or a newer one".into()),
+            Self::Older { .. } | Self::Moved { .. } => {
+                Some("run any command with `sudo` once, such as `sudo labwright plan`".into())
+            }
+            Self::Copy { path, of } => Some(format!(
+                "nothing was changed; go on with {}, or let this copy begin its own: move {} and the storage that was copied with it away, and run `labwright state init`",
+                of.display(),
+                path.display()
+            )),
             Self::Damaged { path, .. } => Some(format!(
                 "nothing was changed, and no vm is touched while the state cannot be read; put a copy of {} back in its place (see `labwright state restore`)",
                 path.display()
@@ -95,7 +115,7 @@ impl StateError {
             Self::Sql { source, .. } => match source.sqlite_error_code() {
                 // A file system that is mounted read-only lets SQLite not even open its journal.
                 Some(rusqlite::ErrorCode::ReadOnly | rusqlite::ErrorCode::CannotOpen) => {
-                    Some("the state or its folder is not writable for you".into())
+                    Some("the state or its folder is not writable for you; `sudo` may be what is missing".into())
                 }
                 _ => None,
             },
@@ -116,6 +136,8 @@ fn is_full(error: &rusqlite::Error) -> bool {
 pub struct Store {
     connection: Connection,
     path: PathBuf,
+    /// It was opened by somebody who may only look.
+    read_only: bool,
 }
 
 impl Store {
@@ -180,7 +202,7 @@ impl Store {
         let sql = |source| StateError::Sql { action: "open the state", path: path.to_owned(), source };
         let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(sql)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(sql)?;
-        let store = Self { connection, path: path.to_owned() };
+        let store = Self { connection, path: path.to_owned(), read_only: false };
         // The check reads all pages and the queries read them again: a cache of 64 MiB holds a state of 30,000 vms.
         store
             .connection
@@ -233,7 +255,11 @@ impl Store {
             let copied = Self::connect(&unfinished, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
             copied
                 .connection
-                .execute("UPDATE site SET next_run = MAX(next_run, ?1)", [next_run])
+                .execute(
+                    // It lives where it is put; what it describes may have moved since, or may not.
+                    "UPDATE site SET next_run = MAX(next_run, ?1), home = json_set(home, '$.state', ?2)",
+                    (next_run, real(path).to_string_lossy()),
+                )
                 .and_then(|_| copied.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"))
                 .map_err(|source| copied.sql("raise the number of the next run", source))?;
         }
@@ -284,6 +310,12 @@ impl Store {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// The real path of a file that may not be there yet.
+fn real(path: &Path) -> PathBuf {
+    let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
+    folder.zip(path.file_name()).map_or_else(|| path.to_owned(), |(folder, name)| folder.join(name))
 }
 
 fn sibling(path: &Path, suffix: &str) -> PathBuf {

@@ -8,10 +8,10 @@ use rusqlite::{Row, Transaction};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{StateError, Store};
+use super::{AsideSet, ImageDigest, StateError, Store, WaitingDisks};
 use crate::address::{Address, Kind};
 use crate::id::{LabName, Mac, RunId, SiteTag, TemplateName, VmGroupName, VmName};
-use crate::resolve::{Vm, VmGroup};
+use crate::resolve::{Desired, Vm, VmGroup};
 use crate::run::BatchId;
 use crate::scheduler::JobId;
 
@@ -35,6 +35,14 @@ pub struct Recorded {
     pub objects: BTreeMap<Address, String>,
     pub versions: BTreeMap<(TemplateName, u32), TemplateVersion>,
     pub vms: BTreeMap<VmName, RecordedVm>,
+    /// Disks that were set aside, by the vm that they were of.
+    pub aside: BTreeMap<VmName, Vec<AsideSet>>,
+    /// Disks that were put back, of vms that are not recorded.
+    pub waiting: BTreeMap<VmName, WaitingDisks>,
+    /// Prefixes that paths had before the state was moved, and what became of each.
+    pub former: Vec<(PathBuf, PathBuf)>,
+    /// What images held when they were last read.
+    pub digests: BTreeMap<PathBuf, ImageDigest>,
     /// Every address in use in the site, with its holder.
     pub taken: BTreeMap<Ipv4Addr, TakenAddress>,
     /// Vm groups of the site's other labs.
@@ -60,6 +68,10 @@ impl Recorded {
             objects: BTreeMap::new(),
             versions: BTreeMap::new(),
             vms: BTreeMap::new(),
+            aside: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            former: Vec::new(),
+            digests: BTreeMap::new(),
             taken: BTreeMap::new(),
             other_groups: Vec::new(),
         }
@@ -67,6 +79,31 @@ impl Recorded {
 }
 
 impl Recorded {
+    /// What a path that was written before a move is called now.
+    pub fn now_at(&self, path: PathBuf) -> PathBuf {
+        self.former
+            .iter()
+            .fold(path, |path, (from, to)| path.strip_prefix(from).map(|rest| to.join(rest)).unwrap_or(path.clone()))
+    }
+
+    /// The version that disks lie over; `None` of those that lie over none we know.
+    pub fn version_below(&self, disks: &[RecordedDisk]) -> Option<u32> {
+        let bases: BTreeSet<&PathBuf> = disks.iter().filter_map(|disk| disk.base.as_ref()).collect();
+        let is_below = |version: &TemplateVersion| version.disks.iter().any(|disk| bases.contains(&disk.path));
+        self.versions.iter().find(|(_, version)| is_below(version)).map(|((_, number), _)| *number)
+    }
+
+    /// The latest version of a template that is wanted, by its name now or before a rename.
+    pub fn latest_version(&self, desired: &Desired, template: &TemplateName) -> Option<&TemplateVersion> {
+        let latest = |name: &str| {
+            let mut versions = self.versions.iter().filter(|((known, _), _)| known.as_str() == name);
+            versions.next_back().map(|(_, version)| version)
+        };
+        let renamed =
+            desired.moved.iter().filter(|moved| moved.to.kind == Kind::Template && moved.to.name == template.as_str());
+        latest(template.as_str()).or_else(|| renamed.into_iter().find_map(|moved| latest(&moved.from.name)))
+    }
+
     /// The number after the latest version of a template by this name.
     pub fn next_version(&self, template: &TemplateName) -> u32 {
         let versions = (template.clone(), 0)..=(template.clone(), u32::MAX);
@@ -116,6 +153,13 @@ pub struct PublishedDisk {
     pub source_mtime_ns: i64,
 }
 
+impl PublishedDisk {
+    /// What its source held.
+    pub fn digest(&self) -> ImageDigest {
+        ImageDigest { bytes: self.source_bytes, mtime_ns: self.source_mtime_ns, sha256: self.sha256.clone() }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordedVm {
     pub vm: Vm,
@@ -140,6 +184,9 @@ pub struct RecordedDisk {
     /// Where it is being set aside; whether it is there already, only the storage knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moving_to: Option<PathBuf>,
+    /// Digest of the image that it was copied from, where that is no template's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -198,8 +245,10 @@ impl Store {
     }
 }
 
+type Vms = BTreeMap<VmName, RecordedVm>;
+
 /// Reads one lab out of one transaction, so that all parts fit together.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     lab: &'a LabName,
     path: PathBuf,
 }
@@ -214,6 +263,7 @@ impl Reader<'_> {
             .query_row("SELECT serial FROM labs WHERE lab = ?1", [self.lab.as_str()], |row| row.get(0))
             .or_else(|source| if source == rusqlite::Error::QueryReturnedNoRows { Ok(0) } else { Err(source) })
             .map_err(sql)?;
+        let (vms, waiting) = self.vms(transaction)?;
         Ok(Recorded {
             site: self.valid(SiteTag::new(tag))?,
             lineage,
@@ -224,7 +274,11 @@ impl Reader<'_> {
             next_run,
             objects: self.objects(transaction)?,
             versions: self.versions(transaction)?,
-            vms: self.vms(transaction)?,
+            vms,
+            aside: self.asides(transaction)?,
+            waiting,
+            former: self.former(transaction)?,
+            digests: self.digests(transaction)?,
             taken: self.taken(transaction)?,
             other_groups: self.other_groups(transaction)?,
         })
@@ -283,7 +337,7 @@ impl Reader<'_> {
             .collect()
     }
 
-    fn vms(&self, transaction: &Transaction<'_>) -> Result<BTreeMap<VmName, RecordedVm>, StateError> {
+    fn vms(&self, transaction: &Transaction<'_>) -> Result<(Vms, BTreeMap<VmName, WaitingDisks>), StateError> {
         let rows =
             self.rows(transaction, "SELECT name, ip, mac, generation, version, body FROM vms WHERE lab = ?1", |row| {
                 let texts = (
@@ -307,17 +361,17 @@ impl Reader<'_> {
             };
             vms.insert(self.valid(VmName::new(name))?, vm);
         }
-        self.add_disks(transaction, &mut vms)?;
+        let waiting = self.add_disks(transaction, &mut vms)?;
         self.add_runs(transaction, &mut vms)?;
-        Ok(vms)
+        Ok((vms, waiting))
     }
 
     fn add_disks(
         &self,
         transaction: &Transaction<'_>,
-        vms: &mut BTreeMap<VmName, RecordedVm>,
-    ) -> Result<(), StateError> {
-        let query = "SELECT vm, slot, path, base, moving_to, made FROM disks WHERE lab = ?1 AND aside IS NULL ORDER BY vm, slot";
+        vms: &mut Vms,
+    ) -> Result<BTreeMap<VmName, WaitingDisks>, StateError> {
+        let query = "SELECT vm, slot, path, base, moving_to, made, owner, image FROM disks WHERE lab = ?1 AND aside IS NULL ORDER BY vm, slot";
         let rows = self.rows(transaction, query, |row| {
             let disk = RecordedDisk {
                 slot: row.get(1)?,
@@ -325,15 +379,23 @@ impl Reader<'_> {
                 base: row.get::<_, Option<String>>(3)?.map(PathBuf::from),
                 moving_to: row.get::<_, Option<String>>(4)?.map(PathBuf::from),
                 made: row.get(5)?,
+                image: row.get(7)?,
             };
-            Ok((row.get::<_, String>(0)?, disk))
+            Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(6)?, disk))
         })?;
-        for (vm, disk) in rows {
-            // A vm's row and its disks come and go in one transaction, so a disk without its vm is damage.
-            let owner = vms.get_mut(vm.as_str()).ok_or_else(|| self.damaged(format!("a disk of {vm:?} has no vm")))?;
-            owner.disks.push(disk);
+        let mut waiting: BTreeMap<VmName, WaitingDisks> = BTreeMap::new();
+        for (vm, owner, disk) in rows {
+            if let Some(known) = vms.get_mut(vm.as_str()) {
+                known.disks.push(disk);
+                continue;
+            }
+            // A vm's row and its disks come and go in one transaction, so a disk without its vm is damage, unless it was put
+            // back for one that is yet to come.
+            let owner = owner.ok_or_else(|| self.damaged(format!("a disk of {vm:?} has no vm")))?;
+            let entry = waiting.entry(self.valid(VmName::new(vm))?);
+            entry.or_insert_with(|| WaitingDisks { owner, disks: Vec::new() }).disks.push(disk);
         }
-        Ok(())
+        Ok(waiting)
     }
 
     fn add_runs(
@@ -417,7 +479,7 @@ impl Reader<'_> {
             .collect()
     }
 
-    fn rows<T>(
+    pub(super) fn rows<T>(
         &self,
         transaction: &Transaction<'_>,
         query: &str,
@@ -435,7 +497,7 @@ impl Reader<'_> {
         StateError::Damaged { path: self.path.clone(), detail }
     }
 
-    fn valid<T, E: std::fmt::Display>(&self, result: Result<T, E>) -> Result<T, StateError> {
+    pub(super) fn valid<T, E: std::fmt::Display>(&self, result: Result<T, E>) -> Result<T, StateError> {
         result.map_err(|invalid| self.damaged(invalid.to_string()))
     }
 

@@ -1,12 +1,16 @@
 //! The tables, and how an older file becomes a newer one.
 //!
 //! ```text
-//! site       one row: tag (in every mark), lineage (drawn once; a restored copy keeps it), next_run, frozen (JSON: who, since, why)
+//! site       one row: tag (in every mark), lineage (drawn once; a restored copy keeps it), next_run, frozen (JSON: who, since, why),
+//!              home: where this state lives, so that a copy knows that it is one (JSON)
 //! labs       lab ─ serial (counts every change of this lab), folder it was last applied from, frozen
 //! objects    lab, kind, name ─ body: users, groups, vm groups, templates, permissions, sessions as last applied (JSON)
 //! versions   lab, template, version ─ disks: published read-only images with their source's size, mtime, sha256 (JSON)
 //! vms        lab, name ─ ip (unique in the site), mac, generation, run (its latest), version of its template, body (JSON)
-//! disks      path ─ lab, vm, slot, base; made: 0 while it is being made; moving_to: where it is being set aside; aside, aside_at: where it was before, since when
+//! disks      path ─ lab, vm, slot, base; made: 0 while it is being made; moving_to: where it is being set aside, or put back;
+//!              aside, aside_at: where it was before, since when; owner: whose it was when it was set aside, kept while it has
+//!              no vm; image: digest of the image that it is a copy of
+//! digests    path ─ size, mtime, sha256 of an image, as it was when it was last read
 //! runs       run ─ lab, vm, generation, batch, task, job, started (JSON), state, reason
 //!              state: intended ─▶ submitted ─▶ ended
 //! applies    id ─ lab, who, host, commit, summary, began, ended, outcome
@@ -18,7 +22,7 @@
 use rusqlite::Connection;
 
 /// Version of the tables that this program writes, kept in `PRAGMA user_version`.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// `MIGRATIONS[n]` turns version n into n + 1. Never edited once released.
 const MIGRATIONS: [&str; VERSION as usize] = ["
@@ -62,6 +66,17 @@ const MIGRATIONS: [&str; VERSION as usize] = ["
         effect TEXT NOT NULL, intended_at TEXT NOT NULL, outcome TEXT, detail TEXT, ended_at TEXT
     ) STRICT;
     CREATE INDEX journal_of_apply ON journal (apply);
+", "
+    ALTER TABLE site ADD COLUMN home TEXT;
+    ALTER TABLE disks ADD COLUMN owner TEXT;
+    ALTER TABLE disks ADD COLUMN image TEXT;
+    CREATE TABLE digests (
+        path TEXT PRIMARY KEY, bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sha256 TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    INSERT OR REPLACE INTO digests (path, bytes, mtime_ns, sha256)
+        SELECT json_extract(disk.value, '$.source'), json_extract(disk.value, '$.source_bytes'),
+               json_extract(disk.value, '$.source_mtime_ns'), json_extract(disk.value, '$.sha256')
+        FROM versions, json_each(versions.disks) AS disk ORDER BY versions.version;
 "];
 
 /// Brings the tables to `VERSION`, each step in a transaction of its own.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
+use super::aside::remember;
 use super::{RecordedDisk, StateError, Store, TemplateVersion};
 use crate::address::Address;
 use crate::id::{LabName, Mac, RunId, TemplateName, VmName};
@@ -99,6 +100,16 @@ pub enum Change {
     Aside {
         path: PathBuf,
         aside: PathBuf,
+    },
+    /// A disk that was set aside is about to be moved back; until `Returned` follows, it may be here or there.
+    Returning {
+        path: PathBuf,
+        to: PathBuf,
+    },
+    /// A disk is where it was before it was set aside. Where its vm is not recorded, it waits for it.
+    Returned {
+        path: PathBuf,
+        to: PathBuf,
     },
     /// A disk that is no longer there.
     DropDisk {
@@ -243,7 +254,7 @@ impl Store {
         })?
     }
 
-    fn transact<T>(
+    pub(super) fn transact<T>(
         &mut self,
         action: &'static str,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
@@ -286,20 +297,30 @@ fn write_change(transaction: &Transaction<'_>, lab: &str, change: &Change, now: 
             "DELETE FROM objects WHERE lab = ?1 AND kind = ?2 AND name = ?3",
             params![lab, address.kind.as_str(), address.name],
         ),
-        Change::PutVersion { template, version, content } => execute(
-            "INSERT OR REPLACE INTO versions (lab, template, version, disks, published_at) VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![lab, template.as_str(), version, to_json(&content.disks), now],
-        ),
+        Change::PutVersion { template, version, content } => {
+            execute(
+                "INSERT OR REPLACE INTO versions (lab, template, version, disks, published_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![lab, template.as_str(), version, to_json(&content.disks), now],
+            )?;
+            content.disks.iter().try_for_each(|disk| remember(transaction, &disk.source, &disk.digest()))
+        }
         Change::TouchVersion { template, version, slot, bytes, mtime_ns } => execute(
             "UPDATE versions SET disks = json_set(disks, '$[' || ?4 || '].source_bytes', ?5, '$[' || ?4 || '].source_mtime_ns', ?6)
              WHERE lab = ?1 AND template = ?2 AND version = ?3",
             params![lab, template.as_str(), version, slot, bytes, mtime_ns],
         ),
-        Change::PutVm { name, vm, ip, mac, version } => execute(
-            "INSERT INTO vms (lab, name, ip, mac, generation, version, body) VALUES (?1, ?2, ?3, ?4, 0, ?5, ?6)
-             ON CONFLICT (lab, name) DO UPDATE SET ip = ?3, mac = ?4, version = ?5, body = ?6",
-            params![lab, name.as_str(), ip.to_string(), mac.to_string(), version, to_json(vm)],
-        ),
+        Change::PutVm { name, vm, ip, mac, version } => {
+            execute(
+                "INSERT INTO vms (lab, name, ip, mac, generation, version, body) VALUES (?1, ?2, ?3, ?4, 0, ?5, ?6)
+                 ON CONFLICT (lab, name) DO UPDATE SET ip = ?3, mac = ?4, version = ?5, body = ?6",
+                params![lab, name.as_str(), ip.to_string(), mac.to_string(), version, to_json(vm)],
+            )?;
+            // Disks that waited for it are its own now.
+            execute(
+                "UPDATE disks SET owner = NULL WHERE lab = ?1 AND vm = ?2 AND aside IS NULL AND owner IS NOT NULL",
+                params![lab, name.as_str()],
+            )
+        }
         Change::RenameVm { from, to } => {
             for sql in [
                 "UPDATE vms SET name = ?3 WHERE lab = ?1 AND name = ?2",
@@ -316,16 +337,28 @@ fn write_change(transaction: &Transaction<'_>, lab: &str, change: &Change, now: 
         ),
         Change::DropVm { name } => execute("DELETE FROM vms WHERE lab = ?1 AND name = ?2", params![lab, name.as_str()]),
         Change::PutDisk { vm, disk } => execute(
-            "INSERT OR REPLACE INTO disks (path, lab, vm, slot, base, made) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            params![text(&disk.path), lab, vm.as_str(), disk.slot, disk.base.as_deref().map(text), disk.made],
+            "INSERT OR REPLACE INTO disks (path, lab, vm, slot, base, made, image) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            params![text(&disk.path), lab, vm.as_str(), disk.slot, disk.base.as_deref().map(text), disk.made, disk.image],
         ),
         Change::Aside { path, aside } => execute(
-            "UPDATE disks SET path = ?2, aside = ?1, aside_at = ?3, moving_to = NULL, made = 1 WHERE path = ?1",
+            "UPDATE disks SET path = ?2, aside = ?1, aside_at = ?3, moving_to = NULL, made = 1,
+                    owner = COALESCE((SELECT json_extract(body, '$.owner') FROM vms WHERE vms.lab = disks.lab AND name = vm), owner)
+             WHERE path = ?1",
             params![text(path), text(aside), now],
         ),
         Change::Asiding { path, to } => {
             execute("UPDATE disks SET moving_to = ?2 WHERE path = ?1", params![text(path), text(to)])
         }
+        Change::Returning { path, to } => execute(
+            "UPDATE disks SET moving_to = ?2 WHERE path = ?1 AND aside IS NOT NULL",
+            params![text(path), text(to)],
+        ),
+        Change::Returned { path, to } => execute(
+            "UPDATE disks SET path = ?2, aside = NULL, aside_at = NULL, moving_to = NULL,
+                    owner = IIF(EXISTS (SELECT 1 FROM vms WHERE vms.lab = disks.lab AND name = vm), NULL, COALESCE(owner, ''))
+             WHERE path = ?1",
+            params![text(path), text(to)],
+        ),
         Change::DropDisk { path } => execute("DELETE FROM disks WHERE path = ?1 AND aside IS NULL", params![text(path)]),
         Change::PutRun { run, vm, generation, batch, task, started } => {
             execute(

@@ -127,16 +127,20 @@ impl Pick for DiskRow {
 }
 
 pub(super) fn disk_rows(recorded: &Recorded) -> Vec<DiskRow> {
-    recorded.vms.iter().flat_map(|(name, vm)| vm.disks.iter().map(|disk| disk_row(name, vm, disk))).collect()
+    let of_vms = recorded.vms.iter().map(|(name, vm)| (name, vm.vm.owner.as_str(), &vm.disks));
+    let waiting = recorded.waiting.iter().map(|(name, waiting)| (name, waiting.owner.as_str(), &waiting.disks));
+    let disks =
+        of_vms.chain(waiting).flat_map(|(name, owner, disks)| disks.iter().map(move |disk| (name, owner, disk)));
+    disks.map(|(name, owner, disk)| disk_row(name, owner, disk)).collect()
 }
 
-fn disk_row(name: &VmName, vm: &RecordedVm, disk: &RecordedDisk) -> DiskRow {
+fn disk_row(name: &VmName, owner: &str, disk: &RecordedDisk) -> DiskRow {
     DiskRow {
         vm: name.to_string(),
         slot: disk.slot,
         path: disk.path.display().to_string(),
         base: disk.base.as_ref().map(|base| base.display().to_string()),
-        owner: vm.vm.owner.to_string(),
+        owner: owner.to_owned(),
         used_bytes: used_bytes(&disk.path),
     }
 }
@@ -145,6 +149,8 @@ fn disk_row(name: &VmName, vm: &RecordedVm, disk: &RecordedDisk) -> DiskRow {
 #[derive(Debug, Serialize)]
 pub(super) struct AsideRow {
     vm: String,
+    /// What `restore --set` calls it.
+    set: String,
     slot: u32,
     #[serde(serialize_with = "times::serialize_text")]
     since: String,
@@ -157,13 +163,14 @@ pub(super) struct AsideRow {
 }
 
 impl Row for AsideRow {
-    const COLUMNS: &'static [&'static str] = &["vm", "slot", "age", "since", "used", "path", "base"];
+    const COLUMNS: &'static [&'static str] = &["vm", "set", "slot", "age", "since", "used", "path", "base"];
     const YIELDING: &'static [&'static str] = &["base", "age"];
     fn cells(&self) -> Vec<String> {
         let age = format!("{} d", self.age_days);
         let base = self.base.clone().unwrap_or_default();
         let since = times::local_text(&self.since);
-        vec![self.vm.clone(), self.slot.to_string(), age, since, used(self.used_bytes), self.path.clone(), base]
+        let used = used(self.used_bytes);
+        vec![self.vm.clone(), self.set.clone(), self.slot.to_string(), age, since, used, self.path.clone(), base]
     }
 }
 
@@ -181,6 +188,7 @@ pub(super) fn aside_rows(context: &Context, lab: &LabName) -> Result<Vec<AsideRo
         // A time that nobody of us wrote is shown as it stands, and counts as now.
         let since = disk.since.parse::<Timestamp>().map_or(now, Timestamp::as_second);
         AsideRow {
+            set: disk.set(),
             vm: disk.vm,
             slot: disk.slot,
             age_days: (now - since) / DAY_SECONDS,

@@ -192,14 +192,12 @@ fn runs_used(
     recorded: &Recorded,
     ui: &Ui,
 ) -> Result<Vec<(PastRun, past::Used)>, Failure> {
-    if !context.site.state.exists() {
-        return Ok(Vec::new());
-    }
+    let Some(store) = context.store_if_any()? else { return Ok(Vec::new()) };
     // Looking changes no owner, so any will do.
     let runs = context.runs(Owner { uid: 0, gid: 0 }).root;
     let now = Timestamp::now();
     let mut all = Vec::new();
-    for past in context.known_store()?.all_runs(lab)? {
+    for past in store.all_runs(lab)? {
         let used = past::used(&past, &runs, now)?;
         all.push((past, used));
     }
