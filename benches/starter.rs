@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use labwright::host::run_folder::{BootSlot, take_boot_slot};
 use labwright::run::{Event, Wanted};
-use labwright::site::Filter;
+use labwright::site::{Filter, Timing};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
 use world::{Run, World};
@@ -48,8 +48,10 @@ fn at_one_moment(world: &mut World, what: &str) {
 fn idle(world: &mut World, count: u8) {
     const WATCHED: Duration = Duration::from_secs(60);
     world.qemu.extra_args = vec!["-S".to_owned()];
-    let specs = (0..count).map(|number| world.spec(number + 2)).collect();
+    let mut specs: Vec<_> = (0..count).map(|number| world.spec(number + 2)).collect();
     world.qemu.extra_args.clear();
+    // The times of a site, not those of a test that cannot wait.
+    specs.iter_mut().for_each(|spec| spec.timing = Timing::default());
     let runs = world.start_all(specs);
     for run in &runs {
         run.wait_for("held", |event| matches!(event, Event::Running { .. }));
