@@ -225,7 +225,7 @@ fn note<T: PartialEq>(list: &mut Vec<T>, new: T) {
 
 /// Whether an isolated guest's filter would let all of it pass.
 fn judge_traffic(address: Ipv4Addr, known: Option<Mac>, routers: &[Station], seen: &Seen) -> Line {
-    const WHAT: &str = "exam: gateway's traffic";
+    const WHAT: &str = "gateway's traffic";
     let Some(mac) = known.or_else(|| seen.answers.first().copied()) else {
         return failed(WHAT, format!("{address} gives no answer"), "see the line `gateway`");
     };
