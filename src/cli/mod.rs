@@ -36,7 +36,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::exit::Exit;
-use crate::report::{Colour, Failure, Ui};
+use crate::report::{Colour, Failure, Ui, log};
 
 /// How a command ended.
 type Ended = Result<Exit, Failure>;
@@ -162,7 +162,13 @@ pub fn main() -> ExitCode {
     // A hardened caller's umask would lock out the service account, the DHCP server and the starters; none at all would let
     // everybody write. What must be narrower than this has its mode set by whoever makes it.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-    start_logging();
+    let log = match &arguments.command {
+        Command::Starter(_) => log::start_of_job(),
+        _ => {
+            log::start();
+            None
+        }
+    };
     let mut ui = Ui::default();
     let exit = match run(arguments, &mut ui) {
         Ok(exit) => exit,
@@ -172,14 +178,10 @@ pub fn main() -> ExitCode {
             failure.exit
         }
     };
+    if let Some(log) = log {
+        log.end();
+    }
     exit.into()
-}
-
-/// `LABWRIGHT_LOG=debug` shows what we do, for us; users get by without it. A starter above all: its words go to
-/// shared storage, and one that hangs must not hold it up.
-fn start_logging() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("LABWRIGHT_LOG").unwrap_or_else(|_| "off".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 
 fn run(arguments: Arguments, ui: &mut Ui) -> Ended {

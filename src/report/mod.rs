@@ -8,6 +8,7 @@ pub mod diagnostics_ci;
 pub mod diagnostics_json;
 mod edits;
 mod harmless;
+pub mod log;
 pub mod paint;
 mod plain_words;
 pub mod plan;

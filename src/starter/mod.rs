@@ -21,11 +21,13 @@
 //! `storage` does all input and output on shared storage, `network` asks nft, one reads what qemu says, and one each comes
 //! and goes with a request, with qemu joining its cgroup, and with a picture.
 
+mod again;
 mod guest;
 mod inbox;
 mod launch;
 pub mod machine;
 mod network;
+mod report;
 mod requests;
 mod said;
 mod signals;
@@ -102,6 +104,20 @@ pub enum StartError {
     Confine(#[from] ConfineError),
 }
 
+impl StartError {
+    /// Whether the host is the reason, and may not be one a moment later; nothing about the vm would make it differ.
+    fn may_pass(&self) -> bool {
+        use nix::errno::Errno;
+        match self {
+            Self::Filter(_) | Self::Thread(_) | Self::Monitor(QmpError::Silent { .. }) => true,
+            Self::Port(error) => !matches!(error, PortError::NoBridge { .. }),
+            Self::Tap(TapError::Bind { source, .. }) => matches!(source, Errno::EBUSY | Errno::ENOMEM | Errno::EAGAIN),
+            Self::Spawn(error) => matches!(error.raw_os_error(), Some(nix::libc::EAGAIN | nix::libc::ENOMEM)),
+            _ => false,
+        }
+    }
+}
+
 /// Carries out the run in `options.folder` to its end. An error was written into the report too, where there is one.
 pub fn carry_out(options: &Options) -> Result<StopReason, StartError> {
     // What the scheduler left open, such as the lock of a slot, must neither reach qemu nor outlive the starter in it.
@@ -144,6 +160,10 @@ fn run(options: &Options, opened: Opened, desk: &Desk<'_>) -> Result<End, StartE
     }
     disks?;
     let prepared = launch::prepare(options, &spec, desk.storage)?;
-    let launched = launch::launch(&options.run_root, &prepared, &spec, password, desk.storage)?;
+    let launch = || launch::launch(&options.run_root, &prepared, &spec, password, desk.storage);
+    let launched = match again::try_again(desk, &spec, launch)? {
+        Ok(launched) => launched,
+        Err(reason) => return Ok(End { reason, exit: None }),
+    };
     watch::watch(watch::Given { spec: &spec, password, run_root: &options.run_root, desk }, prepared, launched, control)
 }

@@ -2,28 +2,24 @@
 //! In: records and answers to write. Out: `control.json` whenever it was read, and when storage last did what was asked.
 //!
 //! The thread acts as the owner of the run's folder, because a file server may give root no rights at all.
-//!
-//! The report stays small: a heartbeat is written over the one before it, to the same length, so that a reader who comes
-//! in between sees one or the other, or a mixture of their digits, but always a whole line.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::io::Read as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use nix::unistd::{Gid, Uid};
 
 use super::inbox::{Clock, Post};
 use super::machine::{Reply, Told};
+use super::report::{Order, Pulse, Writer};
 use crate::error::chain;
-use crate::files::{self, Flush};
-use crate::id::RunId;
-use crate::run::{ANSWERS, Control, Event, REPORT, Record, RunFileError, RunSpec, VNC_PASSWORD};
+use crate::run::{Control, Event, REPORT, RunFileError, RunSpec, VNC_PASSWORD};
 
 /// How often `control.json` is read, and what could not be written is tried again.
 const TICK: Duration = Duration::from_secs(1);
@@ -80,20 +76,6 @@ pub(super) struct Storage {
     done: Receiver<()>,
 }
 
-/// What the two threads share.
-#[derive(Debug)]
-struct Pulse {
-    written: Mutex<Instant>,
-    clock_offset_ms: AtomicI64,
-}
-
-#[derive(Debug)]
-enum Order {
-    Record(Event),
-    Answer { number: u64, result: Reply },
-    Finish(Event),
-}
-
 impl Storage {
     /// Reads the run and becomes its one writer.
     pub(super) fn open(folder: &Path, post: Post, clock: Clock) -> Result<(Self, Opened), StorageError> {
@@ -124,6 +106,7 @@ impl Storage {
 
     /// Says something in the report. Returns at once.
     pub(super) fn record(&self, event: Event) {
+        tracing::info!("{}", serde_json::to_string(&event).unwrap_or_default());
         self.order(Order::Record(event));
     }
 
@@ -172,16 +155,7 @@ fn open(folder: &Path, pulse: Arc<Pulse>) -> Result<(Writer, Opened), StorageErr
             _ => StorageError::Unwritable { path: folder.to_owned(), uid: metadata.uid(), source },
         }
     })?;
-    let writer = Writer {
-        folder: folder.to_owned(),
-        report,
-        run: spec.run.clone(),
-        generation: spec.generation,
-        heartbeat: Duration::from_secs(spec.timing.heartbeat_seconds),
-        end: 0,
-        last_heartbeat: None,
-        pulse,
-    };
+    let writer = Writer::new(folder, &spec, pulse);
     let ready = look(folder, &spec);
     Ok((writer, Opened { spec, ready }))
 }
@@ -233,20 +207,6 @@ fn check_qcow2(path: &Path) -> Result<(), StorageError> {
     }
 }
 
-/// The report's one writer.
-struct Writer {
-    folder: PathBuf,
-    report: PathBuf,
-    run: RunId,
-    generation: u64,
-    heartbeat: Duration,
-    /// Length of what is written for good; a failed write is repeated at the same place.
-    end: u64,
-    /// Where the last record begins, if that is a heartbeat.
-    last_heartbeat: Option<u64>,
-    pulse: Arc<Pulse>,
-}
-
 /// Works until the last record is written.
 fn serve(mut writer: Writer, inbox: &Receiver<Order>, post: &Post, clock: Clock) {
     let mut waiting: VecDeque<Order> = VecDeque::new();
@@ -288,72 +248,5 @@ fn read_control(folder: &Path, post: &Post, clock: Clock) {
             tracing::warn!(%error, "control.json is not obeyed");
             post.tell(Told::Unreadable(format!("control.json is not obeyed: {}", chain(&error))));
         }
-    }
-}
-
-impl Writer {
-    fn pulse_age(&self) -> Duration {
-        self.pulse.written.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
-    }
-
-    fn carry_out(&mut self, order: &Order) -> Result<(), RunFileError> {
-        match order {
-            Order::Record(event) | Order::Finish(event) => self.write(event.clone()),
-            Order::Answer { number, result } => {
-                let event = match result {
-                    Ok(None) => Event::Answer { number: *number, file: None, error: None },
-                    Ok(Some(picture)) => {
-                        let file = format!("{number}.png");
-                        self.write_answer(&file, picture)?;
-                        Event::Answer { number: *number, file: Some(file), error: None }
-                    }
-                    Err(error) => Event::Answer { number: *number, file: None, error: Some(error.clone()) },
-                };
-                self.write(event)
-            }
-        }
-    }
-
-    fn write_answer(&self, name: &str, content: &[u8]) -> Result<(), RunFileError> {
-        let answers = self.folder.join(ANSWERS);
-        std::fs::create_dir_all(&answers).map_err(|source| RunFileError::Io {
-            action: "create",
-            path: answers.clone(),
-            source,
-        })?;
-        Ok(files::write_atomically(&answers.join(name), content, 0o640, Flush::Now)?)
-    }
-
-    /// Opened anew each time, as the protocol asks: a descriptor held open may point to a file that is no more.
-    fn write(&mut self, event: Event) -> Result<(), RunFileError> {
-        let beats = event == Event::Heartbeat;
-        let at = if beats { self.last_heartbeat.unwrap_or(self.end) } else { self.end };
-        // Whole seconds, so that every heartbeat has the same length.
-        let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second());
-        let now = now.expect("a second that was now is in the range of timestamps");
-        let version = (at == 0).then_some(Record::VERSION);
-        let record = Record { version, run: self.run.clone(), generation: self.generation, at: now, event };
-        let mut line = serde_json::to_vec(&record).expect("a record has only string keys");
-        line.push(b'\n');
-        let io = |source| RunFileError::Io { action: "write", path: self.report.clone(), source };
-        let mut file = OpenOptions::new().write(true).open(&self.report).map_err(io)?;
-        let (began, before) = (Instant::now(), SystemTime::now());
-        file.write_all_at(&line, at).and_then(|()| file.flush()).and_then(|()| file.sync_data()).map_err(io)?;
-        self.note_clock(&file, before);
-        self.end = at + line.len() as u64;
-        self.last_heartbeat = beats.then_some(at);
-        *self.pulse.written.lock().unwrap_or_else(PoisonError::into_inner) = began;
-        Ok(())
-    }
-
-    /// The server stamps what we write with its own clock.
-    fn note_clock(&self, file: &File, before: SystemTime) {
-        let Ok(stamp) = file.metadata().and_then(|metadata| metadata.modified()) else { return };
-        let signed = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-        let offset = match before.duration_since(stamp) {
-            Ok(ahead) => signed(ahead),
-            Err(behind) => -signed(behind.duration()),
-        };
-        self.pulse.clock_offset_ms.store(offset, Ordering::Relaxed);
     }
 }

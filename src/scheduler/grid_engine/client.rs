@@ -109,6 +109,7 @@ impl Client {
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
             .env("LC_ALL", "C")
+            .envs(std::env::var_os("LABWRIGHT_LOG").map(|value| ("LABWRIGHT_LOG", value)))
             .env("SGE_ROOT", &settings.root)
             .env("SGE_CELL", &settings.cell)
             .current_dir("/")

@@ -93,6 +93,8 @@ impl GridEngine {
                 arguments.extend(words([name, value]));
             }
         };
+        // By name alone, since its value may have commas, which mean something here.
+        option("-v", std::env::var_os("LABWRIGHT_LOG").map(|_| "LABWRIGHT_LOG"));
         for request in &settings.requests {
             option("-l", Some(request));
         }

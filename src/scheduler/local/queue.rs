@@ -62,15 +62,15 @@ impl Local {
     }
 
     /// A dispatcher belongs to no terminal's foreground group, so neither ^C nor a closed terminal reaches it; it has
-    /// nothing of our environment but the search path.
+    /// nothing of our environment but the search path and how much its starters are to say.
     fn start_dispatcher(&self, number: u64, job: &Job, held: File) -> Result<(), SchedulerError> {
         let path = job.log_folder.join(format!("{number}.log"));
         let log = File::options().create(true).append(true).open(&path).map_err(failed("create", &path))?;
         let also_log = log.try_clone().map_err(failed("open", &path))?;
         let mut command = Command::new(&self.program);
         command.arg("local-dispatch").arg(absolute(&self.books.job_folder(number))?).env_clear();
-        if let Some(search_path) = std::env::var_os("PATH") {
-            command.env("PATH", search_path);
+        for name in ["PATH", "LABWRIGHT_LOG"] {
+            command.envs(std::env::var_os(name).map(|value| (name, value)));
         }
         command.current_dir("/").process_group(0).stdin(Stdio::from(held)).stdout(log).stderr(also_log);
         let mut child = command.spawn().map_err(failed("start", &self.program))?;
