@@ -146,7 +146,9 @@ impl Wait<'_> {
                 (_, Some(Some(TaskState::Unknown))) => readiness.unheard += 1,
                 (None, _) => readiness.queued += 1,
                 (Some(Phase::Starting), _) => readiness.starting += 1,
-                (Some(Phase::Running | Phase::Paused { .. } | Phase::Stopping), _) => readiness.running += 1,
+                (Some(Phase::Running | Phase::Paused { .. } | Phase::CutOff { .. } | Phase::Stopping), _) => {
+                    readiness.running += 1
+                }
                 (Some(Phase::Ready), _) => readiness.ready += 1,
             }
         }

@@ -158,7 +158,7 @@ impl Guest {
                 .hint("try again when `labwright status` shows it as booting or ready")
         };
         match phase {
-            Some(Phase::Running | Phase::Ready | Phase::Paused { .. }) => Ok(()),
+            Some(Phase::Running | Phase::Ready | Phase::Paused { .. } | Phase::CutOff { .. }) => Ok(()),
             None => Err(early("waits in the queue")),
             Some(Phase::Starting) => Err(early("is being started")),
             Some(Phase::Stopping) => Err(self.stopping()),

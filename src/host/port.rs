@@ -56,6 +56,19 @@ impl Port<'_> {
         Ok(())
     }
 
+    /// Whether the tap is on its bridge.
+    pub fn stands(&self) -> bool {
+        let master = std::fs::read_link(Path::new(NET).join(self.tap).join("master"));
+        master.is_ok_and(|master| master.file_name().is_some_and(|name| name == self.bridge))
+    }
+
+    /// Puts a tap back that has lost its bridge; down first, as a new one is.
+    pub fn join_again(&self) -> Result<(), PortError> {
+        ensure_bridge(self.bridge)?;
+        command::run("ip", &["link", "set", "dev", self.tap, "down"], "")?;
+        self.join()
+    }
+
     /// What joins the tap, as batches of `ip` and `bridge`, in order.
     pub(super) fn batches(&self, mtu: &str) -> [(&'static str, String); 3] {
         let up = format!("link set dev {} up\n", self.tap);

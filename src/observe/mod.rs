@@ -88,9 +88,18 @@ pub enum Phase {
     Starting,
     Running,
     Ready,
-    Paused { reason: String },
+    Paused {
+        reason: String,
+    },
+    /// It runs, and reaches nobody.
+    CutOff {
+        reason: String,
+    },
     Stopping,
-    Stopped { reason: StopReason, exit: Option<String> },
+    Stopped {
+        reason: StopReason,
+        exit: Option<String>,
+    },
 }
 
 /// The live facts of a run, as in the paper's Mapping table (section III).
@@ -271,6 +280,7 @@ pub fn fold(records: &[Record]) -> Option<RunReport> {
     let last_beat = records.last()?.at;
     let mut report = RunReport { phase: Phase::Starting, mapping: None, last_beat };
     let mut before_pause = Phase::Starting;
+    let mut cut_off = None;
     let mut gateway_mac = None;
     for record in records {
         match &record.event {
@@ -304,11 +314,16 @@ pub fn fold(records: &[Record]) -> Option<RunReport> {
             // A guest that its site holds before its first instruction was let go.
             Event::Resumed => {}
             Event::Heartbeat | Event::Answer { .. } | Event::Warning { .. } | Event::Other => {}
+            Event::CutOff { reason } => cut_off = Some(reason.clone()),
+            Event::Connected => cut_off = None,
             Event::Stopping { .. } => report.phase = Phase::Stopping,
             Event::Stopped { reason, exit } => {
                 report.phase = Phase::Stopped { reason: reason.clone(), exit: exit.clone() };
             }
         }
+    }
+    if let (Some(reason), Phase::Running | Phase::Ready) = (cut_off, &report.phase) {
+        report.phase = Phase::CutOff { reason };
     }
     Some(report)
 }

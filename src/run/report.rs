@@ -114,6 +114,13 @@ pub enum Event {
         /// Why the run ends.
         reason: StopReason,
     },
+    /// The guest runs and reaches nobody: its host has lost the bridge, or the filter that it must have.
+    CutOff {
+        /// What is missing.
+        reason: String,
+    },
+    /// It is back on its bridge, behind its filter.
+    Connected,
     /// Something that an admin should know, and that changes nothing for the guest.
     Warning {
         /// What it is.

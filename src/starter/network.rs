@@ -9,11 +9,13 @@ use super::inbox::Post;
 use super::machine::Told;
 use crate::error::chain;
 use crate::host::filter::RunFilter;
+use crate::host::port::{self, Port};
+use crate::run::RunSpec;
 
-/// How often the filter is looked at. Between two looks the host's table cuts off a guest without a filter.
-const FILTER_LOOK: Duration = Duration::from_secs(10);
-/// The same while a guest boots, whose address shows there too.
-const ADDRESS_LOOK: Duration = Duration::from_secs(1);
+/// How often filter and port are looked at. Between two looks the host's table cuts off a guest without a filter.
+const LOOK: Duration = Duration::from_secs(10);
+/// The same while a guest boots, whose address shows there too, or is cut off.
+const SOON: Duration = Duration::from_secs(1);
 /// How long the end of a run waits for an nft that does not answer. It ends with the starter in any case.
 const END_WAIT: Duration = Duration::from_secs(15);
 
@@ -33,9 +35,9 @@ enum Order {
 
 impl Network {
     /// Takes over a filter that stands.
-    pub(super) fn watch(filter: RunFilter, post: Post) -> std::io::Result<Self> {
+    pub(super) fn watch(filter: RunFilter, spec: RunSpec, post: Post) -> std::io::Result<Self> {
         let (orders, inbox) = channel();
-        let watch = Watch { filter, post, address: None };
+        let watch = Watch { filter, spec, post, address: None, is_cut_off: false };
         let thread = std::thread::Builder::new().name("network".to_owned()).spawn(move || watch.run(&inbox))?;
         Ok(Self { orders, thread: Some(thread) })
     }
@@ -64,16 +66,18 @@ impl Drop for Network {
 
 struct Watch {
     filter: RunFilter,
+    spec: RunSpec,
     post: Post,
     /// How often the address had been seen at the last look, while it is looked for.
     address: Option<u64>,
+    is_cut_off: bool,
 }
 
 impl Watch {
     fn run(mut self, inbox: &Receiver<Order>) {
         loop {
-            let wait = if self.address.is_some() { ADDRESS_LOOK } else { FILTER_LOOK };
-            match inbox.recv_timeout(wait) {
+            let is_urgent = self.address.is_some() || self.is_cut_off;
+            match inbox.recv_timeout(if is_urgent { SOON } else { LOOK }) {
                 Ok(Order::Look) => self.address = Some(self.filter.look().unwrap_or(0)),
                 Err(RecvTimeoutError::Timeout) => self.look(),
                 Ok(Order::End) | Err(RecvTimeoutError::Disconnected) => return,
@@ -81,22 +85,55 @@ impl Watch {
         }
     }
 
+    /// First the filter, then the port: no guest is on a bridge without its rules.
     fn look(&mut self) {
-        match self.filter.look() {
+        let stands = self.look_at_filter().and_then(|()| self.look_at_port());
+        match (stands, self.is_cut_off) {
+            (Err(reason), false) => {
+                tracing::warn!(reason, "the guest is cut off");
+                self.post.tell(Told::CutOff(reason));
+                self.is_cut_off = true;
+            }
+            (Ok(()), true) => {
+                self.post.tell(Told::Connected);
+                self.is_cut_off = false;
+            }
+            _ => {}
+        }
+    }
+
+    fn look_at_filter(&mut self) -> Result<(), String> {
+        let error = match self.filter.look() {
             Ok(seen) if self.address.is_some_and(|before| seen > before) => {
                 self.address = None;
                 self.post.tell(Told::Address);
+                return Ok(());
             }
-            // Rules that were put back count from nothing.
-            Ok(seen) => self.address = self.address.map(|_| seen),
-            Err(error) => {
-                tracing::warn!(%error, "the filter is not whole any more; putting it back");
-                match self.filter.mend() {
-                    Ok(None) => {}
-                    Ok(Some(missed)) => self.post.tell(Told::Warning(chain(&missed))),
-                    Err(error) => tracing::warn!(%error, "the filter is not whole; trying again"),
-                }
+            Ok(seen) => {
+                // Rules that were put back count from nothing.
+                self.address = self.address.map(|_| seen);
+                return Ok(());
             }
+            Err(error) => error,
+        };
+        tracing::warn!(%error, "the filter is not whole any more; putting it back");
+        match self.filter.mend() {
+            Ok(None) => {}
+            Ok(Some(missed)) => self.post.tell(Told::Warning(chain(&missed))),
+            Err(error) => return Err(format!("its filter cannot be put back: {}", chain(&error))),
         }
+        Ok(())
+    }
+
+    fn look_at_port(&self) -> Result<(), String> {
+        let (tap, alias) = (self.spec.run.tap(), port::run_mark(&self.spec.run));
+        let network = &self.spec.network;
+        let port =
+            Port { tap: &tap, bridge: &network.bridge, mac: network.mac, isolated: network.isolated, alias: &alias };
+        if port.stands() {
+            return Ok(());
+        }
+        tracing::warn!(bridge = network.bridge, "the guest is not on its bridge any more; putting it back");
+        port.join_again().map_err(|error| chain(&error))
     }
 }

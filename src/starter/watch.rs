@@ -55,7 +55,7 @@ pub(super) fn watch(
     control: Control,
 ) -> Result<End, StartError> {
     let Launched { guest, vnc, tap, filter } = launched;
-    let network = Network::watch(filter, given.desk.inbox.post()).map_err(StartError::Thread)?;
+    let network = Network::watch(filter, given.spec.clone(), given.desk.inbox.post()).map_err(StartError::Thread)?;
     let machine = Machine::new(given.spec, control, given.desk.clock.now());
     let (slot, is_closed, is_over) = (None, false, false);
     let mut watch = Watch { guest, tap, network, prepared, given, vnc, machine, slot, is_closed, is_over };

@@ -401,6 +401,28 @@ fn a_guest_whose_disk_is_full_is_paused_with_the_reason_and_goes_on() {
     assert_eq!(run.events().iter().filter(|event| full(event)).count(), 1);
 }
 
+/// A bridge that somebody deletes and makes anew: the report says so, and the guest joins again by itself, behind its filter.
+#[test]
+fn a_guest_whose_bridge_goes_is_cut_off_and_joins_the_next_one() {
+    let mut world = World::new();
+    let spec = world.spec(18);
+    let mut run = world.start(spec);
+    run.wait_ready();
+    tool("ip", &["link", "del", "vbr0"]);
+    let cut_off = run.wait_for("word of it", |event| matches!(event, Event::CutOff { .. }));
+    let Event::CutOff { reason } = cut_off else { unreachable!("just looked for") };
+    assert!(reason.starts_with("this host has no bridge `vbr0`"), "{reason}");
+    labwright::host::setup::setup(&world.wanted()).unwrap();
+    run.wait_for("word of its return", |event| *event == Event::Connected);
+    wait_until("it answers again", || reachable("192.168.100.18"));
+    let port = tool("bridge", &["-d", "link", "show", "dev", &run.spec.run.tap()]);
+    for flag in ["isolated on", "learning off", "flood off"] {
+        assert!(port.contains(flag), "{flag}: {port}");
+    }
+    run.signal(Signal::SIGTERM);
+    assert!(run.end().success());
+}
+
 /// What the batch system tracks a job by goes to qemu; what root may by its groups does not.
 #[test]
 fn qemu_has_none_of_roots_groups_and_keeps_the_batch_systems() {

@@ -117,6 +117,7 @@ fn report_lines(recorded: &Recorded, observed: &Observed, address: &Address, lin
         Phase::Running => "booting".to_owned(),
         Phase::Ready => "ready".to_owned(),
         Phase::Paused { reason } => format!("paused, {reason}"),
+        Phase::CutOff { reason } => format!("cut off, {reason}"),
         Phase::Stopping => "stopping".to_owned(),
         Phase::Stopped { reason, .. } => format!("over: {reason}"),
     };

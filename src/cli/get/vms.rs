@@ -174,6 +174,7 @@ pub(in crate::cli) fn run_state(vm: &RecordedVm, observed: &Observed, site: &Sit
         Some(Phase::Ready) => "ready",
         Some(Phase::Paused { reason }) if reason == PAUSED_ON_REQUEST => "suspended",
         Some(Phase::Paused { .. }) => "paused",
+        Some(Phase::CutOff { .. }) => "cut off",
         Some(Phase::Stopping) => "stopping",
         Some(Phase::Stopped { .. }) => "off",
         // Where the starter has said nothing yet, the queue does.
@@ -196,6 +197,7 @@ fn why(vm: &RecordedVm, observed: &Observed, site: &Site) -> Option<String> {
         Life::Off { .. } => return None,
         Life::Live { .. } | Life::Lost { .. } => match &observed.runs.get(&vm.run.as_ref()?.run).map(|r| &r.phase) {
             Some(Phase::Paused { reason }) if reason != PAUSED_ON_REQUEST => reason.clone(),
+            Some(Phase::CutOff { reason }) => reason.clone(),
             Some(_) => return None,
             None => task(vm, observed)?.state.reason()?,
         },

@@ -84,6 +84,10 @@ pub enum Told {
     Unreadable(String),
     /// Something that the report should say.
     Warning(String),
+    /// The guest's network is gone, and why.
+    CutOff(String),
+    /// It is back.
+    Connected,
     /// A boot slot is the guest's.
     Slot,
     /// The guest was seen using its planned address.
@@ -285,6 +289,8 @@ impl Machine {
             Told::Control { control, looked } => self.take_control(control, looked, seen, now),
             Told::Unreadable(why) => self.tell_unreadable(why),
             Told::Warning(message) => self.acts.push(Act::Report(Event::Warning { message })),
+            Told::CutOff(reason) => self.acts.push(Act::Report(Event::CutOff { reason })),
+            Told::Connected => self.acts.push(Act::Report(Event::Connected)),
             Told::Slot => self.begin(now),
             Told::Address => self.be_ready(),
             Told::Answered(command, result) => self.take_answer(command, result, now),
