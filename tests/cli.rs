@@ -35,6 +35,7 @@ cases! {
     apply_moved_plan
     apply_stale_plan
     apply_unasked
+    asks
     completions
     copied_folder
     export_run
@@ -70,6 +71,7 @@ cases! {
     state_newer
     umask
     usage
+    wait_ended
     vm_unknown
     vm_vnc
 }

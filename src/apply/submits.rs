@@ -93,6 +93,8 @@ fn context(
 fn submit_or_adopt(submission: &Submission, world: &World<'_>) -> Result<JobId, Trouble> {
     let error = match world.scheduler.submit(submission) {
         Ok(job) => return Ok(job),
+        // The batch system said no, and why: there is nothing to look for.
+        Err(error) if !error.is_open() => return Err(Trouble::of_submit(&error)),
         Err(error) => error,
     };
     for pause in LOOK_UP_PAUSES {

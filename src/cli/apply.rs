@@ -1,5 +1,6 @@
 //! `labwright apply`: plan, ask, act, and with `--wait` see the guests come up.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -12,7 +13,8 @@ use super::plan::Scope;
 use crate::apply::{self, Awaited, BatchKind, Clock as _, Goal, Progress, Summary, SystemClock, Wait, WaitEnd, World};
 use crate::disks;
 use crate::exit::Exit;
-use crate::plan::{Effect, Plan, SavedPlan, Today};
+use crate::id::{RunId, VmName};
+use crate::plan::{Answer, Effect, Plan, SavedPlan, Today};
 use crate::report::{self, Failure, Ui};
 use crate::resolve::Desired;
 use crate::run::last_words;
@@ -27,7 +29,8 @@ const PARALLELISM: usize = 4;
   labwright apply labs/quickstart             # shows the plan and asks
   labwright apply --yes --wait                # no question; ends when every guest uses its address
 
-Ctrl-C once finishes and records what is under way; twice stops at once, which is safe too.")]
+Ctrl-C once finishes and records what is under way, and ends a wait at once; twice stops at once, which is safe too.
+What a guard refuses is left as it is, and the rest is done: then the exit code is 4.")]
 pub(super) struct Arguments {
     /// Folder of the lab's manifests, or a plan that `labwright plan -o` kept.
     #[arg(value_name = "LAB|PLAN", default_value = ".")]
@@ -47,7 +50,7 @@ pub(super) struct Options {
     #[arg(long, short)]
     yes: bool,
 
-    /// Wait until every vm that was started uses its address.
+    /// Wait until every vm that is on its way up uses its address; where vms are named, until these do.
     #[arg(long)]
     wait: bool,
 
@@ -144,17 +147,15 @@ pub(super) fn reconcile(
     let lock = context.lock(format!("{doing} {}", desired.lab))?;
     let recorded = store.recorded(&desired.lab)?;
     let plan = make(&recorded)?;
-    ui.data(&if options.json { report::plan::stream(&plan) } else { report::plan::text(&plan, false) });
-    if !plan.refusals.is_empty() {
-        return Err(Failure::new(Exit::Refused, "this plan must not be applied; nothing was changed"));
-    }
+    show(&plan, options, ui);
+    refuse_all(&plan)?;
     let summary = if plan.is_empty() {
         Summary::default()
     } else {
         refuse_without_rights(&plan)?;
         super::readiness::refuse_unready(context, desired, &plan)?;
         if !options.yes {
-            ask(ui, doing)?;
+            ask(ui, &question(&plan, doing))?;
         }
         act(context, &plan, &mut store, options, ui)?
     };
@@ -163,14 +164,90 @@ pub(super) fn reconcile(
         let text = if options.json {
             report::apply::stream(&summary)
         } else {
-            report::apply::text(&summary, &context.command(doing), &context.command("status"))
+            let look = (!options.wait).then(|| context.command("status"));
+            report::apply::text(&summary, &context.command(doing), look.as_deref())
         };
         ui.data(&text);
     }
     if !summary.failed.is_empty() || summary.interrupted {
         return Ok(Exit::Failed);
     }
-    if options.wait { wait(context, desired, &mut store, options, ui) } else { Ok(Exit::Done) }
+    let ended = if options.wait { wait(context, desired, &mut store, &plan, options, ui)? } else { Exit::Done };
+    tell_of_refused(&plan)?;
+    tell_of_undone(&plan)?;
+    Ok(ended)
+}
+
+/// The plan; of vms that were asked for by name and are as they should be, just that.
+fn show(plan: &Plan, options: &Options, ui: &Ui) {
+    let already: Vec<String> = plan
+        .answers
+        .iter()
+        .filter_map(|(vm, answer)| match answer {
+            Answer::Already(why) => Some(format!("{vm} {why}\n")),
+            Answer::Planned | Answer::NotDone(_) => None,
+        })
+        .collect();
+    if options.json {
+        ui.data(&report::plan::stream(plan));
+    } else if plan.answers.is_empty() || !plan.is_empty() || !plan.refusals.is_empty() {
+        ui.data(&report::plan::text(plan, false));
+        ui.data(&already.concat());
+    } else {
+        ui.data(&already.concat());
+    }
+}
+
+/// A plan that is refused as a whole, or of which nothing is left.
+fn refuse_all(plan: &Plan) -> Result<(), Failure> {
+    if plan.is_refused() || (plan.is_empty() && !plan.refusals.is_empty()) {
+        return Err(Failure::new(Exit::Refused, "this plan must not be applied; nothing was changed"));
+    }
+    Ok(())
+}
+
+/// What was held back while all else was done.
+fn tell_of_refused(plan: &Plan) -> Result<(), Failure> {
+    const NAMES_MAX: usize = 5;
+    if plan.refusals.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = plan.refusals.iter().map(|refusal| refusal.address.to_string()).collect();
+    let more = if names.len() > NAMES_MAX { ", …" } else { "" };
+    let what =
+        format!("{}{more} refused, as said above, and left as it was", names[..names.len().min(NAMES_MAX)].join(", "));
+    Err(Failure::new(Exit::Refused, what).hint("all else was done; each refusal says how to mean it"))
+}
+
+/// What was asked of a vm by name and is not done is an error, whatever the reason.
+fn tell_of_undone(plan: &Plan) -> Result<(), Failure> {
+    let undone = plan.answers.iter().filter_map(|(vm, answer)| match answer {
+        Answer::NotDone(why) => Some(format!("{vm}: {why}")),
+        Answer::Planned | Answer::Already(_) => None,
+    });
+    let undone: Vec<String> = undone.collect();
+    let Some(first) = undone.first() else { return Ok(()) };
+    if undone.len() == 1 {
+        return Err(Failure::new(Exit::NotReady, format!("not done: {first}")));
+    }
+    let mut failure = Failure::new(Exit::NotReady, format!("not done for {} vms", undone.len()));
+    failure.causes = undone;
+    Err(failure)
+}
+
+/// What a person is asked before a plan is carried out.
+fn question(plan: &Plan, doing: &str) -> String {
+    let lab = &plan.lab;
+    let without = if plan.refusals.is_empty() { "" } else { " without what is refused" };
+    match doing {
+        "apply" => format!("Apply this plan to lab `{lab}`{without}?"),
+        "destroy" => format!("Take lab `{lab}` down{without}: stop its vms and set their disks aside?"),
+        other => {
+            let words = other.strip_prefix("vm ").unwrap_or(other);
+            let (first, rest) = words.split_at(1);
+            format!("{}{rest}{without}?", first.to_uppercase())
+        }
+    }
 }
 
 /// Disks get another owner, jobs set up taps and filters: all of that takes root.
@@ -188,8 +265,8 @@ fn refuse_without_rights(plan: &Plan) -> Result<(), Failure> {
     Ok(())
 }
 
-fn ask(ui: &Ui, doing: &str) -> Result<(), Failure> {
-    match ui.confirm(&format!("{doing} this plan?")) {
+fn ask(ui: &Ui, question: &str) -> Result<(), Failure> {
+    match ui.confirm(question) {
         Some(true) => Ok(()),
         Some(false) => Err(Failure::new(Exit::Refused, "not confirmed; nothing was changed")),
         None => Err(Failure::new(Exit::Refused, "there is nobody to ask; nothing was changed")
@@ -219,8 +296,12 @@ fn act(context: &Context, plan: &Plan, store: &mut Store, options: &Options, ui:
     let id = store.begin(&plan.lab, plan.serial, &info, clock.now())?;
     let mut lines = Lines { ui, quiet: options.json };
     let summary = apply::apply(plan, id, store, &world, &mut lines)?;
-    let outcome =
-        format!("{} done, {} failed, {} skipped", summary.done.len(), summary.failed.len(), summary.skipped.len());
+    let refused = match plan.refusals.len() {
+        0 => String::new(),
+        number => format!(", {number} refused"),
+    };
+    let (done, failed, skipped) = (summary.done.len(), summary.failed.len(), summary.skipped.len());
+    let outcome = format!("{done} done, {failed} failed, {skipped} skipped{refused}");
     store.end(id, &outcome, clock.now())?;
     Ok(summary)
 }
@@ -270,22 +351,49 @@ fn watch_interrupts() -> &'static AtomicU8 {
     &INTERRUPTS
 }
 
-/// Waits for every vm of the lab that is on its way up, and ends with the table of what runs.
-fn wait(context: &Context, desired: &Desired, store: &mut Store, options: &Options, ui: &mut Ui) -> Ended {
+/// Waits for the vms that were asked for by name, or for every vm of the lab that is on its way up, and ends with the table of
+/// what runs.
+fn wait(context: &Context, desired: &Desired, store: &mut Store, plan: &Plan, options: &Options, ui: &mut Ui) -> Ended {
     let recorded = store.recorded(&desired.lab)?;
-    let runs: Vec<_> = recorded
-        .vms
-        .values()
-        .filter_map(|vm| vm.run.as_ref())
-        .filter(|run| !matches!(run.state, crate::state::RunState::Ended { .. }))
-        .map(|run| Awaited { run: run.run.clone(), job_name: run.batch.job_name(&desired.lab), task: run.task })
-        .collect();
+    let is_meant = |name: &VmName| plan.answers.is_empty() || plan.answers.contains_key(name);
+    let (mut runs, mut names) = (Vec::new(), BTreeMap::new());
+    for (name, vm) in recorded.vms.iter().filter(|(name, _)| is_meant(name)) {
+        if let Some(run) = vm.run.as_ref().filter(|run| !run.is_over()) {
+            let job_name = run.batch.job_name(&desired.lab);
+            runs.push(Awaited { run: run.run.clone(), job_name, task: run.task });
+            names.insert(run.run.clone(), name.clone());
+        }
+    }
     if runs.is_empty() {
         return Ok(Exit::Done);
     }
-    let interrupts = AtomicU8::new(0);
     let goal = if context.site.qemu.keeps_guests_paused() { Goal::Held } else { Goal::Ready };
-    let mut last = None;
+    let timeout = Duration::from_secs(options.timeout);
+    let (folders, scheduler) = (context.runs(context.owner()?), context.scheduler()?);
+    let interrupts = watch_interrupts();
+    let wait = Wait { folders: &folders, scheduler: &*scheduler, runs: &runs, goal, timeout, interrupts };
+    let (readiness, end) = watch(&wait, ui)?;
+    let observed = context.observe(desired, &recorded)?;
+    let mut rows = super::get::mapping_rows(&recorded, &observed, &context.site);
+    rows.retain(|row| names.values().any(|name| row.is_of(name)));
+    let format = if options.json { report::table::Format::Json } else { report::table::Format::Table };
+    ui.data(&report::table::render(&rows, format));
+    let name = |run: &RunId| names.get(run).map_or_else(|| run.to_string(), ToString::to_string);
+    for (run, reason) in &readiness.ended {
+        ui.say(&format!("{} is over: {reason}", name(run)));
+    }
+    for run in &readiness.gone {
+        let known = recorded.vms.values().filter_map(|vm| vm.run.as_ref()).find(|known| known.run == *run);
+        let said = known.and_then(|known| last_words(&context.site.storage.runs, known.job?.0, known.task));
+        let how = said.map_or_else(|| " without a word".to_owned(), |said| format!("; it said: {said}"));
+        ui.say(&format!("{} is gone: its job ended{how}", name(run)));
+    }
+    not_ready(&readiness, end, goal)
+}
+
+/// Looks until the end, and tells of each step.
+fn watch(wait: &Wait<'_>, ui: &mut Ui) -> Result<(apply::Readiness, WaitEnd), Failure> {
+    let (goal, mut last) = (wait.goal, None);
     let mut tell = |readiness: &apply::Readiness| {
         let reached = readiness.reached(goal);
         ui.progress(&format!("guests {}", goal.word()), reached, readiness.wanted);
@@ -301,31 +409,25 @@ fn wait(context: &Context, desired: &Desired, store: &mut Store, options: &Optio
             last = Some(readiness.clone());
         }
     };
-    let timeout = Duration::from_secs(options.timeout);
-    let (folders, scheduler) = (context.runs(context.owner()?), context.scheduler()?);
-    let wait = Wait { folders: &folders, scheduler: &*scheduler, runs: &runs, goal, timeout, interrupts: &interrupts };
     let waited = wait.until_ready(&mut tell);
     ui.progress_done();
-    let (readiness, end) = waited?;
-    let observed = context.observe(desired, &recorded)?;
-    let rows = super::get::mapping_rows(&recorded, &observed, &context.site);
-    ui.data(&report::table::render(
-        &rows,
-        if options.json { report::table::Format::Json } else { report::table::Format::Table },
-    ));
-    for (run, reason) in &readiness.ended {
-        ui.say(&format!("run {run} is over: {reason}"));
-    }
-    for run in &readiness.gone {
-        let known = recorded.vms.values().filter_map(|vm| vm.run.as_ref()).find(|known| known.run == *run);
-        let said = known.and_then(|known| last_words(&context.site.storage.runs, known.job?.0, known.task));
-        let how = said.map_or_else(|| " without a word".to_owned(), |said| format!("; it said: {said}"));
-        ui.say(&format!("run {run}: its job is gone{how}"));
-    }
+    Ok(waited?)
+}
+
+fn not_ready(readiness: &apply::Readiness, end: WaitEnd, goal: Goal) -> Ended {
     if end == WaitEnd::Settled && readiness.ended.is_empty() && readiness.gone.is_empty() {
         return Ok(Exit::Done);
     }
-    let reached = readiness.reached(goal);
-    Err(Failure::new(Exit::NotReady, format!("{reached} of {} vms are {}", readiness.wanted, goal.word()))
-        .hint("`labwright status` shows where the others are; `labwright apply --wait` goes on waiting"))
+    let (reached, wanted) = (readiness.reached(goal), readiness.wanted);
+    let so_far = format!("{reached} of {wanted} {} {}", if wanted == 1 { "vm is" } else { "vms are" }, goal.word());
+    let failure = match end {
+        WaitEnd::Interrupted => {
+            Failure::new(Exit::NotReady, format!("you ended the wait; {so_far}, and nothing was taken back"))
+        }
+        WaitEnd::TimedOut => {
+            Failure::new(Exit::NotReady, format!("{so_far} after all the time that `--timeout` gives"))
+        }
+        WaitEnd::Settled => Failure::new(Exit::NotReady, so_far),
+    };
+    Err(failure.hint("`labwright status` shows where the others are; `labwright apply --wait` goes on waiting"))
 }

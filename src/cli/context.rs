@@ -13,9 +13,9 @@ use crate::host::embedded::{place, settle};
 use crate::id::{LabName, VmName};
 use crate::manifest::{self, DesiredError, rules::Rule, site::SiteError};
 use crate::observe::{ObserveError, Observed, World, observe};
-use crate::plan::{Inputs, LostHost, Plan, as_applied, plan};
+use crate::plan::{Ask, Inputs, LostHost, Plan, as_applied, plan};
 use crate::report::{self, Failure, Ui};
-use crate::resolve::{Desired, DiskSource, PowerState};
+use crate::resolve::{Desired, DiskSource};
 use crate::run::{self, RunFileError};
 use crate::scheduler::{Scheduler, SchedulerError, grid_engine::GridEngine, local::Local};
 use crate::site::{DhcpSettings, SchedulerSettings, Site, StorageError};
@@ -269,9 +269,9 @@ impl Context {
         desired: &Desired,
         recorded: &Recorded,
         allow: &[AddressPattern],
-        power: &BTreeMap<VmName, PowerState>,
+        asks: &BTreeMap<VmName, Ask>,
     ) -> Result<Plan, Failure> {
-        self.plan_without(None, desired, recorded, allow, power)
+        self.plan_without(None, desired, recorded, allow, asks)
     }
 
     /// The same, with a host given up for lost.
@@ -281,7 +281,7 @@ impl Context {
         desired: &Desired,
         recorded: &Recorded,
         allow: &[AddressPattern],
-        power: &BTreeMap<VmName, PowerState>,
+        asks: &BTreeMap<VmName, Ask>,
     ) -> Result<Plan, Failure> {
         let observed = self.observe(desired, recorded)?;
         Ok(plan(&Inputs {
@@ -291,7 +291,7 @@ impl Context {
             site: &self.site,
             now: jiff::Timestamp::now(),
             allow,
-            power,
+            asks,
             lost_host,
         }))
     }
@@ -364,9 +364,11 @@ fn applied(store: &mut Store, lab: LabName) -> Result<Desired, Failure> {
 
 /// What is recorded, as a lab.
 pub(super) fn understood(lab: LabName, recorded: &Recorded) -> Result<Desired, Failure> {
-    as_applied(lab, recorded).map_err(|(address, error)| {
-        Failure::from_error(Exit::Failed, &error)
-            .within(format!("what the state holds of {address} is nothing that this labwright knows"))
+    as_applied(lab, recorded).map_err(|address| {
+        Failure::new(
+            Exit::Failed,
+            format!("the state speaks of {address}, which is no name of its kind; nothing was changed"),
+        )
     })
 }
 
@@ -434,6 +436,7 @@ impl From<StateError> for Failure {
         let exit = match error {
             StateError::Locked { .. }
             | StateError::Stale { .. }
+            | StateError::Frozen { .. }
             | StateError::Traces { .. }
             | StateError::Copy { .. }
             | StateError::Exists { .. } => Exit::Refused,

@@ -25,7 +25,10 @@ pub(super) enum Accel {
 
 pub(super) fn run(context: &Context, desired: &Desired, name: &VmName, accel: Option<Accel>, ui: &Ui) -> Ended {
     let recorded = context.recorded(&desired.lab)?;
-    let known = recorded.vms.get(name).ok_or_else(|| unknown(&desired.lab, name, recorded.vms.keys()))?;
+    let known = recorded
+        .vms
+        .get(name)
+        .ok_or_else(|| unknown(&desired.lab, name.as_str(), recorded.vms.keys().map(crate::id::VmName::as_str)))?;
     // A vm that has left the manifest is still as it was recorded.
     let vm = desired.vms.get(name).unwrap_or(&known.vm);
     let group = desired.vm_groups.get(&vm.vm_group).ok_or_else(|| {

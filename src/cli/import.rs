@@ -14,7 +14,7 @@ use crate::disks;
 use crate::exit::Exit;
 use crate::id::VmName;
 use crate::observe::fold;
-use crate::plan::{Effect, FoundJob, Inputs, import_job};
+use crate::plan::{Effect, FoundJob, Inputs, Plan, import_job};
 use crate::report::{Failure, Ui};
 use crate::resolve::Desired;
 use crate::run::{Batch, BatchId, Control, RunSpec, read_report};
@@ -102,11 +102,21 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
     let mut store = context.store()?;
     let _lock = context.lock(format!("import {}", arguments.address))?;
     let recorded = store.recorded(&desired.lab)?;
+    refuse_held(&Scope::default().plan(&context, &desired, &recorded)?, &arguments.address)?;
     let import = Import { context: &context, desired: &desired, recorded: &recorded, address: &arguments.address };
     match arguments.job {
         Some(job) => import.job(job, &mut store, ui),
         None => import.disks(&arguments.disk, &mut store, ui),
     }
+}
+
+/// An import is a change of the lab like any other: what holds back the vm or the lab holds it back too.
+fn refuse_held(plan: &Plan, address: &Address) -> Result<(), Failure> {
+    let Some(refusal) = plan.refusals.iter().find(|refusal| refusal.holds(address)) else { return Ok(()) };
+    let what = format!("{address} must not be changed now; nothing was imported");
+    let mut failure = Failure::new(Exit::Refused, what);
+    failure.causes = vec![format!("{}: {}", refusal.address, refusal.text)];
+    Err(failure.hint(&refusal.hint))
 }
 
 struct Import<'a> {
@@ -130,7 +140,7 @@ impl Import<'_> {
             site: &context.site,
             now: jiff::Timestamp::now(),
             allow: &[],
-            power: &BTreeMap::new(),
+            asks: &BTreeMap::new(),
             lost_host: None,
         };
         let id = found.task.id;
@@ -147,7 +157,7 @@ impl Import<'_> {
 
     fn unknown_vm(&self) -> Failure {
         match VmName::new(&self.address.name) {
-            Ok(name) => unknown(&self.desired.lab, &name, self.recorded.vms.keys()),
+            Ok(name) => unknown(&self.desired.lab, name.as_str(), self.recorded.vms.keys().map(VmName::as_str)),
             Err(invalid) => Failure::from_error(Exit::Usage, &invalid),
         }
     }

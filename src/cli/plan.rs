@@ -8,7 +8,7 @@ use super::{Ended, LabFolder};
 use crate::address::AddressPattern;
 use crate::disks;
 use crate::exit::Exit;
-use crate::plan::{Effect, Plan, SavedPlan, refresh_only, target};
+use crate::plan::{Effect, Plan, SavedPlan, refresh_only, target, unknown_addresses};
 use crate::report::{self, Failure, Ui};
 use crate::resolve::Desired;
 use crate::state::Recorded;
@@ -48,11 +48,11 @@ pub(super) struct Arguments {
 /// Which part of a plan is meant, and which guards are.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct Scope {
-    /// Only these addresses and what they need; `*` stands for anything.
+    /// Only these addresses, such as `vm/ana-gsr`, and what they need; `*` in a name stands for anything: `vm/*-gsr`.
     #[arg(long, value_name = "ADDRESS")]
     target: Vec<AddressPattern>,
 
-    /// Do what a guard refuses, for this address; `*` stands for anything.
+    /// Do what a guard refuses, for this address; `*` in a name stands for anything: `vm/*-gsr`.
     #[arg(long, value_name = "ADDRESS")]
     allow: Vec<AddressPattern>,
 
@@ -74,11 +74,30 @@ impl Scope {
     /// The part of the lab's plan that is meant.
     pub(super) fn plan(&self, context: &Context, desired: &Desired, recorded: &Recorded) -> Result<Plan, Failure> {
         let mut plan = context.plan(desired, recorded, &self.allow, &BTreeMap::new())?;
+        refuse_unknown("--target", &self.target, desired, recorded, &plan)?;
+        refuse_unknown("--allow", &self.allow, desired, recorded, &plan)?;
         if !self.target.is_empty() {
             plan = target(plan, &self.target);
         }
         Ok(if self.refresh_only { refresh_only(plan) } else { plan })
     }
+}
+
+/// An address that names nothing is a slip, and one that goes unseen looks like peace.
+pub(super) fn refuse_unknown(
+    option: &str,
+    patterns: &[AddressPattern],
+    desired: &Desired,
+    recorded: &Recorded,
+    plan: &Plan,
+) -> Result<(), Failure> {
+    let unknown = unknown_addresses(patterns, desired, recorded, plan);
+    let Some((pattern, near)) = unknown.first() else { return Ok(()) };
+    let what = format!("`{option} {pattern}` names nothing of lab `{}`; nothing was changed", desired.lab);
+    Err(Failure::new(Exit::Failed, what).hint(match near {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "`labwright plan --verbose` lists all that there is".to_owned(),
+    }))
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {

@@ -6,37 +6,35 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use super::context::Context;
+use super::pick;
+use super::plan::refuse_unknown;
 use super::vm_request::Guest;
 use super::{Ended, LabOption, apply, export_run, vnc};
 use crate::address::{Address, AddressPattern};
 use crate::exit::Exit;
 use crate::id::{LabName, SnapshotName, VmName};
-use crate::plan::target;
+use crate::plan::{Ask, Wish, target};
 use crate::report::table::Format;
 use crate::report::{Failure, Ui};
-use crate::resolve::{Desired, PowerState};
+use crate::resolve::{Desired, Vm};
 use crate::run::RequestKind;
 use crate::state::Recorded;
 
 /// Start, stop, look at one vm, and take it back in time
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// Start a vm, whatever its manifest says
-    Start {
-        name: VmName,
-        #[command(flatten)]
-        lab: LabOption,
-        #[command(flatten)]
-        options: apply::Options,
-    },
-    /// Stop a vm; the next apply starts one that is to be `running` again
-    Stop {
-        name: VmName,
-        #[command(flatten)]
-        lab: LabOption,
-        #[command(flatten)]
-        options: apply::Options,
-    },
+    /// Start vms, whatever their manifest says
+    #[command(after_help = "Examples:
+  labwright vm start alice-gsr --wait
+  labwright vm start exam                 # every vm of the family
+  labwright vm start 'a*-gsr' bob-gsr")]
+    Start(PowerArguments),
+    /// Stop vms; the next apply starts those that are to be `running` again
+    #[command(after_help = STOP_HELP)]
+    Stop(PowerArguments),
+    /// Stop vms and start them again, with what their manifest says now
+    #[command(after_help = STOP_HELP)]
+    Restart(PowerArguments),
     /// Tell where the screens of running vms are, and their passwords
     Vnc(vnc::Arguments),
     /// Take a picture of a guest's screen
@@ -52,14 +50,18 @@ pub(super) enum Command {
     /// Let a guest stand still, in memory, until `vm resume`
     #[command(after_help = "Example: labwright vm suspend alice-gsr")]
     Suspend {
-        name: VmName,
+        /// Names of vms or families; `*` stands for anything.
+        #[arg(value_name = NAMES, required = true)]
+        names: Vec<String>,
         #[command(flatten)]
         lab: LabOption,
     },
     /// Let a suspended guest go on
     #[command(after_help = "Example: labwright vm resume alice-gsr")]
     Resume {
-        name: VmName,
+        /// Names of vms or families; `*` stands for anything.
+        #[arg(value_name = NAMES, required = true)]
+        names: Vec<String>,
         #[command(flatten)]
         lab: LabOption,
     },
@@ -125,18 +127,39 @@ pub(super) enum Command {
     },
 }
 
+const NAMES: &str = "VM|FAMILY|GLOB";
+
+const STOP_HELP: &str =
+    "In an open session, a vm that is named by its own name is meant. Of a family or a pattern, each vm
+must be allowed: `--allow 'vm/*-gsr'`.
+
+Examples:
+  labwright vm stop alice-gsr
+  labwright vm stop exam --yes            # every vm of the family";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct PowerArguments {
+    /// Names of vms or families; `*` stands for anything.
+    #[arg(value_name = NAMES, required = true)]
+    names: Vec<String>,
+    /// Do what a guard refuses, for this address, such as `vm/ana-gsr`.
+    #[arg(long, value_name = "ADDRESS")]
+    allow: Vec<AddressPattern>,
+    #[command(flatten)]
+    lab: LabOption,
+    #[command(flatten)]
+    options: apply::Options,
+}
+
 pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended {
     match command {
-        Command::Start { name, lab, options } => {
-            power(&Context::of_known_lab(site, &lab.lab, ui)?, name, PowerState::Running, options, ui)
-        }
-        Command::Stop { name, lab, options } => {
-            power(&Context::of_known_lab(site, &lab.lab, ui)?, name, PowerState::Stopped, options, ui)
-        }
+        Command::Start(arguments) => power(arguments, Wish::Start, site, ui),
+        Command::Stop(arguments) => power(arguments, Wish::Stop, site, ui),
+        Command::Restart(arguments) => power(arguments, Wish::Restart, site, ui),
         Command::Vnc(arguments) => vnc::run(arguments, site, ui),
         Command::Screen { name, lab, output } => guest(name, lab, site, ui)?.screen(output, ui),
-        Command::Suspend { name, lab } => guest(name, lab, site, ui)?.carry_out(RequestKind::Suspend, ui),
-        Command::Resume { name, lab } => guest(name, lab, site, ui)?.carry_out(RequestKind::Resume, ui),
+        Command::Suspend { names, lab } => guests(names, lab, site, ui, RequestKind::Suspend),
+        Command::Resume { names, lab } => guests(names, lab, site, ui, RequestKind::Resume),
         Command::Snapshot { name, snapshot, lab } => guest(name, lab, site, ui)?.snapshot(snapshot.as_ref(), ui),
         Command::Snapshots { name, lab, output } => guest(name, lab, site, ui)?.list(*output, ui),
         Command::Revert { name, snapshot, lab } => {
@@ -164,34 +187,72 @@ fn guest(name: &VmName, lab: &LabOption, site: Option<&Path>, ui: &Ui) -> Result
     let mut recorded = context.recorded(&lab)?;
     match recorded.vms.remove(name) {
         Some(vm) => Ok(Guest { name: name.clone(), vm, runs: context.site.storage.runs }),
-        None => Err(unknown(&lab, name, recorded.vms.keys())),
+        None => Err(unknown(&lab, name.as_str(), recorded.vms.keys().map(VmName::as_str))),
     }
 }
 
-/// The part of the lab's plan that starts or stops one vm.
-fn power(
-    (context, desired): &(Context, Desired),
-    name: &VmName,
-    wanted: PowerState,
-    options: &apply::Options,
-    ui: &mut Ui,
-) -> Ended {
-    if !desired.vms.contains_key(name) {
-        return Err(unknown(&desired.lab, name, desired.vms.keys()));
+/// Asks the same of several guests, one after the other; one that cannot do it keeps nobody else from it.
+fn guests(names: &[String], lab: &LabOption, site: Option<&Path>, ui: &Ui, kind: RequestKind) -> Ended {
+    let (context, desired) = Context::of_known_lab(site, &lab.lab, ui)?;
+    let mut recorded = context.recorded(&desired.lab)?;
+    let meant = pick::recorded_vms(&desired.lab, names, &recorded)?;
+    let mut failures = Vec::new();
+    for name in &meant {
+        let Some(vm) = recorded.vms.remove(name) else { continue };
+        let guest = Guest { name: name.clone(), vm, runs: context.site.storage.runs.clone() };
+        if let Err(failure) = guest.carry_out(kind.clone(), ui) {
+            failures.push((name, failure));
+        }
     }
-    let power = BTreeMap::from([(name.clone(), wanted)]);
-    let pattern: AddressPattern = Address::vm(name).to_string().parse().expect("a vm's address is a pattern");
-    let make =
-        |recorded: &Recorded| Ok(target(context.plan(desired, recorded, &[], &power)?, std::slice::from_ref(&pattern)));
-    let verb = if wanted == PowerState::Running { "start" } else { "stop" };
-    apply::reconcile(context, desired, &make, options, &format!("vm {verb} {name}"), ui)
+    match failures.len() {
+        0 => Ok(Exit::Done),
+        1 => Err(failures.remove(0).1),
+        number => {
+            let mut failure = Failure::new(Exit::Failed, format!("{number} of {} vms did not do it", meant.len()));
+            failure.causes =
+                failures.into_iter().map(|(name, failure)| format!("{name}: {}", failure.message)).collect();
+            Err(failure)
+        }
+    }
 }
 
-pub(super) fn unknown<'a>(lab: &LabName, name: &VmName, known: impl Iterator<Item = &'a VmName>) -> Failure {
+/// The part of the lab's plan that does what is asked of vms.
+fn power(arguments: &PowerArguments, wish: Wish, site: Option<&Path>, ui: &mut Ui) -> Ended {
+    let (context, desired) = &Context::of_known_lab(site, &arguments.lab.lab, ui)?;
+    let recorded = context.recorded(&desired.lab)?;
+    let leaving = recorded.vms.iter().filter(|(name, _)| !desired.vms.contains_key(*name));
+    let leaving = leaving.filter(|_| wish == Wish::Stop).map(|(name, known)| (name, &known.vm));
+    let known: Vec<(&VmName, &Vm)> = desired.vms.iter().chain(leaving).collect();
+    let families = known.iter().map(|(name, vm)| (*name, &vm.family));
+    let meant = pick::vms(&desired.lab, &arguments.names, families)?;
+    let is_named = |name: &VmName| arguments.names.iter().any(|word| word.trim_start_matches("vm/") == name.as_str());
+    let ask = |name: VmName| (name.clone(), Ask { wish, by_name: is_named(&name) });
+    let asks: BTreeMap<VmName, Ask> = meant.into_iter().map(ask).collect();
+    let pattern = |name: &VmName| Address::vm(name).to_string().parse().expect("a vm's address is a pattern");
+    let targets: Vec<AddressPattern> = asks.keys().map(pattern).collect();
+    let make = |recorded: &Recorded| {
+        let plan = context.plan(desired, recorded, &arguments.allow, &asks)?;
+        refuse_unknown("--allow", &arguments.allow, desired, recorded, &plan)?;
+        Ok(target(plan, &targets))
+    };
+    let verb = match wish {
+        Wish::Start => "start",
+        Wish::Stop => "stop",
+        Wish::Restart => "restart",
+    };
+    let doing = format!("vm {verb} {}", arguments.names.join(" "));
+    apply::reconcile(context, desired, &make, &arguments.options, &doing, ui)
+}
+
+pub(super) fn unknown<'a>(lab: &LabName, name: &str, known: impl Iterator<Item = &'a str>) -> Failure {
+    const LIKENESS_MIN: u32 = 700;
     let failure = Failure::new(Exit::Failed, format!("lab `{lab}` has no vm `{name}`"));
-    match known.max_by_key(|known| score(known.as_str(), name.as_str())) {
+    let all: Vec<&str> = known.collect();
+    let near = all.iter().max_by_key(|known| score(known, name)).filter(|known| score(known, name) >= LIKENESS_MIN);
+    match near {
         Some(near) => failure.hint(format!("did you mean `{near}`? `labwright get vms` lists all")),
-        None => failure.hint("no vm was made yet: `labwright apply` makes them"),
+        None if all.is_empty() => failure.hint("no vm was made yet: `labwright apply` makes them"),
+        None => failure.hint("`labwright get vms` lists all"),
     }
 }
 

@@ -38,7 +38,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::id::RunId;
-use crate::resolve::{DisplayModel, Hardware};
+use crate::resolve::Hardware;
 
 /// How our folders in the hierarchy begin.
 const FOLDER: &str = "labwright-";
@@ -47,12 +47,6 @@ const LINK: &str = "cgroup";
 /// What bounds a guest. Without the first there are no bounds to speak of.
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
 
-/// qemu beside its guest's memory and screen: 57 to 69 MiB were measured, with viewers, a snapshot and TCG's cache; the
-/// rest is for what the host caches of its disks, which would otherwise be read again and again once a guest has touched
-/// all of its memory.
-const QEMU_MIB: u64 = 256;
-/// Page tables and the like grow with the guest's memory: by 1/256 under KVM, twice that where both sides keep some.
-const TABLES_DIVISOR: u64 = 64;
 /// Threads of qemu: up to 64 for its disks, and a few for vnc, snapshots and itself. 31 were seen.
 const QEMU_THREADS: u32 = 128;
 /// The period of the scheduler's bound, the kernel's default.
@@ -73,15 +67,7 @@ fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Bound
 
 /// What the guest and its qemu may take, in bytes.
 fn memory_max(hardware: &Hardware) -> u64 {
-    let guest = u64::from(hardware.memory_mib);
-    // The devices' own defaults; virtio's guest keeps its pictures in the host besides.
-    let video = match hardware.display {
-        DisplayModel::Std => 16,
-        DisplayModel::Cirrus => 4,
-        DisplayModel::Virtio => 8 + 256,
-        DisplayModel::Qxl => 64 + 64 + 16,
-    };
-    (guest + guest / TABLES_DIVISOR + video + QEMU_MIB) << 20
+    hardware.host_memory_mib() << 20
 }
 
 /// What is written into a run's cgroup: file and value, in order.
@@ -326,7 +312,7 @@ fn mounted(mountinfo: &str) -> impl Iterator<Item = PathBuf> {
 mod tests {
     use super::*;
     use crate::id::SiteTag;
-    use crate::resolve::{Firmware, NicModel};
+    use crate::resolve::{DisplayModel, Firmware, NicModel};
 
     fn hardware(memory_mib: u32, cpus: u32, display: DisplayModel) -> Hardware {
         Hardware { memory_mib, cpus, firmware: Firmware::Bios, nic: NicModel::Virtio, display, cdrom: None }
@@ -336,7 +322,7 @@ mod tests {
     fn what_is_written() {
         let text = |hardware| limits(&hardware).map(|(file, value)| format!("{file} {value}\n")).concat();
         insta::assert_snapshot!(text(hardware(2048, 1, DisplayModel::Std)), @r"
-        memory.max 2466250752
+        memory.max 2332033024
         memory.swap.max 2147483648
         memory.oom.group 1
         cpu.max 200000 100000
@@ -344,7 +330,7 @@ mod tests {
         pids.max 129
         ");
         insta::assert_snapshot!(text(hardware(65536, 128, DisplayModel::Virtio)), @r"
-        memory.max 70338478080
+        memory.max 70204260352
         memory.swap.max 68719476736
         memory.oom.group 1
         cpu.max 12900000 100000
@@ -416,7 +402,7 @@ mod tests {
 
         assert_eq!(group.out_of_memory(), None, "the one before was another qemu");
         std::fs::write(folder.join("memory.events"), "oom 4\noom_kill 2\noom_group_kill 0\n").unwrap();
-        let told = "the kernel ended qemu, which took more than its bound of 402 MiB";
+        let told = "the kernel ended qemu, which took more than its bound of 274 MiB";
         assert_eq!(group.out_of_memory().as_deref(), Some(told));
         assert_eq!(group.out_of_memory(), None);
     }

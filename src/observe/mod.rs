@@ -14,7 +14,7 @@ use crate::resolve::{Desired, DiskSource, VmSource};
 use crate::run::{BatchId, Event, Record, RunFileError, Runs, StopReason, Wanted, last_words};
 use crate::scheduler::{Scheduler, SchedulerError, Task, TaskState};
 use crate::site::Storage;
-use crate::state::{ImageDigest, PublishedDisk, Recorded, RecordedDisk, RunState};
+use crate::state::{ImageDigest, PublishedDisk, Recorded, RecordedDisk};
 
 /// What was seen, as plain values for the planner.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -186,7 +186,7 @@ pub fn observe(world: &World<'_>, desired: &Desired, recorded: &Recorded) -> Res
 }
 
 fn live(run: Option<&crate::state::RecordedRun>) -> bool {
-    run.is_some_and(|run| !matches!(run.state, RunState::Ended { .. }))
+    run.is_some_and(|run| !run.is_over())
 }
 
 fn look_at_queue(

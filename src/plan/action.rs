@@ -1,6 +1,6 @@
 //! The plan as a value: what a user reads of it (changes, notes, refusals), and what the executor walks (actions).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
@@ -31,10 +31,13 @@ pub struct Plan {
     pub waits: Vec<Note>,
     /// What else the user should know.
     pub notes: Vec<Note>,
-    /// Why this plan must not be applied; empty on most days.
+    /// Why this plan, or what they name, must not be applied; empty on most days.
     pub refusals: Vec<Refusal>,
     /// What is as it should be.
     pub unchanged: Vec<Address>,
+    /// What becomes of each vm that something was asked of by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub answers: BTreeMap<VmName, Answer>,
 }
 
 impl Plan {
@@ -44,9 +47,26 @@ impl Plan {
         self.changes.is_empty()
     }
 
+    /// Whether nothing of it may be done.
+    pub fn is_refused(&self) -> bool {
+        self.refusals.iter().any(|refusal| refusal.holds == Held::Everything)
+    }
+
     pub fn actions(&self) -> impl Iterator<Item = (&Change, &Action)> {
         self.changes.iter().flat_map(|change| change.actions.iter().map(move |action| (change, action)))
     }
+}
+
+/// What becomes of what was asked of a vm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// This plan does it.
+    Planned,
+    /// Nothing is to be done; a half-sentence says why.
+    Already(String),
+    /// It cannot be done now; a half-sentence says why.
+    NotDone(String),
 }
 
 /// What happens to one thing, as the user sees it.
@@ -288,10 +308,31 @@ pub struct Note {
     pub text: String,
 }
 
-/// Something that forbids this plan.
+/// Something that forbids this plan, or a part of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     pub address: Address,
     pub text: String,
     pub hint: String,
+    #[serde(default)]
+    pub holds: Held,
+}
+
+impl Refusal {
+    pub fn holds(&self, address: &Address) -> bool {
+        match &self.holds {
+            Held::Everything => true,
+            Held::Only(addresses) => addresses.contains(address),
+        }
+    }
+}
+
+/// What a refusal holds back. The plan has no change of it; where everything is held, changes are there to be looked at.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Held {
+    /// Also in a kept plan of before there was a choice.
+    #[default]
+    Everything,
+    Only(BTreeSet<Address>),
 }

@@ -1,5 +1,5 @@
-//! A checker of plans: what every plan must keep, whatever it was made from. It runs on each plan in debug builds and in
-//! tests; a flaw it finds is our bug, never the user's. It reads the plan alone and trusts nothing that the planner found
+//! A checker of plans: what every plan must keep, whatever it was made from. It runs on each plan; a flaw it
+//! finds is our bug, never the user's, and refuses the whole plan. It reads the plan alone and trusts nothing that the planner found
 //! out on the way.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,78 +15,51 @@ use crate::scheduler::TaskId;
 use crate::state::{RecordedDisk, RecordedVm};
 
 /// A rule that a plan broke.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Flaw {
     /// Two vms would have this address.
-    AddressTwice {
-        ip: String,
-        vms: [String; 2],
-    },
-    MacTwice {
-        mac: String,
-        vms: [String; 2],
-    },
+    #[error("{} and {} would both have the address {ip}", vms[0], vms[1])]
+    AddressTwice { ip: String, vms: [String; 2] },
+    #[error("{} and {} would both have the hardware address {mac}", vms[0], vms[1])]
+    MacTwice { mac: String, vms: [String; 2] },
     /// An action comes before one it needs, or needs one that does not exist.
-    Order {
-        action: u32,
-        needs: u32,
-    },
+    #[error("action {action} comes before action {needs}, which it needs")]
+    Order { action: u32, needs: u32 },
     /// Two effects on one vm could happen in the wrong order, since the later one does not need the earlier one.
-    Unordered {
-        vm: String,
-        first: &'static str,
-        then: &'static str,
-    },
-    RunTwice {
-        run: String,
-    },
+    #[error("of {vm}, `{then}` does not wait for `{first}`")]
+    Unordered { vm: String, first: &'static str, then: &'static str },
+    #[error("run {run} is given twice")]
+    RunTwice { run: String },
     /// A start while an earlier run of the vm may live.
-    SecondRun {
-        vm: String,
-        run: String,
-    },
+    #[error("{vm} would be started while its run {run} may live")]
+    SecondRun { vm: String, run: String },
     /// The disks, the address or the name of a vm would change while its guest may live.
-    UnderGuest {
-        vm: String,
-        effect: &'static str,
-    },
+    #[error("`{effect}` would be done under the guest of {vm}")]
+    UnderGuest { vm: String, effect: &'static str },
     /// A run is stopped, fenced off or taken for over that is not the recorded one of its vm.
-    UnknownRun {
-        vm: String,
-        run: String,
-    },
+    #[error("{run} is not the recorded run of {vm}")]
+    UnknownRun { vm: String, run: String },
     /// A job that is not ours would be killed or adopted.
-    ForeignJob {
-        vm: String,
-        job: String,
-    },
+    #[error("job {job} is not known to be one of {vm}")]
+    ForeignJob { vm: String, job: String },
     /// A reservation without our mark would be touched.
-    ForeignReservation {
-        mark: String,
-    },
+    #[error("the reservation {mark} is not one of this lab")]
+    ForeignReservation { mark: String },
     /// A start of a vm that has no disks.
-    NoDisk {
-        vm: String,
-    },
+    #[error("{vm} would be started without a disk")]
+    NoDisk { vm: String },
     /// A start with a disk that is not there and is not made before.
-    DiskNotThere {
-        vm: String,
-        path: String,
-    },
+    #[error("{vm} would be started with {path}, which is not there")]
+    DiskNotThere { vm: String, path: String },
     /// A disk would be set aside that is not recorded for the vm.
-    ForeignDisk {
-        vm: String,
-        path: String,
-    },
+    #[error("{path} is not recorded as a disk of {vm}")]
+    ForeignDisk { vm: String, path: String },
     /// A file would be made or moved outside the site's folders.
-    OutsideStorage {
-        path: String,
-    },
+    #[error("{path} is outside of the site's folders")]
+    OutsideStorage { path: String },
     /// A vm of an open session would be disturbed without having been named.
-    DuringSession {
-        vm: String,
-        effect: &'static str,
-    },
+    #[error("`{effect}` would disturb {vm} in an open session, and nobody named it")]
+    DuringSession { vm: String, effect: &'static str },
 }
 
 /// All rules that `plan` breaks; none, if we made no mistake.
@@ -393,15 +366,17 @@ impl<'a> Checker<'a> {
     }
 
     fn sessions(&self, flaws: &mut Vec<Flaw>) {
-        let Inputs { desired, recorded, now, allow, .. } = *self.inputs;
+        let Inputs { desired, recorded, now, allow, asks, .. } = *self.inputs;
         let open = open_sessions(desired, recorded, now);
         for (vm, actions) in &self.by_vm {
             let named = allow.iter().any(|pattern| pattern.matches(&Address::vm(vm)));
             if named || !open.iter().any(|session| session.holds(vm)) {
                 continue;
             }
+            let asked = asks.get(*vm).is_some_and(|ask| ask.by_name);
             let disturbing = actions.iter().filter(|action| match &action.effect {
-                Effect::Stop { .. } | Effect::SetAside { .. } | Effect::ForgetVm { .. } => true,
+                Effect::Stop { .. } => !asked,
+                Effect::SetAside { .. } | Effect::ForgetVm { .. } => true,
                 Effect::RecordVm { ip, .. } => self.known(vm).is_some_and(|known| known.ip != *ip),
                 _ => false,
             });

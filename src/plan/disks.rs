@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::templates::CurrentVersion;
 use super::vms::{Steps, Work};
-use super::{ActionId, Effect, Planner};
-use crate::address::Address;
+use super::{ActionId, Effect, Held, Planner};
+use crate::address::{Address, Kind};
 use crate::disks::DiskOrigin;
 use crate::id::{TemplateName, VmName};
 use crate::observe::Observed;
@@ -224,9 +224,7 @@ impl Planner<'_> {
                 self.wait(address, format!("until template `{template}` is installed and published"));
                 return None;
             }
-            let (text, hint) =
-                (format!("template `{template}` has no version to derive from"), "see what is said of the template");
-            self.refuse(address, text, hint);
+            self.hold_with_template(address, template);
             return None;
         };
         let derive = matches!(vm.source, VmSource::Derive(_));
@@ -247,6 +245,18 @@ impl Planner<'_> {
             needs: current.published_by,
         });
         Some((Some(current.version), disks.collect()))
+    }
+
+    /// A vm of a template that is refused is held back with it, in the same line however many there are.
+    fn hold_with_template(&mut self, address: &Address, template: &TemplateName) {
+        let of_template = Address::new(Kind::Template, template);
+        let refusal = self.plan.refusals.iter_mut().find(|refusal| refusal.address == of_template);
+        if let Some(Held::Only(held)) = refusal.map(|refusal| &mut refusal.holds) {
+            held.insert(address.clone());
+            return;
+        }
+        let text = format!("template `{template}` has no version to derive from");
+        self.refuse(address, text, "publish one: `labwright plan` says what the template waits for");
     }
 
     /// Actions that make the disks, side by side; answers what they will be.

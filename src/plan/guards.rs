@@ -7,9 +7,9 @@ use super::life::{fenced_after, is_fenced};
 use super::{Inputs, Planner};
 use crate::address::{Address, Kind};
 use crate::id::{UserName, VmName};
-use crate::resolve::{Desired, Session, UserGroup};
+use crate::resolve::{Desired, Session};
 use crate::scheduler::{Task, TaskId};
-use crate::state::{FreezeScope, Recorded};
+use crate::state::{FreezeScope, Recorded, Thing};
 
 /// A roster that loses more of its members than this, in percent, stops the plan: half a file looks like a whole one.
 const SHRINK_PERCENT_MAX: usize = 20;
@@ -30,11 +30,10 @@ impl OpenSession {
 
 /// Sessions open at `now`, as recorded and as wanted: neither an edit nor a new record closes one.
 pub(super) fn open_sessions(desired: &Desired, recorded: &Recorded, now: jiff::Timestamp) -> Vec<OpenSession> {
-    let recorded =
-        recorded.objects.iter().filter(|(address, _)| address.kind == Kind::Session).filter_map(|(address, body)| {
-            let session: Session = serde_json::from_str(body).ok()?;
-            Some((address.name.clone(), session))
-        });
+    let recorded = recorded.objects.iter().filter_map(|(address, recorded)| match &recorded.thing {
+        Thing::Session(session) => Some((address.name.clone(), session.clone())),
+        _ => None,
+    });
     let wanted = desired.sessions.iter().map(|(name, session)| (name.to_string(), session.clone()));
     recorded.chain(wanted).filter_map(|(name, session)| open_session(name, session, now)).collect()
 }
@@ -57,12 +56,13 @@ impl Planner<'_> {
         }
     }
 
+    /// A roster that shrinks too much holds back its group: who leaves, who comes, and the vms of those who leave.
     pub(super) fn guard_rosters(&mut self) {
         for (name, group) in &self.inputs.desired.user_groups {
             let address = Address::new(Kind::UserGroup, name);
-            let Some(before) = self.inputs.recorded.objects.get(&address) else { continue };
-            let Ok(before) = serde_json::from_str::<UserGroup>(before) else { continue };
-            let lost: Vec<&UserName> = before.members.difference(&group.members).collect();
+            let before = self.inputs.recorded.objects.get(&address).map(|recorded| &recorded.thing);
+            let Some(Thing::UserGroup(before)) = before else { continue };
+            let lost: BTreeSet<&UserName> = before.members.difference(&group.members).collect();
             let too_many = lost.len() * 100 > before.members.len() * SHRINK_PERCENT_MAX;
             if too_many && !self.allowed(&address) {
                 let names: Vec<&str> = lost.iter().take(5).map(|user| user.as_str()).collect();
@@ -73,9 +73,26 @@ impl Planner<'_> {
                     before.members.len(),
                     names.join(", ")
                 );
-                self.refuse(&address, text, format!("if they really leave: `--allow {address}`"));
+                let hint = format!("if they really leave: `--allow {address}`");
+                let users = before.members.symmetric_difference(&group.members);
+                let users = users.map(|user| Address::new(Kind::User, user));
+                let held: Vec<Address> = users.chain(self.leaving_with(&lost)).collect();
+                self.refuse_with(&address, text, hint, held);
             }
         }
+    }
+
+    /// The vms that leave with these users, and the sessions that they are in.
+    fn leaving_with(&self, lost: &BTreeSet<&UserName>) -> Vec<Address> {
+        let Inputs { desired, recorded, .. } = *self.inputs;
+        let leaves = |name: &VmName| !desired.vms.contains_key(name) && !self.moves.leaves_by_name_only(name);
+        let vms = recorded.vms.iter().filter(|(name, known)| leaves(name) && lost.contains(&known.vm.owner));
+        let vms: BTreeSet<&VmName> = vms.map(|(name, _)| name).collect();
+        let sessions = recorded.objects.iter().filter(|(_, recorded)| match &recorded.thing {
+            Thing::Session(session) => session.vms.iter().any(|vm| vms.contains(vm)),
+            _ => false,
+        });
+        vms.iter().map(Address::vm).chain(sessions.map(|(address, _)| address.clone())).collect()
     }
 
     /// An open session is neither dropped nor cut short by an edit.
@@ -90,6 +107,8 @@ impl Planner<'_> {
             let what = match wanted {
                 None => "would leave the manifest",
                 Some(wanted) if wanted.window().1 < open.until => "would end earlier",
+                // Until it opens again, nothing would guard its vms.
+                Some(wanted) if wanted.window().0 > self.inputs.now => "would start only later",
                 Some(wanted) if !wanted.vms.is_superset(&open.vms) => "would lose vms",
                 Some(_) => continue,
             };
@@ -109,6 +128,11 @@ impl Planner<'_> {
         let text = format!("{what}, while session `{}` is open until {:.0}", open.name, open.until);
         self.refuse(&address, text, format!("wait until the session is over, or mean it: `--allow {address}`"));
         false
+    }
+
+    /// The same where nothing but a stop or a restart is meant: who asks that of the vm by its name means it.
+    pub(super) fn may_disturb_power(&mut self, name: &VmName, what: &str) -> bool {
+        self.inputs.asks.get(name).is_some_and(|ask| ask.by_name) || self.may_disturb(name, what)
     }
 
     /// Refuses to take a student's disks out of use; answers whether it may be done.

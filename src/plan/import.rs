@@ -5,13 +5,12 @@
 use std::path::{Path, PathBuf};
 
 use super::life::{Life, life};
-use super::power::Started;
 use super::{Inputs, objects};
 use crate::id::{RunId, VmName};
 use crate::observe::Phase;
 use crate::run::{Batch, BatchId, Control, RunSpec, Wanted};
 use crate::scheduler::{Task, TaskState};
-use crate::state::{Change, RecordedVm, RunState};
+use crate::state::{Change, RecordedVm, Started};
 
 /// A job that somebody wants to be a vm's, with the files that its mark leads to.
 #[derive(Debug, Clone)]
@@ -50,7 +49,7 @@ pub fn import_job(
     });
     match (run, spec, &job.index) {
         (Some((batch, run)), Some(spec), Some(index)) if reasons.is_empty() => {
-            let over = known.run.as_ref().filter(|run| !matches!(run.state, RunState::Ended { .. }));
+            let over = known.run.as_ref().filter(|run| !run.is_over());
             let over = over.map(|run| Change::Ended { run: run.run.clone(), reason: end_of(inputs, known) });
             Ok(over.into_iter().chain(records(name, known, job, batch, run, spec, index)).collect())
         }

@@ -70,7 +70,7 @@ impl Life {
 pub fn life(known: &RecordedVm, observed: &Observed, site: &Site) -> Life {
     let Some(run) = &known.run else { return Life::Off { reason: None, news: false } };
     if let RunState::Ended { reason } = &run.state {
-        return Life::Off { reason: serde_json::from_str(reason).ok(), news: false };
+        return Life::Off { reason: reason.clone(), news: false };
     }
     let report = observed.runs.get(&run.run);
     if let Some(Phase::Stopped { reason, .. }) = report.map(|report| &report.phase) {

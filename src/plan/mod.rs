@@ -3,6 +3,8 @@
 
 mod action;
 mod addresses;
+mod asks;
+mod capacity;
 mod check;
 mod disks;
 mod guards;
@@ -18,23 +20,22 @@ mod spec;
 mod templates;
 mod vms;
 
-pub use action::{Action, ActionId, Change, Effect, Note, Plan, PublishSource, Refusal, Touched, Verb};
+pub use action::{Action, ActionId, Answer, Change, Effect, Held, Note, Plan, PublishSource, Refusal, Touched, Verb};
 pub use check::{Flaw, check};
 pub use import::{FoundJob, import_job};
 pub use life::{Life, is_fenced, life};
 pub use objects::{as_applied, is_long, permission_address};
-pub use power::{Started, job_memory_mib};
 pub use saved::{SavedPlan, Today};
-pub use scope::{give_up_only, refresh_only, target};
+pub use scope::{give_up_only, refresh_only, target, unknown_addresses};
 pub use spec::{Seat, run_spec};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use crate::address::{Address, AddressPattern};
+use crate::address::{Address, AddressPattern, Kind};
 use crate::id::{TemplateName, VmName};
 use crate::observe::Observed;
-use crate::resolve::{Desired, PowerState};
+use crate::resolve::Desired;
 use crate::scheduler::TaskId;
 use crate::site::Site;
 use crate::state::Recorded;
@@ -49,10 +50,25 @@ pub struct Inputs<'a> {
     pub now: jiff::Timestamp,
     /// What the user named on the command line as meant, although a guard stands before it.
     pub allow: &'a [AddressPattern],
-    /// Vms that somebody starts or stops by name; their manifest stays as it is.
-    pub power: &'a BTreeMap<VmName, PowerState>,
+    /// Vms that somebody asks something of; their manifest stays as it is.
+    pub asks: &'a BTreeMap<VmName, Ask>,
     /// A host that an admin takes for lost: the runs on it that nobody hears of are over.
     pub lost_host: Option<&'a LostHost>,
+}
+
+/// What somebody asks of one vm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ask {
+    pub wish: Wish,
+    /// The vm itself was named, not its family or a pattern that it fits: whoever does that means it, in an open session too.
+    pub by_name: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    Start,
+    Stop,
+    Restart,
 }
 
 /// A host that never comes back, or that must be taken for it.
@@ -84,8 +100,25 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     planner.plan_templates();
     planner.plan_leavers();
     planner.plan_vms();
-    let plan = planner.plan;
-    debug_assert_eq!(check(&plan, inputs), Vec::new(), "a plan that breaks its own rules is our bug");
+    planner.guard_capacity();
+    planner.plan_gone_objects();
+    let mut plan = scope::hold_back(planner.plan);
+    plan.answers = asks::answers(&plan, inputs);
+    refuse_flaws(plan, inputs)
+}
+
+/// A plan that breaks a rule of all plans is our bug, and nothing of it is done: not even the part that looks sound.
+pub fn refuse_flaws(mut plan: Plan, inputs: &Inputs<'_>) -> Plan {
+    let flaws = check(&plan, inputs);
+    if let Some(first) = flaws.first() {
+        let more = if flaws.len() > 1 { format!(" (and {} more like it)", flaws.len() - 1) } else { String::new() };
+        plan.refusals.push(Refusal {
+            address: Address::new(Kind::Lab, &plan.lab),
+            text: format!("this plan is wrong, which is a bug of labwright, not of the lab: {first}{more}"),
+            hint: "nothing was changed; please report it with the output of `labwright plan --json`".into(),
+            holds: Held::Everything,
+        });
+    }
     plan
 }
 
@@ -96,6 +129,8 @@ struct Planner<'a> {
     next_action: u32,
     next_run: u64,
     current_versions: BTreeMap<TemplateName, templates::CurrentVersion>,
+    /// What records users and vm groups that are new or edited: their vms come after them.
+    pending: BTreeMap<Address, ActionId>,
     moves: moves::Moves,
     /// Folders of disks that bear another name than their vm's.
     kept_folders: BTreeSet<&'a Path>,
@@ -114,6 +149,7 @@ impl<'a> Planner<'a> {
             next_action: 0,
             next_run: recorded.next_run,
             current_versions: BTreeMap::new(),
+            pending: BTreeMap::new(),
             moves: moves::Moves::new(desired, recorded),
             kept_folders: disks::kept_folders(recorded),
             open_sessions: guards::open_sessions(desired, recorded, inputs.now),
@@ -129,6 +165,7 @@ impl<'a> Planner<'a> {
                 notes: Vec::new(),
                 refusals: Vec::new(),
                 unchanged: Vec::new(),
+                answers: BTreeMap::new(),
             },
         }
     }
@@ -155,7 +192,22 @@ impl<'a> Planner<'a> {
     }
 
     fn refuse(&mut self, address: &Address, text: impl Into<String>, hint: impl Into<String>) {
-        self.plan.refusals.push(Refusal { address: address.clone(), text: text.into(), hint: hint.into() });
+        self.refuse_with(address, text, hint, []);
+    }
+
+    /// The same, where it holds back other things too. One about the lab or the site holds back everything.
+    fn refuse_with(
+        &mut self,
+        address: &Address,
+        text: impl Into<String>,
+        hint: impl Into<String>,
+        others: impl IntoIterator<Item = Address>,
+    ) {
+        let holds = match address.kind {
+            Kind::Lab | Kind::Site => Held::Everything,
+            _ => Held::Only(std::iter::once(address.clone()).chain(others).collect()),
+        };
+        self.plan.refusals.push(Refusal { address: address.clone(), text: text.into(), hint: hint.into(), holds });
     }
 
     fn allowed(&self, address: &Address) -> bool {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::address::Kind;
-use crate::id::{TemplateName, VmGroupName, VmName};
+use crate::id::{TemplateName, UserName, VmGroupName, VmName};
 use crate::resolve::{Desired, VmSource};
 use crate::state::{Recorded, RecordedVm};
 
@@ -32,11 +32,38 @@ impl Moves {
                 {
                     insert(&mut moves.templates, to, from);
                 }
+                Kind::Vm => moves.family((from, to), desired, recorded),
                 Kind::VmGroup => insert(&mut moves.vm_groups, to, from),
                 _ => {}
             }
         }
         moves
+    }
+
+    /// A family that has another key: each vm of it that has another name now is its owner's vm of the new family, the first
+    /// of them where an owner has several.
+    fn family(&mut self, (from, to): (&str, &str), desired: &Desired, recorded: &Recorded) {
+        let mut old: BTreeMap<&UserName, Vec<&VmName>> = BTreeMap::new();
+        for (name, known) in &recorded.vms {
+            if known.vm.family.as_str() == from && !desired.vms.contains_key(name) {
+                old.entry(&known.vm.owner).or_default().push(name);
+            }
+        }
+        let mut new: BTreeMap<&UserName, Vec<&VmName>> = BTreeMap::new();
+        for (name, vm) in &desired.vms {
+            if vm.family.as_str() == to && !recorded.vms.contains_key(name) {
+                new.entry(&vm.owner).or_default().push(name);
+            }
+        }
+        // As numbers go: `a-2` before `a-10`.
+        let in_order = |mut names: Vec<&VmName>| {
+            names.sort_by_key(|name| (name.as_str().len(), name.as_str().to_owned()));
+            names.into_iter().cloned().collect::<Vec<_>>()
+        };
+        for (owner, names) in new {
+            let old = in_order(old.remove(owner).unwrap_or_default());
+            self.vms.extend(in_order(names).into_iter().zip(old));
+        }
     }
 
     /// What is recorded of a vm, under its new name or its old one.

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Change, Effect, Planner, Verb};
+use super::{ActionId, Change, Effect, Planner, Verb};
 use crate::address::{Address, Kind};
-use crate::id::LabName;
-use crate::resolve::{Desired, Permission, VmGroup};
-use crate::state::Recorded;
+use crate::id::{LabName, VmName};
+use crate::resolve::{Desired, Permission, Vm, VmGroup, VmSource};
+use crate::state::{Recorded, Thing};
 
 impl Planner<'_> {
     /// Ranges of two labs of a site must not overlap: their guests would fight over addresses.
@@ -18,84 +18,171 @@ impl Planner<'_> {
                     "its range {}-{} overlaps {}-{} of vm group `{other_name}` in lab `{lab}`",
                     group.range.first, group.range.last, other.range.first, other.range.last
                 );
-                self.refuse(&Address::new(Kind::VmGroup, name), text, "give one of the two groups another `ip_range`");
+                let vms = self.inputs.desired.vms.iter().filter(|(_, vm)| vm.vm_group == *name);
+                let vms: Vec<Address> = vms.map(|(name, _)| Address::vm(name)).collect();
+                let hint = "give one of the two groups another `ip_range`";
+                self.refuse_with(&Address::new(Kind::VmGroup, name), text, hint, vms);
             }
         }
     }
 
     pub(super) fn plan_objects(&mut self) {
-        let wanted = bodies(self.inputs.desired);
         let recorded = &self.inputs.recorded.objects;
-        let leaving =
-            recorded.keys().filter(|address| address.kind != Kind::Template && !wanted.contains_key(*address));
-        for address in leaving {
-            self.object_change(address.clone(), Verb::Delete, "left the manifest".into(), None);
-        }
-        for (address, body) in wanted {
+        for (address, wanted) in wanted_things(self.inputs.desired) {
             match recorded.get(&address) {
-                Some(before) if *before == body => self.plan.unchanged.push(address),
+                Some(before) if before.thing == wanted => self.plan.unchanged.push(address),
                 Some(before) => {
-                    let reason = Edits::new(fields(before), fields(&body)).words().join("; ");
-                    self.object_change(address, Verb::Update, reason, Some(body));
+                    let body = before.body_of(&wanted);
+                    let reason = Edits::new(fields(&before.thing.body()), fields(&wanted.body())).words().join("; ");
+                    self.object_change(address, Verb::Update, reason, Some(body), Vec::new());
                 }
-                None => self.object_change(address, Verb::Create, "new in the manifest".into(), Some(body)),
+                None => {
+                    let reason = "new in the manifest".to_owned();
+                    self.object_change(address, Verb::Create, reason, Some(wanted.body()), Vec::new());
+                }
             }
         }
     }
 
-    fn object_change(&mut self, address: Address, verb: Verb, reason: String, body: Option<String>) {
-        let before = self.inputs.recorded.objects.get(&address).map(|body| fields(body)).unwrap_or_default();
+    /// What is wanted no more goes after the last vm that needs it: a vm whose group is forgotten could not be stopped by
+    /// name, and another lab could take its addresses.
+    pub(super) fn plan_gone_objects(&mut self) {
+        let recorded = self.inputs.recorded;
+        let wanted = wanted_things(self.inputs.desired);
+        let templates = &self.inputs.desired.templates;
+        let is_wanted = |address: &Address| match address.kind {
+            Kind::Template => templates.contains_key(address.name.as_str()),
+            _ => wanted.contains_key(address),
+        };
+        let leaving: Vec<&Address> = recorded.objects.keys().filter(|address| !is_wanted(address)).collect();
+        if leaving.is_empty() {
+            return;
+        }
+        let users = self.users_of_things();
+        for address in leaving {
+            let of_thing = users.get(address).map(Vec::as_slice).unwrap_or_default();
+            let stays = of_thing.iter().find_map(|(vm, let_go)| let_go.is_none().then_some(vm));
+            if let Some(vm) = stays {
+                // Of a user the vm itself tells; there may be hundreds.
+                if address.kind != Kind::User {
+                    self.wait(address, format!("to be forgotten, until {vm} needs it no more"));
+                }
+                continue;
+            }
+            let needs = of_thing.iter().filter_map(|(_, let_go)| *let_go).collect();
+            let mut reason = self.gone().to_owned();
+            if address.kind == Kind::Template {
+                reason.push_str("; its published versions stay for the disks that need them");
+            }
+            self.object_change(address.clone(), Verb::Delete, reason, None, needs);
+        }
+    }
+
+    /// The recorded vms of each user, vm group and template, with the action that lets go of it; `None`: it stays in use.
+    fn users_of_things(&self) -> BTreeMap<Address, Vec<(Address, Option<ActionId>)>> {
+        let mut after: BTreeMap<&VmName, (ActionId, Option<&Vm>)> = BTreeMap::new();
+        for (_, action) in self.plan.actions() {
+            match &action.effect {
+                Effect::ForgetVm { name } => drop(after.insert(name, (action.id, None))),
+                Effect::RecordVm { name, vm, .. } => {
+                    let name = self.moves.vms.get(name).unwrap_or(name);
+                    after.insert(name, (action.id, Some(vm)));
+                }
+                _ => {}
+            }
+        }
+        let mut users: BTreeMap<Address, Vec<(Address, Option<ActionId>)>> = BTreeMap::new();
+        for (name, known) in &self.inputs.recorded.vms {
+            for thing in needs_of(&known.vm) {
+                let let_go = after.get(name).filter(|(_, vm)| vm.is_none_or(|vm| !needs_of(vm).contains(&thing)));
+                users.entry(thing).or_default().push((Address::vm(name), let_go.map(|(id, _)| *id)));
+            }
+        }
+        users
+    }
+
+    /// Why something leaves.
+    pub(super) fn gone(&self) -> &'static str {
+        if self.inputs.desired.is_nothing() { "the lab is taken down" } else { "left the manifest" }
+    }
+
+    fn object_change(
+        &mut self,
+        address: Address,
+        verb: Verb,
+        reason: String,
+        body: Option<String>,
+        needs: Vec<ActionId>,
+    ) {
+        let before = self.inputs.recorded.objects.get(&address).map(|before| fields(&before.body)).unwrap_or_default();
         let after = body.as_deref().map(fields).unwrap_or_default();
         let Edits { before, after } = Edits::new(before, after);
-        let action = self.action(Vec::new(), Effect::RecordObject { address: address.clone(), body });
+        let is_kept = body.is_some();
+        let action = self.action(needs, Effect::RecordObject { address: address.clone(), body });
+        if is_kept {
+            self.pending.insert(address.clone(), action.id);
+        }
         self.plan.changes.push(Change { address, verb, reason, before, after, touches: None, actions: vec![action] });
     }
+}
+
+/// What must be recorded for as long as a vm is.
+pub(super) fn needs_of(vm: &Vm) -> Vec<Address> {
+    let mut needs = vec![Address::new(Kind::User, &vm.owner), Address::new(Kind::VmGroup, &vm.vm_group)];
+    if let VmSource::Derive(template) | VmSource::Clone(template) = &vm.source {
+        needs.push(Address::new(Kind::Template, template));
+    }
+    needs
 }
 
 fn overlap(one: &VmGroup, other: &VmGroup) -> bool {
     one.range.first <= other.range.last && other.range.first <= one.range.last
 }
 
-pub(super) fn bodies(desired: &Desired) -> BTreeMap<Address, String> {
-    let mut bodies = BTreeMap::new();
-    let groups = desired.user_groups.iter().map(|(name, group)| (Address::new(Kind::UserGroup, name), to_json(group)));
-    let users = desired.users.iter().map(|(name, user)| (Address::new(Kind::User, name), to_json(user)));
-    let vm_groups = desired.vm_groups.iter().map(|(name, group)| (Address::new(Kind::VmGroup, name), to_json(group)));
-    let permissions =
-        joined_permissions(desired).into_iter().map(|(address, permission)| (address, to_json(&permission)));
-    let sessions = desired.sessions.iter().map(|(name, session)| (Address::new(Kind::Session, name), to_json(session)));
-    bodies.extend(groups.chain(users).chain(vm_groups).chain(permissions).chain(sessions));
-    bodies
+/// All that a lab wants besides vms and templates.
+pub(super) fn wanted_things(desired: &Desired) -> BTreeMap<Address, Thing> {
+    let Desired { user_groups, users, vm_groups, sessions, .. } = desired;
+    let mut things = BTreeMap::new();
+    things.extend(
+        user_groups.iter().map(|(name, group)| (Address::new(Kind::UserGroup, name), Thing::UserGroup(group.clone()))),
+    );
+    things.extend(users.iter().map(|(name, user)| (Address::new(Kind::User, name), Thing::User(user.clone()))));
+    things.extend(
+        vm_groups.iter().map(|(name, group)| (Address::new(Kind::VmGroup, name), Thing::VmGroup(group.clone()))),
+    );
+    things.extend(
+        sessions.iter().map(|(name, session)| (Address::new(Kind::Session, name), Thing::Session(session.clone()))),
+    );
+    let permissions = joined_permissions(desired).into_iter();
+    things.extend(permissions.map(|(address, permission)| (address, Thing::Permission(permission))));
+    things
 }
 
-/// The lab as it was last applied: what `bodies` and the vms' records say, for when the manifest cannot be used. Fails with
-/// what is recorded in a shape that we do not know.
-pub fn as_applied(lab: LabName, recorded: &Recorded) -> Result<Desired, (Address, serde_json::Error)> {
+/// The lab as it was last applied, for when the manifest cannot be used. Fails with what bears no name of its kind.
+pub fn as_applied(lab: LabName, recorded: &Recorded) -> Result<Desired, Address> {
     let mut desired = Desired::nothing(lab);
-    for (address, body) in &recorded.objects {
-        let put = match address.kind {
-            Kind::UserGroup => put(&mut desired.user_groups, address, body),
-            Kind::User => put(&mut desired.users, address, body),
-            Kind::VmGroup => put(&mut desired.vm_groups, address, body),
-            Kind::Template => put(&mut desired.templates, address, body),
-            Kind::Session => put(&mut desired.sessions, address, body),
-            Kind::Permission => serde_json::from_str(body).map(|permission| desired.permissions.push(permission)),
-            Kind::Vm | Kind::Job | Kind::Lab | Kind::Site => Ok(()),
+    for (address, recorded) in &recorded.objects {
+        let Address { name, .. } = address;
+        let put = match recorded.thing.clone() {
+            Thing::UserGroup(group) => put(&mut desired.user_groups, name, group),
+            Thing::User(user) => put(&mut desired.users, name, user),
+            Thing::VmGroup(group) => put(&mut desired.vm_groups, name, group),
+            Thing::Template(template) => put(&mut desired.templates, name, template),
+            Thing::Session(session) => put(&mut desired.sessions, name, session),
+            Thing::Permission(permission) => {
+                desired.permissions.push(permission);
+                Some(())
+            }
         };
-        put.map_err(|error| (address.clone(), error))?;
+        put.ok_or_else(|| address.clone())?;
     }
     desired.vms = recorded.vms.iter().map(|(name, known)| (name.clone(), known.vm.clone())).collect();
     Ok(desired)
 }
 
-fn put<N, T>(things: &mut BTreeMap<N, T>, address: &Address, body: &str) -> serde_json::Result<()>
-where
-    N: std::str::FromStr<Err: std::fmt::Display> + Ord,
-    T: serde::de::DeserializeOwned,
-{
-    let name = address.name.parse().map_err(serde::de::Error::custom)?;
-    things.insert(name, serde_json::from_str(body)?);
-    Ok(())
+fn put<N: std::str::FromStr + Ord, T>(things: &mut BTreeMap<N, T>, name: &str, thing: T) -> Option<()> {
+    things.insert(name.parse().ok()?, thing);
+    Some(())
 }
 
 /// Several entries for the same two are one permission.
@@ -135,6 +222,8 @@ pub(super) fn fields(body: &str) -> BTreeMap<String, String> {
     fields.extend(hardware);
     // Where it stands in the manifest is shown by `explain`; a line that moves is no change.
     fields.remove("origin");
+    // Its family says the same to people.
+    fields.remove("for_each");
     if let Some(mib) = fields.remove("memory_mib") {
         fields.insert("memory".into(), format!("{mib} MiB"));
     }

@@ -1,40 +1,18 @@
 //! Power: whether a vm's guest is stopped or started, and what its run is told. Where the run stands is found by `life`.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
-
-use serde::{Deserialize, Serialize};
 
 use super::life::{Life, life};
 use super::spec::{Seat, run_spec};
 use super::vms::{Steps, Work};
-use super::{Effect, Inputs, Planner};
+use super::{Effect, Inputs, Planner, Wish};
 use crate::address::Address;
 use crate::id::{Mac, RunId, VmName};
 use crate::observe::Phase;
-use crate::resolve::{Hardware, PowerState, RestartPolicy, Vm, VmGroup};
+use crate::resolve::{PowerState, RestartPolicy, Vm, VmGroup};
 use crate::run::StopReason;
 use crate::scheduler::TaskState;
-use crate::state::{RecordedDisk, RecordedRun, RecordedVm};
-
-/// Memory that a run takes beside its guest's: qemu itself (35 to 60 MiB) and the starter (under 8 MiB).
-const OVERHEAD_MIB: u64 = 64;
-
-/// What the job of such a vm asks for.
-pub fn job_memory_mib(hardware: &Hardware) -> u64 {
-    u64::from(hardware.memory_mib) + OVERHEAD_MIB
-}
-
-/// What a guest is started with; when this differs from what is wanted, it must be restarted to take effect.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Started {
-    pub hardware: Hardware,
-    pub isolated: bool,
-    pub ip: Ipv4Addr,
-    pub mac: Mac,
-    pub bridge: String,
-    pub disks: Vec<PathBuf>,
-}
+use crate::state::{RecordedDisk, RecordedRun, RecordedVm, Started};
 
 /// Whether a vm is stopped, whether it is started, and why.
 pub(super) struct Decision {
@@ -44,15 +22,19 @@ pub(super) struct Decision {
 }
 
 impl Planner<'_> {
-    /// What the user asks of this one vm now goes before what the manifest says.
-    fn wanted_power(&self, work: &Work<'_>) -> PowerState {
-        self.inputs.power.get(work.name).copied().unwrap_or(work.vm.state)
-    }
-
-    /// Whether the vm is stopped and whether it is started, and why.
+    /// Whether the vm is stopped and whether it is started, and why. What is asked of it now goes before its manifest.
     pub(super) fn decide(&mut self, address: &Address, work: &Work<'_>, live: bool, stale: bool) -> Decision {
         let reasons = Vec::new();
-        match (self.wanted_power(work), live) {
+        let wanted = match self.wish(work.name) {
+            Some(Wish::Restart) if live => {
+                return Decision { stop: true, start: true, reasons: vec!["asked for".to_owned()] };
+            }
+            Some(Wish::Start) if live && !work.must_be_off() => PowerState::OnDemand,
+            Some(Wish::Start | Wish::Restart) => PowerState::Running,
+            Some(Wish::Stop) => PowerState::Stopped,
+            None => work.vm.state,
+        };
+        match (wanted, live) {
             (PowerState::Running, true) if stale => Decision { stop: true, start: true, reasons },
             (PowerState::Running, true) if self.told_to_stop(work) => {
                 let reasons = vec!["an apply that was cut short had told it to stop".to_owned()];
@@ -85,7 +67,7 @@ impl Planner<'_> {
     fn decide_off(&mut self, address: &Address, work: &Work<'_>, stale: bool) -> Decision {
         let Life::Off { reason, .. } = &work.life else { unreachable!("decide_off is for vms that are off") };
         let powered_off = matches!(reason, Some(StopReason::Guest));
-        let asked_for = self.inputs.power.contains_key(work.name);
+        let asked_for = self.inputs.asks.contains_key(work.name);
         if powered_off && !asked_for && work.vm.restart == RestartPolicy::OnFailure && !stale {
             self.note(
                 address,
@@ -97,6 +79,7 @@ impl Planner<'_> {
             return Decision { stop: false, start: false, reasons: Vec::new() };
         }
         let why = match (&work.known.run, reason) {
+            _ if asked_for => "asked for".to_owned(),
             (None, _) => "wanted: running".to_owned(),
             (Some(_), None) => "its run ended without a word".to_owned(),
             (Some(_), Some(reason)) => format!("its run ended: {reason}"),
@@ -193,29 +176,29 @@ impl Planner<'_> {
         disks: &[RecordedDisk],
         supersedes: Option<RunId>,
     ) {
+        // Without its group the vm had no address, and was refused.
         let Some(group) = self.inputs.desired.vm_groups.get(&vm.vm_group) else { return };
-        let started = started(vm, group, ip, mac, disks);
+        let started = super::objects::to_json(&started(vm, group, ip, mac, disks));
         let generation = self.moves.known(name, self.inputs.recorded).map_or(0, |known| known.generation) + 1;
         let run = RunId::new(self.inputs.recorded.site.clone(), self.next_run);
         self.next_run += 1;
         let Inputs { site, desired, recorded, .. } = *self.inputs;
         let seat = Seat { run, generation, ip, mac, disks };
         let spec = run_spec(site, desired, recorded, (name, vm, group), &seat);
-        let memory_mib = job_memory_mib(&vm.hardware);
+        let memory_mib = vm.hardware.host_memory_mib();
         self.step(steps, Effect::Start { spec: Box::new(spec), started, memory_mib, supersedes });
     }
 }
 
-pub(super) fn started(vm: &Vm, group: &VmGroup, ip: Ipv4Addr, mac: Mac, disks: &[RecordedDisk]) -> String {
-    let started = Started {
+pub(super) fn started(vm: &Vm, group: &VmGroup, ip: Ipv4Addr, mac: Mac, disks: &[RecordedDisk]) -> Started {
+    Started {
         hardware: vm.hardware.clone(),
         isolated: vm.isolated,
         ip,
         mac,
         bridge: group.bridge.clone(),
         disks: disks.iter().map(|disk| disk.path.clone()).collect(),
-    };
-    super::objects::to_json(&started)
+    }
 }
 
 /// What is only taken note of.

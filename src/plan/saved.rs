@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::objects::{bodies, fields, to_json};
-use super::{Change, Plan};
+use super::objects::{fields, to_json, wanted_things};
+use super::{Change, Held, Plan, Refusal};
 use crate::address::{Address, AddressPattern, Kind};
 use crate::resolve::Desired;
 
@@ -47,13 +47,20 @@ impl SavedPlan {
         moved.extend(self.moved_state(today.plan));
         moved.extend(self.moved_images(today.images));
         moved.extend(self.moved_changes(today.plan));
-        moved.extend(today.plan.refusals.iter().map(|refusal| format!("{}: {}", refusal.address, refusal.text)));
+        let refused = today.plan.refusals.iter().filter(|refusal| !self.is_refused_already(refusal));
+        moved.extend(refused.map(|refusal| format!("{}: {}", refusal.address, refusal.text)));
         if moved.is_empty() && !self.plan.changes.iter().eq(&today.plan.changes) {
             moved.push(
                 "what would be done differs in its details, such as an address or a published version".to_owned(),
             );
         }
         moved
+    }
+
+    /// Whether the kept plan held the same things back for the same reason.
+    fn is_refused_already(&self, refusal: &Refusal) -> bool {
+        let same = |then: &Refusal| (&then.address, &then.holds) == (&refusal.address, &refusal.holds);
+        refusal.holds != Held::Everything && self.plan.refusals.iter().any(same)
     }
 
     fn moved_lab(&self, now: &Desired) -> Option<String> {
@@ -132,6 +139,7 @@ fn everything(desired: &Desired) -> BTreeMap<Address, BTreeMap<String, String>> 
     let templates =
         desired.templates.iter().map(|(name, template)| (Address::new(Kind::Template, name), to_json(template)));
     let vms = desired.vms.iter().map(|(name, vm)| (Address::vm(name), to_json(vm)));
-    let all = bodies(desired).into_iter().chain(templates).chain(vms);
+    let all =
+        wanted_things(desired).into_iter().map(|(address, thing)| (address, thing.body())).chain(templates).chain(vms);
     all.map(|(address, body)| (address, fields(&body))).collect()
 }

@@ -1,16 +1,16 @@
 //! Templates: which published version new vms derive from, and when a new one is made. A version never changes once it
 //! is published, so vms that derive from it are safe from any edit of the image.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::objects::{Edits, fields, to_json};
+use super::objects::{Edits, fields};
 use super::{Action, ActionId, Change, Effect, Inputs, Planner, PublishSource, Verb};
 use crate::address::{Address, Kind};
 use crate::id::TemplateName;
 use crate::observe::ImageFact;
 use crate::resolve::{DiskSource, Template};
-use crate::state::TemplateVersion;
+use crate::state::{TemplateVersion, Thing};
 
 /// The version that new vms of a template derive from.
 #[derive(Debug, Clone)]
@@ -36,36 +36,12 @@ enum Freshness {
 impl Planner<'_> {
     pub(super) fn plan_templates(&mut self) {
         let desired = self.inputs.desired;
-        let leaving =
-            self.inputs.recorded.objects.keys().filter(|address| {
-                address.kind == Kind::Template && !desired.templates.contains_key(address.name.as_str())
-            });
-        for address in leaving {
-            self.delete_template(address.clone());
-        }
         for (name, template) in &desired.templates {
             let current = self.plan_template(name, template);
             if let Some(current) = current {
                 self.current_versions.insert(name.clone(), current);
             }
         }
-    }
-
-    /// Only the record goes: published versions stay, since disks that were set aside still need them.
-    fn delete_template(&mut self, address: Address) {
-        let before = self.inputs.recorded.objects.get(&address).map(|body| fields(body)).unwrap_or_default();
-        let action = self.action(Vec::new(), Effect::RecordObject { address: address.clone(), body: None });
-        let reason = "left the manifest; its published versions stay for the disks that need them".to_owned();
-        let (after, touches) = (BTreeMap::new(), None);
-        self.plan.changes.push(Change {
-            address,
-            verb: Verb::Delete,
-            reason,
-            before,
-            after,
-            touches,
-            actions: vec![action],
-        });
     }
 
     fn plan_template(&mut self, name: &TemplateName, template: &Template) -> Option<CurrentVersion> {
@@ -241,14 +217,16 @@ impl Planner<'_> {
         why: Option<String>,
     ) {
         // Where it stands in the manifest is shown by `explain`; a line that moves is no change.
-        let body = to_json(&Template { origin: crate::resolve::Origin::default(), ..template.clone() });
+        let wanted = Thing::Template(Template { origin: crate::resolve::Origin::default(), ..template.clone() });
         let recorded = self.inputs.recorded.objects.get(address);
-        let same = recorded.is_some_and(|before| *before == body || is_of_another_checkout(before, template));
+        let same =
+            recorded.is_some_and(|before| before.thing == wanted || is_of_another_checkout(&before.body, template));
+        let body = recorded.map_or_else(|| wanted.body(), |before| before.body_of(&wanted));
         if same && actions.is_empty() {
             self.plan.unchanged.push(address.clone());
             return;
         }
-        let edits = Edits::new(recorded.map(|body| fields(body)).unwrap_or_default(), fields(&body));
+        let edits = Edits::new(recorded.map(|before| fields(&before.body)).unwrap_or_default(), fields(&body));
         let verb = match recorded {
             None => Verb::Create,
             Some(_) if same && why.is_none() => Verb::Record,

@@ -14,18 +14,19 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use super::life::Life;
-use super::objects::{Edits, fields};
+use super::objects::{Edits, fields, needs_of};
 use super::power::{Decision, news, started};
 use super::templates::same_but_for_folders;
-use super::{Action, ActionId, Change, Effect, Planner, Touched, Verb};
-use crate::address::Address;
+use super::{Action, ActionId, Change, Effect, Planner, Touched, Verb, Wish};
+use crate::address::{Address, Kind};
 use crate::host::dhcp::Reservation;
 use crate::id::{Mac, VmName};
 use crate::observe::Phase;
 use crate::resolve::{PowerState, Vm, VmGroup, VmSource};
-use crate::state::{RecordedDisk, RecordedVm};
+use crate::state::{RecordedDisk, RecordedVm, Started};
 
 /// Actions of one change, each after the one before it.
+#[derive(Default)]
 pub(super) struct Steps {
     pub(super) actions: Vec<Action>,
     pub(super) last: Vec<ActionId>,
@@ -35,8 +36,10 @@ impl Planner<'_> {
     pub(super) fn plan_leavers(&mut self) {
         let (desired, recorded) = (self.inputs.desired, self.inputs.recorded);
         for (name, known) in recorded.vms.iter().filter(|(name, _)| !desired.vms.contains_key(*name)) {
-            if !self.moves.leaves_by_name_only(name) {
-                self.plan_leaver(name, known);
+            match self.wish(name) {
+                _ if self.moves.leaves_by_name_only(name) => {}
+                Some(Wish::Stop) => self.plan_stop(name, name, known),
+                _ => self.plan_leaver(name, known),
             }
         }
     }
@@ -45,6 +48,10 @@ impl Planner<'_> {
         for (name, vm) in &self.inputs.desired.vms {
             match self.moves.known(name, self.inputs.recorded) {
                 None => self.plan_new_vm(name, vm),
+                Some(known) if self.wish(name) == Some(Wish::Stop) => {
+                    let known_as = self.moves.vms.get(name).unwrap_or(name).clone();
+                    self.plan_stop(name, &known_as, known);
+                }
                 Some(known) => self.plan_known_vm(name, vm, known),
             }
         }
@@ -55,15 +62,19 @@ impl Planner<'_> {
         if self.waits_for_restore(name) {
             return;
         }
-        let mut steps = Steps { actions: Vec::new(), last: Vec::new() };
+        let mut steps = Steps::default();
         let life = self.life(name, known);
         if let Some((what, until)) = life.unknown_words(self.inputs.site) {
             self.drift(&address, what);
             self.wait(&address, format!("to leave the manifest, {until}"));
             return;
         }
-        let disturbance = if life.is_live() { "would be stopped" } else { "its disks would be set aside" };
-        if !self.may_disturb(name, &format!("it left the manifest and {disturbance}")) {
+        // A lost host is given up, and nothing else is meant.
+        if self.inputs.lost_host.is_some() {
+            return self.take_note(name, known, &life);
+        }
+        let disturbance = if life.is_live() { "would be stopped" } else { "would lose its disks" };
+        if !self.may_disturb(name, &format!("{}, and it {disturbance}", self.gone())) {
             return;
         }
         if life.is_off() && self.may_run_unknown(name) {
@@ -81,9 +92,9 @@ impl Planner<'_> {
             self.set_aside(&mut steps, name, known);
         }
         self.step(&mut steps, Effect::ForgetVm { name: name.clone() });
-        let reason = format!("left the manifest; its disks are kept for {} days", self.inputs.site.retention_days);
+        let reason = format!("{}; its disks are kept for {} days", self.gone(), self.inputs.site.retention_days);
         let fields = (vm_fields(&known.vm, known.ip), BTreeMap::new());
-        let touches = self.touched(name, &known.vm, Some((known, &life)));
+        let touches = self.touched(&known.vm, Some((known, &life)));
         self.change(address, Verb::SetAside, reason, fields, Some(touches), steps);
     }
 
@@ -93,7 +104,7 @@ impl Planner<'_> {
             return;
         }
         let Some((ip, mac)) = self.new_address(&address, vm) else { return };
-        let mut steps = Steps { actions: Vec::new(), last: Vec::new() };
+        let mut steps = Steps::default();
         let Some((version, new)) = self.new_disks(&address, name, vm, None) else { return };
         let (version, mut disks, new) = self.with_waiting(name, version, new);
         let lost = disks.iter().find(|disk| self.inputs.observed.disks_missing.contains(&disk.path));
@@ -110,11 +121,16 @@ impl Planner<'_> {
         if taken_back {
             reason.push_str("; takes back its disks");
         }
-        if vm.state == PowerState::Running && !self.may_run_unknown(name) {
+        let starts = match self.wish(name) {
+            Some(Wish::Start | Wish::Restart) => true,
+            Some(Wish::Stop) => false,
+            None => vm.state == PowerState::Running,
+        };
+        if starts && !self.may_run_unknown(name) {
             self.start(&mut steps, name, vm, (ip, mac), &disks, None);
             reason.push_str("; starts");
         }
-        let touches = self.touched(name, vm, None);
+        let touches = self.touched(vm, None);
         self.change(address, Verb::Create, reason, (BTreeMap::new(), vm_fields(vm, ip)), Some(touches), steps);
     }
 
@@ -130,7 +146,10 @@ impl Planner<'_> {
             self.wait(&address, until);
             return;
         }
-        let Some(group) = self.inputs.desired.vm_groups.get(&vm.vm_group) else { return };
+        let Some(group) = self.inputs.desired.vm_groups.get(&vm.vm_group) else {
+            let text = format!("its vm group `{}` is neither in the manifest nor recorded", vm.vm_group);
+            return self.refuse(&address, text, "mend the manifest: `labwright validate` says what is wrong with it");
+        };
         let stays = self.moves.same_group(&known.vm.vm_group, &vm.vm_group)
             && group.range.contains(known.ip)
             && group.mac(known.ip) == known.mac;
@@ -168,7 +187,7 @@ impl Planner<'_> {
         if !keeps_all && life.is_off() && self.may_run_unknown(known_as) {
             return self.take_note(known_as, known, life);
         }
-        let mut steps = Steps { actions: Vec::new(), last: Vec::new() };
+        let mut steps = Steps::default();
         let edits = edits(known, vm, *ip);
         let live = life.is_live();
         let started = work.started();
@@ -179,7 +198,12 @@ impl Planner<'_> {
             return;
         }
         let disturbs = (live && decision.stop) || must_be_off;
-        if disturbs && !self.may_disturb(name, work.disturbance(&decision)) {
+        let what = work.disturbance(&decision);
+        let may = |planner: &mut Self| match must_be_off {
+            true => planner.may_disturb(name, what),
+            false => planner.may_disturb_power(name, what),
+        };
+        if disturbs && !may(self) {
             return;
         }
         self.rename(&mut steps, work, moved_from.as_ref());
@@ -200,7 +224,9 @@ impl Planner<'_> {
         all.extend(self.make_disks(&mut steps, name, disks.new));
         all.sort_by_key(|disk| disk.slot);
         let unreserved = moved_from.is_none() && self.inputs.observed.reservations_missing.contains(*name);
-        if unreserved {
+        // A vm that never ran may never have had one: an apply was cut short, or its disk was imported.
+        let had_one = known.generation > 0;
+        if unreserved && had_one {
             self.drift(address, "its DHCP reservation is gone");
         }
         if !work.stays || unreserved || moved_from.is_some() {
@@ -224,16 +250,17 @@ impl Planner<'_> {
         reasons.extend(decision.reasons);
         reasons.extend(edits.words());
         reasons.extend(news(life).filter(|_| verb == Verb::Record));
-        reasons.extend(unreserved.then(|| "its DHCP reservation is missing".to_owned()));
+        let reservation = if had_one { "its DHCP reservation is missing" } else { "its address is to be reserved" };
+        reasons.extend(unreserved.then(|| reservation.to_owned()));
         reasons.extend(work.given_up.iter().map(|disk| format!("{} is given up and made anew", disk.path.display())));
-        let touches = (verb != Verb::Record).then(|| self.touched(name, vm, Some((known, life))));
+        let touches = (verb != Verb::Record).then(|| self.touched(vm, Some((known, life))));
         self.change(address.clone(), verb, reasons.join("; "), (edits.before, edits.after), touches, steps);
     }
 
     /// Only what became of its run; everything else about the vm waits.
-    fn take_note(&mut self, name: &VmName, known: &RecordedVm, life: &Life) {
+    pub(super) fn take_note(&mut self, name: &VmName, known: &RecordedVm, life: &Life) {
         let Some(reason) = news(life) else { return };
-        let mut steps = Steps { actions: Vec::new(), last: Vec::new() };
+        let mut steps = Steps::default();
         self.record_news(&mut steps, name, known, life);
         self.change(Address::vm(name), Verb::Record, reason, (BTreeMap::new(), BTreeMap::new()), None, steps);
     }
@@ -247,7 +274,11 @@ impl Planner<'_> {
     }
 
     pub(super) fn new_address(&mut self, address: &Address, vm: &Vm) -> Option<(Ipv4Addr, Mac)> {
-        let group = self.inputs.desired.vm_groups.get(&vm.vm_group)?;
+        let Some(group) = self.inputs.desired.vm_groups.get(&vm.vm_group) else {
+            let text = format!("its vm group `{}` is neither in the manifest nor recorded", vm.vm_group);
+            self.refuse(address, text, "mend the manifest: `labwright validate` says what is wrong with it");
+            return None;
+        };
         let found = self.addresses.take(&vm.vm_group, group);
         if found.is_some() {
             return found;
@@ -286,27 +317,37 @@ impl Planner<'_> {
         steps.actions.push(action);
     }
 
-    fn change(
+    pub(super) fn change(
         &mut self,
         address: Address,
         verb: Verb,
         reason: String,
         (before, after): (BTreeMap<String, String>, BTreeMap<String, String>),
         touches: Option<Touched>,
-        steps: Steps,
+        mut steps: Steps,
     ) {
+        if let Some(wanted) = self.inputs.desired.vms.get(address.name.as_str()) {
+            let pending = needs_of(wanted).into_iter().filter(|thing| thing.kind != Kind::Template);
+            let pending: Vec<ActionId> = pending.filter_map(|thing| self.pending.get(&thing).copied()).collect();
+            if let Some(first) = steps.actions.iter_mut().find(|action| takes_from_its_lab(&action.effect)) {
+                first.needs.extend(pending);
+            }
+        }
         self.plan.changes.push(Change { address, verb, reason, before, after, touches, actions: steps.actions });
     }
 
     /// Who would notice what is done about a vm.
-    fn touched(&self, name: &VmName, vm: &Vm, known: Option<(&RecordedVm, &Life)>) -> Touched {
+    pub(super) fn touched(&self, vm: &Vm, known: Option<(&RecordedVm, &Life)>) -> Touched {
         let run = known.filter(|(_, life)| life.is_live()).and_then(|(known, _)| known.run.as_ref());
         let report = run.and_then(|run| self.inputs.observed.runs.get(&run.run));
         let in_use = report.is_some_and(|report| report.phase != Phase::Starting);
-        // Only the names of a `for_each` can hold the owner's.
-        let student = vm.family.as_str() != name.as_str() && name.as_str().contains(vm.owner.as_str());
-        Touched { owner: vm.owner.clone(), student, in_use }
+        Touched { owner: vm.owner.clone(), student: vm.for_each.is_some(), in_use }
     }
+}
+
+/// Whether an effect gives a vm something of its lab, so that its user and vm group must be recorded before.
+fn takes_from_its_lab(effect: &Effect) -> bool {
+    matches!(effect, Effect::RecordVm { .. } | Effect::MakeDisk { .. } | Effect::Reserve { .. } | Effect::Start { .. })
 }
 
 /// A known vm, with all that was found out about it.
@@ -347,7 +388,7 @@ impl Work<'_> {
         }
     }
 
-    fn started(&self) -> String {
+    fn started(&self) -> Started {
         started(self.vm, self.group, self.ip, self.mac, &self.known.disks)
     }
 }
@@ -396,7 +437,8 @@ fn same_words(one: &VmSource, other: &VmSource) -> bool {
 
 /// Where a vm stands in the manifest is shown by `explain`; a line that moves is no change.
 fn same_but_for_its_line(one: &Vm, other: &Vm) -> bool {
-    let Vm { owner, vm_group, description, family, source, hardware, isolated, state, restart, origin: _ } = one;
+    let Vm { owner, vm_group, description, family, source, hardware, isolated, state, restart, for_each: _, origin: _ } =
+        one;
     *owner == other.owner
         && *vm_group == other.vm_group
         && *description == other.description

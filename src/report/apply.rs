@@ -11,8 +11,8 @@ use crate::apply::{Failure, Summary};
 const NAMES_MAX: usize = 5;
 
 /// The last lines of an apply: what was done, what failed and why, what was not begun, what to type next. `again` is the
-/// command that was typed, `look` the one that shows how the lab stands.
-pub fn text(summary: &Summary, again: &str, look: &str) -> String {
+/// command that was typed, `look` the one that shows how the lab stands; none where that is watched anyway.
+pub fn text(summary: &Summary, again: &str, look: Option<&str>) -> String {
     let mut text = String::new();
     let takes_all = "a string takes all";
     for alike in alike(&summary.failed) {
@@ -33,7 +33,7 @@ pub fn text(summary: &Summary, again: &str, look: &str) -> String {
         writeln!(text, "hint: mend what failed, then `{again}` goes on where this one stopped").expect(takes_all);
     } else if skipped > 0 {
         writeln!(text, "next: `{again}` goes on where this one stopped").expect(takes_all);
-    } else if !summary.started.is_empty() {
+    } else if let Some(look) = look.filter(|_| !summary.started.is_empty()) {
         writeln!(text, "next: `{look}` shows how they come up").expect(takes_all);
     }
     text

@@ -10,7 +10,7 @@ use super::stream::{self, ChangeLine, PlanLine, Remark, Version};
 use super::values::values;
 use super::{harmless, one_line, steps};
 use crate::address::{Address, Kind};
-use crate::plan::{ActionId, Change, Note, Plan, Refusal, Verb};
+use crate::plan::{ActionId, Change, Held, Note, Plan, Refusal, Verb};
 
 /// From how many changes of one kind a line stands for all of them.
 const FOLD_FROM: usize = 4;
@@ -20,6 +20,9 @@ const FOLD_VMS_FROM: usize = 40;
 
 /// Most names that a folded line spells out.
 const FOLDED_NAMES_MAX: usize = 3;
+
+/// Most things that a refusal names as held back.
+const HELD_NAMES_MAX: usize = 6;
 
 const TAKES_ALL: &str = "a string takes all";
 
@@ -46,8 +49,13 @@ pub fn text(plan: &Plan, verbose: bool) -> String {
             writeln!(text, "{what}: {address}: {}", brief(said)).expect(TAKES_ALL);
         }
     }
-    for Refusal { address, text: why, hint } in &plan.refusals {
-        writeln!(text, "refused: {address}: {}\n  hint: {}", harmless(why), harmless(hint)).expect(TAKES_ALL);
+    for refusal in &plan.refusals {
+        let Refusal { address, text: why, hint, .. } = refusal;
+        writeln!(text, "refused: {address}: {}", harmless(why)).expect(TAKES_ALL);
+        if let Some(others) = others_held(refusal) {
+            writeln!(text, "  holds back: {}", harmless(&others)).expect(TAKES_ALL);
+        }
+        writeln!(text, "  hint: {}", harmless(hint)).expect(TAKES_ALL);
     }
     text
 }
@@ -55,6 +63,19 @@ pub fn text(plan: &Plan, verbose: bool) -> String {
 /// Our own sentences as they are; of what a program said in several lines the beginning, since `explain` has all of it.
 fn brief(text: &str) -> Cow<'_, str> {
     if text.contains('\n') { Cow::Owned(one_line(text)) } else { harmless(text) }
+}
+
+/// What a refusal holds back besides what it is about.
+fn others_held(refusal: &Refusal) -> Option<String> {
+    let Held::Only(held) = &refusal.holds else { return None };
+    let others: Vec<String> =
+        held.iter().filter(|address| **address != refusal.address).map(ToString::to_string).collect();
+    let shown = others[..others.len().min(HELD_NAMES_MAX)].join(", ");
+    match others.len() {
+        0 => None,
+        number if number > HELD_NAMES_MAX => Some(format!("{shown}, … ({number} in all)")),
+        _ => Some(shown),
+    }
 }
 
 fn nothing_to_do(plan: &Plan) -> String {
@@ -66,7 +87,9 @@ fn nothing_to_do(plan: &Plan) -> String {
         if things == 1 { "it" } else { "they" }
     );
     match plan.refusals.len() {
+        0 if things == 0 => format!("no changes: there is nothing to do in lab `{lab}`\n"),
         0 => format!("no changes: {as_they_should}\n"),
+        refused if things == 0 => format!("nothing can be done: {refused} refused\n"),
         refused => format!("nothing can be planned: {as_they_should}, {refused} refused\n"),
     }
 }
@@ -166,7 +189,7 @@ pub fn stream(plan: &Plan) -> String {
     lines.extend(plan.drift.iter().map(|note| PlanLine::Drift(remark(note))));
     lines.extend(plan.waits.iter().map(|note| PlanLine::Wait(remark(note))));
     lines.extend(plan.notes.iter().map(|note| PlanLine::Note(remark(note))));
-    lines.extend(plan.refusals.iter().map(|Refusal { address, text, hint }| PlanLine::Refusal { address, text, hint }));
+    lines.extend(plan.refusals.iter().map(refusal_line));
     lines.push(PlanLine::Summary {
         lab: &plan.lab,
         serial: plan.serial,
@@ -183,6 +206,15 @@ fn change_line<'a>(change: &'a Change, owners: &BTreeMap<ActionId, &'a Address>)
     let needs = needs(change, owners).into_iter().collect();
     let (owner, in_use) = (touches.as_ref().map(|touched| &touched.owner), touches.as_ref().is_some_and(|t| t.in_use));
     PlanLine::Change(ChangeLine { address, verb: *verb, reason, before, after, owner, in_use, needs, effects })
+}
+
+fn refusal_line(refusal: &Refusal) -> PlanLine<'_> {
+    let Refusal { address, text, hint, holds } = refusal;
+    let holds = match holds {
+        Held::Everything => None,
+        Held::Only(held) => Some(held.iter().collect()),
+    };
+    PlanLine::Refusal { address, text, hint, holds }
 }
 
 fn remark(note: &Note) -> Remark<'_> {

@@ -35,7 +35,7 @@ pub enum PlanLine<'a> {
     Wait(Remark<'a>),
     /// Something else to know.
     Note(Remark<'a>),
-    /// Why this plan must not be applied.
+    /// Why this plan, or a part of it, must not be applied.
     Refusal {
         /// What it is about.
         address: &'a Address,
@@ -43,6 +43,9 @@ pub enum PlanLine<'a> {
         text: &'a str,
         /// What to do next.
         hint: &'a str,
+        /// What it holds back while the rest is done; all of the plan where this is missing.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        holds: Option<Vec<&'a Address>>,
     },
     /// The last line.
     Summary {

@@ -1,5 +1,8 @@
 //! The lab as its manifest asks for it, every name bound, every student's vm written out. A plain value: nothing here
 //! looks at files, the clock or the state. `plan` compares it with what is recorded and observed.
+//!
+//! The state keeps these values as JSON and outlives the program that wrote them. So a field that is added has a default,
+//! which is what it meant before there was a choice: otherwise an upgrade would find every guest started with something else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -27,6 +30,11 @@ pub struct Desired {
 }
 
 impl Desired {
+    /// Whether it is a lab that wants nothing, as `destroy` does.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::nothing(self.lab.clone())
+    }
+
     /// A lab that wants nothing.
     pub fn nothing(lab: LabName) -> Self {
         Self {
@@ -54,10 +62,12 @@ pub struct Origin {
 pub struct User {
     pub uid: Option<u32>,
     /// The groups that list this user, without the predefined ones.
+    #[serde(default)]
     pub groups: BTreeSet<UserGroupName>,
     pub limits: Limits,
     pub storage_folder: Option<PathBuf>,
     /// How much longer this user's sessions are, in percent.
+    #[serde(default)]
     pub extra_time_percent: u32,
 }
 
@@ -88,6 +98,7 @@ pub struct VmGroup {
     /// The routers that stand behind the gateway's address, where these are several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routers: Vec<Station>,
+    #[serde(default)]
     pub dns: Vec<Ipv4Addr>,
     /// Whose Ethernet addresses are written, of the gateway and the name servers; others are asked for on each host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -144,6 +155,7 @@ impl VmGroup {
 pub struct AddressRange {
     pub first: Ipv4Addr,
     pub last: Ipv4Addr,
+    #[serde(default)]
     pub exclude: BTreeSet<Ipv4Addr>,
 }
 
@@ -178,6 +190,7 @@ pub struct Template {
     pub vm_group: VmGroupName,
     pub disks: Vec<DiskSource>,
     pub hardware: Hardware,
+    #[serde(default)]
     pub origin: Origin,
 }
 
@@ -196,31 +209,58 @@ pub enum DiskSource {
 pub struct Hardware {
     pub memory_mib: u32,
     pub cpus: u32,
+    #[serde(default)]
     pub firmware: Firmware,
+    #[serde(default)]
     pub nic: NicModel,
+    #[serde(default)]
     pub display: DisplayModel,
     /// Image in the cd drive, absolute path.
     pub cdrom: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+/// qemu beside its guest's memory and screen: 57 to 69 MiB were measured, with viewers, a snapshot and TCG's cache. The rest
+/// is for what the host caches of its disks, which the kernel takes back first.
+const QEMU_MIB: u64 = 128;
+/// Page tables and the like grow with the guest's memory: by 1/256 under KVM, twice that where both sides keep some.
+const TABLES_DIVISOR: u64 = 64;
+
+impl Hardware {
+    /// What such a guest costs its host: its job asks for it, its cgroup is bounded by it, and a plan counts with it.
+    pub fn host_memory_mib(&self) -> u64 {
+        let guest = u64::from(self.memory_mib);
+        // The devices' own defaults; virtio's guest keeps its pictures in the host besides.
+        let video = match self.display {
+            DisplayModel::Std => 16,
+            DisplayModel::Cirrus => 4,
+            DisplayModel::Virtio => 8 + 256,
+            DisplayModel::Qxl => 64 + 64 + 16,
+        };
+        guest + guest / TABLES_DIVISOR + video + QEMU_MIB
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Firmware {
+    #[default]
     Bios,
     Uefi,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NicModel {
+    #[default]
     Virtio,
     E1000,
     Rtl8139,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DisplayModel {
+    #[default]
     Std,
     Cirrus,
     Virtio,
@@ -234,11 +274,17 @@ pub struct Vm {
     pub description: Option<String>,
     /// The key under `vms:` that this vm comes from.
     pub family: FamilyName,
+    /// The group whose members have a vm each, this one among them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub for_each: Option<UserGroupName>,
     pub source: VmSource,
     pub hardware: Hardware,
     pub isolated: bool,
+    #[serde(default)]
     pub state: PowerState,
+    #[serde(default)]
     pub restart: RestartPolicy,
+    #[serde(default)]
     pub origin: Origin,
 }
 
@@ -254,19 +300,21 @@ pub enum VmSource {
 }
 
 /// Only a written `running` or `stopped` is reconciled; `on_demand` leaves the vm to people and sessions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PowerState {
     Running,
     Stopped,
+    #[default]
     OnDemand,
 }
 
 /// What happens to a `running` vm whose guest powered itself off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RestartPolicy {
     /// It stays off: its user meant it.
+    #[default]
     OnFailure,
     /// The next apply starts it again.
     Always,
@@ -277,6 +325,7 @@ pub struct Permission {
     pub to: Subject,
     pub on: Object,
     pub allow: BTreeSet<Right>,
+    #[serde(default)]
     pub force_isolated: bool,
 }
 
@@ -308,9 +357,14 @@ pub struct Session {
     pub vms: BTreeSet<VmName>,
     pub start: jiff::Timestamp,
     pub end: jiff::Timestamp,
+    #[serde(default)]
     pub open_before_seconds: u64,
+    #[serde(default)]
     pub extra_time_percent: BTreeMap<UserName, u32>,
-    pub egress: Vec<Egress>,
+    /// A set: the order in which they are written means nothing.
+    #[serde(default)]
+    pub egress: BTreeSet<Egress>,
+    #[serde(default)]
     pub at_end: AtEnd,
 }
 
@@ -345,10 +399,11 @@ pub enum Protocol {
     Udp,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AtEnd {
     Keep,
+    #[default]
     Stop,
     Collect,
 }

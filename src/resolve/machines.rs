@@ -302,6 +302,7 @@ impl<'a> Resolver<'a> {
             vm_group,
             description: decl.description.as_ref().map(|text| text.0.clone()),
             family: name.value.clone(),
+            for_each: decl.for_each.as_ref().map(|group| group.value.clone()),
             source: source?,
             hardware,
             isolated: pick(&[decl.isolated.as_ref(), defaults.and_then(|d| d.isolated.as_ref())]).unwrap_or(false),

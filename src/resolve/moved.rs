@@ -113,7 +113,8 @@ fn exists(address: &Address, desired: &Desired) -> bool {
         Kind::User => desired.users.contains_key(name),
         Kind::VmGroup => desired.vm_groups.contains_key(name),
         Kind::Template => desired.templates.contains_key(name),
-        Kind::Vm => desired.vms.contains_key(name),
+        // A family is renamed as a whole.
+        Kind::Vm => desired.vms.contains_key(name) || desired.vms.values().any(|vm| vm.family.as_str() == name),
         Kind::Permission | Kind::Job | Kind::Lab | Kind::Site => false,
         Kind::Session => desired.sessions.contains_key(name),
     }

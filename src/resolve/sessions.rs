@@ -57,7 +57,7 @@ impl Resolver<'_> {
                 end: decl.end.value.0,
                 open_before_seconds: decl.open_before.as_ref().map_or(0, |before| before.0),
                 extra_time_percent: extra,
-                egress,
+                egress: egress.into_iter().collect(),
                 at_end: decl.at_end.as_ref().map_or(AtEnd::Stop, |at_end| at_end.value),
             };
             self.overlaps(name, &session, desired);

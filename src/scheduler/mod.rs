@@ -212,3 +212,10 @@ pub enum SchedulerError {
     #[error("no answer to `{request}`: {detail}")]
     Doubtful { request: String, detail: String },
 }
+
+impl SchedulerError {
+    /// Whether a request may have had its effect all the same.
+    pub fn is_open(&self) -> bool {
+        matches!(self, Self::Doubtful { .. } | Self::Io { .. } | Self::Format { .. })
+    }
+}

@@ -6,6 +6,7 @@ mod file_system;
 mod history;
 mod home;
 mod lock;
+mod objects;
 mod read_only;
 mod recorded;
 mod schema;
@@ -15,9 +16,10 @@ pub use aside::{AsideSet, ImageDigest, WaitingDisks};
 pub(crate) use file_system::foreign_file_system;
 pub use history::{AppliedEffect, AsideDisk, PastApply, PastEffect, PastRun};
 pub use lock::{Holder, Lock};
+pub use objects::{RecordedThing, Thing};
 pub use recorded::{
-    FreezeScope, Frozen, PublishedDisk, Recorded, RecordedDisk, RecordedRun, RecordedVm, RunState, TakenAddress,
-    TemplateVersion,
+    FreezeScope, Frozen, PublishedDisk, Recorded, RecordedDisk, RecordedRun, RecordedVm, RunState, Started,
+    TakenAddress, TemplateVersion,
 };
 pub use write::{ApplyId, ApplyInfo, Change, Intent, JournalId, Outcome};
 
@@ -61,6 +63,8 @@ pub enum StateError {
     Row { path: PathBuf, what: String, source: serde_json::Error },
     #[error("the lab has changed since this plan was made: its serial was {planned} then and is {found} now")]
     Stale { path: PathBuf, planned: u64, found: u64 },
+    #[error("{} froze it at {:.0}: {}", frozen.who, frozen.since, frozen.why)]
+    Frozen { frozen: Frozen },
     #[error("apply {latest} of this lab began while apply {apply} was under way, and goes on in its place")]
     Overtaken { path: PathBuf, apply: i64, latest: i64 },
     #[error("the state is in use by {holder}")]
@@ -98,6 +102,7 @@ impl StateError {
                 path.display()
             )),
             Self::Stale { .. } => Some("nothing was changed; run the command again".into()),
+            Self::Frozen { .. } => Some("nothing was changed; `labwright thaw` lets plans be applied again".into()),
             Self::Overtaken { path, .. } => Some(format!(
                 "nothing more was begun here; somebody must have taken {}.lock away while it was held: wait until the other apply is done, then run `labwright apply` again",
                 path.display()
@@ -119,7 +124,10 @@ impl StateError {
                 }
                 _ => None,
             },
-            Self::Io { .. } | Self::Row { .. } => None,
+            Self::Row { .. } => Some(
+                "nothing was changed: a guard may hang on it; use the labwright that wrote it, or a newer one".into(),
+            ),
+            Self::Io { .. } => None,
         }
     }
 }

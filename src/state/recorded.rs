@@ -8,11 +8,11 @@ use rusqlite::{Row, Transaction};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{AsideSet, ImageDigest, StateError, Store, WaitingDisks};
+use super::{AsideSet, ImageDigest, RecordedThing, StateError, Store, Thing, WaitingDisks};
 use crate::address::{Address, Kind};
 use crate::id::{LabName, Mac, RunId, SiteTag, TemplateName, VmGroupName, VmName};
-use crate::resolve::{Desired, Vm, VmGroup};
-use crate::run::BatchId;
+use crate::resolve::{Desired, Hardware, Vm, VmGroup};
+use crate::run::{BatchId, StopReason};
 use crate::scheduler::JobId;
 
 /// Everything recorded of one lab.
@@ -31,8 +31,8 @@ pub struct Recorded {
     pub batches: BTreeMap<BatchId, BTreeSet<u32>>,
     /// Number that the site's next run gets.
     pub next_run: u64,
-    /// Bodies, as JSON, of all that is neither a vm nor a disk.
-    pub objects: BTreeMap<Address, String>,
+    /// All that is neither a vm nor a disk.
+    pub objects: BTreeMap<Address, RecordedThing>,
     pub versions: BTreeMap<(TemplateName, u32), TemplateVersion>,
     pub vms: BTreeMap<VmName, RecordedVm>,
     /// Disks that were set aside, by the vm that they were of.
@@ -196,18 +196,36 @@ pub struct RecordedRun {
     pub task: u32,
     /// `None` while the submit's answer is open.
     pub job: Option<JobId>,
-    /// What the guest was started with, as JSON; a plan restarts it when this differs from what is wanted.
-    pub started: String,
+    pub started: Started,
     pub state: RunState,
+}
+
+impl RecordedRun {
+    /// Whether its end is recorded.
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, RunState::Ended { .. })
+    }
+}
+
+/// What a guest was started with; where this differs from what is wanted, it must be restarted for it to take effect. It is
+/// compared as a value, and a field that its record does not have takes its default: an upgrade restarts nobody.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    pub hardware: Hardware,
+    pub isolated: bool,
+    pub ip: Ipv4Addr,
+    pub mac: Mac,
+    pub bridge: String,
+    pub disks: Vec<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunState {
     Intended,
     Submitted,
-    /// `StopReason` as JSON, or `"gone"` where no report said why.
+    /// `None`: nobody said why.
     Ended {
-        reason: String,
+        reason: Option<StopReason>,
     },
 }
 
@@ -309,15 +327,19 @@ impl Reader<'_> {
             .collect()
     }
 
-    fn objects(&self, transaction: &Transaction<'_>) -> Result<BTreeMap<Address, String>, StateError> {
+    fn objects(&self, transaction: &Transaction<'_>) -> Result<BTreeMap<Address, RecordedThing>, StateError> {
         let rows = self.rows(transaction, "SELECT kind, name, body FROM objects WHERE lab = ?1", |row| {
             Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
         })?;
         rows.into_iter()
             .map(|(kind, name, body)| {
                 let known = Kind::ALL.into_iter().find(|k| k.as_str() == kind);
-                let kind = known.ok_or_else(|| self.damaged(format!("it speaks of a {kind:?}")))?;
-                Ok((Address { kind, name }, body))
+                let unknown = || self.damaged(format!("it speaks of a {kind:?}"));
+                let kind = known.ok_or_else(unknown)?;
+                let address = Address { kind, name };
+                let thing = Thing::read(kind, &body).ok_or_else(unknown)?;
+                let thing = thing.map_err(|source| self.row(address.to_string(), source))?;
+                Ok((address, RecordedThing { body, thing }))
             })
             .collect()
     }
@@ -426,11 +448,13 @@ impl Reader<'_> {
                 batch: BatchId(self.valid(batch.parse::<RunId>())?),
                 task,
                 job: job.map(JobId),
-                started,
+                started: self.json(&format!("what {vm} was started with"), &started)?,
                 state: match state.as_str() {
                     "intended" => RunState::Intended,
                     "submitted" => RunState::Submitted,
-                    _ => RunState::Ended { reason: reason.unwrap_or_else(|| "\"gone\"".into()) },
+                    _ => RunState::Ended {
+                        reason: reason.map(|text| self.json(&format!("how a run of {vm} ended"), &text)).transpose()?,
+                    },
                 },
             };
             if let Some(vm) = vms.get_mut(vm.as_str()) {
@@ -501,11 +525,11 @@ impl Reader<'_> {
         result.map_err(|invalid| self.damaged(invalid.to_string()))
     }
 
+    fn row(&self, what: String, source: serde_json::Error) -> StateError {
+        StateError::Row { path: self.path.clone(), what, source }
+    }
+
     fn json<T: DeserializeOwned>(&self, what: &str, text: &str) -> Result<T, StateError> {
-        serde_json::from_str(text).map_err(|source| StateError::Row {
-            path: self.path.clone(),
-            what: what.to_owned(),
-            source,
-        })
+        serde_json::from_str(text).map_err(|source| self.row(what.to_owned(), source))
     }
 }

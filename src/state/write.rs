@@ -157,6 +157,21 @@ impl Store {
             if found != serial {
                 return Ok(Err(StateError::Stale { path, planned: serial, found }));
             }
+            // A freeze takes no lock, so that nothing can hold it up: it may have come while a person thought.
+            let frozen: Option<String> = transaction
+                .query_row(
+                    "SELECT frozen FROM site WHERE frozen IS NOT NULL
+                     UNION ALL SELECT frozen FROM labs WHERE lab = ?1 AND frozen IS NOT NULL",
+                    [lab.as_str()],
+                    |row| row.get(0),
+                )
+                .optional()?;
+            if let Some(note) = frozen {
+                return Ok(Err(match serde_json::from_str(&note) {
+                    Ok(frozen) => StateError::Frozen { frozen },
+                    Err(source) => StateError::Row { path, what: "a freeze".to_owned(), source },
+                }));
+            }
             transaction.execute(
                 "INSERT INTO labs (lab, serial, folder) VALUES (?1, 0, ?2) ON CONFLICT (lab) DO UPDATE SET folder = ?2",
                 params![lab.as_str(), info.folder.to_string_lossy()],

@@ -356,3 +356,16 @@ fn a_run_that_ended_needs_no_stop() {
     });
     assert_eq!(lab.flaws(|_| {}), []);
 }
+
+#[test]
+fn a_flawed_plan_is_refused_as_our_bug() {
+    let lab = Lab::new(PAIR);
+    let judged = lab.judged(|plan| {
+        let twice = change(plan, "vm/alice-gsr").actions[0].clone();
+        change(plan, "vm/bob-gsr").actions[0].effect = twice.effect;
+    });
+    let refusal = judged.refusals.last().expect("it is refused");
+    assert_eq!(refusal.address.to_string(), "lab/net101");
+    assert!(refusal.text.contains("bug of labwright") && refusal.text.contains("does not wait for"), "{refusal:?}");
+    assert_eq!(lab.judged(|_| {}).refusals, []);
+}

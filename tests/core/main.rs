@@ -1,11 +1,14 @@
 //! The pure core: plans as golden text, and the streams that programs read, both of labs in the simulation's world.
 
+mod asks;
 mod flaws;
 mod imports;
 #[path = "../simulation/lab.rs"]
 #[expect(dead_code, reason = "the simulation looks closer at how an apply ended than the plans need")]
 mod lab;
 mod lost_hosts;
+mod neighbours;
+mod parts;
 mod plans;
 mod retries;
 mod streams;

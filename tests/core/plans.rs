@@ -6,8 +6,7 @@ use insta::assert_snapshot;
 
 use crate::lab::{Applied, Lab};
 use labwright::address::AddressPattern;
-use labwright::plan::{SavedPlan, Today, as_applied};
-use labwright::resolve::PowerState;
+use labwright::plan::{SavedPlan, Today, Wish, as_applied};
 use labwright::run::{StopReason, Wanted};
 use labwright::state::FreezeScope;
 
@@ -247,7 +246,7 @@ fn a_lab_as_it_was_last_applied_wants_what_there_is() {
     let Applied::Done(done) = lab.apply_desired(&applied) else { panic!("it is refused") };
     assert_eq!(done.done.len(), 0, "{done:?}");
     let bob = applied.vms.keys().find(|name| name.as_str() == "bob-gsr").unwrap();
-    assert!(matches!(lab.power(&applied, bob, PowerState::Stopped), Applied::Done(_)));
+    assert!(matches!(lab.power(&applied, bob, Wish::Stop), Applied::Done(_)));
     assert_eq!(lab.world.with(|inner| inner.live().len()), 1, "one vm is stopped, the other runs on");
 }
 

@@ -127,7 +127,7 @@ fn a_whole_lab() {
     let (opens, closes) = session.window();
     assert_eq!((opens.to_string(), closes.to_string()), ("2027-01-12T06:40:00Z".into(), "2027-01-12T11:30:00Z".into()));
     let egress: Vec<String> = session.egress.iter().map(|e| format!("{} {} {:?}", e.net, e.port, e.protocol)).collect();
-    assert_eq!(egress, ["141.85.224.15/32 53 Udp", "10.0.0.0/28 443 Tcp"]);
+    assert_eq!(egress, ["10.0.0.0/28 443 Tcp", "141.85.224.15/32 53 Udp"]);
     assert_eq!(lab.moved[0].from.to_string(), "vm/old");
 }
 

@@ -13,9 +13,11 @@ use labwright::diagnostic::Diagnostics;
 use labwright::id::{RunId, VmName};
 use labwright::manifest;
 use labwright::observe::{self, ObserveError, fold};
-use labwright::plan::{Flaw, FoundJob, Inputs, LostHost, Plan, check, give_up_only, import_job, plan, target};
+use labwright::plan::{
+    Ask, Flaw, FoundJob, Inputs, LostHost, Plan, Wish, check, give_up_only, import_job, plan, refuse_flaws, target,
+};
 use labwright::report;
-use labwright::resolve::{Desired, DiskSource, PowerState, VmSource};
+use labwright::resolve::{Desired, DiskSource, VmSource};
 use labwright::run::{Batch, BatchId, Runs as _};
 use labwright::scheduler::Scheduler as _;
 use labwright::site::Site;
@@ -50,7 +52,7 @@ pub(crate) enum Applied {
 /// What somebody asks of a lab: one command line.
 struct Command<'a> {
     desired: &'a Desired,
-    power: BTreeMap<VmName, PowerState>,
+    asks: BTreeMap<VmName, Ask>,
     /// The part of the plan that is meant.
     part: &'a dyn Fn(Plan) -> Plan,
 }
@@ -139,22 +141,24 @@ impl Lab {
         &self,
         desired: &Desired,
         recorded: &Recorded,
-        power: &BTreeMap<VmName, PowerState>,
+        asks: &BTreeMap<VmName, Ask>,
         make: impl FnOnce(&Inputs<'_>) -> T,
     ) -> Result<T, ObserveError> {
         let (world, storage) = (&self.world, &self.site.storage);
         let world = observe::World { runs: world, disks: world, scheduler: world, dhcp: world, storage };
         let observed = observe::observe(&world, desired, recorded)?;
-        Ok(make(&Inputs {
+        let inputs = Inputs {
             desired,
             recorded,
             observed: &observed,
             site: &self.site,
             now: self.world.now(),
             allow: &self.allow,
-            power,
+            asks,
             lost_host: self.lost_host.as_ref(),
-        }))
+        };
+        assert_eq!(check(&plan(&inputs), &inputs), [], "a plan that breaks its own rules is our bug");
+        Ok(make(&inputs))
     }
 
     /// What the checker says of the lab's plan after `spoil` had its way with it.
@@ -164,6 +168,17 @@ impl Lab {
             let mut plan = plan(inputs);
             spoil(&mut plan);
             check(&plan, inputs)
+        };
+        self.with_inputs(&desired, &self.recorded(&desired), &BTreeMap::new(), judge).unwrap()
+    }
+
+    /// The lab's plan after `spoil` had its way with it, as it would be shown.
+    pub(crate) fn judged(&self, spoil: impl FnOnce(&mut Plan)) -> Plan {
+        let desired = self.desired();
+        let judge = |inputs: &Inputs<'_>| {
+            let mut plan = plan(inputs);
+            spoil(&mut plan);
+            refuse_flaws(plan, inputs)
         };
         self.with_inputs(&desired, &self.recorded(&desired), &BTreeMap::new(), judge).unwrap()
     }
@@ -231,20 +246,35 @@ impl Lab {
     }
 
     pub(crate) fn apply_desired(&self, desired: &Desired) -> Applied {
-        self.reconcile(&Command { desired, power: BTreeMap::new(), part: &|plan| plan })
+        self.reconcile(&Command { desired, asks: BTreeMap::new(), part: &|plan| plan })
     }
 
-    /// Starts or stops one vm, whatever its manifest says.
-    pub(crate) fn power(&self, desired: &Desired, vm: &VmName, wanted: PowerState) -> Applied {
+    /// Starts or stops one vm by its name, whatever its manifest says.
+    pub(crate) fn power(&self, desired: &Desired, vm: &VmName, wish: Wish) -> Applied {
         let pattern: AddressPattern = Address::vm(vm).to_string().parse().unwrap();
         let part = move |plan| target(plan, std::slice::from_ref(&pattern));
-        self.reconcile(&Command { desired, power: BTreeMap::from([(vm.clone(), wanted)]), part: &part })
+        let asks = BTreeMap::from([(vm.clone(), Ask { wish, by_name: true })]);
+        self.reconcile(&Command { desired, asks, part: &part })
+    }
+
+    /// The part of the plan that is about this.
+    pub(crate) fn target(&self, pattern: &str) -> Plan {
+        target(self.plan(), &[pattern.parse().unwrap()])
+    }
+
+    /// What is planned for vms of which something is asked, by name or not.
+    pub(crate) fn asked(&self, asks: &[(&str, Wish, bool)]) -> Plan {
+        let desired = self.desired();
+        let asks = asks.iter().map(|(vm, wish, by_name)| (vm.parse().unwrap(), Ask { wish: *wish, by_name: *by_name }));
+        let asks: BTreeMap<VmName, Ask> = asks.collect();
+        let targets: Vec<AddressPattern> = asks.keys().map(|vm| Address::vm(vm).to_string().parse().unwrap()).collect();
+        target(self.with_inputs(&desired, &self.recorded(&desired), &asks, plan).unwrap(), &targets)
     }
 
     /// Gives up the runs on `lost_host`.
     pub(crate) fn forget_host(&self) -> Applied {
         let desired = Desired::nothing(self.desired().lab);
-        self.reconcile(&Command { desired: &desired, power: BTreeMap::new(), part: &give_up_only })
+        self.reconcile(&Command { desired: &desired, asks: BTreeMap::new(), part: &give_up_only })
     }
 
     /// Carries out the part of a plan that wants nothing; answers what the user reads of it.
@@ -287,11 +317,11 @@ impl Lab {
             Err(error) => panic!("{error}"),
         };
         let recorded = store.recorded(&command.desired.lab).unwrap();
-        let Ok(plan) = self.with_inputs(command.desired, &recorded, &command.power, plan) else {
+        let Ok(plan) = self.with_inputs(command.desired, &recorded, &command.asks, plan) else {
             return Applied::Blind;
         };
         let plan = (command.part)(plan);
-        if !plan.refusals.is_empty() {
+        if plan.is_refused() || (plan.is_empty() && !plan.refusals.is_empty()) {
             return Applied::Refused(plan);
         }
         if plan.is_empty() {

@@ -68,13 +68,13 @@ fn a_guest_that_took_too_much_memory_is_told_as_such() {
     let Event::Running { unbounded: Some(lacking), .. } = running else { panic!("{running:?}") };
     assert!(lacking.contains("cpu.max: No such file") && !lacking.contains("memory.max"), "{lacking}");
     let written = |file: &str| std::fs::read_to_string(group.join(file)).unwrap();
-    assert_eq!(written("memory.max"), (402_u64 << 20).to_string());
+    assert_eq!(written("memory.max"), (274_u64 << 20).to_string());
     assert_eq!(written("cgroup.procs"), qemu(&run).to_string());
 
     std::fs::write(group.join("memory.events"), "low 0\noom 1\noom_kill 1\n").unwrap();
     kill(Pid::from_raw(qemu(&run)), Signal::SIGKILL).unwrap();
     assert!(run.end().success());
-    let exit = "killed by signal 9: the kernel ended qemu, which took more than its bound of 402 MiB";
+    let exit = "killed by signal 9: the kernel ended qemu, which took more than its bound of 274 MiB";
     let last = Event::Stopped { reason: StopReason::Crashed, exit: Some(exit.to_owned()) };
     assert_eq!(run.events().last(), Some(&last));
     assert_eq!(run.leftovers(), [] as [&str; 0]);

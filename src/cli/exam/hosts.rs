@@ -23,7 +23,6 @@ use crate::error::chain;
 use crate::exit::Exit;
 use crate::host::check::{Line, Verdict, failed};
 use crate::id::{RunId, TemplateName};
-use crate::plan::job_memory_mib;
 use crate::report::table::Row;
 use crate::report::{Failure, Ui};
 use crate::resolve::{Desired, Vm, VmGroup};
@@ -301,7 +300,7 @@ impl Tour<'_> {
         with_host: bool,
     ) -> Result<(), Line> {
         let trial = self.exam.prepare((template, bases), vm, &mut visit.scratch)?;
-        let memory_mib = job_memory_mib(&vm.hardware);
+        let memory_mib = vm.hardware.host_memory_mib();
         let (run, seconds_max) = (trial.guest.run.clone(), trial.seconds_max());
         visit.folder = self.exam.trials().join(run.to_string());
         let order = Order {

@@ -160,8 +160,8 @@ fn recorded_lines(recorded: &Recorded, address: &Address, line: &mut dyn FnMut(&
             let base = disk.base.as_ref().map(|base| format!(" over {}", base.display())).unwrap_or_default();
             line("disk", format!("{}{base}", disk.path.display()));
         }
-    } else if let Some(body) = recorded.objects.get(address) {
-        body_lines(body, line);
+    } else if let Some(recorded) = recorded.objects.get(address) {
+        body_lines(&recorded.body, line);
     } else {
         line("recorded", "nothing: it was never applied".into());
     }

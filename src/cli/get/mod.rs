@@ -132,9 +132,8 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
 
 /// What is recorded of a lab, as values.
 fn applied(lab: &LabName, recorded: &Recorded) -> Result<Desired, Failure> {
-    as_applied(lab.clone(), recorded).map_err(|(address, error)| {
-        Failure::from_error(Exit::Failed, &error)
-            .within(format!("what the state holds of {address} is nothing that this labwright knows"))
+    as_applied(lab.clone(), recorded).map_err(|address| {
+        Failure::new(Exit::Failed, format!("the state speaks of {address}, which is no name of its kind"))
     })
 }
 

@@ -273,6 +273,12 @@ impl Pick for MappingRow {
     }
 }
 
+impl MappingRow {
+    pub(in crate::cli) fn is_of(&self, vm: &crate::id::VmName) -> bool {
+        self.name == vm.as_str()
+    }
+}
+
 pub(in crate::cli) fn mapping_rows(recorded: &Recorded, observed: &Observed, site: &Site) -> Vec<MappingRow> {
     recorded
         .vms

@@ -1,0 +1,82 @@
+//! What people ask of vms by name: a stop does nothing but stop, so that it works whatever else is wrong with a lab; and
+//! each ask has an answer, so that nothing that was asked for is left undone without a word.
+
+use std::collections::BTreeMap;
+
+use super::life::{Life, life};
+use super::vms::Steps;
+use super::{Answer, Effect, Inputs, Plan, Planner, Verb, Wish};
+use crate::address::Address;
+use crate::id::VmName;
+use crate::scheduler::TaskState;
+use crate::state::RecordedVm;
+
+impl Planner<'_> {
+    pub(super) fn wish(&self, name: &VmName) -> Option<Wish> {
+        self.inputs.asks.get(name).map(|ask| ask.wish)
+    }
+
+    /// Stops a vm and leaves all else about it as it is: neither its manifest nor its disks matter. `known_as` is its name
+    /// in the records, which a rename that is still to be done has not reached.
+    pub(super) fn plan_stop(&mut self, name: &VmName, known_as: &VmName, known: &RecordedVm) {
+        let address = Address::vm(name);
+        let life = self.life(known_as, known);
+        if let Some((what, until)) = life.unknown_words(self.inputs.site) {
+            self.drift(&address, what);
+            return self.wait(&address, until);
+        }
+        if !life.is_live() {
+            return self.take_note(known_as, known, &life);
+        }
+        if !self.may_disturb_power(name, "it would be stopped") {
+            return;
+        }
+        let mut steps = Steps::default();
+        self.record_news(&mut steps, known_as, known, &life);
+        self.stop(&mut steps, known_as, known, &life);
+        let touches = self.touched(&known.vm, Some((known, &life)));
+        let nothing = (BTreeMap::new(), BTreeMap::new());
+        self.change(address, Verb::Stop, "asked for".to_owned(), nothing, Some(touches), steps);
+    }
+}
+
+/// What becomes of each ask in a plan from which refusals have taken what they hold back.
+pub(super) fn answers(plan: &Plan, inputs: &Inputs<'_>) -> BTreeMap<VmName, Answer> {
+    let answer = |(name, ask): (&VmName, &super::Ask)| (name.clone(), answer(plan, inputs, name, ask.wish));
+    inputs.asks.iter().map(answer).collect()
+}
+
+fn answer(plan: &Plan, inputs: &Inputs<'_>, name: &VmName, wish: Wish) -> Answer {
+    let address = Address::vm(name);
+    let actions = || plan.changes.iter().filter(|change| change.address == address).flat_map(|change| &change.actions);
+    let starts = actions().any(|action| matches!(action.effect, Effect::Start { .. }));
+    let stops = actions().any(|action| matches!(action.effect, Effect::Stop { .. }));
+    let known = inputs.recorded.vms.get(name);
+    let life = known.map_or(Life::Off { reason: None, news: false }, |known| life(known, inputs.observed, inputs.site));
+    match wish {
+        Wish::Start | Wish::Restart if starts => Answer::Planned,
+        Wish::Stop if stops => Answer::Planned,
+        Wish::Start if life.is_live() && is_queued(inputs, known) => Answer::Already("is in the queue already".into()),
+        Wish::Start if life.is_live() => Answer::Already("runs already".into()),
+        Wish::Stop if life.is_off() => Answer::Already("is off already".into()),
+        Wish::Start | Wish::Stop | Wish::Restart => Answer::NotDone(why_not(plan, &address)),
+    }
+}
+
+fn is_queued(inputs: &Inputs<'_>, known: Option<&RecordedVm>) -> bool {
+    let Some(run) = known.and_then(|known| known.run.as_ref()) else { return false };
+    let task = inputs.observed.tasks.get(&(run.batch.clone(), run.task));
+    task.is_some_and(|task| matches!(task.state, TaskState::Pending { .. } | TaskState::Held))
+}
+
+/// The first thing that was said of a vm which nothing is done about.
+fn why_not(plan: &Plan, address: &Address) -> String {
+    let refused = plan.refusals.iter().find(|refusal| refusal.holds(address));
+    let refused = refused.map(|refusal| match refusal.address == *address {
+        true => refusal.text.clone(),
+        false => format!("{}: {}", refusal.address, refusal.text),
+    });
+    let waits = plan.waits.iter().find(|note| note.address == *address).map(|note| format!("it waits {}", note.text));
+    let noted = plan.notes.iter().find(|note| note.address == *address).map(|note| note.text.clone());
+    refused.or(waits).or(noted).unwrap_or_else(|| "the plan has nothing to say about it".into())
+}

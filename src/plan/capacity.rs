@@ -1,0 +1,118 @@
+//! Whether the site has room for what a plan starts. Only a machine that runs its own jobs says how much it has; a cluster's
+//! queue knows for itself. What does not fit would wait for ever, since no vm ends for another one: so it is held back, and
+//! told with the smallest change that makes it fit.
+
+use super::life::life;
+use super::{Effect, Inputs, Planner};
+use crate::address::Address;
+use crate::resolve::Hardware;
+use crate::site::SchedulerSettings;
+
+/// A vm that this plan starts, with what it costs.
+struct Start {
+    address: Address,
+    hardware: Hardware,
+}
+
+impl Planner<'_> {
+    pub(super) fn guard_capacity(&mut self) {
+        let SchedulerSettings::Local { slots, memory_mib, .. } = self.inputs.site.scheduler else { return };
+        let (too_big, starts): (Vec<Start>, Vec<Start>) =
+            self.starts().into_iter().partition(|start| start.hardware.host_memory_mib() > memory_mib);
+        self.refuse_too_big(&too_big, memory_mib);
+        let running = self.running_mib();
+        let room = |at: usize, used: u64| running.len() + at < slots as usize && used <= memory_mib;
+        let mut used: u64 = running.iter().sum();
+        let before = used;
+        let mut fitting = 0;
+        for (at, start) in starts.iter().enumerate() {
+            used += start.hardware.host_memory_mib();
+            if !room(at, used) {
+                break;
+            }
+            fitting += 1;
+        }
+        let Some(first) = starts.get(fitting) else { return };
+        let count = running.len() + starts.len();
+        let all_mib = before + starts.iter().map(|start| start.hardware.host_memory_mib()).sum::<u64>();
+        let lacks_memory = all_mib > memory_mib;
+        let text = if lacks_memory {
+            format!(
+                "the {count} vms that are to run take {all_mib} MiB of this site, which has {memory_mib} MiB: {} find no room",
+                starts.len() - fitting
+            )
+        } else {
+            format!(
+                "{count} vms are to run at once on this site, which has {slots} slots: {} find no room",
+                starts.len() - fitting
+            )
+        };
+        let hint = match fitting_memory(&starts, memory_mib.saturating_sub(before)).filter(|_| lacks_memory) {
+            Some(memory) => format!(
+                "with `memory: {memory}M` all would fit; or give the site more under `scheduler: {{ local: … }}`, or run fewer at once"
+            ),
+            None => format!(
+                "give the site at least `slots: {count}` and `memory: {all_mib}M` under `scheduler: {{ local: … }}`, or run fewer at once"
+            ),
+        };
+        let held: Vec<Address> = starts[fitting..].iter().map(|start| start.address.clone()).collect();
+        self.refuse_with(&first.address, text, hint, held);
+    }
+
+    fn refuse_too_big(&mut self, too_big: &[Start], memory_mib: u64) {
+        let Some(first) = too_big.first() else { return };
+        let wanted = first.hardware.host_memory_mib();
+        let others = match too_big.len() {
+            1 => String::new(),
+            number => format!(" (and {} more vms like it)", number - 1),
+        };
+        let text = format!(
+            "it takes {wanted} MiB of a host{others}, and this site has {memory_mib} MiB in all: it would wait for ever"
+        );
+        let most = memory_mib.saturating_sub(wanted - u64::from(first.hardware.memory_mib));
+        let hint =
+            format!("`memory: {most}M` is the most that fits; or give the site more under `scheduler: {{ local: … }}`");
+        let held: Vec<Address> = too_big.iter().map(|start| start.address.clone()).collect();
+        self.refuse_with(&first.address, text, hint, held);
+    }
+
+    /// Vms that are refused already start nothing.
+    fn starts(&self) -> Vec<Start> {
+        let held = |address: &Address| self.plan.refusals.iter().any(|refusal| refusal.holds(address));
+        let changes = self.plan.changes.iter().filter(|change| !held(&change.address));
+        let starts = changes.flat_map(|change| {
+            change.actions.iter().filter_map(|action| match &action.effect {
+                Effect::Start { spec, .. } => {
+                    Some(Start { address: change.address.clone(), hardware: spec.hardware.clone() })
+                }
+                _ => None,
+            })
+        });
+        starts.collect()
+    }
+
+    /// What each guest costs that runs on.
+    fn running_mib(&self) -> Vec<u64> {
+        let Inputs { recorded, observed, site, .. } = *self.inputs;
+        let stopped: Vec<&crate::id::RunId> = self
+            .plan
+            .actions()
+            .filter_map(|(_, action)| match &action.effect {
+                Effect::Stop { run, .. } | Effect::RecordEnd { run, .. } => Some(run),
+                _ => None,
+            })
+            .collect();
+        let runs = recorded.vms.values().filter(|known| !life(known, observed, site).is_off());
+        let runs = runs.filter_map(|known| known.run.as_ref()).filter(|run| !stopped.contains(&&run.run));
+        runs.map(|run| run.started.hardware.host_memory_mib()).collect()
+    }
+}
+
+/// The most memory that each of these could have so that all fit; nothing where that is not worth saying.
+fn fitting_memory(starts: &[Start], room_mib: u64) -> Option<u64> {
+    const MEMORY_MIB_MIN: u64 = 16;
+    let share = room_mib / starts.len() as u64;
+    let overhead = |start: &Start| start.hardware.host_memory_mib() - u64::from(start.hardware.memory_mib);
+    let memory = share.checked_sub(starts.iter().map(overhead).max()?)?;
+    (memory >= MEMORY_MIB_MIN).then_some(memory)
+}

@@ -1,0 +1,118 @@
+//! What is asked of vms by name: done, or answered.
+
+use labwright::plan::{Answer, Effect, Plan, Verb, Wish};
+use labwright::resolve::Desired;
+
+use crate::lab::{Applied, Lab};
+use crate::plans::PAIR;
+use crate::world::Inner;
+
+const OPEN: &str =
+    "sessions: { final: { vms: [exam], start: \"2027-01-12T07:00[UTC]\", end: \"2027-01-12T10:00[UTC]\" } }\n";
+
+fn running(manifest: &str) -> Lab {
+    let lab = Lab::new(manifest);
+    lab.must_apply();
+    lab.world.with(Inner::start_all);
+    lab
+}
+
+fn answer(plan: &Plan, vm: &str) -> Answer {
+    plan.answers.iter().find(|(name, _)| name.as_str() == vm).unwrap().1.clone()
+}
+
+fn effects(plan: &Plan) -> Vec<&'static str> {
+    plan.actions().map(|(_, action)| action.effect.name()).collect()
+}
+
+#[test]
+fn a_stop_stops_and_does_nothing_else() {
+    let lab = running(PAIR);
+    // Other memory, other disks, a lost disk, a lost reservation: none of it is for a stop to mend.
+    lab.edit(&PAIR.replace("1G", "2G").replace("derive: gsr", "clone: gsr"));
+    lab.world.with(|inner| {
+        inner.reservations.clear();
+        inner.disks.retain(|path, _| !path.to_string_lossy().contains("bob-gsr"));
+    });
+    let plan = lab.asked(&[("bob-gsr", Wish::Stop, true)]);
+    assert_eq!((effects(&plan), &plan.refusals[..]), (vec!["stop the vm"], &[][..]));
+    assert_eq!(answer(&plan, "bob-gsr"), Answer::Planned);
+    assert_eq!(lab.carry_out(&plan).unwrap().failed, []);
+    assert_eq!(lab.world.with(|inner| inner.live().len()), 1);
+    let again = lab.asked(&[("bob-gsr", Wish::Stop, true)]);
+    assert!(again.is_empty());
+    assert_eq!(answer(&again, "bob-gsr"), Answer::Already("is off already".into()));
+}
+
+#[test]
+fn a_vm_whose_group_nobody_knows_is_stopped_all_the_same() {
+    let lab = running(PAIR);
+    lab.alter_state("DELETE FROM objects");
+    let applied = labwright::plan::as_applied(lab.desired().lab, &lab.recorded(&lab.desired())).unwrap();
+    let bob = "bob-gsr".parse().unwrap();
+    assert!(matches!(lab.power(&applied, &bob, Wish::Stop), Applied::Done(_)));
+    assert_eq!(lab.world.with(|inner| inner.live().len()), 1);
+    assert!(matches!(lab.power(&applied, &bob, Wish::Start), Applied::Refused(_)), "it has no network to start in");
+}
+
+#[test]
+fn a_vm_that_left_the_manifest_is_stopped_and_keeps_all() {
+    let lab = running(PAIR);
+    let nothing = Desired::nothing(lab.desired().lab);
+    let bob = "bob-gsr".parse().unwrap();
+    assert!(matches!(lab.power(&nothing, &bob, Wish::Stop), Applied::Done(_)));
+    let recorded = lab.recorded(&nothing);
+    assert!(recorded.vms.contains_key(&bob) && !recorded.vms[&bob].disks.is_empty());
+}
+
+#[test]
+fn who_names_a_vm_of_an_open_session_means_it() {
+    let lab = running(&format!("{PAIR}{OPEN}"));
+    for wish in [Wish::Stop, Wish::Restart] {
+        let family = lab.asked(&[("alice-gsr", wish, false), ("bob-gsr", wish, false)]);
+        assert!(family.is_empty() && family.refusals.len() == 2, "{family:?}");
+        assert!(matches!(answer(&family, "bob-gsr"), Answer::NotDone(why) if why.contains("session `final` is open")));
+        let named = lab.asked(&[("alice-gsr", wish, false), ("bob-gsr", wish, true)]);
+        assert_eq!((named.changes.len(), named.refusals.len()), (1, 1));
+        assert_eq!(answer(&named, "bob-gsr"), Answer::Planned);
+    }
+    // A new disk is more than was asked for.
+    lab.edit(&format!("{PAIR}{OPEN}").replace("derive: gsr", "clone: gsr"));
+    assert!(lab.asked(&[("bob-gsr", Wish::Restart, true)]).is_empty());
+}
+
+#[test]
+fn a_restart_takes_the_settings_of_now_and_a_start_leaves_a_guest_alone() {
+    let on_demand = PAIR.replace(", state: running", "");
+    let lab = Lab::new(&on_demand);
+    let first = lab.asked(&[("bob-gsr", Wish::Start, true)]);
+    assert_eq!(answer(&first, "bob-gsr"), Answer::Planned, "also of a vm that was never applied");
+    assert_eq!(lab.carry_out(&first).unwrap().failed, []);
+    assert!(
+        matches!(answer(&lab.asked(&[("bob-gsr", Wish::Start, true)]), "bob-gsr"), Answer::Already(why) if why.contains("queue"))
+    );
+    lab.world.with(Inner::start_all);
+    lab.edit(&on_demand.replace("1G", "2G"));
+    let again = lab.asked(&[("bob-gsr", Wish::Start, true)]);
+    assert_eq!(answer(&again, "bob-gsr"), Answer::Already("runs already".into()));
+    assert!(!again.actions().any(|(_, action)| matches!(action.effect, Effect::Stop { .. })));
+    let restart = lab.asked(&[("bob-gsr", Wish::Restart, true)]);
+    assert_eq!(restart.changes.iter().map(|change| change.verb).collect::<Vec<_>>(), [Verb::Restart]);
+    assert_eq!(lab.carry_out(&restart).unwrap().failed, []);
+    lab.world.with(Inner::start_all);
+    assert_eq!(lab.world.with(|inner| inner.runs[&inner.run_of("bob-gsr")].spec.hardware.memory_mib), 2048);
+}
+
+#[test]
+fn what_cannot_be_done_now_is_answered() {
+    let lab = Lab::new(&PAIR.replace("[{ image: images/gsr.qcow2 }]", "[{ size: 5G }]"));
+    let plan = lab.asked(&[("alice-gsr", Wish::Start, true)]);
+    assert_eq!(
+        answer(&plan, "alice-gsr"),
+        Answer::NotDone("it waits until template `gsr` is installed and published".into())
+    );
+    let lab = running(PAIR);
+    lab.world.with(Inner::lose_host);
+    let plan = lab.asked(&[("bob-gsr", Wish::Stop, true)]);
+    assert!(matches!(answer(&plan, "bob-gsr"), Answer::NotDone(why) if why.contains("host forget")));
+}

@@ -1,0 +1,289 @@
+//! Parts of plans: what a refusal holds back and what goes on, and that no part walks past a guard that holds for it.
+
+use labwright::plan::{Plan, refresh_only, target, unknown_addresses};
+use labwright::state::{FreezeScope, Frozen, StateError};
+
+use crate::lab::{Applied, Lab};
+use crate::plans::PAIR;
+use crate::world::Inner;
+
+fn running(manifest: &str) -> Lab {
+    let lab = Lab::new(manifest);
+    lab.must_apply();
+    lab.world.with(Inner::start_all);
+    lab
+}
+
+fn changed(plan: &Plan) -> Vec<String> {
+    plan.changes.iter().map(|change| change.address.to_string()).collect()
+}
+
+fn refused(plan: &Plan) -> Vec<String> {
+    plan.refusals.iter().map(|refusal| refusal.address.to_string()).collect()
+}
+
+fn freeze(lab: &Lab, scope: FreezeScope) {
+    let since = "2027-01-12T07:00:00Z".parse().unwrap();
+    let frozen = Frozen { who: "doraz".into(), since, why: "exam".into(), scope };
+    let name = lab.desired().lab;
+    lab.store().freeze((scope == FreezeScope::Lab).then_some(&name), Some(&frozen)).unwrap();
+}
+
+#[test]
+fn a_freeze_holds_for_every_part() {
+    for (scope, address) in [(FreezeScope::Lab, "lab/net101"), (FreezeScope::Site, "site/")] {
+        let lab = running(PAIR);
+        let run = lab.world.with(|inner| inner.run_of("bob-gsr"));
+        lab.world.with(|inner| inner.kill_run(&run));
+        freeze(&lab, scope);
+        let parts = [lab.target("vm/bob-gsr"), lab.target("user/*"), refresh_only(lab.plan())];
+        for part in parts {
+            assert!(part.is_refused() && refused(&part)[0].starts_with(address), "{part:?}");
+        }
+        let stop = lab.asked(&[("alice-gsr", labwright::plan::Wish::Stop, true)]);
+        assert!(stop.is_refused());
+    }
+}
+
+#[test]
+fn a_freeze_that_comes_while_a_plan_is_read_is_honoured() {
+    for scope in [FreezeScope::Lab, FreezeScope::Site] {
+        let lab = running(PAIR);
+        lab.edit(&PAIR.replace("1G", "2G"));
+        let plan = lab.plan();
+        freeze(&lab, scope);
+        assert!(matches!(lab.carry_out(&plan), Err(StateError::Frozen { .. })));
+        let submits = lab.world.with(|inner| inner.submits);
+        assert_eq!(submits, 1, "nothing was begun");
+    }
+}
+
+/// Half a roster: nobody leaves and nobody comes, and everything else goes on.
+#[test]
+fn a_roster_that_shrinks_holds_back_its_group_alone() {
+    let helpers = "helpers: { members: [dora] }";
+    let helper = "  help: { derive: gsr, for_each: helpers, name: \"{user}-help\", state: running }\n";
+    let manifest = format!("{}{helper}", PAIR.replace("students: {", &format!("{helpers}\n  students: {{")));
+    let lab = running(&manifest);
+    lab.edit(&manifest.replace("[alice, bob]", "[alice, carl]").replace("[dora]", "[dora, emil]"));
+    let plan = lab.plan();
+    assert_eq!(refused(&plan), ["user-group/students"]);
+    assert_eq!(changed(&plan), ["user-group/helpers", "user/emil", "vm/emil-help"]);
+    let held = ["user/bob", "user/carl", "vm/bob-gsr", "vm/carl-gsr"].map(|address| address.parse().unwrap());
+    for address in &held {
+        assert!(plan.refusals[0].holds(address), "{address} is not held: {:?}", plan.refusals);
+        let part = target(plan.clone(), &[address.to_string().parse().unwrap()]);
+        assert_eq!((refused(&part), changed(&part)), (vec!["user-group/students".to_owned()], vec![]));
+    }
+    assert!(matches!(lab.apply(), Applied::Done(summary) if summary.done.len() == 3));
+    lab.world.with(Inner::start_all);
+    assert_eq!(lab.world.with(|inner| inner.live().len()), 4, "bob runs on, emil is new");
+    assert_eq!(lab.target("vm/alice-gsr").refusals, []);
+}
+
+#[test]
+fn a_refusal_about_a_vm_holds_back_this_vm_alone() {
+    let lab = running(PAIR);
+    lab.world.with(|inner| {
+        let path = inner.disks.keys().find(|path| path.to_string_lossy().contains("bob-gsr")).unwrap().clone();
+        inner.disks.remove(&path);
+    });
+    lab.edit(&PAIR.replace("1G", "2G"));
+    assert!(matches!(lab.apply(), Applied::Done(summary) if summary.failed.is_empty()));
+    let memory = |vm: &str| lab.world.with(|inner| inner.runs[&inner.run_of(vm)].spec.hardware.memory_mib);
+    lab.world.with(Inner::start_all);
+    assert_eq!((memory("alice-gsr"), memory("bob-gsr")), (2048, 1024));
+    assert_eq!(refused(&lab.plan()), ["vm/bob-gsr"]);
+}
+
+#[test]
+fn what_a_vm_that_stays_needs_is_not_forgotten() {
+    let open =
+        "sessions: { final: { vms: [exam], start: \"2027-01-12T07:00[UTC]\", end: \"2027-01-12T10:00[UTC]\" } }\n";
+    let lab = running(&format!("{PAIR}{open}"));
+    let nothing = labwright::resolve::Desired::nothing(lab.desired().lab);
+    let before = lab.recorded(&nothing).objects;
+    assert!(matches!(lab.apply_desired(&nothing), Applied::Done(_) | Applied::Refused(_)));
+    let after = lab.recorded(&nothing).objects;
+    for address in ["vm-group/lab1", "user/alice", "user/bob", "template/gsr", "session/final"] {
+        let address = address.parse().unwrap();
+        assert_eq!(after.get(&address), before.get(&address), "{address}");
+    }
+    assert_eq!(lab.world.with(|inner| inner.live().len()), 2);
+}
+
+#[test]
+fn a_target_brings_its_owner_and_its_vm_group() {
+    let lab = Lab::new(PAIR);
+    let part = lab.target("vm/alice-gsr");
+    assert_eq!(changed(&part), ["user/alice", "vm-group/lab1", "template/gsr", "vm/alice-gsr"]);
+    assert_eq!(lab.carry_out(&part).unwrap().failed, []);
+    lab.world.with(Inner::start_all);
+    // On a day without a manifest the lab is what was applied of it.
+    let applied = labwright::plan::as_applied(lab.desired().lab, &lab.recorded(&lab.desired())).unwrap();
+    let alice = "alice-gsr".parse().unwrap();
+    assert!(
+        matches!(lab.power(&applied, &alice, labwright::plan::Wish::Restart), Applied::Done(done) if done.done.len() == 1)
+    );
+    let mut other = lab;
+    other.edit(&PAIR.replace("lab: net101", "lab: net202").replace("-gsr", "-two"));
+    other.allow.clear();
+    let plan = other.plan();
+    assert_eq!(refused(&plan), ["vm-group/lab1"], "the range is taken");
+    assert!(!changed(&plan).iter().any(|address| address.starts_with("vm/")), "{:?}", changed(&plan));
+    assert_eq!(refused(&other.target("vm/alice-two")), ["vm-group/lab1"]);
+}
+
+#[test]
+fn addresses_that_name_nothing_are_found_with_what_was_meant() {
+    let lab = running(PAIR);
+    let patterns = ["vm/alice", "vm/*", "vm/*-net", "user-group/students", "session/x", "vm/bob-gsr"];
+    let patterns = patterns.map(|pattern| pattern.parse().unwrap());
+    let (desired, plan) = (lab.desired(), lab.plan());
+    let recorded = lab.recorded(&desired);
+    let unknown: Vec<(String, Option<String>)> = unknown_addresses(&patterns, &desired, &recorded, &plan)
+        .into_iter()
+        .map(|(pattern, near)| (pattern.to_string(), near.map(|near| near.to_string())))
+        .collect();
+    let expected = [("vm/alice", Some("vm/alice-gsr")), ("vm/*-net", None), ("session/x", None)];
+    assert_eq!(unknown, expected.map(|(pattern, near)| (pattern.to_owned(), near.map(str::to_owned))));
+}
+
+/// The last 16 bits of an address make the hardware address, and two labs can have the same.
+#[test]
+fn no_vm_gets_the_hardware_address_of_another_lab() {
+    let lab = running(PAIR);
+    let other = PAIR.replace("lab: net101", "lab: net202").replace("-gsr", "-two").replace("192.168.100.", "10.7.100.");
+    lab.edit(&other);
+    lab.must_apply();
+    let recorded = lab.recorded(&lab.desired());
+    let ips: Vec<String> = recorded.vms.values().map(|vm| vm.ip.to_string()).collect();
+    assert_eq!(ips, ["10.7.100.4", "10.7.100.5"], "two and three have the hardware addresses of the other lab's vms");
+    let macs: std::collections::BTreeSet<_> = recorded.taken.values().map(|holder| holder.mac).collect();
+    assert_eq!(macs.len(), 4);
+}
+
+/// Somebody took the lock file away: the one that began last goes on, and the older one writes nothing more.
+#[test]
+fn an_apply_that_was_overtaken_is_stopped() {
+    let lab = Lab::new(PAIR);
+    let (name, now) = (lab.desired().lab, "2027-01-12T08:00:00Z".parse().unwrap());
+    let info = labwright::state::ApplyInfo {
+        folder: lab.folder.path().to_owned(),
+        who: "test".into(),
+        host: "test".into(),
+        commit: None,
+        summary: String::new(),
+    };
+    let mut store = lab.store();
+    let first = store.begin(&name, 0, &info, now).unwrap();
+    let second = store.begin(&name, 0, &info, now).unwrap();
+    let change = labwright::state::Change::DropObject { address: "user/bob".parse().unwrap() };
+    let changes = std::slice::from_ref(&change);
+    assert!(matches!(store.intend(&name, first, &[], changes, now), Err(StateError::Overtaken { .. })));
+    assert!(matches!(store.settle(&name, first, &[], changes, now), Err(StateError::Overtaken { .. })));
+    assert_eq!(lab.recorded(&lab.desired()).serial, 0, "it wrote nothing");
+    store.settle(&name, second, &[], changes, now).unwrap();
+    assert_eq!(lab.recorded(&lab.desired()).serial, 1);
+}
+
+/// A vm that comes back while its disks are kept: its student would look for the work on them.
+#[test]
+fn disks_that_were_set_aside_are_named_before_new_ones_are_made() {
+    let mut lab = running(PAIR);
+    lab.edit(&PAIR.replace("[alice, bob]", "[alice]"));
+    lab.allow.push("user-group/students".parse().unwrap());
+    lab.must_apply();
+    lab.allow.clear();
+    lab.edit(&PAIR.replace("[alice, bob]", "[alice, bob, carl]"));
+    let plan = lab.plan();
+    assert_eq!(refused(&plan), ["vm/bob-gsr"]);
+    let refusal = &plan.refusals[0];
+    assert!(
+        refusal.text.contains("2027-01-12T") && refusal.hint.contains("labwright restore vm/bob-gsr"),
+        "{refusal:?}"
+    );
+    must_apply_the_rest(&lab);
+    let disks = |lab: &Lab, of: &str| {
+        lab.world.with(|inner| inner.disks.keys().filter(|path| path.to_string_lossy().contains(of)).count())
+    };
+    assert_eq!(["/vms/net101/bob", "/vms/net101/carl", "/aside/"].map(|of| disks(&lab, of)), [0, 1, 1]);
+    lab.allow.push("vm/bob-gsr".parse().unwrap());
+    lab.must_apply();
+    assert_eq!(["/vms/net101/bob", "/aside/"].map(|of| disks(&lab, of)), [1, 1], "the old one is kept");
+}
+
+#[test]
+fn a_family_with_another_key_keeps_its_vms() {
+    let families = format!(
+        "{}  own: {{ derive: gsr, owner: badmin, count: 11 }}\n",
+        PAIR.replace(", name: \"{user}-gsr\"", "").replace("192.168.100.9", "192.168.100.40")
+    );
+    let lab = running(&families);
+    let before = lab.recorded(&lab.desired()).vms;
+    let renamed = families.replace("  exam:", "  test:").replace("  own:", "  mine:");
+    let moved = "moved: [{ from: vm/exam, to: vm/test }, { from: vm/own, to: vm/mine }]\n";
+    lab.edit(&format!("{renamed}{moved}"));
+    let plan = lab.plan();
+    let kept = plan.changes.iter().all(|change| change.reason.starts_with("was vm/"));
+    assert_eq!((plan.changes.len(), kept, refused(&plan)), (13, true, vec![]), "{}", lab.plan_text());
+    lab.must_apply();
+    let after = lab.recorded(&lab.desired()).vms;
+    for (name, vm) in &after {
+        let old = name.as_str().replace("test", "exam").replace("mine", "own");
+        let old = &before[old.as_str()];
+        assert_eq!((vm.ip, &vm.disks), (old.ip, &old.disks), "{name}");
+    }
+    assert!(lab.plan().is_empty(), "{}", lab.plan_text());
+    assert_eq!(lab.world.with(|inner| inner.live().len()), 2, "nobody was restarted");
+}
+
+fn must_apply_the_rest(lab: &Lab) {
+    let applied = lab.apply();
+    assert!(matches!(&applied, Applied::Done(summary) if summary.failed.is_empty()), "{applied:?}");
+}
+
+#[test]
+fn what_does_not_fit_is_said_before_anything_is_done() {
+    let mut lab = Lab::new(PAIR);
+    let room = |lab: &mut Lab, slots: u32, memory_mib: u64| {
+        let folder = lab.folder.path().join("queue");
+        lab.site.scheduler = labwright::site::SchedulerSettings::Local { folder, slots, memory_mib };
+    };
+    // A guest of 1 GiB takes 1024 + 16 + 16 + 128.
+    room(&mut lab, 4, 2 * 1184);
+    assert_eq!((refused(&lab.plan()), lab.plan().changes.len()), (vec![], 8));
+    room(&mut lab, 4, 2 * 1184 - 1);
+    let plan = lab.plan();
+    assert_eq!(refused(&plan), ["vm/bob-gsr"]);
+    assert!(plan.refusals[0].hint.contains("`memory: 1023M`"), "{:?}", plan.refusals);
+    lab.edit(&PAIR.replace("1G", "1023M"));
+    assert_eq!(refused(&lab.plan()), [""; 0], "as the hint says");
+    lab.edit(PAIR);
+    room(&mut lab, 1, 64 * 1024);
+    let plan = lab.plan();
+    assert_eq!(refused(&plan), ["vm/bob-gsr"]);
+    assert!(plan.refusals[0].hint.contains("`slots: 2`"), "{:?}", plan.refusals);
+    room(&mut lab, 4, 1000);
+    let plan = lab.plan();
+    assert_eq!(refused(&plan), ["vm/alice-gsr"], "one line for both");
+    assert!(plan.refusals[0].holds(&"vm/bob-gsr".parse().unwrap()), "{:?}", plan.refusals);
+    assert!(plan.refusals[0].hint.contains("`memory: 840M`"), "{:?}", plan.refusals);
+    lab.edit(&PAIR.replace("1G", "840M"));
+    assert_eq!(refused(&lab.plan()), ["vm/bob-gsr"], "one fits then, and not two");
+    // A guest that runs already takes room too, and one that is restarted takes its own again.
+    room(&mut lab, 4, 1500);
+    must_apply_the_rest(&lab);
+    lab.world.with(Inner::start_all);
+    lab.edit(&PAIR.replace("1G", "841M"));
+    assert_eq!(refused(&lab.plan()), ["vm/bob-gsr"]);
+    assert!(changed(&lab.plan()).contains(&"vm/alice-gsr".to_owned()));
+}
+
+/// Only the vms of a family that is made for the members of a group are students'.
+#[test]
+fn students_are_counted_by_their_families() {
+    let staff = "  badmin-x: { derive: gsr, owner: badmin, count: 2, state: running }\n";
+    let text = Lab::new(&format!("{PAIR}{staff}")).plan_text();
+    assert!(text.contains("Touches 2 students (alice, bob) and 1 other owner (badmin), 0 running."), "{text}");
+}
