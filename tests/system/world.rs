@@ -256,6 +256,12 @@ impl Drop for World {
     fn drop(&mut self) {
         // A test that has failed has said more than this could.
         drop(setup::teardown(&self.wanted()));
+        // What a test plugged into the bridge goes with its namespace; dnsmasq, which stays beside it, would not.
+        if let DhcpSettings::Dnsmasq { folder } = &self.network.dhcp
+            && let Some(pid) = Dnsmasq::new(folder).process()
+        {
+            kill(pid, Signal::SIGTERM).unwrap_or_default();
+        }
     }
 }
 
