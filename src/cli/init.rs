@@ -168,7 +168,9 @@ mod tests {
     fn a_new_lab_is_sound_and_nothing_is_overwritten() {
         let root = tempfile::tempdir().unwrap();
         let image = root.path().join("own image.qcow2");
-        std::fs::write(&image, [b"QFI\xfb\0\0\0\x03".as_slice(), &[0; 500]].concat()).unwrap();
+        let mut made = std::process::Command::new("qemu-img");
+        made.args(["create", "-q", "-f", "qcow2"]).arg(&image).arg("1M");
+        assert!(made.status().unwrap().success());
         let init = |name: &str, image: &Path| {
             let arguments = InitArgs { folder: root.path().join(name), name: None, image: Some(image.to_owned()) };
             run(&arguments, &|_| {}).exit
