@@ -15,7 +15,11 @@ fn project() -> &'static Path {
 fn first_block() -> Vec<String> {
     let readme = std::fs::read_to_string(project().join("README.md")).unwrap();
     let block = readme.split_once("```sh host\n").unwrap().1.split_once("```").unwrap().0;
-    block.lines().map(|line| line.split(" #").next().unwrap().trim().to_owned()).collect()
+    block
+        .lines()
+        .filter(|line| !line.is_empty())
+        .map(|line| line.split(" #").next().unwrap().trim().to_owned())
+        .collect()
 }
 
 /// A clone of what the quickstart needs, in a home of mode 0700.
@@ -55,7 +59,7 @@ impl Clone {
     #[track_caller]
     fn type_in(&self, line: &str) -> String {
         let output = Command::new("sh")
-            .args(["-c", line.trim_start_matches("sudo ")])
+            .args(["-c", line])
             .current_dir(self.folder())
             .env("LABWRIGHT", BINARY)
             .env("TEMPLATE", template())
@@ -73,7 +77,7 @@ fn the_quickstart_comes_up_below_a_home_of_root_and_goes_away() {
     let has_account = || Command::new("id").arg("labwright").output().unwrap().status.success();
     let had_account = has_account();
     let block = first_block();
-    assert_eq!(block, ["sudo labs/quickstart/up", "sudo labs/quickstart/down"]);
+    assert_eq!(block, ["labs/quickstart/up", "labs/quickstart/down", "tests/run"]);
     let up = clone.type_in(&block[0]);
     assert!(up.contains("2/2 ready"), "{up}");
     assert!(up.contains("\nUp after "), "{up}");
