@@ -71,7 +71,6 @@ cases! {
     state_newer
     umask
     usage
-    wait_ended
     vm_unknown
     vm_vnc
 }

@@ -200,7 +200,7 @@ fn disks_that_were_set_aside_are_named_before_new_ones_are_made() {
     assert_eq!(refused(&plan), ["vm/bob-gsr"]);
     let refusal = &plan.refusals[0];
     assert!(
-        refusal.text.contains("2027-01-12T") && refusal.hint.contains("labwright restore vm/bob-gsr"),
+        refusal.text.contains("2027-01-12 08:00:01") && refusal.hint.contains("labwright restore vm/bob-gsr"),
         "{refusal:?}"
     );
     must_apply_the_rest(&lab);

@@ -206,3 +206,40 @@ fn a_host_stays_while_a_session_is_open() {
     }
     kill(Dnsmasq::new(&folder.join("site/dnsmasq")).process().unwrap(), Signal::SIGTERM).unwrap();
 }
+
+/// Somebody who waits for guests that take their time, and has seen enough: the wait ends at once, what was asked for goes on.
+#[test]
+fn an_interrupt_ends_a_wait_at_once() {
+    let world = World::bare();
+    let folder = world.folder.path();
+    write_lab(&folder.join("a"), "a", "192.168.100.2-192.168.100.9", "on_demand");
+    must(&world, &["state", "init"]);
+    must(&world, &["host", "setup", "--lab", "a"]);
+    must(&world, &["apply", "a", "--yes"]);
+    // While somebody else holds the queue's turn, what is submitted stays in the queue.
+    std::fs::create_dir_all(folder.join("site/scheduler")).unwrap();
+    let turn = text(&folder.join("site/scheduler/turn"));
+    let mut holder = Command::new("flock").args(["--no-fork", &turn, "sleep", "3600"]).spawn().unwrap();
+    let told = folder.join("told");
+    let mut waiting = Command::new("env")
+        .args(["--default-signal=INT", BINARY, "--site", &text(&site(&world)), "vm", "start", "vm-a"])
+        .args(["--lab", "a", "--yes", "--wait"])
+        .current_dir(folder)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::fs::File::create(&told).unwrap())
+        .spawn()
+        .unwrap();
+    let said_so_far = || std::fs::read_to_string(&told).unwrap();
+    wait_until("the vm is in the queue", || said_so_far().contains("1 queued"));
+    kill(nix::unistd::Pid::from_raw(i32::try_from(waiting.id()).unwrap()), Signal::SIGINT).unwrap();
+    assert_eq!(waiting.wait().unwrap().code(), Some(5), "{}", said_so_far());
+    let text = said_so_far();
+    assert!(text.contains("you ended the wait; 0 of 1 vms are ready, and nothing was taken back"), "{text}");
+    let again = labwright(&world, &["vm", "start", "vm-a", "--lab", "a", "--yes"]);
+    let again = String::from_utf8([again.stdout, again.stderr].concat()).unwrap();
+    assert!(again.contains("vm-a is in the queue already"), "{again}");
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    must(&world, &["destroy", "a", "--yes"]);
+    must(&world, &["host", "teardown", "--lab", "a"]);
+}
