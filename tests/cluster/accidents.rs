@@ -84,7 +84,8 @@ pub(crate) fn cut_off_and_forgotten(site: &mut Site) {
     cut_off(site, "2");
     until_all(site, &guests, "unknown");
     let refused = site.try_script("labwright", &["host", "forget", "no-such-host", "--yes"]);
-    assert!(refused.status.success(), "nobody is there: nothing to do");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("the batch system has no host `no-such-host`"), "{said}");
     until("the host to be given up", || {
         let output = site.try_script("labwright", &["host", "forget", &name, "--yes"]);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
