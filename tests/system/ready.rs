@@ -234,7 +234,7 @@ fn an_interrupt_ends_a_wait_at_once() {
     kill(nix::unistd::Pid::from_raw(i32::try_from(waiting.id()).unwrap()), Signal::SIGINT).unwrap();
     assert_eq!(waiting.wait().unwrap().code(), Some(5), "{}", said_so_far());
     let text = said_so_far();
-    assert!(text.contains("you ended the wait; 0 of 1 vms are ready, and nothing was taken back"), "{text}");
+    assert!(text.contains("you ended the wait; 0 of 1 vm is ready, and nothing was taken back"), "{text}");
     let again = labwright(&world, &["vm", "start", "vm-a", "--lab", "a", "--yes"]);
     let again = String::from_utf8([again.stdout, again.stderr].concat()).unwrap();
     assert!(again.contains("vm-a is in the queue already"), "{again}");
