@@ -62,6 +62,7 @@ cases! {
     plan_new_lab
     plan_of_a_class
     returning_student
+    returning_unwritten
     scheduler_is_a_file
     service_user_missing
     state_corrupt

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use labwright::disks::{
-    DiskError, Owner, clone_full, create_empty, delete, derive, inspect, publish, restore, set_aside, sha256,
+    DiskError, Owner, clone_full, create_empty, delete, derive, inspect, is_unwritten, publish, restore, set_aside,
+    sha256,
 };
 
 /// Some account that is not ours; the tests run as root.
@@ -339,4 +340,22 @@ fn a_damaged_image_is_neither_published_nor_copied() {
         assert!(found.contains(said), "{said}: {found}");
     }
     publish(&full, &folder.path().join("published/disk-0.qcow2"), None, OWNER).unwrap();
+}
+
+/// A disk that nobody wrote to holds nobody's work: by this a vm that comes back is known to have nothing to choose.
+#[test]
+fn a_disk_is_unwritten_until_a_guest_writes_to_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = image(folder.path());
+    let paths = targets(folder.path(), 2);
+    all_done(derive(&base, &paths, OWNER));
+    assert!(is_unwritten(&paths[0]).unwrap());
+    assert!(!is_unwritten(&base).unwrap(), "an image with content");
+    let written = Command::new("qemu-io").args(["-c", "write -q -z 0 64k"]).arg(&paths[0]).status().unwrap();
+    assert!(written.success());
+    assert!(!is_unwritten(&paths[0]).unwrap(), "zeros are written, too");
+    qemu_img(&["snapshot", "-c", "kept", paths[1].to_str().unwrap()]);
+    assert!(!is_unwritten(&paths[1]).unwrap(), "a snapshot is kept in it");
+    fs::write(&paths[0], "no image").unwrap();
+    assert!(is_unwritten(&paths[0]).is_err());
 }

@@ -29,7 +29,7 @@ pub use aside::{delete, restore, set_aside};
 pub use error::DiskError;
 pub use make::{clone_full, copy_exactly, create_empty, derive};
 pub use publish::{Published, publish, sha256};
-pub use qcow2::{Image, flaw, inspect};
+pub use qcow2::{Image, flaw, inspect, is_unwritten};
 pub use snapshots::{Snapshot, snapshots};
 pub use store::{DiskOrigin, Disks, OnStorage, Stamp, Standing};
 

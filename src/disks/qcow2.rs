@@ -31,6 +31,8 @@ const INCOMPATIBLE_EXTENDED: u64 = 1 << 4;
 const INCOMPATIBLE_KNOWN: u64 = 0b1_1111;
 /// qemu's own bound for the first table.
 const L1_BYTES_MAX: u64 = 32 << 20;
+/// The first table of a disk of 64 TiB; a larger one is not read to find out whether it is empty.
+const UNWRITTEN_L1_BYTES_MAX: usize = 1 << 20;
 /// More than anybody lists, far below qemu's bound.
 pub(super) const SNAPSHOTS_MAX: u32 = 1024;
 /// What guests read and write at once; qemu rounds no size for them.
@@ -39,6 +41,23 @@ const SECTOR_BYTES: u64 = 512;
 /// Reads the header of the image at `path`.
 pub fn inspect(path: &Path) -> Result<Image, DiskError> {
     read_header(&open_image(path)?, path)
+}
+
+/// Whether nothing was ever written to the image at `path`: its first table leads nowhere, and no snapshot is kept in it. What
+/// a guest has written it cannot take back out of the table, so that a disk with somebody's work never looks like this.
+pub fn is_unwritten(path: &Path) -> Result<bool, DiskError> {
+    let file = open_image(path)?;
+    read_header(&file, path)?;
+    let read = |source| DiskError::io("read", path, source);
+    let mut header = [0; HEADER_BYTES];
+    file.read_exact_at(&mut header, 0).map_err(read)?;
+    let (entries, snapshots, l1) = (u64::from(u32_at(&header, 36)), u32_at(&header, 60), u64_at(&header, 40));
+    let Some(bytes) = usize::try_from(entries * 8).ok().filter(|bytes| *bytes <= UNWRITTEN_L1_BYTES_MAX) else {
+        return Ok(false);
+    };
+    let mut table = vec![0; bytes];
+    let is_whole = read_at_most(&file, &mut table, l1).map_err(read)? == bytes;
+    Ok(is_whole && snapshots == 0 && table.iter().all(|byte| *byte == 0))
 }
 
 /// Opens an image to read it. Not to wait for a writer is for the case that somebody put a FIFO there.

@@ -5,7 +5,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::{
-    DiskError, LOOKS_AT_ONCE, Owner, Published, clone_full, create_empty, derive, inspect, publish, set_aside, sha256,
+    DiskError, LOOKS_AT_ONCE, Owner, Published, clone_full, create_empty, derive, inspect, is_unwritten, publish,
+    set_aside, sha256,
 };
 
 /// Where a new disk's content comes from.
@@ -53,6 +54,9 @@ pub trait Disks: Send + Sync {
     /// What stands at a disk's path, by its first bytes.
     fn standing(&self, path: &Path) -> Result<Standing, DiskError>;
 
+    /// Whether nothing was ever written to a disk.
+    fn is_unwritten(&self, path: &Path) -> Result<bool, DiskError>;
+
     /// How many files are best looked at side by side.
     fn at_once(&self) -> usize {
         1
@@ -95,6 +99,10 @@ impl Disks for OnStorage {
             Err(DiskError::NotAFile { found, .. }) => Ok(Standing::Other { why: format!("is {found}") }),
             Err(error) => Err(error),
         }
+    }
+
+    fn is_unwritten(&self, path: &Path) -> Result<bool, DiskError> {
+        is_unwritten(path)
     }
 
     fn at_once(&self) -> usize {

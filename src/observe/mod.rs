@@ -35,6 +35,8 @@ pub struct Observed {
     pub told_to_stop: BTreeSet<RunId>,
     /// Recorded disks that are not there.
     pub disks_missing: BTreeSet<PathBuf>,
+    /// Disks set aside, of vms that come back, to which nothing was ever written.
+    pub aside_unwritten: BTreeSet<PathBuf>,
     /// Recorded disks that are something else than recorded, with what they are, such as `lies over /other.qcow2`.
     pub disks_strange: BTreeMap<PathBuf, String>,
     /// Images that the manifest names.
@@ -179,10 +181,19 @@ pub fn observe(world: &World<'_>, desired: &Desired, recorded: &Recorded) -> Res
             Unlike::Strange(found) => drop(observed.disks_strange.insert(disk.path.clone(), found)),
         }
     }
+    observed.aside_unwritten = aside_unwritten(world.disks, desired, recorded);
     observed.unrecorded = unrecorded(world, desired, recorded)?;
     observed.images = images(world.disks, desired, recorded, !observed.unrecorded.is_empty())?;
     observed.reservations_missing = reservations_missing(world.dhcp, desired, recorded)?;
     Ok(observed)
+}
+
+/// Looked at are only the disks of vms that come back. One that cannot be looked at may hold anything.
+fn aside_unwritten(disks: &dyn Disks, desired: &Desired, recorded: &Recorded) -> BTreeSet<PathBuf> {
+    let comes_back = |name: &&VmName| desired.vms.contains_key(*name) && !recorded.vms.contains_key(*name);
+    let of_returning = recorded.aside.iter().filter(|(name, _)| comes_back(name)).flat_map(|(_, sets)| sets);
+    let paths = of_returning.flat_map(|set| &set.disks).map(|disk| &disk.path);
+    paths.filter(|path| disks.is_unwritten(path).unwrap_or(false)).cloned().collect()
 }
 
 fn live(run: Option<&crate::state::RecordedRun>) -> bool {

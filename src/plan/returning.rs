@@ -1,5 +1,5 @@
 //! Who leaves and comes back: disks that are set aside are somebody's work, so a vm of the same name and owner does not
-//! begin with new ones before somebody has chosen.
+//! begin with new ones before somebody has chosen. Where nothing was ever written to them, there is nothing to choose.
 
 use super::disks::NewDisk;
 use super::{Inputs, Planner};
@@ -22,7 +22,7 @@ impl Planner<'_> {
     /// Whether a vm that is not recorded may be made: no disks of its owner are aside, or the user wants new ones.
     pub(super) fn may_begin_anew(&mut self, name: &VmName, vm: &Vm) -> bool {
         let address = Address::vm(name);
-        let Inputs { recorded, .. } = self.inputs;
+        let Inputs { recorded, observed, .. } = self.inputs;
         if let Some(waiting) = recorded.waiting.get(name) {
             let fits = waiting.owner.is_empty() || waiting.owner == vm.owner.as_str();
             if !fits {
@@ -33,7 +33,9 @@ impl Planner<'_> {
             return fits;
         }
         let sets = recorded.aside.get(name).map(Vec::as_slice).unwrap_or_default();
-        let own: Vec<&AsideSet> = sets.iter().filter(|set| set.may_belong_to(vm.owner.as_str())).collect();
+        let is_empty = |set: &AsideSet| set.disks.iter().all(|disk| observed.aside_unwritten.contains(&disk.path));
+        let is_own = |set: &&AsideSet| set.may_belong_to(vm.owner.as_str()) && !is_empty(set);
+        let own: Vec<&AsideSet> = sets.iter().filter(is_own).collect();
         let Some(latest) = own.last() else { return true };
         let words: Vec<String> = own.iter().map(|set| set.words()).collect();
         if self.allowed(&address) {
