@@ -377,6 +377,7 @@ fn a_kill_in_a_restore_loses_neither_disk() {
     };
     run("labwright --site ../site.yaml state init && labwright --site ../site.yaml apply --yes");
     write("65");
+    run("qemu-io -c 'write -q -P 65 0 64k' ../site/storage/vms/course/ada-work/disk-0.qcow2");
     run("sed -i /ada/d students.csv && labwright --site ../site.yaml apply --yes --allow user-group/students");
     let set = run("labwright --site ../site.yaml get aside -o csv | tail -1 | cut -d, -f2");
     run("echo ada >>students.csv && labwright --site ../site.yaml apply --yes --allow vm/ada-work");

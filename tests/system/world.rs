@@ -189,6 +189,7 @@ impl World {
         let base = self.folder.path().join("template.qcow2");
         if !base.exists() {
             std::fs::copy(template(), &base).unwrap();
+            std::fs::set_permissions(&base, PermissionsExt::from_mode(0o644)).unwrap();
         }
         tool("qemu-img", &["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", &text(&base), &text(&path)]);
         own(&path);
