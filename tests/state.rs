@@ -377,7 +377,6 @@ fn a_kill_in_a_restore_loses_neither_disk() {
     };
     run("labwright --site ../site.yaml state init && labwright --site ../site.yaml apply --yes");
     write("65");
-    run("qemu-io -c 'write -q -P 65 0 64k' ../site/storage/vms/course/ada-work/disk-0.qcow2");
     run("sed -i /ada/d students.csv && labwright --site ../site.yaml apply --yes --allow user-group/students");
     let set = run("labwright --site ../site.yaml get aside -o csv | tail -1 | cut -d, -f2");
     run("echo ada >>students.csv && labwright --site ../site.yaml apply --yes --allow vm/ada-work");
@@ -443,6 +442,7 @@ fn an_older_state_is_brought_up_to_date_and_loses_nothing() {
         said
     };
     run("labwright --site ../site.yaml state init && labwright --site ../site.yaml apply --yes");
+    run("qemu-io -c 'write -q -P 65 0 64k' ../site/storage/vms/course/ada-work/disk-0.qcow2");
     run("sed -i /ada/d students.csv && labwright --site ../site.yaml apply --yes --allow user-group/students");
     let state = Connection::open(sandbox.path("site/state.db")).unwrap();
     state
