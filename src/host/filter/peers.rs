@@ -172,3 +172,16 @@ pub fn wanted_stations(network: &RunNetwork) -> Vec<Ipv4Addr> {
     wanted.dedup();
     wanted
 }
+
+/// Whose word about themselves an isolated guest believes in ARP, as the frame's sender and the machine that it speaks of. The
+/// gateway's word may come in a router's frame, and its routers ask from their own addresses.
+pub(super) fn arp_speakers(network: &RunNetwork) -> Vec<(Mac, Station)> {
+    let mut speakers = Vec::new();
+    for station in stations(network) {
+        let senders = gateway_senders(network);
+        let senders = if Some(station.address) == network.gateway { senders } else { vec![station.mac] };
+        speakers.extend(senders.into_iter().map(|sender| (sender, station)));
+    }
+    speakers.extend(routers(network).map(|router| (router.mac, *router)));
+    speakers
+}

@@ -10,7 +10,9 @@
 //!                                           └─▶ from_gateway
 //! ```
 
-use super::peers::{Dhcp, DhcpServer, Service, dhcp, gateway, gateway_senders, routers, services, stations};
+use super::peers::{
+    Dhcp, DhcpServer, Service, arp_speakers, dhcp, gateway, gateway_senders, routers, services, stations,
+};
 use super::table::{Chain, Table};
 use super::{FROM_GUEST, READY, TO_GUEST};
 use crate::host::qemu::{VNC_PORT_FIRST, VNC_PORT_LAST};
@@ -313,13 +315,7 @@ fn arp_to_isolated_guest(network: &RunNetwork) -> Vec<String> {
     let about = |sender: &Mac, Station { address, mac }: &Station| {
         pass_to(&format!("ether saddr {sender} arp saddr ether {mac} arp saddr ip {address} arp daddr ip {ip}"))
     };
-    let mut rules = Vec::new();
-    for station in stations(network) {
-        let senders = gateway_senders(network);
-        let senders = if Some(station.address) == network.gateway { senders } else { vec![station.mac] };
-        rules.extend(senders.iter().map(|sender| about(sender, &station)));
-    }
-    rules.extend(routers(network).map(|router| about(&router.mac, router)));
+    let mut rules: Vec<String> = arp_speakers(network).iter().map(|(sender, station)| about(sender, station)).collect();
     rules.push("counter drop".to_owned());
     rules
 }

@@ -5,7 +5,9 @@ use std::net::Ipv4Addr;
 
 use ipnet::{Ipv4Net, Ipv4Subnets};
 
-use super::super::peers::{Dhcp, DhcpServer, Service, dhcp, gateway, gateway_senders, routers, services, stations};
+use super::super::peers::{
+    Dhcp, DhcpServer, Service, arp_speakers, dhcp, gateway, gateway_senders, routers, services, stations,
+};
 use super::super::rules::{ARP_PER_SECOND_MAX, DHCP_PER_SECOND_MAX, masked};
 use super::super::{FROM_GUEST, TO_GUEST};
 use crate::host::qemu::{VNC_PORT_FIRST, VNC_PORT_LAST};
@@ -261,14 +263,7 @@ fn arp_to_isolated_guest(network: &RunNetwork) -> Vec<String> {
         let to = network.ip;
         pass_to(&format!("-s {sender} -p ARP --arp-mac-src {mac} --arp-ip-src {address} --arp-ip-dst {to}"))
     };
-    let mut rules = Vec::new();
-    for station in stations(network) {
-        let senders = gateway_senders(network);
-        let senders = if Some(station.address) == network.gateway { senders } else { vec![station.mac] };
-        rules.extend(senders.iter().map(|sender| about(sender, &station)));
-    }
-    rules.extend(routers(network).map(|router| about(&router.mac, router)));
-    rules
+    arp_speakers(network).iter().map(|(sender, station)| about(sender, station)).collect()
 }
 
 /// The labs' ranges as networks, since ebtables knows no ranges of addresses.
