@@ -30,7 +30,7 @@ fn redact(sandbox: &Sandbox, text: &str) -> String {
     for pattern in ["9999-99-99T99:99:99", "9999-99-99 99:99:99", "99999999T999999Z", &"x".repeat(64)] {
         text = blank(&text, pattern);
     }
-    let text = without_tag(&without_fractions(&without_durations(&text)));
+    let text = without_tag(&without_allocations(&without_fractions(&without_durations(&text))));
     match tag(sandbox) {
         Some(tag) => {
             let marks = [("lw.", "."), ("", "-"), ("lw_", "_"), ("lw", "9")];
@@ -93,6 +93,29 @@ pub(crate) fn without_durations(text: &str) -> String {
         Some((inside, rest)) if is_duration(inside) => text + "(_._ s)" + rest,
         _ => text + "(" + part,
     })
+}
+
+/// How much a file system allocated for a small file (`12K`) is its own affair: they all become one mark.
+fn without_allocations(text: &str) -> String {
+    let is_allocation = |field: &str| {
+        field.strip_suffix('K').is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let ends = |c: char| c == ' ' || c == ',' || c == '\n';
+    let mut blanks_to_drop = 0;
+    let fields = text.split_inclusive(ends).map(|field| {
+        let (word, end) = field.split_at(field.trim_end_matches(ends).len());
+        if is_allocation(word) {
+            blanks_to_drop = "___K".len().saturating_sub(word.len());
+            return format!("___K{end}");
+        }
+        if field == " " && blanks_to_drop > 0 {
+            blanks_to_drop -= 1;
+            return String::new();
+        }
+        blanks_to_drop = 0;
+        field.to_owned()
+    });
+    fields.collect()
 }
 
 /// Fractions of a second have as many digits as they need: they all become one mark.
