@@ -36,6 +36,7 @@ cases! {
     apply_stale_plan
     apply_unasked
     asks
+    colours
     completions
     copied_folder
     export_run

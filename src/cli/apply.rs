@@ -191,7 +191,7 @@ fn show(plan: &Plan, options: &Options, ui: &Ui) {
     if options.json {
         ui.data(&report::plan::stream(plan));
     } else if plan.answers.is_empty() || !plan.is_empty() || !plan.refusals.is_empty() {
-        ui.data(&report::plan::text(plan, false));
+        ui.data(&report::paint::plan(&report::plan::text(plan, false)));
         ui.data(&already.concat());
     } else {
         ui.data(&already.concat());
