@@ -245,10 +245,12 @@ impl World {
         self.write(spec)
     }
 
-    /// The command that carries out the run in `folder`.
+    /// The command that carries out the run in `folder`. What it reports is read from its report: among a suite's own lines
+    /// stands only what worries it.
     pub(crate) fn starter(&self, folder: &Path) -> Command {
         let mut command = Command::new(BINARY);
-        command.arg("starter").arg("--run").arg(folder).env("LABWRIGHT_RUN_ROOT", self.run_root());
+        command.arg("starter").arg("--run").arg(folder);
+        command.env("LABWRIGHT_RUN_ROOT", self.run_root()).env("LABWRIGHT_LOG", "warn");
         command
     }
 }
