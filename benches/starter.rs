@@ -10,8 +10,8 @@ mod world;
 use std::time::{Duration, Instant};
 
 use labwright::host::run_folder::{BootSlot, take_boot_slot};
+use labwright::model::site::{Filter, Timing};
 use labwright::run::{Event, Wanted};
-use labwright::site::{Filter, Timing};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
 use world::{Run, World};

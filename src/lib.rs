@@ -1,13 +1,10 @@
 //! Labwright turns a git folder of YAML into a running computer lab. The modules are the stages of one pipeline, in the
 //! order in which data flows through them; README.md has the picture, the words and the invariants.
 
-pub mod address;
-pub mod diagnostic;
 pub mod error;
 pub mod exit;
 pub mod files;
-pub mod id;
-pub mod site;
+pub mod model;
 
 pub mod apply;
 pub mod manifest;

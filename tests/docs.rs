@@ -134,7 +134,7 @@ fn the_readmes_manifest_is_the_quickstarts() {
     std::fs::copy(quickstart.join("students.csv"), folder.path().join("students.csv")).unwrap();
     let desired = |manifest: &str| {
         std::fs::write(folder.path().join("lab.yaml"), manifest).unwrap();
-        let site = labwright::site::Site::embedded(folder.path(), 4096, 2).context();
+        let site = labwright::model::site::Site::embedded(folder.path(), 4096, 2).context();
         let mut desired = labwright::manifest::desired(folder.path(), &site).unwrap().0;
         // Where things stand in the file, and what people are told of them, may differ.
         for template in desired.templates.values_mut() {

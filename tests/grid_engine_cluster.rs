@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use labwright::diagnostic::Severity;
+use labwright::model::diagnostic::Severity;
+use labwright::model::site::{GridEngineSettings, Timing};
 use labwright::scheduler::grid_engine::{Finding, GridEngine, check};
 use labwright::scheduler::{JobId, Scheduler, SchedulerError, Submission, Task, TaskId, TaskState};
-use labwright::site::{GridEngineSettings, Timing};
 
 /// Longest wait for anything that the cluster does by itself; the machines that run this are busy.
 const PATIENCE: Duration = Duration::from_secs(90);

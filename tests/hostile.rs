@@ -25,7 +25,7 @@ mod world;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use labwright::site::Filter;
+use labwright::model::site::Filter;
 
 use column::{FOREIGN, column};
 use field::{FAR_ISOLATED, FAR_PLAIN, Field, ISOLATED, ISOLATED_VICTIM, PLAIN, PLAIN_VICTIM};

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum as _;
 use labwright::cli::schema::{SchemaKind, text as schema_text};
 use labwright::cli::validate::check;
-use labwright::manifest::rules::Rule;
+use labwright::model::rules::Rule;
 use labwright::report::{Checked, diagnostics, diagnostics_ci, diagnostics_json};
 use serde_json::Value;
 

@@ -293,7 +293,7 @@ fn publish_disk(source: &PublishSource, world: &World<'_>) -> Result<PublishedDi
 }
 
 fn make_disks(batch: &Batch, world: &World<'_>) -> Vec<Tried> {
-    let wanted: Vec<(ActionId, &crate::id::VmName, &RecordedDisk, &DiskOrigin)> = batch
+    let wanted: Vec<(ActionId, &crate::model::id::VmName, &RecordedDisk, &DiskOrigin)> = batch
         .actions
         .iter()
         .filter_map(|action| match &action.effect {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::effects::{self, Batch};
 use super::{BatchKind, Progress, World};
-use crate::address::Address;
-use crate::id::RunId;
+use crate::model::address::Address;
+use crate::model::id::RunId;
 use crate::plan::{Action, ActionId, Effect, Plan};
 use crate::state::{ApplyId, Change, Intent, JournalId, Outcome, StateError, Store};
 

@@ -17,10 +17,10 @@ use std::time::Duration;
 
 use crate::disks::Disks;
 use crate::host::dhcp::Dhcp;
-use crate::id::LabName;
+use crate::model::id::LabName;
+use crate::model::site::Site;
 use crate::run::Runs;
 use crate::scheduler::Scheduler;
-use crate::site::Site;
 
 /// What effects act on.
 pub struct World<'a> {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::id::RunId;
+use crate::model::id::RunId;
 use crate::observe::{ObserveError, Phase, fold};
 use crate::run::{Runs, StopReason};
 use crate::scheduler::{Scheduler, TaskState};

@@ -8,7 +8,7 @@ use super::World;
 use super::effects::{Batch, persist, send, stop_order};
 use super::executor::{Message, Result1};
 use super::trouble::Trouble;
-use crate::id::RunId;
+use crate::model::id::RunId;
 use crate::observe::{Phase, fold};
 use crate::plan::{ActionId, Effect, is_fenced};
 use crate::run::StopReason;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::World;
 use super::effects::{Batch, Tried, batch_id, stop_order};
 use super::trouble::Trouble;
-use crate::id::RunId;
+use crate::model::id::RunId;
 use crate::plan::{ActionId, Effect};
 use crate::run::{Batch as RunBatch, BatchId, RunSpec};
 use crate::scheduler::{JobId, Submission, Task};

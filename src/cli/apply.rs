@@ -13,10 +13,10 @@ use super::plan::Scope;
 use crate::apply::{self, Awaited, BatchKind, Clock as _, Goal, Progress, Summary, SystemClock, Wait, WaitEnd, World};
 use crate::disks;
 use crate::exit::Exit;
-use crate::id::{RunId, VmName};
+use crate::model::id::{RunId, VmName};
+use crate::model::lab::Desired;
 use crate::plan::{Answer, Effect, Plan, SavedPlan, Today};
 use crate::report::{self, Failure, Ui};
-use crate::resolve::Desired;
 use crate::run::last_words;
 use crate::state::{Recorded, Store};
 

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use super::context::Context;
 use super::{Ended, LabOption};
-use crate::address::{Address, Kind};
 use crate::disks;
 use crate::exit::Exit;
+use crate::model::address::{Address, Kind};
+use crate::model::lab::Desired;
 use crate::report::{Failure, Ui};
-use crate::resolve::Desired;
 use crate::state::AsideDisk;
 
 /// Delete disks that were set aside long ago

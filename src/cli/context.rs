@@ -4,21 +4,23 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::address::AddressPattern;
-use crate::diagnostic::{Diagnostics, Severity};
 use crate::disks::{self, Owner};
 use crate::exit::Exit;
 use crate::host::dhcp::{self, Dhcp};
 use crate::host::embedded::{place, settle};
-use crate::id::{LabName, VmName};
-use crate::manifest::{self, DesiredError, rules::Rule, site::SiteError};
+use crate::manifest::site::SiteError;
+use crate::manifest::{self, DesiredError};
+use crate::model::address::AddressPattern;
+use crate::model::diagnostic::{Diagnostics, Severity};
+use crate::model::id::{LabName, VmName};
+use crate::model::lab::{Desired, DiskSource};
+use crate::model::rules::Rule;
+use crate::model::site::{DhcpSettings, SchedulerSettings, Site, StorageError};
 use crate::observe::{ObserveError, Observed, World, observe};
 use crate::plan::{Ask, Inputs, LostHost, Plan, as_applied, plan};
 use crate::report::{self, Failure, Ui};
-use crate::resolve::{Desired, DiskSource};
 use crate::run::{self, RunFileError};
 use crate::scheduler::{Scheduler, SchedulerError, grid_engine::GridEngine, local::Local};
-use crate::site::{DhcpSettings, SchedulerSettings, Site, StorageError};
 use crate::state::{ApplyInfo, Holder, Lock, Recorded, StateError, Store};
 
 /// Where a site's settings are looked for when nothing else is said.

@@ -5,8 +5,8 @@ use std::path::Path;
 use super::context::Context;
 use super::plan::Scope;
 use super::{Ended, LabFolder, apply};
+use crate::model::lab::Desired;
 use crate::report::Ui;
-use crate::resolve::Desired;
 use crate::state::Recorded;
 
 /// Stop the whole lab and set its disks aside

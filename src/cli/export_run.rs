@@ -9,11 +9,11 @@ use super::vm::unknown;
 use crate::exit::Exit;
 use crate::host::accel::{self, Accelerator};
 use crate::host::by_hand::{ByHand, script};
-use crate::id::{RunId, VmName};
+use crate::model::id::{RunId, VmName};
+use crate::model::lab::Desired;
 use crate::observe::{Phase, fold};
 use crate::plan::{Seat, run_spec};
 use crate::report::{Failure, Ui};
-use crate::resolve::Desired;
 use crate::run::read_report;
 use crate::state::{RecordedVm, RunState};
 
@@ -25,10 +25,9 @@ pub(super) enum Accel {
 
 pub(super) fn run(context: &Context, desired: &Desired, name: &VmName, accel: Option<Accel>, ui: &Ui) -> Ended {
     let recorded = context.recorded(&desired.lab)?;
-    let known = recorded
-        .vms
-        .get(name)
-        .ok_or_else(|| unknown(&desired.lab, name.as_str(), recorded.vms.keys().map(crate::id::VmName::as_str)))?;
+    let known = recorded.vms.get(name).ok_or_else(|| {
+        unknown(&desired.lab, name.as_str(), recorded.vms.keys().map(crate::model::id::VmName::as_str))
+    })?;
     // A vm that has left the manifest is still as it was recorded.
     let vm = desired.vms.get(name).unwrap_or(&known.vm);
     let group = desired.vm_groups.get(&vm.vm_group).ok_or_else(|| {

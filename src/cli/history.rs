@@ -7,10 +7,10 @@ use serde::Serialize;
 use super::context::{Context, whoami};
 use super::{Ended, LabFolder};
 use crate::exit::Exit;
-use crate::id::LabName;
+use crate::model::id::LabName;
+use crate::model::lab::Desired;
 use crate::report::table::{Format, Row, render};
 use crate::report::{Failure, Ui, times};
-use crate::resolve::Desired;
 use crate::state::{AppliedEffect, FreezeScope, Frozen, PastApply};
 
 /// Show who applied what, and how it went

@@ -8,18 +8,18 @@ use super::context::Context;
 use super::exam::{self, HostLine, Which};
 use super::host_labs::HostLabs;
 use super::{Ended, apply};
-use crate::diagnostic::Severity;
 use crate::exit::Exit;
 use crate::host::RUN_ROOT;
 use crate::host::check::{self, Line, Verdict};
 use crate::host::setup::{self, Wanted};
 use crate::host::sweep;
+use crate::model::diagnostic::Severity;
+use crate::model::lab::{Desired, VmGroup};
+use crate::model::site::{SchedulerSettings, Site};
 use crate::plan::{LostHost, give_up_only};
 use crate::report::table::{Format, Row, render};
 use crate::report::{Failure, Ui, harmless};
-use crate::resolve::{Desired, VmGroup};
 use crate::scheduler::grid_engine::{self, Finding, GridEngine, Here};
-use crate::site::{SchedulerSettings, Site};
 use crate::state::Recorded;
 
 /// Prepare this machine for guests

@@ -8,12 +8,12 @@ use super::context::{Context, understood};
 use crate::exit::Exit;
 use crate::host::bridge::runs_on;
 use crate::host::setup::OtherLab;
-use crate::id::{LabName, RunId, SessionName, VmName};
+use crate::model::id::{LabName, RunId, SessionName, VmName};
+use crate::model::lab::{Desired, Session, VmGroup};
+use crate::model::site::{SchedulerSettings, Site};
 use crate::observe::{Phase, fold};
 use crate::report::{Failure, Ui};
-use crate::resolve::{Desired, Session, VmGroup};
 use crate::run::read_report;
-use crate::site::{SchedulerSettings, Site};
 use crate::state::{Recorded, RecordedRun, RunState, StateError, Store};
 
 /// Most vms that are named.

@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::Answer;
 use crate::exit::Exit;
-use crate::id::LabName;
+use crate::model::id::LabName;
 
 /// Write a new lab to begin from: manifest, roster, editor settings, a check for continuous integration, and a small
 /// template that boots.

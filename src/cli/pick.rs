@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::address::{Address, InvalidAddress, glob};
 use crate::exit::Exit;
-use crate::id::{FamilyName, LabName, VmName};
+use crate::model::address::{Address, InvalidAddress, glob};
+use crate::model::id::{FamilyName, LabName, VmName};
 use crate::report::Failure;
 use crate::state::Recorded;
 

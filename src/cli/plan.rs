@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use super::context::Context;
 use super::{Ended, LabFolder};
-use crate::address::AddressPattern;
 use crate::disks;
 use crate::exit::Exit;
+use crate::model::address::AddressPattern;
+use crate::model::lab::Desired;
 use crate::plan::{Effect, Plan, SavedPlan, refresh_only, target, unknown_addresses};
 use crate::report::{self, Failure, Ui};
-use crate::resolve::Desired;
 use crate::state::Recorded;
 
 /// Show what would change, and change nothing

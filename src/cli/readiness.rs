@@ -8,11 +8,11 @@ use super::context::Context;
 use super::host::wanted;
 use crate::exit::Exit;
 use crate::host::readiness::{Needs, lacks};
+use crate::model::lab::{Desired, VmGroup};
+use crate::model::site::{SchedulerSettings, Site};
 use crate::plan::{Effect, Plan};
 use crate::report::Failure;
-use crate::resolve::{Desired, VmGroup};
 use crate::run::RunSpec;
-use crate::site::{SchedulerSettings, Site};
 
 pub(super) fn refuse_unready(context: &Context, desired: &Desired, plan: &Plan) -> Result<(), Failure> {
     let site = &context.site;

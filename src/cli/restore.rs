@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use super::aside::{disks_word, vm_only};
 use super::context::Context;
 use super::{Ended, LabOption, pick};
-use crate::address::Address;
 use crate::disks::{self, DiskError};
 use crate::exit::Exit;
-use crate::id::{LabName, VmName};
+use crate::model::address::Address;
+use crate::model::id::{LabName, VmName};
+use crate::model::lab::Desired;
 use crate::plan::life;
 use crate::report::{Failure, Ui};
-use crate::resolve::Desired;
 use crate::state::{
     ApplyId, AsideDisk, AsideSet, Change, Intent, JournalId, Outcome, Recorded, RecordedDisk, RecordedVm, StateError,
     Store,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::context::Context;
 use super::{Ended, LabOption};
 use crate::exit::Exit;
-use crate::id::RunId;
+use crate::model::id::RunId;
 use crate::report::{Failure, Ui};
 use crate::state::Store;
 

@@ -6,12 +6,13 @@ use clap::{Args, ValueEnum};
 
 use super::Answer;
 use crate::exit::Exit;
-use crate::id::UserName;
-use crate::manifest::rules::Rule;
 use crate::manifest::site::{self, SiteError};
 use crate::manifest::{self, Checksums, LoadError, Loaded, Manifest};
+use crate::model::id::UserName;
+use crate::model::lab::{Desired, Limits, VmGroup};
+use crate::model::rules::Rule;
 use crate::report::{Checked, diagnostics, diagnostics_ci, diagnostics_json};
-use crate::resolve::{Desired, Limits, SiteContext, VmGroup, across, check_accounts, not_yet_acted_upon, resolve};
+use crate::resolve::{SiteContext, across, check_accounts, not_yet_acted_upon, resolve};
 
 /// Check the files of a lab, and say all that is wrong with them.
 #[derive(Debug, Args)]

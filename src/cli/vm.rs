@@ -10,13 +10,13 @@ use super::pick;
 use super::plan::refuse_unknown;
 use super::vm_request::Guest;
 use super::{Ended, LabOption, apply, export_run, vnc};
-use crate::address::{Address, AddressPattern};
 use crate::exit::Exit;
-use crate::id::{LabName, SnapshotName, VmName};
+use crate::model::address::{Address, AddressPattern};
+use crate::model::id::{LabName, SnapshotName, VmName};
+use crate::model::lab::{Desired, Vm};
 use crate::plan::{Ask, Wish, target};
 use crate::report::table::Format;
 use crate::report::{Failure, Ui};
-use crate::resolve::{Desired, Vm};
 use crate::run::RequestKind;
 use crate::state::Recorded;
 

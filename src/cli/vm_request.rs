@@ -9,7 +9,7 @@ use super::Ended;
 use crate::disks::{self, Snapshot};
 use crate::exit::Exit;
 use crate::files::{self, Folder};
-use crate::id::{RunId, SnapshotName, VmName};
+use crate::model::id::{RunId, SnapshotName, VmName};
 use crate::observe::{Phase, fold};
 use crate::report::table::{Format, Row, render};
 use crate::report::{Failure, Ui};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::files::{self, FileError, Flush};
-use crate::site::Accel;
+use crate::model::site::Accel;
 
 const FILE: &str = "accel.json";
 

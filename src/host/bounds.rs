@@ -37,8 +37,8 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::id::RunId;
-use crate::resolve::Hardware;
+use crate::model::id::RunId;
+use crate::model::lab::Hardware;
 
 /// How our folders in the hierarchy begin.
 const FOLDER: &str = "labwright-";
@@ -311,8 +311,8 @@ fn mounted(mountinfo: &str) -> impl Iterator<Item = PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::SiteTag;
-    use crate::resolve::{DisplayModel, Firmware, NicModel};
+    use crate::model::id::SiteTag;
+    use crate::model::lab::{DisplayModel, Firmware, NicModel};
 
     fn hardware(memory_mib: u32, cpus: u32, display: DisplayModel) -> Hardware {
         Hardware { memory_mib, cpus, firmware: Firmware::Bios, nic: NicModel::Virtio, display, cdrom: None }

@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 
 use super::command::{self, CommandError};
 use super::sweep::run_of_tap;
-use crate::id::{Mac, RunId};
-use crate::resolve::VmGroup;
-use crate::site::NetworkSettings;
+use crate::model::id::{Mac, RunId};
+use crate::model::lab::VmGroup;
+use crate::model::site::NetworkSettings;
 
 /// Alias that says that we made an interface.
 const MARK: &str = "labwright";
@@ -305,7 +305,7 @@ fn address_of(name: &str) -> Result<Option<String>, BridgeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::site::{DhcpSettings, Filter};
+    use crate::model::site::{DhcpSettings, Filter};
 
     fn network() -> NetworkSettings {
         NetworkSettings {

@@ -16,10 +16,10 @@ use super::filter::{Table, host_table_command, run_table, wanted_stations};
 use super::port::Port;
 use super::qemu::{Given, Hold, VncPassword, arguments};
 use super::{RUN_ROOT, gateway};
-use crate::id::Mac;
-use crate::resolve::{Station, VmGroup};
+use crate::model::id::Mac;
+use crate::model::lab::{Station, VmGroup};
+use crate::model::site::{DhcpSettings, NetworkSettings};
 use crate::run::{RunNetwork, RunSpec};
-use crate::site::{DhcpSettings, NetworkSettings};
 
 /// What the script needs to know besides the run.
 #[derive(Debug, Clone, Copy)]

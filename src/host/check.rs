@@ -21,9 +21,9 @@ use super::setup::Wanted;
 use super::tap::Tap;
 use super::wire;
 use crate::error::chain;
-use crate::resolve::VmGroup;
+use crate::model::lab::VmGroup;
+use crate::model::site::{Accel, Filter, Storage};
 use crate::run::probe_name;
-use crate::site::{Accel, Filter, Storage};
 
 /// One thing that was tried.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use super::account::is_open_to_all;
-use crate::site::EMBEDDED_FOLDER;
+use crate::model::site::EMBEDDED_FOLDER;
 
 /// The link's name in the embedded folder.
 const LINK: &str = "storage";

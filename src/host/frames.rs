@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::id::Mac;
+use crate::model::id::Mac;
 
 pub(super) const BROADCAST: Mac = Mac([0xff; 6]);
 const ARP: [u8; 2] = [0x08, 0x06];

@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use super::filter::wanted_stations;
 use super::probe::{Probe, ProbeError};
-use crate::id::{Mac, MacPrefix};
-use crate::resolve::Station;
+use crate::model::id::{Mac, MacPrefix};
+use crate::model::lab::Station;
 use crate::run::RunNetwork;
 
 /// How long a machine may take to answer. It takes milliseconds; a router that just comes up loses some questions.

@@ -14,7 +14,7 @@ use super::port::{self, Port, PortError};
 use super::run_folder::{RunFolder, RunFolderError};
 use super::tap::{Tap, TapError};
 use crate::disks::Owner;
-use crate::id::{Mac, RunId};
+use crate::model::id::{Mac, RunId};
 use crate::run::RunNetwork;
 
 /// A bridge whose ports learn their way for some seconds first is well too.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::command::{self, CommandError};
 use super::sweep::TAP_MARK;
-use crate::id::{Mac, RunId};
+use crate::model::id::{Mac, RunId};
 
 #[derive(Debug, thiserror::Error)]
 pub enum PortError {
@@ -105,7 +105,7 @@ impl Port<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::SiteTag;
+    use crate::model::id::SiteTag;
 
     #[test]
     fn the_commands_of_an_isolated_port() {

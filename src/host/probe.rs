@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::command::{self, CommandError};
 use super::frames::{Arp, read_arp, who_has};
 use super::tap::{Tap, TapError};
-use crate::id::Mac;
+use crate::model::id::Mac;
 
 /// A bridge with the spanning tree protocol lets a new port send after this long.
 const JOIN_WAIT: Duration = Duration::from_secs(35);

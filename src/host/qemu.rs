@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use super::accel::Accelerator;
 use super::run_folder::{serial_socket, vnc_socket};
-use crate::resolve::{DisplayModel, Firmware, NicModel};
+use crate::model::lab::{DisplayModel, Firmware, NicModel};
+use crate::model::site::VncBind;
 use crate::run::{RunDisk, RunSpec};
-use crate::site::VncBind;
 
 /// Ports of vnc servers: one per running guest of a host.
 pub(in crate::host) const VNC_PORT_FIRST: u16 = 5900;
@@ -184,10 +184,10 @@ fn escape(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{LabName, RunId, SiteTag, UserName, VmName};
-    use crate::resolve::Hardware;
+    use crate::model::id::{LabName, RunId, SiteTag, UserName, VmName};
+    use crate::model::lab::Hardware;
+    use crate::model::site::{Accel, QemuSettings, Timing};
     use crate::run::RunNetwork;
-    use crate::site::{Accel, QemuSettings, Timing};
 
     fn spec() -> RunSpec {
         RunSpec {
@@ -225,7 +225,7 @@ mod tests {
                 lab_mac_prefixes: Vec::new(),
                 egress: Vec::new(),
                 dhcp_control_port: 7911,
-                filter: crate::site::Filter::default(),
+                filter: crate::model::site::Filter::default(),
             },
             qemu: QemuSettings {
                 binary: "/usr/bin/qemu-system-x86_64".into(),

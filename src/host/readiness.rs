@@ -15,8 +15,8 @@ use super::dhcp::{Dnsmasq, Omapi, OmapiError};
 use super::filter::{FilterError, Session};
 use super::setup::Wanted;
 use crate::error::chain;
-use crate::resolve::VmGroup;
-use crate::site::DhcpSettings;
+use crate::model::lab::VmGroup;
+use crate::model::site::DhcpSettings;
 
 pub(super) const SETUP: &str = "run `labwright host setup`";
 

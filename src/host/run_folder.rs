@@ -29,7 +29,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, chown, mkfifo};
 
-use crate::id::RunId;
+use crate::model::id::RunId;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunFolderError {
@@ -199,7 +199,7 @@ pub fn lock(path: &Path) -> Result<Option<Flock<File>>, RunFolderError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::SiteTag;
+    use crate::model::id::SiteTag;
 
     fn folder(root: &Path) -> RunFolder {
         let run = RunId::new(SiteTag::new("k3f9").unwrap(), 1);

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use super::command::{self, CommandError};
 use super::qemu::{VNC_PORT_FIRST, VNC_PORT_LAST};
-use crate::site::{NetworkSettings, QemuSettings, VncBind};
+use crate::model::site::{NetworkSettings, QemuSettings, VncBind};
 
 /// Name of the table, in the `inet` family.
 const TABLE: &str = "labwright";
@@ -110,7 +110,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::site::Site;
+    use crate::model::site::Site;
 
     fn asked(bind: &str, allow: &[&str]) -> Option<String> {
         let mut network = Site::embedded(Path::new("/srv"), 1024, 1).network;

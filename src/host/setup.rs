@@ -30,9 +30,9 @@ use super::filter::{HOST_TABLE, Turns, host_table, host_table_command};
 use super::screens;
 use super::sweep::{self, SweepError};
 use crate::error::chain;
-use crate::id::LabName;
-use crate::resolve::VmGroup;
-use crate::site::{DhcpSettings, NetworkSettings, QemuSettings};
+use crate::model::id::LabName;
+use crate::model::lab::VmGroup;
+use crate::model::site::{DhcpSettings, NetworkSettings, QemuSettings};
 
 /// How long dnsmasq may take to be there, or to be gone.
 const DNSMASQ_WAIT: Duration = Duration::from_secs(5);

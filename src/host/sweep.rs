@@ -8,7 +8,7 @@ use super::bounds::{self, BoundsError};
 use super::command::{self, CommandError};
 use super::filter::{Turns, remove_chains, runs_with_chains};
 use super::run_folder::{LOCK, RunFolderError, lock};
-use crate::id::RunId;
+use crate::model::id::RunId;
 
 /// A starter makes its folder just before it locks it; folders younger than this are left alone.
 const YOUNG: Duration = Duration::from_secs(60);

@@ -12,10 +12,10 @@ use super::gateway::{self, GatewayError};
 use super::probe::{Probe, ProbeError};
 use super::setup::Wanted;
 use crate::error::chain;
-use crate::id::Mac;
-use crate::resolve::{Station, VmGroup};
+use crate::model::id::Mac;
+use crate::model::lab::{Station, VmGroup};
+use crate::model::site::{DhcpServer, DhcpSettings};
 use crate::run::RunNetwork;
-use crate::site::{DhcpServer, DhcpSettings};
 
 const DHCP: &str = "dhcp answers";
 const GATEWAY: &str = "gateway";

@@ -6,11 +6,11 @@ use std::ops::Range;
 use super::csv::{Record, Records, beginning};
 use super::decode::{list, nearest};
 use super::language::{Encoding, RosterColumns, Separator};
-use super::rules::Rule;
 use super::secrets::is_password_column;
 use super::values::shorten;
-use crate::diagnostic::{Diagnostic, Diagnostics, Span};
-use crate::id::UserName;
+use crate::model::diagnostic::{Diagnostic, Diagnostics, Span};
+use crate::model::id::UserName;
+use crate::model::rules::Rule;
 
 /// Most columns of a roster.
 const COLUMNS_MAX: usize = 256;

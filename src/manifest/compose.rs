@@ -18,12 +18,13 @@ use super::language::{
     UserGroupDecl, VmDecl, VmGroupDecl,
 };
 use super::roster::{self, Roster};
-use super::rules::Rule;
 use super::tree;
 use super::words::FilePath;
-use crate::diagnostic::{Diagnostic, Diagnostics, Source, Span};
-use crate::id::{FamilyName, LabName, SessionName, TemplateName, UserGroupName, UserName, VmGroupName};
-use crate::resolve::{Desired, SiteContext, not_yet_acted_upon, resolve};
+use crate::model::diagnostic::{Diagnostic, Diagnostics, Source, Span};
+use crate::model::id::{FamilyName, LabName, SessionName, TemplateName, UserGroupName, UserName, VmGroupName};
+use crate::model::lab::Desired;
+use crate::model::rules::Rule;
+use crate::resolve::{SiteContext, not_yet_acted_upon, resolve};
 
 /// A lab as its files say it, in the order of the files.
 #[derive(Debug, Clone, Default)]

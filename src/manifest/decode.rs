@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-use super::rules::Rule;
 use super::secrets::is_secret_name;
 use super::slips;
 use super::tree::{Node, Value};
 use super::values::shorten;
-use crate::diagnostic::{Diagnostic, Diagnostics, Source, Span};
+use crate::model::diagnostic::{Diagnostic, Diagnostics, Source, Span};
+use crate::model::rules::Rule;
 
 /// A place: the file's number in `Manifest::files`, and bytes in it. Small, since every value has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

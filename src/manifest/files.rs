@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::ignore::Ignore;
-use super::rules::Rule;
-use crate::diagnostic::{Diagnostic, Diagnostics, Source, Span};
+use crate::model::diagnostic::{Diagnostic, Diagnostics, Source, Span};
+use crate::model::rules::Rule;
 
 /// Largest file. 10,000 vms written out have 9 MB.
 pub(super) const FILE_BYTES_MAX: u64 = 16 << 20;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use super::decode::{first_line, list, nearest};
 use super::ignore::IGNORE_FILE;
 use super::language::LabFile;
-use super::rules::Rule;
 use super::slips::meant_key;
 use super::tree::{Node, Value};
 use super::values::shorten;
-use crate::diagnostic::{Diagnostic, Source, Span};
+use crate::model::diagnostic::{Diagnostic, Source, Span};
+use crate::model::rules::Rule;
 
 /// A finding, if nothing in a file reads like a manifest. `relative` is its path below the lab's folder.
 pub(super) fn finding(root: &Node<'_>, source: &Arc<Source>, relative: &str) -> Option<Diagnostic> {

@@ -10,8 +10,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::rules::Rule;
-use crate::diagnostic::{Diagnostic, Diagnostics, Source, Span};
+use crate::model::diagnostic::{Diagnostic, Diagnostics, Source, Span};
+use crate::model::rules::Rule;
 
 pub(super) const IGNORE_FILE: &str = ".labwrightignore";
 

@@ -11,11 +11,11 @@ use super::times::Moment;
 use super::tree::{Node, Value};
 use super::values::{Duration, Excluded, IpRange, Percent, Size, Text};
 use super::words::{Domain, FilePath, InterfaceName, NamePattern, Sha256};
-use crate::address::Address;
-use crate::id::{
+use crate::model::address::Address;
+use crate::model::id::{
     FamilyName, LabName, MacPrefix, SessionName, TemplateName, UserGroupName, UserName, VmGroupName, VmName,
 };
-use crate::resolve::{AtEnd, DisplayModel, Firmware, NicModel, PowerState, RestartPolicy, Right};
+use crate::model::lab::{AtEnd, DisplayModel, Firmware, NicModel, PowerState, RestartPolicy, Right};
 
 record! {
     /// A manifest of labwright. All `*.yaml` files below a folder form one lab; each may hold any of these keys.

@@ -17,7 +17,6 @@ mod images;
 mod language;
 mod record;
 mod roster;
-pub mod rules;
 pub mod schema;
 mod secrets;
 pub mod site;

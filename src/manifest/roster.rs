@@ -10,10 +10,10 @@ use super::columns::{self, Columns, Format};
 use super::csv::{Field, Record};
 use super::decode::{At, Fit, Room, Scalar as _, Spanned};
 use super::language::Encoding;
-use super::rules::Rule;
 use super::values::{Percent, invalid_name, shorten};
-use crate::diagnostic::{Diagnostic, Diagnostics, Severity, Source, Span};
-use crate::id::UserName;
+use crate::model::diagnostic::{Diagnostic, Diagnostics, Severity, Source, Span};
+use crate::model::id::UserName;
+use crate::model::rules::Rule;
 
 /// What a roster says of its users, in its order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -13,19 +13,20 @@ use super::decode::{Decode as _, Decoder, Entry, Mistake, Named, Room, Scalar, S
 use super::files::{self, Budget, Files, LoadError, ManifestFile};
 use super::language::{LimitsDecl, VmGroupDecl};
 use super::record::{choice, record, text};
-use super::rules::Rule;
 use super::stations::ServerDecl;
 use super::tree;
 use super::values::{Duration, Size, Text};
 use super::words::{FilePath, InterfaceName, KeyName, Port};
-use crate::diagnostic::{Diagnostic, Diagnostics, Span};
-use crate::id::{UserName, VmGroupName};
-use crate::resolve::{Limits, VmGroup, resolve_vm_group};
-use crate::site::{
+use crate::model::diagnostic::{Diagnostic, Diagnostics, Span};
+use crate::model::id::{UserName, VmGroupName};
+use crate::model::lab::{Limits, VmGroup};
+use crate::model::rules::Rule;
+use crate::model::site::{
     Accel, Algorithm, DhcpServer, DhcpSettings, Filter, GridEngineSettings, NetworkSettings, OmapiSettings,
     QemuSettings, RETENTION_DAYS, SERVICE_USER, SchedulerSettings, Site, Storage, Timing, VncBind, guest_memory_mib,
     local_slots,
 };
+use crate::resolve::resolve_vm_group;
 
 /// Where a site's own files are unless it says otherwise. Local, because SQLite's journal cannot be shared.
 const LOCAL_ROOT: &str = "/var/lib/labwright";

@@ -9,8 +9,8 @@ use super::decode::{Decode, Decoder, Mistake, Scalar, Spanned};
 use super::record::{record, text};
 use super::tree::{Node, Value};
 use super::values::shorten;
-use crate::id::Mac;
-use crate::resolve::Egress;
+use crate::model::id::Mac;
+use crate::model::lab::Egress;
 
 record! {
     /// The guests' way out, with its Ethernet address or its routers.

@@ -8,8 +8,8 @@ use schemars::{Schema, json_schema};
 
 use super::decode::{Mistake, Scalar};
 use super::record::text;
-use super::rules::Rule;
 use super::values::shorten;
+use crate::model::rules::Rule;
 
 /// An instant, written as the clock on the wall shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

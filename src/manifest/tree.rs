@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use granit_parser::{Event, Parser, ScalarStyle};
 
-use super::rules::Rule;
-use crate::diagnostic::{Diagnostic, Source, Span};
+use crate::model::diagnostic::{Diagnostic, Source, Span};
+use crate::model::rules::Rule;
 
 /// Most values one file may have: 10,000 vms written out have about 680,000.
 const NODES_MAX: usize = 1_000_000;

@@ -7,15 +7,15 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 
 use super::decode::{Decode, Decoder, Mistake, Scalar, list, nearest};
 use super::record::{choice, text};
-use super::rules::Rule;
 use super::secrets::is_secret_text;
 use super::slips::odd_character;
 use super::tree::{Node, Value};
-use crate::id::{
+use crate::model::id::{
     FamilyName, InvalidName, LabName, MacPrefix, SessionName, TemplateName, UserGroupName, UserName, VmGroupName,
     VmName,
 };
-use crate::resolve::{AtEnd, DisplayModel, Egress, Firmware, NicModel, PowerState, Protocol, RestartPolicy, Right};
+use crate::model::lab::{AtEnd, DisplayModel, Egress, Firmware, NicModel, PowerState, Protocol, RestartPolicy, Right};
+use crate::model::rules::Rule;
 
 /// A text that is none of the words it may be.
 pub(super) fn unknown_choice(what: &str, text: &str, known: &[&str]) -> Mistake {
@@ -331,7 +331,7 @@ text!(Ipv4Net, "a network such as `192.168.100.0/24`");
 
 impl Scalar for MacPrefix {
     fn parse(text: &str) -> Result<Self, Mistake> {
-        text.parse().map_err(|error: crate::id::InvalidMacPrefix| {
+        text.parse().map_err(|error: crate::model::id::InvalidMacPrefix| {
             Mistake::new(error.to_string().replace('"', "`")).hint("leave the key out for the default `de:af:de:af`")
         })
     }

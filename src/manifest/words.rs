@@ -4,10 +4,10 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 
 use super::decode::{Decode, Decoder, Mistake, Scalar, list, nearest};
 use super::record::text;
-use super::rules::Rule;
 use super::tree::Node;
 use super::values::shorten;
-use crate::address::Address;
+use crate::model::address::Address;
+use crate::model::rules::Rule;
 
 /// A path, relative to the file that names it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

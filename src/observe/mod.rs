@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use crate::disks::{DiskError, Disks, Stamp, Standing};
 use crate::host::dhcp::{Dhcp, DhcpError, Reservation};
-use crate::id::{RunId, VmName};
-use crate::resolve::{Desired, DiskSource, VmSource};
+use crate::model::id::{RunId, VmName};
+use crate::model::lab::{Desired, DiskSource, VmSource};
+use crate::model::site::Storage;
 use crate::run::{BatchId, Event, Record, RunFileError, Runs, StopReason, Wanted, last_words};
 use crate::scheduler::{Scheduler, SchedulerError, Task, TaskState};
-use crate::site::Storage;
 use crate::state::{ImageDigest, PublishedDisk, Recorded, RecordedDisk};
 
 /// What was seen, as plain values for the planner.
@@ -112,10 +112,10 @@ pub struct Mapping {
     pub tap: String,
     pub vnc: String,
     pub ip: std::net::Ipv4Addr,
-    pub mac: crate::id::Mac,
+    pub mac: crate::model::id::Mac,
     pub isolated: bool,
     /// Ethernet address of the gateway, where the guest's filter goes by it.
-    pub gateway_mac: Option<crate::id::Mac>,
+    pub gateway_mac: Option<crate::model::id::Mac>,
     pub accel: String,
     pub since: jiff::Timestamp,
     pub clock_offset_ms: i64,

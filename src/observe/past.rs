@@ -7,7 +7,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::id::SiteTag;
+use crate::model::id::SiteTag;
 use crate::run::{BatchId, Event, Record, RunFileError, RunSpec, read_report};
 use crate::scheduler::Ended;
 use crate::state::PastRun;

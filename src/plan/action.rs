@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::address::Address;
 use crate::disks::DiskOrigin;
 use crate::host::dhcp::Reservation;
-use crate::id::{LabName, Mac, RunId, TemplateName, UserName, VmName};
-use crate::resolve::Vm;
+use crate::model::address::Address;
+use crate::model::id::{LabName, Mac, RunId, TemplateName, UserName, VmName};
+use crate::model::lab::Vm;
 use crate::run::{BatchId, RunSpec, StopReason};
 use crate::scheduler::TaskId;
 use crate::state::RecordedDisk;

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use crate::id::{Mac, VmGroupName};
-use crate::resolve::VmGroup;
+use crate::model::id::{Mac, VmGroupName};
+use crate::model::lab::VmGroup;
 use crate::state::TakenAddress;
 
 /// Hands out addresses; what it gave is taken from then on.

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use super::life::{Life, life};
 use super::vms::Steps;
 use super::{Answer, Effect, Inputs, Plan, Planner, Verb, Wish};
-use crate::address::Address;
-use crate::id::VmName;
+use crate::model::address::Address;
+use crate::model::id::VmName;
 use crate::scheduler::TaskState;
 use crate::state::RecordedVm;
 

@@ -4,9 +4,9 @@
 
 use super::life::life;
 use super::{Effect, Inputs, Planner};
-use crate::address::Address;
-use crate::resolve::Hardware;
-use crate::site::SchedulerSettings;
+use crate::model::address::Address;
+use crate::model::lab::Hardware;
+use crate::model::site::SchedulerSettings;
 
 /// A vm that this plan starts, with what it costs.
 struct Start {
@@ -94,7 +94,7 @@ impl Planner<'_> {
     /// What each guest costs that runs on.
     fn running_mib(&self) -> Vec<u64> {
         let Inputs { recorded, observed, site, .. } = *self.inputs;
-        let stopped: Vec<&crate::id::RunId> = self
+        let stopped: Vec<&crate::model::id::RunId> = self
             .plan
             .actions()
             .filter_map(|(_, action)| match &action.effect {

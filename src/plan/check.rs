@@ -8,9 +8,9 @@ use std::path::{Component, Path, PathBuf};
 use super::guards::{open_sessions, strays};
 use super::life::{Life, life};
 use super::{Action, ActionId, Effect, Inputs, Plan};
-use crate::address::Address;
 use crate::disks::DiskOrigin;
-use crate::id::{RunId, VmName};
+use crate::model::address::Address;
+use crate::model::id::{RunId, VmName};
 use crate::scheduler::TaskId;
 use crate::state::{RecordedDisk, RecordedVm};
 

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use super::templates::CurrentVersion;
 use super::vms::{Steps, Work};
 use super::{ActionId, Effect, Held, Planner};
-use crate::address::{Address, Kind};
 use crate::disks::DiskOrigin;
-use crate::id::{TemplateName, VmName};
+use crate::model::address::{Address, Kind};
+use crate::model::id::{TemplateName, VmName};
+use crate::model::lab::{DiskSource, Template, Vm, VmSource};
 use crate::observe::Observed;
-use crate::resolve::{DiskSource, Template, Vm, VmSource};
 use crate::state::{Recorded, RecordedDisk, RecordedVm};
 
 /// The disks of a vm, after this plan.

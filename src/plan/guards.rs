@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 
 use super::life::{fenced_after, is_fenced};
 use super::{Inputs, Planner};
-use crate::address::{Address, Kind};
-use crate::id::{UserName, VmName};
-use crate::resolve::{Desired, Session};
+use crate::model::address::{Address, Kind};
+use crate::model::id::{UserName, VmName};
+use crate::model::lab::{Desired, Session};
 use crate::scheduler::{Task, TaskId};
 use crate::state::{FreezeScope, Recorded, Thing};
 

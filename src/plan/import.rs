@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::life::{Life, life};
 use super::{Inputs, objects};
-use crate::id::{RunId, VmName};
+use crate::model::id::{RunId, VmName};
 use crate::observe::Phase;
 use crate::run::{Batch, BatchId, Control, RunSpec, Wanted};
 use crate::scheduler::{Task, TaskState};

@@ -32,12 +32,12 @@ pub use spec::{Seat, run_spec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use crate::address::{Address, AddressPattern, Kind};
-use crate::id::{TemplateName, VmName};
+use crate::model::address::{Address, AddressPattern, Kind};
+use crate::model::id::{TemplateName, VmName};
+use crate::model::lab::Desired;
+use crate::model::site::Site;
 use crate::observe::Observed;
-use crate::resolve::Desired;
 use crate::scheduler::TaskId;
-use crate::site::Site;
 use crate::state::Recorded;
 
 /// All that a plan depends on.

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::address::Kind;
-use crate::id::{TemplateName, UserName, VmGroupName, VmName};
-use crate::resolve::{Desired, VmSource};
+use crate::model::address::Kind;
+use crate::model::id::{TemplateName, UserName, VmGroupName, VmName};
+use crate::model::lab::{Desired, VmSource};
 use crate::state::{Recorded, RecordedVm};
 
 /// The renames that this plan carries out: new name to old.

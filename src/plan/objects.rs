@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{ActionId, Change, Effect, Planner, Verb};
-use crate::address::{Address, Kind};
-use crate::id::{LabName, VmName};
-use crate::resolve::{Desired, Permission, Vm, VmGroup, VmSource};
+use crate::model::address::{Address, Kind};
+use crate::model::id::{LabName, VmName};
+use crate::model::lab::{Desired, Permission, Vm, VmGroup, VmSource};
 use crate::state::{Recorded, Thing};
 
 impl Planner<'_> {
@@ -198,7 +198,7 @@ fn joined_permissions(desired: &Desired) -> BTreeMap<Address, Permission> {
 
 /// A permission has no name of its own: whom and what it joins names it.
 pub fn permission_address(permission: &Permission) -> Address {
-    use crate::resolve::{Object, Subject};
+    use crate::model::lab::{Object, Subject};
     let to = match &permission.to {
         Subject::User(user) => format!("user:{user}"),
         Subject::Group(group) => format!("group:{group}"),

@@ -3,9 +3,9 @@
 
 use super::disks::NewDisk;
 use super::{Inputs, Planner};
-use crate::address::Address;
-use crate::id::VmName;
-use crate::resolve::Vm;
+use crate::model::address::Address;
+use crate::model::id::VmName;
+use crate::model::lab::Vm;
 use crate::state::{AsideSet, RecordedDisk};
 
 impl Planner<'_> {

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::objects::{fields, to_json, wanted_things};
 use super::{Change, Held, Plan, Refusal};
-use crate::address::{Address, AddressPattern, Kind};
-use crate::resolve::Desired;
+use crate::model::address::{Address, AddressPattern, Kind};
+use crate::model::lab::Desired;
 
 /// Most things that one line names.
 const NAMES_MAX: usize = 5;

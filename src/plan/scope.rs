@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::objects::wanted_things;
 use super::{ActionId, Change, Effect, Held, Note, Plan, Refusal};
-use crate::address::{Address, AddressPattern, Kind};
-use crate::resolve::Desired;
+use crate::model::address::{Address, AddressPattern, Kind};
+use crate::model::lab::Desired;
 use crate::run::StopReason;
 use crate::state::Recorded;
 

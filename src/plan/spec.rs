@@ -2,10 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use crate::id::{Mac, RunId, VmName};
-use crate::resolve::{Desired, Station, Vm, VmGroup};
+use crate::model::id::{Mac, RunId, VmName};
+use crate::model::lab::{Desired, Station, Vm, VmGroup};
+use crate::model::site::{DhcpSettings, Site};
 use crate::run::{RunDisk, RunNetwork, RunSpec};
-use crate::site::{DhcpSettings, Site};
 use crate::state::{Recorded, RecordedDisk};
 
 /// What one run of a vm has to itself.
@@ -70,7 +70,7 @@ fn stations(site: &Site, group: &VmGroup) -> Vec<Station> {
     stations
 }
 
-fn mac_prefixes(desired: &Desired, recorded: &Recorded) -> Vec<crate::id::MacPrefix> {
+fn mac_prefixes(desired: &Desired, recorded: &Recorded) -> Vec<crate::model::id::MacPrefix> {
     let mut prefixes: Vec<_> = site_groups(desired, recorded).map(|group| group.mac_prefix.clone()).collect();
     prefixes.sort();
     prefixes.dedup();

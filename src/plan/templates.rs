@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use super::objects::{Edits, fields};
 use super::{Action, ActionId, Change, Effect, Inputs, Planner, PublishSource, Verb};
-use crate::address::{Address, Kind};
-use crate::id::TemplateName;
+use crate::model::address::{Address, Kind};
+use crate::model::id::TemplateName;
+use crate::model::lab::{DiskSource, Template};
 use crate::observe::ImageFact;
-use crate::resolve::{DiskSource, Template};
 use crate::state::{TemplateVersion, Thing};
 
 /// The version that new vms of a template derive from.
@@ -95,10 +95,9 @@ impl Planner<'_> {
 
     /// Refuses a new version under vms that derive from the old one; answers whether it may be made.
     fn may_publish_anew(&mut self, address: &Address, name: &TemplateName, number: u32) -> bool {
-        let derived =
-            self.inputs.recorded.vms.values().filter(
-                |known| matches!(&known.vm.source, crate::resolve::VmSource::Derive(template) if template == name),
-            );
+        let derived = self.inputs.recorded.vms.values().filter(
+            |known| matches!(&known.vm.source, crate::model::lab::VmSource::Derive(template) if template == name),
+        );
         let derived = derived.count();
         if derived == 0 || self.allowed(address) {
             return true;
@@ -217,7 +216,7 @@ impl Planner<'_> {
         why: Option<String>,
     ) {
         // Where it stands in the manifest is shown by `explain`; a line that moves is no change.
-        let wanted = Thing::Template(Template { origin: crate::resolve::Origin::default(), ..template.clone() });
+        let wanted = Thing::Template(Template { origin: crate::model::lab::Origin::default(), ..template.clone() });
         let recorded = self.inputs.recorded.objects.get(address);
         let same =
             recorded.is_some_and(|before| before.thing == wanted || is_of_another_checkout(&before.body, template));
@@ -259,7 +258,7 @@ impl Planner<'_> {
 fn is_of_another_checkout(before: &str, template: &Template) -> bool {
     let before = serde_json::from_str::<Template>(before).ok();
     before.is_some_and(|before| {
-        let origin = crate::resolve::Origin::default();
+        let origin = crate::model::lab::Origin::default();
         same_but_for_folders(&before.disks, &template.disks)
             && Template { disks: before.disks.clone(), origin, ..template.clone() } == before
     })

@@ -18,11 +18,11 @@ use super::objects::{Edits, fields, needs_of};
 use super::power::{Decision, news, started};
 use super::templates::same_but_for_folders;
 use super::{Action, ActionId, Change, Effect, Planner, Touched, Verb, Wish};
-use crate::address::{Address, Kind};
 use crate::host::dhcp::Reservation;
-use crate::id::{Mac, VmName};
+use crate::model::address::{Address, Kind};
+use crate::model::id::{Mac, VmName};
+use crate::model::lab::{PowerState, Vm, VmGroup, VmSource};
 use crate::observe::Phase;
-use crate::resolve::{PowerState, Vm, VmGroup, VmSource};
 use crate::state::{RecordedDisk, RecordedVm, Started};
 
 /// Actions of one change, each after the one before it.

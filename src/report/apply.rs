@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use super::harmless;
 use super::stream::{self, ApplyLine, Version};
-use crate::address::Address;
 use crate::apply::{Failure, Summary};
+use crate::model::address::Address;
 
 /// Most changes that are named where one line is about many.
 const NAMES_MAX: usize = 5;

@@ -1,6 +1,6 @@
 //! What a check of manifests came to.
 
-use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::model::diagnostic::{Diagnostic, Diagnostics};
 
 /// Files and what is wrong with them.
 #[derive(Debug, Default)]

@@ -7,7 +7,7 @@ use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
 use super::harmless::{harmless, is_harmful, push_harmless};
-use crate::diagnostic::{Diagnostic, Diagnostics, Severity, Span};
+use crate::model::diagnostic::{Diagnostic, Diagnostics, Severity, Span};
 
 /// Most findings that are written out; the rest is counted. Nobody mends more than this in one go.
 const SHOWN_MAX: usize = 50;

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::Checked;
 use super::diagnostics_json::{severity, snippet};
 use super::harmless::harmless;
-use crate::diagnostic::{Diagnostic, Severity, Span};
-use crate::manifest::rules::Rule;
+use crate::model::diagnostic::{Diagnostic, Severity, Span};
+use crate::model::rules::Rule;
 
 /// GitHub shows so many annotations of a kind per step and drops the rest without a word.
 const ANNOTATIONS_MAX: usize = 10;

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::Checked;
 use super::stream::{self, ValidateLine, Version};
-use crate::diagnostic::{Diagnostic, Severity, Span};
+use crate::model::diagnostic::{Diagnostic, Severity, Span};
 
 /// What `labwright validate --format json` prints.
 #[derive(Debug, Serialize, JsonSchema)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::address::Kind;
+use crate::model::address::Kind;
 use crate::plan::{Change, Effect, Plan, Touched, Verb};
 
 /// Most names that a line spells out.

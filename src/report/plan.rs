@@ -9,7 +9,7 @@ use super::plain_words::{self, count};
 use super::stream::{self, ChangeLine, PlanLine, Remark, Version};
 use super::values::values;
 use super::{harmless, one_line, steps};
-use crate::address::{Address, Kind};
+use crate::model::address::{Address, Kind};
 use crate::plan::{ActionId, Change, Held, Note, Plan, Refusal, Verb};
 
 /// From how many changes of one kind a line stands for all of them.

@@ -9,8 +9,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::diagnostics_json::Finding;
-use crate::address::Address;
-use crate::id::{LabName, RunId, UserName};
+use crate::model::address::Address;
+use crate::model::id::{LabName, RunId, UserName};
 use crate::plan::Verb;
 
 /// Version of the line streams: major.minor.

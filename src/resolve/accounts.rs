@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::Desired;
-use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::id::UserName;
-use crate::manifest::rules::Rule;
 use crate::manifest::{At, Manifest};
+use crate::model::diagnostic::{Diagnostic, Diagnostics};
+use crate::model::id::UserName;
+use crate::model::lab::Desired;
+use crate::model::rules::Rule;
 
 /// Users that have no account, or one with another uid. `uid_of` looks one up.
 pub fn check_accounts(

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use super::Resolver;
 use super::people::People;
-use super::{Resolver, Vm};
-use crate::id::{UserName, VmName};
 use crate::manifest::At;
-use crate::manifest::rules::Rule;
+use crate::model::id::{UserName, VmName};
+use crate::model::lab::Vm;
+use crate::model::rules::Rule;
 
 /// A name without capitals and punctuation; `1-11` and `11-1` stay apart, since numbers are told apart by it.
 fn folded(name: &str) -> String {

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use super::{DiskSource, Resolver};
-use crate::manifest::rules::Rule;
+use super::Resolver;
 use crate::manifest::{DiskDecl, FilePath, ImageFacts, Spanned};
+use crate::model::lab::DiskSource;
+use crate::model::rules::Rule;
 
 impl<'a> Resolver<'a> {
     pub(super) fn disks(&mut self, decls: &[Spanned<DiskDecl>]) -> Vec<DiskSource> {

@@ -2,11 +2,11 @@
 //! alone and still collide.
 
 use super::networks::{macs_collide, overlap};
-use super::{Desired, Session};
-use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::id::{SessionName, VmGroupName};
-use crate::manifest::rules::Rule;
 use crate::manifest::{At, Manifest};
+use crate::model::diagnostic::{Diagnostic, Diagnostics};
+use crate::model::id::{SessionName, VmGroupName};
+use crate::model::lab::{Desired, Session};
+use crate::model::rules::Rule;
 
 /// A lab that is sound by itself.
 pub type SoundLab<'a> = (&'a Manifest, &'a Desired);

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Desired, DiskSource, PowerState, Resolver, VmSource};
-use crate::id::{FamilyName, UserName};
-use crate::manifest::rules::Rule;
+use super::Resolver;
 use crate::manifest::{At, ImageFacts, Size};
+use crate::model::id::{FamilyName, UserName};
+use crate::model::lab::{Desired, DiskSource, PowerState, VmSource};
+use crate::model::rules::Rule;
 
 /// What a user would have too much of, and the families that make it so.
 #[derive(Default)]

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use super::networks::VmGroups;
 use super::people::People;
-use super::{
-    DisplayModel, Families, Firmware, Hardware, NicModel, PowerState, Resolver, RestartPolicy, Template, Vm, VmSource,
-    pick, vm_group_all_vms,
-};
-use crate::id::{FamilyName, TemplateName, UserName, VmGroupName, VmName};
-use crate::manifest::rules::Rule;
+use super::{Families, Resolver, pick, vm_group_all_vms};
 use crate::manifest::{At, Defaults, FilePath, NamePattern, PatternPart, Size, Spanned, TemplateDecl, VmDecl};
+use crate::model::id::{FamilyName, TemplateName, UserName, VmGroupName, VmName};
+use crate::model::lab::{
+    DisplayModel, Firmware, Hardware, NicModel, PowerState, RestartPolicy, Template, Vm, VmSource,
+};
+use crate::model::rules::Rule;
 
 /// Most vms of one `count`.
 const COUNT_MAX: u32 = 10_000;
@@ -450,7 +450,7 @@ impl<'a> Resolver<'a> {
     fn members(
         &mut self,
         name: &Spanned<FamilyName>,
-        group: &Spanned<crate::id::UserGroupName>,
+        group: &Spanned<crate::model::id::UserGroupName>,
         people: &People,
     ) -> Option<Vec<UserName>> {
         let Some(members) = people.members(&group.value) else {

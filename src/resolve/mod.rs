@@ -8,7 +8,6 @@
 
 mod accounts;
 mod alike;
-mod desired;
 mod disks;
 mod labs;
 mod limits;
@@ -22,16 +21,16 @@ mod unbuilt;
 mod wire;
 
 pub use accounts::check_accounts;
-pub use desired::*;
 pub use labs::{SoundLab, across};
 pub use unbuilt::not_yet_acted_upon;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::diagnostic::{Diagnostic, Diagnostics, Span};
-use crate::id::{FamilyName, LabName, UserName, VmGroupName, VmName};
-use crate::manifest::rules::Rule;
 use crate::manifest::{At, Manifest, Spanned, nearest};
+use crate::model::diagnostic::{Diagnostic, Diagnostics, Span};
+use crate::model::id::{FamilyName, LabName, UserName, VmGroupName, VmName};
+use crate::model::lab::{Desired, Limits, Origin, VmGroup};
+use crate::model::rules::Rule;
 
 /// What a lab's meaning depends on besides its own files.
 #[derive(Debug, Clone, PartialEq, Eq)]

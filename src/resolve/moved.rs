@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{Desired, Moved, Resolver};
-use crate::address::{Address, Kind};
-use crate::manifest::rules::Rule;
+use super::Resolver;
 use crate::manifest::{At, MovedDecl, Spanned};
+use crate::model::address::{Address, Kind};
+use crate::model::lab::{Desired, Moved};
+use crate::model::rules::Rule;
 
 /// Most renames of a lab.
 const MOVED_MAX: usize = 2000;

@@ -5,10 +5,11 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::{AddressRange, Resolver, Vm, VmGroup, vm_group_all_vms};
-use crate::id::{MacPrefix, VmGroupName, VmName};
-use crate::manifest::rules::Rule;
+use super::{Resolver, vm_group_all_vms};
 use crate::manifest::{At, IpRange, Spanned, VmGroupDecl};
+use crate::model::id::{MacPrefix, VmGroupName, VmName};
+use crate::model::lab::{AddressRange, Vm, VmGroup};
+use crate::model::rules::Rule;
 
 /// Most addresses of one range: a /16, and the largest lab has 100,000 vms in several groups.
 const ADDRESSES_MAX: u64 = 1 << 16;
@@ -372,7 +373,7 @@ impl Resolver<'_> {
             match declared {
                 Some((_, decl)) => self.note(Rule::RangeTooSmall, decl.ip_range.at, message, hint),
                 None => {
-                    let diagnostic = crate::diagnostic::Diagnostic::new(Rule::RangeTooSmall, message)
+                    let diagnostic = crate::model::diagnostic::Diagnostic::new(Rule::RangeTooSmall, message)
                         .hint("define a vm group with a range of its own, and name it as `vm_group`");
                     self.push(diagnostic);
                 }

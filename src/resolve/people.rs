@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Desired, Limits, Resolver, Subject, User, UserGroup};
-use crate::id::{UserGroupName, UserName};
-use crate::manifest::rules::Rule;
+use super::Resolver;
 use crate::manifest::{At, LimitsDecl, Spanned, UserGroupDecl};
+use crate::model::id::{UserGroupName, UserName};
+use crate::model::lab::{Desired, Limits, Subject, User, UserGroup};
+use crate::model::rules::Rule;
 
 /// Everybody the lab knows, while it is being resolved.
 pub(super) struct People {

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::networks::VmGroups;
 use super::people::People;
-use super::{Desired, Families, Object, Permission, Resolver, Right, Subject, Vm, VmSource};
-use crate::id::{FamilyName, UserGroupName, VmGroupName, VmName};
-use crate::manifest::rules::Rule;
+use super::{Families, Resolver};
 use crate::manifest::{At, ObjectDecl, PermissionDecl, Spanned, SubjectDecl};
+use crate::model::id::{FamilyName, UserGroupName, VmGroupName, VmName};
+use crate::model::lab::{Desired, Object, Permission, Right, Subject, Vm, VmSource};
+use crate::model::rules::Rule;
 
 /// Most permissions of a lab; groups say more with less.
 const PERMISSIONS_MAX: usize = 2000;

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::networks::VmGroups;
 use super::people::People;
-use super::{AtEnd, Desired, Families, PowerState, Resolver, Session};
-use crate::id::{FamilyName, SessionName, UserName, VmName};
-use crate::manifest::rules::Rule;
+use super::{Families, Resolver};
 use crate::manifest::{SessionDecl, Spanned};
+use crate::model::id::{FamilyName, SessionName, UserName, VmName};
+use crate::model::lab::{AtEnd, Desired, PowerState, Session};
+use crate::model::rules::Rule;
 
 /// Most sessions of a lab: a class that meets daily for a year has fewer.
 const SESSIONS_MAX: usize = 500;

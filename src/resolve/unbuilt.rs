@@ -1,9 +1,9 @@
 //! What a manifest says and nothing acts upon yet, told once for each kind. A line here goes when what it is about is built.
 
-use super::{Desired, PowerState};
-use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::manifest::Manifest;
-use crate::manifest::rules::Rule;
+use crate::model::diagnostic::{Diagnostic, Diagnostics};
+use crate::model::lab::{Desired, PowerState};
+use crate::model::rules::Rule;
 
 /// What of a lab is recorded and has no effect so far.
 pub fn not_yet_acted_upon(manifest: &Manifest, desired: &Desired) -> Diagnostics {

@@ -6,11 +6,12 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
+use super::Resolver;
 use super::networks::VmGroups;
-use super::{Desired, Egress, Resolver, Station, VmGroup};
-use crate::id::{Mac, MacPrefix, VmName};
-use crate::manifest::rules::Rule;
 use crate::manifest::{At, EgressDecl, SessionDecl, Spanned, VmGroupDecl};
+use crate::model::id::{Mac, MacPrefix, VmName};
+use crate::model::lab::{Desired, Egress, Station, VmGroup};
+use crate::model::rules::Rule;
 
 /// An address whose Ethernet address is written.
 struct Written {

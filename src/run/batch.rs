@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{RunFileError, parse_json};
 use crate::files::{self, Flush};
-use crate::id::{LabName, RunId, SiteTag};
+use crate::model::id::{LabName, RunId, SiteTag};
 
 /// One submit. Numbered by the site's state from the same counter as runs: the number of its first run.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

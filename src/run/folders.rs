@@ -12,7 +12,7 @@ use super::{
 };
 use crate::disks::{LOOKS_AT_ONCE, Owner};
 use crate::files::Flush;
-use crate::id::RunId;
+use crate::model::id::RunId;
 
 /// What the controller does with runs' folders.
 pub trait Runs: Send + Sync {

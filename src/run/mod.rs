@@ -37,7 +37,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::files::{FileError, Folder};
-use crate::id::RunId;
+use crate::model::id::RunId;
 
 /// The longest spec or control file: the site's ranges and the last requests.
 const JSON_BYTES_MAX: u64 = 8 << 20;

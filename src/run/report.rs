@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{REPORT, RunFileError};
 use crate::files::{self, Folder};
-use crate::id::{Mac, RunId};
+use crate::model::id::{Mac, RunId};
 
 /// One line of a run's `report.jsonl`, written by its starter. A last line without a line end is unfinished: do not read
 /// it. Fields and events are only added: ignore those that you do not know.

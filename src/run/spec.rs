@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{RunFileError, SPEC, open_folder, read_json};
 use crate::files::{Flush, Folder};
-use crate::id::{LabName, Mac, MacPrefix, RunId, UserName, VmName};
-use crate::resolve::{Egress, Hardware, Station};
-use crate::site::{Filter, QemuSettings, Timing};
+use crate::model::id::{LabName, Mac, MacPrefix, RunId, UserName, VmName};
+use crate::model::lab::{Egress, Hardware, Station};
+use crate::model::site::{Filter, QemuSettings, Timing};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunSpec {

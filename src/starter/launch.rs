@@ -19,8 +19,8 @@ use crate::host::qemu::VncPassword;
 use crate::host::run_folder::RunFolder;
 use crate::host::sweep;
 use crate::host::tap::{self, Tap};
+use crate::model::site::Filter;
 use crate::run::{Event, RunSpec};
-use crate::site::Filter;
 
 /// The host has what the run needs.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::machine::Reply;
 use crate::files::{self, Flush};
-use crate::id::RunId;
+use crate::model::id::RunId;
 use crate::run::{ANSWERS, Event, REPORT, Record, RunFileError, RunSpec};
 
 /// What the two threads share.

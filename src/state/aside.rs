@@ -9,7 +9,7 @@ use rusqlite::{Transaction, params};
 use super::home::former_prefixes;
 use super::recorded::Reader;
 use super::{AsideDisk, RecordedDisk, StateError, Store};
-use crate::id::VmName;
+use crate::model::id::VmName;
 
 /// Disks of one vm that were set aside together.
 #[derive(Debug, Clone, PartialEq, Eq)]

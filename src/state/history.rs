@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension as _, Row, params};
 use serde::Serialize;
 
 use super::{Frozen, StateError, Store};
-use crate::id::LabName;
+use crate::model::id::LabName;
 use crate::run::{BatchId, StopReason};
 
 /// One apply, newest first in listings.

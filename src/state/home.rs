@@ -13,7 +13,7 @@ use rusqlite::{OptionalExtension as _, Transaction, params};
 use serde::{Deserialize, Serialize};
 
 use super::{StateError, Store};
-use crate::site::Storage;
+use crate::model::site::Storage;
 
 /// Where a state and what it describes are, as real paths.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use crate::id::SiteTag;
+use crate::model::id::SiteTag;
 
 /// How long a statement waits for another process's transaction before it says that the file is busy.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);

@@ -5,8 +5,8 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::address::Kind;
-use crate::resolve::{Permission, Session, Template, User, UserGroup, VmGroup};
+use crate::model::address::Kind;
+use crate::model::lab::{Permission, Session, Template, User, UserGroup, VmGroup};
 
 /// A user, group, vm group, template, permission or session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -9,9 +9,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{AsideSet, ImageDigest, RecordedThing, StateError, Store, Thing, WaitingDisks};
-use crate::address::{Address, Kind};
-use crate::id::{LabName, Mac, RunId, SiteTag, TemplateName, VmGroupName, VmName};
-use crate::resolve::{Desired, Hardware, Vm, VmGroup};
+use crate::model::address::{Address, Kind};
+use crate::model::id::{LabName, Mac, RunId, SiteTag, TemplateName, VmGroupName, VmName};
+use crate::model::lab::{Desired, Hardware, Vm, VmGroup};
 use crate::run::{BatchId, StopReason};
 use crate::scheduler::JobId;
 

@@ -7,9 +7,9 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 use super::aside::remember;
 use super::{RecordedDisk, StateError, Store, TemplateVersion};
-use crate::address::Address;
-use crate::id::{LabName, Mac, RunId, TemplateName, VmName};
-use crate::resolve::Vm;
+use crate::model::address::Address;
+use crate::model::id::{LabName, Mac, RunId, TemplateName, VmName};
+use crate::model::lab::Vm;
 use crate::run::{BatchId, StopReason};
 use crate::scheduler::JobId;
 

@@ -1,7 +1,7 @@
 //! What is asked of vms by name: done, or answered.
 
+use labwright::model::lab::Desired;
 use labwright::plan::{Answer, Effect, Plan, Verb, Wish};
-use labwright::resolve::Desired;
 
 use crate::lab::{Applied, Lab};
 use crate::plans::PAIR;

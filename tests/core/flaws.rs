@@ -302,7 +302,7 @@ fn an_adopted_job_that_is_not_ours() {
     lab.must_apply();
     lab.world.with(Inner::start_all);
     lab.alter_state("UPDATE runs SET state = 'intended', job = NULL");
-    let spoil = |change: &dyn Fn(&mut labwright::id::RunId, &mut TaskId)| {
+    let spoil = |change: &dyn Fn(&mut labwright::model::id::RunId, &mut TaskId)| {
         flaws(&lab, |plan| {
             for effect in effects(plan) {
                 if let Effect::Adopt { vm, run, task } = effect

@@ -175,7 +175,7 @@ fn a_run_before_that_ended_is_recorded_as_ended() {
 #[test]
 fn every_way_in_which_a_job_does_not_fit() {
     let lab = forgotten();
-    let other_site = "zzzz-2".parse::<labwright::id::RunId>().unwrap();
+    let other_site = "zzzz-2".parse::<labwright::model::id::RunId>().unwrap();
     let spoils: [Spoil<'_>; 15] = [
         ("a job of somebody else", &|job| job.task.owner = "eve".into()),
         ("a name without our mark", &|job| job.task.name = "sleep".into()),

@@ -2,10 +2,10 @@
 
 use insta::assert_snapshot;
 use jiff::SignedDuration;
+use labwright::model::site::{GridEngineSettings, SchedulerSettings};
 use labwright::plan::{LostHost, give_up_only};
 use labwright::run::StopReason;
 use labwright::scheduler::{Ended, TaskId, TaskState};
-use labwright::site::{GridEngineSettings, SchedulerSettings};
 
 use crate::imports::{edits_that_take, possessions};
 use crate::lab::Lab;

@@ -101,7 +101,7 @@ fn what_a_vm_that_stays_needs_is_not_forgotten() {
     let open =
         "sessions: { final: { vms: [exam], start: \"2027-01-12T07:00[UTC]\", end: \"2027-01-12T10:00[UTC]\" } }\n";
     let lab = running(&format!("{PAIR}{open}"));
-    let nothing = labwright::resolve::Desired::nothing(lab.desired().lab);
+    let nothing = labwright::model::lab::Desired::nothing(lab.desired().lab);
     let before = lab.recorded(&nothing).objects;
     assert!(matches!(lab.apply_desired(&nothing), Applied::Done(_) | Applied::Refused(_)));
     let after = lab.recorded(&nothing).objects;
@@ -248,7 +248,7 @@ fn what_does_not_fit_is_said_before_anything_is_done() {
     let mut lab = Lab::new(PAIR);
     let room = |lab: &mut Lab, slots: u32, memory_mib: u64| {
         let folder = lab.folder.path().join("queue");
-        lab.site.scheduler = labwright::site::SchedulerSettings::Local { folder, slots, memory_mib };
+        lab.site.scheduler = labwright::model::site::SchedulerSettings::Local { folder, slots, memory_mib };
     };
     // A guest of 1 GiB takes 1024 + 16 + 16 + 128.
     room(&mut lab, 4, 2 * 1184);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use insta::assert_snapshot;
 
 use crate::lab::{Applied, Lab};
-use labwright::address::AddressPattern;
+use labwright::model::address::AddressPattern;
 use labwright::plan::{SavedPlan, Today, Wish, as_applied};
 use labwright::run::{StopReason, Wanted};
 use labwright::state::FreezeScope;
@@ -212,7 +212,7 @@ fn a_missing_reservation_is_made_again() {
 #[test]
 fn destroy_is_the_plan_of_a_lab_that_wants_nothing() {
     let lab = running_pair();
-    let nothing = labwright::resolve::Desired::nothing(lab.desired().lab);
+    let nothing = labwright::model::lab::Desired::nothing(lab.desired().lab);
     let Applied::Done(summary) = lab.apply_desired(&nothing) else { panic!("destroy is no guarded thing") };
     assert_eq!(summary.failed, []);
     lab.world.with(|inner| {

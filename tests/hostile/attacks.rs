@@ -1,7 +1,7 @@
 //! The list: what is sent, who may send it, and whether another guest may hear it. What is sent under the sender's own
 //! addresses shows what the filter lets an honest guest do.
 
-use labwright::site::Filter;
+use labwright::model::site::Filter;
 
 use crate::frames::{BROADCAST, arp, dhcp, eth, icmp, ipv4, ipv4_with, ipv6, tcp, udp};
 

@@ -13,10 +13,10 @@ use std::thread::JoinHandle;
 
 use labwright::host::dhcp::{Dhcp as _, Dnsmasq, Reservation};
 use labwright::host::setup;
-use labwright::id::Mac;
-use labwright::resolve::{Egress, Protocol, Station};
+use labwright::model::id::Mac;
+use labwright::model::lab::{Egress, Protocol, Station};
+use labwright::model::site::{DhcpServer, DhcpSettings, Filter};
 use labwright::run::RunSpec;
-use labwright::site::{DhcpServer, DhcpSettings, Filter};
 use nix::sys::signal::Signal;
 
 use crate::attacks::{DNS, EGRESS, GATEWAY, HOST, Party};

@@ -4,9 +4,9 @@ use std::io::Write as _;
 use std::net::{TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
 
-use labwright::id::Mac;
+use labwright::model::id::Mac;
+use labwright::model::site::Filter;
 use labwright::run::{Control, Event, RequestKind};
-use labwright::site::Filter;
 
 use crate::attacks::{DNS, EGRESS, GATEWAY, Party};
 use crate::column::{FOREIGN, send};

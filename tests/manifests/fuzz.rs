@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use labwright::cli::schema::SchemaKind;
 use labwright::manifest::load_memory;
+use labwright::model::lab::{Limits, VmGroup};
 use labwright::report::{Checked, diagnostics, diagnostics_ci, diagnostics_json};
-use labwright::resolve::{Limits, SiteContext, VmGroup, resolve};
+use labwright::resolve::{SiteContext, resolve};
 use nix::time::ClockId;
 
 use super::{ROOT, folders};

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use labwright::cli::validate::check;
-use labwright::manifest::rules::Rule;
+use labwright::model::rules::Rule;
 
 /// What the program gets, as a shell says it: 512 MiB of addresses, a quarter of which are its own code and stacks, and two
 /// minutes of a processor, where the worst file here takes seconds of it in a debug build.

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use labwright::id::{UserGroupName, UserName, VmGroupName, VmName};
 use labwright::manifest::{load_memory, site};
-use labwright::resolve::{
-    AtEnd, Desired, DiskSource, Limits, Object, PowerState, RestartPolicy, Right, SiteContext, Station, Subject,
-    VmGroup, VmSource, resolve,
+use labwright::model::id::{UserGroupName, UserName, VmGroupName, VmName};
+use labwright::model::lab::{
+    AtEnd, Desired, DiskSource, Limits, Object, PowerState, RestartPolicy, Right, Station, Subject, VmGroup, VmSource,
 };
-use labwright::site::{Accel, Algorithm, DhcpServer, DhcpSettings, OmapiSettings, SchedulerSettings, Site};
+use labwright::model::site::{Accel, Algorithm, DhcpServer, DhcpSettings, OmapiSettings, SchedulerSettings, Site};
+use labwright::resolve::{SiteContext, resolve};
 
 fn context() -> SiteContext {
     SiteContext {

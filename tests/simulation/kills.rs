@@ -2,7 +2,7 @@
 //! the next controller must end where one that nobody killed would have ended. The executor reads the clock before each
 //! write to the state, so the moments between journal and effect, and between effect and record, are among them.
 
-use labwright::resolve::Desired;
+use labwright::model::lab::Desired;
 use labwright::run::StopReason;
 
 use crate::lab::{Applied, Lab};

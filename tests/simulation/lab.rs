@@ -7,20 +7,20 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicU8;
 use std::time::Duration;
 
-use labwright::address::{Address, AddressPattern};
 use labwright::apply::{self, BatchKind, Clock as _, Progress, Summary};
-use labwright::diagnostic::Diagnostics;
-use labwright::id::{RunId, VmName};
 use labwright::manifest;
+use labwright::model::address::{Address, AddressPattern};
+use labwright::model::diagnostic::Diagnostics;
+use labwright::model::id::{RunId, VmName};
+use labwright::model::lab::{Desired, DiskSource, VmSource};
+use labwright::model::site::Site;
 use labwright::observe::{self, ObserveError, fold};
 use labwright::plan::{
     Ask, Flaw, FoundJob, Inputs, LostHost, Plan, Wish, check, give_up_only, import_job, plan, refuse_flaws, target,
 };
 use labwright::report;
-use labwright::resolve::{Desired, DiskSource, VmSource};
 use labwright::run::{Batch, BatchId, Runs as _};
 use labwright::scheduler::Scheduler as _;
-use labwright::site::Site;
 use labwright::state::{ApplyInfo, Holder, Lock, Recorded, StateError, Store};
 
 use crate::world::{Killed, World};

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use labwright::disks::DiskOrigin;
-use labwright::id::{RunId, VmName};
-use labwright::resolve::PowerState;
+use labwright::model::id::{RunId, VmName};
+use labwright::model::lab::PowerState;
 use labwright::scheduler::{JobId, TaskId};
 
 use crate::lab::Lab;

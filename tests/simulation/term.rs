@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use jiff::SignedDuration;
-use labwright::address::AddressPattern;
-use labwright::id::{RunId, VmName};
+use labwright::model::address::AddressPattern;
+use labwright::model::id::{RunId, VmName};
+use labwright::model::lab::Desired;
+use labwright::model::site::{GridEngineSettings, SchedulerSettings};
 use labwright::plan::{LostHost, Plan, Wish};
-use labwright::resolve::Desired;
 use labwright::run::StopReason;
 use labwright::scheduler::{TaskId, TaskState};
-use labwright::site::{GridEngineSettings, SchedulerSettings};
 use labwright::state::{FreezeScope, Frozen};
 
 use crate::dice::Dice;

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use labwright::model::site::Filter;
 use labwright::run::{Event, RunSpec};
-use labwright::site::Filter;
 use nix::sys::signal::Signal;
 
 use crate::world::{Run, World, processes, text, tool};

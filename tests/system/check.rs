@@ -5,7 +5,7 @@ use std::process::Command;
 
 use labwright::host::check::check;
 use labwright::host::{setup, sweep};
-use labwright::site::Storage;
+use labwright::model::site::Storage;
 use nix::sys::signal::Signal;
 
 use crate::lab::Lab;

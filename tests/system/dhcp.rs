@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 use labwright::host::check::check;
 use labwright::host::dhcp::{Dhcp as _, Omapi, Reservation};
 use labwright::host::setup;
-use labwright::id::{LabName, MacPrefix, SiteTag, VmName};
-use labwright::site::{Algorithm, DhcpSettings, OmapiSettings, Storage};
+use labwright::model::id::{LabName, MacPrefix, SiteTag, VmName};
+use labwright::model::site::{Algorithm, DhcpSettings, OmapiSettings, Storage};
 use nix::sys::signal::Signal;
 
 use crate::world::{World, text, tool, wait_until};

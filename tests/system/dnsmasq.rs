@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use labwright::host::dhcp::{Dhcp as _, Dnsmasq, Reservation};
 use labwright::host::setup;
-use labwright::id::{LabName, MacPrefix, SiteTag, VmName};
-use labwright::site::DhcpSettings;
+use labwright::model::id::{LabName, MacPrefix, SiteTag, VmName};
+use labwright::model::site::DhcpSettings;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{setsockopt, sockopt::BindToDevice};

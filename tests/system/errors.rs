@@ -6,8 +6,8 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 
+use labwright::model::site::Accel;
 use labwright::run::{self, Event, RunSpec, StopReason};
-use labwright::site::Accel;
 
 use crate::world::{BINARY, World, tool};
 

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use labwright::host::filter::RunFilter;
-use labwright::id::RunId;
+use labwright::model::id::RunId;
+use labwright::model::site::Filter;
 use labwright::run::Event;
-use labwright::site::Filter;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 

@@ -4,10 +4,10 @@
 use std::time::{Duration, Instant};
 
 use labwright::host::filter::{HOST_TABLE, RunFilter, Turns};
-use labwright::id::{MacPrefix, RunId};
-use labwright::resolve::{Egress, Protocol};
+use labwright::model::id::{MacPrefix, RunId};
+use labwright::model::lab::{Egress, Protocol};
+use labwright::model::site::Filter;
 use labwright::run::RunNetwork;
-use labwright::site::Filter;
 
 use crate::world::{World, tool};
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use labwright::model::site::Accel;
 use labwright::run::{Event, RequestKind, StopReason, Wanted};
-use labwright::site::Accel;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 

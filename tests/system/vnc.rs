@@ -8,8 +8,8 @@ use std::process::{Child, Command};
 
 use labwright::host::check::check;
 use labwright::host::setup;
+use labwright::model::site::{Storage, VncBind};
 use labwright::run::Event;
-use labwright::site::{Storage, VncBind};
 use nix::sys::signal::Signal;
 
 use crate::world::{Run, World, text, tool, wait_until};

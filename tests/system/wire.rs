@@ -5,8 +5,8 @@ use std::process::{Child, Command, Stdio};
 
 use labwright::host::check::check;
 use labwright::host::setup;
+use labwright::model::site::{DhcpServer, DhcpSettings, Storage};
 use labwright::run::{Event, StopReason};
-use labwright::site::{DhcpServer, DhcpSettings, Storage};
 
 use crate::world::{Run, World, text, tool, wait_until};
 

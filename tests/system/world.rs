@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use labwright::host::dhcp::{Dhcp as _, Dnsmasq, Omapi, Reservation};
 use labwright::host::setup::{self, Wanted};
-use labwright::id::{LabName, MacPrefix, RunId, SiteTag, UserName, VmName};
-use labwright::resolve::{AddressRange, DisplayModel, Firmware, Hardware, NicModel, VmGroup};
+use labwright::model::id::{LabName, MacPrefix, RunId, SiteTag, UserName, VmName};
+use labwright::model::lab::{AddressRange, DisplayModel, Firmware, Hardware, NicModel, VmGroup};
+use labwright::model::site::{Accel, DhcpServer, DhcpSettings, Filter, NetworkSettings, QemuSettings, Timing, VncBind};
 use labwright::run::{self, Control, Event, RunDisk, RunNetwork, RunSpec};
-use labwright::site::{Accel, DhcpServer, DhcpSettings, Filter, NetworkSettings, QemuSettings, Timing, VncBind};
 use nix::mount::{MsFlags, mount};
 use nix::sched::CloneFlags;
 use nix::sys::signal::{Signal, kill};

@@ -22,10 +22,10 @@ use super::{Base, Exam, MARK, SEATS, Scratch, mark, no_subject, subjects};
 use crate::error::chain;
 use crate::exit::Exit;
 use crate::host::check::{Line, Verdict, failed};
-use crate::id::{RunId, TemplateName};
+use crate::model::id::{RunId, TemplateName};
+use crate::model::lab::{Desired, Vm, VmGroup};
 use crate::report::table::Row;
 use crate::report::{Failure, Ui};
-use crate::resolve::{Desired, Vm, VmGroup};
 use crate::scheduler::{Host, HostUsage, JobId, Scheduler, SchedulerError, Submission, Task, TaskId, TaskState};
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -23,10 +23,10 @@ use crate::error::chain;
 use crate::exit::Exit;
 use crate::files::{self, Flush};
 use crate::host::check::{Line, failed};
+use crate::model::lab::VmGroup;
+use crate::model::site::Site;
 use crate::report::{Failure, Ui};
-use crate::resolve::VmGroup;
 use crate::run::RunFileError;
-use crate::site::Site;
 
 /// What a line of the page is about that tells of a job, not of its trial.
 pub(super) const JOB: &str = "exam: job";

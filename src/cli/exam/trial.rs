@@ -22,10 +22,10 @@ use crate::host::check::{Line, failed, ok};
 use crate::host::neighbour::{self, Neighbour, Sight};
 use crate::host::vnc::{self, Entry};
 use crate::host::wire;
-use crate::id::{RunId, TemplateName};
+use crate::model::id::{RunId, TemplateName};
+use crate::model::site::DhcpSettings;
 use crate::report::Ui;
 use crate::run::{Control, Event, RunNetwork, RunSpec, Runs as _, StopReason, Wanted, read_report};
-use crate::site::DhcpSettings;
 
 pub(super) const BOOT: &str = "exam: boot";
 const VNC: &str = "exam: vnc";

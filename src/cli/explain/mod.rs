@@ -9,11 +9,11 @@ use std::path::Path;
 use super::context::Context;
 use super::plan::Scope;
 use super::{Ended, LabOption, pick};
-use crate::address::{Address, Kind};
 use crate::exit::Exit;
+use crate::model::address::{Address, Kind};
+use crate::model::lab::Desired;
 use crate::observe::{Observed, Phase};
 use crate::report::{Failure, Ui, times};
-use crate::resolve::Desired;
 use crate::state::{Recorded, Store};
 
 /// How much of the past is shown.

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use crate::address::{Address, Kind};
 use crate::manifest::{self, At, Manifest};
-use crate::resolve::{Desired, Origin};
+use crate::model::address::{Address, Kind};
+use crate::model::lab::{Desired, Origin};
 
 /// `file:line`, where there is one. What a lab has without writing it, like a predefined group, has none.
 pub(super) fn place(folder: &Path, desired: &Desired, address: &Address) -> Option<String> {

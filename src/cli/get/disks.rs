@@ -9,11 +9,11 @@ use serde_json::Value;
 
 use super::{Pick, size};
 use crate::cli::context::Context;
-use crate::id::{LabName, TemplateName, VmName};
+use crate::model::id::{LabName, TemplateName, VmName};
+use crate::model::lab::{Desired, DiskSource, Template, VmSource};
 use crate::report::Failure;
 use crate::report::table::Row;
 use crate::report::times;
-use crate::resolve::{Desired, DiskSource, Template, VmSource};
 use crate::state::{AsideDisk, Recorded, RecordedDisk, RecordedVm};
 
 #[derive(Debug, Serialize)]

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Pick;
 use crate::cli::context::Context;
 use crate::disks::Owner;
-use crate::id::LabName;
+use crate::model::id::LabName;
 use crate::observe::{Observed, past};
 use crate::report::table::Row;
 use crate::report::{Failure, Ui, one_line, times};

@@ -14,11 +14,11 @@ use clap::ValueEnum;
 use super::context::Context;
 use super::{Ended, LabOption, pick};
 use crate::exit::Exit;
-use crate::id::LabName;
+use crate::model::id::LabName;
+use crate::model::lab::Desired;
 use crate::plan::as_applied;
 use crate::report::table::{Format, Row, render};
 use crate::report::{Failure, Ui};
-use crate::resolve::Desired;
 use crate::state::Recorded;
 
 pub(super) use vms::mapping_rows;

@@ -4,9 +4,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Pick;
+use crate::model::lab::{Desired, VmGroup};
+use crate::model::site::Site;
 use crate::report::table::Row;
-use crate::resolve::{Desired, VmGroup};
-use crate::site::Site;
 use crate::state::Recorded;
 
 const ALL_VMS: &str = "all_vms";

@@ -7,14 +7,14 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Pick, few, size, yes_no};
-use crate::id::UserName;
+use crate::model::id::UserName;
+use crate::model::lab::{
+    AtEnd, Desired, Egress, Limits, Object, Permission, Protocol, Right, Session, Subject, User, UserGroup,
+};
+use crate::model::site::Site;
 use crate::plan::permission_address;
 use crate::report::table::Row;
 use crate::report::times;
-use crate::resolve::{
-    AtEnd, Desired, Egress, Limits, Object, Permission, Protocol, Right, Session, Subject, User, UserGroup,
-};
-use crate::site::Site;
 use crate::state::Recorded;
 
 /// The groups that every lab has.

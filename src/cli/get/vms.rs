@@ -4,14 +4,14 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{Pick, yes_no};
+use crate::model::lab::{PowerState, VmSource};
+use crate::model::site::Site;
 use crate::observe::{Mapping, Observed, Phase};
 use crate::plan::{Life, life};
 use crate::report::table::Row;
 use crate::report::{one_line, times};
-use crate::resolve::{PowerState, VmSource};
 use crate::run::PAUSED_ON_REQUEST;
 use crate::scheduler::{Task, TaskState};
-use crate::site::Site;
 use crate::state::{Recorded, RecordedVm};
 
 /// One vm, as recorded and seen.
@@ -148,7 +148,7 @@ impl Pick for NameRow {
 }
 
 pub(super) fn name_rows(recorded: &Recorded) -> Vec<NameRow> {
-    let row = |(name, vm): (&crate::id::VmName, &RecordedVm)| NameRow {
+    let row = |(name, vm): (&crate::model::id::VmName, &RecordedVm)| NameRow {
         name: name.to_string(),
         owner: vm.vm.owner.to_string(),
     };
@@ -274,7 +274,7 @@ impl Pick for MappingRow {
 }
 
 impl MappingRow {
-    pub(in crate::cli) fn is_of(&self, vm: &crate::id::VmName) -> bool {
+    pub(in crate::cli) fn is_of(&self, vm: &crate::model::id::VmName) -> bool {
         self.name == vm.as_str()
     }
 }

@@ -22,7 +22,7 @@ use nix::unistd::Pid;
 use super::lease::{self, Lease};
 use super::{Dhcp, DhcpError, Reservation};
 use crate::host::sys::Process;
-use crate::id::Mac;
+use crate::model::id::Mac;
 
 pub const HOSTS_FOLDER: &str = "hosts";
 pub const PID_FILE: &str = "dnsmasq.pid";
@@ -160,7 +160,7 @@ fn write(path: &Path, text: &str) -> Result<(), DhcpError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{LabName, SiteTag, VmName};
+    use crate::model::id::{LabName, SiteTag, VmName};
 
     fn reservation(last: u8) -> Reservation {
         let (site, lab) = (SiteTag::new("k3f9").unwrap(), LabName::new("net").unwrap());

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::ifaddrs::getifaddrs;
 
 use super::DhcpError;
-use crate::id::Mac;
+use crate::model::id::Mac;
 
 pub(in crate::host) const LEASE_FILE: &str = "leases";
 

@@ -13,7 +13,7 @@ pub use omapi::{KeyError, Omapi, OmapiError, Problem};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use crate::id::{LabName, Mac, SiteTag, VmName};
+use crate::model::id::{LabName, Mac, SiteTag, VmName};
 
 /// A DHCP server that takes reservations. All calls are repeatable.
 pub trait Dhcp: Send + Sync {

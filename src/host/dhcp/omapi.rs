@@ -24,7 +24,7 @@ use connection::{Connection, Found};
 use key::Key;
 
 use super::{Dhcp, DhcpError, Reservation};
-use crate::site::OmapiSettings;
+use crate::model::site::OmapiSettings;
 
 /// A healthy dhcpd answers in some milliseconds; one that writes a large leases file anew in some seconds.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);

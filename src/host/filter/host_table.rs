@@ -3,7 +3,7 @@
 
 use super::table::{Chain, Table};
 use super::{FROM_GUEST, READY, TO_GUEST};
-use crate::id::RunId;
+use crate::model::id::RunId;
 use crate::run::RunNetwork;
 
 /// Name of the table, in the `bridge` family.
@@ -64,7 +64,7 @@ mod tests {
     use super::super::listing::Listing;
     use super::super::rules::tests::network;
     use super::*;
-    use crate::id::SiteTag;
+    use crate::model::id::SiteTag;
 
     fn written(table: &Table) -> String {
         let hook = |chain: &Chain| chain.hook.unwrap_or_default().to_owned();

@@ -6,8 +6,8 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use crate::id::Mac;
-use crate::resolve::{Egress, Protocol, Station};
+use crate::model::id::Mac;
+use crate::model::lab::{Egress, Protocol, Station};
 use crate::run::RunNetwork;
 
 const DNS_PORT: u16 = 53;

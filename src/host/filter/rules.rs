@@ -16,8 +16,8 @@ use super::peers::{
 use super::table::{Chain, Table};
 use super::{FROM_GUEST, READY, TO_GUEST};
 use crate::host::qemu::{VNC_PORT_FIRST, VNC_PORT_LAST};
-use crate::id::{Mac, MacPrefix, RunId};
-use crate::resolve::{Protocol, Station};
+use crate::model::id::{Mac, MacPrefix, RunId};
+use crate::model::lab::{Protocol, Station};
 use crate::run::RunNetwork;
 
 /// The table of `run`, whose guest sits behind `tap`.
@@ -346,8 +346,8 @@ pub(super) mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::id::SiteTag;
-    use crate::resolve::Egress;
+    use crate::model::id::SiteTag;
+    use crate::model::lab::Egress;
 
     pub(in crate::host::filter) fn station(last: u8, mac: &str) -> Station {
         Station { address: Ipv4Addr::new(192, 168, 100, last), mac: mac.parse().unwrap() }
@@ -371,7 +371,7 @@ pub(super) mod tests {
             lab_mac_prefixes: vec![MacPrefix::default()],
             egress: vec![Egress { net: "10.0.0.5/32".parse().unwrap(), port: 443, protocol: Protocol::Tcp, mac: None }],
             dhcp_control_port: 7911,
-            filter: crate::site::Filter::Nftables,
+            filter: crate::model::site::Filter::Nftables,
         }
     }
 

@@ -12,9 +12,9 @@ use super::rules::run_table;
 use super::session::{FilterError, Session};
 use super::table::Table;
 use super::turn::{NoTurn, Turns};
-use crate::id::RunId;
+use crate::model::id::RunId;
+use crate::model::site::Filter;
 use crate::run::RunNetwork;
-use crate::site::Filter;
 
 /// Stands as long as it is held. A starter that is killed leaves of it at most the chains of ebtables, which the next sweep
 /// takes; the guest is gone by then.

@@ -3,9 +3,9 @@
 
 use super::engine::{GridEngine, unreadable, words};
 use super::hosts::{self, ExecHost};
-use crate::diagnostic::Severity;
+use crate::model::diagnostic::Severity;
+use crate::model::site::Timing;
 use crate::scheduler::SchedulerError;
-use crate::site::Timing;
 
 /// Most queues that are looked at, where the site names none.
 const QUEUES_MAX: usize = 20;

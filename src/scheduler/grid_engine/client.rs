@@ -12,8 +12,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::answers;
+use crate::model::site::GridEngineSettings;
 use crate::scheduler::SchedulerError;
-use crate::site::GridEngineSettings;
 
 /// Largest answer: a queue of 100,000 jobs, three times over.
 const ANSWER_BYTES_MAX: u64 = 512 << 20;

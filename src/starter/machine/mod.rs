@@ -36,8 +36,8 @@ use jiff::Timestamp;
 use ending::Stopping;
 use requests::Job;
 
+use crate::model::site::Timing;
 use crate::run::{Control, Event, PAUSED_ON_REQUEST, Request, RunSpec, StopReason, Wanted};
-use crate::site::Timing;
 
 /// A guest that has not shown its address by then boots no more, or has no DHCP client; others want the slot.
 const BOOT_WAIT: Duration = Duration::from_secs(60);

@@ -10,7 +10,7 @@ use labwright::scheduler::{TaskId, TaskState};
 use labwright::starter::machine::{self, Act, Command, Machine, Seen, Told};
 
 use super::{Inner, SimTask};
-use labwright::id::RunId;
+use labwright::model::id::RunId;
 
 /// One execution host.
 #[derive(Debug, Clone)]

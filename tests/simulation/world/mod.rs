@@ -20,7 +20,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use jiff::{SignedDuration, Timestamp};
 use labwright::disks::{DiskOrigin, Stamp};
 use labwright::host::dhcp::Reservation;
-use labwright::id::{RunId, VmName};
+use labwright::model::id::{RunId, VmName};
 use labwright::run::{Batch, Control, Record, RunSpec};
 use labwright::scheduler::{Ended, TaskId, TaskState};
 

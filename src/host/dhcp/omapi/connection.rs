@@ -14,7 +14,7 @@ use super::error::{OmapiError, Problem};
 use super::key::{Key, omapi_name};
 use super::wire::{self, Message, Opcode};
 use crate::host::dhcp::Reservation;
-use crate::site::OmapiSettings;
+use crate::model::site::OmapiSettings;
 
 /// What dhcpd answers in place of an object; numbers of ISC's result codes.
 const SUCCESS: u32 = 0;

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::key::KeyError;
-use crate::site::OmapiSettings;
+use crate::model::site::OmapiSettings;
 
 #[derive(Debug, thiserror::Error)]
 pub enum OmapiError {

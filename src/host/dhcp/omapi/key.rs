@@ -10,7 +10,7 @@ use md5::Md5;
 use nix::fcntl::OFlag;
 use sha2::{Sha256, Sha512};
 
-use crate::site::{Algorithm, OmapiSettings};
+use crate::model::site::{Algorithm, OmapiSettings};
 
 /// Longest key file; a secret of 512 bits has 88 characters.
 const FILE_BYTES_MAX: u64 = 4096;

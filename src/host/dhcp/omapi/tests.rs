@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::OpenOptionsExt as _;
 
 use super::*;
-use crate::site::Algorithm;
+use crate::model::site::Algorithm;
 
 /// A server that does this with every connection; and what a question to it comes to, with the time that took.
 fn ask(serve: impl Fn(TcpStream) + Send + 'static) -> (String, Duration) {

@@ -4,7 +4,7 @@ use super::super::difference;
 use super::super::listing::value;
 use super::rules::{MARK, Rules};
 use crate::host::command::{self, CommandError};
-use crate::id::RunId;
+use crate::model::id::RunId;
 
 /// Program that prints all rules as they were written.
 pub const SAVE: &str = "ebtables-nft-save";

@@ -11,8 +11,8 @@ use super::super::peers::{
 use super::super::rules::{ARP_PER_SECOND_MAX, DHCP_PER_SECOND_MAX, masked};
 use super::super::{FROM_GUEST, TO_GUEST};
 use crate::host::qemu::{VNC_PORT_FIRST, VNC_PORT_LAST};
-use crate::id::{Mac, MacPrefix, RunId};
-use crate::resolve::{Protocol, Station};
+use crate::model::id::{Mac, MacPrefix, RunId};
+use crate::model::lab::{Protocol, Station};
 use crate::run::RunNetwork;
 
 /// What names a chain as ours, before the run.
@@ -287,7 +287,7 @@ fn protocol_name(protocol: Protocol) -> &'static str {
 mod tests {
     use super::super::super::rules::tests::network;
     use super::*;
-    use crate::id::SiteTag;
+    use crate::model::id::SiteTag;
 
     fn written(isolated: bool) -> String {
         let run = RunId::new(SiteTag::new("k3f9").unwrap(), 104);

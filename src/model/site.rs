@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{LabName, Mac, TemplateName, UserName};
-use crate::resolve::{Limits, SiteContext, VmGroup};
+use crate::model::id::{LabName, Mac, TemplateName, UserName};
+use crate::model::lab::{Limits, VmGroup};
+use crate::resolve::SiteContext;
 
 /// Folder of the embedded default, inside the lab's folder.
 pub const EMBEDDED_FOLDER: &str = ".labwright";

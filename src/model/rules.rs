@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::diagnostic::Severity;
+use crate::model::diagnostic::Severity;
 
 macro_rules! rules {
     ($($name:ident $code:literal $severity:ident,)*) => {

@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::manifest::rules::Rule;
+use crate::model::rules::Rule;
 
 /// One text that was read: a manifest or a roster. Shared by every span that points into it.
 #[derive(Debug, PartialEq, Eq)]

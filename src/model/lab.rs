@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{
+use crate::model::id::{
     FamilyName, LabName, Mac, MacPrefix, SessionName, TemplateName, UserGroupName, UserName, VmGroupName, VmName,
 };
 
@@ -411,6 +411,6 @@ pub enum AtEnd {
 /// A rename that keeps disks, address and history.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Moved {
-    pub from: crate::address::Address,
-    pub to: crate::address::Address,
+    pub from: crate::model::address::Address,
+    pub to: crate::model::address::Address,
 }
