@@ -13,6 +13,7 @@ pub mod plan;
 pub mod resolve;
 pub mod state;
 
+pub mod dhcp;
 pub mod disks;
 pub mod host;
 pub mod run;

@@ -15,8 +15,8 @@ use std::path::Path;
 use std::sync::atomic::AtomicU8;
 use std::time::Duration;
 
+use crate::dhcp::Dhcp;
 use crate::disks::Disks;
-use crate::host::dhcp::Dhcp;
 use crate::model::id::LabName;
 use crate::model::site::Site;
 use crate::run::Runs;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use crate::dhcp::{DhcpError, OmapiError, Problem};
 use crate::disks::DiskError;
 use crate::error::chain;
-use crate::host::dhcp::{DhcpError, OmapiError, Problem};
 use crate::run::RunFileError;
 use crate::scheduler::SchedulerError;
 

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::dhcp::{self, Dhcp};
 use crate::disks::{self, Owner};
 use crate::exit::Exit;
-use crate::host::dhcp::{self, Dhcp};
 use crate::host::embedded::{place, settle};
 use crate::manifest::site::SiteError;
 use crate::manifest::{self, DesiredError};

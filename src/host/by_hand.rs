@@ -11,11 +11,11 @@ use std::path::Path;
 
 use super::accel::Accelerator;
 use super::bridge::bridges;
-use super::dhcp::{Reservation, hosts_line};
 use super::filter::{Table, host_table_command, run_table, wanted_stations};
 use super::port::Port;
 use super::qemu::{Given, Hold, VncPassword, arguments};
 use super::{RUN_ROOT, gateway};
+use crate::dhcp::{Reservation, hosts_line};
 use crate::model::id::Mac;
 use crate::model::lab::{Station, VmGroup};
 use crate::model::site::{DhcpSettings, NetworkSettings};
@@ -217,7 +217,7 @@ fn reservation(text: &mut String, spec: &RunSpec, dhcp: &DhcpSettings) {
     *text += "\n# Its address from DHCP.\n";
     match dhcp {
         DhcpSettings::Dnsmasq { folder } => {
-            let hosts = folder.join(super::dhcp::HOSTS_FOLDER);
+            let hosts = folder.join(crate::dhcp::HOSTS_FOLDER);
             let file = quoted(&hosts.join(&reservation.mark).display().to_string());
             let hosts = quoted(&hosts.display().to_string());
             let line = quoted(hosts_line(&reservation).trim_end());

@@ -1,5 +1,5 @@
-//! What this host does for a run: tap and bridge port, packet filter, qemu and its monitor, the host-local folder; and
-//! what the controller's host does for a vm: its DHCP reservation. `setup`, `check` and `sweep` prepare the machine.
+//! What this host does for a run: tap and bridge port, packet filter, qemu and its monitor, the host-local folder.
+//! `setup`, `check` and `sweep` prepare the machine.
 //!
 //! ```text
 //! command    runs a program, and says what it was when it fails
@@ -17,7 +17,6 @@
 //! embedded   where a site without a `site.yaml` keeps what that account must get to
 //! readiness  what a start needs of this host, for `check`, and before anything is done
 //! accel      whether guests boot under KVM here
-//! dhcp       reservations
 //! bridge     what guests join, and its way out of this host
 //! screens    who may connect to guests' screens over the network
 //! by_hand    the same as a shell script, for when nothing else works (pure)
@@ -42,7 +41,6 @@ pub mod by_hand;
 pub mod check;
 pub mod command;
 pub mod confine;
-pub mod dhcp;
 pub mod embedded;
 pub mod filter;
 mod frames;

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::dhcp::{Dhcp, DhcpError, Reservation};
 use crate::disks::{DiskError, Disks, Stamp, Standing};
-use crate::host::dhcp::{Dhcp, DhcpError, Reservation};
 use crate::model::id::{RunId, VmName};
 use crate::model::lab::{Desired, DiskSource, VmSource};
 use crate::model::site::Storage;

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::dhcp::Reservation;
 use crate::disks::DiskOrigin;
-use crate::host::dhcp::Reservation;
 use crate::model::address::Address;
 use crate::model::id::{LabName, Mac, RunId, TemplateName, UserName, VmName};
 use crate::model::lab::Vm;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use insta::assert_snapshot;
 use labwright::apply::Clock as _;
-use labwright::host::dhcp::Reservation;
+use labwright::dhcp::Reservation;
 use labwright::observe::Phase;
 use labwright::plan::FoundJob;
 use labwright::run::{StopReason, Wanted};

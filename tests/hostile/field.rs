@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
-use labwright::host::dhcp::{Dhcp as _, Dnsmasq, Reservation};
+use labwright::dhcp::{Dhcp as _, Dnsmasq, Reservation};
 use labwright::host::setup;
 use labwright::model::id::Mac;
 use labwright::model::lab::{Egress, Protocol, Station};

@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use labwright::dhcp::{Dhcp as _, Omapi, Reservation};
 use labwright::host::check::check;
-use labwright::host::dhcp::{Dhcp as _, Omapi, Reservation};
 use labwright::host::setup;
 use labwright::model::id::{LabName, MacPrefix, SiteTag, VmName};
 use labwright::model::site::{Algorithm, DhcpSettings, OmapiSettings, Storage};

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use labwright::host::dhcp::{Dhcp as _, Dnsmasq, Reservation};
+use labwright::dhcp::{Dhcp as _, Dnsmasq, Reservation};
 use labwright::host::setup;
 use labwright::model::id::{LabName, MacPrefix, SiteTag, VmName};
 use labwright::model::site::DhcpSettings;

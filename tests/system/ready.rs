@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use labwright::host::dhcp::Dnsmasq;
+use labwright::dhcp::Dnsmasq;
 use nix::sys::signal::{Signal, kill};
 
 use crate::world::{BINARY, World, template, text, tool, wait_until};

@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use labwright::host::dhcp::{Dhcp as _, Dnsmasq, Omapi, Reservation};
+use labwright::dhcp::{Dhcp as _, Dnsmasq, Omapi, Reservation};
 use labwright::host::setup::{self, Wanted};
 use labwright::model::id::{LabName, MacPrefix, RunId, SiteTag, UserName, VmName};
 use labwright::model::lab::{AddressRange, DisplayModel, Firmware, Hardware, NicModel, VmGroup};

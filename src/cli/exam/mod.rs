@@ -30,11 +30,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::context::Context;
+use crate::dhcp::Reservation;
 use crate::disks::{self, Owner};
 use crate::error::chain;
 use crate::exit::Exit;
 use crate::host::check::{Line, failed};
-use crate::host::dhcp::Reservation;
 use crate::model::id::{RunId, TemplateName, VmName};
 use crate::model::lab::{Desired, DiskSource, Vm, VmGroup, VmSource};
 use crate::plan::{Seat, run_spec};

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use labwright::apply::Clock;
+use labwright::dhcp::{Dhcp, DhcpError, Reservation};
 use labwright::disks::{DiskError, DiskOrigin, Disks, Published, Stamp, Standing};
-use labwright::host::dhcp::{Dhcp, DhcpError, Reservation};
 use labwright::model::id::RunId;
 use labwright::run::{Batch, Control, Record, RunFileError, RunSpec, Runs, Wanted, parse_report};
 use labwright::scheduler::{Ended, Host, JobId, Scheduler, SchedulerError, Submission, Task, TaskId, TaskState};

@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
+use labwright::dhcp::Reservation;
 use labwright::disks::{DiskOrigin, Stamp};
-use labwright::host::dhcp::Reservation;
 use labwright::model::id::{RunId, VmName};
 use labwright::run::{Batch, Control, Record, RunSpec};
 use labwright::scheduler::{Ended, TaskId, TaskState};

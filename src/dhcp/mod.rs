@@ -5,9 +5,9 @@ mod dnsmasq;
 mod lease;
 mod omapi;
 
-pub(super) use dnsmasq::line as hosts_line;
+pub(crate) use dnsmasq::line as hosts_line;
 pub use dnsmasq::{Dnsmasq, HOSTS_FOLDER, PID_FILE};
-pub(super) use lease::LEASE_FILE;
+pub(crate) use lease::LEASE_FILE;
 pub use omapi::{KeyError, Omapi, OmapiError, Problem};
 
 use std::net::Ipv4Addr;

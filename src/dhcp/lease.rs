@@ -15,7 +15,7 @@ use nix::ifaddrs::getifaddrs;
 use super::DhcpError;
 use crate::model::id::Mac;
 
-pub(in crate::host) const LEASE_FILE: &str = "leases";
+pub(crate) const LEASE_FILE: &str = "leases";
 
 /// dnsmasq writes its file with every message: some hundred a second.
 const WAIT: Duration = Duration::from_secs(10);

@@ -46,7 +46,7 @@ impl Dnsmasq {
     }
 
     /// Signals the running dnsmasq, if there is one, and no other that could have its number by now.
-    pub(in crate::host) fn signal(&self, signal: Signal) -> Result<Option<Pid>, (Pid, nix::Error)> {
+    pub(crate) fn signal(&self, signal: Signal) -> Result<Option<Pid>, (Pid, nix::Error)> {
         let Some(pid) = self.process() else { return Ok(None) };
         let process = match Process::open(pid) {
             Err(Errno::ESRCH) => return Ok(None),
@@ -84,7 +84,7 @@ impl Dnsmasq {
 
 /// The file that is a reservation. dnsmasq tells its words by what they look like, and takes `ignore`, `infinite`, `7d`
 /// or `42` for orders; with the dot of a complete domain name, which it drops, a name is never one of them.
-pub(in crate::host) fn line(reservation: &Reservation) -> String {
+pub(crate) fn line(reservation: &Reservation) -> String {
     format!("{},{},{}.\n", reservation.mac, reservation.ip, reservation.vm.to_string().replace(['.', '_'], "-"))
 }
 
