@@ -4,15 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{ActionId, Change, Effect, Planner, Verb};
 use crate::model::address::{Address, Kind};
-use crate::model::id::{LabName, VmName};
+use crate::model::id::{LabName, VmGroupName, VmName};
 use crate::model::lab::{Desired, Permission, Vm, VmGroup, VmSource};
 use crate::state::{Recorded, Thing};
 
 impl Planner<'_> {
-    /// Ranges of two labs of a site must not overlap: their guests would fight over addresses.
+    /// Ranges of two labs of a site must not overlap: their guests would fight over addresses. The predefined group is the
+    /// site's own, and all labs have its addresses in common.
     pub(super) fn plan_collisions_with_other_labs(&mut self) {
+        let is_common = |name: &VmGroupName| name.as_str() == VmGroupName::ALL_VMS;
         for (name, group) in &self.inputs.desired.vm_groups {
-            let other = self.inputs.recorded.other_groups.iter().find(|(_, _, other)| overlap(group, other));
+            let other =
+                self.inputs.recorded.other_groups.iter().find(|(_, other_name, other)| {
+                    overlap(group, other) && !(is_common(name) && is_common(other_name))
+                });
             if let Some((lab, other_name, other)) = other {
                 let text = format!(
                     "its range {}-{} overlaps {}-{} of vm group `{other_name}` in lab `{lab}`",

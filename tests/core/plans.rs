@@ -260,6 +260,17 @@ fn two_labs_must_not_share_a_range() {
 }
 
 #[test]
+fn two_labs_share_the_predefined_vm_group() {
+    let in_all_vms = |lab: &str, vm: &str| {
+        format!("lab: {lab}\nvms:\n  {vm}: {{ owner: eva, disks: [{{ size: 1G }}], state: running }}\n")
+    };
+    let lab = Lab::new(&in_all_vms("net101", "one"));
+    lab.must_apply();
+    lab.edit(&in_all_vms("net202", "two"));
+    assert_snapshot!(lab.plan_text());
+}
+
+#[test]
 fn texts_and_lists_are_shown_as_differences() {
     let described = |text: &str| PAIR.replace("gsr: { owner", &format!("gsr: {{ description: \"{text}\", owner"));
     let lab = Lab::new(&described("Scientific Linux for the LAN course\\nroot's password is on the board"));
