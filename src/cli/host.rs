@@ -11,7 +11,7 @@ use super::{Ended, apply};
 use crate::exit::Exit;
 use crate::host::RUN_ROOT;
 use crate::host::check::{self, Line, Verdict};
-use crate::host::setup::{self, Wanted};
+use crate::host::setup::{self, SetupError, Wanted};
 use crate::host::sweep;
 use crate::model::diagnostic::Severity;
 use crate::model::lab::{Desired, VmGroup};
@@ -140,7 +140,13 @@ fn set_up(labs: &Labs, site: Option<&Path>, ui: &Ui) -> Ended {
         ui.say(&format!("  disks and runs are kept in {}: guests cannot enter the lab's folder", place.display()));
     }
     let groups = labs.all_groups();
-    let done = setup::setup(&wanted(&groups, &labs.site)).map_err(|error| failure("prepare", &[&error]))?;
+    let done = setup::setup(&wanted(&groups, &labs.site)).map_err(|error| match &error {
+        SetupError::Taken { .. } => Failure::new(Exit::Refused, format!("{error}; nothing was changed")).hint(
+            "take the other lab's away with `labwright host teardown`, give this lab a `bridge` and addresses of its own, or \
+             put both into one site: `site.yaml` in docs/admins.md",
+        ),
+        _ => failure("prepare", &[&error]),
+    })?;
     tell(ui, &done, "nothing to do: all of it stands already");
     Ok(Exit::Done)
 }

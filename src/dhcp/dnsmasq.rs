@@ -80,6 +80,26 @@ impl Dnsmasq {
         let wanted = format!("--pid-file={}", path.display());
         command.split(|b| *b == 0).any(|argument| argument == wanted.as_bytes()).then(|| Pid::from_raw(pid))
     }
+
+    /// The folder of another dnsmasq of ours that serves this bridge: that of a lab which knows nothing of this one's
+    /// addresses, nor this one of its.
+    pub fn rival(&self, bridge: &str) -> Option<PathBuf> {
+        // An entry that cannot be read is a process that is gone.
+        let pids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        pids.filter_map(|pid| served_from(&pid.to_string(), bridge)).find(|folder| *folder != self.folder)
+    }
+}
+
+/// The folder whose reservations a process gives out on a bridge of this network.
+fn served_from(process: &str, bridge: &str) -> Option<PathBuf> {
+    let command = std::fs::read(format!("/proc/{process}/cmdline")).ok()?;
+    let arguments = || command.split(|byte| *byte == 0).filter_map(|argument| std::str::from_utf8(argument).ok());
+    let hosts = arguments().find_map(|argument| argument.strip_prefix("--dhcp-hostsdir="))?;
+    let folder = Path::new(hosts).parent().filter(|_| hosts.ends_with(HOSTS_FOLDER))?;
+    let network = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
+    let serves = arguments().any(|argument| argument.strip_prefix("--interface=") == Some(bridge));
+    (serves && network(process) == network("thread-self")).then(|| folder.to_owned())
 }
 
 /// The file that is a reservation. dnsmasq tells its words by what they look like, and takes `ignore`, `infinite`, `7d`

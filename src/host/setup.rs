@@ -55,6 +55,11 @@ pub enum SetupError {
     Bridge(#[from] BridgeError),
     #[error(transparent)]
     Bounds(#[from] BoundsError),
+    #[error(
+        "bridge {bridge} is another lab's already: the dnsmasq of {} gives out its addresses there, and guests of both could \
+         get one address", folder.display()
+    )]
+    Taken { bridge: String, folder: PathBuf },
     #[error("cannot end dnsmasq (process {pid})")]
     Kill { pid: i32, source: nix::Error },
     #[error("dnsmasq (process {pid}) has not ended within {} s", DNSMASQ_WAIT.as_secs())]
@@ -73,6 +78,11 @@ pub struct Wanted<'a> {
 
 /// Makes it so, and says what was made; nothing to say means that all stood already.
 pub fn setup(wanted: &Wanted<'_>) -> Result<Vec<String>, SetupError> {
+    for bridge in bridges(wanted.groups, wanted.network) {
+        if let Some(folder) = rival(wanted, &bridge) {
+            return Err(SetupError::Taken { bridge: bridge.name.to_owned(), folder });
+        }
+    }
     let mut done = Vec::new();
     create_folder(wanted.run_root, 0o755)?;
     done.extend(ensure_service_user(wanted.service_user)?);
@@ -113,7 +123,7 @@ pub fn teardown_beside(wanted: &Wanted<'_>, others: &[OtherLab]) -> Result<Vec<S
     let swept = sweep::sweep_all(wanted.run_root);
     let (mut done, mut errors) = (swept.removed, swept.errors.into_iter().map(SetupError::from).collect::<Vec<_>>());
     let bridges = bridges(wanted.groups, wanted.network);
-    let users: Vec<Option<String>> = bridges.iter().map(|bridge| user_of(bridge, others)).collect();
+    let users: Vec<Option<String>> = bridges.iter().map(|bridge| user_of(wanted, bridge, others)).collect();
     let of_dhcp = others.first().map(|other| format!("lab {} needs it", other.lab));
     let of_dhcp = of_dhcp.or_else(|| users.iter().flatten().next().cloned());
     let mut results = vec![take_down_dnsmasq(wanted, of_dhcp)];
@@ -129,10 +139,20 @@ pub fn teardown_beside(wanted: &Wanted<'_>, others: &[OtherLab]) -> Result<Vec<S
 }
 
 /// Who else needs a bridge.
-fn user_of(bridge: &Bridge<'_>, others: &[OtherLab]) -> Option<String> {
+fn user_of(wanted: &Wanted<'_>, bridge: &Bridge<'_>, others: &[OtherLab]) -> Option<String> {
     let other = others.iter().find(|other| other.groups.iter().any(|group| group.bridge == bridge.name));
     let lab = other.map(|other| format!("lab {} needs it", other.lab));
-    lab.or_else(|| bridge.guest_port().map(|port| format!("{port} is on it")))
+    let guest = || bridge.guest_port().map(|port| format!("{port} is on it"));
+    let rival = || rival(wanted, bridge).map(|folder| format!("the dnsmasq of {} serves it", folder.display()));
+    lab.or_else(guest).or_else(rival)
+}
+
+/// The dnsmasq of a lab outside this site that has the bridge for itself, by its folder.
+fn rival(wanted: &Wanted<'_>, bridge: &Bridge<'_>) -> Option<PathBuf> {
+    match &wanted.network.dhcp {
+        DhcpSettings::Dnsmasq { folder } => Dnsmasq::new(folder).rival(bridge.name),
+        DhcpSettings::Omapi(_) | DhcpSettings::None => None,
+    }
 }
 
 fn take_down_dnsmasq(wanted: &Wanted<'_>, user: Option<String>) -> Result<Option<String>, SetupError> {

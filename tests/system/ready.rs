@@ -24,24 +24,33 @@ fn write_lab(folder: &Path, name: &str, addresses: &str, state: &str) {
 }
 
 fn site(world: &World) -> PathBuf {
-    let file = world.folder.path().join("site.yaml");
-    std::fs::write(
-        &file,
-        "service_user: nobody\nstate: site/state.db\nstorage: { root: site/storage }\n\
-         scheduler: { local: { folder: site/scheduler } }\nnetwork: { dhcp_folder: site/dnsmasq }\n",
-    )
-    .unwrap();
+    site_called(world, "site")
+}
+
+fn site_called(world: &World, name: &str) -> PathBuf {
+    let file = world.folder.path().join(format!("{name}.yaml"));
+    let settings = format!(
+        "service_user: nobody\nstate: {name}/state.db\nstorage: {{ root: {name}/storage }}\n\
+         scheduler: {{ local: {{ folder: {name}/scheduler }} }}\nnetwork: {{ dhcp_folder: {name}/dnsmasq }}\n"
+    );
+    std::fs::write(&file, settings).unwrap();
     file
 }
 
 fn labwright(world: &World, arguments: &[&str]) -> Output {
-    let site = text(&site(world));
-    Command::new(BINARY).args(["--site", &site]).args(arguments).current_dir(world.folder.path()).output().unwrap()
+    labwright_of(world, &site(world), arguments)
+}
+
+fn labwright_of(world: &World, site: &Path, arguments: &[&str]) -> Output {
+    Command::new(BINARY).arg("--site").arg(site).args(arguments).current_dir(world.folder.path()).output().unwrap()
 }
 
 /// How it ended, and what it said on standard error.
 fn said(world: &World, arguments: &[&str]) -> String {
-    let output = labwright(world, arguments);
+    told(world, &labwright(world, arguments))
+}
+
+fn told(world: &World, output: &Output) -> String {
     let root = text(world.folder.path());
     format!("{:?}\n{}", output.status.code(), String::from_utf8_lossy(&output.stderr)).replace(&root, "ROOT")
 }
@@ -178,6 +187,29 @@ fn what_a_starter_said_before_it_could_report_is_told() {
     assert!(explained.contains("it could not start: "), "{explained}");
     must(&world, &["destroy", "a", "--yes"]);
     must(&world, &["host", "teardown", "--lab", "a"]);
+}
+
+/// Two labs that know nothing of each other would give out the same addresses on one bridge, which is the first one's.
+#[test]
+fn a_bridge_that_another_site_serves_is_left_to_it() {
+    let world = World::bare();
+    let folder = world.folder.path();
+    for name in ["a", "b"] {
+        write_lab(&folder.join(name), name, "192.168.100.2-192.168.100.9", "on_demand");
+    }
+    let other = site_called(&world, "other");
+    let of_other = |command| told(&world, &labwright_of(&world, &other, &["host", command, "--lab", "b"]));
+    must(&world, &["host", "setup", "--lab", "a"]);
+    let refused = of_other("setup");
+    assert!(refused.starts_with("Some(4)\nerror: bridge vbr0 is another lab's already: "), "{refused}");
+    assert!(refused.contains("the dnsmasq of ROOT/site/dnsmasq") && refused.contains("host teardown"), "{refused}");
+    assert!(!folder.join("other/dnsmasq").exists(), "nothing was changed");
+    assert!(of_other("teardown").contains("bridge vbr0 stays: the dnsmasq of ROOT/site/dnsmasq serves it"));
+    assert!(Path::new("/sys/class/net/vbr0").exists());
+    must(&world, &["host", "teardown", "--lab", "a"]);
+    assert!(!Path::new("/sys/class/net/vbr0").exists());
+    assert!(of_other("setup").starts_with("Some(0)"));
+    assert!(of_other("teardown").starts_with("Some(0)"));
 }
 
 /// People are in the middle of something: neither an open session's host is taken down, nor one whose session an edit moved.
