@@ -4,8 +4,6 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 project=$(cd "$here/../.." && pwd)
 namespace=lw-quickstart
 account=labwright
-# A place that the account may enter, for a clone below a folder that it may not, such as root's own home.
-elsewhere=/var/lib/labwright-quickstart
 PATH=$PATH:/usr/sbin:/sbin:$HOME/.cargo/bin
 
 need_root() {
@@ -40,8 +38,5 @@ find_labwright() {
   done
   printf '%s\n' "$newest"
 }
-
-# Whether the account may read a file, through all the folders above it.
-may_read() { setpriv --reuid "$account" --regid "$account" --clear-groups test -r "$1" 2>/dev/null; }
 
 inside() { ip netns exec "$namespace" "$@"; }

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::world::{BINARY, Console, World, processes, template, text, tool, wait_until};
+use crate::world::{BINARY, Console, World, console_at, processes, template, text, tool, wait_until};
 
 /// The quickstart's lab in a folder of its own, on a bare host of its own.
 pub(crate) struct Lab {
@@ -17,18 +17,27 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) fn new() -> Self {
+        Self::prepared("", |folder| {
+            let quickstart = Path::new(env!("CARGO_MANIFEST_DIR")).join("labs/quickstart");
+            std::fs::create_dir_all(folder.join("images")).unwrap();
+            for file in ["lab.yaml", "students.csv"] {
+                std::fs::copy(quickstart.join(file), folder.join(file)).unwrap();
+            }
+            std::fs::copy(template(), folder.join("images/tiny.qcow2")).unwrap();
+        })
+    }
+
+    /// A site with a folder for labs, which `fill` puts there; with more settings for its scheduler.
+    pub(crate) fn prepared(scheduler: &str, fill: impl FnOnce(&Path)) -> Self {
         let world = World::bare();
         let folder = world.folder.path().join("lab");
-        let quickstart = Path::new(env!("CARGO_MANIFEST_DIR")).join("labs/quickstart");
-        std::fs::create_dir_all(folder.join("images")).unwrap();
-        for file in ["lab.yaml", "students.csv"] {
-            std::fs::copy(quickstart.join(file), folder.join(file)).unwrap();
-        }
-        std::fs::copy(template(), folder.join("images/tiny.qcow2")).unwrap();
+        std::fs::create_dir(&folder).unwrap();
+        fill(&folder);
         let site = world.folder.path().join("site.yaml");
         let root = world.folder.path().join("site");
         let settings = format!(
-            "service_user: nobody\nstate: {0}/state.db\nstorage: {{ root: {0} }}\nscheduler: {{ local: {{ folder: {0}/scheduler }} }}\n\
+            "service_user: nobody\nstate: {0}/state.db\nstorage: {{ root: {0} }}\n\
+             scheduler: {{ local: {{ folder: {0}/scheduler{scheduler} }} }}\n\
              network: {{ dhcp: dnsmasq, dhcp_folder: {0}/dnsmasq }}\n",
             text(&root)
         );
@@ -56,12 +65,21 @@ impl Lab {
 
     /// What runs, by vm name: one JSON object each.
     fn mappings(&self) -> Vec<serde_json::Value> {
-        let listed = self.must(&["get", "mappings", "-o", "json", "--lab", &text(&self.folder)]);
+        self.mappings_in(&text(&self.folder))
+    }
+
+    fn mappings_in(&self, folder: &str) -> Vec<serde_json::Value> {
+        let listed = self.must(&["get", "mappings", "-o", "json", "--lab", folder]);
         serde_json::from_str(&listed).unwrap()
     }
 
     fn mapping(&self, vm: &str) -> serde_json::Value {
-        self.mappings().into_iter().find(|row| row["name"] == vm).unwrap_or_else(|| panic!("{vm} does not run"))
+        self.mapping_in(&text(&self.folder), vm)
+    }
+
+    pub(crate) fn mapping_in(&self, folder: &str, vm: &str) -> serde_json::Value {
+        let mut rows = self.mappings_in(folder).into_iter();
+        rows.find(|row| row["name"] == vm).unwrap_or_else(|| panic!("{vm} does not run"))
     }
 
     fn vm_state(&self, vm: &str) -> String {
@@ -71,10 +89,7 @@ impl Lab {
     }
 
     fn console(&self, vm: &str) -> Console {
-        let tap = self.mapping(vm)["tap"].as_str().unwrap().to_owned();
-        // lw<tag><number> is the tap of run <tag>-<number>.
-        let run = format!("{}-{}", &tap[2..6], &tap[6..]);
-        Console::open(&Path::new(labwright::host::RUN_ROOT).join(run).join("serial.sock"))
+        console_at(self.mapping(vm)["tap"].as_str().unwrap())
     }
 
     fn edit(&self, from: &str, to: &str) {

@@ -1,20 +1,28 @@
-//! What README.md tells a newcomer to type first, typed: the quickstart, in a clone below a home that only root may enter. It
-//! takes a namespace and an account for itself, so it gets mounts of its own for both.
+//! What README.md tells a newcomer to type, typed below a home that only root may enter: first the quickstart, in a clone;
+//! then a lab of one's own. Both take an account, the first a namespace too, so there are mounts of their own for them.
 
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use crate::world::{BINARY, World, template, text, tool};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::world::{BINARY, World, console_at, processes, template, text, tool};
 
 fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The lines of README.md's first block that needs a host, without what follows a `#`.
-fn first_block() -> Vec<String> {
+/// The lines of each of README.md's blocks that need a host, without what follows a `#`.
+fn blocks() -> [Vec<String>; 2] {
     let readme = std::fs::read_to_string(project().join("README.md")).unwrap();
-    let block = readme.split_once("```sh host\n").unwrap().1.split_once("```").unwrap().0;
+    let blocks = readme.split("```sh host\n").skip(1).map(|rest| lines_of(rest.split_once("```").unwrap().0));
+    blocks.collect::<Vec<_>>().try_into().expect("each of them is typed by a test below")
+}
+
+fn lines_of(block: &str) -> Vec<String> {
     block
         .lines()
         .filter(|line| !line.is_empty())
@@ -22,10 +30,25 @@ fn first_block() -> Vec<String> {
         .collect()
 }
 
-/// A clone of what the quickstart needs, in a home of mode 0700.
+/// A clone of what the quickstart needs, in a home of mode 0700, and the program in the path.
 struct Clone {
     _world: World,
     home: tempfile::TempDir,
+}
+
+/// `ip netns identify` of a process, for those without a name.
+fn network_of(process: &str) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/{process}/ns/net")).ok()
+}
+
+impl Drop for Clone {
+    fn drop(&mut self) {
+        let ours = network_of("thread-self");
+        for (pid, _) in processes().into_iter().filter(|(pid, _)| network_of(&pid.to_string()) == ours) {
+            // Only for a test that failed half-way; one that is gone already is as good.
+            kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap_or_default();
+        }
+    }
 }
 
 impl Clone {
@@ -48,6 +71,12 @@ impl Clone {
         std::fs::set_permissions(home.path(), PermissionsExt::from_mode(0o700)).unwrap();
         let clone = Self { _world: world, home };
         tool("cp", &["-r", &text(&project().join("labs")), &text(clone.home.path())]);
+        std::fs::create_dir(clone.folder().join("bin")).unwrap();
+        std::os::unix::fs::symlink(BINARY, clone.folder().join("bin/labwright")).unwrap();
+        // Not every machine has it, and here root types.
+        let sudo = clone.folder().join("bin/sudo");
+        std::fs::write(&sudo, "#!/bin/sh\nexec \"$@\"\n").unwrap();
+        std::fs::set_permissions(&sudo, PermissionsExt::from_mode(0o755)).unwrap();
         clone
     }
 
@@ -58,15 +87,26 @@ impl Clone {
     /// What a line of README.md says, typed by root with the program and the template that are there already.
     #[track_caller]
     fn type_in(&self, line: &str) -> String {
-        let output = Command::new("sh")
-            .args(["-c", line])
-            .current_dir(self.folder())
-            .env("LABWRIGHT", BINARY)
-            .env("TEMPLATE", template())
-            .output()
-            .unwrap();
+        let quickstart = [("LABWRIGHT", Path::new(BINARY)), ("TEMPLATE", template())];
+        self.run(Command::new("sh").args(["-c", line]).envs(quickstart), "")
+    }
+
+    /// Several lines, typed at a terminal by somebody who answers what is asked.
+    #[track_caller]
+    fn type_at_a_terminal(&self, lines: &[String], answer: &str) -> String {
+        let shell = format!("set -e\n{}\n", lines.join("\n"));
+        self.run(Command::new("script").args(["-qefc", &shell, "/dev/null"]).env("SHELL", "/bin/sh"), answer)
+    }
+
+    #[track_caller]
+    fn run(&self, command: &mut Command, answer: &str) -> String {
+        let path = format!("{}:{}", text(&self.folder().join("bin")), std::env::var("PATH").unwrap());
+        command.current_dir(self.folder()).env("PATH", path).stdin(Stdio::piped());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(answer.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
         let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-        assert!(output.status.success(), "{line}\n{said}");
+        assert!(output.status.success(), "{command:?}\n{said}");
         said
     }
 }
@@ -74,9 +114,7 @@ impl Clone {
 #[test]
 fn the_quickstart_comes_up_below_a_home_of_root_and_goes_away() {
     let clone = Clone::new();
-    let has_account = || Command::new("id").arg("labwright").output().unwrap().status.success();
-    let had_account = has_account();
-    let block = first_block();
+    let [block, _] = blocks();
     assert_eq!(block, ["labs/quickstart/up", "labs/quickstart/down", "tests/run"]);
     let up = clone.type_in(&block[0]);
     assert!(up.contains("2/2 ready"), "{up}");
@@ -84,7 +122,35 @@ fn the_quickstart_comes_up_below_a_home_of_root_and_goes_away() {
     let again = clone.type_in(&block[0]);
     assert!(again.contains("no changes: "), "a second `up` changes nothing:\n{again}");
     let down = clone.type_in(&block[1]);
-    assert!(down.contains("all of it is gone"), "{down}");
+    assert!(down.contains("all of it is gone but the guests' disks"), "{down}");
     assert_eq!(tool("ip", &["netns", "list"]), "");
-    assert_eq!(has_account(), had_account, "the account is gone, too, if `up` made it");
+    let kept = clone.type_in("labwright get aside --lab labs/quickstart -o name");
+    assert_eq!(kept.lines().count(), 2, "{kept}");
+}
+
+/// What `init` writes has guests that answer, without a change and without a word about what is missing.
+#[test]
+fn a_lab_of_ones_own_answers() {
+    let clone = Clone::new();
+    // The kernel of its template is fetched; here from where it was fetched before.
+    let fetched = clone.folder().join("my-lab/.labwright/template/out");
+    std::fs::create_dir_all(&fetched).unwrap();
+    template();
+    let kernels = format!("cp {}/target/guest/linux-image-*.deb {}", text(project()), text(&fetched));
+    tool("sh", &["-c", &kernels]);
+
+    let [_, block] = blocks();
+    let said = clone.type_at_a_terminal(&block, "yes\n");
+    assert!(said.contains("wrote the lab my-lab to my-lab") && said.contains("2/2 ready"), "{said}");
+    let screens = said.lines().filter(|line| line.contains("vncviewer 127.0.0.1:")).count();
+    assert_eq!(screens, 2, "each screen is told, with its password:\n{said}");
+
+    let mappings = clone.type_in("labwright get mappings -o json --lab my-lab");
+    let mappings: Vec<serde_json::Value> = serde_json::from_str(&mappings).unwrap();
+    for (vm, ip) in [("ana-work", "192.168.100.2"), ("ion-work", "192.168.100.3")] {
+        let mapping = mappings.iter().find(|row| row["name"] == vm).unwrap_or_else(|| panic!("{vm} runs: {said}"));
+        let (_, addresses) = console_at(mapping["tap"].as_str().unwrap()).run("ip -4 -o addr show eth0");
+        assert!(addresses.contains(&format!("inet {ip}/24 ")), "{vm} has {addresses}");
+    }
+    clone.type_in("labwright destroy my-lab --yes && labwright host teardown --lab my-lab");
 }

@@ -358,6 +358,12 @@ pub(crate) fn template() -> &'static Path {
     })
 }
 
+/// The console of a guest of this host, by its tap: lw<tag><number> is the tap of run <tag>-<number>.
+pub(crate) fn console_at(tap: &str) -> Console {
+    let run = format!("{}-{}", &tap[2..6], &tap[6..]);
+    Console::open(&Path::new(labwright::host::RUN_ROOT).join(run).join("serial.sock"))
+}
+
 /// Runs a program that must succeed.
 pub(crate) fn tool(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().unwrap_or_else(|e| panic!("{program}: {e}"));
