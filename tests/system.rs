@@ -19,6 +19,8 @@ mod dnsmasq;
 mod errors;
 #[path = "system/exam.rs"]
 mod exam;
+#[path = "system/examples.rs"]
+mod examples;
 #[path = "system/filter.rs"]
 mod filter;
 #[path = "system/lab.rs"]
