@@ -1,6 +1,8 @@
 //! Tests with real guests, on real bridges, filters and DHCP, each in network and mount namespaces of its own. They need
 //! root and the Debian packages that `tests/run` installs; without them they fail, they are never skipped.
 
+#[path = "system/again.rs"]
+mod again;
 #[path = "system/bounds.rs"]
 mod bounds;
 #[path = "system/bridge.rs"]

@@ -109,7 +109,10 @@ impl StartError {
     fn may_pass(&self) -> bool {
         use nix::errno::Errno;
         match self {
-            Self::Filter(_) | Self::Thread(_) | Self::Monitor(QmpError::Silent { .. }) => true,
+            Self::Filter(error) => !matches!(error, FilterError::HostTable { .. }),
+            // A router or a server that comes up at this moment.
+            Self::Wire(error) => matches!(error, GatewayError::Silent { .. } | GatewayError::NoServer { .. }),
+            Self::Thread(_) | Self::Monitor(QmpError::Silent { .. }) => true,
             Self::Port(error) => !matches!(error, PortError::NoBridge { .. }),
             Self::Tap(TapError::Bind { source, .. }) => matches!(source, Errno::EBUSY | Errno::ENOMEM | Errno::EAGAIN),
             Self::Spawn(error) => matches!(error.raw_os_error(), Some(nix::libc::EAGAIN | nix::libc::ENOMEM)),

@@ -7,6 +7,7 @@ use labwright::host::check::check;
 use labwright::host::setup;
 use labwright::model::site::{DhcpServer, DhcpSettings, Storage};
 use labwright::run::{Event, StopReason};
+use nix::sys::signal::Signal;
 
 use crate::world::{Run, World, text, tool, wait_until};
 
@@ -91,6 +92,22 @@ fn an_isolated_guest_is_not_started_without_the_one_gateway() {
     spec.network.isolated = false;
     let mut without_dhcp = world.start(spec);
     insta::assert_snapshot!("without_dhcp", refusal(&mut without_dhcp));
+}
+
+#[test]
+fn a_gateway_that_comes_up_meanwhile_is_waited_for() {
+    let mut world = world();
+    world.qemu.extra_args = vec!["-S".to_owned()];
+    let spec = world.spec(2);
+    let mut run = world.start(spec);
+    let again = |event: &Event| matches!(event, Event::Warning { message } if message.contains("tried again (1 of 5)"));
+    run.wait_for("the first try is over", again);
+    let _gateway = Machine::join("one", ONE, "192.168.100.1/24");
+    let networked =
+        |event: &Event| matches!(event, Event::Networked { gateway: Some(mac), .. } if mac.to_string() == ONE);
+    run.wait_for("it runs", networked);
+    run.signal(Signal::SIGTERM);
+    assert!(run.end().success());
 }
 
 /// What was found at the first start stays, and a check says that the gateway is another one now.
