@@ -6,6 +6,7 @@
 
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket};
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
 
 /// `NFT_MSG_GETGEN` (16) of nf_tables (10), as a request (1), behind the length of the whole. The last four bytes are the
 /// family, which may be any, the version, and nothing.
@@ -16,8 +17,29 @@ const ANSWER: u16 = 10 << 8 | 15;
 const NUMBER: u16 = 1;
 const HEADERS: usize = 20;
 
+const NAMESPACE: &str = "/proc/thread-self/ns/net";
+
+/// A state of the rules of one network namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Generation {
+    pub namespace: u64,
+    pub number: u32,
+}
+
+impl Generation {
+    /// The one after a single change.
+    pub(super) fn next(self) -> Self {
+        Self { number: self.number.wrapping_add(1), ..self }
+    }
+}
+
 /// `None`: the kernel does not say.
-pub(super) fn generation() -> Option<u32> {
+pub(super) fn generation() -> Option<Generation> {
+    let namespace = std::fs::metadata(NAMESPACE).ok()?.ino();
+    Some(Generation { namespace, number: ask()? })
+}
+
+fn ask() -> Option<u32> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let kernel = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkNetFilter).ok()?;
     let (length, kind, request) = QUESTION;

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use super::READY;
 use super::ebtables::{Chains, run_rules};
-use super::generation::generation;
+use super::generation::{Generation, generation};
 use super::host_table::{guard, host_table_command};
 use super::listing::Listing;
 use super::rules::run_table;
 use super::session::{FilterError, Session};
 use super::table::Table;
-use super::turn::{NoTurn, Turns};
+use super::turn::{NoTurn, Turn, Turns};
 use crate::model::id::RunId;
 use crate::model::site::Filter;
 use crate::run::RunNetwork;
@@ -26,7 +26,7 @@ pub struct RunFilter {
     chains: Option<Chains>,
     turns: Turns,
     /// The generation of rules in which all that others could change was read back and stood.
-    whole_in: Option<u32>,
+    whole_in: Option<Generation>,
     whole_at: Instant,
 }
 
@@ -48,17 +48,24 @@ impl RunFilter {
     /// it was out of turn, where it was: the rules stand all the same.
     pub fn stand(&mut self) -> Result<Option<NoTurn>, FilterError> {
         let mut turn = self.turns.take();
+        let before = generation().filter(|before| turn.knows(*before));
         self.session.add(&self.table)?;
         self.verify_table()?;
         if let Some(chains) = &self.chains {
             chains.add()?;
         }
-        match (self.verify_what_others_can_change(), &self.chains) {
+        let after = generation();
+        if self.chains.is_none() && after.is_some() && after == before.map(Generation::next) {
+            // The table is all that has changed since another run has read the host's.
+            self.note_whole(after, &turn);
+            return Ok(turn.missed());
+        }
+        match (self.verify_what_others_can_change(&turn), &self.chains) {
             // A starter of this run that was killed has left some. A listing of ebtables takes as long as all else, so
             // that they are not looked for before.
             (Err(FilterError::Ebtables(_)), Some(chains)) => {
                 chains.replace()?;
-                self.verify_what_others_can_change()?;
+                self.verify_what_others_can_change(&turn)?;
             }
             (verified, _) => verified?,
         }
@@ -76,8 +83,8 @@ impl RunFilter {
         if !is_known {
             let late = self.whole_at.elapsed() > PUT_OFF_MAX;
             let turn = if late { Some(self.turns.take()) } else { self.turns.take_if_free() };
-            if turn.is_some() {
-                self.verify_what_others_can_change()?;
+            if let Some(turn) = turn {
+                self.verify_what_others_can_change(&turn)?;
             }
         }
         Ok(listing.packets(READY))
@@ -99,7 +106,7 @@ impl RunFilter {
             chains.replace()?;
         }
         self.verify_table()?;
-        self.verify_what_others_can_change()?;
+        self.verify_what_others_can_change(&turn)?;
         Ok(turn.missed())
     }
 
@@ -108,17 +115,27 @@ impl RunFilter {
         self.session.verify(&self.table)
     }
 
-    fn verify_what_others_can_change(&mut self) -> Result<(), FilterError> {
+    /// What was read in turn in the same generation of rules is not read again.
+    fn verify_what_others_can_change(&mut self, turn: &Turn) -> Result<(), FilterError> {
         // What is changed while it is read counts as changed since.
         let generation = generation();
         self.whole_in = None;
         if let Some(chains) = &self.chains {
             chains.verify()?;
         }
-        self.session.verify_host_table()?;
+        if !generation.is_some_and(|generation| turn.knows(generation)) {
+            self.session.verify_host_table()?;
+        }
+        self.note_whole(generation, turn);
+        Ok(())
+    }
+
+    fn note_whole(&mut self, generation: Option<Generation>, turn: &Turn) {
         self.whole_in = generation;
         self.whole_at = Instant::now();
-        Ok(())
+        if let Some(generation) = generation {
+            turn.tell(generation);
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 //! They take turns instead: for one change and its reading back, in nftables and ebtables alike.
 //!
 //! ```text
-//! /run/labwright/rules.turn    root's; who has it locked changes rules, who waits for it is counted by the kernel
+//! /run/labwright/rules.turn    root's; who has it locked changes rules, who waits for it is counted by the kernel.
+//!                              It holds the last generation of rules in which the host's own were read back and stood
 //! ```
 //!
 //! The kernel takes the lock back from a holder that ends. A holder may also be suspended, by a batch system for example,
@@ -12,7 +13,7 @@
 //! move no more. So a turn is for speed and never for truth, and whatever keeps it from being taken fails nothing.
 
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -20,6 +21,8 @@ use std::time::{Duration, SystemTime};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::stat::{major, minor};
+
+use super::generation::Generation;
 
 /// A change takes between 10 ms and some 100, on a host of a hundred runs that is busy with them.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -38,7 +41,7 @@ pub struct Turns {
 #[derive(Debug)]
 #[must_use = "a turn ends when it is dropped"]
 pub struct Turn {
-    _lock: Option<Flock<File>>,
+    lock: Option<Flock<File>>,
     missed: Option<NoTurn>,
 }
 
@@ -66,7 +69,7 @@ impl Turns {
             Ok(lock) => Turn::begin(lock),
             Err(missed) => {
                 tracing::warn!(error = %crate::error::chain(&missed));
-                Turn { _lock: None, missed: Some(missed) }
+                Turn { lock: None, missed: Some(missed) }
             }
         }
     }
@@ -77,7 +80,7 @@ impl Turns {
             Ok(Ok(lock)) => Some(Turn::begin(lock)),
             Ok(Err(_)) => None,
             // Turns that nobody can take hold nobody up.
-            Err(missed) => Some(Turn { _lock: None, missed: Some(missed) }),
+            Err(missed) => Some(Turn { lock: None, missed: Some(missed) }),
         }
     }
 
@@ -140,13 +143,33 @@ impl Turn {
     /// The time of the file tells those who wait that there is another holder. Nothing hangs on it but how long they wait.
     fn begin(lock: Flock<File>) -> Self {
         drop(lock.set_modified(SystemTime::now()));
-        Self { _lock: Some(lock), missed: None }
+        Self { lock: Some(lock), missed: None }
+    }
+
+    /// Whether somebody in turn has read the host's own rules in this generation, so that nobody need read them again.
+    pub fn knows(&self, generation: Generation) -> bool {
+        let Some(lock) = &self.lock else { return false };
+        let mut noted = [0; NOTE_BYTES];
+        matches!(lock.read_at(&mut noted, 0), Ok(NOTE_BYTES)) && noted == *note(generation).as_bytes()
+    }
+
+    /// Tells those who come after. Whoever finds nothing reads for itself.
+    pub fn tell(&self, generation: Generation) {
+        if let Some(lock) = &self.lock {
+            drop(lock.write_all_at(note(generation).as_bytes(), 0));
+        }
     }
 
     /// Why this change is out of turn, if it is.
     pub fn missed(&mut self) -> Option<NoTurn> {
         self.missed.take()
     }
+}
+
+const NOTE_BYTES: usize = 30;
+
+fn note(Generation { namespace, number }: Generation) -> String {
+    format!("{namespace:020} {number:08x}\n")
 }
 
 /// A place in the kernel's line, kept by a thread of its own.
@@ -285,7 +308,7 @@ mod tests {
             let began = Instant::now();
             while began.elapsed() < Duration::from_millis(1700) {
                 // As each of many holders does, one after the other.
-                held._lock.as_ref().unwrap().set_modified(SystemTime::now()).unwrap();
+                held.lock.as_ref().unwrap().set_modified(SystemTime::now()).unwrap();
                 std::thread::yield_now();
             }
             assert!(!last.is_finished(), "it went on without its turn");
@@ -314,6 +337,25 @@ mod tests {
             assert!(next.join().unwrap().missed().is_none());
         });
         assert!(late.take().missed().is_none());
+    }
+
+    #[test]
+    fn who_comes_next_knows_what_was_read_in_turn_and_nothing_else() {
+        let root = tempfile::tempdir().unwrap();
+        let now = Generation { namespace: 4026531840, number: 7 };
+        let mut turns = Turns::new(root.path());
+        let first = turns.take();
+        assert!(!first.knows(now), "nobody has told anything");
+        first.tell(now);
+        let mut other = impatient(root.path());
+        let without = other.take();
+        assert!(!without.knows(now), "who has no turn reads for itself");
+        without.tell(Generation { number: 8, ..now });
+        drop(first);
+        let next = turns.take();
+        assert!(next.knows(now));
+        assert!(!next.knows(Generation { number: 8, ..now }));
+        assert!(!next.knows(Generation { namespace: 1, ..now }), "another network has rules of its own");
     }
 
     /// Root follows no link and waits for no pipe.
