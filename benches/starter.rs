@@ -9,7 +9,7 @@ mod world;
 
 use std::time::{Duration, Instant};
 
-use labwright::host::run_folder::{BootSlot, take_boot_slot};
+use labwright::host::run::run_folder::{BootSlot, take_boot_slot};
 use labwright::model::site::{Filter, Timing};
 use labwright::run::{Event, Wanted};
 use nix::sys::resource::{UsageWho, getrusage};

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use nix::unistd::{Gid, Pid, Uid};
 
-use crate::host::confine::{self, ConfineError, Confinement};
+use crate::host::run::confine::{self, ConfineError, Confinement};
 use crate::run::{Batch, RunFileError, StopReason};
 use crate::starter::{self, Options, StartError};
 

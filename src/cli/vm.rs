@@ -177,7 +177,7 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
         Command::Console { name, lab } => {
             let run = guest(name, lab, site, ui)?.run()?;
             let folder = Path::new(crate::host::RUN_ROOT).join(run.to_string());
-            console(name, &crate::host::run_folder::serial_socket(&folder))
+            console(name, &crate::host::run::run_folder::serial_socket(&folder))
         }
     }
 }

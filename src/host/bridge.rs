@@ -14,7 +14,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use super::command::{self, CommandError};
-use super::sweep::run_of_tap;
+use crate::host::run::sweep::run_of_tap;
 use crate::model::id::{Mac, RunId};
 use crate::model::lab::VmGroup;
 use crate::model::site::NetworkSettings;

@@ -9,18 +9,18 @@ use nix::sys::statfs::{CODA_SUPER_MAGIC, FUSE_SUPER_MAGIC, NFS_SUPER_MAGIC, SMB_
 use nix::unistd::{Uid, User};
 use serde::{Deserialize, Serialize};
 
-use super::accel;
-use super::bounds::{self, Standing};
 use super::command;
-use super::confine::{self, Reach as Confined};
-use super::filter::{Chain, EBTABLES_CANNOT, Session, Table, Turns};
 use super::obstacles::{self, DroppingChain, dropping_chains, dropping_legacy_chains};
 use super::readiness::{self, of_drop_table};
 use super::screens::{self, Reach};
 use super::setup::Wanted;
-use super::tap::Tap;
 use super::wire;
 use crate::error::chain;
+use crate::host::run::accel;
+use crate::host::run::bounds::{self, Standing};
+use crate::host::run::confine::{self, Reach as Confined};
+use crate::host::run::filter::{Chain, EBTABLES_CANNOT, Session, Table, Turns};
+use crate::host::run::tap::Tap;
 use crate::model::lab::VmGroup;
 use crate::model::site::{Accel, Filter, Storage};
 use crate::run::probe_name;

@@ -4,19 +4,9 @@
 //! ```text
 //! command    runs a program, and says what it was when it fails
 //! sys        the three system calls that Rust has no safe word for
-//! tap        the guest's network interface, alive as long as its file descriptor
-//! port       that interface as a port of the bridge
-//! gateway    under which Ethernet addresses a guest's gateway and servers answer
-//! filter     which frames pass, and the table that holds it as long as the starter lives
-//! qemu       the argument list (pure)
-//! qmp        qemu's monitor
-//! bounds     memory, processors and threads of a guest, by cgroup
-//! confine    drops rights, ties qemu's life to the starter's
-//! run_folder /run/labwright/<run>/
 //! account    what the service account can get to
 //! embedded   where a site without a `site.yaml` keeps what that account must get to
 //! readiness  what a start needs of this host, for `check`, and before anything is done
-//! accel      whether guests boot under KVM here
 //! bridge     what guests join, and its way out of this host
 //! screens    who may connect to guests' screens over the network
 //! by_hand    the same as a shell script, for when nothing else works (pure)
@@ -25,39 +15,24 @@
 //! wire       who is on the guests' wire, for `check`
 //! obstacles  what others have set up in the guests' way, for `check`
 //! neighbour  a guest's port without a guest, for `check --exam`: what does a neighbour hear of an isolated guest?
-//! probe      a port of ours on a bridge, to ask who is there
-//! frames     the frames that we send and read ourselves (pure)
 //! vnc        whether a vnc server answers and asks for a password
-//! sweep      removes what dead runs have left
 //! ```
 //!
 //! Nothing here knows the manifest, the state or the scheduler.
 
-pub mod accel;
 pub mod account;
-pub mod bounds;
 pub mod bridge;
 pub mod by_hand;
 pub mod check;
 pub mod command;
-pub mod confine;
 pub mod embedded;
-pub mod filter;
-mod frames;
-pub mod gateway;
 pub mod neighbour;
 mod obstacles;
-pub mod port;
-pub mod probe;
-pub mod qemu;
-pub mod qmp;
 pub mod readiness;
-pub mod run_folder;
+pub mod run;
 mod screens;
 pub mod setup;
-pub mod sweep;
 pub mod sys;
-pub mod tap;
 pub mod vnc;
 pub mod wire;
 

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use nix::unistd::{Gid, Uid};
 
 use super::command::{self, CommandError};
-use super::filter::{FilterError, RunFilter};
-use super::frames::who_has;
-use super::gateway::{self, GatewayError};
-use super::port::{self, Port, PortError};
-use super::run_folder::{RunFolder, RunFolderError};
-use super::tap::{Tap, TapError};
 use crate::disks::Owner;
+use crate::host::run::filter::{FilterError, RunFilter};
+use crate::host::run::frames::who_has;
+use crate::host::run::gateway::{self, GatewayError};
+use crate::host::run::port::{self, Port, PortError};
+use crate::host::run::run_folder::{RunFolder, RunFolderError};
+use crate::host::run::tap::{Tap, TapError};
 use crate::model::id::{Mac, RunId};
 use crate::run::RunNetwork;
 

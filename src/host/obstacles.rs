@@ -7,7 +7,7 @@ use std::io::Read as _;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use super::filter::HOST_TABLE;
+use crate::host::run::filter::HOST_TABLE;
 
 /// A chain that drops whatever it does not name.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,10 +11,10 @@ use nix::unistd::User;
 
 use super::account::closed_to;
 use super::check::{self, Line, failed, ok};
-use super::filter::{FilterError, Session};
 use super::setup::Wanted;
 use crate::dhcp::{Dnsmasq, Omapi, OmapiError};
 use crate::error::chain;
+use crate::host::run::filter::{FilterError, Session};
 use crate::model::lab::VmGroup;
 use crate::model::site::DhcpSettings;
 

@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 
 use super::command::{self, CommandError};
-use super::qemu::{VNC_PORT_FIRST, VNC_PORT_LAST};
+use crate::host::run::qemu::{VNC_PORT_FIRST, VNC_PORT_LAST};
 use crate::model::site::{NetworkSettings, QemuSettings, VncBind};
 
 /// Name of the table, in the `inet` family.

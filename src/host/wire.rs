@@ -7,11 +7,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::check::{Line, failed, ok, warning};
-use super::frames::{Arp, discover, is_at, ping, read_arp, read_offer, read_pong, who_has};
-use super::gateway::{self, GatewayError};
-use super::probe::{Probe, ProbeError};
 use super::setup::Wanted;
 use crate::error::chain;
+use crate::host::run::frames::{Arp, discover, is_at, ping, read_arp, read_offer, read_pong, who_has};
+use crate::host::run::gateway::{self, GatewayError};
+use crate::host::run::probe::{Probe, ProbeError};
 use crate::model::id::Mac;
 use crate::model::lab::{Station, VmGroup};
 use crate::model::site::{DhcpServer, DhcpSettings};

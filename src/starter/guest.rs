@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 use super::StartError;
 use super::launch::Prepared;
 use super::said::Said;
-use crate::host::accel::Accelerator;
-use crate::host::bounds::Joining;
-use crate::host::qemu::{self, VncPassword};
-use crate::host::qmp::{Monitor, QmpError};
-use crate::host::tap::{Inherit, Tap, inherit};
+use crate::host::run::accel::Accelerator;
+use crate::host::run::bounds::Joining;
+use crate::host::run::qemu::{self, VncPassword};
+use crate::host::run::qmp::{Monitor, QmpError};
+use crate::host::run::tap::{Inherit, Tap, inherit};
 use crate::run::RunSpec;
 
 /// How long qemu may take to come up. It takes milliseconds; a host on which it needs longer than this cannot run it.

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use super::inbox::Post;
 use super::machine::Told;
 use crate::error::chain;
-use crate::host::filter::RunFilter;
-use crate::host::port::{self, Port};
+use crate::host::run::filter::RunFilter;
+use crate::host::run::port::{self, Port};
 use crate::run::RunSpec;
 
 /// How often filter and port are looked at. Between two looks the host's table cuts off a guest without a filter.

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::guest::ANSWER_WAIT;
 use super::machine::Reply;
 use crate::error::chain;
-use crate::host::qmp::{Asker, QmpError};
-use crate::host::run_folder::RunFolder;
+use crate::host::run::qmp::{Asker, QmpError};
+use crate::host::run::run_folder::RunFolder;
 use crate::run::{Request, RequestKind};
 
 /// How often a snapshot that is being made is looked at.

@@ -16,10 +16,10 @@ use super::machine::{Act, Command, End, Machine, Seen, Told};
 use super::network::Network;
 use super::signals;
 use super::{Desk, StartError, requests};
-use crate::host::bounds::Group;
-use crate::host::qmp::{self, Heard, QmpError};
-use crate::host::run_folder::{BootSlot, take_boot_slot};
-use crate::host::tap::Tap;
+use crate::host::run::bounds::Group;
+use crate::host::run::qmp::{self, Heard, QmpError};
+use crate::host::run::run_folder::{BootSlot, take_boot_slot};
+use crate::host::run::tap::Tap;
 use crate::run::{Control, Event, Request, RunSpec};
 
 /// What the loop gets besides what was launched.

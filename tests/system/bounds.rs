@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use labwright::host::sweep;
+use labwright::host::run::sweep;
 use labwright::run::{Event, StopReason};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

@@ -3,8 +3,8 @@
 use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
 
-use labwright::host::accel::Accelerator;
 use labwright::host::by_hand::{ByHand, script};
+use labwright::host::run::accel::Accelerator;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 

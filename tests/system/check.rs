@@ -4,7 +4,8 @@ use std::path::Path;
 use std::process::Command;
 
 use labwright::host::check::check;
-use labwright::host::{setup, sweep};
+use labwright::host::run::sweep;
+use labwright::host::setup;
 use labwright::model::site::Storage;
 use nix::sys::signal::Signal;
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use labwright::host::filter::RunFilter;
+use labwright::host::run::filter::RunFilter;
 use labwright::model::id::RunId;
 use labwright::model::site::Filter;
 use labwright::run::Event;

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use labwright::host::filter::{HOST_TABLE, RunFilter, Turns};
+use labwright::host::run::filter::{HOST_TABLE, RunFilter, Turns};
 use labwright::model::id::{MacPrefix, RunId};
 use labwright::model::lab::{Egress, Protocol};
 use labwright::model::site::Filter;

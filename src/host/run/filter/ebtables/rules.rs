@@ -10,7 +10,7 @@ use super::super::peers::{
 };
 use super::super::rules::{ARP_PER_SECOND_MAX, DHCP_PER_SECOND_MAX, masked};
 use super::super::{FROM_GUEST, TO_GUEST};
-use crate::host::qemu::{VNC_PORT_FIRST, VNC_PORT_LAST};
+use crate::host::run::qemu::{VNC_PORT_FIRST, VNC_PORT_LAST};
 use crate::model::id::{Mac, MacPrefix, RunId};
 use crate::model::lab::{Protocol, Station};
 use crate::run::RunNetwork;
@@ -20,7 +20,7 @@ pub(super) const MARK: &str = "labwright-";
 
 /// All chains of a run, and where they are jumped to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::host::filter) struct Rules {
+pub(in crate::host::run::filter) struct Rules {
     pub(super) tap: String,
     /// Name and rules of each.
     pub(super) chains: Vec<(String, Vec<String>)>,
@@ -39,7 +39,7 @@ impl Rules {
 }
 
 /// The rules of `run`, whose guest sits behind its tap.
-pub(in crate::host::filter) fn run_rules(run: &RunId, network: &RunNetwork) -> Rules {
+pub(in crate::host::run::filter) fn run_rules(run: &RunId, network: &RunNetwork) -> Rules {
     let name = |what: &str| format!("{MARK}{run}-{what}");
     let chain = |what: &str, mut rules: Vec<String>| {
         rules.push("-j DROP".to_owned());

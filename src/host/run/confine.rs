@@ -125,7 +125,7 @@ fn restrict(confinement: &Confinement) -> Result<(), ConfineError> {
 
 /// How far this kernel confines a qemu that was broken out of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reach {
+pub(in crate::host) enum Reach {
     /// Whatever the service account may do.
     Account,
     /// Its own files; it can still signal what runs under the account.
@@ -135,7 +135,7 @@ pub(super) enum Reach {
 }
 
 /// Asks the kernel; nothing of it stays.
-pub(super) fn reach() -> Reach {
+pub(in crate::host) fn reach() -> Reach {
     let asked = || Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
     let stands = |rules: Result<Ruleset, RulesetError>| rules.and_then(Ruleset::create).is_ok();
     if stands(asked().scope(Scope::from_all(NEWEST))) {

@@ -22,30 +22,30 @@ pub enum EbtablesError {
 
 /// The chains of one run. They outlive this value: `remove` takes them away.
 #[derive(Debug)]
-pub(in crate::host::filter) struct Chains {
+pub(in crate::host::run::filter) struct Chains {
     run: RunId,
     rules: Rules,
 }
 
 impl Chains {
-    pub(in crate::host::filter) fn new(run: &RunId, rules: Rules) -> Self {
+    pub(in crate::host::run::filter) fn new(run: &RunId, rules: Rules) -> Self {
         Self { run: run.clone(), rules }
     }
 
     /// Writes them. Where some of them stand already, they do so twice then.
-    pub(in crate::host::filter) fn add(&self) -> Result<(), EbtablesError> {
+    pub(in crate::host::run::filter) fn add(&self) -> Result<(), EbtablesError> {
         command::run(RESTORE, &["--noflush"], &script(&self.rules))?;
         Ok(())
     }
 
     /// Writes them in place of what may stand there under their name.
-    pub(in crate::host::filter) fn replace(&self) -> Result<(), EbtablesError> {
+    pub(in crate::host::run::filter) fn replace(&self) -> Result<(), EbtablesError> {
         self.remove()?;
         self.add()
     }
 
     /// Reads them back and compares.
-    pub(in crate::host::filter) fn verify(&self) -> Result<(), EbtablesError> {
+    pub(in crate::host::run::filter) fn verify(&self) -> Result<(), EbtablesError> {
         let read = || Ok::<_, CommandError>(shape(of_run(&command::run(SAVE, &["-t", "nat"], "")?, &self.run)));
         let written = shape(script(&self.rules).lines());
         let whole = difference(read, |stands| first_difference(&written, stands))?;
@@ -53,7 +53,7 @@ impl Chains {
     }
 
     /// Takes away what of them is there.
-    pub(in crate::host::filter) fn remove(&self) -> Result<(), EbtablesError> {
+    pub(in crate::host::run::filter) fn remove(&self) -> Result<(), EbtablesError> {
         Ok(remove_chains(&self.run)?)
     }
 }

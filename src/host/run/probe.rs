@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use super::command::{self, CommandError};
 use super::frames::{Arp, read_arp, who_has};
 use super::tap::{Tap, TapError};
+use crate::host::command::{self, CommandError};
 use crate::model::id::Mac;
 
 /// A bridge with the spanning tree protocol lets a new port send after this long.

@@ -46,7 +46,8 @@ impl Tap {
             std::io::ErrorKind::NotFound => TapError::NoTun,
             _ => TapError::Open(source),
         })?;
-        super::sys::bind_tap(file.as_fd(), name).map_err(|source| TapError::Bind { name: name.to_owned(), source })?;
+        crate::host::sys::bind_tap(file.as_fd(), name)
+            .map_err(|source| TapError::Bind { name: name.to_owned(), source })?;
         Ok(Self { name: name.to_owned(), file })
     }
 

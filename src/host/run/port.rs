@@ -3,8 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::command::{self, CommandError};
 use super::sweep::TAP_MARK;
+use crate::host::command::{self, CommandError};
 use crate::model::id::{Mac, RunId};
 
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +70,7 @@ impl Port<'_> {
     }
 
     /// What joins the tap, as batches of `ip` and `bridge`, in order.
-    pub(super) fn batches(&self, mtu: &str) -> [(&'static str, String); 3] {
+    pub(in crate::host) fn batches(&self, mtu: &str) -> [(&'static str, String); 3] {
         let up = format!("link set dev {} up\n", self.tap);
         [("ip", self.link_commands(mtu)), ("bridge", self.address_commands()), ("ip", up)]
     }

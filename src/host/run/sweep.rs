@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::bounds::{self, BoundsError};
-use super::command::{self, CommandError};
 use super::filter::{Turns, remove_chains, runs_with_chains};
 use super::run_folder::{LOCK, RunFolderError, lock};
+use crate::host::command::{self, CommandError};
 use crate::model::id::RunId;
 
 /// A starter makes its folder just before it locks it; folders younger than this are left alone.
 const YOUNG: Duration = Duration::from_secs(60);
 /// Alias of a tap: `labwright:<run>`.
-pub(super) const TAP_MARK: &str = "labwright:";
+pub(in crate::host) const TAP_MARK: &str = "labwright:";
 
 #[derive(Debug, thiserror::Error)]
 pub enum SweepError {
@@ -42,7 +42,7 @@ pub fn sweep(run_root: &Path) -> Swept {
 }
 
 /// Sweeps a host on which nothing is to start any more.
-pub(super) fn sweep_all(run_root: &Path) -> Swept {
+pub(in crate::host) fn sweep_all(run_root: &Path) -> Swept {
     sweep_older_than(run_root, Duration::ZERO)
 }
 
@@ -87,7 +87,7 @@ fn marked_taps() -> Result<Vec<(String, RunId)>, SweepError> {
 }
 
 /// The run that an interface names with our mark. One that is gone by now is nobody's.
-pub(super) fn run_of_tap(interface: &str) -> Option<RunId> {
+pub(in crate::host) fn run_of_tap(interface: &str) -> Option<RunId> {
     let alias = std::fs::read_to_string(Path::new("/sys/class/net").join(interface).join("ifalias")).ok()?;
     alias.trim().strip_prefix(TAP_MARK)?.parse().ok()
 }
@@ -116,7 +116,7 @@ pub fn remove_chains_of_the_killed(run_root: &Path) -> Swept {
 }
 
 /// Takes the chains of ebtables that dead runs left; nothing else of a filter outlives its starter.
-pub(super) fn remove_dead_chains(run_root: &Path) -> Swept {
+pub(in crate::host) fn remove_dead_chains(run_root: &Path) -> Swept {
     Swept::of_each(runs_with_chains().map_err(SweepError::from), |run| {
         if is_alive(run_root, &run)? {
             return Ok(None);

@@ -15,7 +15,7 @@ use super::peers::{
 };
 use super::table::{Chain, Table};
 use super::{FROM_GUEST, READY, TO_GUEST};
-use crate::host::qemu::{VNC_PORT_FIRST, VNC_PORT_LAST};
+use crate::host::run::qemu::{VNC_PORT_FIRST, VNC_PORT_LAST};
 use crate::model::id::{Mac, MacPrefix, RunId};
 use crate::model::lab::{Protocol, Station};
 use crate::run::RunNetwork;
@@ -349,11 +349,11 @@ pub(super) mod tests {
     use crate::model::id::SiteTag;
     use crate::model::lab::Egress;
 
-    pub(in crate::host::filter) fn station(last: u8, mac: &str) -> Station {
+    pub(in crate::host::run::filter) fn station(last: u8, mac: &str) -> Station {
         Station { address: Ipv4Addr::new(192, 168, 100, last), mac: mac.parse().unwrap() }
     }
 
-    pub(in crate::host::filter) fn network(isolated: bool) -> RunNetwork {
+    pub(in crate::host::run::filter) fn network(isolated: bool) -> RunNetwork {
         let ip = Ipv4Addr::new(192, 168, 100, 2);
         RunNetwork {
             bridge: "vbr0".to_owned(),
@@ -398,7 +398,7 @@ pub(super) mod tests {
         }
         let mut network: RunNetwork = serde_json::from_value(old).unwrap();
         assert_eq!((network.dhcp_servers.as_ref(), network.dhcp_on_bridge), (None, false));
-        assert_eq!(crate::host::filter::wanted_stations(&network), [Ipv4Addr::new(192, 168, 100, 1)]);
+        assert_eq!(crate::host::run::filter::wanted_stations(&network), [Ipv4Addr::new(192, 168, 100, 1)]);
         network.stations = vec![station(1, "00:00:5e:00:01:01")];
         insta::assert_snapshot!(text(&network));
     }

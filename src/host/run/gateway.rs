@@ -107,7 +107,7 @@ pub fn pin(network: &RunNetwork, run_root: &Path) -> Result<Pinned, GatewayError
 }
 
 /// The bridge's own addresses.
-pub(super) fn own_stations(bridge: &str) -> Result<Vec<Station>, GatewayError> {
+pub(in crate::host) fn own_stations(bridge: &str) -> Result<Vec<Station>, GatewayError> {
     let path = Path::new(NET).join(bridge).join("address");
     let text = std::fs::read_to_string(&path);
     let text = text.map_err(|source| GatewayError::Io { action: "read", path: path.clone(), source })?;
@@ -149,7 +149,11 @@ fn find(
 }
 
 /// Who answers for each address. A guest of a lab is none of them, whatever it says.
-pub(super) fn ask(bridge: &str, addresses: &[Ipv4Addr], guests: &[MacPrefix]) -> Result<Vec<Vec<Mac>>, ProbeError> {
+pub(in crate::host) fn ask(
+    bridge: &str,
+    addresses: &[Ipv4Addr],
+    guests: &[MacPrefix],
+) -> Result<Vec<Vec<Mac>>, ProbeError> {
     let mut answers = Probe::join(bridge)?.who_answers(addresses, ANSWER_WAIT)?;
     for macs in &mut answers {
         macs.retain(|mac| !guests.iter().any(|prefix| mac.0.starts_with(prefix.bytes())));
@@ -158,12 +162,12 @@ pub(super) fn ask(bridge: &str, addresses: &[Ipv4Addr], guests: &[MacPrefix]) ->
 }
 
 /// Where it is kept which Ethernet address was found.
-pub(super) fn file(run_root: &Path, bridge: &str, address: Ipv4Addr) -> PathBuf {
+pub(in crate::host) fn file(run_root: &Path, bridge: &str, address: Ipv4Addr) -> PathBuf {
     run_root.join(FOLDER).join(format!("{bridge}-{address}"))
 }
 
 /// The Ethernet address that was found before.
-pub(super) fn read(run_root: &Path, bridge: &str, address: Ipv4Addr) -> Result<Option<Mac>, GatewayError> {
+pub(in crate::host) fn read(run_root: &Path, bridge: &str, address: Ipv4Addr) -> Result<Option<Mac>, GatewayError> {
     let path = file(run_root, bridge, address);
     match std::fs::read_to_string(&path) {
         Ok(text) => text.trim().parse().map(Some).map_err(|_| GatewayError::Garbled { path }),

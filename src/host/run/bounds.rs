@@ -172,7 +172,7 @@ fn write(path: &Path, value: &str) -> std::io::Result<()> {
 }
 
 /// Ends what is in a cgroup of ours, and removes it.
-pub(super) fn remove(folder: &Path) -> Result<(), BoundsError> {
+pub(in crate::host) fn remove(folder: &Path) -> Result<(), BoundsError> {
     // Missing before Linux 5.14. qemu has ended by now; this is for what might have left it.
     drop(write(&folder.join("cgroup.kill"), "1"));
     let deadline = Instant::now() + EMPTY_WAIT;
@@ -189,7 +189,7 @@ pub(super) fn remove(folder: &Path) -> Result<(), BoundsError> {
 }
 
 /// Where runs' cgroups are.
-pub(super) fn folder(run_root: &Path) -> PathBuf {
+pub(in crate::host) fn folder(run_root: &Path) -> PathBuf {
     run_root.join(LINK)
 }
 
@@ -201,7 +201,7 @@ fn folder_in(hierarchy: &Path, run_root: &Path) -> std::io::Result<PathBuf> {
 
 /// What a host has of bounds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(in crate::host) enum Standing {
     /// These controllers bound each guest.
     Bounded { folder: PathBuf, controllers: Vec<&'static str> },
     /// They could.
@@ -210,7 +210,7 @@ pub(super) enum Standing {
     Impossible { found: String },
 }
 
-pub(super) fn standing(run_root: &Path) -> Standing {
+pub(in crate::host) fn standing(run_root: &Path) -> Standing {
     match hierarchy() {
         Some(hierarchy) => standing_in(hierarchy, run_root),
         None => Standing::Impossible { found: "no cgroup hierarchy of version 2 is mounted".to_owned() },
@@ -234,7 +234,7 @@ fn standing_in(hierarchy: PathBuf, run_root: &Path) -> Standing {
 }
 
 /// Prepares for bounds where the kernel offers them; says what was made.
-pub(super) fn ensure(run_root: &Path) -> Result<Option<String>, BoundsError> {
+pub(in crate::host) fn ensure(run_root: &Path) -> Result<Option<String>, BoundsError> {
     match standing(run_root) {
         Standing::NotPrepared { hierarchy } => prepare(&hierarchy, run_root).map(Some),
         Standing::Bounded { .. } | Standing::Impossible { .. } => Ok(None),
@@ -270,7 +270,7 @@ fn prepare(hierarchy: &Path, run_root: &Path) -> Result<String, BoundsError> {
 }
 
 /// Takes away what `ensure` made; refused while guests live there. The controllers stay on: others may count on them by now.
-pub(super) fn take_down(run_root: &Path) -> Result<Option<String>, BoundsError> {
+pub(in crate::host) fn take_down(run_root: &Path) -> Result<Option<String>, BoundsError> {
     let link = run_root.join(LINK);
     let Ok(folder) = std::fs::read_link(&link) else { return Ok(None) };
     match std::fs::remove_dir(&folder) {

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use crate::model::id::Mac;
 
-pub(super) const BROADCAST: Mac = Mac([0xff; 6]);
+pub(in crate::host) const BROADCAST: Mac = Mac([0xff; 6]);
 const ARP: [u8; 2] = [0x08, 0x06];
 const IPV4: [u8; 2] = [0x08, 0x00];
 const UDP: u8 = 17;
@@ -14,23 +14,23 @@ const DHCP_CLIENT_PORT: u16 = 68;
 
 /// A packet of ARP (RFC 826), and the frame that it is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Arp {
+pub(in crate::host) struct Arp {
     /// Where the frame comes from.
-    pub(super) frame_from: Mac,
-    pub(super) is_question: bool,
-    pub(super) mac: Mac,
-    pub(super) ip: Ipv4Addr,
+    pub(in crate::host) frame_from: Mac,
+    pub(in crate::host) is_question: bool,
+    pub(in crate::host) mac: Mac,
+    pub(in crate::host) ip: Ipv4Addr,
     /// Whom a question is about, and an answer for.
-    pub(super) about: Ipv4Addr,
+    pub(in crate::host) about: Ipv4Addr,
 }
 
 /// A question in its frame: who has `wanted`?
-pub(super) fn who_has(mac: Mac, ip: Ipv4Addr, wanted: Ipv4Addr) -> Vec<u8> {
+pub(in crate::host) fn who_has(mac: Mac, ip: Ipv4Addr, wanted: Ipv4Addr) -> Vec<u8> {
     arp((BROADCAST, mac), 1, (mac, ip), ([0; 6], wanted))
 }
 
 /// The answer to somebody's question: `ip` is at `mac`.
-pub(super) fn is_at(mac: Mac, ip: Ipv4Addr, asker: &Arp) -> Vec<u8> {
+pub(in crate::host) fn is_at(mac: Mac, ip: Ipv4Addr, asker: &Arp) -> Vec<u8> {
     arp((asker.mac, mac), 2, (mac, ip), (asker.mac.0, asker.ip))
 }
 
@@ -45,7 +45,7 @@ fn arp(
 }
 
 /// The packet of ARP in a frame, if it is one about IPv4 on Ethernet.
-pub(super) fn read_arp(frame: &[u8]) -> Option<Arp> {
+pub(in crate::host) fn read_arp(frame: &[u8]) -> Option<Arp> {
     let packet = payload(frame, ARP)?;
     let is_question = match packet.get(..8)? {
         [0, 1, 8, 0, 6, 4, 0, 1] => true,
@@ -57,7 +57,7 @@ pub(super) fn read_arp(frame: &[u8]) -> Option<Arp> {
 }
 
 /// A DHCP question from `mac`, for whoever serves addresses (RFC 2131); all hear the answer.
-pub(super) fn discover(mac: Mac) -> Vec<u8> {
+pub(in crate::host) fn discover(mac: Mac) -> Vec<u8> {
     let mut message = vec![0; 240];
     message[..8].copy_from_slice(&[1, 1, 6, 0, 0x1a, 0xb7, 0x11, 0x67]);
     message[10] = 0x80;
@@ -74,7 +74,7 @@ pub(super) fn discover(mac: Mac) -> Vec<u8> {
 }
 
 /// From which address and Ethernet address a DHCP answer for `mac` comes, if a frame is one.
-pub(super) fn read_offer(frame: &[u8], mac: Mac) -> Option<(Ipv4Addr, Mac)> {
+pub(in crate::host) fn read_offer(frame: &[u8], mac: Mac) -> Option<(Ipv4Addr, Mac)> {
     let (from, datagram) = read_ipv4(frame, UDP)?;
     let ports = [DHCP_SERVER_PORT.to_be_bytes(), DHCP_CLIENT_PORT.to_be_bytes()].concat();
     let is_answer = datagram.starts_with(&ports) && datagram.get(8) == Some(&2) && mac_at(datagram, 36)? == mac;
@@ -82,7 +82,7 @@ pub(super) fn read_offer(frame: &[u8], mac: Mac) -> Option<(Ipv4Addr, Mac)> {
 }
 
 /// A ping from one address to another.
-pub(super) fn ping((to, from): (Mac, Mac), addresses: (Ipv4Addr, Ipv4Addr)) -> Vec<u8> {
+pub(in crate::host) fn ping((to, from): (Mac, Mac), addresses: (Ipv4Addr, Ipv4Addr)) -> Vec<u8> {
     let mut message = vec![8, 0, 0, 0, 0x1a, 0xb7, 0, 1];
     let sum = checksum(&message);
     message[2..4].copy_from_slice(&sum);
@@ -90,7 +90,7 @@ pub(super) fn ping((to, from): (Mac, Mac), addresses: (Ipv4Addr, Ipv4Addr)) -> V
 }
 
 /// From which address and Ethernet address an answer to a ping comes, if a frame is one.
-pub(super) fn read_pong(frame: &[u8]) -> Option<(Ipv4Addr, Mac)> {
+pub(in crate::host) fn read_pong(frame: &[u8]) -> Option<(Ipv4Addr, Mac)> {
     let (from, message) = read_ipv4(frame, ICMP)?;
     message.starts_with(&[0, 0]).then_some((from, mac_at(frame, 6)?))
 }
