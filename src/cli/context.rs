@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::dhcp::{self, Dhcp};
 use crate::disks::{self, Owner};
 use crate::exit::Exit;
-use crate::host::embedded::{place, settle};
+use crate::host::machine::embedded::{place, settle};
 use crate::manifest::site::SiteError;
 use crate::manifest::{self, DesiredError};
 use crate::model::address::AddressPattern;

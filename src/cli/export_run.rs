@@ -7,7 +7,7 @@ use super::Ended;
 use super::context::Context;
 use super::vm::unknown;
 use crate::exit::Exit;
-use crate::host::by_hand::{ByHand, script};
+use crate::host::machine::by_hand::{ByHand, script};
 use crate::host::run::accel::{self, Accelerator};
 use crate::model::id::{RunId, VmName};
 use crate::model::lab::Desired;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::context::{Context, understood};
 use crate::exit::Exit;
-use crate::host::bridge::runs_on;
-use crate::host::setup::OtherLab;
+use crate::host::machine::bridge::runs_on;
+use crate::host::machine::setup::OtherLab;
 use crate::model::id::{LabName, RunId, SessionName, VmName};
 use crate::model::lab::{Desired, Session, VmGroup};
 use crate::model::site::{SchedulerSettings, Site};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::context::Context;
 use super::host::wanted;
 use crate::exit::Exit;
-use crate::host::readiness::{Needs, lacks};
+use crate::host::machine::readiness::{Needs, lacks};
 use crate::model::lab::{Desired, VmGroup};
 use crate::model::site::{SchedulerSettings, Site};
 use crate::plan::{Effect, Plan};

@@ -11,7 +11,7 @@ use super::context::Context;
 use super::get::vms::{mapping, run_state};
 use super::{Ended, LabOption, pick};
 use crate::exit::Exit;
-use crate::host::vnc::Place;
+use crate::host::machine::vnc::Place;
 use crate::observe::Mapping;
 use crate::report::table::{Format, Row, render};
 use crate::report::{Failure, Ui};

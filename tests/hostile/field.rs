@@ -12,7 +12,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
 use labwright::dhcp::{Dhcp as _, Dnsmasq, Reservation};
-use labwright::host::setup;
+use labwright::host::machine::setup;
 use labwright::model::id::Mac;
 use labwright::model::lab::{Egress, Protocol, Station};
 use labwright::model::site::{DhcpServer, DhcpSettings, Filter};

@@ -86,7 +86,7 @@ fn a_guest_that_took_too_much_memory_is_told_as_such() {
 fn a_confined_process_ends_others_only_where_check_says_so() {
     let world = World::bare();
     let storage = labwright::model::site::Storage::below(world.folder.path());
-    let lines = labwright::host::check::check(&world.wanted(), &storage);
+    let lines = labwright::host::machine::check::check(&world.wanted(), &storage);
     let found = lines.into_iter().find(|line| line.what == "landlock").unwrap().found;
     let user = nix::unistd::User::from_name("nobody").unwrap().unwrap();
     let (uid, gid) = (user.uid.as_raw(), user.gid.as_raw());

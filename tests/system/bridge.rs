@@ -1,6 +1,6 @@
 //! What `host setup` makes of a site's uplink, on real interfaces.
 
-use labwright::host::setup;
+use labwright::host::machine::setup;
 
 use crate::world::{World, tool};
 

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use labwright::host::check::check;
+use labwright::host::machine::check::check;
+use labwright::host::machine::setup;
 use labwright::host::run::sweep;
-use labwright::host::setup;
 use labwright::model::site::Storage;
 use nix::sys::signal::Signal;
 
@@ -89,7 +89,7 @@ fn what_stands_in_the_guests_way_is_named() {
     insta::assert_snapshot!("obstacles", said.join("\n").replace(&root, "ROOT"));
     tool("chmod", &["755", world.folder.path().to_str().unwrap()]);
     let well = check(&world.wanted(), &storage).into_iter().filter(|line| line.what == "storage rights");
-    assert!(well.map(|line| line.verdict).all(|verdict| verdict == labwright::host::check::Verdict::Ok));
+    assert!(well.map(|line| line.verdict).all(|verdict| verdict == labwright::host::machine::check::Verdict::Ok));
     tool("umount", &["/etc"]);
 }
 

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use labwright::dhcp::{Dhcp as _, Omapi, Reservation};
-use labwright::host::check::check;
-use labwright::host::setup;
+use labwright::host::machine::check::check;
+use labwright::host::machine::setup;
 use labwright::model::id::{LabName, MacPrefix, SiteTag, VmName};
 use labwright::model::site::{Algorithm, DhcpSettings, OmapiSettings, Storage};
 use nix::sys::signal::Signal;

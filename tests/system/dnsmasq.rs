@@ -5,7 +5,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use labwright::dhcp::{Dhcp as _, Dnsmasq, Reservation};
-use labwright::host::setup;
+use labwright::host::machine::setup;
 use labwright::model::id::{LabName, MacPrefix, SiteTag, VmName};
 use labwright::model::site::DhcpSettings;
 use nix::sched::{CloneFlags, unshare};

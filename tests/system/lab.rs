@@ -168,7 +168,10 @@ fn a_screen_for_each_student(lab: &Lab) {
         let (host, port) = (screen["host"].as_str().unwrap(), screen["port"].as_u64().unwrap());
         assert_eq!(screen["display"].as_u64().unwrap(), port - 5900);
         let place = format!("{host}:{port}").parse().unwrap();
-        assert_eq!(labwright::host::vnc::look(&place).unwrap(), labwright::host::vnc::Entry::Password);
+        assert_eq!(
+            labwright::host::machine::vnc::look(&place).unwrap(),
+            labwright::host::machine::vnc::Entry::Password
+        );
         let tap = lab.mapping(screen["name"].as_str().unwrap())["tap"].as_str().unwrap().to_owned();
         let secret = format!("site/runs/{}-{}/vnc.password", &tap[2..6], &tap[6..]);
         let secret = std::fs::read_to_string(lab.world.folder.path().join(secret)).unwrap();

@@ -412,7 +412,7 @@ fn a_guest_whose_bridge_goes_is_cut_off_and_joins_the_next_one() {
     let cut_off = run.wait_for("word of it", |event| matches!(event, Event::CutOff { .. }));
     let Event::CutOff { reason } = cut_off else { unreachable!("just looked for") };
     assert!(reason.starts_with("this host has no bridge `vbr0`"), "{reason}");
-    labwright::host::setup::setup(&world.wanted()).unwrap();
+    labwright::host::machine::setup::setup(&world.wanted()).unwrap();
     run.wait_for("word of its return", |event| *event == Event::Connected);
     wait_until("it answers again", || reachable("192.168.100.18"));
     let port = tool("bridge", &["-d", "link", "show", "dev", &run.spec.run.tap()]);

@@ -6,8 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command};
 
-use labwright::host::check::check;
-use labwright::host::setup;
+use labwright::host::machine::check::check;
+use labwright::host::machine::setup;
 use labwright::model::site::{Storage, VncBind};
 use labwright::run::Event;
 use nix::sys::signal::Signal;

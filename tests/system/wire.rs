@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use labwright::host::check::check;
-use labwright::host::setup;
+use labwright::host::machine::check::check;
+use labwright::host::machine::setup;
 use labwright::model::site::{DhcpServer, DhcpSettings, Storage};
 use labwright::run::{Event, StopReason};
 use nix::sys::signal::Signal;
@@ -118,7 +118,7 @@ fn a_check_says_who_answers() {
     let said = |world: &World| {
         let ours = ["dhcp answers", "gateway"];
         let lines = check(&world.wanted(), &storage).into_iter().filter(|line| ours.contains(&&*line.what));
-        let text = |line: labwright::host::check::Line| {
+        let text = |line: labwright::host::machine::check::Line| {
             format!("{}: {}: {}\n  {}\n", line.verdict.as_str(), line.what, line.found, line.mend.unwrap_or_default())
         };
         lines.map(text).collect::<String>().replace(&text_of(world), "ROOT")

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use labwright::dhcp::{Dhcp as _, Dnsmasq, Omapi, Reservation};
-use labwright::host::setup::{self, Wanted};
+use labwright::host::machine::setup::{self, Wanted};
 use labwright::model::id::{LabName, MacPrefix, RunId, SiteTag, UserName, VmName};
 use labwright::model::lab::{AddressRange, DisplayModel, Firmware, Hardware, NicModel, VmGroup};
 use labwright::model::site::{Accel, DhcpServer, DhcpSettings, Filter, NetworkSettings, QemuSettings, Timing, VncBind};

@@ -21,7 +21,7 @@ use super::trial::{BOOT, CLEANUP, interrupted, printed};
 use super::{Base, Exam, MARK, SEATS, Scratch, mark, no_subject, subjects};
 use crate::error::chain;
 use crate::exit::Exit;
-use crate::host::check::{Line, Verdict, failed};
+use crate::host::machine::check::{Line, Verdict, failed};
 use crate::model::id::{RunId, TemplateName};
 use crate::model::lab::{Desired, Vm, VmGroup};
 use crate::report::table::Row;

@@ -22,7 +22,7 @@ use super::trial::{Here, Trial};
 use crate::error::chain;
 use crate::exit::Exit;
 use crate::files::{self, Flush};
-use crate::host::check::{Line, failed};
+use crate::host::machine::check::{Line, failed};
 use crate::model::lab::VmGroup;
 use crate::model::site::Site;
 use crate::report::{Failure, Ui};

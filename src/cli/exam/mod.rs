@@ -34,7 +34,7 @@ use crate::dhcp::Reservation;
 use crate::disks::{self, Owner};
 use crate::error::chain;
 use crate::exit::Exit;
-use crate::host::check::{Line, failed};
+use crate::host::machine::check::{Line, failed};
 use crate::model::id::{RunId, TemplateName, VmName};
 use crate::model::lab::{Desired, DiskSource, Vm, VmGroup, VmSource};
 use crate::plan::{Seat, run_spec};

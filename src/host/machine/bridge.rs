@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use super::command::{self, CommandError};
+use crate::host::command::{self, CommandError};
 use crate::host::run::sweep::run_of_tap;
 use crate::model::id::{Mac, RunId};
 use crate::model::lab::VmGroup;

@@ -9,13 +9,13 @@ use nix::sys::statfs::{CODA_SUPER_MAGIC, FUSE_SUPER_MAGIC, NFS_SUPER_MAGIC, SMB_
 use nix::unistd::{Uid, User};
 use serde::{Deserialize, Serialize};
 
-use super::command;
 use super::obstacles::{self, DroppingChain, dropping_chains, dropping_legacy_chains};
 use super::readiness::{self, of_drop_table};
 use super::screens::{self, Reach};
 use super::setup::Wanted;
 use super::wire;
 use crate::error::chain;
+use crate::host::command;
 use crate::host::run::accel;
 use crate::host::run::bounds::{self, Standing};
 use crate::host::run::confine::{self, Reach as Confined};

@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::command::{self, CommandError};
+use crate::host::command::{self, CommandError};
 use crate::host::run::qemu::{VNC_PORT_FIRST, VNC_PORT_LAST};
 use crate::model::site::{NetworkSettings, QemuSettings, VncBind};
 

@@ -9,9 +9,9 @@ use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use super::RUN_ROOT;
 use super::bridge::bridges;
 use crate::dhcp::{Reservation, hosts_line};
+use crate::host::RUN_ROOT;
 use crate::host::run::accel::Accelerator;
 use crate::host::run::filter::{Table, host_table_command, run_table, wanted_stations};
 use crate::host::run::gateway;

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::{Gid, Uid};
 
-use super::command::{self, CommandError};
 use crate::disks::Owner;
+use crate::host::command::{self, CommandError};
 use crate::host::run::filter::{FilterError, RunFilter};
 use crate::host::run::frames::who_has;
 use crate::host::run::gateway::{self, GatewayError};

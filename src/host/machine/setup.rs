@@ -22,10 +22,10 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Pid, User};
 
 use super::bridge::{self, Bridge, BridgeError, bridges};
-use super::command::{self, CommandError};
 use super::screens;
 use crate::dhcp::{Dnsmasq, HOSTS_FOLDER, LEASE_FILE, PID_FILE};
 use crate::error::chain;
+use crate::host::command::{self, CommandError};
 use crate::host::run::accel::{self, AccelError};
 use crate::host::run::bounds::{self, BoundsError};
 use crate::host::run::filter::{HOST_TABLE, Turns, host_table, host_table_command};
