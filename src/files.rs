@@ -7,6 +7,10 @@
 //! - What is written gets a new file of a name that is not known before, with owner and mode set by hand, whatever the
 //!   caller's umask; it is flushed, then takes the place of the old one, and the folder is flushed too.
 
+mod file_system;
+
+pub(crate) use file_system::foreign_file_system;
+
 use std::collections::hash_map::RandomState;
 use std::fs::File;
 use std::hash::BuildHasher as _;

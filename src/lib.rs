@@ -1,11 +1,20 @@
-//! Labwright turns a git folder of YAML into a running computer lab. The modules are the stages of one pipeline, in the
-//! order in which data flows through them; README.md has the picture, the words and the invariants.
+//! Labwright turns a git folder of YAML into a running computer lab. The modules are the rooms of one house, from the ground
+//! up: a room knows those below it, as far as `tests/tidy.rs` lets it, and none above. `docs/architecture.md` has the picture.
 
+// What all speak of, and what they stand on.
 pub mod error;
 pub mod exit;
 pub mod files;
 pub mod model;
 
+// What is touched outside: disks, reservations, the folders of runs, a host, the batch system.
+pub mod dhcp;
+pub mod disks;
+pub mod host;
+pub mod run;
+pub mod scheduler;
+
+// The pipeline, in the order in which data flows through it.
 pub mod apply;
 pub mod manifest;
 pub mod observe;
@@ -13,12 +22,10 @@ pub mod plan;
 pub mod resolve;
 pub mod state;
 
-pub mod dhcp;
-pub mod disks;
-pub mod host;
-pub mod run;
-pub mod scheduler;
+// The process beside each guest.
 pub mod starter;
 
+// What one can ask of a site, and who asks.
 pub mod cli;
+pub mod control;
 pub mod report;

@@ -132,7 +132,7 @@ fn the_readmes_manifest_is_the_quickstarts() {
     let desired = |manifest: &str| {
         std::fs::write(folder.path().join("lab.yaml"), manifest).unwrap();
         let site = labwright::model::site::Site::embedded(folder.path(), 4096, 2).context();
-        let mut desired = labwright::manifest::desired(folder.path(), &site).unwrap().0;
+        let mut desired = labwright::control::manifests::desired(folder.path(), &site).unwrap().0;
         // Where things stand in the file, and what people are told of them, may differ.
         for template in desired.templates.values_mut() {
             (template.origin, template.description) = Default::default();

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use labwright::model::job::{JobId, TaskId};
 use labwright::scheduler::grid_engine::{Folded, XmlError, read};
-use labwright::scheduler::{JobId, TaskId};
 
 /// All recorded answers: file name to what the tool printed, without the command line before and the exit code behind.
 fn samples() -> BTreeMap<String, String> {

@@ -8,9 +8,10 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use labwright::model::diagnostic::Severity;
+use labwright::model::job::{JobId, Task, TaskId, TaskState};
 use labwright::model::site::{GridEngineSettings, Timing};
 use labwright::scheduler::grid_engine::{Finding, GridEngine, check};
-use labwright::scheduler::{JobId, Scheduler, SchedulerError, Submission, Task, TaskId, TaskState};
+use labwright::scheduler::{Scheduler, SchedulerError, Submission};
 
 /// Longest wait for anything that the cluster does by itself; the machines that run this are busy.
 const PATIENCE: Duration = Duration::from_secs(90);

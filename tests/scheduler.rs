@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use labwright::model::job::{JobId, Task, TaskId, TaskState};
 use labwright::scheduler::local::Local;
-use labwright::scheduler::{JobId, Scheduler, SchedulerError, Submission, Task, TaskId, TaskState};
+use labwright::scheduler::{Scheduler, SchedulerError, Submission};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tempfile::TempDir;

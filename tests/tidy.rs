@@ -95,3 +95,123 @@ fn every_module_says_what_it_is() {
         "a module begins with what comes in, what goes out and what it never does"
     );
 }
+
+/// The rooms of the house from the ground up, each with those that it may name. A room names none that stands after it, so
+/// that nothing goes round in a circle; `cli` is a client of all of them.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("model", &[]),
+    ("files", &[]),
+    ("error", &[]),
+    ("exit", &[]),
+    ("host", &[]),
+    ("disks", &["model"]),
+    ("dhcp", &["model", "host"]),
+    ("run", &["model", "files", "disks"]),
+    ("manifest", &["model", "disks"]),
+    ("resolve", &["model", "manifest"]),
+    ("state", &["model", "files", "run"]),
+    ("scheduler", &["model", "files", "run", "host"]),
+    ("host/run", &["model", "files", "error", "run", "host"]),
+    ("host/machine", &["model", "error", "disks", "dhcp", "run", "host", "host/run"]),
+    ("starter", &["model", "files", "error", "run", "host", "host/run"]),
+    ("observe", &["model", "disks", "dhcp", "run", "state", "scheduler"]),
+    ("plan", &["model", "run", "state", "observe"]),
+    ("apply", &["model", "error", "disks", "dhcp", "run", "state", "scheduler", "observe", "plan"]),
+    ("control", &["model", "manifest", "resolve"]),
+    ("report", &["model", "exit", "plan", "apply"]),
+];
+/// What puts the house together: it may name every room, and no room names it.
+const ABOVE_ALL: [&str; 3] = ["cli", "lib", "main"];
+
+#[test]
+fn a_room_names_only_rooms_below_it() {
+    let order: Vec<&str> = ROOMS.iter().map(|(room, _)| *room).collect();
+    for (floor, (room, below)) in ROOMS.iter().enumerate() {
+        let above = below.iter().find(|named| !order[..floor].contains(named));
+        assert_eq!(above, None, "`{room}` may not name what stands above it");
+    }
+    let mut wrong = Vec::new();
+    let mut named = std::collections::BTreeSet::new();
+    for (path, text) in rust_files("src") {
+        let module = module(&path);
+        if ABOVE_ALL.contains(&module[0].as_str()) {
+            continue;
+        }
+        let room = room(&module).unwrap_or_else(|| panic!("{} is in no room of the table", path.display()));
+        for target in names(&text, &module) {
+            let Some(other) = self::room(&target).filter(|other| *other != room) else { continue };
+            named.insert((room, other));
+            let (_, below) = ROOMS.iter().find(|(name, _)| *name == room).unwrap();
+            if !below.contains(&other) {
+                wrong.push(format!("{}: crate::{}", path.display(), target.join("::")));
+            }
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new(), "these name rooms that they may not know: see ROOMS");
+    let allowed = ROOMS.iter().flat_map(|(room, below)| below.iter().map(move |other| (*room, *other)));
+    let idle: Vec<(&str, &str)> = allowed.filter(|arrow| !named.contains(arrow)).collect();
+    assert_eq!(idle, [], "ROOMS allows what nobody needs");
+}
+
+/// The path of a file's module below the crate.
+fn module(file: &Path) -> Vec<String> {
+    let below = file.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap().with_extension("");
+    let mut module: Vec<String> = below.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+    module.pop_if(|last| last == "mod");
+    module
+}
+
+/// The innermost room that a path leads into.
+fn room(path: &[String]) -> Option<&'static str> {
+    let leads =
+        |room: &&str| room.split('/').zip(path).filter(|(part, step)| part == step).count() == room.split('/').count();
+    ROOMS.iter().map(|(room, _)| *room).chain(ABOVE_ALL).filter(leads).max_by_key(|room| room.len())
+}
+
+/// Every path of the crate that `text` names outside comments and its own unit tests, from `module` on.
+fn names(text: &str, module: &[String]) -> Vec<Vec<String>> {
+    let code: String = text
+        .lines()
+        .map(|line| line.split("//").next().unwrap_or(""))
+        .fold(String::new(), |all, line| all + line + "\n");
+    let code = code.split("#[cfg(test)]\nmod ").next().unwrap_or("");
+    let mut found = Vec::new();
+    for (start, word) in code.match_indices("crate::").chain(code.match_indices("super::")) {
+        let is_inside =
+            code[..start].ends_with(|before: char| before.is_alphanumeric() || before == '_' || before == ':');
+        if !is_inside {
+            let up = if word == "crate::" { Vec::new() } else { module.to_vec() };
+            leaves(&code[start..], &up, &mut found);
+        }
+    }
+    found
+}
+
+/// The ends of a path or tree of paths, such as `crate::{id::{A, B}, site}`, and what of `code` comes behind it.
+fn leaves<'c>(code: &'c str, from: &[String], found: &mut Vec<Vec<String>>) -> &'c str {
+    let end = code.find(|next: char| !next.is_alphanumeric() && next != '_').unwrap_or(code.len());
+    let (word, rest) = code.split_at(end);
+    let mut path = from.to_vec();
+    match word {
+        "crate" | "self" => {}
+        "super" => drop(path.pop()),
+        word => path.push(word.to_owned()),
+    }
+    let Some(rest) = rest.strip_prefix("::") else {
+        found.push(path);
+        return rest;
+    };
+    let Some(mut list) = rest.strip_prefix('{') else { return leaves(rest, &path, found) };
+    loop {
+        list = list.trim_start_matches([' ', '\n', ',']);
+        match list.strip_prefix('}') {
+            Some(behind) => return behind,
+            None if list.starts_with(|next: char| next.is_alphabetic() || next == '_') => {
+                list = leaves(list, &path, found)
+            }
+            None => list = &list[list.find([',', '}']).unwrap_or(list.len())..],
+        }
+        // An alias says nothing more.
+        list = list.strip_prefix(" as ").map_or(list, |alias| &alias[alias.find([',', '}']).unwrap_or(alias.len())..]);
+    }
+}

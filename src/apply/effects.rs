@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 use super::executor::{Message, Result1};
 use super::trouble::{PAUSES, Trouble};
 use super::{BatchKind, World, stops, submits};
-use crate::dhcp::{DhcpError, Reservation};
-use crate::disks::{DiskError, DiskOrigin};
+use crate::dhcp::DhcpError;
+use crate::disks::DiskError;
+use crate::model::disk::DiskOrigin;
+use crate::model::job::TaskId;
+use crate::model::reservation::Reservation;
 use crate::plan::{Action, ActionId, Effect, Plan, PublishSource};
 use crate::run::{BatchId, Control, StopReason, Wanted};
-use crate::scheduler::TaskId;
 use crate::state::{Change, PublishedDisk, RecordedDisk, TemplateVersion};
 
 /// Effects that are carried out together.

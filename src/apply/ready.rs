@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::model::id::RunId;
+use crate::model::job::TaskState;
 use crate::observe::{ObserveError, Phase, fold};
 use crate::run::{Runs, StopReason};
-use crate::scheduler::{Scheduler, TaskState};
+use crate::scheduler::Scheduler;
 
 const POLL: Duration = Duration::from_millis(250);
 /// Between two looks at the queue: a starter that was killed is found soon, and a long wait costs a shared queue little.

@@ -9,10 +9,10 @@ use super::effects::{Batch, persist, send, stop_order};
 use super::executor::{Message, Result1};
 use super::trouble::Trouble;
 use crate::model::id::RunId;
+use crate::model::job::TaskId;
 use crate::observe::{Phase, fold};
 use crate::plan::{ActionId, Effect, is_fenced};
 use crate::run::StopReason;
-use crate::scheduler::TaskId;
 use crate::state::Change;
 
 /// How often a stopping run's report is read.

@@ -6,9 +6,10 @@ use super::World;
 use super::effects::{Batch, Tried, batch_id, stop_order};
 use super::trouble::Trouble;
 use crate::model::id::RunId;
+use crate::model::job::{JobId, Task};
 use crate::plan::{ActionId, Effect};
 use crate::run::{Batch as RunBatch, BatchId, RunSpec};
-use crate::scheduler::{JobId, Submission, Task};
+use crate::scheduler::Submission;
 use crate::state::Change;
 
 /// When the queue is asked for a job whose submit went wrong: a busy one shows it late.

@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::control::manifests::{self, DesiredError, SiteError};
 use crate::dhcp::{self, Dhcp};
 use crate::disks::{self, Owner};
 use crate::exit::Exit;
 use crate::host::machine::embedded::{place, settle};
-use crate::manifest::site::SiteError;
-use crate::manifest::{self, DesiredError};
+use crate::manifest;
 use crate::model::address::AddressPattern;
 use crate::model::diagnostic::{Diagnostics, Severity};
 use crate::model::id::{LabName, VmName};
@@ -64,7 +64,7 @@ impl Context {
 
     /// The lab as its manifest asks for it; what is wrong with it has been shown when this fails.
     pub(super) fn desired(&self, ui: &Ui) -> Result<Desired, Failure> {
-        let read = manifest::desired(&self.lab_folder, &self.site.context());
+        let read = manifests::desired(&self.lab_folder, &self.site.context());
         self.show_findings(read.and_then(|(desired, findings)| with_images(desired, findings)), ui)
     }
 
@@ -119,7 +119,7 @@ impl Context {
 
     /// The lab as its manifest asks for it, or where that cannot be used, as it was last applied from this folder.
     fn desired_or_applied(&self, ui: &Ui) -> Result<Desired, Failure> {
-        let error = match manifest::desired(&self.lab_folder, &self.site.context()) {
+        let error = match manifests::desired(&self.lab_folder, &self.site.context()) {
             Err(error) => error,
             // Its warnings are for those who check, plan or apply it.
             Ok((wanted, _)) => return Ok(wanted),
@@ -380,7 +380,7 @@ fn site_file(named: Option<&Path>) -> Option<PathBuf> {
 }
 
 fn load_site(file: &Path, ui: &Ui) -> Result<Site, Failure> {
-    match manifest::site::load(file) {
+    match manifests::site(file) {
         Ok((site, warnings)) => {
             ui.say_rendered(&report::diagnostics::human(&warnings, ui.is_styled()));
             Ok(site)

@@ -13,12 +13,12 @@ use crate::disks;
 use crate::exit::Exit;
 use crate::model::address::Address;
 use crate::model::id::VmName;
+use crate::model::job::{JobId, Task};
 use crate::model::lab::Desired;
 use crate::observe::fold;
 use crate::plan::{Effect, FoundJob, Inputs, Plan, import_job};
 use crate::report::{Failure, Ui};
 use crate::run::{Batch, BatchId, Control, RunSpec, read_report};
-use crate::scheduler::{JobId, Task};
 use crate::state::{Change, Intent, Outcome, Recorded, RecordedDisk, StateError, Store};
 
 /// Take over a disk from elsewhere, or a running job that no record knows

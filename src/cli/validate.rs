@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use super::Answer;
+use crate::control::manifests::{self, SiteError};
 use crate::exit::Exit;
-use crate::manifest::site::{self, SiteError};
 use crate::manifest::{self, Checksums, LoadError, Loaded, Manifest};
 use crate::model::id::UserName;
 use crate::model::lab::{Desired, Limits, VmGroup};
 use crate::model::rules::Rule;
+use crate::model::site::SiteContext;
 use crate::report::{Checked, diagnostics, diagnostics_ci, diagnostics_json};
-use crate::resolve::{SiteContext, across, check_accounts, not_yet_acted_upon, resolve};
+use crate::resolve::{across, check_accounts, not_yet_acted_upon, resolve};
 
 /// Check the files of a lab, and say all that is wrong with them.
 #[derive(Debug, Args)]
@@ -127,7 +128,7 @@ fn is_site(path: &Path) -> bool {
 
 fn check_site(path: &Path, checked: &mut Checked) -> Result<(), LoadError> {
     checked.files.push(path.display().to_string());
-    match site::load(path) {
+    match manifests::site(path) {
         Ok((_, warnings)) => checked.diagnostics.append(warnings),
         Err(SiteError::Invalid(findings)) => checked.diagnostics.append(findings),
         Err(SiteError::Load(error)) => return Err(error),

@@ -20,9 +20,10 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::lease::{self, Lease};
-use super::{Dhcp, DhcpError, Reservation};
+use super::{Dhcp, DhcpError};
 use crate::host::sys::Process;
 use crate::model::id::Mac;
+use crate::model::reservation::Reservation;
 
 pub const HOSTS_FOLDER: &str = "hosts";
 pub const PID_FILE: &str = "dnsmasq.pid";

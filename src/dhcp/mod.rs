@@ -13,7 +13,7 @@ pub use omapi::{KeyError, Omapi, OmapiError, Problem};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use crate::model::id::{LabName, Mac, SiteTag, VmName};
+use crate::model::reservation::Reservation;
 
 /// A DHCP server that takes reservations. All calls are repeatable.
 pub trait Dhcp: Send + Sync {
@@ -25,22 +25,6 @@ pub trait Dhcp: Send + Sync {
 
     /// Which of the reservations stand exactly as given.
     fn present(&self, reservations: &[Reservation]) -> Result<Vec<bool>, DhcpError>;
-}
-
-/// One vm's address.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-pub struct Reservation {
-    /// Our mark, and the reservation's name on the server: `lw-<site>-<lab>-<vm>`.
-    pub mark: String,
-    pub vm: VmName,
-    pub mac: Mac,
-    pub ip: Ipv4Addr,
-}
-
-impl Reservation {
-    pub fn new(site: &SiteTag, lab: &LabName, vm: &VmName, mac: Mac, ip: Ipv4Addr) -> Self {
-        Self { mark: format!("lw-{site}-{lab}-{vm}"), vm: vm.clone(), mac, ip }
-    }
 }
 
 /// Where somebody else sees to it that guests get their planned addresses: everything is as it should be.

@@ -23,7 +23,8 @@ pub use key::KeyError;
 use connection::{Connection, Found};
 use key::Key;
 
-use super::{Dhcp, DhcpError, Reservation};
+use super::{Dhcp, DhcpError};
+use crate::model::reservation::Reservation;
 use crate::model::site::OmapiSettings;
 
 /// A healthy dhcpd answers in some milliseconds; one that writes a large leases file anew in some seconds.

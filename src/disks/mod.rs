@@ -31,7 +31,7 @@ pub use make::{clone_full, copy_exactly, create_empty, derive};
 pub use publish::{Published, publish, sha256};
 pub use qcow2::{Image, flaw, inspect, is_unwritten};
 pub use snapshots::{Snapshot, snapshots};
-pub use store::{DiskOrigin, Disks, OnStorage, Stamp, Standing};
+pub use store::{Disks, OnStorage, Stamp, Standing};
 
 /// Looks at shared storage that are under way at the same time: most of each is waiting for the file server.
 pub const LOOKS_AT_ONCE: usize = 8;

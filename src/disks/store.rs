@@ -8,22 +8,7 @@ use super::{
     DiskError, LOOKS_AT_ONCE, Owner, Published, clone_full, create_empty, derive, inspect, is_unwritten, publish,
     set_aside, sha256,
 };
-
-/// Where a new disk's content comes from.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DiskOrigin {
-    /// Copy-on-write over `base`, which never changes.
-    Derive {
-        base: PathBuf,
-    },
-    Copy {
-        image: PathBuf,
-    },
-    Empty {
-        size_bytes: u64,
-    },
-}
+use crate::model::disk::DiskOrigin;
 
 /// Size and time stamp of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

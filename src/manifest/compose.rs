@@ -22,9 +22,7 @@ use super::tree;
 use super::words::FilePath;
 use crate::model::diagnostic::{Diagnostic, Diagnostics, Source, Span};
 use crate::model::id::{FamilyName, LabName, SessionName, TemplateName, UserGroupName, UserName, VmGroupName};
-use crate::model::lab::Desired;
 use crate::model::rules::Rule;
-use crate::resolve::{SiteContext, not_yet_acted_upon, resolve};
 
 /// A lab as its files say it, in the order of the files.
 #[derive(Debug, Clone, Default)]
@@ -128,32 +126,6 @@ fn read_document(file: &ManifestFile, number: u32, room: &mut Room, diagnostics:
             diagnostics.push(*finding);
             None
         }
-    }
-}
-
-/// Why there is no `Desired`.
-#[derive(Debug, thiserror::Error)]
-pub enum DesiredError {
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    /// Errors and warnings of the manifest, for `report::diagnostics`.
-    #[error("the manifest has errors")]
-    Invalid(Diagnostics),
-}
-
-/// A lab's folder as what it wants, with the warnings. What `plan`, `apply` and `validate` begin with.
-pub fn desired(folder: &Path, site: &SiteContext) -> Result<(Desired, Diagnostics), DesiredError> {
-    let Loaded { manifest, mut diagnostics } = load(folder)?;
-    let resolved = resolve(&manifest, site);
-    diagnostics.append(resolved.diagnostics);
-    diagnostics.sort();
-    match resolved.desired {
-        Some(desired) if !diagnostics.has_errors() => {
-            diagnostics.append(not_yet_acted_upon(&manifest, &desired));
-            diagnostics.sort();
-            Ok((desired, diagnostics))
-        }
-        _ => Err(DesiredError::Invalid(diagnostics)),
     }
 }
 

@@ -28,7 +28,7 @@ mod tree;
 mod values;
 mod words;
 
-pub use compose::{DesiredError, Loaded, Manifest, desired, load, load_memory, load_with};
+pub use compose::{Loaded, Manifest, load, load_memory, load_with};
 pub use decode::{At, Entry, Named, Spanned, nearest};
 pub use files::{LoadError, ManifestFile, lab_folder};
 pub use images::{Checksums, ImageFacts};

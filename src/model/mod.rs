@@ -3,7 +3,10 @@
 
 pub mod address;
 pub mod diagnostic;
+pub mod disk;
 pub mod id;
+pub mod job;
 pub mod lab;
+pub mod reservation;
 pub mod rules;
 pub mod site;

@@ -1,4 +1,4 @@
-//! One installation's settings, with every default filled in and every path absolute. `manifest::site` reads them from
+//! One installation's settings, with every default filled in and every path absolute. `control::manifests` reads them from
 //! `site.yaml`; without a file, `Site::embedded` serves: this machine alone, everything below the lab's `.labwright/`.
 
 use std::collections::BTreeSet;
@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::id::{LabName, Mac, TemplateName, UserName};
 use crate::model::lab::{Limits, VmGroup};
-use crate::resolve::SiteContext;
 
 /// Folder of the embedded default, inside the lab's folder.
 pub const EMBEDDED_FOLDER: &str = ".labwright";
@@ -84,6 +83,15 @@ impl Site {
     pub fn context(&self) -> SiteContext {
         SiteContext { all_vms: self.all_vms.clone(), default_limits: self.default_limits, admins: self.admins.clone() }
     }
+}
+
+/// What a lab's meaning depends on besides its own files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SiteContext {
+    /// The predefined vm group.
+    pub all_vms: VmGroup,
+    pub default_limits: Limits,
+    pub admins: BTreeSet<UserName>,
 }
 
 /// Unprivileged account of a site that names none.

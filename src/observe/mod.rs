@@ -7,13 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::dhcp::{Dhcp, DhcpError, Reservation};
+use crate::dhcp::{Dhcp, DhcpError};
 use crate::disks::{DiskError, Disks, Stamp, Standing};
 use crate::model::id::{RunId, VmName};
+use crate::model::job::{Task, TaskState};
 use crate::model::lab::{Desired, DiskSource, VmSource};
+use crate::model::reservation::Reservation;
 use crate::model::site::Storage;
 use crate::run::{BatchId, Event, Record, RunFileError, Runs, StopReason, Wanted, last_words};
-use crate::scheduler::{Scheduler, SchedulerError, Task, TaskState};
+use crate::scheduler::{Scheduler, SchedulerError};
 use crate::state::{ImageDigest, PublishedDisk, Recorded, RecordedDisk};
 
 /// What was seen, as plain values for the planner.

@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::dhcp::Reservation;
-use crate::disks::DiskOrigin;
 use crate::model::address::Address;
+use crate::model::disk::DiskOrigin;
 use crate::model::id::{LabName, Mac, RunId, TemplateName, UserName, VmName};
+use crate::model::job::TaskId;
 use crate::model::lab::Vm;
+use crate::model::reservation::Reservation;
 use crate::run::{BatchId, RunSpec, StopReason};
-use crate::scheduler::TaskId;
 use crate::state::RecordedDisk;
 
 /// What would change, and everything needed to change it. Fits only the state with this lineage and serial.

@@ -8,7 +8,7 @@ use super::vms::Steps;
 use super::{Answer, Effect, Inputs, Plan, Planner, Verb, Wish};
 use crate::model::address::Address;
 use crate::model::id::VmName;
-use crate::scheduler::TaskState;
+use crate::model::job::TaskState;
 use crate::state::RecordedVm;
 
 impl Planner<'_> {

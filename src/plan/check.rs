@@ -8,10 +8,10 @@ use std::path::{Component, Path, PathBuf};
 use super::guards::{open_sessions, strays};
 use super::life::{Life, life};
 use super::{Action, ActionId, Effect, Inputs, Plan};
-use crate::disks::DiskOrigin;
 use crate::model::address::Address;
+use crate::model::disk::DiskOrigin;
 use crate::model::id::{RunId, VmName};
-use crate::scheduler::TaskId;
+use crate::model::job::TaskId;
 use crate::state::{RecordedDisk, RecordedVm};
 
 /// A rule that a plan broke.

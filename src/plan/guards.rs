@@ -7,8 +7,8 @@ use super::life::{fenced_after, is_fenced};
 use super::{Inputs, Planner};
 use crate::model::address::{Address, Kind};
 use crate::model::id::{UserName, VmName};
+use crate::model::job::{Task, TaskId};
 use crate::model::lab::{Desired, Session};
-use crate::scheduler::{Task, TaskId};
 use crate::state::{FreezeScope, Recorded, Thing};
 
 /// A roster that loses more of its members than this, in percent, stops the plan: half a file looks like a whole one.

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use super::life::{Life, life};
 use super::{Inputs, objects};
 use crate::model::id::{RunId, VmName};
+use crate::model::job::{Task, TaskState};
 use crate::observe::Phase;
 use crate::run::{Batch, BatchId, Control, RunSpec, Wanted};
-use crate::scheduler::{Task, TaskState};
 use crate::state::{Change, RecordedVm, Started};
 
 /// A job that somebody wants to be a vm's, with the files that its mark leads to.

@@ -7,10 +7,10 @@
 
 use std::time::Duration;
 
+use crate::model::job::{TaskId, TaskState};
 use crate::model::site::Site;
 use crate::observe::{Observed, Phase};
 use crate::run::StopReason;
-use crate::scheduler::{TaskId, TaskState};
 use crate::state::{RecordedVm, RunState};
 
 /// How much longer than a starter we wait: until it has noticed and qemu stands still, and for clocks that do not run alike.

@@ -34,10 +34,10 @@ use std::path::Path;
 
 use crate::model::address::{Address, AddressPattern, Kind};
 use crate::model::id::{TemplateName, VmName};
+use crate::model::job::TaskId;
 use crate::model::lab::Desired;
 use crate::model::site::Site;
 use crate::observe::Observed;
-use crate::scheduler::TaskId;
 use crate::state::Recorded;
 
 /// All that a plan depends on.

@@ -8,10 +8,10 @@ use super::vms::{Steps, Work};
 use super::{Effect, Inputs, Planner, Wish};
 use crate::model::address::Address;
 use crate::model::id::{Mac, RunId, VmName};
+use crate::model::job::TaskState;
 use crate::model::lab::{PowerState, RestartPolicy, Vm, VmGroup};
 use crate::observe::Phase;
 use crate::run::StopReason;
-use crate::scheduler::TaskState;
 use crate::state::{RecordedDisk, RecordedRun, RecordedVm, Started};
 
 /// Whether a vm is stopped, whether it is started, and why.

@@ -18,10 +18,10 @@ use super::objects::{Edits, fields, needs_of};
 use super::power::{Decision, news, started};
 use super::templates::same_but_for_folders;
 use super::{Action, ActionId, Change, Effect, Planner, Touched, Verb, Wish};
-use crate::dhcp::Reservation;
 use crate::model::address::{Address, Kind};
 use crate::model::id::{Mac, VmName};
 use crate::model::lab::{PowerState, Vm, VmGroup, VmSource};
+use crate::model::reservation::Reservation;
 use crate::observe::Phase;
 use crate::state::{RecordedDisk, RecordedVm, Started};
 

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::harmless;
 use super::plain_words::count;
-use crate::disks::DiskOrigin;
 use crate::model::address::Address;
+use crate::model::disk::DiskOrigin;
 use crate::plan::{Change, Effect};
 
 /// One line per step, indented and fit for a terminal; `needs` are other changes that come first.

@@ -17,29 +17,23 @@ mod networks;
 mod people;
 mod permissions;
 mod sessions;
+mod site;
 mod unbuilt;
 mod wire;
 
 pub use accounts::check_accounts;
 pub use labs::{SoundLab, across};
+pub use site::resolve_site;
 pub use unbuilt::not_yet_acted_upon;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::manifest::{At, Manifest, Spanned, nearest};
 use crate::model::diagnostic::{Diagnostic, Diagnostics, Span};
-use crate::model::id::{FamilyName, LabName, UserName, VmGroupName, VmName};
+use crate::model::id::{FamilyName, LabName, VmGroupName, VmName};
 use crate::model::lab::{Desired, Limits, Origin, VmGroup};
 use crate::model::rules::Rule;
-
-/// What a lab's meaning depends on besides its own files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SiteContext {
-    /// The predefined vm group.
-    pub all_vms: VmGroup,
-    pub default_limits: Limits,
-    pub admins: BTreeSet<UserName>,
-}
+use crate::model::site::SiteContext;
 
 /// What `resolve` found.
 #[derive(Debug)]
@@ -92,7 +86,7 @@ pub fn resolve(manifest: &Manifest, site: &SiteContext) -> Resolved {
 }
 
 /// The one vm group of a manifest, judged alone: for the site's own group.
-pub fn resolve_vm_group(manifest: &Manifest) -> (Option<VmGroup>, Diagnostics) {
+fn resolve_vm_group(manifest: &Manifest) -> (Option<VmGroup>, Diagnostics) {
     let site = SiteContext { all_vms: VmGroup::all_vms(), default_limits: Limits::USER, admins: BTreeSet::new() };
     let mut resolver = Resolver::new(manifest, &site);
     let group = manifest.vm_groups.iter().next().and_then(|(_, decl)| resolver.vm_group(decl));

@@ -5,7 +5,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Ended, Host, HostUsage, JobId, Scheduler, SchedulerError, Submission, Task, TaskId, TaskState};
+use super::{Ended, Host, HostUsage, Scheduler, SchedulerError, Submission};
+use crate::model::job::{JobId, Task, TaskId, TaskState};
 
 /// The calls of the trait, to count and to disturb them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -13,6 +13,7 @@ use rusqlite::{OptionalExtension as _, Transaction, params};
 use serde::{Deserialize, Serialize};
 
 use super::{StateError, Store};
+use crate::files::foreign_file_system;
 use crate::model::site::Storage;
 
 /// Where a state and what it describes are, as real paths.
@@ -223,9 +224,28 @@ fn one_file(one: &Path, other: &Path) -> bool {
     lock(other, FlockArg::LockExclusiveNonblock).is_none()
 }
 
+/// Refuses a place where a state cannot be kept safely.
+pub(super) fn refuse_foreign(path: &Path) -> Result<(), StateError> {
+    let found = foreign_file_system(path).map_err(|errno| StateError::Io {
+        action: "ask for the file system of",
+        path: path.to_owned(),
+        source: errno.into(),
+    })?;
+    match found {
+        Some(file_system) => Err(StateError::ForeignFileSystem { path: path.to_owned(), file_system }),
+        None => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_on_no_disk_at_all_is_no_place_for_a_state() {
+        let proc = refuse_foreign(Path::new("/proc")).unwrap_err();
+        assert!(matches!(proc, StateError::ForeignFileSystem { .. }), "{proc}");
+    }
 
     #[test]
     fn what_moved_is_what_differs_in_front() {

@@ -2,7 +2,6 @@
 //! intents and outcomes go in. It decides nothing, and it never takes a missing file for an empty one.
 
 mod aside;
-mod file_system;
 mod history;
 mod home;
 mod lock;
@@ -13,7 +12,6 @@ mod schema;
 mod write;
 
 pub use aside::{AsideSet, ImageDigest, WaitingDisks};
-pub(crate) use file_system::foreign_file_system;
 pub use history::{AppliedEffect, AsideDisk, PastApply, PastEffect, PastRun};
 pub use lock::{Holder, Lock};
 pub use objects::{RecordedThing, Thing};
@@ -29,6 +27,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::model::id::SiteTag;
+use home::refuse_foreign;
 
 /// How long a statement waits for another process's transaction before it says that the file is busy.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -154,7 +153,7 @@ impl Store {
         if !path.try_exists().map_err(|source| StateError::Io { action: "look for", path: path.to_owned(), source })? {
             return Err(StateError::Missing { path: path.to_owned() });
         }
-        file_system::refuse_foreign(path)?;
+        refuse_foreign(path)?;
         let mut store = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         store.check()?;
         let found = schema::version(&store.connection).map_err(|source| store.sql("read the version", source))?;
@@ -176,7 +175,7 @@ impl Store {
         let io = |action, path: &Path, source| StateError::Io { action, path: path.to_owned(), source };
         let folder = path.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder).map_err(|source| io("create", folder, source))?;
-        file_system::refuse_foreign(folder)?;
+        refuse_foreign(folder)?;
         if path.try_exists().map_err(|source| io("look for", path, source))? {
             return Err(StateError::Exists { path: path.to_owned() });
         }

@@ -9,7 +9,8 @@ use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::{AccessFlags, faccessat};
 use rusqlite::{Connection, OpenFlags};
 
-use super::{StateError, Store, file_system, schema};
+use super::home::refuse_foreign;
+use super::{StateError, Store, schema};
 
 /// How often a copy is tried while somebody writes, and how long we wait in between.
 const TRIES: u32 = 50;
@@ -24,7 +25,7 @@ impl Store {
         if !exists || (may_write(path) && may_write(folder)) {
             return Self::open(path);
         }
-        file_system::refuse_foreign(path)?;
+        refuse_foreign(path)?;
         let store = Self { connection: look(path)?, path: path.to_owned(), read_only: true };
         store.check()?;
         match schema::version(&store.connection).map_err(|source| store.sql("read the version", source))? {

@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::{AsideSet, ImageDigest, RecordedThing, StateError, Store, Thing, WaitingDisks};
 use crate::model::address::{Address, Kind};
 use crate::model::id::{LabName, Mac, RunId, SiteTag, TemplateName, VmGroupName, VmName};
+use crate::model::job::JobId;
 use crate::model::lab::{Desired, Hardware, Vm, VmGroup};
 use crate::run::{BatchId, StopReason};
-use crate::scheduler::JobId;
 
 /// Everything recorded of one lab.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,9 +9,9 @@ use super::aside::remember;
 use super::{RecordedDisk, StateError, Store, TemplateVersion};
 use crate::model::address::Address;
 use crate::model::id::{LabName, Mac, RunId, TemplateName, VmName};
+use crate::model::job::JobId;
 use crate::model::lab::Vm;
 use crate::run::{BatchId, StopReason};
-use crate::scheduler::JobId;
 
 /// One apply in the history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! The checker of plans sees what it is there to see: sound plans, each spoilt by hand in one way.
 
+use labwright::model::job::{JobId, TaskId};
 use labwright::plan::{Effect, Flaw, Plan};
 use labwright::run::StopReason;
-use labwright::scheduler::{JobId, TaskId};
 
 use crate::lab::Lab;
 use crate::plans::PAIR;

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use insta::assert_snapshot;
 use labwright::apply::Clock as _;
-use labwright::dhcp::Reservation;
+use labwright::model::job::TaskState;
+use labwright::model::reservation::Reservation;
 use labwright::observe::Phase;
 use labwright::plan::FoundJob;
 use labwright::run::{StopReason, Wanted};
-use labwright::scheduler::TaskState;
 
 use crate::lab::Lab;
 use crate::plans::PAIR;

@@ -2,10 +2,11 @@
 
 use insta::assert_snapshot;
 use jiff::SignedDuration;
+use labwright::model::job::{TaskId, TaskState};
 use labwright::model::site::{GridEngineSettings, SchedulerSettings};
 use labwright::plan::{LostHost, give_up_only};
 use labwright::run::StopReason;
-use labwright::scheduler::{Ended, TaskId, TaskState};
+use labwright::scheduler::Ended;
 
 use crate::imports::{edits_that_take, possessions};
 use crate::lab::Lab;

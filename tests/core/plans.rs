@@ -316,7 +316,7 @@ fn a_disk_over_another_base_is_not_started() {
     lab.world.with(|inner| {
         let path = inner.disks.keys().find(|path| path.to_string_lossy().contains("bob-gsr")).unwrap().clone();
         let base = "/srv/other.qcow2".into();
-        inner.disks.get_mut(&path).unwrap().origin = labwright::disks::DiskOrigin::Derive { base };
+        inner.disks.get_mut(&path).unwrap().origin = labwright::model::disk::DiskOrigin::Derive { base };
     });
     assert_snapshot!("a_disk_over_another_base_is_drift", lab.plan_text());
     lab.world.with(|inner| {

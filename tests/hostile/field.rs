@@ -11,10 +11,11 @@ use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
-use labwright::dhcp::{Dhcp as _, Dnsmasq, Reservation};
+use labwright::dhcp::{Dhcp as _, Dnsmasq};
 use labwright::host::machine::setup;
 use labwright::model::id::Mac;
 use labwright::model::lab::{Egress, Protocol, Station};
+use labwright::model::reservation::Reservation;
 use labwright::model::site::{DhcpServer, DhcpSettings, Filter};
 use labwright::run::RunSpec;
 use nix::sys::signal::Signal;

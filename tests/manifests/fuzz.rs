@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use labwright::cli::schema::SchemaKind;
 use labwright::manifest::load_memory;
 use labwright::model::lab::{Limits, VmGroup};
+use labwright::model::site::SiteContext;
 use labwright::report::{Checked, diagnostics, diagnostics_ci, diagnostics_json};
-use labwright::resolve::{SiteContext, resolve};
+use labwright::resolve::resolve;
 use nix::time::ClockId;
 
 use super::{ROOT, folders};

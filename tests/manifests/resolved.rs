@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use labwright::manifest::{load_memory, site};
+use labwright::control::manifests;
+use labwright::manifest::load_memory;
 use labwright::model::id::{UserGroupName, UserName, VmGroupName, VmName};
 use labwright::model::lab::{
     AtEnd, Desired, DiskSource, Limits, Object, PowerState, RestartPolicy, Right, Station, Subject, VmGroup, VmSource,
 };
-use labwright::model::site::{Accel, Algorithm, DhcpServer, DhcpSettings, OmapiSettings, SchedulerSettings, Site};
-use labwright::resolve::{SiteContext, resolve};
+use labwright::model::site::{
+    Accel, Algorithm, DhcpServer, DhcpSettings, OmapiSettings, SchedulerSettings, Site, SiteContext,
+};
+use labwright::resolve::resolve;
 
 fn context() -> SiteContext {
     SiteContext {
@@ -214,7 +217,7 @@ fn a_site_file_and_its_defaults() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("site.yaml");
     std::fs::write(&path, "storage: { root: shared }\n").unwrap();
-    let (site, warnings) = site::load(&path).unwrap();
+    let (site, warnings) = manifests::site(&path).unwrap();
     assert!(warnings.is_empty());
     assert_eq!(site.storage.vms, folder.path().join("shared/vms"));
     assert_eq!(site.state, Path::new("/var/lib/labwright/state.db"));
@@ -224,7 +227,7 @@ fn a_site_file_and_its_defaults() {
                 timing: { heartbeat: 5s, grace: 1m }\nlimits: { running_vms: 4 }\nretention: 60d\n\
                 all_vms: { ip_range: 10.9.0.2-10.9.0.99, gateway: 10.9.0.1, bridge: br9 }\n";
     std::fs::write(&path, text).unwrap();
-    let (site, _) = site::load(&path).unwrap();
+    let (site, _) = manifests::site(&path).unwrap();
     assert_eq!(
         (site.storage.runs.as_path(), site.storage.aside.as_path()),
         (Path::new("/fast/runs"), Path::new("/srv/aside"))
@@ -244,7 +247,7 @@ fn a_site_with_a_dhcpd_of_its_own() {
     let read = |omapi: &str| {
         let text = format!("storage: {{ root: /srv }}\nnetwork: {{ dhcp: omapi, omapi: {{ {omapi} }} }}\n");
         std::fs::write(&path, text).unwrap();
-        site::load(&path).unwrap().0.network.dhcp
+        manifests::site(&path).unwrap().0.network.dhcp
     };
     let mut settings = OmapiSettings {
         server: [10, 0, 0, 5].into(),
@@ -266,7 +269,7 @@ fn a_site_names_who_answers_dhcp() {
     let path = folder.path().join("site.yaml");
     let read = |network: &str| {
         std::fs::write(&path, format!("storage: {{ root: /srv }}\nnetwork: {{ {network} }}\n")).unwrap();
-        let (site, warnings) = site::load(&path).unwrap();
+        let (site, warnings) = manifests::site(&path).unwrap();
         (site.network.dhcp_servers, warnings.list.len())
     };
     let server = |last: u8, mac: Option<&str>| DhcpServer {

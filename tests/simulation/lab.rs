@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU8;
 use std::time::Duration;
 
 use labwright::apply::{self, BatchKind, Clock as _, Progress, Summary};
-use labwright::manifest;
+use labwright::control::manifests;
 use labwright::model::address::{Address, AddressPattern};
 use labwright::model::diagnostic::Diagnostics;
 use labwright::model::id::{RunId, VmName};
@@ -107,9 +107,9 @@ impl Lab {
     }
 
     fn read(&self) -> Result<Desired, Diagnostics> {
-        match manifest::desired(self.folder.path(), &self.site.context()) {
+        match manifests::desired(self.folder.path(), &self.site.context()) {
             Ok((desired, _warnings)) => Ok(desired),
-            Err(manifest::DesiredError::Invalid(diagnostics)) => Err(diagnostics),
+            Err(manifests::DesiredError::Invalid(diagnostics)) => Err(diagnostics),
             Err(error) => panic!("{error}"),
         }
     }

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use labwright::disks::DiskOrigin;
+use labwright::model::disk::DiskOrigin;
 use labwright::model::id::{RunId, VmName};
+use labwright::model::job::{JobId, TaskId};
 use labwright::model::lab::PowerState;
-use labwright::scheduler::{JobId, TaskId};
 
 use crate::lab::Lab;
 use crate::world::{Inner, World};

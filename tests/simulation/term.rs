@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use jiff::SignedDuration;
 use labwright::model::address::AddressPattern;
 use labwright::model::id::{RunId, VmName};
+use labwright::model::job::{TaskId, TaskState};
 use labwright::model::lab::Desired;
 use labwright::model::site::{GridEngineSettings, SchedulerSettings};
 use labwright::plan::{LostHost, Plan, Wish};
 use labwright::run::StopReason;
-use labwright::scheduler::{TaskId, TaskState};
 use labwright::state::{FreezeScope, Frozen};
 
 use crate::dice::Dice;

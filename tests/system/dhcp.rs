@@ -4,10 +4,11 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use labwright::dhcp::{Dhcp as _, Omapi, Reservation};
+use labwright::dhcp::{Dhcp as _, Omapi};
 use labwright::host::machine::check::check;
 use labwright::host::machine::setup;
 use labwright::model::id::{LabName, MacPrefix, SiteTag, VmName};
+use labwright::model::reservation::Reservation;
 use labwright::model::site::{Algorithm, DhcpSettings, OmapiSettings, Storage};
 use nix::sys::signal::Signal;
 

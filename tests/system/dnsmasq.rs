@@ -4,9 +4,10 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use labwright::dhcp::{Dhcp as _, Dnsmasq, Reservation};
+use labwright::dhcp::{Dhcp as _, Dnsmasq};
 use labwright::host::machine::setup;
 use labwright::model::id::{LabName, MacPrefix, SiteTag, VmName};
+use labwright::model::reservation::Reservation;
 use labwright::model::site::DhcpSettings;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};

@@ -26,7 +26,7 @@ fn runnable(examples: &Path) -> Vec<PathBuf> {
 /// One vm that its manifest keeps running, if there is one.
 fn a_vm(example: &Path) -> String {
     let site = Site::embedded(example, 1 << 20, 64).context();
-    let (desired, _) = labwright::manifest::desired(example, &site).unwrap();
+    let (desired, _) = labwright::control::manifests::desired(example, &site).unwrap();
     let vm = desired.vms.iter().max_by_key(|(_, vm)| vm.state == PowerState::Running);
     vm.expect("an example that runs has a vm").0.to_string()
 }

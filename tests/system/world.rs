@@ -7,10 +7,11 @@ use std::process::{Child, Command, ExitStatus};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use labwright::dhcp::{Dhcp as _, Dnsmasq, Omapi, Reservation};
+use labwright::dhcp::{Dhcp as _, Dnsmasq, Omapi};
 use labwright::host::machine::setup::{self, Wanted};
 use labwright::model::id::{LabName, MacPrefix, RunId, SiteTag, UserName, VmName};
 use labwright::model::lab::{AddressRange, DisplayModel, Firmware, Hardware, NicModel, VmGroup};
+use labwright::model::reservation::Reservation;
 use labwright::model::site::{Accel, DhcpServer, DhcpSettings, Filter, NetworkSettings, QemuSettings, Timing, VncBind};
 use labwright::run::{self, Control, Event, RunDisk, RunNetwork, RunSpec};
 use nix::mount::{MsFlags, mount};

@@ -23,10 +23,11 @@ use crate::error::chain;
 use crate::exit::Exit;
 use crate::host::machine::check::{Line, Verdict, failed};
 use crate::model::id::{RunId, TemplateName};
+use crate::model::job::{JobId, Task, TaskId, TaskState};
 use crate::model::lab::{Desired, Vm, VmGroup};
 use crate::report::table::Row;
 use crate::report::{Failure, Ui};
-use crate::scheduler::{Host, HostUsage, JobId, Scheduler, SchedulerError, Submission, Task, TaskId, TaskState};
+use crate::scheduler::{Host, HostUsage, Scheduler, SchedulerError, Submission};
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const TELL_EVERY: Duration = Duration::from_secs(15);

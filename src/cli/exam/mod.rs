@@ -30,13 +30,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::context::Context;
-use crate::dhcp::Reservation;
 use crate::disks::{self, Owner};
 use crate::error::chain;
 use crate::exit::Exit;
 use crate::host::machine::check::{Line, failed};
 use crate::model::id::{RunId, TemplateName, VmName};
 use crate::model::lab::{Desired, DiskSource, Vm, VmGroup, VmSource};
+use crate::model::reservation::Reservation;
 use crate::plan::{Seat, run_spec};
 use crate::report::{Failure, Ui};
 use crate::run::{RunSpec, Runs as _};

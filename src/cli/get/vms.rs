@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{Pick, yes_no};
+use crate::model::job::{Task, TaskState};
 use crate::model::lab::{PowerState, VmSource};
 use crate::model::site::Site;
 use crate::observe::{Mapping, Observed, Phase};
@@ -11,7 +12,6 @@ use crate::plan::{Life, life};
 use crate::report::table::Row;
 use crate::report::{one_line, times};
 use crate::run::PAUSED_ON_REQUEST;
-use crate::scheduler::{Task, TaskState};
 use crate::state::{Recorded, RecordedVm};
 
 /// One vm, as recorded and seen.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::error::{OmapiError, Problem};
 use super::key::{Key, omapi_name};
 use super::wire::{self, Message, Opcode};
-use crate::dhcp::Reservation;
+use crate::model::reservation::Reservation;
 use crate::model::site::OmapiSettings;
 
 /// What dhcpd answers in place of an object; numbers of ISC's result codes.

@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use super::bridge::bridges;
-use crate::dhcp::{Reservation, hosts_line};
+use crate::dhcp::hosts_line;
 use crate::host::RUN_ROOT;
 use crate::host::run::accel::Accelerator;
 use crate::host::run::filter::{Table, host_table_command, run_table, wanted_stations};
@@ -19,6 +19,7 @@ use crate::host::run::port::Port;
 use crate::host::run::qemu::{Given, Hold, VncPassword, arguments};
 use crate::model::id::Mac;
 use crate::model::lab::{Station, VmGroup};
+use crate::model::reservation::Reservation;
 use crate::model::site::{DhcpSettings, NetworkSettings};
 use crate::run::{RunNetwork, RunSpec};
 

@@ -1,7 +1,7 @@
 //! `qacct -j` in, how tasks ended and what they used out. The file behind it may be gigabytes: only commands about the
 //! past ask it, never a plan.
 
-use crate::scheduler::{JobId, TaskId};
+use crate::model::job::{JobId, TaskId};
 
 /// One ended task.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]

@@ -1,7 +1,7 @@
 //! What the tools print in plain text: the number of a submitted job, and why something was refused. Exit codes differ
 //! even within one version's manual, so words decide whether nothing happened or nobody knows.
 
-use crate::scheduler::JobId;
+use crate::model::job::JobId;
 
 /// The number in `qsub -terse`'s answer: `5`, or `6.1-300:1` of an array. Site scripts may print lines around it.
 pub(super) fn submitted(stdout: &str) -> Option<JobId> {

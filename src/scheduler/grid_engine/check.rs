@@ -117,7 +117,7 @@ fn of_global(config: &Config, is_root: bool) -> Vec<Finding> {
     }
     let spool = std::path::Path::new(config.get("execd_spool_dir"));
     // Where it is not, such as on a machine that only submits, there is nothing to say of it.
-    if let Ok(Some(file_system)) = crate::state::foreign_file_system(spool) {
+    if let Ok(Some(file_system)) = crate::files::foreign_file_system(spool) {
         let message = format!(
             "{} is on {file_system}: when that hangs, so do the execution daemons, and every job is unknown",
             spool.display()

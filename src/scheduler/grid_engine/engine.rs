@@ -10,9 +10,10 @@ use super::client::{Answer, Client};
 use super::queue::{Folded, Queue, size_mib};
 use super::reasons::{self, Reasons};
 use super::{XmlError, accounting, answers, queue};
+use crate::model::job::{JobId, Task, TaskId, TaskState};
 use crate::model::site::GridEngineSettings;
 use crate::run::probe_name;
-use crate::scheduler::{Ended, Host, HostUsage, JobId, Scheduler, SchedulerError, Submission, Task, TaskId, TaskState};
+use crate::scheduler::{Ended, Host, HostUsage, Scheduler, SchedulerError, Submission};
 
 /// Grid Engine hands a task its number in the environment only; our programs take it as their last argument. And it
 /// gives a task a search path without the folders of `nft` and `ip`.

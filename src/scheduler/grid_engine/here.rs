@@ -60,7 +60,7 @@ fn of_program(program: &Path) -> Vec<Finding> {
         );
         findings.push(warning(message, mend));
     }
-    if let Ok(Some(file_system)) = crate::state::foreign_file_system(program) {
+    if let Ok(Some(file_system)) = crate::files::foreign_file_system(program) {
         let message = format!("{} is on {file_system}: when that hangs, no starter can begin", program.display());
         findings.push(warning(message, "install it on a disk of each host, at the same path"));
     }

@@ -42,7 +42,7 @@ pub use xml::XmlError;
 /// The readers of the tools' answers, for tests over recorded ones.
 pub mod read {
     use super::{Account, Queue, Reasons, XmlError};
-    use crate::scheduler::JobId;
+    use crate::model::job::JobId;
 
     pub use super::hosts::ExecHost;
 

@@ -6,7 +6,8 @@
 
 use super::XmlError;
 use super::xml::{Part, read};
-use crate::scheduler::{Closed, JobId};
+use crate::model::job::JobId;
+use crate::scheduler::Closed;
 
 /// Most tasks in one answer. Grid Engine's own limit for one array is 75,000.
 const TASKS_MAX: usize = 1_000_000;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::XmlError;
 use super::xml::{Part, read};
-use crate::scheduler::JobId;
+use crate::model::job::JobId;
 
 /// How many of the scheduler's remarks on one job are shown; it makes one per queue and host.
 const REMARKS_MAX: usize = 3;

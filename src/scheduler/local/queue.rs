@@ -15,7 +15,8 @@ use super::books::{self, Books, Job, failed};
 use super::dispatch::start_time;
 use super::held::{self, MEMORY_UNIT_MIB, TASKS_MAX};
 use crate::host::sys::Process;
-use crate::scheduler::{Ended, Host, HostUsage, JobId, Scheduler, SchedulerError, Submission, Task, TaskId, TaskState};
+use crate::model::job::{JobId, Task, TaskId, TaskState};
+use crate::scheduler::{Ended, Host, HostUsage, Scheduler, SchedulerError, Submission};
 
 /// The embedded scheduler's queue below one folder.
 #[derive(Debug, Clone)]

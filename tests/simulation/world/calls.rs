@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use labwright::apply::Clock;
-use labwright::dhcp::{Dhcp, DhcpError, Reservation};
-use labwright::disks::{DiskError, DiskOrigin, Disks, Published, Stamp, Standing};
+use labwright::dhcp::{Dhcp, DhcpError};
+use labwright::disks::{DiskError, Disks, Published, Stamp, Standing};
+use labwright::model::disk::DiskOrigin;
 use labwright::model::id::RunId;
+use labwright::model::job::{JobId, Task, TaskId, TaskState};
+use labwright::model::reservation::Reservation;
 use labwright::run::{Batch, Control, Record, RunFileError, RunSpec, Runs, Wanted, parse_report};
-use labwright::scheduler::{Ended, Host, JobId, Scheduler, SchedulerError, Submission, Task, TaskId, TaskState};
+use labwright::scheduler::{Ended, Host, Scheduler, SchedulerError, Submission};
 
 use super::{Inner, SimImage, SimRun, SimTask, World, hiccups, io_error};
 

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use labwright::model::job::{TaskId, TaskState};
 use labwright::run::{Control, Event, Record, RunSpec, StopReason, parse_report};
-use labwright::scheduler::{TaskId, TaskState};
 use labwright::starter::machine::{self, Act, Command, Machine, Seen, Told};
 
 use super::{Inner, SimTask};

@@ -18,11 +18,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
-use labwright::dhcp::Reservation;
-use labwright::disks::{DiskOrigin, Stamp};
+use labwright::disks::Stamp;
+use labwright::model::disk::DiskOrigin;
 use labwright::model::id::{RunId, VmName};
+use labwright::model::job::{TaskId, TaskState};
+use labwright::model::reservation::Reservation;
 use labwright::run::{Batch, Control, Record, RunSpec};
-use labwright::scheduler::{Ended, TaskId, TaskState};
+use labwright::scheduler::Ended;
 
 pub(crate) use hosts::{Guest, SimHost, SimRun};
 
