@@ -45,6 +45,7 @@ cases! {
     get_listings
     get_nothing
     help
+    history
     image_derived
     image_missing
     image_not_qcow2
@@ -62,6 +63,7 @@ cases! {
     plan_json
     plan_new_lab
     plan_of_a_class
+    restore_several
     returning_student
     returning_unwritten
     scheduler_is_a_file

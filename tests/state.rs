@@ -448,6 +448,7 @@ fn an_older_state_is_brought_up_to_date_and_loses_nothing() {
     state
         .execute_batch(
             "ALTER TABLE site DROP COLUMN home; ALTER TABLE disks DROP COLUMN owner; ALTER TABLE disks DROP COLUMN image;
+             ALTER TABLE applies DROP COLUMN command; ALTER TABLE applies DROP COLUMN beside;
              DROP TABLE digests; PRAGMA user_version = 1",
         )
         .unwrap();
@@ -462,4 +463,8 @@ fn an_older_state_is_brought_up_to_date_and_loses_nothing() {
     assert!(text("SELECT home FROM site").contains("site/state.db"));
     assert!(sandbox.path("site/state.db.v1").exists(), "the older file is kept");
     run("echo ada >>students.csv && labwright --site ../site.yaml plan | grep 'set [0-9]* of'");
+    run("labwright --site ../site.yaml freeze --why lunch");
+    // What was typed for an older program was not kept.
+    let commands = run("labwright --site ../site.yaml history -o csv | cut -d, -f1,4");
+    assert_eq!(commands, "id,command\n3,freeze --why lunch\n2,\n1,\n");
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
 
-use super::Ended;
 use super::context::{Context, program};
 use super::plan::Scope;
+use super::{Ended, LabFolder};
 use crate::apply::{self, Awaited, BatchKind, Clock as _, Goal, Progress, Summary, SystemClock, Wait, WaitEnd, World};
 use crate::disks;
 use crate::exit::Exit;
@@ -32,9 +32,14 @@ const PARALLELISM: usize = 4;
 Ctrl-C once finishes and records what is under way, and ends a wait at once; twice stops at once, which is safe too.
 What a guard refuses is left as it is, and the rest is done: then the exit code is 4.")]
 pub(super) struct Arguments {
-    /// Folder of the lab's manifests, or a plan that `labwright plan -o` kept.
-    #[arg(value_name = "LAB|PLAN", default_value = ".")]
-    what: PathBuf,
+    /// Folder of the lab's manifests, or a plan that `labwright plan -o` kept. Without it, the folder that LABWRIGHT_LAB
+    /// names, or this one.
+    #[arg(value_name = "LAB|PLAN")]
+    what: Option<PathBuf>,
+
+    /// The lab's folder, written as an option.
+    #[arg(long, short = 'C', value_name = "FOLDER")]
+    lab: Option<PathBuf>,
 
     #[command(flatten)]
     scope: Scope,
@@ -79,10 +84,12 @@ fn parallelism(text: &str) -> Result<usize, String> {
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
-    if arguments.what.is_file() {
-        return run_saved(arguments, site, ui);
+    let what = LabFolder { place: arguments.what.clone(), option: arguments.lab.clone() }.folder()?;
+    let is_manifest = what.file_name().and_then(|name| name.to_str()).is_some_and(crate::manifest::is_manifest);
+    if what.is_file() && !is_manifest {
+        return run_saved(arguments, &what, site, ui);
     }
-    let context = Context::new(site, &arguments.what, ui)?;
+    let context = Context::new(site, &what, ui)?;
     let desired = context.desired(ui)?;
     let make = |recorded: &Recorded| arguments.scope.plan(&context, &desired, recorded);
     reconcile(&context, &desired, &make, &arguments.options, "apply", ui)
@@ -95,8 +102,7 @@ struct SavedVersion {
 }
 
 /// Carries out a kept plan, or refuses if another one would be made today.
-fn run_saved(arguments: &Arguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
-    let file = &arguments.what;
+fn run_saved(arguments: &Arguments, file: &Path, site: Option<&Path>, ui: &mut Ui) -> Ended {
     if !arguments.scope.is_everything() {
         return Err(Failure::new(Exit::Usage, "a kept plan has its own `--target`, `--allow` and `--refresh-only`")
             .hint("give them to `labwright plan -o FILE`"));

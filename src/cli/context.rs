@@ -21,7 +21,7 @@ use crate::plan::{Ask, Inputs, LostHost, Plan, as_applied, plan};
 use crate::report::{self, Failure, Ui};
 use crate::run::{self, RunFileError};
 use crate::scheduler::{Scheduler, SchedulerError, grid_engine::GridEngine, local::Local};
-use crate::state::{ApplyInfo, Holder, Lock, Recorded, StateError, Store};
+use crate::state::{ApplyInfo, Holder, Intent, Lock, Outcome, Recorded, StateError, Store};
 
 /// Where a site's settings are looked for when nothing else is said.
 const SITE_FILE: &str = "/etc/labwright/site.yaml";
@@ -213,8 +213,19 @@ impl Context {
             folder: self.lab_folder.clone(),
             who: whoami(),
             host: hostname(),
+            command: super::typed::command(),
             commit: git_commit(&self.lab_folder),
             summary: summary.to_owned(),
+        }
+    }
+
+    /// Writes into the history what was done beside any plan. It is done whether or not this can be written.
+    pub(super) fn note(&self, lab: &LabName, effects: &[(Intent, Outcome)], ui: &Ui) {
+        let now = jiff::Timestamp::now();
+        let noted =
+            Store::open(&self.site.state).and_then(|mut store| store.note(lab, &self.apply_info(""), effects, now));
+        if let Err(error) = noted {
+            ui.say(&format!("warning: this is not in the history: {}", crate::error::chain(&error)));
         }
     }
 

@@ -28,7 +28,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
-    let (context, Desired { lab, .. }) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
+    let (context, Desired { lab, .. }) = Context::of_known_lab(site, &arguments.lab.folder()?, ui)?;
     let desired = Desired::nothing(lab);
     let make = |recorded: &Recorded| arguments.scope.plan(&context, &desired, recorded);
     apply::reconcile(&context, &desired, &make, &arguments.options, "destroy", ui)

@@ -3,13 +3,12 @@
 
 use std::path::Path;
 
-use super::Ended;
 use super::context::Context;
-use super::vm::unknown;
+use super::{Ended, pick};
 use crate::exit::Exit;
 use crate::host::machine::by_hand::{ByHand, script};
 use crate::host::run::accel::{self, Accelerator};
-use crate::model::id::{RunId, VmName};
+use crate::model::id::RunId;
 use crate::model::lab::Desired;
 use crate::observe::{Phase, fold};
 use crate::plan::{Seat, run_spec};
@@ -23,11 +22,10 @@ pub(super) enum Accel {
     Tcg,
 }
 
-pub(super) fn run(context: &Context, desired: &Desired, name: &VmName, accel: Option<Accel>, ui: &Ui) -> Ended {
+pub(super) fn run(context: &Context, desired: &Desired, word: &str, accel: Option<Accel>, ui: &Ui) -> Ended {
     let recorded = context.recorded(&desired.lab)?;
-    let known = recorded.vms.get(name).ok_or_else(|| {
-        unknown(&desired.lab, name.as_str(), recorded.vms.keys().map(crate::model::id::VmName::as_str))
-    })?;
+    let name = &pick::one(&desired.lab, word, &recorded)?;
+    let known = &recorded.vms[name];
     // A vm that has left the manifest is still as it was recorded.
     let vm = desired.vms.get(name).unwrap_or(&known.vm);
     let group = desired.vm_groups.get(&vm.vm_group).ok_or_else(|| {

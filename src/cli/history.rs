@@ -1,17 +1,19 @@
 //! `labwright history`, `freeze` and `thaw`: what was done, and that nothing more shall be.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use super::context::{Context, whoami};
 use super::{Ended, LabFolder};
 use crate::exit::Exit;
+use crate::model::address::{Address, Kind};
 use crate::model::id::LabName;
 use crate::model::lab::Desired;
 use crate::report::table::{Format, Row, render};
 use crate::report::{Failure, Ui, times};
-use crate::state::{AppliedEffect, FreezeScope, Frozen, PastApply};
+use crate::state::{AppliedEffect, FreezeScope, Frozen, Intent, Outcome, PastApply, StateError, Store};
 
 /// Show who applied what, and how it went
 #[derive(Debug, clap::Args)]
@@ -19,7 +21,7 @@ use crate::state::{AppliedEffect, FreezeScope, Frozen, PastApply};
 
 Examples:
   labwright history
-  labwright history 12          # all that apply 12 did
+  labwright history 12          # all that entry 12 did
   labwright history labs/net -n 3")]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -39,10 +41,13 @@ pub(super) struct Arguments {
 
 impl Arguments {
     /// The lab's folder, and the apply that is asked for.
-    fn meant(&self) -> (&Path, Option<i64>) {
-        let lab = self.lab.lab.as_path();
-        let number = lab.to_str().and_then(|text| text.parse().ok()).filter(|_| self.apply.is_none() && !lab.exists());
-        if number.is_some() { (Path::new("."), number) } else { (lab, self.apply) }
+    fn meant(&self) -> Result<(PathBuf, Option<i64>), Failure> {
+        let LabFolder { place, option } = &self.lab;
+        let word = place.as_ref().filter(|place| self.apply.is_none() && (option.is_some() || !place.exists()));
+        match word.and_then(|word| word.to_str()?.parse().ok()) {
+            Some(number) => Ok((LabFolder { place: None, option: option.clone() }.folder()?, Some(number))),
+            None => Ok((self.lab.folder()?, self.apply)),
+        }
     }
 }
 
@@ -74,14 +79,16 @@ pub(super) struct ThawArguments {
 }
 
 impl Row for PastApply {
-    const COLUMNS: &'static [&'static str] = &["id", "when", "who", "commit", "plan", "outcome"];
+    const COLUMNS: &'static [&'static str] = &["id", "when", "who", "command", "commit", "plan", "outcome"];
     const YIELDING: &'static [&'static str] = &["commit"];
     fn cells(&self) -> Vec<String> {
         let dirty = if self.dirty { "+" } else { "" };
         let commit = self.commit.as_ref().map(|commit| format!("{commit}{dirty}")).unwrap_or_default();
         let outcome = self.outcome.clone().unwrap_or_else(|| "not ended: it is under way, or was killed".into());
         let when = times::local_text(&self.began_at);
-        vec![self.id.to_string(), when, format!("{}@{}", self.who, self.host), commit, self.summary.clone(), outcome]
+        let command = self.command.clone().unwrap_or_default();
+        let who = format!("{}@{}", self.who, self.host);
+        vec![self.id.to_string(), when, who, command, commit, self.summary.clone(), outcome]
     }
 }
 
@@ -116,27 +123,26 @@ impl From<AppliedEffect> for EffectRow {
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let (folder, apply) = arguments.meant();
-    let (context, Desired { lab, .. }) = Context::of_known_lab(site, folder, ui)?;
-    let Some(store) = context.store_if_any()? else {
-        ui.data(&render::<PastApply>(&[], arguments.output));
-        return Ok(Exit::Done);
-    };
+    let (folder, apply) = arguments.meant()?;
+    let (context, Desired { lab, .. }) = Context::of_known_lab(site, &folder, ui)?;
+    let store = context.store_if_any()?;
+    let past = |most: u32| store.as_ref().map_or(Ok(Vec::new()), |store| store.history(&lab, most));
     let Some(apply) = apply else {
-        ui.data(&render(&store.history(&lab, arguments.most)?, arguments.output));
+        ui.data(&render(&past(arguments.most)?, arguments.output));
         return Ok(Exit::Done);
     };
-    if !store.history(&lab, u32::MAX)?.iter().any(|past| past.id == apply) {
+    let is_known = past(u32::MAX)?.iter().any(|past| past.id == apply);
+    let Some(store) = store.filter(|_| is_known) else {
         return Err(Failure::new(Exit::Failed, format!("lab `{lab}` has no apply {apply}"))
             .hint("`labwright history` lists the latest"));
-    }
+    };
     let rows: Vec<EffectRow> = store.effects_of(&lab, apply)?.into_iter().map(EffectRow::from).collect();
     ui.data(&render(&rows, arguments.output));
     Ok(Exit::Done)
 }
 
 pub(super) fn freeze(arguments: &FreezeArguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let (context, Desired { lab, .. }) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
+    let (context, Desired { lab, .. }) = Context::of_known_lab(site, &arguments.lab.folder()?, ui)?;
     let mut store = context.store()?;
     let (thing, thaw) = (what(arguments.all, &lab), thaw_command(arguments.all));
     let before = store.recorded(&lab)?.frozen.filter(|frozen| frozen.scope == scope(arguments.all));
@@ -153,14 +159,16 @@ pub(super) fn freeze(arguments: &FreezeArguments, site: Option<&Path>, ui: &Ui) 
     };
     store.freeze((!arguments.all).then_some(&lab), Some(&frozen))?;
     ui.say(&format!("{thing} is frozen: plans are shown and not applied until `{thaw}`"));
+    note(&context, &mut store, &lab, arguments.all, "freeze")?;
     Ok(Exit::Done)
 }
 
 pub(super) fn thaw(arguments: &ThawArguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let (context, Desired { lab, .. }) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
+    let (context, Desired { lab, .. }) = Context::of_known_lab(site, &arguments.lab.folder()?, ui)?;
     let mut store = context.known_store()?;
     let thing = what(arguments.all, &lab);
     store.freeze((!arguments.all).then_some(&lab), None)?;
+    note(&context, &mut store, &lab, arguments.all, "thaw")?;
     // The other freeze, of the site or of this lab, holds on.
     match store.recorded(&lab)?.frozen {
         None => ui.say(&format!("{thing} is thawed: plans are applied again")),
@@ -172,6 +180,25 @@ pub(super) fn thaw(arguments: &ThawArguments, site: Option<&Path>, ui: &Ui) -> E
         }
     }
     Ok(Exit::Done)
+}
+
+/// In the history of each lab that it is about.
+fn note(
+    context: &Context,
+    store: &mut Store,
+    lab: &LabName,
+    all: bool,
+    effect: &'static str,
+) -> Result<(), StateError> {
+    let mut labs = BTreeSet::from([lab.clone()]);
+    if all {
+        labs.extend(store.labs()?.into_iter().map(|(lab, _)| lab));
+    }
+    let info = context.apply_info("");
+    labs.iter().try_for_each(|lab| {
+        let intent = Intent { address: Address::new(Kind::Lab, lab), effect };
+        store.note(lab, &info, &[(intent, Outcome::Done)], jiff::Timestamp::now())
+    })
 }
 
 fn scope(all: bool) -> FreezeScope {

@@ -7,8 +7,7 @@ use std::str::FromStr;
 use super::aside::{disks_word, vm_only};
 use super::context::Context;
 use super::plan::Scope;
-use super::vm::unknown;
-use super::{Ended, LabOption};
+use super::{Ended, LabOption, pick};
 use crate::disks;
 use crate::exit::Exit;
 use crate::model::address::Address;
@@ -157,7 +156,10 @@ impl Import<'_> {
 
     fn unknown_vm(&self) -> Failure {
         match VmName::new(&self.address.name) {
-            Ok(name) => unknown(&self.desired.lab, name.as_str(), self.recorded.vms.keys().map(VmName::as_str)),
+            Ok(name) => {
+                let known = self.recorded.vms.keys().map(VmName::as_str);
+                pick::nothing_fits(&self.desired.lab, "vm", name.as_str(), known)
+            }
             Err(invalid) => Failure::from_error(Exit::Usage, &invalid),
         }
     }

@@ -25,6 +25,7 @@ pub mod schema;
 mod starter;
 mod state;
 mod status;
+mod typed;
 pub mod validate;
 mod vm;
 mod vm_request;
@@ -133,9 +134,34 @@ impl Answer {
 /// A lab's folder, as most commands take it.
 #[derive(Debug, clap::Args)]
 struct LabFolder {
-    /// Folder of the lab's manifests.
-    #[arg(value_name = "LAB", default_value = ".", env = "LABWRIGHT_LAB")]
-    lab: PathBuf,
+    /// Folder of the lab's manifests. Without it, the one that LABWRIGHT_LAB names, or this one.
+    #[arg(value_name = "LAB")]
+    place: Option<PathBuf>,
+
+    /// The same, written as an option.
+    #[arg(long = "lab", short = 'C', value_name = "FOLDER")]
+    option: Option<PathBuf>,
+}
+
+impl LabFolder {
+    fn folder(&self) -> Result<PathBuf, Failure> {
+        match self.folder_and_operand() {
+            (folder, None) => Ok(folder),
+            (folder, Some(other)) => {
+                let what = format!("the lab is named twice: {} and `--lab {}`", other.display(), folder.display());
+                Err(Failure::new(Exit::Usage, what))
+            }
+        }
+    }
+
+    /// For commands that take other operands too: where the option names the lab, the first operand is one of those.
+    fn folder_and_operand(&self) -> (PathBuf, Option<&PathBuf>) {
+        match (&self.option, &self.place) {
+            (Some(option), place) => (option.clone(), place.as_ref()),
+            (None, Some(place)) => (place.clone(), None),
+            (None, None) => (std::env::var_os("LABWRIGHT_LAB").map_or_else(|| PathBuf::from("."), PathBuf::from), None),
+        }
+    }
 }
 
 /// A lab's folder, for commands whose operand is something else.

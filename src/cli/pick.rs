@@ -9,6 +9,9 @@ use crate::model::id::{FamilyName, LabName, VmName};
 use crate::report::Failure;
 use crate::state::Recorded;
 
+/// Below this, two names have nothing to do with each other.
+const LIKENESS_MIN: f64 = 0.7;
+
 /// An address, for clap; a name alone is a vm's.
 pub(super) fn address(word: &str) -> Result<Address, InvalidAddress> {
     if word.contains('/') || word.is_empty() { word.parse() } else { Ok(Address::vm(word)) }
@@ -38,7 +41,7 @@ pub(super) fn names<'a>(
 pub(super) fn vms<'a>(
     lab: &LabName,
     typed: &[String],
-    known: impl Iterator<Item = (&'a VmName, &'a FamilyName)> + Clone,
+    known: impl Iterator<Item = (&'a VmName, Option<&'a FamilyName>)> + Clone,
 ) -> Result<BTreeSet<VmName>, Failure> {
     let mut picked = BTreeSet::new();
     for word in typed {
@@ -46,11 +49,17 @@ pub(super) fn vms<'a>(
         let named = known.clone().filter(|(name, _)| glob(bare, name.as_str()));
         let mut fitting: Vec<&VmName> = named.map(|(name, _)| name).collect();
         if fitting.is_empty() {
-            fitting = known.clone().filter(|(_, family)| family.as_str() == bare).map(|(name, _)| name).collect();
+            let is_family = |family: &FamilyName| family.as_str() == bare;
+            fitting = known.clone().filter(|(_, family)| family.is_some_and(is_family)).map(|(name, _)| name).collect();
         }
         if fitting.is_empty() {
             let names = known.clone().map(|(name, _)| name.as_str());
-            return Err(nothing_fits(lab, "vm", bare, names.chain(known.map(|(_, family)| family.as_str()))));
+            return Err(nothing_fits(
+                lab,
+                "vm",
+                bare,
+                names.chain(known.filter_map(|(_, family)| Some(family?.as_str()))),
+            ));
         }
         picked.extend(fitting.into_iter().cloned());
     }
@@ -59,7 +68,46 @@ pub(super) fn vms<'a>(
 
 /// The recorded vms that `typed` means.
 pub(super) fn recorded_vms(lab: &LabName, typed: &[String], recorded: &Recorded) -> Result<BTreeSet<VmName>, Failure> {
-    vms(lab, typed, recorded.vms.iter().map(|(name, known)| (name, &known.vm.family)))
+    vms(lab, typed, recorded.vms.iter().map(|(name, known)| (name, Some(&known.vm.family))))
+}
+
+/// The recorded vm that `typed` means, where only one can be meant.
+pub(super) fn one(lab: &LabName, typed: &str, recorded: &Recorded) -> Result<VmName, Failure> {
+    let mut meant = recorded_vms(lab, &[typed.to_owned()], recorded)?;
+    match meant.pop_first() {
+        Some(vm) if meant.is_empty() => Ok(vm),
+        first => {
+            let names: Vec<&str> = first.iter().chain(&meant).map(VmName::as_str).collect();
+            Err(Failure::new(Exit::Usage, format!("`{typed}` means {} vms, and this is for one", names.len()))
+                .hint(format!("name one of {}", names.join(", "))))
+        }
+    }
+}
+
+/// Does the same for several vms, one after the other; one for which it fails keeps nobody else from it.
+pub(super) fn each(
+    vms: &BTreeSet<VmName>,
+    failing: &str,
+    mut act: impl FnMut(&VmName) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut failures: Vec<(&VmName, Failure)> =
+        vms.iter().filter_map(|vm| act(vm).err().map(|failure| (vm, failure))).collect();
+    match failures.len() {
+        0 => Ok(()),
+        1 if vms.len() == 1 => Err(failures.remove(0).1),
+        number => {
+            let mut failure = Failure::new(failures[0].1.exit, format!("{number} of {} vms {failing}", vms.len()));
+            failure.causes = failures.iter().map(|(vm, failure)| format!("{vm}: {}", in_one_line(failure))).collect();
+            Err(failure)
+        }
+    }
+}
+
+fn in_one_line(failure: &Failure) -> String {
+    let mut words = failure.message.clone();
+    failure.causes.iter().for_each(|cause| words.extend([": ", cause]));
+    failure.hint.iter().for_each(|hint| words.extend(["; ", hint]));
+    words
 }
 
 /// `vm/alice-gsr` is the same as `alice-gsr`.
@@ -67,7 +115,12 @@ fn bare<'a>(kind: &str, word: &'a str) -> &'a str {
     word.strip_prefix(kind).and_then(|rest| rest.strip_prefix('/')).filter(|name| !name.is_empty()).unwrap_or(word)
 }
 
-fn nothing_fits<'a>(lab: &LabName, kind: &str, word: &str, known: impl Iterator<Item = &'a str>) -> Failure {
+pub(super) fn nothing_fits<'a>(
+    lab: &LabName,
+    kind: &str,
+    word: &str,
+    known: impl Iterator<Item = &'a str> + Clone,
+) -> Failure {
     let all = format!("labwright get {kind}s");
     if word.contains('*') {
         return Failure::new(Exit::Failed, format!("no {kind} of lab `{lab}` fits `{word}`"))
@@ -75,8 +128,10 @@ fn nothing_fits<'a>(lab: &LabName, kind: &str, word: &str, known: impl Iterator<
     }
     let failure = Failure::new(Exit::Failed, format!("lab `{lab}` has no {kind} `{word}`"));
     let likeness = |name: &&str| strsim::jaro_winkler(name, word);
-    match known.max_by(|one, other| likeness(one).total_cmp(&likeness(other))) {
-        Some(near) => failure.hint(format!("did you mean `{near}`? `{all}` lists all")),
-        None => failure.hint(format!("there is no {kind} yet: `labwright apply` makes what the manifest asks for")),
-    }
+    let near = known.clone().max_by(|one, other| likeness(one).total_cmp(&likeness(other)));
+    failure.hint(match near {
+        Some(near) if likeness(&near) >= LIKENESS_MIN => format!("did you mean `{near}`? `{all}` lists all"),
+        Some(_) => format!("`{all}` lists all"),
+        None => format!("there is no {kind} yet: `labwright apply` makes what the manifest asks for"),
+    })
 }

@@ -101,7 +101,7 @@ pub(super) fn refuse_unknown(
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let context = Context::new(site, &arguments.lab.lab, ui)?;
+    let context = Context::new(site, &arguments.lab.folder()?, ui)?;
     let (desired, opened) = context.desired_and_store(ui)?;
     let recorded = match opened {
         Some(mut store) => store.recorded(&desired.lab)?,

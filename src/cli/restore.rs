@@ -1,16 +1,18 @@
 //! `labwright restore`: disks that were set aside come back, and those of now go aside in their place. Journalled like an
 //! apply: after a kill at any moment each disk is recorded where it is or where it was going, and the same command goes on.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::aside::{disks_word, vm_only};
+use super::aside::{among, disks_word, none_aside, refuse_frozen};
 use super::context::Context;
-use super::{Ended, LabOption, pick};
+use super::{Ended, LabOption, pick, vm};
 use crate::disks::{self, DiskError};
 use crate::exit::Exit;
 use crate::model::address::Address;
 use crate::model::id::{LabName, VmName};
 use crate::model::lab::Desired;
+use crate::observe::Observed;
 use crate::plan::life;
 use crate::report::{Failure, Ui};
 use crate::state::{
@@ -18,58 +20,99 @@ use crate::state::{
     Store,
 };
 
-/// Put a vm's disks back that were set aside
+/// Put disks back that were set aside
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "The disks that the vm has now are set aside in their place, so both stay within reach. The vm must
+    after_help = "The disks that a vm has now are set aside in their place, so both stay within reach. The vm must
 be off. Where it is not recorded, its disks wait for it, and the apply that makes it takes them.
 
 Examples:
   labwright get aside
-  labwright restore vm/bob-gsr --set 17 && labwright apply"
+  labwright restore bob-gsr --set 17 && labwright apply
+  labwright restore exam --set 2027-01-12     # every vm of the family that has such disks"
 )]
 pub(super) struct Arguments {
-    /// The vm, by its name or as `vm/NAME`.
-    #[arg(value_parser = pick::address)]
-    address: Address,
+    /// Vms or families that have disks set aside; `*` stands for anything.
+    #[arg(value_name = vm::NAMES, required = true)]
+    vms: Vec<String>,
     /// Which set, by its name in `get aside` or by the beginning of its date in UTC; needed where there are several.
     #[arg(long, value_name = "SET")]
     set: Option<String>,
     /// Set disks aside again that were put back and whose vm is not recorded.
     #[arg(long, conflicts_with = "set")]
     undo: bool,
+    /// Do not ask, where several vms are meant.
+    #[arg(long, short)]
+    yes: bool,
     #[command(flatten)]
     lab: LabOption,
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    vm_only(&arguments.address)?;
     let (context, desired) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
     let mut store = context.known_store()?;
-    let _lock = context.lock(format!("restore {}", arguments.address))?;
+    let _lock = context.lock(format!("restore {}", arguments.vms.join(" ")))?;
     let recorded = store.recorded(&desired.lab)?;
     refuse_frozen(&recorded)?;
-    let name = VmName::new(&arguments.address.name).map_err(|error| Failure::from_error(Exit::Usage, &error))?;
-    let vm = recorded.vms.get(&name);
-    let set = if arguments.undo { None } else { Some(chosen(&recorded, &name, arguments.set.as_deref())?) };
-    if let (Some(set), Some(vm)) = (set, vm) {
-        refuse_stranger(set, vm)?;
-    }
-    refuse_running(&context, &desired, &recorded, &name)?;
-    let swap = Swap::new(&context, &desired.lab, &recorded, &name, set)?;
-    if swap.back.is_empty() && swap.away.is_empty() {
-        return Err(Failure::new(Exit::Failed, format!("no disk waits for vm `{name}`; nothing was changed")));
-    }
-    let mut journal = Journal { store: &mut store, desired: &desired, address: &arguments.address };
-    swap.carry_out(&mut journal, &context, recorded.serial, ui)?;
+    let names = if arguments.undo {
+        among(recorded.waiting.keys(), &arguments.vms, &desired, &recorded)?
+    } else {
+        among(recorded.aside.keys(), &arguments.vms, &desired, &recorded)?
+    };
+    let observed = context.observe(&desired, &recorded)?;
+    let restore = Restore { context: &context, desired: &desired, observed: &observed, arguments };
+    // None moves unless all can.
+    pick::each(&names, "cannot be restored; nothing was changed", |name| restore.swap(&recorded, name).map(drop))?;
+    ask(&names, arguments, ui)?;
+    pick::each(&names, "were not restored", |name| {
+        let recorded = store.recorded(&desired.lab)?;
+        let address = Address::vm(name);
+        let mut journal = Journal { store: &mut store, desired: &desired, address: &address };
+        restore.swap(&recorded, name)?.carry_out(&mut journal, &context, recorded.serial, ui)
+    })?;
     ui.say("next: `labwright apply` takes it from here");
     Ok(Exit::Done)
 }
 
-fn refuse_frozen(recorded: &Recorded) -> Result<(), Failure> {
-    let Some(frozen) = &recorded.frozen else { return Ok(()) };
-    let text = format!("frozen by {} since {:.0}: {}; nothing was changed", frozen.who, frozen.since, frozen.why);
-    Err(Failure::new(Exit::Refused, text).hint("`labwright thaw` lets things go on"))
+/// One vm that is named is meant; of several a person may not have thought of all.
+fn ask(names: &BTreeSet<VmName>, arguments: &Arguments, ui: &Ui) -> Result<(), Failure> {
+    if arguments.yes || names.len() == 1 {
+        return Ok(());
+    }
+    let all = names.iter().map(VmName::as_str).collect::<Vec<_>>().join(", ");
+    ui.say(&format!("{} vms: {all}", names.len()));
+    let question = if arguments.undo { "Set their disks aside again?" } else { "Put their disks back?" };
+    match ui.confirm(question) {
+        Some(true) => Ok(()),
+        _ => Err(Failure::new(Exit::Refused, "not confirmed; nothing was changed")
+            .hint("add `--yes` where no person looks on")),
+    }
+}
+
+/// What is the same for all vms that are named.
+struct Restore<'a> {
+    context: &'a Context,
+    desired: &'a Desired,
+    observed: &'a Observed,
+    arguments: &'a Arguments,
+}
+
+impl Restore<'_> {
+    /// What is to be done for one vm, if it can be done.
+    fn swap<'n>(&self, recorded: &Recorded, name: &'n VmName) -> Result<Swap<'n>, Failure> {
+        let Self { context, desired, observed, arguments } = *self;
+        let vm = recorded.vms.get(name);
+        let set = if arguments.undo { None } else { Some(chosen(recorded, name, arguments.set.as_deref())?) };
+        if let (Some(set), Some(vm)) = (set, vm) {
+            refuse_stranger(set, vm)?;
+        }
+        refuse_running(context, recorded, observed, name)?;
+        let swap = Swap::new(context, &desired.lab, recorded, name, set)?;
+        if swap.back.is_empty() && swap.away.is_empty() {
+            return Err(Failure::new(Exit::Failed, format!("no disk waits for vm `{name}`; nothing was changed")));
+        }
+        Ok(swap)
+    }
 }
 
 /// The set that is meant: one that is on its way already, the one that was named, or the only one.
@@ -89,12 +132,11 @@ fn chosen<'a>(recorded: &'a Recorded, name: &VmName, wanted: Option<&str>) -> Re
     }
     match &meant[..] {
         [set] => Ok(set),
-        [] if sets.is_empty() => Err(Failure::new(Exit::Failed, format!("no disk of vm `{name}` was set aside"))
-            .hint("`labwright get aside` lists all")),
+        [] if sets.is_empty() => Err(none_aside(name.as_str())),
         [] => {
             let wanted = wanted.unwrap_or_default();
             let text = format!("no set of vm `{name}` is called `{wanted}` or of that date; nothing was changed");
-            Err(Failure::new(Exit::Refused, text).hint(format!("there are {}", words(sets.iter()))))
+            Err(Failure::new(Exit::Refused, text).hint(format!("it has {}", words(sets.iter()))))
         }
         several => {
             let text = format!("{} sets of disks of vm `{name}` are set aside; nothing was changed", several.len());
@@ -120,10 +162,9 @@ fn refuse_stranger(set: &AsideSet, vm: &RecordedVm) -> Result<(), Failure> {
 }
 
 /// Disks change hands under no guest, known or not.
-fn refuse_running(context: &Context, desired: &Desired, recorded: &Recorded, name: &VmName) -> Result<(), Failure> {
-    let observed = context.observe(desired, recorded)?;
+fn refuse_running(context: &Context, recorded: &Recorded, observed: &Observed, name: &VmName) -> Result<(), Failure> {
     let refused = |text: String, hint: String| Err(Failure::new(Exit::Refused, text).hint(hint));
-    if recorded.vms.get(name).is_some_and(|vm| !life(vm, &observed, &context.site).is_off()) {
+    if recorded.vms.get(name).is_some_and(|vm| !life(vm, observed, &context.site).is_off()) {
         return refused(
             format!("vm `{name}` is not off; nothing was changed"),
             format!("`labwright vm stop {name} --yes` first"),
@@ -192,11 +233,8 @@ impl<'a> Swap<'a> {
         let owner = context.owner()?;
         let Self { name, away, lost, back, vm } = self;
         let word = if back.is_empty() { "set aside again" } else { "put back" };
-        let apply = journal.begin(
-            context,
-            serial,
-            &format!("restore vm/{name}: {} {word}", disks_word(back.len().max(away.len()))),
-        )?;
+        let apply =
+            journal.begin(context, serial, &format!("vm/{name}: {} {word}", disks_word(back.len().max(away.len()))))?;
         let mut meant: Vec<Change> =
             away.iter().map(|(path, to)| Change::Asiding { path: path.clone(), to: to.clone() }).collect();
         meant.extend(back.iter().map(|(path, to)| Change::Returning { path: path.clone(), to: to.clone() }));

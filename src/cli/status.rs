@@ -30,7 +30,7 @@ pub(super) struct Arguments {
 
     /// Only these vms, by name or family; `*` stands for anything.
     #[arg(value_name = "VM")]
-    vm: Vec<String>,
+    vms: Vec<String>,
 
     /// How it is written: `json` and `yaml` have all that is known, `wide` all columns.
     #[arg(long, short, value_enum, default_value_t)]
@@ -69,12 +69,15 @@ impl<'a> Freeze<'a> {
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let (context, desired) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
+    let (folder, first) = arguments.lab.folder_and_operand();
+    let (context, desired) = Context::of_known_lab(site, &folder, ui)?;
     let recorded = context.recorded(&desired.lab)?;
     let observed = context.observe(&desired, &recorded)?;
     let mut rows = vms::vm_rows(&recorded, &observed, &context.site);
-    if !arguments.vm.is_empty() {
-        let picked = pick::recorded_vms(&desired.lab, &arguments.vm, &recorded)?;
+    let first = first.map(|word| word.to_string_lossy().into_owned());
+    let vms: Vec<String> = first.into_iter().chain(arguments.vms.iter().cloned()).collect();
+    if !vms.is_empty() {
+        let picked = pick::recorded_vms(&desired.lab, &vms, &recorded)?;
         rows.retain(|row| picked.iter().any(|vm| vm.as_str() == row.name));
     }
     let mut states: BTreeMap<&str, usize> = BTreeMap::new();

@@ -18,7 +18,7 @@ use crate::plan::{Ask, Wish, target};
 use crate::report::table::Format;
 use crate::report::{Failure, Ui};
 use crate::run::RequestKind;
-use crate::state::Recorded;
+use crate::state::{Intent, Outcome, Recorded};
 
 /// Start, stop, look at one vm, and take it back in time
 #[derive(Debug, clap::Subcommand)]
@@ -37,14 +37,18 @@ pub(super) enum Command {
     Restart(PowerArguments),
     /// Tell where the screens of running vms are, and their passwords
     Vnc(vnc::Arguments),
-    /// Take a picture of a guest's screen
-    #[command(after_help = "Example: labwright vm screen alice-gsr -o guest.png")]
+    /// Take pictures of guests' screens
+    #[command(after_help = "Examples:
+  labwright vm screen alice-gsr -o guest.png
+  labwright vm screen exam -o pictures          # pictures/VM.png for every vm of the family")]
     Screen {
-        name: VmName,
+        /// Names of vms or families; `*` stands for anything.
+        #[arg(value_name = NAMES, required = true)]
+        vms: Vec<String>,
         #[command(flatten)]
         lab: LabOption,
-        /// Where the PNG goes.
-        #[arg(long, short, value_name = "FILE")]
+        /// Where the PNG goes; a folder, in which each vm has a file of its name, where several vms are meant.
+        #[arg(long, short, value_name = "FILE|FOLDER")]
         output: PathBuf,
     },
     /// Let a guest stand still, in memory, until `vm resume`
@@ -52,7 +56,7 @@ pub(super) enum Command {
     Suspend {
         /// Names of vms or families; `*` stands for anything.
         #[arg(value_name = NAMES, required = true)]
-        names: Vec<String>,
+        vms: Vec<String>,
         #[command(flatten)]
         lab: LabOption,
     },
@@ -61,7 +65,7 @@ pub(super) enum Command {
     Resume {
         /// Names of vms or families; `*` stands for anything.
         #[arg(value_name = NAMES, required = true)]
-        names: Vec<String>,
+        vms: Vec<String>,
         #[command(flatten)]
         lab: LabOption,
     },
@@ -70,9 +74,11 @@ pub(super) enum Command {
     /// The guest stands still while its memory is written into its first disk.
     #[command(after_help = "Examples:
   labwright vm snapshot alice-gsr                # named after the time
-  labwright vm snapshot alice-gsr before-task-2")]
+  labwright vm snapshot exam before-task-2       # every vm of the family")]
     Snapshot {
-        name: VmName,
+        /// Name of a vm or family; `*` stands for anything.
+        #[arg(value_name = NAMES)]
+        vm: String,
         /// What to call it.
         snapshot: Option<SnapshotName>,
         #[command(flatten)]
@@ -81,25 +87,33 @@ pub(super) enum Command {
     /// List the snapshots of a vm, whether it runs or not
     #[command(after_help = "Example: labwright vm snapshots alice-gsr")]
     Snapshots {
-        name: VmName,
+        /// The vm.
+        #[arg(value_name = "VM")]
+        vm: String,
         #[command(flatten)]
         lab: LabOption,
         #[arg(long, short, value_enum, default_value_t)]
         output: Format,
     },
-    /// Take a running guest back to a snapshot; what it did since is lost
-    #[command(after_help = "Example: labwright vm revert alice-gsr before-task-2")]
+    /// Take running guests back to a snapshot; what they did since is lost
+    #[command(after_help = "Examples:
+  labwright vm revert alice-gsr before-task-2
+  labwright vm revert exam before-task-2         # every vm of the family")]
     Revert {
-        name: VmName,
+        /// Names of vms or families; `*` stands for anything.
+        #[arg(value_name = NAMES, required = true)]
+        vms: Vec<String>,
         /// One that `labwright vm snapshots NAME` lists.
         snapshot: SnapshotName,
         #[command(flatten)]
         lab: LabOption,
     },
-    /// Delete a snapshot of a running guest
+    /// Delete a snapshot of running guests
     #[command(after_help = "Example: labwright vm delete-snapshot alice-gsr before-task-2")]
     DeleteSnapshot {
-        name: VmName,
+        /// Names of vms or families; `*` stands for anything.
+        #[arg(value_name = NAMES, required = true)]
+        vms: Vec<String>,
         /// One that `labwright vm snapshots NAME` lists.
         snapshot: SnapshotName,
         #[command(flatten)]
@@ -112,7 +126,9 @@ pub(super) enum Command {
   labwright vm export-run alice-gsr >alice.sh       # keep one for every vm before an exam
   sudo sh alice.sh                                  # on a host that has the disks")]
     ExportRun {
-        name: VmName,
+        /// The vm.
+        #[arg(value_name = "VM")]
+        vm: String,
         #[command(flatten)]
         lab: LabOption,
         /// What qemu is to use there; by default what the site says, or what was found out on this host.
@@ -121,13 +137,15 @@ pub(super) enum Command {
     },
     /// Talk to a guest over its serial line; Ctrl-D ends it
     Console {
-        name: VmName,
+        /// The vm.
+        #[arg(value_name = "VM")]
+        vm: String,
         #[command(flatten)]
         lab: LabOption,
     },
 }
 
-const NAMES: &str = "VM|FAMILY|GLOB";
+pub(super) const NAMES: &str = "VM|FAMILY|GLOB";
 
 const STOP_HELP: &str =
     "In an open session, a vm that is named by its own name is meant. Of a family or a pattern, each vm
@@ -141,7 +159,7 @@ Examples:
 pub(super) struct PowerArguments {
     /// Names of vms or families; `*` stands for anything.
     #[arg(value_name = NAMES, required = true)]
-    names: Vec<String>,
+    vms: Vec<String>,
     /// Do what a guard refuses, for this address, such as `vm/ana-gsr`.
     #[arg(long, value_name = "ADDRESS")]
     allow: Vec<AddressPattern>,
@@ -157,63 +175,108 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
         Command::Stop(arguments) => power(arguments, Wish::Stop, site, ui),
         Command::Restart(arguments) => power(arguments, Wish::Restart, site, ui),
         Command::Vnc(arguments) => vnc::run(arguments, site, ui),
-        Command::Screen { name, lab, output } => guest(name, lab, site, ui)?.screen(output, ui),
-        Command::Suspend { names, lab } => guests(names, lab, site, ui, RequestKind::Suspend),
-        Command::Resume { names, lab } => guests(names, lab, site, ui, RequestKind::Resume),
-        Command::Snapshot { name, snapshot, lab } => guest(name, lab, site, ui)?.snapshot(snapshot.as_ref(), ui),
-        Command::Snapshots { name, lab, output } => guest(name, lab, site, ui)?.list(*output, ui),
-        Command::Revert { name, snapshot, lab } => {
+        Command::Screen { vms, lab, output } => screens(&Guests::named(vms, lab, site, ui)?, output, ui),
+        Command::Suspend { vms, lab } => {
+            let kind = RequestKind::Suspend;
+            Guests::named(vms, lab, site, ui)?.ask("suspend", ui, |guest| guest.carry_out(kind.clone(), ui))
+        }
+        Command::Resume { vms, lab } => {
+            let kind = RequestKind::Resume;
+            Guests::named(vms, lab, site, ui)?.ask("resume", ui, |guest| guest.carry_out(kind.clone(), ui))
+        }
+        Command::Snapshot { vm, snapshot, lab } => {
+            Guests::named(std::slice::from_ref(vm), lab, site, ui)?
+                .ask("snapshot", ui, |guest| guest.snapshot(snapshot.as_ref(), ui))
+        }
+        Command::Snapshots { vm, lab, output } => guest(vm, lab, site, ui)?.list(*output, ui),
+        Command::Revert { vms, snapshot, lab } => {
             let kind = RequestKind::Revert { name: snapshot.to_string() };
-            guest(name, lab, site, ui)?.with_snapshot(snapshot, kind, ui)
+            let act = |guest: &Guest| guest.with_snapshot(snapshot, kind.clone(), ui);
+            Guests::named(vms, lab, site, ui)?.ask("revert", ui, act)
         }
-        Command::DeleteSnapshot { name, snapshot, lab } => {
+        Command::DeleteSnapshot { vms, snapshot, lab } => {
             let kind = RequestKind::DeleteSnapshot { name: snapshot.to_string() };
-            guest(name, lab, site, ui)?.with_snapshot(snapshot, kind, ui)
+            let act = |guest: &Guest| guest.with_snapshot(snapshot, kind.clone(), ui);
+            Guests::named(vms, lab, site, ui)?.ask("delete-snapshot", ui, act)
         }
-        Command::ExportRun { name, lab, accel } => {
+        Command::ExportRun { vm, lab, accel } => {
             let (context, desired) = Context::of_known_lab(site, &lab.lab, ui)?;
-            export_run::run(&context, &desired, name, *accel, ui)
+            export_run::run(&context, &desired, vm, *accel, ui)
         }
-        Command::Console { name, lab } => {
-            let run = guest(name, lab, site, ui)?.run()?;
-            let folder = Path::new(crate::host::RUN_ROOT).join(run.to_string());
-            console(name, &crate::host::run::run_folder::serial_socket(&folder))
+        Command::Console { vm, lab } => {
+            let guest = guest(vm, lab, site, ui)?;
+            let folder = Path::new(crate::host::RUN_ROOT).join(guest.run()?.to_string());
+            console(&guest.name, &crate::host::run::run_folder::serial_socket(&folder))
         }
     }
 }
 
-fn guest(name: &VmName, lab: &LabOption, site: Option<&Path>, ui: &Ui) -> Result<Guest, Failure> {
+/// Recorded vms of one lab.
+struct Guests {
+    context: Context,
+    lab: LabName,
+    guests: BTreeMap<VmName, Guest>,
+}
+
+impl Guests {
+    fn named(words: &[String], lab: &LabOption, site: Option<&Path>, ui: &Ui) -> Result<Self, Failure> {
+        let (context, Desired { lab, .. }) = Context::of_known_lab(site, &lab.lab, ui)?;
+        let mut recorded = context.recorded(&lab)?;
+        let named = pick::recorded_vms(&lab, words, &recorded)?;
+        let runs = &context.site.storage.runs;
+        let of = |name: VmName| {
+            let vm = recorded.vms.remove(&name)?;
+            Some((name.clone(), Guest { name, vm, runs: runs.clone() }))
+        };
+        let guests = named.into_iter().filter_map(of).collect();
+        Ok(Self { context, lab, guests })
+    }
+
+    fn each(&self, mut act: impl FnMut(&Guest) -> Result<(), Failure>) -> Result<(), Failure> {
+        let names = self.guests.keys().cloned().collect();
+        pick::each(&names, "did not do it", |name| act(&self.guests[name]))
+    }
+
+    /// Asks the same of all, and writes into the history who did it.
+    fn ask(&self, effect: &'static str, ui: &Ui, act: impl Fn(&Guest) -> Result<(), Failure>) -> Ended {
+        let mut effects = Vec::new();
+        let ended = self.each(|guest| {
+            let done = act(guest);
+            let outcome = match &done {
+                Ok(()) => Outcome::Done,
+                Err(failure) => Outcome::Failed { detail: failure.message.clone() },
+            };
+            effects.push((Intent { address: Address::vm(&guest.name), effect }, outcome));
+            done
+        });
+        if effects.iter().any(|(_, outcome)| *outcome == Outcome::Done) {
+            self.context.note(&self.lab, &effects, ui);
+        }
+        ended.map(|()| Exit::Done)
+    }
+}
+
+/// The one recorded vm that a word means.
+fn guest(word: &str, lab: &LabOption, site: Option<&Path>, ui: &Ui) -> Result<Guest, Failure> {
     let (context, Desired { lab, .. }) = Context::of_known_lab(site, &lab.lab, ui)?;
     let mut recorded = context.recorded(&lab)?;
-    match recorded.vms.remove(name) {
-        Some(vm) => Ok(Guest { name: name.clone(), vm, runs: context.site.storage.runs }),
-        None => Err(unknown(&lab, name.as_str(), recorded.vms.keys().map(VmName::as_str))),
-    }
+    let name = pick::one(&lab, word, &recorded)?;
+    let vm = recorded.vms.remove(&name).expect("it was picked from there");
+    Ok(Guest { name, vm, runs: context.site.storage.runs })
 }
 
-/// Asks the same of several guests, one after the other; one that cannot do it keeps nobody else from it.
-fn guests(names: &[String], lab: &LabOption, site: Option<&Path>, ui: &Ui, kind: RequestKind) -> Ended {
-    let (context, desired) = Context::of_known_lab(site, &lab.lab, ui)?;
-    let mut recorded = context.recorded(&desired.lab)?;
-    let meant = pick::recorded_vms(&desired.lab, names, &recorded)?;
-    let mut failures = Vec::new();
-    for name in &meant {
-        let Some(vm) = recorded.vms.remove(name) else { continue };
-        let guest = Guest { name: name.clone(), vm, runs: context.site.storage.runs.clone() };
-        if let Err(failure) = guest.carry_out(kind.clone(), ui) {
-            failures.push((name, failure));
-        }
+/// A picture of one, or one of each in a folder.
+fn screens(guests: &Guests, output: &Path, ui: &Ui) -> Ended {
+    let is_folder = guests.guests.len() > 1 || output.is_dir();
+    if is_folder {
+        std::fs::create_dir_all(output).map_err(|source| {
+            Failure::from_error(Exit::Failed, &source)
+                .within(format!("cannot make the folder {} for the pictures", output.display()))
+        })?;
     }
-    match failures.len() {
-        0 => Ok(Exit::Done),
-        1 => Err(failures.remove(0).1),
-        number => {
-            let mut failure = Failure::new(Exit::Failed, format!("{number} of {} vms did not do it", meant.len()));
-            failure.causes =
-                failures.into_iter().map(|(name, failure)| format!("{name}: {}", failure.message)).collect();
-            Err(failure)
-        }
-    }
+    let file = |name: &VmName| if is_folder { output.join(format!("{name}.png")) } else { output.to_owned() };
+    guests.each(|guest| guest.screen(&file(&guest.name), ui))?;
+    Ok(Exit::Done)
 }
 
 /// The part of the lab's plan that does what is asked of vms.
@@ -223,9 +286,9 @@ fn power(arguments: &PowerArguments, wish: Wish, site: Option<&Path>, ui: &mut U
     let leaving = recorded.vms.iter().filter(|(name, _)| !desired.vms.contains_key(*name));
     let leaving = leaving.filter(|_| wish == Wish::Stop).map(|(name, known)| (name, &known.vm));
     let known: Vec<(&VmName, &Vm)> = desired.vms.iter().chain(leaving).collect();
-    let families = known.iter().map(|(name, vm)| (*name, &vm.family));
-    let meant = pick::vms(&desired.lab, &arguments.names, families)?;
-    let is_named = |name: &VmName| arguments.names.iter().any(|word| word.trim_start_matches("vm/") == name.as_str());
+    let families = known.iter().map(|(name, vm)| (*name, Some(&vm.family)));
+    let meant = pick::vms(&desired.lab, &arguments.vms, families)?;
+    let is_named = |name: &VmName| arguments.vms.iter().any(|word| word.trim_start_matches("vm/") == name.as_str());
     let ask = |name: VmName| (name.clone(), Ask { wish, by_name: is_named(&name) });
     let asks: BTreeMap<VmName, Ask> = meant.into_iter().map(ask).collect();
     let pattern = |name: &VmName| Address::vm(name).to_string().parse().expect("a vm's address is a pattern");
@@ -240,27 +303,8 @@ fn power(arguments: &PowerArguments, wish: Wish, site: Option<&Path>, ui: &mut U
         Wish::Stop => "stop",
         Wish::Restart => "restart",
     };
-    let doing = format!("vm {verb} {}", arguments.names.join(" "));
+    let doing = format!("vm {verb} {}", arguments.vms.join(" "));
     apply::reconcile(context, desired, &make, &arguments.options, &doing, ui)
-}
-
-pub(super) fn unknown<'a>(lab: &LabName, name: &str, known: impl Iterator<Item = &'a str>) -> Failure {
-    const LIKENESS_MIN: u32 = 700;
-    let failure = Failure::new(Exit::Failed, format!("lab `{lab}` has no vm `{name}`"));
-    let all: Vec<&str> = known.collect();
-    let near = all.iter().max_by_key(|known| score(known, name)).filter(|known| score(known, name) >= LIKENESS_MIN);
-    match near {
-        Some(near) => failure.hint(format!("did you mean `{near}`? `labwright get vms` lists all")),
-        None if all.is_empty() => failure.hint("no vm was made yet: `labwright apply` makes them"),
-        None => failure.hint("`labwright get vms` lists all"),
-    }
-}
-
-fn score(known: &str, wanted: &str) -> u32 {
-    // Similarities are between 0 and 1; a thousandth is fine enough to order names by.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 1000")]
-    let score = (strsim::jaro_winkler(known, wanted) * 1000.0) as u32;
-    score
 }
 
 /// Joins standard input and output with a guest's serial line.

@@ -46,7 +46,7 @@ impl Guest {
             .hint(format!("`labwright vm start {name}` starts it"))
     }
 
-    pub(super) fn screen(&self, output: &Path, ui: &Ui) -> Ended {
+    pub(super) fn screen(&self, output: &Path, ui: &Ui) -> Result<(), Failure> {
         let folder = self.runs.join(self.run()?.to_string());
         let file = self.ask(&folder, RequestKind::Screen)?.unwrap_or_default();
         let picture = answer_file(&folder, &file)?;
@@ -55,10 +55,10 @@ impl Guest {
                 .within(format!("cannot write the picture to {}", output.display()))
         })?;
         ui.say(&format!("the screen of {} is in {}", self.name, output.display()));
-        Ok(Exit::Done)
+        Ok(())
     }
 
-    pub(super) fn snapshot(&self, wanted: Option<&SnapshotName>, ui: &Ui) -> Ended {
+    pub(super) fn snapshot(&self, wanted: Option<&SnapshotName>, ui: &Ui) -> Result<(), Failure> {
         let now = || jiff::ZonedDateTime::now().strftime("at-%Y-%m-%d-%H%M%S").to_string();
         let snapshot = wanted.map_or_else(now, ToString::to_string);
         let known = self.snapshots()?;
@@ -71,7 +71,7 @@ impl Guest {
     }
 
     /// Goes back to a snapshot, or deletes it.
-    pub(super) fn with_snapshot(&self, snapshot: &SnapshotName, kind: RequestKind, ui: &Ui) -> Ended {
+    pub(super) fn with_snapshot(&self, snapshot: &SnapshotName, kind: RequestKind, ui: &Ui) -> Result<(), Failure> {
         let known = self.snapshots()?;
         if known.iter().any(|row| row.name == snapshot.as_str()) {
             return self.carry_out(kind, ui);
@@ -86,7 +86,7 @@ impl Guest {
     }
 
     /// Asks the starter, and says what came of it.
-    pub(super) fn carry_out(&self, kind: RequestKind, ui: &Ui) -> Ended {
+    pub(super) fn carry_out(&self, kind: RequestKind, ui: &Ui) -> Result<(), Failure> {
         let name = &self.name;
         let done = match &kind {
             RequestKind::Screen => format!("a picture of {name} was taken"),
@@ -102,7 +102,7 @@ impl Guest {
         let folder = self.runs.join(self.run()?.to_string());
         self.ask(&folder, kind)?;
         ui.say(&done);
-        Ok(Exit::Done)
+        Ok(())
     }
 
     pub(super) fn list(&self, format: Format, ui: &Ui) -> Ended {

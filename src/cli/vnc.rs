@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::context::Context;
 use super::get::vms::{mapping, run_state};
-use super::{Ended, LabOption, pick};
+use super::{Ended, LabOption, pick, vm};
 use crate::exit::Exit;
 use crate::host::machine::vnc::Place;
 use crate::observe::Mapping;
@@ -34,8 +34,8 @@ Passwords are read from files of mode 0600 on the site's storage, so this takes 
 one of the vms is not running.")]
 pub(super) struct Arguments {
     /// Vms or families; `*` stands for anything.
-    #[arg(required = true)]
-    name: Vec<String>,
+    #[arg(value_name = vm::NAMES, required = true)]
+    vms: Vec<String>,
 
     #[command(flatten)]
     lab: LabOption,
@@ -91,7 +91,7 @@ impl Row for Screen {
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
     let (context, desired) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
     let recorded = context.recorded(&desired.lab)?;
-    let picked = pick::recorded_vms(&desired.lab, &arguments.name, &recorded)?;
+    let picked = pick::recorded_vms(&desired.lab, &arguments.vms, &recorded)?;
     let observed = context.observe(&desired, &recorded)?;
     let (mut screens, mut without) = (Vec::new(), Vec::new());
     for name in &picked {

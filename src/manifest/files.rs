@@ -153,7 +153,8 @@ impl Walk<'_> {
     }
 }
 
-pub(super) fn is_manifest(name: &str) -> bool {
+/// Whether a file of this name is part of a lab.
+pub fn is_manifest(name: &str) -> bool {
     let extension = Path::new(name).extension().and_then(|e| e.to_str()).unwrap_or_default();
     is_yaml(extension) && !matches!(name, "site.yaml" | "site.yml")
 }

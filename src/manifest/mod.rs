@@ -30,7 +30,7 @@ mod words;
 
 pub use compose::{Loaded, Manifest, load, load_memory, load_with};
 pub use decode::{At, Entry, Named, Spanned, nearest};
-pub use files::{LoadError, ManifestFile, lab_folder};
+pub use files::{LoadError, ManifestFile, is_manifest, lab_folder};
 pub use images::{Checksums, ImageFacts};
 pub use language::*;
 pub use roster::{Roster, RosterRow};

@@ -16,6 +16,8 @@ pub struct PastApply {
     pub lab: String,
     pub who: String,
     pub host: String,
+    /// As it was typed; `None`: an older program did not keep it.
+    pub command: Option<String>,
     pub commit: Option<String>,
     /// The lab's folder had changes that were not committed.
     pub dirty: bool,
@@ -124,7 +126,7 @@ impl AsideDisk {
 impl Store {
     /// The latest applies of a lab.
     pub fn history(&self, lab: &LabName, most: u32) -> Result<Vec<PastApply>, StateError> {
-        let query = "SELECT id, lab, who, host, \"commit\", summary, began_at, ended_at, outcome FROM applies
+        let query = "SELECT id, lab, who, host, \"commit\", summary, began_at, ended_at, outcome, command FROM applies
                      WHERE lab = ?1 ORDER BY id DESC LIMIT ?2";
         self.list("read the history", query, params![lab.as_str(), most], |row| {
             Ok(PastApply {
@@ -138,6 +140,7 @@ impl Store {
                 began_at: row.get(6)?,
                 ended_at: row.get(7)?,
                 outcome: row.get(8)?,
+                command: row.get(9)?,
             })
         })
     }
@@ -208,14 +211,6 @@ impl Store {
         self.list("list the disks set aside", AsideDisk::QUERY, [lab.as_str()], AsideDisk::read)
     }
 
-    /// Forgets a disk that was set aside and is deleted now.
-    pub fn forget_aside(&mut self, path: &std::path::Path) -> Result<(), StateError> {
-        self.connection
-            .execute("DELETE FROM disks WHERE path = ?1 AND aside IS NOT NULL", [path.to_string_lossy()])
-            .map(|_| ())
-            .map_err(|source| self.sql("forget a disk", source))
-    }
-
     /// Stops all reconciling of a lab, or of the whole site; `None` lets it go on.
     pub fn freeze(&mut self, lab: Option<&LabName>, frozen: Option<&Frozen>) -> Result<(), StateError> {
         let note = frozen.map(|frozen| serde_json::to_string(frozen).expect("a freeze has only string keys"));
@@ -233,7 +228,8 @@ impl Store {
     pub fn last_apply_of(&self, lab: &LabName, address: &str) -> Result<Option<i64>, StateError> {
         self.connection
             .query_row(
-                "SELECT MAX(j.apply) FROM journal j JOIN applies a ON a.id = j.apply WHERE a.lab = ?1 AND j.address = ?2",
+                "SELECT MAX(j.apply) FROM journal j JOIN applies a ON a.id = j.apply
+                 WHERE a.lab = ?1 AND j.address = ?2 AND NOT a.beside",
                 params![lab.as_str(), address],
                 |row| row.get::<_, Option<i64>>(0),
             )

@@ -13,7 +13,8 @@
 //! digests    path ─ size, mtime, sha256 of an image, as it was when it was last read
 //! runs       run ─ lab, vm, generation, batch, task, job, started (JSON), state, reason
 //!              state: intended ─▶ submitted ─▶ ended
-//! applies    id ─ lab, who, host, commit, summary, began, ended, outcome
+//! applies    id ─ lab, who, host, command as it was typed, commit, summary, began, ended, outcome; beside: 1 of what was done
+//!              beside any plan, such as a suspension, which overtakes no apply
 //! journal    id ─ apply, address, effect, intended_at, outcome (null: under way, or its controller died), detail
 //! ```
 //!
@@ -22,7 +23,7 @@
 use rusqlite::Connection;
 
 /// Version of the tables that this program writes, kept in `PRAGMA user_version`.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 /// `MIGRATIONS[n]` turns version n into n + 1. Never edited once released.
 const MIGRATIONS: [&str; VERSION as usize] = ["
@@ -77,6 +78,9 @@ const MIGRATIONS: [&str; VERSION as usize] = ["
         SELECT json_extract(disk.value, '$.source'), json_extract(disk.value, '$.source_bytes'),
                json_extract(disk.value, '$.source_mtime_ns'), json_extract(disk.value, '$.sha256')
         FROM versions, json_each(versions.disks) AS disk ORDER BY versions.version;
+", "
+    ALTER TABLE applies ADD COLUMN command TEXT;
+    ALTER TABLE applies ADD COLUMN beside INTEGER NOT NULL DEFAULT 0;
 "];
 
 /// Brings the tables to `VERSION`, each step in a transaction of its own.

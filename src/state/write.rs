@@ -27,6 +27,8 @@ pub struct ApplyInfo {
     pub folder: PathBuf,
     pub who: String,
     pub host: String,
+    /// As it was typed.
+    pub command: String,
     /// Git commit of the lab's folder, `+` behind it where the folder has changes.
     pub commit: Option<String>,
     pub summary: String,
@@ -44,6 +46,15 @@ pub struct Intent {
 pub enum Outcome {
     Done,
     Failed { detail: String },
+}
+
+impl Outcome {
+    fn words(&self) -> (&'static str, Option<&str>) {
+        match self {
+            Self::Done => ("done", None),
+            Self::Failed { detail } => ("failed", Some(detail)),
+        }
+    }
 }
 
 /// One change of what is recorded.
@@ -115,6 +126,10 @@ pub enum Change {
     DropDisk {
         path: PathBuf,
     },
+    /// A disk that was deleted where it was set aside.
+    Purged {
+        path: PathBuf,
+    },
     /// A run about to be submitted; raises the vm's generation and the site's run counter.
     PutRun {
         run: RunId,
@@ -177,11 +192,42 @@ impl Store {
                 params![lab.as_str(), info.folder.to_string_lossy()],
             )?;
             transaction.execute(
-                "INSERT INTO applies (lab, who, host, \"commit\", summary, began_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                params![lab.as_str(), info.who, info.host, info.commit, info.summary, now.to_string()],
+                "INSERT INTO applies (lab, who, host, command, \"commit\", summary, began_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                params![lab.as_str(), info.who, info.host, info.command, info.commit, info.summary, now.to_string()],
             )?;
             Ok(Ok(ApplyId(transaction.last_insert_rowid())))
         })?
+    }
+
+    /// What was done beside any plan: what running guests were asked for, a freeze. It needs no lock and overtakes no apply.
+    pub fn note(
+        &mut self,
+        lab: &LabName,
+        info: &ApplyInfo,
+        effects: &[(Intent, Outcome)],
+        now: jiff::Timestamp,
+    ) -> Result<(), StateError> {
+        let failed = effects.iter().filter(|(_, outcome)| *outcome != Outcome::Done).count();
+        let outcome = format!("{} done, {failed} failed, 0 skipped", effects.len() - failed);
+        let ApplyInfo { who, host, command, commit, summary, .. } = info;
+        let (lab, now) = (lab.as_str(), now.to_string());
+        self.transact("write the history", |transaction| {
+            transaction.execute(
+                "INSERT INTO applies (lab, who, host, command, \"commit\", summary, began_at, ended_at, outcome, beside)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, 1)",
+                params![lab, who, host, command, commit, summary, now, outcome],
+            )?;
+            let id = transaction.last_insert_rowid();
+            let mut insert = transaction.prepare_cached(
+                "INSERT INTO journal (apply, address, effect, intended_at, outcome, detail, ended_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?4)",
+            )?;
+            effects.iter().try_for_each(|(Intent { address, effect }, outcome)| {
+                let (word, detail) = outcome.words();
+                insert.execute(params![id, address.to_string(), effect, now, word, detail]).map(drop)
+            })
+        })
     }
 
     /// Writes down effects before they happen, and what must be known of them even if we die in the middle.
@@ -221,10 +267,7 @@ impl Store {
             let mut update = transaction
                 .prepare_cached("UPDATE journal SET outcome = ?2, detail = ?3, ended_at = ?4 WHERE id = ?1")?;
             for (id, outcome) in outcomes {
-                let (word, detail) = match outcome {
-                    Outcome::Done => ("done", None),
-                    Outcome::Failed { detail } => ("failed", Some(detail)),
-                };
+                let (word, detail) = outcome.words();
                 update.execute(params![id.0, word, detail, now.to_string()])?;
             }
             Ok(())
@@ -260,7 +303,7 @@ impl Store {
         let path = self.path.clone();
         self.transact(action, |transaction| {
             let latest = transaction
-                .prepare_cached("SELECT id FROM applies WHERE lab = ?1 ORDER BY id DESC LIMIT 1")?
+                .prepare_cached("SELECT id FROM applies WHERE lab = ?1 AND NOT beside ORDER BY id DESC LIMIT 1")?
                 .query_row([lab.as_str()], |row| row.get(0))?;
             if latest != apply.0 {
                 return Ok(Err(StateError::Overtaken { path, apply: apply.0, latest }));
@@ -375,6 +418,9 @@ fn write_change(transaction: &Transaction<'_>, lab: &str, change: &Change, now: 
             params![text(path), text(to)],
         ),
         Change::DropDisk { path } => execute("DELETE FROM disks WHERE path = ?1 AND aside IS NULL", params![text(path)]),
+        Change::Purged { path } => {
+            execute("DELETE FROM disks WHERE path = ?1 AND aside IS NOT NULL", params![text(path)])
+        }
         Change::PutRun { run, vm, generation, batch, task, started } => {
             execute(
                 "INSERT INTO runs (run, lab, vm, generation, batch, task, started, state, created_at)

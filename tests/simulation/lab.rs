@@ -338,6 +338,7 @@ impl Lab {
             folder: self.folder.path().to_owned(),
             who: "test".into(),
             host: "test".into(),
+            command: "apply".into(),
             commit: None,
             summary: String::new(),
         };
