@@ -73,6 +73,7 @@ cases! {
     state_init
     state_missing
     state_newer
+    status_watch
     umask
     usage
     vm_unknown

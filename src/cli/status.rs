@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -10,12 +11,16 @@ use super::context::Context;
 use super::get::vms::{self, VmRow};
 use super::{Ended, LabFolder, pick};
 use crate::exit::Exit;
+use crate::model::lab::Desired;
 use crate::report::table::{Format, render};
-use crate::report::{Ui, harmless, times};
+use crate::report::{Failure, Ui, harmless, times};
 use crate::state::{FreezeScope, Frozen};
 
 /// Most vms whose trouble is told below the table, one line each.
 const REASONS_MAX: usize = 10;
+
+/// How long a look stands where somebody watches.
+const WATCH_PERIOD: Duration = Duration::from_secs(2);
 
 /// Show where the lab stands
 #[derive(Debug, clap::Args)]
@@ -23,7 +28,8 @@ const REASONS_MAX: usize = 10;
   labwright status
   labwright status labs/net exam            # one family of it
   labwright status . 'alice-*' -o json
-  watch --color labwright status --color always")]
+  labwright status --watch                  # until Ctrl-C
+  labwright status --watch -o json | while read -r line; do ...; done")]
 pub(super) struct Arguments {
     #[command(flatten)]
     lab: LabFolder,
@@ -35,6 +41,10 @@ pub(super) struct Arguments {
     /// How it is written: `json` and `yaml` have all that is known, `wide` all columns.
     #[arg(long, short, value_enum, default_value_t)]
     output: Format,
+
+    /// Look again every 2 seconds, until Ctrl-C: a terminal is drawn anew, `-o json` has a line for each look.
+    #[arg(long, short)]
+    watch: bool,
 }
 
 /// All of it, for programs.
@@ -71,13 +81,31 @@ impl<'a> Freeze<'a> {
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
     let (folder, first) = arguments.lab.folder_and_operand();
     let (context, desired) = Context::of_known_lab(site, &folder, ui)?;
-    let recorded = context.recorded(&desired.lab)?;
-    let observed = context.observe(&desired, &recorded)?;
-    let mut rows = vms::vm_rows(&recorded, &observed, &context.site);
     let first = first.map(|word| word.to_string_lossy().into_owned());
     let vms: Vec<String> = first.into_iter().chain(arguments.vms.iter().cloned()).collect();
+    let look = || look(&context, &desired, &vms, arguments);
+    ui.data(&look()?);
+    if !arguments.watch {
+        return Ok(Exit::Done);
+    }
+    loop {
+        std::thread::sleep(WATCH_PERIOD);
+        match look() {
+            Ok(text) if arguments.output == Format::Json => ui.data(&text),
+            Ok(text) => ui.redraw(&text),
+            // A queue that does not answer now may answer the next time.
+            Err(failure) => ui.say_rendered(&failure.render()),
+        }
+    }
+}
+
+/// How the lab stands at this moment.
+fn look(context: &Context, desired: &Desired, vms: &[String], arguments: &Arguments) -> Result<String, Failure> {
+    let recorded = context.recorded(&desired.lab)?;
+    let observed = context.observe(desired, &recorded)?;
+    let mut rows = vms::vm_rows(&recorded, &observed, &context.site);
     if !vms.is_empty() {
-        let picked = pick::recorded_vms(&desired.lab, &vms, &recorded)?;
+        let picked = pick::recorded_vms(&desired.lab, vms, &recorded)?;
         rows.retain(|row| picked.iter().any(|vm| vm.as_str() == row.name));
     }
     let mut states: BTreeMap<&str, usize> = BTreeMap::new();
@@ -89,13 +117,13 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
         states,
         vms: &rows,
     };
-    ui.data(&match arguments.output {
-        Format::Json => format!("{}\n", serde_json::to_string_pretty(&status).expect("it has only string keys")),
+    Ok(match arguments.output {
+        Format::Json if arguments.watch => serde_json::to_string(&status).expect("it has only string keys") + "\n",
+        Format::Json => serde_json::to_string_pretty(&status).expect("it has only string keys") + "\n",
         Format::Yaml => serde_yaml::to_string(&status).expect("it has only string keys"),
         Format::Csv | Format::Name => render(&rows, arguments.output),
         Format::Table | Format::Wide => text(&status, &context.command("apply"), arguments.output),
-    });
-    Ok(Exit::Done)
+    })
 }
 
 fn text(status: &Status<'_>, apply: &str, format: Format) -> String {

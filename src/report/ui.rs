@@ -79,6 +79,17 @@ impl Ui {
         write_or_leave("standard output", &mut anstream::stdout().lock(), text);
     }
 
+    /// Data that takes the place of what was shown before: the terminal's screen is cleared and filled as far as it goes. What
+    /// goes elsewhere is kept, with an empty line in between.
+    pub fn redraw(&self, text: &str) {
+        let Some((_, height)) = terminal_size::terminal_size_of(std::io::stdout()) else {
+            return self.data(&format!("\n{text}"));
+        };
+        // Not a colour, so that nobody takes it out.
+        write_or_leave("standard output", &mut std::io::stdout().lock(), "\x1b[H\x1b[J");
+        self.data(&fitted(text, usize::from(height.0)));
+    }
+
     /// Whether what goes to stderr may be styled.
     pub fn is_styled(&self) -> bool {
         anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never
@@ -141,6 +152,16 @@ pub(super) fn terminal_width() -> Option<usize> {
     Some(usize::from(width.0)).filter(|width| *width > 0)
 }
 
+/// As many lines as a screen of this height shows at once, with room for the cursor.
+fn fitted(text: &str, height: usize) -> String {
+    let (lines, room) = (text.lines().count(), height.saturating_sub(1).max(1));
+    if lines <= room {
+        return text.to_owned();
+    }
+    let shown: String = text.split_inclusive('\n').take(room - 1).collect();
+    format!("{shown}… {} more lines\n", lines - (room - 1))
+}
+
 /// When colours are used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Colour {
@@ -173,4 +194,16 @@ fn write_or_leave(what: &str, stream: &mut dyn std::io::Write, text: &str) {
         drop(std::io::Write::write_all(&mut std::io::stderr(), failure.render().as_bytes()));
     }
     std::process::exit(i32::from(Exit::Failed as u8));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_drawn_fits_the_screen() {
+        assert_eq!(fitted("a\nb\nc\n", 4), "a\nb\nc\n");
+        assert_eq!(fitted("a\nb\nc\n", 3), "a\n… 2 more lines\n");
+        assert_eq!(fitted("a\nb\n", 1), "… 2 more lines\n");
+    }
 }
