@@ -1,0 +1,48 @@
+//! `labwright completions`: made from the clap types, so that it cannot lag behind; names of vms are asked for when they are
+//! completed.
+
+use clap_complete::Shell;
+
+use super::Ended;
+use crate::exit::Exit;
+use crate::report::Ui;
+
+/// Print a completion script for a shell
+#[derive(Debug, clap::Args)]
+#[command(after_help = "bash, zsh and fish complete the names of vms, too.
+
+Examples:
+  labwright completions bash > /etc/bash_completion.d/labwright
+  labwright completions zsh > ~/.zfunc/_labwright         # a folder of fpath")]
+pub(super) struct Arguments {
+    shell: Shell,
+}
+
+pub(super) fn run(arguments: &Arguments, command: &mut clap::Command, ui: &Ui) -> Ended {
+    let mut script = Vec::new();
+    clap_complete::generate(arguments.shell, command, "labwright", &mut script);
+    let script = String::from_utf8_lossy(&script).into_owned();
+    ui.data(&match arguments.shell {
+        Shell::Bash => script + include_str!("names.bash"),
+        Shell::Fish => script + include_str!("names.fish"),
+        Shell::Zsh => zsh(&script),
+        _ => script,
+    });
+    Ok(Exit::Done)
+}
+
+/// Operands that are vms, by what their fields are called here, have their names for completions.
+const ZSH_OPERANDS: [&str; 4] = ["':vm -- ", "'*::vms -- ", "':address -- ", "'*::name -- "];
+
+/// In a file of a folder of `fpath`, the script is a function's body: what it calls has to stand before its end.
+fn zsh(script: &str) -> String {
+    let with_names = |line: &str| match ZSH_OPERANDS.iter().any(|operand| line.starts_with(operand)) {
+        true => line.replacen(":_default'", ":_labwright_names'", 1),
+        false => line.to_owned(),
+    };
+    let lines: String = script.lines().map(|line| with_names(line) + "\n").collect();
+    match lines.split_once("\n_labwright() {") {
+        Some((head, rest)) => format!("{head}\n{}\n_labwright() {{{rest}", include_str!("names.zsh")),
+        None => lines,
+    }
+}
