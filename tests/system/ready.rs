@@ -3,7 +3,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 
 use labwright::dhcp::Dnsmasq;
 use nix::sys::signal::{Signal, kill};
@@ -18,7 +18,8 @@ fn write_lab(folder: &Path, name: &str, addresses: &str, state: &str) {
         "lab: {name}\nuser_groups:\n  people: {{ members: [ana] }}\nvm_groups:\n  \
          room-{name}: {{ ip_range: {addresses}, gateway: 192.168.100.1, bridge: vbr0 }}\ntemplates:\n  \
          tiny-{name}: {{ owner: teacher, vm_group: room-{name}, disks: [{{ image: tiny.qcow2 }}], memory: 128M }}\nvms:\n  \
-         vm-{name}: {{ derive: tiny-{name}, owner: ana, state: {state} }}\n"
+         vm-{name}: {{ derive: tiny-{name}, owner: ana, state: {state} }}\n  \
+         other-{name}: {{ derive: tiny-{name}, owner: ana, state: on_demand }}\n"
     );
     std::fs::write(folder.join("lab.yaml"), manifest).unwrap();
 }
@@ -168,7 +169,7 @@ fn what_a_starter_said_before_it_could_report_is_told() {
     std::fs::create_dir_all(folder.join("site/scheduler")).unwrap();
     let turn = std::fs::File::create(folder.join("site/scheduler/turn")).unwrap();
     let turn = nix::fcntl::Flock::lock(turn, nix::fcntl::FlockArg::LockExclusive).unwrap();
-    must(&world, &["vm", "start", "vm-a", "--yes", "--lab", "a"]);
+    let (told, mut waiting) = wait_for_start(&world);
     let runs = folder.join("site/storage/runs");
     let run = std::fs::read_dir(&runs)
         .unwrap()
@@ -176,6 +177,13 @@ fn what_a_starter_said_before_it_could_report_is_told() {
         .find(|path| path.join("spec.json").exists());
     std::fs::remove_file(run.unwrap().join("spec.json")).unwrap();
     drop(turn);
+    let code = waiting.wait().unwrap().code();
+    let said = std::fs::read_to_string(told).unwrap();
+    assert_eq!(code, Some(5), "{said}");
+    let words = said.lines().find(|line| line.starts_with("vm-a is gone: its job ended; it said: "));
+    assert!(words.is_some_and(|words| words.contains("spec.json")), "{said}");
+    let status = String::from_utf8(labwright(&world, &["status", "a"]).stdout).unwrap();
+    assert!(status.contains("\nvm-a: ") && status.contains("spec.json"), "{status}");
     let mut plan = String::new();
     wait_until("its job is gone, and says why", || {
         plan = String::from_utf8(labwright(&world, &["plan", "a"]).stdout).unwrap();
@@ -239,6 +247,22 @@ fn a_host_stays_while_a_session_is_open() {
     kill(Dnsmasq::new(&folder.join("site/dnsmasq")).process().unwrap(), Signal::SIGTERM).unwrap();
 }
 
+/// `vm start vm-a --wait`, from the moment on at which the vm is in the queue, and where it tells how it goes.
+fn wait_for_start(world: &World) -> (PathBuf, Child) {
+    let told = world.folder.path().join("told");
+    let waiting = Command::new("env")
+        .args(["--default-signal=INT", BINARY, "--site", &text(&site(world)), "vm", "start", "vm-a"])
+        .args(["--lab", "a", "--yes", "--wait"])
+        .current_dir(world.folder.path())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::fs::File::create(&told).unwrap())
+        .spawn()
+        .unwrap();
+    let queued = "  0/1 ready, 0 booting, 0 starting, 1 queued, 0 ended\n";
+    wait_until("the vm is in the queue", || std::fs::read_to_string(&told).unwrap().contains(queued));
+    (told, waiting)
+}
+
 /// Somebody who waits for guests that take their time, and has seen enough: the wait ends at once, what was asked for goes on.
 #[test]
 fn an_interrupt_ends_a_wait_at_once() {
@@ -252,17 +276,12 @@ fn an_interrupt_ends_a_wait_at_once() {
     std::fs::create_dir_all(folder.join("site/scheduler")).unwrap();
     let turn = text(&folder.join("site/scheduler/turn"));
     let mut holder = Command::new("flock").args(["--no-fork", &turn, "sleep", "3600"]).spawn().unwrap();
-    let told = folder.join("told");
-    let mut waiting = Command::new("env")
-        .args(["--default-signal=INT", BINARY, "--site", &text(&site(&world)), "vm", "start", "vm-a"])
-        .args(["--lab", "a", "--yes", "--wait"])
-        .current_dir(folder)
-        .stdout(std::process::Stdio::null())
-        .stderr(std::fs::File::create(&told).unwrap())
-        .spawn()
-        .unwrap();
+    // Another vm is on its way up too, and is not what is waited for.
+    must(&world, &["vm", "start", "other-a", "--lab", "a", "--yes"]);
+    let (told, mut waiting) = wait_for_start(&world);
     let said_so_far = || std::fs::read_to_string(&told).unwrap();
-    wait_until("the vm is in the queue", || said_so_far().contains("1 queued"));
+    let screens = said(&world, &["vm", "vnc", "vm-a", "--lab", "a"]);
+    assert!(screens.starts_with("Some(5)\nerror: no screen to show: vm-a (queued)\n"), "{screens}");
     kill(nix::unistd::Pid::from_raw(i32::try_from(waiting.id()).unwrap()), Signal::SIGINT).unwrap();
     assert_eq!(waiting.wait().unwrap().code(), Some(5), "{}", said_so_far());
     let text = said_so_far();

@@ -11,7 +11,7 @@ use crate::observe::{Mapping, Observed, Phase};
 use crate::plan::{Life, life};
 use crate::report::table::Row;
 use crate::report::{one_line, times};
-use crate::run::PAUSED_ON_REQUEST;
+use crate::run::{PAUSED_ON_REQUEST, StopReason};
 use crate::state::{Recorded, RecordedVm};
 
 /// One vm, as recorded and seen.
@@ -190,11 +190,7 @@ pub(in crate::cli) fn run_state(vm: &RecordedVm, observed: &Observed, site: &Sit
 fn why(vm: &RecordedVm, observed: &Observed, site: &Site) -> Option<String> {
     let text = match life(vm, observed, site) {
         life @ Life::Unknown { .. } => life.unknown_words(site)?.0,
-        Life::Off { .. } if vm.vm.state != PowerState::Running => return None,
-        Life::Off { reason: Some(reason), .. } => reason.to_string(),
-        Life::Off { news: true, .. } => "its run ended without a word".into(),
-        Life::Off { .. } if vm.run.is_some() => "its run ended without a word".into(),
-        Life::Off { .. } => return None,
+        Life::Off { reason, news } => why_off(vm, reason.as_ref(), news)?,
         Life::Live { .. } | Life::Lost { .. } => match &observed.runs.get(&vm.run.as_ref()?.run).map(|r| &r.phase) {
             Some(Phase::Paused { reason }) if reason != PAUSED_ON_REQUEST => reason.clone(),
             Some(Phase::CutOff { reason }) => reason.clone(),
@@ -203,6 +199,22 @@ fn why(vm: &RecordedVm, observed: &Observed, site: &Site) -> Option<String> {
         },
     };
     Some(one_line(&text))
+}
+
+/// What nobody wrote `running` for was started by somebody, who wants to know what went wrong, and nothing else.
+fn why_off(vm: &RecordedVm, reason: Option<&StopReason>, news: bool) -> Option<String> {
+    use StopReason::{Asked, Deadline, Guest, Superseded};
+    let has_failed = match reason {
+        Some(Guest | Asked | Deadline | Superseded) => false,
+        Some(_) => true,
+        None => news,
+    };
+    let is_told = match vm.vm.state {
+        PowerState::Running => vm.run.is_some(),
+        PowerState::OnDemand => has_failed,
+        PowerState::Stopped => false,
+    };
+    is_told.then(|| reason.map_or_else(|| "its run ended without a word".to_owned(), ToString::to_string))
 }
 
 fn task<'a>(vm: &RecordedVm, observed: &'a Observed) -> Option<&'a Task> {
