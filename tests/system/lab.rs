@@ -1,5 +1,6 @@
 //! A whole lab through the command line, as the quickstart does it: real guests, asked over their serial line.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -47,8 +48,14 @@ impl Lab {
         lab
     }
 
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(BINARY);
+        command.arg("--site").arg(&self.site).args(arguments);
+        command
+    }
+
     pub(crate) fn labwright(&self, arguments: &[&str]) -> Output {
-        Command::new(BINARY).arg("--site").arg(&self.site).args(arguments).output().unwrap()
+        self.command(arguments).output().unwrap()
     }
 
     #[track_caller]
@@ -149,10 +156,15 @@ fn a_lab_from_yaml_to_guests_and_back() {
     destroy_leaves_only_the_disks(&lab);
 }
 
+/// Of one vm into a file; of a family into a folder, with a file for each.
 fn a_picture_of_the_screen(lab: &Lab) {
-    let picture = lab.world.folder.path().join("guest.png");
-    lab.must(&["vm", "screen", "alice-tiny", "--lab", &text(&lab.folder), "-o", &text(&picture)]);
-    assert!(std::fs::read(&picture).unwrap().starts_with(b"\x89PNG\r\n\x1a\n"));
+    let (picture, pictures) = (lab.world.folder.path().join("guest.png"), lab.world.folder.path().join("pictures"));
+    let folder = text(&lab.folder);
+    lab.must(&["vm", "screen", "vm/alice-tiny", "--lab", &folder, "-o", &text(&picture)]);
+    lab.must(&["vm", "screen", "exam", "--lab", &folder, "-o", &text(&pictures)]);
+    for picture in [picture, pictures.join("alice-tiny.png"), pictures.join("bob-tiny.png")] {
+        assert!(std::fs::read(&picture).unwrap().starts_with(b"\x89PNG\r\n\x1a\n"), "{}", picture.display());
+    }
 }
 
 /// Where each screen is and its password, for slips to print; by the family's name, a vm's, and a pattern.
@@ -182,6 +194,16 @@ fn a_screen_for_each_student(lab: &Lab) {
     let one = lab.must(&["vm", "vnc", "vm/bob-tiny", "--lab", &folder]);
     let password = screens[1]["password"].as_str().unwrap();
     assert!(one.contains(&format!("  password   {password}\n")) && one.contains("display"), "{one}");
+    // Who may see that it runs, and not its password, is told so.
+    let program = lab.world.folder.path().join("labwright");
+    std::fs::copy(BINARY, &program).unwrap();
+    let mut colleague = Command::new("setpriv");
+    colleague.args(["--reuid=54321", "--regid=nogroup", "--clear-groups"]).arg(&program).arg("--site").arg(&lab.site);
+    let refused = colleague.args(["vm", "vnc", "bob-tiny", "--lab", &folder]).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(4), "{said}");
+    assert!(said.contains("hint: only root and the service account may: `sudo labwright vm vnc …`"), "{said}");
+    assert_eq!(refused.stdout, b"");
 }
 
 /// What a person types: the guest stands still and goes on; what is in its memory comes back with a snapshot.
@@ -207,7 +229,8 @@ fn back_to_a_snapshot(lab: &Lab) {
     story += &said(&["vm", "snapshot", "alice-tiny", "marked"]);
     guest.run("rm /tmp/state; echo later >/tmp/later");
     story += &said(&["vm", "revert", "alice-tiny", "markt"]);
-    story += &said(&["vm", "revert", "alice-tiny", "marked"]);
+    // Nobody else of those that are named has it.
+    story += &said(&["vm", "revert", "vm/alice-tiny", "b*", "marked"]);
     assert_eq!(guest.run("cat /tmp/state; ls /tmp/later").1.lines().next(), Some("marker"));
     assert_ne!(guest.run("ls /tmp/later").0, 0, "what came later is gone");
     wait_until("it is still on the network", answers);
@@ -218,6 +241,9 @@ fn back_to_a_snapshot(lab: &Lab) {
     assert!(listed[0]["memory_mib"].as_u64().unwrap() > 10, "{listed}");
     story += &said(&["vm", "delete-snapshot", "alice-tiny", "marked"]);
     story += &said(&["vm", "snapshots", "alice-tiny"]);
+    let history = lab.must(&["history", &folder, "-o", "csv"]);
+    let commands = history.lines().map(|line| line.split(',').nth(3).unwrap().replace(&folder, "LAB"));
+    story += &commands.collect::<Vec<_>>().join("\n");
     insta::assert_snapshot!("snapshots", story);
 }
 
@@ -231,7 +257,18 @@ fn a_killed_starter_leaves_nothing(lab: &Lab) {
     let table = format!("lw_{}_{}", &tap[2..6], &tap[6..]);
     wait_until("its filter is gone", || !tool("nft", &["list", "tables"]).contains(&table));
 
-    lab.apply();
+    let logs = || {
+        let batches = std::fs::read_dir(lab.world.folder.path().join("site/runs/batches")).unwrap();
+        let logs =
+            batches.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == "log"));
+        logs.map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect::<BTreeMap<_, _>>()
+    };
+    let earlier = logs();
+    assert!(earlier.values().any(|log| log.contains(" INFO ")), "a starter says what it reports: {earlier:?}");
+    let mut quiet = lab.command(&["apply", &text(&lab.folder), "--yes", "--wait"]);
+    assert!(quiet.env("LABWRIGHT_LOG", "error").output().unwrap().status.success());
+    let new: Vec<_> = logs().into_iter().filter(|(path, _)| !earlier.contains_key(path)).collect();
+    assert!(!new.is_empty() && new.iter().all(|(_, log)| !log.contains(" INFO ")), "not what was asked for: {new:?}");
     let after = lab.mapping("alice-tiny");
     assert_eq!((&after["ip"], &after["mac"]), (&before["ip"], &before["mac"]), "it comes back under its address");
     assert_ne!(after["tap"], before["tap"], "as a new run");
