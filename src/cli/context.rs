@@ -162,12 +162,14 @@ impl Context {
         }
     }
 
-    /// Keeps to where the embedded default puts what the service account must get to.
+    /// Keeps to where the embedded default puts what the service account must get to, and makes it.
     pub(super) fn settle(&self) -> Result<Option<PathBuf>, Failure> {
         if self.site.file.is_some() {
             return Ok(None);
         }
-        settle(&self.lab_folder).map_err(|error| Failure::from_error(Exit::Failed, &error))
+        let place = settle(&self.lab_folder).map_err(|error| Failure::from_error(Exit::Failed, &error))?;
+        self.site.storage.create()?;
+        Ok(place)
     }
 
     /// What is recorded, for commands that change nothing: a lab never applied has an empty record.
@@ -471,12 +473,11 @@ impl From<StorageError> for Failure {
 
 impl From<ObserveError> for Failure {
     fn from(error: ObserveError) -> Self {
-        let hint = if crate::error::chain(&error).contains("Permission denied") {
-            "only root and the service account may look there: run it with `sudo`"
-        } else {
-            "nothing was changed: without seeing what is there, no plan is made"
-        };
-        Self::from_error(Exit::Failed, &error).hint(hint)
+        let failure = Self::from_error(Exit::Failed, &error);
+        match failure.hint {
+            Some(_) => failure,
+            None => failure.hint("nothing was changed: without seeing what is there, no plan is made"),
+        }
     }
 }
 

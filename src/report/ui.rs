@@ -27,12 +27,16 @@ pub struct Failure {
     pub hint: Option<String>,
 }
 
+/// The service account's group is the one that disks and runs belong to.
+const DENIED: &str = "this account may not look there: run it with `sudo`, or have an admin add you to the group of the service \
+                      account (`labwright`, unless site.yaml names another)";
+
 impl Failure {
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self { exit, message: message.into(), causes: Vec::new(), hint: None }
     }
 
-    /// An error and its sources, none of them said twice.
+    /// An error and its sources, none of them said twice. Who may not look is told who may.
     pub fn from_error(exit: Exit, error: &dyn std::error::Error) -> Self {
         let mut failure = Self::new(exit, error.to_string());
         let mut source = error.source();
@@ -43,6 +47,10 @@ impl Failure {
                 failure.causes.push(words);
             }
             source = cause.source();
+        }
+        let is_denied = failure.causes.last().unwrap_or(&failure.message).contains("Permission denied");
+        if is_denied && !nix::unistd::geteuid().is_root() {
+            failure.hint = Some(DENIED.to_owned());
         }
         failure
     }

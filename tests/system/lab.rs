@@ -1,6 +1,7 @@
 //! A whole lab through the command line, as the quickstart does it: real guests, asked over their serial line.
 
 use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -148,12 +149,31 @@ fn a_lab_from_yaml_to_guests_and_back() {
     assert!(again.starts_with("no changes: "), "a second apply changes nothing:\n{again}");
     assert_eq!(lab.mappings().len(), 2);
 
+    a_colleague_looks(&lab);
     a_picture_of_the_screen(&lab);
     a_screen_for_each_student(&lab);
     back_to_a_snapshot(&lab);
     a_killed_starter_leaves_nothing(&lab);
     more_memory_restarts_the_guests(&lab);
     destroy_leaves_only_the_disks(&lab);
+}
+
+/// Without root: who is in the service account's group sees what root sees, and anybody else is told how to.
+fn a_colleague_looks(lab: &Lab) {
+    // A copy in reach: the project may stand below a home that others cannot enter.
+    let program = lab.world.folder.path().join("labwright");
+    std::fs::copy(BINARY, &program).unwrap();
+    let look = |group| {
+        let mut command = Command::new(&program);
+        command.arg("--site").arg(&lab.site).arg("status").arg(&lab.folder);
+        let output = command.uid(4242).gid(group).output().unwrap();
+        (output.status.code(), [output.stdout, output.stderr].map(|said| String::from_utf8(said).unwrap()))
+    };
+    let group = nix::unistd::User::from_name("nobody").unwrap().unwrap().gid.as_raw();
+    let [seen, complaint] = look(group).1;
+    assert_eq!(seen, lab.must(&["status", &text(&lab.folder)]), "{complaint}");
+    let (code, [_, complaint]) = look(4242);
+    assert!(code == Some(1) && complaint.contains("add you to the group of the service account"), "{complaint}");
 }
 
 /// Of one vm into a file; of a family into a folder, with a file for each.

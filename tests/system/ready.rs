@@ -133,6 +133,8 @@ fn a_lab_in_a_closed_home_runs_in_the_default_group() {
     let etc = world.folder.path().join("etc");
     tool("cp", &["-a", "/etc", &text(&etc)]);
     tool("mount", &["--bind", &text(&etc), "/etc"]);
+    // Somebody may look, and is in the group before the account is there.
+    tool("sh", &["-c", "userdel labwright 2>/dev/null; groupadd -f labwright"]);
     tool("mount", &["-t", "tmpfs", "none", "/var/lib"]);
     tool("mount", &["-t", "tmpfs", "none", "/run"]);
     let run = |arguments: &[&str]| {
@@ -141,6 +143,9 @@ fn a_lab_in_a_closed_home_runs_in_the_default_group() {
     };
     let (code, text) = run(&["host", "setup"]);
     assert!(code == Some(0) && text.contains("disks and runs are kept in /var/lib/labwright/lab-"), "{text}");
+    assert!(text.contains("account labwright made"), "{text}");
+    let (_, page) = run(&["host", "check"]);
+    assert!(!page.contains("is missing"), "what `host setup` has made is not missing:\n{page}");
     let (code, text) = run(&["apply", "--yes", "--wait"]);
     assert_eq!(code, Some(0), "{text}");
     let (code, text) = run(&["host", "teardown"]);

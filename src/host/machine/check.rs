@@ -454,7 +454,7 @@ fn folder_line(folder: &Path) -> Line {
     const WHAT: &str = "storage";
     let shown = folder.display();
     let Ok(stat) = statfs(folder) else {
-        let mend = "mount the shared storage here; where the site is this machine, whatever first needs it makes it";
+        let mend = "mount the shared storage here; without a site file, `labwright host setup` makes it";
         return failed(WHAT, format!("{shown} is missing"), mend);
     };
     let network = [NFS_SUPER_MAGIC, SMB_SUPER_MAGIC, CODA_SUPER_MAGIC, FUSE_SUPER_MAGIC];

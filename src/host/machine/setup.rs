@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use nix::unistd::{Pid, User};
+use nix::unistd::{Group, Pid, User};
 
 use super::bridge::{self, Bridge, BridgeError, bridges};
 use super::screens;
@@ -207,12 +207,17 @@ fn create_folder(path: &Path, mode: u32) -> Result<(), SetupError> {
 
 /// An account that can do nothing but own files and run qemu.
 fn ensure_service_user(name: &str) -> Result<Option<String>, SetupError> {
-    let known = User::from_name(name).map_err(|source| SetupError::Account { name: name.to_owned(), source })?;
-    if known.is_some() {
+    let failed = |source| SetupError::Account { name: name.to_owned(), source };
+    if User::from_name(name).map_err(failed)?.is_some() {
         return Ok(None);
     }
-    let options = ["--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin"];
-    command::run("useradd", &[options.as_slice(), &[name]].concat(), "")?;
+    // Its group may be there before it, for people who may look.
+    let group: &[&str] = match Group::from_name(name).map_err(failed)? {
+        Some(_) => &["--gid", name],
+        None => &["--user-group"],
+    };
+    let options = ["--system", "--no-create-home", "--shell", "/usr/sbin/nologin", name];
+    command::run("useradd", &[group, &options].concat(), "")?;
     Ok(Some(format!("account {name} made: it owns the disks and runs qemu")))
 }
 
