@@ -554,7 +554,8 @@ impl<K: Scalar, V: Decode> Decode for Named<K, V> {
 /// Reads a text value. A plain `3` or `true` is no text to an editor, so it is none to us.
 pub(super) fn decode_text<T: Scalar>(node: &Node<'_>, decoder: &mut Decoder<'_>, expected: &str) -> Option<T> {
     let Value::Scalar { text, plain } = &node.value else {
-        decoder.wrong_type(node, expected, placeholder(node));
+        let hint = placeholder(node).or_else(|| one_of_list(node, expected));
+        decoder.wrong_type(node, expected, hint);
         return None;
     };
     if node.is_null() {
@@ -575,6 +576,23 @@ pub(super) fn decode_text<T: Scalar>(node: &Node<'_>, decoder: &mut Decoder<'_>,
             decoder.mistake(T::RULE, &node.at, mistake);
             None
         }
+    }
+}
+
+/// A list where one word stands, which is most likely its only one; people that are named make a group.
+fn one_of_list(node: &Node<'_>, expected: &str) -> Option<String> {
+    let Value::Sequence(items) = &node.value else { return None };
+    let word = |item: &Node<'_>| match &item.value {
+        Value::Scalar { text, .. } => Some(shorten(text)),
+        _ => None,
+    };
+    let words: Option<Vec<String>> = items.iter().map(word).collect();
+    match words.as_deref() {
+        Some([word]) => Some(format!("write `{word}`, without brackets")),
+        Some([_, _, ..]) if expected == "a user group's name" => {
+            Some("make them a group, and name that: `user_groups: { NAME: { members: [USER, …] } }`".to_owned())
+        }
+        _ => None,
     }
 }
 

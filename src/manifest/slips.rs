@@ -119,9 +119,10 @@ pub(super) fn odd_character(text: &str) -> Option<(usize, char, &'static str)> {
     text.char_indices().find_map(|(at, c)| Some((at, c, name(c)?)))
 }
 
+const QUOTES: [char; 9] = ['“', '”', '„', '‟', '‘', '’', '‚', '«', '»'];
+
 /// What to write for a text in the quotes of a word processor.
 pub(super) fn plain_quotes(text: &str) -> Option<String> {
-    const QUOTES: [char; 9] = ['“', '”', '„', '‟', '‘', '’', '‚', '«', '»'];
     let inner = text.trim_matches(QUOTES);
     let quoted = inner.len() < text.len() && !inner.is_empty() && !inner.contains(QUOTES);
     quoted.then(|| format!("these are the quotes of a word processor: write `{}`", shorten(inner)))
@@ -192,6 +193,26 @@ fn no_blank(line: &str) -> Option<(String, String, usize)> {
     slip.then(|| (message.to_owned(), format!("write `{key}: {value}`"), start + key.len()))
 }
 
+/// `name: “{user}-exam”`: quotes of a word processor, which are letters to YAML; `at` is where it stumbled.
+pub(super) fn quote(line: &str, at: usize) -> Option<(String, String, usize)> {
+    let begins = |(place, c): &(usize, char)| QUOTES.contains(c) && line[..*place].ends_with([' ', '[', '{', ',']);
+    let (place, _) = line.get(..at)?.char_indices().find(begins)?;
+    let message = "these are the quotes of a word processor, which YAML takes for letters";
+    let end = line[place..].char_indices().skip(1).find(|(_, c)| QUOTES.contains(c)).map(|(end, _)| place + end)?;
+    let inner = line[place..end].trim_start_matches(QUOTES);
+    Some((message.to_owned(), format!("write `\"{}\"`", shorten(inner)), place))
+}
+
+/// `lab net`, and a key that YAML understands in the line after it.
+pub(super) fn no_colon(line: &str, next: &str) -> Option<(String, String, usize)> {
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let (key, value) = line.trim().split_once(' ')?;
+    let is_key = !key.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    let slip = is_key && !line.contains([':', '#', '{', '[']) && indent(line) == indent(next);
+    let message = format!("a `:` is missing after `{key}`");
+    slip.then(|| (message, format!("write `{key}: {}`", shorten(value.trim())), indent(line) + key.len()))
+}
+
 /// `description: LAN: the exam`: a colon in a value that has no quotes; `at` is the colon's place in the line.
 pub(super) fn colon_in_value(line: &str, at: usize) -> Option<(String, String)> {
     let before = line.get(..at)?;
@@ -236,6 +257,15 @@ mod tests {
         ] {
             assert_eq!(hint(sound), None, "{sound}");
         }
+        let missing = |line: &str, next: &str| no_colon(line, next).map(|(_, hint, at)| (hint, at));
+        assert_eq!(missing("  memory 2G", "  cpus: 1"), Some(("write `memory: 2G`".to_owned(), 8)));
+        for (line, next) in [("  some words", "cpus: 1"), ("a: b c", "cpus: 1"), ("- one two", "- x: 1"), ("", "x: 1")]
+        {
+            assert_eq!(missing(line, next), None, "{line}");
+        }
+        let quoted = |line: &str| quote(line, line.find('}').unwrap()).map(|(_, hint, _)| hint);
+        assert_eq!(quoted("  name: “{user}-exam”").unwrap(), "write `\"{user}-exam\"`");
+        assert_eq!(quoted("  name: it’s {user}"), None);
         let colon = |line: &str| colon_in_value(line, line.rfind(':').unwrap()).unwrap().1;
         assert_eq!(colon("    description: LAN: the exam # x"), "write `description: \"LAN: the exam\"`");
         assert_eq!(colon("  x: { description: LAN: the exam, cpus 1 }"), "write `description: \"LAN: the exam\"`");

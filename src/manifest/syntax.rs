@@ -20,8 +20,13 @@ fn slip(text: &str, at: usize) -> Option<(String, String, usize)> {
     let start = start_of(at);
     let before = start_of(start.saturating_sub(1));
     let found = |start: usize| slips::in_line(line_at(start)).map(|(message, hint, at)| (message, hint, start + at));
-    found(start).or_else(|| found(before)).or_else(|| {
-        let is_colon = text.get(at..).is_some_and(|rest| rest.starts_with(':'));
+    let is_colon = text.get(at..).is_some_and(|rest| rest.starts_with(':'));
+    let quote = || slips::quote(line_at(start), at - start).map(|(message, hint, at)| (message, hint, start + at));
+    let no_colon = || {
+        let (message, hint, at) = is_colon.then(|| slips::no_colon(line_at(before), line_at(start)))??;
+        Some((message, hint, before + at))
+    };
+    found(start).or_else(|| found(before)).or_else(quote).or_else(no_colon).or_else(|| {
         let (message, hint) = is_colon.then(|| slips::colon_in_value(line_at(start), at - start))??;
         Some((message, hint, at))
     })

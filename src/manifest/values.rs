@@ -241,6 +241,14 @@ impl Scalar for Percent {
 }
 text!(Percent, "a percentage such as `25%`");
 
+/// `192.168.100.2-60`, which others read as what it looks like.
+fn short_end(first: &str, last: &str) -> Option<Mistake> {
+    let number: u8 = last.parse().ok()?;
+    let (network, _) = first.rsplit_once('.')?;
+    let message = format!("the range ends at `{last}`, which is no whole address");
+    Some(Mistake::new(message).hint(format!("write `{first}-{network}.{number}`")))
+}
+
 /// The addresses of a vm group, as written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IpRange {
@@ -259,7 +267,11 @@ impl Scalar for IpRange {
             Mistake::new(format!("`{}` is not a range of addresses", shorten(text)))
                 .hint("write `192.168.100.2-192.168.100.254`, or a network like `192.168.100.0/24`")
         })?;
-        Ok(Self::Addresses(Ipv4Addr::parse(first.trim())?, Ipv4Addr::parse(last.trim())?))
+        let (first, last) = (first.trim(), last.trim());
+        Ok(Self::Addresses(
+            Ipv4Addr::parse(first)?,
+            Ipv4Addr::parse(last).map_err(|error| short_end(first, last).unwrap_or(error))?,
+        ))
     }
 
     fn schema() -> Schema {
@@ -423,7 +435,9 @@ impl Decode for u32 {
                 None
             }
             _ => {
-                decoder.wrong_type(node, "a whole number", plain_quotes(node));
+                let is_word = matches!(node.value, Value::Scalar { .. }) && !node.is_null();
+                let digits = is_word.then(|| "write it in digits, like `2`".to_owned());
+                decoder.wrong_type(node, "a whole number", plain_quotes(node).or(digits));
                 None
             }
         }

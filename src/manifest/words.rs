@@ -241,7 +241,14 @@ impl Scalar for NamePattern {
             {
                 let message =
                     format!("a vm name is made of letters, digits, `.`, `_` and `-`; {found:?} is not one of them");
-                return Err(Mistake::new(message).rule(Rule::InvalidName));
+                let mistake = Mistake::new(message).rule(Rule::InvalidName);
+                // As shells and templates of other tools have it.
+                let is_dollar = found == '$' && text.contains("${");
+                let without = is_dollar.then(|| format!("write `\"{}\"`", shorten(&text.replace("${", "{"))));
+                return Err(match without {
+                    Some(hint) => mistake.hint(hint),
+                    None => mistake,
+                });
             }
         }
         Ok(Self { parts })

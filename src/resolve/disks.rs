@@ -77,7 +77,10 @@ impl<'a> Resolver<'a> {
             Some(ImageFacts::Missing) => (
                 Rule::ImageMissing,
                 format!("there is no file `{shown}`"),
-                format!("a path is relative to the file that names it; we looked for {full}"),
+                match shown.contains('\\') {
+                    true => format!("folders are separated by `/`: write `{}`", shown.replace('\\', "/")),
+                    false => format!("a path is relative to the file that names it; we looked for {full}"),
+                },
             ),
             Some(ImageFacts::NotAFile) => (
                 Rule::ImageMissing,
