@@ -117,7 +117,22 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("observe", &["model", "disks", "dhcp", "run", "state", "scheduler"]),
     ("plan", &["model", "run", "state", "observe"]),
     ("apply", &["model", "error", "disks", "dhcp", "run", "state", "scheduler", "observe", "plan"]),
-    ("control", &["model", "manifest", "resolve"]),
+    (
+        "control",
+        &[
+            "model",
+            "disks",
+            "dhcp",
+            "run",
+            "manifest",
+            "resolve",
+            "state",
+            "scheduler",
+            "host/machine",
+            "observe",
+            "plan",
+        ],
+    ),
     ("report", &["model", "exit", "plan", "apply"]),
 ];
 /// What puts the house together: it may name every room, and no room names it.

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
 
-use super::context::{Context, program};
+use super::context::{command, open, program};
 use super::plan::Scope;
 use super::{Ended, LabFolder};
 use crate::apply::{self, Awaited, BatchKind, Clock as _, Goal, Progress, Summary, SystemClock, Wait, WaitEnd, World};
+use crate::control::Context;
 use crate::disks;
 use crate::exit::Exit;
 use crate::model::id::{RunId, VmName};
@@ -89,8 +90,8 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &mut Ui) -> En
     if what.is_file() && !is_manifest {
         return run_saved(arguments, &what, site, ui);
     }
-    let context = Context::new(site, &what, ui)?;
-    let desired = context.desired(ui)?;
+    let context = open(site, &what)?;
+    let desired = context.desired()?;
     let make = |recorded: &Recorded| arguments.scope.plan(&context, &desired, recorded);
     reconcile(&context, &desired, &make, &arguments.options, "apply", ui)
 }
@@ -123,8 +124,8 @@ fn run_saved(arguments: &Arguments, file: &Path, site: Option<&Path>, ui: &mut U
         return Err(Failure::new(Exit::Refused, what).hint("make a new one with `labwright plan -o FILE`"));
     }
     let saved: SavedPlan = serde_json::from_slice(&text).map_err(|error| unreadable(&error))?;
-    let context = Context::new(site, &saved.folder, ui)?;
-    let (desired, scope) = (context.desired(ui)?, Scope::of(&saved));
+    let context = open(site, &saved.folder)?;
+    let (desired, scope) = (context.desired()?, Scope::of(&saved));
     let make = |recorded: &Recorded| {
         let fresh = scope.plan(&context, &saved.desired, recorded)?;
         let images = super::plan::digests(saved.images.keys().cloned())?;
@@ -170,8 +171,8 @@ pub(super) fn reconcile(
         let text = if options.json {
             report::apply::stream(&summary)
         } else {
-            let look = (!options.wait).then(|| context.command("status"));
-            report::apply::text(&summary, &context.command(doing), look.as_deref())
+            let look = (!options.wait).then(|| command(context, "status"));
+            report::apply::text(&summary, &command(context, doing), look.as_deref())
         };
         ui.data(&text);
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::context::Context;
+use super::context::of_known_lab;
 use super::{Ended, LabOption, pick, vm};
 use crate::disks;
 use crate::exit::Exit;
@@ -43,7 +43,7 @@ pub(super) fn vm_only(address: &Address) -> Result<(), Failure> {
 }
 
 pub(super) fn purge(arguments: &PurgeArguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let (context, desired) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
+    let (context, desired) = of_known_lab(site, &arguments.lab.lab)?;
     let mut store = context.known_store()?;
     let _lock = context.lock("purge".into())?;
     let recorded = store.recorded(&desired.lab)?;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::context::Context;
+use super::context::of_known_lab;
 use super::plan::Scope;
 use super::{Ended, LabFolder, apply};
 use crate::model::lab::Desired;
@@ -28,7 +28,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
-    let (context, Desired { lab, .. }) = Context::of_known_lab(site, &arguments.lab.folder()?, ui)?;
+    let (context, Desired { lab, .. }) = of_known_lab(site, &arguments.lab.folder()?)?;
     let desired = Desired::nothing(lab);
     let make = |recorded: &Recorded| arguments.scope.plan(&context, &desired, recorded);
     apply::reconcile(&context, &desired, &make, &arguments.options, "destroy", ui)

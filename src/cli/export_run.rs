@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use super::context::Context;
 use super::{Ended, pick};
+use crate::control::Context;
 use crate::exit::Exit;
 use crate::host::machine::by_hand::{ByHand, script};
 use crate::host::run::accel::{self, Accelerator};

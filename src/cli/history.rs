@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::context::{Context, whoami};
+use super::context::{of_known_lab, whoami};
 use super::{Ended, LabFolder};
+use crate::control::Context;
 use crate::exit::Exit;
 use crate::model::address::{Address, Kind};
 use crate::model::id::LabName;
@@ -124,7 +125,7 @@ impl From<AppliedEffect> for EffectRow {
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
     let (folder, apply) = arguments.meant()?;
-    let (context, Desired { lab, .. }) = Context::of_known_lab(site, &folder, ui)?;
+    let (context, Desired { lab, .. }) = of_known_lab(site, &folder)?;
     let store = context.store_if_any()?;
     let past = |most: u32| store.as_ref().map_or(Ok(Vec::new()), |store| store.history(&lab, most));
     let Some(apply) = apply else {
@@ -142,7 +143,7 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
 }
 
 pub(super) fn freeze(arguments: &FreezeArguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let (context, Desired { lab, .. }) = Context::of_known_lab(site, &arguments.lab.folder()?, ui)?;
+    let (context, Desired { lab, .. }) = of_known_lab(site, &arguments.lab.folder()?)?;
     let mut store = context.store()?;
     let (thing, thaw) = (what(arguments.all, &lab), thaw_command(arguments.all));
     let before = store.recorded(&lab)?.frozen.filter(|frozen| frozen.scope == scope(arguments.all));
@@ -164,7 +165,7 @@ pub(super) fn freeze(arguments: &FreezeArguments, site: Option<&Path>, ui: &Ui) 
 }
 
 pub(super) fn thaw(arguments: &ThawArguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let (context, Desired { lab, .. }) = Context::of_known_lab(site, &arguments.lab.folder()?, ui)?;
+    let (context, Desired { lab, .. }) = of_known_lab(site, &arguments.lab.folder()?)?;
     let mut store = context.known_store()?;
     let thing = what(arguments.all, &lab);
     store.freeze((!arguments.all).then_some(&lab), None)?;

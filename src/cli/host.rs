@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::context::Context;
+use super::context::open;
 use super::exam::{self, HostLine, Which};
 use super::host_labs::HostLabs;
 use super::{Ended, apply};
+use crate::control::Context;
 use crate::exit::Exit;
 use crate::host::RUN_ROOT;
 use crate::host::machine::check::{self, Line, Verdict};
@@ -115,7 +116,7 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
         Command::Setup(labs) => set_up(labs, site, ui),
         Command::Check(arguments @ CheckArguments { exam: Some(lab), .. }) => exam(lab, arguments, site, ui),
         Command::Check(arguments) => {
-            let labs = HostLabs::read(&arguments.labs.lab, site, ui)?;
+            let labs = HostLabs::read(&arguments.labs.lab, site)?;
             let lines = all_lines(&labs.groups(), &labs.site)?;
             ui.data(&shown(&lines, arguments.output));
             Ok(if failures(&lines) == 0 { Exit::Done } else { Exit::NotReady })
@@ -135,7 +136,7 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
 
 fn set_up(labs: &Labs, site: Option<&Path>, ui: &Ui) -> Ended {
     refuse_without_root()?;
-    let labs = HostLabs::read(&labs.lab, site, ui)?;
+    let labs = HostLabs::read(&labs.lab, site)?;
     for place in labs.settle()? {
         ui.say(&format!("  disks and runs are kept in {}: guests cannot enter the lab's folder", place.display()));
     }
@@ -153,7 +154,7 @@ fn set_up(labs: &Labs, site: Option<&Path>, ui: &Ui) -> Ended {
 
 fn take_down(labs: &Labs, site: Option<&Path>, ui: &Ui) -> Ended {
     refuse_without_root()?;
-    let labs = HostLabs::read(&labs.lab, site, ui)?;
+    let labs = HostLabs::read(&labs.lab, site)?;
     labs.refuse_while_needed(jiff::Timestamp::now())?;
     let groups = labs.groups();
     let done = setup::teardown_beside(&wanted(&groups, &labs.site), &labs.others).map_err(|errors| {
@@ -186,8 +187,8 @@ fn failures(lines: &[Line]) -> usize {
 /// The usual page, then a trial with real guests, and what both come to.
 fn exam(lab: &Path, arguments: &CheckArguments, site: Option<&Path>, ui: &Ui) -> Ended {
     refuse_without_root()?;
-    let context = Context::new(site, lab, ui)?;
-    let desired = context.desired(ui)?;
+    let context = open(site, lab)?;
+    let desired = context.desired()?;
     // A site that was made before `state init` made its folders may have none yet.
     context.site.storage.create()?;
     let timeout = Duration::from_secs(arguments.timeout);
@@ -238,7 +239,7 @@ fn exam_here(context: &Context, desired: &Desired, timeout: Duration, output: Fo
 /// Gives a host up, lab by lab. No manifest is read: a lab whose folder is gone can lose a host like any other.
 fn forget(arguments: &ForgetArguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
     let folder = arguments.lab.as_deref();
-    let context = Context::new(site, folder.unwrap_or(Path::new(".")), ui)?;
+    let context = open(site, folder.unwrap_or(Path::new(".")))?;
     let mut labs = context.known_store()?.labs()?;
     if folder.is_some() {
         labs.retain(|(_, folder)| *folder == context.lab_folder);
@@ -246,7 +247,7 @@ fn forget(arguments: &ForgetArguments, site: Option<&Path>, ui: &mut Ui) -> Ende
     let lost = LostHost { name: arguments.host.clone(), powered_off: arguments.powered_off };
     let (mut worst, mut unknown) = (Exit::Done, false);
     for (lab, lab_folder) in labs {
-        let context = Context { site: context.site.clone(), lab_folder };
+        let context = context.with_lab(lab_folder);
         let desired = Desired::nothing(lab);
         let make = |recorded: &Recorded| {
             let plan = context.plan_without(Some(&lost), &desired, recorded, &[], &BTreeMap::new())?;

@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::context::{Context, understood};
+use super::context::{command, of_known_lab};
+use crate::control::{Context, understood};
 use crate::exit::Exit;
 use crate::host::machine::bridge::runs_on;
 use crate::host::machine::setup::OtherLab;
@@ -12,7 +13,7 @@ use crate::model::id::{LabName, RunId, SessionName, VmName};
 use crate::model::lab::{Desired, Session, VmGroup};
 use crate::model::site::{SchedulerSettings, Site};
 use crate::observe::{Phase, fold};
-use crate::report::{Failure, Ui};
+use crate::report::Failure;
 use crate::run::read_report;
 use crate::state::{Recorded, RecordedRun, RunState, StateError, Store};
 
@@ -36,11 +37,11 @@ pub(super) struct HostLabs {
 }
 
 impl HostLabs {
-    pub(super) fn read(folders: &[PathBuf], site: Option<&Path>, ui: &Ui) -> Result<Self, Failure> {
+    pub(super) fn read(folders: &[PathBuf], site: Option<&Path>) -> Result<Self, Failure> {
         let mut named = Vec::new();
         let (mut others, mut has_state) = (Vec::new(), false);
         for folder in folders {
-            let (context, desired) = Context::of_known_lab(site, folder, ui)?;
+            let (context, desired) = of_known_lab(site, folder)?;
             named.push(Named { context, desired, recorded: Recorded::nothing() });
         }
         let Some(Named { context, .. }) = named.last() else {
@@ -70,7 +71,7 @@ impl HostLabs {
 
     /// Holds on to where disks are kept; the places that were new and are not in the lab's folder.
     pub(super) fn settle(&self) -> Result<Vec<PathBuf>, Failure> {
-        self.named.iter().filter_map(|named| named.context.settle().transpose()).collect()
+        Ok(self.named.iter().filter_map(|named| named.context.settle().transpose()).collect::<Result<_, _>>()?)
     }
 
     /// What guests or people are in the middle of is not taken from under them.
@@ -91,7 +92,7 @@ impl HostLabs {
             let causes = needed_by(&sessions(desired, recorded)?, recorded, &is_here, now);
             if !causes.is_empty() {
                 let message = format!("lab {} still needs what `host setup` made; nothing was taken away", desired.lab);
-                let destroy = context.command("destroy");
+                let destroy = command(context, "destroy");
                 let mut failure = Failure::new(Exit::Refused, message)
                     .hint(format!("`labwright vm stop` ends a guest, `{destroy}` the whole lab; then try again"));
                 failure.causes = causes;

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::aside::{disks_word, vm_only};
-use super::context::Context;
+use super::context::open;
 use super::plan::Scope;
 use super::{Ended, LabOption, pick};
+use crate::control::Context;
 use crate::disks;
 use crate::exit::Exit;
 use crate::model::address::Address;
@@ -96,8 +97,8 @@ impl WantedJob {
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
     vm_only(&arguments.address)?;
-    let context = Context::new(site, &arguments.lab.lab, ui)?;
-    let desired = context.desired(ui)?;
+    let context = open(site, &arguments.lab.lab)?;
+    let desired = context.desired()?;
     let mut store = context.store()?;
     let _lock = context.lock(format!("import {}", arguments.address))?;
     let recorded = store.recorded(&desired.lab)?;

@@ -9,6 +9,7 @@ mod destroy;
 mod exam;
 mod explain;
 mod export_run;
+mod failure;
 mod get;
 mod history;
 mod host;

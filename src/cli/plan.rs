@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::context::Context;
+use super::context::open;
 use super::{Ended, LabFolder};
+use crate::control::Context;
 use crate::disks;
 use crate::exit::Exit;
 use crate::model::address::AddressPattern;
@@ -101,8 +102,8 @@ pub(super) fn refuse_unknown(
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let context = Context::new(site, &arguments.lab.folder()?, ui)?;
-    let (desired, opened) = context.desired_and_store(ui)?;
+    let context = open(site, &arguments.lab.folder()?)?;
+    let (desired, opened) = context.desired_and_store()?;
     let recorded = match opened {
         Some(mut store) => store.recorded(&desired.lab)?,
         // A kept plan speaks of one state, so there must be one.

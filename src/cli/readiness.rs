@@ -4,8 +4,9 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::context::Context;
+use super::context::command;
 use super::host::wanted;
+use crate::control::Context;
 use crate::exit::Exit;
 use crate::host::machine::readiness::{Needs, lacks};
 use crate::model::lab::{Desired, VmGroup};
@@ -40,7 +41,7 @@ pub(super) fn refuse_unready(context: &Context, desired: &Desired, plan: &Plan) 
     let mut failure = Failure::new(Exit::Refused, "this machine is not ready for the plan; nothing was changed");
     failure.causes = lacking.iter().map(|line| format!("{}: {}", line.what, line.found)).collect();
     let mends: BTreeSet<&str> = lacking.iter().filter_map(|line| line.mend.as_deref()).collect();
-    let setup = context.command("host setup");
+    let setup = command(context, "host setup");
     let mends: Vec<String> =
         mends.into_iter().map(|mend| mend.replace("`labwright host setup`", &format!("`{setup}`"))).collect();
     Err(failure.hint(mends.join("\nhint: ")))

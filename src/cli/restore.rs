@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::aside::{among, disks_word, none_aside, refuse_frozen};
-use super::context::Context;
+use super::context::of_known_lab;
 use super::{Ended, LabOption, pick, vm};
+use crate::control::Context;
 use crate::disks::{self, DiskError};
 use crate::exit::Exit;
 use crate::model::address::Address;
@@ -49,7 +50,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let (context, desired) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
+    let (context, desired) = of_known_lab(site, &arguments.lab.lab)?;
     let mut store = context.known_store()?;
     let _lock = context.lock(format!("restore {}", arguments.vms.join(" ")))?;
     let recorded = store.recorded(&desired.lab)?;

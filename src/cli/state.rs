@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::context::Context;
+use super::context::open;
 use super::{Ended, LabOption};
+use crate::control::Context;
 use crate::exit::Exit;
 use crate::model::id::RunId;
 use crate::report::{Failure, Ui};
@@ -40,7 +41,7 @@ pub(super) enum Command {
 pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
     match command {
         Command::Init { lab } => {
-            let context = Context::new(site, lab, ui)?;
+            let context = open(site, lab)?;
             // Where a state is, that is the answer, whatever else is there.
             if !context.site.state.exists() {
                 context.refuse_traces()?;
@@ -52,13 +53,13 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
             Ok(Exit::Done)
         }
         Command::Backup { file, lab } => {
-            let context = Context::new(site, &lab.lab, ui)?;
+            let context = open(site, &lab.lab)?;
             context.known_store()?.backup(file)?;
             ui.say(&format!("a copy of {} is in {}", context.site.state.display(), file.display()));
             Ok(Exit::Done)
         }
         Command::Restore { file, lab } => {
-            let context = Context::new(site, &lab.lab, ui)?;
+            let context = open(site, &lab.lab)?;
             if !file.exists() {
                 return Err(Failure::new(
                     Exit::Failed,

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::context::Context;
+use super::context::{command, of_known_lab};
 use super::get::vms::{self, VmRow};
 use super::{Ended, LabFolder, pick};
+use crate::control::Context;
 use crate::exit::Exit;
 use crate::model::lab::Desired;
 use crate::report::table::{Format, render};
@@ -80,7 +81,7 @@ impl<'a> Freeze<'a> {
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
     let (folder, first) = arguments.lab.folder_and_operand();
-    let (context, desired) = Context::of_known_lab(site, &folder, ui)?;
+    let (context, desired) = of_known_lab(site, &folder)?;
     let first = first.map(|word| word.to_string_lossy().into_owned());
     let vms: Vec<String> = first.into_iter().chain(arguments.vms.iter().cloned()).collect();
     let look = || look(&context, &desired, &vms, arguments);
@@ -122,7 +123,7 @@ fn look(context: &Context, desired: &Desired, vms: &[String], arguments: &Argume
         Format::Json => serde_json::to_string_pretty(&status).expect("it has only string keys") + "\n",
         Format::Yaml => serde_yaml::to_string(&status).expect("it has only string keys"),
         Format::Csv | Format::Name => render(&rows, arguments.output),
-        Format::Table | Format::Wide => text(&status, &context.command("apply"), arguments.output),
+        Format::Table | Format::Wide => text(&status, &command(context, "apply"), arguments.output),
     })
 }
 

@@ -5,11 +5,12 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use super::context::Context;
+use super::context::of_known_lab;
 use super::pick;
 use super::plan::refuse_unknown;
 use super::vm_request::Guest;
 use super::{Ended, LabOption, apply, export_run, vnc};
+use crate::control::Context;
 use crate::exit::Exit;
 use crate::model::address::{Address, AddressPattern};
 use crate::model::id::{LabName, SnapshotName, VmName};
@@ -175,36 +176,34 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
         Command::Stop(arguments) => power(arguments, Wish::Stop, site, ui),
         Command::Restart(arguments) => power(arguments, Wish::Restart, site, ui),
         Command::Vnc(arguments) => vnc::run(arguments, site, ui),
-        Command::Screen { vms, lab, output } => screens(&Guests::named(vms, lab, site, ui)?, output, ui),
+        Command::Screen { vms, lab, output } => screens(&Guests::named(vms, lab, site)?, output, ui),
         Command::Suspend { vms, lab } => {
             let kind = RequestKind::Suspend;
-            Guests::named(vms, lab, site, ui)?.ask("suspend", ui, |guest| guest.carry_out(kind.clone(), ui))
+            Guests::named(vms, lab, site)?.ask("suspend", |guest| guest.carry_out(kind.clone(), ui))
         }
         Command::Resume { vms, lab } => {
             let kind = RequestKind::Resume;
-            Guests::named(vms, lab, site, ui)?.ask("resume", ui, |guest| guest.carry_out(kind.clone(), ui))
+            Guests::named(vms, lab, site)?.ask("resume", |guest| guest.carry_out(kind.clone(), ui))
         }
-        Command::Snapshot { vm, snapshot, lab } => {
-            Guests::named(std::slice::from_ref(vm), lab, site, ui)?
-                .ask("snapshot", ui, |guest| guest.snapshot(snapshot.as_ref(), ui))
-        }
-        Command::Snapshots { vm, lab, output } => guest(vm, lab, site, ui)?.list(*output, ui),
+        Command::Snapshot { vm, snapshot, lab } => Guests::named(std::slice::from_ref(vm), lab, site)?
+            .ask("snapshot", |guest| guest.snapshot(snapshot.as_ref(), ui)),
+        Command::Snapshots { vm, lab, output } => guest(vm, lab, site)?.list(*output, ui),
         Command::Revert { vms, snapshot, lab } => {
             let kind = RequestKind::Revert { name: snapshot.to_string() };
             let act = |guest: &Guest| guest.with_snapshot(snapshot, kind.clone(), ui);
-            Guests::named(vms, lab, site, ui)?.ask("revert", ui, act)
+            Guests::named(vms, lab, site)?.ask("revert", act)
         }
         Command::DeleteSnapshot { vms, snapshot, lab } => {
             let kind = RequestKind::DeleteSnapshot { name: snapshot.to_string() };
             let act = |guest: &Guest| guest.with_snapshot(snapshot, kind.clone(), ui);
-            Guests::named(vms, lab, site, ui)?.ask("delete-snapshot", ui, act)
+            Guests::named(vms, lab, site)?.ask("delete-snapshot", act)
         }
         Command::ExportRun { vm, lab, accel } => {
-            let (context, desired) = Context::of_known_lab(site, &lab.lab, ui)?;
+            let (context, desired) = of_known_lab(site, &lab.lab)?;
             export_run::run(&context, &desired, vm, *accel, ui)
         }
         Command::Console { vm, lab } => {
-            let guest = guest(vm, lab, site, ui)?;
+            let guest = guest(vm, lab, site)?;
             let folder = Path::new(crate::host::RUN_ROOT).join(guest.run()?.to_string());
             console(&guest.name, &crate::host::run::run_folder::serial_socket(&folder))
         }
@@ -219,8 +218,8 @@ struct Guests {
 }
 
 impl Guests {
-    fn named(words: &[String], lab: &LabOption, site: Option<&Path>, ui: &Ui) -> Result<Self, Failure> {
-        let (context, Desired { lab, .. }) = Context::of_known_lab(site, &lab.lab, ui)?;
+    fn named(words: &[String], lab: &LabOption, site: Option<&Path>) -> Result<Self, Failure> {
+        let (context, Desired { lab, .. }) = of_known_lab(site, &lab.lab)?;
         let mut recorded = context.recorded(&lab)?;
         let named = pick::recorded_vms(&lab, words, &recorded)?;
         let runs = &context.site.storage.runs;
@@ -238,7 +237,7 @@ impl Guests {
     }
 
     /// Asks the same of all, and writes into the history who did it.
-    fn ask(&self, effect: &'static str, ui: &Ui, act: impl Fn(&Guest) -> Result<(), Failure>) -> Ended {
+    fn ask(&self, effect: &'static str, act: impl Fn(&Guest) -> Result<(), Failure>) -> Ended {
         let mut effects = Vec::new();
         let ended = self.each(|guest| {
             let done = act(guest);
@@ -250,15 +249,15 @@ impl Guests {
             done
         });
         if effects.iter().any(|(_, outcome)| *outcome == Outcome::Done) {
-            self.context.note(&self.lab, &effects, ui);
+            self.context.note(&self.lab, &effects);
         }
         ended.map(|()| Exit::Done)
     }
 }
 
 /// The one recorded vm that a word means.
-fn guest(word: &str, lab: &LabOption, site: Option<&Path>, ui: &Ui) -> Result<Guest, Failure> {
-    let (context, Desired { lab, .. }) = Context::of_known_lab(site, &lab.lab, ui)?;
+fn guest(word: &str, lab: &LabOption, site: Option<&Path>) -> Result<Guest, Failure> {
+    let (context, Desired { lab, .. }) = of_known_lab(site, &lab.lab)?;
     let mut recorded = context.recorded(&lab)?;
     let name = pick::one(&lab, word, &recorded)?;
     let vm = recorded.vms.remove(&name).expect("it was picked from there");
@@ -281,7 +280,7 @@ fn screens(guests: &Guests, output: &Path, ui: &Ui) -> Ended {
 
 /// The part of the lab's plan that does what is asked of vms.
 fn power(arguments: &PowerArguments, wish: Wish, site: Option<&Path>, ui: &mut Ui) -> Ended {
-    let (context, desired) = &Context::of_known_lab(site, &arguments.lab.lab, ui)?;
+    let (context, desired) = &of_known_lab(site, &arguments.lab.lab)?;
     let recorded = context.recorded(&desired.lab)?;
     let leaving = recorded.vms.iter().filter(|(name, _)| !desired.vms.contains_key(*name));
     let leaving = leaving.filter(|_| wish == Wish::Stop).map(|(name, known)| (name, &known.vm));

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::context::Context;
+use super::context::of_known_lab;
 use super::get::vms::{mapping, run_state};
 use super::{Ended, LabOption, pick, vm};
+use crate::control::Context;
 use crate::exit::Exit;
 use crate::host::machine::vnc::Place;
 use crate::observe::Mapping;
@@ -89,7 +90,7 @@ impl Row for Screen {
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let (context, desired) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
+    let (context, desired) = of_known_lab(site, &arguments.lab.lab)?;
     let recorded = context.recorded(&desired.lab)?;
     let picked = pick::recorded_vms(&desired.lab, &arguments.vms, &recorded)?;
     let observed = context.observe(&desired, &recorded)?;

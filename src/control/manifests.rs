@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::host::machine::embedded::place;
 use crate::manifest::site::{self, Machine};
 use crate::manifest::{LoadError, Loaded, load};
 use crate::model::diagnostic::Diagnostics;
@@ -51,4 +52,10 @@ pub fn site(path: &Path) -> Result<(Site, Diagnostics), SiteError> {
         (Some(site), findings) => Ok((site, findings)),
         (None, findings) => Err(SiteError::Invalid(findings)),
     }
+}
+
+/// The settings of a lab that has no site but this machine. `lab_folder` is absolute.
+pub fn embedded(lab_folder: &Path) -> Result<Site, LoadError> {
+    let Machine { memory_mib, cpus } = Machine::here()?;
+    Ok(Site::embedded(lab_folder, memory_mib, cpus).reachable_at(&place(lab_folder)))
 }

@@ -3,6 +3,53 @@
 //!
 //! ```text
 //! manifests   a lab's folder and a site's file as what they mean
+//! open        the site, the lab, the state, the scheduler, the DHCP server
+//! error       why a request was not carried out
 //! ```
 
+mod error;
 pub mod manifests;
+mod open;
+
+pub use error::{Code, ControlError};
+pub use open::{Context, SITE_FILE, git_commit, understood};
+
+use std::path::{Path, PathBuf};
+
+use crate::model::diagnostic::Diagnostics;
+use crate::model::id::LabName;
+use crate::state::StateError;
+use manifests::DesiredError;
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// For the history, and for others who find a lock.
+    pub name: String,
+    pub host: String,
+    pub process: u32,
+    /// What was asked for, in the words of who asked: for the history.
+    pub command: String,
+    /// The program that jobs run.
+    pub program: PathBuf,
+}
+
+/// What the caller hears besides the answer.
+pub trait Listener: Send + Sync {
+    /// What is to be said about manifests or a site's settings; with errors among it, the request ends with that.
+    fn findings(&self, findings: &Diagnostics);
+
+    fn note(&self, note: &Note<'_>);
+}
+
+/// Something that the caller should know, and that changes nothing about the request.
+pub enum Note<'a> {
+    /// The state was moved; its paths follow.
+    Moved { from: &'a Path, to: &'a Path },
+    /// What was done is not in the history.
+    NotInHistory { error: &'a StateError },
+    /// The lab's folder is not there any more: the lab is as it was last applied from it.
+    FolderGone { lab: &'a LabName, folder: &'a Path },
+    /// The manifest cannot be used: the lab is as it was last applied.
+    AsApplied { lab: &'a LabName, error: &'a DesiredError, context: &'a Context },
+}

@@ -14,11 +14,12 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::super::context::{Context, program};
+use super::super::context::program;
 use super::super::host::OnPage;
 use super::job::{JOB, Order, found};
 use super::trial::{BOOT, CLEANUP, interrupted, printed};
 use super::{Base, Exam, MARK, SEATS, Scratch, mark, no_subject, subjects};
+use crate::control::Context;
 use crate::error::chain;
 use crate::exit::Exit;
 use crate::host::machine::check::{Line, Verdict, failed};

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::super::Ended;
-use super::super::context::Context;
+use super::super::context::of_site;
 use super::super::host;
 use super::interrupt::Interrupt;
 use super::trial::{Here, Trial};
@@ -110,7 +110,7 @@ impl JobArguments {
         if jiff::Timestamp::now() > order.until {
             return Err(Failure::new(Exit::Failed, format!("nobody waits for this trial since {:.0}", order.until)));
         }
-        let context = Context { site: order.site, lab_folder: "/".into() };
+        let context = of_site(order.site)?;
         let mut lines = if order.with_host { host::lines_of_host(&order.groups, &context.site)? } else { Vec::new() };
         let here = Here { owner: context.owner()?, context: &context, interrupt: &interrupt, ui };
         lines.extend(order.trial.carry_out(&here));

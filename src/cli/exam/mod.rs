@@ -29,7 +29,7 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::context::Context;
+use crate::control::Context;
 use crate::disks::{self, Owner};
 use crate::error::chain;
 use crate::exit::Exit;

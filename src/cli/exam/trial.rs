@@ -13,8 +13,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use super::super::context::{Context, program};
+use super::super::context::program;
 use super::interrupt::Interrupt;
+use crate::control::Context;
 use crate::disks::Owner;
 use crate::error::chain;
 use crate::host::RUN_ROOT;

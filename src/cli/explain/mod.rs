@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::context::Context;
+use super::context::of_known_lab;
 use super::plan::Scope;
 use super::{Ended, LabOption, pick};
 use crate::exit::Exit;
@@ -35,7 +35,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let (context, desired) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
+    let (context, desired) = of_known_lab(site, &arguments.lab.lab)?;
     let recorded = context.recorded(&desired.lab)?;
     let address = &arguments.address;
     let past = context.store_if_any()?;

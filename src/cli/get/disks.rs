@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Pick, size};
-use crate::cli::context::Context;
+use crate::control::Context;
 use crate::model::id::{LabName, TemplateName, VmName};
 use crate::model::lab::{Desired, DiskSource, Template, VmSource};
 use crate::report::Failure;

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::Pick;
-use crate::cli::context::Context;
+use crate::control::Context;
 use crate::disks::Owner;
 use crate::model::id::LabName;
 use crate::observe::{Observed, past};

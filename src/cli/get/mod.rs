@@ -11,7 +11,7 @@ use std::path::Path;
 
 use clap::ValueEnum;
 
-use super::context::Context;
+use super::context::of_known_lab;
 use super::{Ended, LabOption, pick};
 use crate::exit::Exit;
 use crate::model::id::LabName;
@@ -105,7 +105,7 @@ trait Pick: Row {
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let (context, desired) = Context::of_known_lab(site, &arguments.lab.lab, ui)?;
+    let (context, desired) = of_known_lab(site, &arguments.lab.lab)?;
     let recorded = context.recorded(&desired.lab)?;
     let lister = Lister { arguments, lab: desired.lab.clone(), recorded: &recorded };
     if matches!(arguments.kind, Listing::Vms) && arguments.output == Format::Name {

@@ -1,0 +1,85 @@
+//! Why a request was not carried out: one kind per thing that can be wrong, with what a client needs to tell it in its own words.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::host::machine::embedded::PlaceError;
+use crate::manifest::LoadError;
+use crate::model::address::Address;
+use crate::model::site::StorageError;
+use crate::observe::ObserveError;
+use crate::run::RunFileError;
+use crate::scheduler::SchedulerError;
+use crate::state::StateError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    #[error("cannot find the lab's folder {folder}")]
+    NoFolder { folder: PathBuf, source: io::Error },
+    #[error("the name of {path} is not UTF-8; nothing was changed")]
+    NotText { path: PathBuf },
+    #[error("cannot make the folder {folder}")]
+    Folder { folder: PathBuf, source: io::Error },
+    /// The listener has heard the findings.
+    #[error("the manifest has errors; nothing was planned or changed")]
+    InvalidManifest,
+    /// The listener has heard the findings.
+    #[error("{file} has errors; nothing was changed")]
+    InvalidSite { file: PathBuf },
+    #[error("the state speaks of {address}, which is no name of its kind; nothing was changed")]
+    NotUnderstood { address: Address },
+    #[error("the service user `{name}` does not exist on this machine; nothing was changed")]
+    NoServiceUser { name: String },
+    #[error(transparent)]
+    Accounts(nix::errno::Errno),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Observe(#[from] ObserveError),
+    #[error(transparent)]
+    Scheduler(#[from] SchedulerError),
+    #[error(transparent)]
+    RunFile(#[from] RunFileError),
+}
+
+/// What kind of no a request got. A client turns it into an exit code or a status of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// Something failed while acting.
+    Failed,
+    /// The manifest or the site's settings have errors.
+    Invalid,
+    /// A guard, a stale plan, a lock, a missing right.
+    Refused,
+}
+
+impl ControlError {
+    pub fn code(&self) -> Code {
+        match self {
+            Self::InvalidManifest | Self::InvalidSite { .. } => Code::Invalid,
+            Self::State(error) => Code::of_state(error),
+            _ => Code::Failed,
+        }
+    }
+}
+
+impl Code {
+    /// What is refused for the state's sake, and what only failed.
+    pub fn of_state(error: &StateError) -> Self {
+        match error {
+            StateError::Locked { .. }
+            | StateError::Stale { .. }
+            | StateError::Frozen { .. }
+            | StateError::Traces { .. }
+            | StateError::Copy { .. }
+            | StateError::Exists { .. } => Self::Refused,
+            _ => Self::Failed,
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! What most requests need before they can begin: the site, the lab, the state, the scheduler, the DHCP server. Every way in
+//! which one of them can be wrong becomes a `ControlError` here, once.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::manifests::{self, DesiredError, SiteError};
+use super::{Caller, ControlError, Listener, Note};
+use crate::dhcp::{self, Dhcp};
+use crate::disks::{self, Owner};
+use crate::host::machine::embedded::settle;
+use crate::manifest;
+use crate::model::address::AddressPattern;
+use crate::model::diagnostic::{Diagnostics, Severity};
+use crate::model::id::{LabName, VmName};
+use crate::model::lab::{Desired, DiskSource};
+use crate::model::rules::Rule;
+use crate::model::site::{DhcpSettings, SchedulerSettings, Site};
+use crate::observe::{Observed, World, observe};
+use crate::plan::{Ask, Inputs, LostHost, Plan, as_applied, plan};
+use crate::run;
+use crate::scheduler::{Scheduler, grid_engine::GridEngine, local::Local};
+use crate::state::{ApplyInfo, Holder, Intent, Lock, Outcome, Recorded, StateError, Store};
+
+/// Where a site's settings are looked for when nothing else is said.
+pub const SITE_FILE: &str = "/etc/labwright/site.yaml";
+
+/// A site, the folder of the lab that a request is about, and who asks.
+#[derive(Clone)]
+pub struct Context {
+    pub site: Site,
+    pub lab_folder: PathBuf,
+    pub caller: Caller,
+    listener: Arc<dyn Listener>,
+}
+
+impl Context {
+    /// A site, by its file or that of this machine, and a lab by its folder.
+    pub fn new(
+        site: Option<&Path>,
+        lab_folder: &Path,
+        caller: Caller,
+        listener: Arc<dyn Listener>,
+    ) -> Result<Self, ControlError> {
+        let named = manifest::lab_folder(lab_folder);
+        let lab_folder =
+            named.canonicalize().map_err(|source| ControlError::NoFolder { folder: named.to_owned(), source })?;
+        refuse_unwritable(&lab_folder)?;
+        let site = match site_file(site) {
+            Some(file) => load_site(&file, &*listener)?,
+            None => manifests::embedded(&lab_folder)?,
+        };
+        refuse_unwritable(&site.state)?;
+        Ok(Self { site, lab_folder, caller, listener })
+    }
+
+    /// The lab as its manifest asks for it; what is wrong with it has been shown when this fails.
+    pub fn desired(&self) -> Result<Desired, ControlError> {
+        let read = manifests::desired(&self.lab_folder, &self.site.context());
+        self.show_findings(read.and_then(|(desired, findings)| with_images(desired, findings)))
+    }
+
+    fn show_findings(&self, read: Result<(Desired, Diagnostics), DesiredError>) -> Result<Desired, ControlError> {
+        match read {
+            Ok((desired, warnings)) => {
+                self.listener.findings(&warnings);
+                Ok(desired)
+            }
+            Err(DesiredError::Load(error)) => Err(error.into()),
+            Err(DesiredError::Invalid(diagnostics)) => {
+                self.listener.findings(&diagnostics);
+                Err(ControlError::InvalidManifest)
+            }
+        }
+    }
+
+    /// A site whose settings are known.
+    pub fn of_site(site: Site, lab_folder: PathBuf, caller: Caller, listener: Arc<dyn Listener>) -> Self {
+        Self { site, lab_folder, caller, listener }
+    }
+
+    /// The same site with the lab of another folder.
+    #[must_use]
+    pub fn with_lab(&self, lab_folder: PathBuf) -> Self {
+        Self { lab_folder, ..self.clone() }
+    }
+
+    /// A site and a lab, for requests that must work on the worst of days: where the manifest is broken, the lab is as it was
+    /// last applied; where its folder is gone too, `lab` may also be its name.
+    pub fn of_known_lab(
+        site: Option<&Path>,
+        lab: &Path,
+        caller: Caller,
+        listener: Arc<dyn Listener>,
+    ) -> Result<(Self, Desired), ControlError> {
+        let missing = match Self::new(site, lab, caller.clone(), Arc::clone(&listener)) {
+            Ok(context) => {
+                let desired = context.desired_or_applied()?;
+                return Ok((context, desired));
+            }
+            Err(error) => error,
+        };
+        let Some(file) = site_file(site) else { return Err(missing) };
+        let site = load_site(&file, &*listener)?;
+        refuse_unwritable(&site.state)?;
+        // The folder is gone, but the one that it was in may be there, and tells its true name.
+        let parent = lab.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let place = parent.canonicalize().ok().zip(lab.file_name()).map(|(parent, name)| parent.join(name));
+        let is_meant = |name: &LabName, folder: &Path| {
+            Path::new(name.as_str()) == lab || place.as_deref() == Some(folder) || folder == lab
+        };
+        let mut context = Self { site, lab_folder: PathBuf::new(), caller, listener };
+        let mut store = context.at_home(Store::open_to_read(&context.site.state)?)?;
+        let found = store.labs()?.into_iter().find(|(name, folder)| is_meant(name, folder));
+        let Some((name, lab_folder)) = found else { return Err(missing) };
+        context.lab_folder = lab_folder;
+        if context.lab_folder.is_dir() {
+            let desired = context.desired_or_applied()?;
+            return Ok((context, desired));
+        }
+        context.listener.note(&Note::FolderGone { lab: &name, folder: &context.lab_folder });
+        let desired = applied(&mut store, name)?;
+        Ok((context, desired))
+    }
+
+    /// The lab as its manifest asks for it, or where that cannot be used, as it was last applied from this folder.
+    fn desired_or_applied(&self) -> Result<Desired, ControlError> {
+        let error = match manifests::desired(&self.lab_folder, &self.site.context()) {
+            Err(error) => error,
+            // Its warnings are for those who check, plan or apply it.
+            Ok((wanted, _)) => return Ok(wanted),
+        };
+        if let Some(mut store) = self.store_if_any()? {
+            let labs = store.labs()?.into_iter().filter(|(_, at)| *at == self.lab_folder);
+            if let [(lab, _)] = &labs.collect::<Vec<_>>()[..] {
+                self.listener.note(&Note::AsApplied { lab, error: &error, context: self });
+                return applied(&mut store, lab.clone());
+            }
+        }
+        self.show_findings(Err(error))
+    }
+
+    /// The state, for requests that only look: the embedded default may never have had one.
+    pub fn store_if_any(&self) -> Result<Option<Store>, ControlError> {
+        match Store::open_to_read(&self.site.state) {
+            Err(StateError::Missing { .. }) if self.site.file.is_none() => self.refuse_traces().map(|()| None),
+            opened => Ok(Some(self.at_home(opened?)?)),
+        }
+    }
+
+    /// The state; the embedded default's is made where none ever was.
+    pub fn store(&self) -> Result<Store, ControlError> {
+        match Store::open(&self.site.state) {
+            Err(StateError::Missing { .. }) if self.site.file.is_none() => {
+                self.refuse_traces()?;
+                self.settle()?;
+                self.at_home(Store::create(&self.site.state, jiff::Timestamp::now())?)
+            }
+            opened => self.at_home(opened?),
+        }
+    }
+
+    /// Keeps to where the embedded default puts what the service account must get to, and makes it.
+    pub fn settle(&self) -> Result<Option<PathBuf>, ControlError> {
+        if self.site.file.is_some() {
+            return Ok(None);
+        }
+        let place = settle(&self.lab_folder)?;
+        self.site.storage.create()?;
+        Ok(place)
+    }
+
+    /// What is recorded, for requests that change nothing: a lab never applied has an empty record.
+    pub fn recorded(&self, lab: &LabName) -> Result<Recorded, ControlError> {
+        Ok(match self.store_if_any()? {
+            Some(mut store) => store.recorded(lab)?,
+            None => Recorded::nothing(),
+        })
+    }
+
+    /// The lab as its manifest asks for it, and the state, if there ever was one: the check of the one takes as long as
+    /// the reading of the other, so both are done side by side. What is wrong with the manifest is said first.
+    pub fn desired_and_store(&self) -> Result<(Desired, Option<Store>), ControlError> {
+        std::thread::scope(|scope| {
+            let opening = scope.spawn(|| self.store_if_any());
+            let desired = self.desired()?;
+            let opened = opening.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            Ok((desired, opened?))
+        })
+    }
+
+    /// The state, for requests that are about what it holds: it must be there.
+    pub fn known_store(&self) -> Result<Store, ControlError> {
+        self.at_home(Store::open(&self.site.state)?)
+    }
+
+    /// Missing state is never empty state: where disks or runs are, there was one.
+    pub fn refuse_traces(&self) -> Result<(), ControlError> {
+        let storage = &self.site.storage;
+        let folders = [&storage.runs, &storage.templates, &storage.vms, &storage.aside];
+        let used = |folder: &&&PathBuf| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
+        let traces: Vec<String> = folders.iter().filter(used).map(|folder| folder.display().to_string()).collect();
+        if traces.is_empty() {
+            Ok(())
+        } else {
+            Err(StateError::Traces { path: self.site.state.clone(), traces }.into())
+        }
+    }
+
+    /// Who does what, for the history.
+    pub fn apply_info(&self, summary: &str) -> ApplyInfo {
+        ApplyInfo {
+            folder: self.lab_folder.clone(),
+            who: self.caller.name.clone(),
+            host: self.caller.host.clone(),
+            command: self.caller.command.clone(),
+            commit: git_commit(&self.lab_folder),
+            summary: summary.to_owned(),
+        }
+    }
+
+    /// Writes into the history what was done beside any plan. It is done whether or not this can be written.
+    pub fn note(&self, lab: &LabName, effects: &[(Intent, Outcome)]) {
+        let now = jiff::Timestamp::now();
+        let noted =
+            Store::open(&self.site.state).and_then(|mut store| store.note(lab, &self.apply_info(""), effects, now));
+        if let Err(error) = noted {
+            self.listener.note(&Note::NotInHistory { error: &error });
+        }
+    }
+
+    /// For a copy that comes to where no state ever was.
+    pub fn make_folder_of_state(&self) -> Result<(), ControlError> {
+        let folder = self.site.state.parent().unwrap_or(Path::new("/"));
+        std::fs::create_dir_all(folder).map_err(|source| ControlError::Folder { folder: folder.to_owned(), source })
+    }
+
+    pub fn lock(&self, doing: String) -> Result<Lock, ControlError> {
+        let Caller { name, host, process, .. } = &self.caller;
+        let (who, host, since) = (name.clone(), host.clone(), jiff::Timestamp::now());
+        let holder = Holder { who, host, pid: *process, since, doing };
+        Ok(Lock::take(&self.site.state, &holder)?)
+    }
+
+    pub fn scheduler(&self) -> Result<Box<dyn Scheduler>, ControlError> {
+        match &self.site.scheduler {
+            SchedulerSettings::Local { folder, slots, memory_mib } => {
+                Ok(Box::new(Local::new(folder.clone(), *slots, *memory_mib, self.caller.program.clone())))
+            }
+            SchedulerSettings::GridEngine(settings) => Ok(Box::new(GridEngine::new(settings.clone()))),
+        }
+    }
+
+    pub fn dhcp(&self) -> Box<dyn Dhcp> {
+        match &self.site.network.dhcp {
+            DhcpSettings::Dnsmasq { folder } => Box::new(dhcp::Dnsmasq::new(folder)),
+            DhcpSettings::Omapi(settings) => Box::new(dhcp::Omapi::new(settings)),
+            DhcpSettings::None => Box::new(dhcp::Elsewhere),
+        }
+    }
+
+    pub fn runs(&self, owner: Owner) -> run::OnStorage {
+        run::OnStorage { root: self.site.storage.runs.clone(), owner }
+    }
+
+    /// Whom disks belong to and whom qemu runs as.
+    pub fn owner(&self) -> Result<Owner, ControlError> {
+        let name = &self.site.service_user;
+        let found = nix::unistd::User::from_name(name).map_err(ControlError::Accounts)?;
+        let user = found.ok_or_else(|| ControlError::NoServiceUser { name: name.clone() })?;
+        Ok(Owner { uid: user.uid.as_raw(), gid: user.gid.as_raw() })
+    }
+
+    /// Looks at the world and plans; the plan is the same for `plan`, `apply` and `destroy`.
+    pub fn plan(
+        &self,
+        desired: &Desired,
+        recorded: &Recorded,
+        allow: &[AddressPattern],
+        asks: &BTreeMap<VmName, Ask>,
+    ) -> Result<Plan, ControlError> {
+        self.plan_without(None, desired, recorded, allow, asks)
+    }
+
+    /// The same, with a host given up for lost.
+    pub fn plan_without(
+        &self,
+        lost_host: Option<&LostHost>,
+        desired: &Desired,
+        recorded: &Recorded,
+        allow: &[AddressPattern],
+        asks: &BTreeMap<VmName, Ask>,
+    ) -> Result<Plan, ControlError> {
+        let observed = self.observe(desired, recorded)?;
+        Ok(plan(&Inputs {
+            desired,
+            recorded,
+            observed: &observed,
+            site: &self.site,
+            now: jiff::Timestamp::now(),
+            allow,
+            asks,
+            lost_host,
+        }))
+    }
+
+    /// The state, once it is sure that it is no copy. That it was moved is said once, when its paths follow.
+    fn at_home(&self, mut store: Store) -> Result<Store, ControlError> {
+        if let Some(from) = store.settle_at_home(&self.site.storage)? {
+            self.listener.note(&Note::Moved { from: &from, to: store.path() });
+        }
+        Ok(store)
+    }
+
+    pub fn observe(&self, desired: &Desired, recorded: &Recorded) -> Result<Observed, ControlError> {
+        let (scheduler, dhcp) = (self.scheduler()?, self.dhcp());
+        // Looking changes no owner, so any will do.
+        let nobody = Owner { uid: 0, gid: 0 };
+        let (runs, disks) = (self.runs(nobody), disks::OnStorage { owner: nobody });
+        let storage = &self.site.storage;
+        let world = World { runs: &runs, disks: &disks, scheduler: &*scheduler, dhcp: &*dhcp, storage };
+        let observed = observe(&world, desired, recorded)?;
+        self.remember(recorded, &observed);
+        Ok(observed)
+    }
+
+    /// Keeps what images hold, so that nobody reads them again until they change. Who may not write just reads again.
+    fn remember(&self, recorded: &Recorded, observed: &Observed) {
+        let mut digests = observed.digests();
+        digests.retain(|path, digest| recorded.digests.get(path) != Some(digest));
+        let remembered = match digests.is_empty() {
+            true => Ok(()),
+            false => Store::open(&self.site.state).and_then(|mut store| store.remember(&digests)),
+        };
+        if let Err(error) = remembered {
+            tracing::debug!(%error, "digests of images are not kept");
+        }
+    }
+}
+
+/// Paths stand in the state and in the files of runs, which are text.
+fn refuse_unwritable(path: &Path) -> Result<(), ControlError> {
+    if path.to_str().is_some() { Ok(()) } else { Err(ControlError::NotText { path: path.to_owned() }) }
+}
+
+/// An image that cannot be seen is a warning where manifests are only checked; here disks are to be made from it. Where every
+/// image has its `sha256` written, what was published may be known by it, and the plan says so.
+fn with_images(desired: Desired, mut findings: Diagnostics) -> Result<(Desired, Diagnostics), DesiredError> {
+    let of_templates = desired.templates.values().flat_map(|template| &template.disks);
+    if of_templates.into_iter().all(|disk| matches!(disk, DiskSource::Image { sha256: Some(_), .. })) {
+        return Ok((desired, findings));
+    }
+    for finding in findings.list.iter_mut().filter(|finding| finding.rule == Rule::ImageUnseen) {
+        finding.severity = Severity::Error;
+        finding.message = finding.message.replace(", so it is not checked", "");
+        finding.hint = Some("disks are made from it on this machine: put it there, or mend the path".to_owned());
+    }
+    if findings.has_errors() { Err(DesiredError::Invalid(findings)) } else { Ok((desired, findings)) }
+}
+
+/// A lab as it was last applied.
+fn applied(store: &mut Store, lab: LabName) -> Result<Desired, ControlError> {
+    let recorded = store.recorded(&lab)?;
+    understood(lab, &recorded)
+}
+
+/// What is recorded, as a lab.
+pub fn understood(lab: LabName, recorded: &Recorded) -> Result<Desired, ControlError> {
+    as_applied(lab, recorded).map_err(|address| ControlError::NotUnderstood { address })
+}
+
+/// The settings that are named, or those of this machine.
+fn site_file(named: Option<&Path>) -> Option<PathBuf> {
+    named.map(Path::to_owned).or_else(|| Path::new(SITE_FILE).exists().then(|| SITE_FILE.into()))
+}
+
+fn load_site(file: &Path, listener: &dyn Listener) -> Result<Site, ControlError> {
+    match manifests::site(file) {
+        Ok((site, warnings)) => {
+            listener.findings(&warnings);
+            Ok(site)
+        }
+        Err(SiteError::Load(error)) => Err(error.into()),
+        Err(SiteError::Invalid(diagnostics)) => {
+            listener.findings(&diagnostics);
+            Err(ControlError::InvalidSite { file: file.to_owned() })
+        }
+    }
+}
+
+/// Commit of a folder under git, with `+` behind it where files differ from it; `None` outside git or without it.
+pub fn git_commit(folder: &Path) -> Option<String> {
+    let git = |arguments: &[&str]| {
+        let output = std::process::Command::new("git").arg("-C").arg(folder).args(arguments).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
+    let dirty = git(&["status", "--porcelain", "--", "."]).is_none_or(|changes| !changes.is_empty());
+    Some(if dirty { format!("{commit}+") } else { commit })
+}
