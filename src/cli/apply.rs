@@ -47,22 +47,17 @@ pub(super) struct Arguments {
 
     #[command(flatten)]
     options: Options,
+
+    #[command(flatten)]
+    waiting: Waiting,
 }
 
-/// What `apply` and `destroy` have in common.
-#[derive(Debug, clap::Args)]
+/// What all that change a lab have in common.
+#[derive(Debug, Clone, clap::Args)]
 pub(super) struct Options {
     /// Do not ask.
     #[arg(long, short)]
     yes: bool,
-
-    /// Wait until every vm that is on its way up uses its address; where vms are named, until these do.
-    #[arg(long)]
-    wait: bool,
-
-    /// How long `--wait` waits.
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
-    timeout: u64,
 
     /// How many effects run side by side.
     #[arg(long, value_name = "N", default_value_t = PARALLELISM, value_parser = parallelism)]
@@ -71,12 +66,32 @@ pub(super) struct Options {
     /// One JSON object per line instead of text.
     #[arg(long)]
     json: bool,
+
+    /// How long vms are waited for, if at all.
+    #[arg(skip)]
+    wait: Option<Duration>,
+}
+
+/// What those have in common that bring vms up.
+#[derive(Debug, clap::Args)]
+pub(super) struct Waiting {
+    /// Wait until every vm that is on its way up uses its address; where vms are named, until these do.
+    #[arg(long)]
+    wait: bool,
+
+    /// How long `--wait` waits.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    timeout: u64,
 }
 
 impl Options {
     /// For commands that only ask, if at all.
     pub(super) fn asking(yes: bool) -> Self {
-        Self { yes, wait: false, timeout: 0, parallelism: PARALLELISM, json: false }
+        Self { yes, parallelism: PARALLELISM, json: false, wait: None }
+    }
+
+    pub(super) fn waiting(&self, waiting: &Waiting) -> Self {
+        Self { wait: waiting.wait.then(|| Duration::from_secs(waiting.timeout)), ..self.clone() }
     }
 }
 
@@ -93,7 +108,7 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &mut Ui) -> En
     let context = open(site, &what)?;
     let desired = context.desired()?;
     let make = |recorded: &Recorded| arguments.scope.plan(&context, &desired, recorded);
-    reconcile(&context, &desired, &make, &arguments.options, "apply", ui)
+    reconcile(&context, &desired, &make, &arguments.options.waiting(&arguments.waiting), "apply", ui)
 }
 
 /// What every format of a kept plan has.
@@ -138,7 +153,7 @@ fn run_saved(arguments: &Arguments, file: &Path, site: Option<&Path>, ui: &mut U
         failure.causes = moved;
         Err(failure.hint("make a new one with `labwright plan -o FILE`"))
     };
-    reconcile(&context, &saved.desired, &make, &arguments.options, "apply", ui)
+    reconcile(&context, &saved.desired, &make, &arguments.options.waiting(&arguments.waiting), "apply", ui)
 }
 
 /// The one way to change a lab, under the site's lock from the first look to the last record.
@@ -171,7 +186,7 @@ pub(super) fn reconcile(
         let text = if options.json {
             report::apply::stream(&summary)
         } else {
-            let look = (!options.wait).then(|| command(context, "status"));
+            let look = options.wait.is_none().then(|| command(context, "status"));
             report::apply::text(&summary, &command(context, doing), look.as_deref())
         };
         ui.data(&text);
@@ -179,7 +194,7 @@ pub(super) fn reconcile(
     if !summary.failed.is_empty() || summary.interrupted {
         return Ok(Exit::Failed);
     }
-    let ended = if options.wait { wait(context, desired, &mut store, &plan, options, ui)? } else { Exit::Done };
+    let ended = wait(context, desired, &mut store, &plan, options, ui)?;
     tell_of_refused(&plan)?;
     tell_of_undone(&plan)?;
     Ok(ended)
@@ -361,6 +376,7 @@ fn watch_interrupts() -> &'static AtomicU8 {
 /// Waits for the vms that were asked for by name, or for every vm of the lab that is on its way up, and ends with the table of
 /// what runs.
 fn wait(context: &Context, desired: &Desired, store: &mut Store, plan: &Plan, options: &Options, ui: &mut Ui) -> Ended {
+    let Some(timeout) = options.wait else { return Ok(Exit::Done) };
     let recorded = store.recorded(&desired.lab)?;
     let is_meant = |name: &VmName| plan.answers.is_empty() || plan.answers.contains_key(name);
     let (mut runs, mut names) = (Vec::new(), BTreeMap::new());
@@ -375,7 +391,6 @@ fn wait(context: &Context, desired: &Desired, store: &mut Store, plan: &Plan, op
         return Ok(Exit::Done);
     }
     let goal = if context.site.qemu.keeps_guests_paused() { Goal::Held } else { Goal::Ready };
-    let timeout = Duration::from_secs(options.timeout);
     let (folders, scheduler) = (context.runs(context.owner()?), context.scheduler()?);
     let interrupts = watch_interrupts();
     let wait = Wait { folders: &folders, scheduler: &*scheduler, runs: &runs, goal, timeout, interrupts };

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::context::of_known_lab;
-use super::plan::Scope;
+use super::plan::Part;
 use super::{Ended, LabFolder, apply};
 use crate::model::lab::Desired;
 use crate::report::Ui;
@@ -21,7 +21,7 @@ pub(super) struct Arguments {
     lab: LabFolder,
 
     #[command(flatten)]
-    scope: Scope,
+    part: Part,
 
     #[command(flatten)]
     options: apply::Options,
@@ -30,6 +30,6 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
     let (context, Desired { lab, .. }) = of_known_lab(site, &arguments.lab.folder()?)?;
     let desired = Desired::nothing(lab);
-    let make = |recorded: &Recorded| arguments.scope.plan(&context, &desired, recorded);
+    let make = |recorded: &Recorded| arguments.part.plan(&context, &desired, recorded);
     apply::reconcile(&context, &desired, &make, &arguments.options, "destroy", ui)
 }

@@ -195,13 +195,7 @@ impl Import<'_> {
             }
             _ => None,
         });
-        let Some((name, vm, ip, mac)) = record else {
-            return Err(Failure::new(
-                Exit::Refused,
-                format!("{address} is not a vm of the manifest that was never applied"),
-            )
-            .hint("write it into the manifest first; a vm that has disks keeps them"));
-        };
+        let (name, vm, ip, mac) = record.ok_or_else(|| self.no_new_vm())?;
         let owner = context.owner()?;
         let folder = context.site.storage.vms.join(desired.lab.as_str()).join(name.as_str());
         let mut changes = vec![Change::PutVm { name: name.clone(), vm: vm.clone(), ip, mac, version: None }];
@@ -217,6 +211,20 @@ impl Import<'_> {
         self.record(store, &changes, &format!("import {what} as {address}"))?;
         ui.say(&format!("{address} has {what} of its own now, at {ip}; next: `labwright apply`"));
         Ok(Exit::Done)
+    }
+
+    /// Why no disk can become this vm's.
+    fn no_new_vm(&self) -> Failure {
+        let Self { desired, recorded, address, .. } = *self;
+        let name = address.name.as_str();
+        if recorded.vms.keys().any(|known| known.as_str() == name) {
+            return Failure::new(
+                Exit::Refused,
+                format!("{address} was applied already and keeps its disks; nothing was imported"),
+            )
+            .hint("a disk from elsewhere can only become that of a new vm: give it another name in the manifest");
+        }
+        pick::nothing_fits(&desired.lab, "vm", name, desired.vms.keys().map(VmName::as_str))
     }
 
     /// An import has no effect outside that could be cut short, so one transaction holds all of it; the history shows it.

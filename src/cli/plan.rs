@@ -49,6 +49,17 @@ pub(super) struct Arguments {
 /// Which part of a plan is meant, and which guards are.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct Scope {
+    #[command(flatten)]
+    part: Part,
+
+    /// Only bring the records in line with what is there.
+    #[arg(long)]
+    refresh_only: bool,
+}
+
+/// The same, where nothing else is to be done than what is asked for.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct Part {
     /// Only these addresses, such as `vm/ana-gsr`, and what they need; `*` in a name stands for anything: `vm/*-gsr`.
     #[arg(long, value_name = "ADDRESS")]
     target: Vec<AddressPattern>,
@@ -56,31 +67,32 @@ pub(super) struct Scope {
     /// Do what a guard refuses, for this address; `*` in a name stands for anything: `vm/*-gsr`.
     #[arg(long, value_name = "ADDRESS")]
     allow: Vec<AddressPattern>,
-
-    /// Only bring the records in line with what is there.
-    #[arg(long)]
-    refresh_only: bool,
 }
 
 impl Scope {
     pub(super) fn is_everything(&self) -> bool {
-        self.target.is_empty() && self.allow.is_empty() && !self.refresh_only
+        self.part.target.is_empty() && self.part.allow.is_empty() && !self.refresh_only
     }
 
     /// The part that a kept plan was about.
     pub(super) fn of(saved: &SavedPlan) -> Self {
-        Self { target: saved.targets.clone(), allow: saved.allow.clone(), refresh_only: saved.refresh_only }
+        let part = Part { target: saved.targets.clone(), allow: saved.allow.clone() };
+        Self { part, refresh_only: saved.refresh_only }
     }
 
     /// The part of the lab's plan that is meant.
     pub(super) fn plan(&self, context: &Context, desired: &Desired, recorded: &Recorded) -> Result<Plan, Failure> {
-        let mut plan = context.plan(desired, recorded, &self.allow, &BTreeMap::new())?;
+        let plan = self.part.plan(context, desired, recorded)?;
+        Ok(if self.refresh_only { refresh_only(plan) } else { plan })
+    }
+}
+
+impl Part {
+    pub(super) fn plan(&self, context: &Context, desired: &Desired, recorded: &Recorded) -> Result<Plan, Failure> {
+        let plan = context.plan(desired, recorded, &self.allow, &BTreeMap::new())?;
         refuse_unknown("--target", &self.target, desired, recorded, &plan)?;
         refuse_unknown("--allow", &self.allow, desired, recorded, &plan)?;
-        if !self.target.is_empty() {
-            plan = target(plan, &self.target);
-        }
-        Ok(if self.refresh_only { refresh_only(plan) } else { plan })
+        Ok(if self.target.is_empty() { plan } else { target(plan, &self.target) })
     }
 }
 
@@ -121,8 +133,8 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
                 version: SavedPlan::VERSION,
                 folder: context.lab_folder,
                 desired,
-                allow: arguments.scope.allow.clone(),
-                targets: arguments.scope.target.clone(),
+                allow: arguments.scope.part.allow.clone(),
+                targets: arguments.scope.part.target.clone(),
                 refresh_only: arguments.scope.refresh_only,
                 images: digests(images_of(&plan))?,
                 plan,

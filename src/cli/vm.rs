@@ -29,13 +29,13 @@ pub(super) enum Command {
   labwright vm start alice-gsr --wait
   labwright vm start exam                 # every vm of the family
   labwright vm start 'a*-gsr' bob-gsr")]
-    Start(PowerArguments),
+    Start(StartArguments),
     /// Stop vms; the next apply starts those that are to be `running` again
     #[command(after_help = STOP_HELP)]
     Stop(PowerArguments),
     /// Stop vms and start them again, with what their manifest says now
     #[command(after_help = STOP_HELP)]
-    Restart(PowerArguments),
+    Restart(StartArguments),
     /// Tell where the screens of running vms are, and their passwords
     Vnc(vnc::Arguments),
     /// Take pictures of guests' screens
@@ -170,11 +170,25 @@ pub(super) struct PowerArguments {
     options: apply::Options,
 }
 
+#[derive(Debug, clap::Args)]
+pub(super) struct StartArguments {
+    #[command(flatten)]
+    power: PowerArguments,
+    #[command(flatten)]
+    waiting: apply::Waiting,
+}
+
+impl StartArguments {
+    fn options(&self) -> apply::Options {
+        self.power.options.waiting(&self.waiting)
+    }
+}
+
 pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended {
     match command {
-        Command::Start(arguments) => power(arguments, Wish::Start, site, ui),
-        Command::Stop(arguments) => power(arguments, Wish::Stop, site, ui),
-        Command::Restart(arguments) => power(arguments, Wish::Restart, site, ui),
+        Command::Start(arguments) => power(&arguments.power, Wish::Start, &arguments.options(), site, ui),
+        Command::Stop(arguments) => power(arguments, Wish::Stop, &arguments.options, site, ui),
+        Command::Restart(arguments) => power(&arguments.power, Wish::Restart, &arguments.options(), site, ui),
         Command::Vnc(arguments) => vnc::run(arguments, site, ui),
         Command::Screen { vms, lab, output } => screens(&Guests::named(vms, lab, site)?, output, ui),
         Command::Suspend { vms, lab } => {
@@ -279,7 +293,7 @@ fn screens(guests: &Guests, output: &Path, ui: &Ui) -> Ended {
 }
 
 /// The part of the lab's plan that does what is asked of vms.
-fn power(arguments: &PowerArguments, wish: Wish, site: Option<&Path>, ui: &mut Ui) -> Ended {
+fn power(arguments: &PowerArguments, wish: Wish, options: &apply::Options, site: Option<&Path>, ui: &mut Ui) -> Ended {
     let (context, desired) = &of_known_lab(site, &arguments.lab.lab)?;
     let recorded = context.recorded(&desired.lab)?;
     let leaving = recorded.vms.iter().filter(|(name, _)| !desired.vms.contains_key(*name));
@@ -303,7 +317,7 @@ fn power(arguments: &PowerArguments, wish: Wish, site: Option<&Path>, ui: &mut U
         Wish::Restart => "restart",
     };
     let doing = format!("vm {verb} {}", arguments.vms.join(" "));
-    apply::reconcile(context, desired, &make, &arguments.options, &doing, ui)
+    apply::reconcile(context, desired, &make, options, &doing, ui)
 }
 
 /// Joins standard input and output with a guest's serial line.
