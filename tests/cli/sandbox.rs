@@ -25,6 +25,8 @@ impl Sandbox {
     /// laid over the lab's.
     pub(crate) fn new(parent: &str, overlay: Option<&Path>) -> Self {
         let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli");
+        // Whoever runs the tests may keep all to themselves; other accounts must enter what is made here.
+        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
         assert!(!Path::new("/etc/labwright").exists(), "these tests need a machine without /etc/labwright");
         let folder = tempfile::Builder::new().prefix("labwright-cli.").rand_bytes(6).tempdir_in(parent).unwrap();
         std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
