@@ -125,7 +125,8 @@ fn who_may_not_write_may_look() {
         let nobody = "setpriv --reuid=nobody --regid=nogroup --clear-groups";
         ask(&sandbox, &format!("{nobody} labwright --site ../site.yaml {command}"))
     };
-    let files = |when: &str| assert_eq!(ask(&sandbox, "ls ../site").1, "state.db\nstate.db.lock\nstorage\n", "{when}");
+    const FILES: &str = "state.db\nstate.db.checked\nstate.db.lock\nstorage\n";
+    let files = |when: &str| assert_eq!(ask(&sandbox, "ls ../site").1, FILES, "{when}");
     for command in READERS {
         let (code, said) = as_nobody(command);
         assert_eq!(code, Some(0), "{command}: {said}");
@@ -447,8 +448,10 @@ fn an_older_state_is_brought_up_to_date_and_loses_nothing() {
     let state = Connection::open(sandbox.path("site/state.db")).unwrap();
     state
         .execute_batch(
-            "ALTER TABLE site DROP COLUMN home; ALTER TABLE disks DROP COLUMN owner; ALTER TABLE disks DROP COLUMN image;
-             ALTER TABLE applies DROP COLUMN command; ALTER TABLE applies DROP COLUMN beside;
+            "DROP TABLE claims; DROP INDEX runs_of_batch; DROP INDEX runs_over; DROP INDEX disks_aside;
+             DROP INDEX applies_of_lab; DROP INDEX journal_of_address;
+             ALTER TABLE site DROP COLUMN home; ALTER TABLE disks DROP COLUMN owner; ALTER TABLE disks DROP COLUMN image;
+              ALTER TABLE applies DROP COLUMN command; ALTER TABLE applies DROP COLUMN beside;
              DROP TABLE digests; PRAGMA user_version = 1",
         )
         .unwrap();
@@ -467,4 +470,259 @@ fn an_older_state_is_brought_up_to_date_and_loses_nothing() {
     // What was typed for an older program was not kept.
     let commands = run("labwright --site ../site.yaml history -o csv | cut -d, -f1,4");
     assert_eq!(commands, "id,command\n3,freeze --why lunch\n2,\n1,\n");
+}
+
+/// What came of years: runs that are over, and applies with what they did.
+const YEARS: &str = "
+    WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000)
+    INSERT INTO runs (run, lab, vm, generation, batch, task, job, started, state, reason, created_at, ended_at)
+    SELECT 'zzzz-' || (i + 100000), 'course', 'ada-work', 0, 'zzzz-' || (i + 100000), 1, i, '{}', 'ended', NULL,
+           '2026-01-01T08:00:00Z', '2026-01-01T10:00:00Z' FROM n;
+    WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000)
+    INSERT INTO applies (id, lab, who, host, summary, began_at, ended_at, outcome)
+    SELECT -i, 'course', 'ana', 'front', '1 to start', '2026-01-01T08:00:00Z', '2026-01-01T08:00:00Z', '1 done' FROM n;
+    INSERT INTO journal (apply, address, effect, intended_at, outcome)
+    SELECT id, 'vm/ada-work', 'submit the run', began_at, 'done' FROM applies WHERE id < 0";
+
+/// How many pages of the state a command reads, as the kernel counts them.
+fn pages_read(sandbox: &Sandbox, command: &str) -> usize {
+    let trace = sandbox.path("trace");
+    let state = sandbox.path("site/state.db").canonicalize().unwrap();
+    let traced = format!(
+        "strace -f -qq -o {} -e trace=pread64 -P {} labwright --site ../site.yaml {command} >../out",
+        trace.display(),
+        state.display()
+    );
+    let (code, said) = ask(sandbox, &traced);
+    assert_eq!(code, Some(0), "{command}: {said}");
+    std::fs::read_to_string(trace).unwrap().lines().filter(|line| line.contains("pread64(")).count()
+}
+
+/// A command costs what it touches: neither all pages of the file nor what is over are read each time.
+#[test]
+fn what_is_over_costs_nothing() {
+    const COMMANDS: [&str; 5] =
+        ["plan --detailed-exitcode", "apply --yes", "get vms", "explain vm/bea-work", "history -n 3"];
+    let sandbox = Sandbox::new("/dev/shm", None);
+    assert_eq!(ask(&sandbox, ANEW).0, Some(0));
+    assert_eq!(ask(&sandbox, "labwright --site ../site.yaml apply --yes").0, Some(0));
+    let before = COMMANDS.map(|command| pages_read(&sandbox, command));
+    Connection::open(sandbox.path("site/state.db")).unwrap().execute_batch(YEARS).unwrap();
+    let doubtful = pages_read(&sandbox, "plan");
+    assert!(doubtful > 500, "after another program wrote to it, all of the file is read, and not {doubtful} pages");
+    let after = COMMANDS.map(|command| pages_read(&sandbox, command));
+    for ((command, before), after) in COMMANDS.into_iter().zip(before).zip(after) {
+        // The trees of the tables are a few pages deeper.
+        assert!(after <= before + 40, "{command}: {before} pages of a new state, {after} of one with years behind it");
+    }
+    let (code, said) = ask(&sandbox, "labwright --site ../site.yaml state check");
+    assert!(code == Some(0) && said.contains("state.db is sound: all of it was read"), "{said}");
+}
+
+/// A page that is torn while nobody looks: whoever reads all of the file finds it, however sound it was found before.
+#[test]
+fn a_damaged_state_is_found_by_who_reads_all_of_it() {
+    let sandbox = Sandbox::new("/dev/shm", None);
+    assert_eq!(ask(&sandbox, ANEW).0, Some(0));
+    assert_eq!(ask(&sandbox, "labwright --site ../site.yaml apply --yes").0, Some(0));
+    Connection::open(sandbox.path("site/state.db")).unwrap().execute_batch(YEARS).unwrap();
+    assert_eq!(ask(&sandbox, "labwright --site ../site.yaml plan").0, Some(0));
+    let path = sandbox.path("site/state.db");
+    let (note, sound) = (sandbox.path("site/state.db.checked"), std::fs::read(&path).unwrap());
+    let page_bytes = usize::from(u16::from_be_bytes([sound[16], sound[17]]));
+    let mut torn = sound.clone();
+    // In the middle of the file are rows of what is over.
+    let start = sound.len() / page_bytes / 2 * page_bytes;
+    torn[start..start + page_bytes].fill(0);
+    std::fs::write(&path, &torn).unwrap();
+    let (code, said) = ask(&sandbox, "labwright --site ../site.yaml plan");
+    assert!(code == Some(1) && said.contains("state.db is damaged"), "{said}");
+    // As if the disk had forgotten it: the file is the one that the note speaks of.
+    let stat = |what: &str| ask(&sandbox, &format!("stat -c {what} ../site/state.db | tr -d '\n'")).1;
+    let mut text: serde_json::Value = serde_json::from_slice(&std::fs::read(&note).unwrap()).unwrap();
+    for (field, what) in [("modified", "%.9Y"), ("changed", "%.9Z")] {
+        let (seconds, nanoseconds) = stat(what).split_once('.').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+        text[field] = serde_json::json!([seconds.parse::<i64>().unwrap(), nanoseconds.parse::<i64>().unwrap()]);
+    }
+    std::fs::write(&note, text.to_string()).unwrap();
+    assert_eq!(ask(&sandbox, "labwright --site ../site.yaml plan").0, Some(0), "it is not read");
+    for command in ["state check", "state backup ../copy.db"] {
+        let (code, said) = ask(&sandbox, &format!("labwright --site ../site.yaml {command}"));
+        assert!(code == Some(1) && said.contains("state.db is damaged"), "{command}: {said}");
+    }
+    assert!(!sandbox.path("copy.db").exists());
+    std::fs::write(sandbox.path("torn.db"), &torn).unwrap();
+    let (code, said) = ask(&sandbox, "labwright --site ../site.yaml state restore ../torn.db");
+    assert!(code == Some(1) && said.contains("torn.db is damaged"), "{said}");
+}
+
+/// Runs of ada's: what is over for longer than the site remembers goes, and stays where anything may still need it.
+#[test]
+fn what_is_over_is_forgotten_after_the_sites_history() {
+    let sandbox = Sandbox::new("/dev/shm", None);
+    let run = |line: &str| {
+        let (code, said) = ask(&sandbox, line);
+        assert_eq!(code, Some(0), "{line}\n{said}");
+        said
+    };
+    let other = "  other: { derive: base, owner: teacher, state: on_demand }";
+    let session =
+        "sessions: { final: { vms: [other], start: \"2026-01-01T07:00[UTC]\", end: \"2099-01-01T10:00[UTC]\" } }";
+    run(&format!("echo dan >>students.csv; printf '%s\\n' '{other}' '{session}' >>lab.yaml"));
+    run("printf 'history: 100d\\n' >>../site.yaml");
+    run("labwright --site ../site.yaml state init && labwright --site ../site.yaml apply --yes");
+    run("for d in ../site/storage/vms/course/*/disk-0.qcow2; do qemu-io -c 'write -q -P 65 0 64k' $d; done");
+    run("sed -i /dan/d students.csv && labwright --site ../site.yaml apply --yes --allow user-group/students");
+    let state = Connection::open(sandbox.path("site/state.db")).unwrap();
+    let tag: String = state.query_row("SELECT tag FROM site", [], |row| row.get(0)).unwrap();
+    let now = jiff::Timestamp::now();
+    let started = r#"{"hardware":{"memory_mib":256,"cpus":1,"cdrom":null},"isolated":false,"ip":"10.1.0.3","mac":"de:af:de:af:00:03","bridge":"vbr0","disks":[]}"#;
+    let add = |number: u32, vm: &str, batch: u32, state_word: &str, days: i64| {
+        let ended = (state_word == "ended").then(|| (now - jiff::SignedDuration::from_hours(24 * days)).to_string());
+        state
+            .execute(
+                "INSERT INTO runs (run, lab, vm, generation, batch, task, job, started, state, created_at, ended_at)
+                 VALUES (?1, 'course', ?2, 1, ?3, ?4, ?5, ?8, ?6, '2026-01-01T08:00:00Z', ?7)",
+                (format!("{tag}-{number}"), vm, format!("{tag}-{batch}"), number, 7, state_word, ended, started),
+            )
+            .unwrap();
+        let runs = format!("../site/storage/runs/{tag}-{number}");
+        run(&format!(
+            "mkdir -p {runs}/answers && ln -s ../../../../precious {runs}/answers/link && echo >{runs}/report.jsonl"
+        ));
+        run(&format!(
+            "echo words >../site/storage/runs/batches/7.{number}.log && touch -d '200 days ago' ../site/storage/runs/batches/7.{number}.log"
+        ));
+    };
+    let index = |batch: u32, runs: &[u32]| {
+        let runs: Vec<String> = runs.iter().map(|run| format!("{tag}-{run}")).collect();
+        let text = serde_json::json!({ "version": 1, "id": format!("{tag}-{batch}"), "lab": "course", "runs": runs });
+        std::fs::write(sandbox.path(&format!("site/storage/runs/batches/{tag}-{batch}.json")), text.to_string())
+            .unwrap();
+    };
+    run("mkdir -p ../precious ../site/storage/runs/batches && echo kept >../precious/file");
+    add(1, "ada-work", 1, "ended", 101);
+    add(2, "ada-work", 2, "ended", 101);
+    add(3, "ada-work", 2, "ended", 99);
+    add(4, "bea-work", 4, "ended", 200);
+    add(5, "other", 5, "ended", 200);
+    add(6, "dan-work", 6, "ended", 200);
+    add(7, "ada-work", 7, "submitted", 200);
+    // The state is an older copy: it does not know run 11, whose folder is there.
+    add(10, "gone-work", 10, "ended", 200);
+    run(&format!("mkdir ../site/storage/runs/{tag}-11"));
+    add(12, "gone-work", 12, "ended", 200);
+    let batches: [(u32, &[u32]); 8] =
+        [(1, &[1]), (2, &[2, 3]), (4, &[4]), (5, &[5]), (6, &[6]), (7, &[7]), (10, &[10, 11]), (12, &[12])];
+    batches.iter().for_each(|(batch, runs)| index(*batch, runs));
+    state.execute("UPDATE vms SET run = ?1 WHERE name = 'bea-work'", [format!("{tag}-4")]).unwrap();
+    state.execute_batch("UPDATE site SET next_run = 13; UPDATE applies SET began_at = '2020-01-01T08:00:00Z'").unwrap();
+    // A job of then had the number that one of today has: its log is today's.
+    run("touch ../site/storage/runs/batches/7.2.log");
+    drop(state);
+    let said = run("labwright --site ../site.yaml purge");
+    assert!(said.contains("ended more than 100 days ago: 3 runs,"), "{said}");
+    let kept =
+        |what: &str| run(&format!("cd ../site/storage/runs && ls -d {what} | sed s/{tag}-// | sort -V | tr '\\n' ' '"));
+    assert_eq!(
+        kept("????-*"),
+        "3 4 5 6 7 11 12 ",
+        "1, 2 and 10 are long over; the others are not, are the latest, or needed"
+    );
+    assert_eq!(
+        kept("batches/*.json"),
+        "batches/2.json batches/4.json batches/5.json batches/6.json batches/7.json batches/9.json "
+    );
+    assert_eq!(kept("batches/7.[123].log"), "batches/7.2.log batches/7.3.log ");
+    assert_eq!(run("cat ../precious/file"), "kept\n", "no link is followed");
+    let applies = run("labwright --site ../site.yaml history -o csv | wc -l");
+    assert_eq!(applies.trim(), "2", "a heading, and the latest apply");
+    run("labwright --site ../site.yaml purge");
+    assert_eq!(kept("????-*"), "3 4 5 6 7 11 12 ");
+    // An apply clears a piece of it away by itself, and one whose folder is gone already.
+    run(&format!("rm -r ../site/storage/runs/{tag}-3"));
+    let state = Connection::open(sandbox.path("site/state.db")).unwrap();
+    state.execute("UPDATE runs SET ended_at = '2026-01-01T08:00:00Z' WHERE run = ?1", [format!("{tag}-3")]).unwrap();
+    state.execute("DELETE FROM runs WHERE run = ?1", [format!("{tag}-7")]).unwrap();
+    drop(state);
+    run("sed -i 's/memory: 256M/memory: 257M/' lab.yaml && labwright --site ../site.yaml apply --yes");
+    assert_eq!(
+        kept("batches/*.json"),
+        "batches/4.json batches/5.json batches/6.json batches/7.json batches/10.json batches/12.json "
+    );
+}
+
+/// A backup that the release before wrote: its tables are brought up to date on the way in.
+#[test]
+fn a_backup_of_the_version_before_is_put_back() {
+    let sandbox = Sandbox::new("/dev/shm", None);
+    let run = |line: &str| {
+        let (code, said) = ask(&sandbox, line);
+        assert_eq!(code, Some(0), "{line}\n{said}");
+        said
+    };
+    run("labwright --site ../site.yaml state init && labwright --site ../site.yaml apply --yes");
+    run("labwright --site ../site.yaml state backup ../copy.db");
+    let copy = Connection::open(sandbox.path("copy.db")).unwrap();
+    copy.execute_batch(
+        "DROP TABLE claims; DROP INDEX runs_of_batch; DROP INDEX runs_over; DROP INDEX disks_aside;
+         DROP INDEX applies_of_lab; DROP INDEX journal_of_address; PRAGMA user_version = 2",
+    )
+    .unwrap();
+    drop(copy);
+    run("labwright --site ../site.yaml state restore ../copy.db");
+    run("labwright --site ../site.yaml plan --detailed-exitcode && labwright --site ../site.yaml get claims");
+    run("labwright --site ../site.yaml state check");
+}
+
+/// What people asked for by command is seen wherever the vm is, and taken back by its number.
+#[test]
+fn claims_are_listed_explained_and_taken_back() {
+    let sandbox = Sandbox::new("/dev/shm", None);
+    let run = |line: &str| {
+        let (code, said) = ask(&sandbox, line);
+        assert_eq!(code, Some(0), "{line}\n{said}");
+        said
+    };
+    run("labwright --site ../site.yaml state init && labwright --site ../site.yaml apply --yes");
+    let state = Connection::open(sandbox.path("site/state.db")).unwrap();
+    state
+        .execute_batch(
+            "INSERT INTO claims (lab, kind, name, body, \"by\", at) VALUES
+             ('course', 'power', 'ada-work', '{\"version\":1,\"wanted\":\"stopped\",\"generation\":1}', 'ana', '2027-01-12T08:00:00Z'),
+             ('course', 'wish', 'bea-work', '{\"soft\":true}', 'ana', '2027-01-12T08:00:00Z'),
+             ('course', 'power', 'zed-work', '{\"version\":1,\"wanted\":\"running\",\"generation\":1}', 'ana', '2027-01-12T08:00:00Z')",
+        )
+        .unwrap();
+    drop(state);
+    assert_eq!(
+        run("labwright --site ../site.yaml get claims -o csv"),
+        "id,kind,name,wants,by,since,idle\n\
+         1,power,ada-work,stopped,ana,2027-01-12 13:30:00,\n\
+         2,wish,bea-work,\"{\"\"soft\"\":true}\",ana,2027-01-12 13:30:00,it is a newer labwright's\n\
+         3,power,zed-work,running,ana,2027-01-12 13:30:00,there is no vm `zed-work`\n"
+    );
+    let vms = run("labwright --site ../site.yaml get vms ada-work -o json");
+    assert!(vms.contains("\"wanted\": \"stopped\"") && vms.contains("\"claim\": \"1 by ana\""), "{vms}");
+    let explained = run("labwright --site ../site.yaml explain ada-work");
+    assert!(explained.contains("claim      1 by ana, 2027-01-12 13:30:00: it shall be stopped\n"), "{explained}");
+    // It is off, which is all that the first one asks for: the next apply ends it. The others stay.
+    run("labwright --site ../site.yaml apply --yes");
+    let explained = run("labwright --site ../site.yaml explain ada-work");
+    assert!(explained.contains("it shall be stopped; ended ") && explained.contains(": it is off\n"), "{explained}");
+    let id = run("labwright --site ../site.yaml history -n 1 -o csv | tail -1 | cut -d, -f1");
+    let effects = run(&format!("labwright --site ../site.yaml history {}", id.trim()));
+    assert!(effects.contains("vm/ada-work") && effects.contains("end the claim"), "{effects}");
+    let said = run("labwright --site ../site.yaml claim undo 3");
+    assert!(said.contains("claim 3 of ana is taken back; zed-work is left as it is"), "{said}");
+    let (code, said) = ask(&sandbox, "labwright --site ../site.yaml claim undo 3");
+    assert!(code == Some(1) && said.contains("no claim 3 stands in lab `course`; nothing was changed"), "{said}");
+    assert_eq!(run("labwright --site ../site.yaml get claims -o name"), "bea-work\n");
+    let history = run("labwright --site ../site.yaml history -n 1 -o csv");
+    assert!(history.contains("claim undo 3"), "{history}");
+    run("labwright --site ../site.yaml freeze --why exam");
+    let (code, said) = ask(&sandbox, "labwright --site ../site.yaml claim undo 2");
+    assert!(code == Some(4) && said.contains("exam"), "{said}");
+    // Where the manifest is broken, the claims are still there.
+    run("labwright --site ../site.yaml thaw && echo : >>lab.yaml && labwright --site ../site.yaml claim undo 2");
 }

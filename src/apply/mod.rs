@@ -1,6 +1,7 @@
 //! Walks a plan: journals each effect, acts, records the outcome. It chooses nothing; the plan has decided everything.
 //! Independent branches go on after a failure; a failed action takes with it only what needs it.
 
+mod clear;
 mod effects;
 mod executor;
 mod ready;
@@ -8,6 +9,7 @@ mod stops;
 mod submits;
 mod trouble;
 
+pub use clear::{ClearError, Cleared, Clearing};
 pub use executor::{Failure, Summary, apply};
 pub use ready::{Awaited, Goal, Readiness, Wait, WaitEnd};
 

@@ -179,7 +179,7 @@ pub(super) fn reconcile(
         if !options.yes {
             ask(ui, &question(&plan, doing))?;
         }
-        act(context, &plan, &mut store, options, ui)?
+        act(context, &plan, &recorded, &mut store, options, ui)?
     };
     drop(lock);
     if !plan.is_empty() {
@@ -296,7 +296,14 @@ fn ask(ui: &Ui, question: &str) -> Result<(), Failure> {
     }
 }
 
-fn act(context: &Context, plan: &Plan, store: &mut Store, options: &Options, ui: &mut Ui) -> Result<Summary, Failure> {
+fn act(
+    context: &Context,
+    plan: &Plan,
+    recorded: &Recorded,
+    store: &mut Store,
+    options: &Options,
+    ui: &mut Ui,
+) -> Result<Summary, Failure> {
     let (scheduler, dhcp, program) = (context.scheduler()?, context.dhcp(), program()?);
     let owner = context.owner()?;
     let (runs, disks) = (context.runs(owner), disks::OnStorage { owner });
@@ -325,6 +332,7 @@ fn act(context: &Context, plan: &Plan, store: &mut Store, options: &Options, ui:
     let (done, failed, skipped) = (summary.done.len(), summary.failed.len(), summary.skipped.len());
     let outcome = format!("{done} done, {failed} failed, {skipped} skipped{refused}");
     store.end(id, &outcome, clock.now())?;
+    super::clear::piece(context, &plan.lab, recorded, store, ui);
     Ok(summary)
 }
 

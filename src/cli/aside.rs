@@ -1,4 +1,5 @@
-//! `labwright purge`: disks that were set aside long ago. Journalled like an apply, so that the history tells who deleted what.
+//! `labwright purge`: disks that were set aside long ago, and what the site does not remember any more. Journalled like an
+//! apply, so that the history tells who deleted what.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,9 +14,10 @@ use crate::model::lab::Desired;
 use crate::report::{Failure, Ui, times};
 use crate::state::{ApplyId, AsideDisk, Change, Intent, Outcome, Recorded, Store};
 
-/// Delete disks that were set aside long ago
+/// Delete disks that were set aside long ago, and forget runs that are long over
 #[derive(Debug, clap::Args)]
-#[command(after_help = "This is the only command that deletes a disk.
+#[command(after_help = "This is the only command that deletes a disk. Runs that ended before the site's `history` begins
+are forgotten too, with what they left, where no vm is named: some by each apply, all by this command.
 
 Examples:
   labwright purge --older-than 90
@@ -55,20 +57,35 @@ pub(super) fn purge(arguments: &PurgeArguments, site: Option<&Path>, ui: &Ui) ->
         let whose = if meant.is_some() { " of these vms" } else { "" };
         let days = if days == 1 { "1 day".to_owned() } else { format!("{days} days") };
         ui.say(&format!("no disk{whose} was set aside more than {days} ago"));
-        return Ok(Exit::Done);
+    } else {
+        purge_disks(&context, &mut store, &recorded, (&desired.lab, &old), arguments.yes, ui)?;
     }
-    for disk in &old {
+    if meant.is_none() {
+        super::clear::everything(&context, &desired.lab, &mut store, ui)?;
+    }
+    Ok(Exit::Done)
+}
+
+fn purge_disks(
+    context: &Context,
+    store: &mut Store,
+    recorded: &Recorded,
+    (lab, old): (&LabName, &[AsideDisk]),
+    yes: bool,
+    ui: &Ui,
+) -> Result<(), Failure> {
+    for disk in old {
         ui.say(&format!("  {} of {}, set aside {}", disk.path.display(), disk.vm, times::local_text(&disk.since)));
     }
-    if !arguments.yes && ui.confirm(&format!("Delete {} for good?", disks_word(old.len()))) != Some(true) {
+    if !yes && ui.confirm(&format!("Delete {} for good?", disks_word(old.len()))) != Some(true) {
         return Err(Failure::new(Exit::Refused, "not confirmed; nothing was deleted")
             .hint("add `--yes` where no person looks on"));
     }
     let summary = format!("{} to delete", disks_word(old.len()));
-    let apply = store.begin(&desired.lab, recorded.serial, &context.apply_info(&summary), jiff::Timestamp::now())?;
-    delete(&mut store, &desired.lab, apply, &old)?;
+    let apply = store.begin(lab, recorded.serial, &context.apply_info(&summary), jiff::Timestamp::now())?;
+    delete(store, lab, apply, old)?;
     ui.say(&format!("{} deleted", disks_word(old.len())));
-    Ok(Exit::Done)
+    Ok(())
 }
 
 /// The vms that are named; `None` where none is.

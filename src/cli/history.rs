@@ -132,8 +132,8 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
         ui.data(&render(&past(arguments.most)?, arguments.output));
         return Ok(Exit::Done);
     };
-    let is_known = past(u32::MAX)?.iter().any(|past| past.id == apply);
-    let Some(store) = store.filter(|_| is_known) else {
+    let known = store.as_ref().map(|store| store.past_apply(&lab, apply)).transpose()?.flatten();
+    let Some(store) = store.filter(|_| known.is_some()) else {
         return Err(Failure::new(Exit::Failed, format!("lab `{lab}` has no apply {apply}"))
             .hint("`labwright history` lists the latest"));
     };

@@ -3,6 +3,7 @@
 
 mod apply;
 mod aside;
+mod clear;
 mod completions;
 mod context;
 mod destroy;

@@ -171,9 +171,8 @@ fn refuse_running(context: &Context, recorded: &Recorded, observed: &Observed, n
             format!("`labwright vm stop {name} --yes` first"),
         );
     }
-    let unknown = observed.tasks.iter().find(|((batch, task), _)| !recorded.knows(batch, *task));
-    match unknown {
-        Some((_, task)) => refused(
+    match observed.unknown_tasks.iter().find_map(|task| observed.tasks.get(task)) {
+        Some(task) => refused(
             format!("job {} is of a run that no record knows, and may use these disks; nothing was changed", task.id),
             "`labwright plan` says what to do about it".into(),
         ),

@@ -29,6 +29,13 @@ pub(super) enum Command {
         #[command(flatten)]
         lab: LabOption,
     },
+    /// Read the whole state, page by page, and say whether it is sound
+    ///
+    /// Other commands read all of it after a start of the machine, after anything else wrote to the file, and once a week.
+    Check {
+        #[command(flatten)]
+        lab: LabOption,
+    },
     /// Put a copy in the place of the state; the state is kept beside it
     #[command(after_help = "Example: labwright state restore /backup/labwright-2027-01-11.db")]
     Restore {
@@ -56,6 +63,12 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
             let context = open(site, &lab.lab)?;
             context.known_store()?.backup(file)?;
             ui.say(&format!("a copy of {} is in {}", context.site.state.display(), file.display()));
+            Ok(Exit::Done)
+        }
+        Command::Check { lab } => {
+            let state = open(site, &lab.lab)?.site.state;
+            Store::check_all(&state)?;
+            ui.say(&format!("{} is sound: all of it was read", state.display()));
             Ok(Exit::Done)
         }
         Command::Restore { file, lab } => {

@@ -21,7 +21,7 @@ use crate::observe::{Observed, World, observe};
 use crate::plan::{Ask, Inputs, LostHost, Plan, as_applied, plan};
 use crate::run;
 use crate::scheduler::{Scheduler, grid_engine::GridEngine, local::Local};
-use crate::state::{ApplyInfo, Holder, Intent, Lock, Outcome, Recorded, StateError, Store};
+use crate::state::{ApplyInfo, Holder, Intent, Ledger, Lock, Outcome, Recorded, StateError, Store};
 
 /// Where a site's settings are looked for when nothing else is said.
 pub const SITE_FILE: &str = "/etc/labwright/site.yaml";
@@ -318,8 +318,9 @@ impl Context {
         // Looking changes no owner, so any will do.
         let nobody = Owner { uid: 0, gid: 0 };
         let (runs, disks) = (self.runs(nobody), disks::OnStorage { owner: nobody });
-        let storage = &self.site.storage;
-        let world = World { runs: &runs, disks: &disks, scheduler: &*scheduler, dhcp: &*dhcp, storage };
+        let (storage, ledger) = (&self.site.storage, Ledger { state: self.site.state.clone() });
+        let world =
+            World { runs: &runs, disks: &disks, scheduler: &*scheduler, dhcp: &*dhcp, storage, ledger: &ledger };
         let observed = observe(&world, desired, recorded)?;
         self.remember(recorded, &observed);
         Ok(observed)

@@ -51,6 +51,9 @@ record! {
         /// How long disks set aside are kept before `purge` may take them.
         #[example("30d")]
         pub retention: Option<Spanned<Duration>>,
+        /// How long what is over is remembered: runs with their reports, logs and answers, and what was applied.
+        #[example("365d")]
+        pub history: Option<Spanned<Duration>>,
     }
 }
 

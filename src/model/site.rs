@@ -34,6 +34,8 @@ pub struct Site {
     pub all_vms: VmGroup,
     /// Days that disks set aside are kept before `purge` may take them.
     pub retention_days: u32,
+    /// Days that runs which are over and applies are remembered, with all that they left.
+    pub history_days: u32,
 }
 
 impl Site {
@@ -68,6 +70,7 @@ impl Site {
             default_limits: Limits::USER,
             all_vms: VmGroup::all_vms_of_one_machine(),
             retention_days: RETENTION_DAYS,
+            history_days: HISTORY_DAYS,
         }
     }
 
@@ -98,6 +101,8 @@ pub struct SiteContext {
 pub const SERVICE_USER: &str = "labwright";
 /// Days that disks set aside are kept, unless the site says otherwise.
 pub const RETENTION_DAYS: u32 = 30;
+/// Days that what is over is remembered, unless the site says otherwise: until the same course is held again.
+pub const HISTORY_DAYS: u32 = 365;
 
 /// How much of a machine's memory its guests may take: the host itself and the page cache need the rest.
 pub fn guest_memory_mib(machine_mib: u64) -> u64 {

@@ -16,7 +16,7 @@ use crate::model::reservation::Reservation;
 use crate::model::site::Storage;
 use crate::run::{BatchId, Event, Record, RunFileError, Runs, StopReason, Wanted, last_words};
 use crate::scheduler::{Scheduler, SchedulerError};
-use crate::state::{ImageDigest, PublishedDisk, Recorded, RecordedDisk};
+use crate::state::{ImageDigest, Ledger, PublishedDisk, Recorded, RecordedDisk, StateError};
 
 /// What was seen, as plain values for the planner.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct Observed {
     /// Tasks in the queue that carry this site's mark, belong to this lab and to the account that submits our jobs, by
     /// batch and task number.
     pub tasks: BTreeMap<(BatchId, u32), Task>,
+    /// Those of them that belong to no run that was ever recorded.
+    pub unknown_tasks: BTreeSet<(BatchId, u32)>,
     /// Tasks with the mark of this lab that belong to somebody else.
     pub foreign_tasks: Vec<Task>,
     /// What the starters of runs that are not recorded as ended reported.
@@ -147,6 +149,8 @@ pub enum ObserveError {
     Disk(#[source] DiskError),
     #[error("cannot ask the DHCP server")]
     Dhcp(#[source] DhcpError),
+    #[error("cannot tell whose jobs these are")]
+    Ledger(#[source] StateError),
 }
 
 /// Where to look.
@@ -156,6 +160,7 @@ pub struct World<'a> {
     pub scheduler: &'a dyn Scheduler,
     pub dhcp: &'a dyn Dhcp,
     pub storage: &'a Storage,
+    pub ledger: &'a Ledger,
 }
 
 /// Looks at all that a plan of this lab depends on.
@@ -164,6 +169,7 @@ pub fn observe(world: &World<'_>, desired: &Desired, recorded: &Recorded) -> Res
     if !recorded.vms.is_empty() {
         // Also where no run is recorded: the state may be a copy older than what is in the queue.
         look_at_queue(world.scheduler, desired, recorded, &mut observed)?;
+        observed.unknown_tasks = unknown_tasks(world.ledger, desired, recorded, &observed)?;
     }
     if recorded.vms.values().any(|vm| live(vm.run.as_ref())) {
         observed.runs = reports(world.runs, recorded)?;
@@ -217,6 +223,20 @@ fn look_at_queue(
         }
     }
     Ok(())
+}
+
+fn unknown_tasks(
+    ledger: &Ledger,
+    desired: &Desired,
+    recorded: &Recorded,
+    observed: &Observed,
+) -> Result<BTreeSet<(BatchId, u32)>, ObserveError> {
+    let mut unknown: BTreeSet<(BatchId, u32)> = observed.tasks.keys().cloned().collect();
+    for run in recorded.vms.values().filter_map(|vm| vm.run.as_ref()) {
+        unknown.remove(&(run.batch.clone(), run.task));
+    }
+    let known = ledger.known(&desired.lab, unknown.clone()).map_err(ObserveError::Ledger)?;
+    Ok(&unknown - &known)
 }
 
 fn live_runs(recorded: &Recorded) -> Vec<&RunId> {

@@ -206,8 +206,8 @@ impl Planner<'_> {
 
 /// Jobs of ours that belong to no run we know: the state may be a copy that is older than they are.
 fn unknown_jobs<'a>(inputs: &Inputs<'a>) -> impl Iterator<Item = &'a Task> + use<'a> {
-    let Inputs { observed, recorded, .. } = *inputs;
-    observed.tasks.iter().filter(|((batch, task), _)| !recorded.knows(batch, *task)).map(|(_, task)| task)
+    let observed = inputs.observed;
+    observed.unknown_tasks.iter().filter_map(|task| observed.tasks.get(task))
 }
 
 /// Those of them that nobody named as no vm's.

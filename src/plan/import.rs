@@ -82,7 +82,8 @@ fn run_of(inputs: &Inputs<'_>, job: &FoundJob) -> Result<(BatchId, RunId), Strin
         return Err(format!("the index of its batch is of batch {} of lab `{}`", index.id, index.lab));
     }
     let run = index.run(task).ok_or_else(|| format!("the index of its batch names no run for task {task}"))?;
-    if inputs.recorded.knows(&index.id, task) {
+    let (seen, found) = (inputs.observed, (index.id.clone(), task));
+    if seen.tasks.contains_key(&found) && !seen.unknown_tasks.contains(&found) {
         return Err(format!("its run {run} is recorded already"));
     }
     Ok((index.id.clone(), run.clone()))

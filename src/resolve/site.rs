@@ -15,7 +15,7 @@ use crate::model::id::VmGroupName;
 use crate::model::lab::{Limits, VmGroup};
 use crate::model::rules::Rule;
 use crate::model::site::{
-    Algorithm, DhcpServer, DhcpSettings, GridEngineSettings, NetworkSettings, OmapiSettings, QemuSettings,
+    Algorithm, DhcpServer, DhcpSettings, GridEngineSettings, HISTORY_DAYS, NetworkSettings, OmapiSettings, QemuSettings,
     RETENTION_DAYS, SERVICE_USER, SchedulerSettings, Site, Storage, Timing, VncBind, guest_memory_mib, local_slots,
 };
 
@@ -74,6 +74,10 @@ impl Builder {
                 "disks set aside would be purged within a day",
                 "write at least `1d`; the default is `30d`",
             );
+        }
+        if let Some(history) = file.history.as_ref().filter(|history| history.0 < 86_400) {
+            let message = "a run would be forgotten before anybody could ask why it ended";
+            self.note(history, message, "write at least `1d`; the default is `365d`");
         }
         let timing = timing(file);
         if let Some(written) = &file.timing {
@@ -213,6 +217,7 @@ impl Builder {
             service_user: file.service_user.as_ref().map_or(SERVICE_USER.to_owned(), |user| user.to_string()),
             default_limits,
             retention_days: file.retention.as_ref().map_or(RETENTION_DAYS, |retention| days(retention.value)),
+            history_days: file.history.as_ref().map_or(HISTORY_DAYS, |history| days(history.value)),
             all_vms: file.all_vms.map_or(all_vms, |decl| self.all_vms(decl)),
         }
     }

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use super::silence::silence;
 use super::{
-    ANSWERS, Batch, CONTROL, Control, Record, RunFileError, RunSpec, SPEC, VNC_PASSWORD, Wanted, open_folder,
-    read_report,
+    ANSWERS, Batch, BatchId, CONTROL, Control, Record, RunFileError, RunSpec, SPEC, VNC_PASSWORD, Wanted, job_log,
+    open_folder, read_report,
 };
 use crate::disks::{LOOKS_AT_ONCE, Owner};
 use crate::files::Flush;
 use crate::model::id::RunId;
+use crate::model::job::JobId;
 
 /// What the controller does with runs' folders.
 pub trait Runs: Send + Sync {
@@ -38,6 +39,16 @@ pub trait Runs: Send + Sync {
 
     /// How long a run's starter has not written, by the storage server's clock; `None` where no starter ever began.
     fn silence(&self, run: &RunId) -> Result<Option<Duration>, RunFileError>;
+
+    /// Removes a run's folder and all in it; one that is gone is no error.
+    fn forget(&self, run: &RunId) -> Result<(), RunFileError>;
+
+    /// Removes what a task wrote, unless another one has written there since: batch systems begin to count anew.
+    fn forget_log(&self, job: JobId, task: u32, before: jiff::Timestamp) -> Result<(), RunFileError>;
+
+    /// Removes the index of an array, unless the folder of one of its runs is there: a state that is an older copy does not know
+    /// all of them, and only the index tells whose their jobs are.
+    fn forget_batch(&self, batch: &BatchId) -> Result<(), RunFileError>;
 
     /// How many reports are best read side by side.
     fn at_once(&self) -> usize {
@@ -132,8 +143,50 @@ impl Runs for OnStorage {
         silence(&self.folder(run))
     }
 
+    fn forget(&self, run: &RunId) -> Result<(), RunFileError> {
+        // Where the storage is not mounted, nothing is gone.
+        let io = |source| RunFileError::Io { action: "look for", path: self.root.clone(), source };
+        std::fs::metadata(&self.root).map_err(io)?;
+        // No link in it is followed: the folder is the service account's.
+        let folder = self.folder(run);
+        gone(&folder, std::fs::remove_dir_all(&folder))
+    }
+
+    fn forget_log(&self, job: JobId, task: u32, before: jiff::Timestamp) -> Result<(), RunFileError> {
+        let log = job_log::path(&self.root, job.0, task);
+        let written = std::fs::symlink_metadata(&log).and_then(|found| found.modified());
+        match written {
+            Ok(written) if jiff::Timestamp::try_from(written).is_ok_and(|written| written < before) => {
+                gone(&log, std::fs::remove_file(&log))
+            }
+            Ok(_) => Ok(()),
+            Err(error) => gone(&log, Err(error)),
+        }
+    }
+
+    fn forget_batch(&self, batch: &BatchId) -> Result<(), RunFileError> {
+        let index = Batch::path(&self.root, batch);
+        let is_there = |run: &RunId| self.folder(run).symlink_metadata().is_ok();
+        match Batch::read(&index) {
+            Ok(Some(batch)) if !batch.runs.iter().any(is_there) => gone(&index, std::fs::remove_file(&index)),
+            // Of one that cannot be read, nobody knows.
+            Ok(_) | Err(RunFileError::Format { .. } | RunFileError::Version { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     fn at_once(&self) -> usize {
         LOOKS_AT_ONCE
+    }
+}
+
+/// What is not there needs no removal.
+fn gone(path: &Path, removed: std::io::Result<()>) -> Result<(), RunFileError> {
+    match removed {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(RunFileError::Io { action: "remove", path: path.to_owned(), source })
+        }
+        _ => Ok(()),
     }
 }
 

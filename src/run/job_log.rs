@@ -8,7 +8,7 @@
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// More than this nobody reads in a listing.
 const WORDS_MAX: usize = 400;
@@ -17,7 +17,12 @@ const END_BYTES: u64 = 8192;
 
 /// The last words of a task; `None` where it said nothing, or nothing that can be read.
 pub fn last_words(runs: &Path, job: u64, task: u32) -> Option<String> {
-    words(&end_of(&runs.join("batches").join(format!("{job}.{task}.log")))?)
+    words(&end_of(&path(runs, job, task))?)
+}
+
+/// Where the log of a task is, below the site's `runs` folder.
+pub(super) fn path(runs: &Path, job: u64, task: u32) -> PathBuf {
+    runs.join("batches").join(format!("{job}.{task}.log"))
 }
 
 /// The folder is the service account's on some sites, so that nothing but a plain file is opened.

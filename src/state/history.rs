@@ -126,9 +126,19 @@ impl AsideDisk {
 impl Store {
     /// The latest applies of a lab.
     pub fn history(&self, lab: &LabName, most: u32) -> Result<Vec<PastApply>, StateError> {
-        let query = "SELECT id, lab, who, host, \"commit\", summary, began_at, ended_at, outcome, command FROM applies
-                     WHERE lab = ?1 ORDER BY id DESC LIMIT ?2";
-        self.list("read the history", query, params![lab.as_str(), most], |row| {
+        self.past_applies("WHERE lab = ?1 ORDER BY id DESC LIMIT ?2", params![lab.as_str(), most])
+    }
+
+    /// One apply of a lab; `None` where it has none of this number.
+    pub fn past_apply(&self, lab: &LabName, id: i64) -> Result<Option<PastApply>, StateError> {
+        Ok(self.past_applies("WHERE lab = ?1 AND id = ?2", params![lab.as_str(), id])?.pop())
+    }
+
+    fn past_applies(&self, which: &str, parameters: impl rusqlite::Params) -> Result<Vec<PastApply>, StateError> {
+        let query = format!(
+            "SELECT id, lab, who, host, \"commit\", summary, began_at, ended_at, outcome, command FROM applies {which}"
+        );
+        self.list("read the history", &query, parameters, |row| {
             Ok(PastApply {
                 id: row.get(0)?,
                 lab: row.get(1)?,

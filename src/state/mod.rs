@@ -2,17 +2,22 @@
 //! intents and outcomes go in. It decides nothing, and it never takes a missing file for an empty one.
 
 mod aside;
+mod clear;
 mod history;
 mod home;
+mod ledger;
 mod lock;
 mod objects;
 mod read_only;
 mod recorded;
 mod schema;
+mod seal;
 mod write;
 
 pub use aside::{AsideSet, ImageDigest, WaitingDisks};
+pub use clear::OldRun;
 pub use history::{AppliedEffect, AsideDisk, PastApply, PastEffect, PastRun};
+pub use ledger::Ledger;
 pub use lock::{Holder, Lock};
 pub use objects::{RecordedThing, Thing};
 pub use recorded::{
@@ -26,6 +31,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
+use self::seal::Seal;
 use crate::model::id::SiteTag;
 use home::refuse_foreign;
 
@@ -145,28 +151,42 @@ pub struct Store {
     path: PathBuf,
     /// It was opened by somebody who may only look.
     read_only: bool,
+    /// Dropped after the connection, when the file is as the next one finds it. `None` of files that nobody opens again as
+    /// they are, and of those who may only look.
+    seal: Option<Seal>,
 }
 
 impl Store {
-    /// Opens an existing state, checks it, and brings older tables up to date; a copy of the older file is kept beside it.
+    /// Opens an existing state, checks it where it may be damaged, and brings older tables up to date; a copy of the older
+    /// file is kept beside it.
     pub fn open(path: &Path) -> Result<Self, StateError> {
+        let mut store = Self::open_unchecked(path)?;
+        let checked_at = store.check_where_in_doubt()?;
+        store.bring_up_to_date()?;
+        store.seal = Some(Seal { state: path.to_owned(), checked_at });
+        Ok(store)
+    }
+
+    fn open_unchecked(path: &Path) -> Result<Self, StateError> {
         if !path.try_exists().map_err(|source| StateError::Io { action: "look for", path: path.to_owned(), source })? {
             return Err(StateError::Missing { path: path.to_owned() });
         }
         refuse_foreign(path)?;
-        let mut store = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        store.check()?;
-        let found = schema::version(&store.connection).map_err(|source| store.sql("read the version", source))?;
+        Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
+    }
+
+    fn bring_up_to_date(&mut self) -> Result<(), StateError> {
+        let path = self.path.clone();
+        let found = schema::version(&self.connection).map_err(|source| self.sql("read the version", source))?;
         match found {
-            0 => Err(StateError::Damaged { path: path.to_owned(), detail: "it holds no tables of labwright".into() }),
-            schema::VERSION => Ok(store),
+            0 => Err(StateError::Damaged { path, detail: "it holds no tables of labwright".into() }),
+            schema::VERSION => Ok(()),
             older if older < schema::VERSION => {
-                store.copy_to(&sibling(path, &format!("v{older}")))?;
-                schema::migrate(&mut store.connection, older)
-                    .map_err(|source| store.sql("bring the tables up to date", source))?;
-                Ok(store)
+                self.copy_to(&sibling(&path, &format!("v{older}")))?;
+                schema::migrate(&mut self.connection, older)
+                    .map_err(|source| self.sql("bring the tables up to date", source))
             }
-            found => Err(StateError::Newer { path: path.to_owned(), found, known: schema::VERSION }),
+            found => Err(StateError::Newer { path, found, known: schema::VERSION }),
         }
     }
 
@@ -209,22 +229,41 @@ impl Store {
         let sql = |source| StateError::Sql { action: "open the state", path: path.to_owned(), source };
         let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(sql)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(sql)?;
-        let store = Self { connection, path: path.to_owned(), read_only: false };
-        // The check reads all pages and the queries read them again: a cache of 64 MiB holds a state of 30,000 vms.
+        let store = Self { connection, path: path.to_owned(), read_only: false, seal: None };
+        // A cache of 64 MiB holds a state of 30,000 vms. Pages that are read are looked at, also where not all of them are.
         store
             .connection
-            .execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA cache_size = -65536")
+            .execute_batch(
+                "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA cache_size = -65536; PRAGMA cell_size_check = ON",
+            )
             .map_err(|source| store.sql("open the state", source))?;
         Ok(store)
     }
 
-    /// Reads every page's structure; a torn page must stop us before anything is decided from it.
-    fn check(&self) -> Result<(), StateError> {
+    /// Reads every page's structure, unless the file is as it was when that was last done; a torn page must stop us before
+    /// anything is decided from it. Answers when it was done.
+    fn check_where_in_doubt(&self) -> Result<jiff::Timestamp, StateError> {
+        let now = jiff::Timestamp::now();
+        match seal::sound_since(&self.path, now) {
+            Some(checked_at) => Ok(checked_at),
+            None => self.check("PRAGMA quick_check(1)").map(|()| now),
+        }
+    }
+
+    fn check(&self, pragma: &str) -> Result<(), StateError> {
         let verdict: String = self
             .connection
-            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+            .query_row(pragma, [], |row| row.get(0))
             .map_err(|source| self.sql("check the state", source))?;
         if verdict == "ok" { Ok(()) } else { Err(StateError::Damaged { path: self.path.clone(), detail: verdict }) }
+    }
+
+    /// Reads all of the file at `path`, indexes too. Changes nothing.
+    pub fn check_all(path: &Path) -> Result<(), StateError> {
+        let mut store = Self::open_unchecked(path)?;
+        store.check("PRAGMA integrity_check(1)")?;
+        store.seal = Some(Seal { state: path.to_owned(), checked_at: jiff::Timestamp::now() });
+        Ok(())
     }
 
     /// Writes a whole, consistent copy of the state, while it is in use. `target` appears with all of it or not at all.
@@ -233,6 +272,8 @@ impl Store {
         if target.try_exists().map_err(|source| io("look for", source))? {
             return Err(StateError::Exists { path: target.to_owned() });
         }
+        // A copy of what is damaged would be found so on the day when it is needed.
+        self.check("PRAGMA quick_check(1)")?;
         let unfinished = sibling(target, "new");
         remove_if_there(&unfinished)?;
         let placed = self.copy_to(&unfinished).and_then(|()| {
@@ -254,7 +295,9 @@ impl Store {
     ) -> Result<Option<PathBuf>, StateError> {
         let io = |action, path: &Path, source| StateError::Io { action, path: path.to_owned(), source };
         // Opened first: a copy that is damaged, foreign or too new must not take the place of anything.
-        let source = Self::open(copy)?;
+        let mut source = Self::open_unchecked(copy)?;
+        source.check("PRAGMA quick_check(1)")?;
+        source.bring_up_to_date()?;
         let unfinished = sibling(path, "restored");
         remove_if_there(&unfinished)?;
         source.copy_to(&unfinished)?;

@@ -26,8 +26,8 @@ impl Store {
             return Self::open(path);
         }
         refuse_foreign(path)?;
-        let store = Self { connection: look(path)?, path: path.to_owned(), read_only: true };
-        store.check()?;
+        let store = Self { connection: look(path)?, path: path.to_owned(), read_only: true, seal: None };
+        store.check_where_in_doubt()?;
         match schema::version(&store.connection).map_err(|source| store.sql("read the version", source))? {
             schema::VERSION => Ok(store),
             0 => Err(StateError::Damaged { path: path.to_owned(), detail: "it holds no tables of labwright".into() }),

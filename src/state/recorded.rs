@@ -27,8 +27,6 @@ pub struct Recorded {
     pub frozen: Option<Frozen>,
     /// The latest apply of this lab never ended: its controller died, unless it works just now.
     pub cut_short: bool,
-    /// Every batch of this lab that was ever submitted or meant to be, with the tasks whose runs we know.
-    pub batches: BTreeMap<BatchId, BTreeSet<u32>>,
     /// Number that the site's next run gets.
     pub next_run: u64,
     /// All that is neither a vm nor a disk.
@@ -50,11 +48,6 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    /// Whether the run of a task of a batch was ever recorded.
-    pub fn knows(&self, batch: &BatchId, task: u32) -> bool {
-        self.batches.get(batch).is_some_and(|tasks| tasks.contains(&task))
-    }
-
     /// What is recorded of any lab before its site has a state.
     pub fn nothing() -> Self {
         Self {
@@ -63,7 +56,6 @@ impl Recorded {
             serial: 0,
             frozen: None,
             cut_short: false,
-            batches: BTreeMap::new(),
             next_run: 1,
             objects: BTreeMap::new(),
             versions: BTreeMap::new(),
@@ -288,7 +280,6 @@ impl Reader<'_> {
             serial,
             frozen: self.frozen(transaction)?,
             cut_short: self.cut_short(transaction)?,
-            batches: self.batches(transaction)?,
             next_run,
             objects: self.objects(transaction)?,
             versions: self.versions(transaction)?,
@@ -313,18 +304,6 @@ impl Reader<'_> {
     fn cut_short(&self, transaction: &Transaction<'_>) -> Result<bool, StateError> {
         let query = "SELECT ended_at IS NULL FROM applies WHERE lab = ?1 ORDER BY id DESC LIMIT 1";
         Ok(self.rows(transaction, query, |row| row.get(0))?.first() == Some(&true))
-    }
-
-    /// One row per batch, whatever the number of its tasks.
-    fn batches(&self, transaction: &Transaction<'_>) -> Result<BTreeMap<BatchId, BTreeSet<u32>>, StateError> {
-        let query = "SELECT batch, group_concat(task) FROM runs WHERE lab = ?1 GROUP BY batch";
-        let rows = self.rows(transaction, query, |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
-        rows.into_iter()
-            .map(|(batch, tasks)| {
-                let tasks = tasks.split(',').map(|task| self.valid(task.parse::<u32>()));
-                Ok((BatchId(self.valid(batch.parse::<RunId>())?), tasks.collect::<Result<_, _>>()?))
-            })
-            .collect()
     }
 
     fn objects(&self, transaction: &Transaction<'_>) -> Result<BTreeMap<Address, RecordedThing>, StateError> {

@@ -16,14 +16,18 @@
 //! applies    id ─ lab, who, host, command as it was typed, commit, summary, began, ended, outcome; beside: 1 of what was done
 //!              beside any plan, such as a suspension, which overtakes no apply
 //! journal    id ─ apply, address, effect, intended_at, outcome (null: under way, or its controller died), detail
+//! claims     id ─ lab, kind, name, body (JSON, with its version), by, at; ended_at, ended: since when it counts no more, and why
 //! ```
 //!
 //! Times are RFC 3339 texts in UTC. Rows are keyed by lab; addresses and runs are the site's.
+//!
+//! The indexes are there so that a command costs what it touches: runs, applies and their journal grow with every day, and
+//! of them a plan reads the latest alone.
 
 use rusqlite::Connection;
 
 /// Version of the tables that this program writes, kept in `PRAGMA user_version`.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 
 /// `MIGRATIONS[n]` turns version n into n + 1. Never edited once released.
 const MIGRATIONS: [&str; VERSION as usize] = ["
@@ -81,6 +85,18 @@ const MIGRATIONS: [&str; VERSION as usize] = ["
 ", "
     ALTER TABLE applies ADD COLUMN command TEXT;
     ALTER TABLE applies ADD COLUMN beside INTEGER NOT NULL DEFAULT 0;
+", "
+    CREATE TABLE claims (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, lab TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, body TEXT NOT NULL,
+        \"by\" TEXT NOT NULL, at TEXT NOT NULL, ended_at TEXT, ended TEXT
+    ) STRICT;
+    CREATE INDEX claims_of_lab ON claims (lab, ended_at);
+    CREATE UNIQUE INDEX claims_of_power ON claims (lab, name) WHERE kind = 'power' AND ended_at IS NULL;
+    CREATE INDEX runs_of_batch ON runs (lab, batch, task);
+    CREATE INDEX runs_over ON runs (lab, ended_at) WHERE state = 'ended';
+    CREATE INDEX disks_aside ON disks (lab, aside_at) WHERE aside IS NOT NULL;
+    CREATE INDEX applies_of_lab ON applies (lab, id);
+    CREATE INDEX journal_of_address ON journal (address, id);
 "];
 
 /// Brings the tables to `VERSION`, each step in a transaction of its own.

@@ -221,10 +221,10 @@ fn a_site_file_and_its_defaults() {
     assert!(warnings.is_empty());
     assert_eq!(site.storage.vms, folder.path().join("shared/vms"));
     assert_eq!(site.state, Path::new("/var/lib/labwright/state.db"));
-    assert_eq!((site.retention_days, site.service_user.as_str()), (30, "labwright"));
+    assert_eq!((site.retention_days, site.history_days, site.service_user.as_str()), (30, 365, "labwright"));
     let text = "admins: [badmin]\nstate: s.db\nstorage: { root: /srv, runs: /fast/runs }\nscheduler: { local: { slots: 3, memory: 2G } }\n\
                 network: { dhcp: none, gateway_on_host: false }\nqemu: { accel: tcg, extra_args: [\"-cpu\", \"max\"], vnc_bind: 10.0.0.1 }\n\
-                timing: { heartbeat: 5s, grace: 1m }\nlimits: { running_vms: 4 }\nretention: 60d\n\
+                timing: { heartbeat: 5s, grace: 1m }\nlimits: { running_vms: 4 }\nretention: 60d\nhistory: 730d\n\
                 all_vms: { ip_range: 10.9.0.2-10.9.0.99, gateway: 10.9.0.1, bridge: br9 }\n";
     std::fs::write(&path, text).unwrap();
     let (site, _) = manifests::site(&path).unwrap();
@@ -236,7 +236,7 @@ fn a_site_file_and_its_defaults() {
     assert_eq!((&site.network.dhcp, site.network.gateway_on_host), (&DhcpSettings::None, false));
     assert_eq!((site.qemu.accel, site.qemu.extra_args.len()), (Accel::Tcg, 2));
     assert_eq!((site.timing.heartbeat_seconds, site.timing.grace_seconds, site.timing.self_fence_seconds), (5, 60, 60));
-    assert_eq!((site.default_limits.running_vms, site.retention_days), (4, 60));
+    assert_eq!((site.default_limits.running_vms, site.retention_days, site.history_days), (4, 60, 730));
     assert_eq!((site.all_vms.bridge.as_str(), site.context().admins.len()), ("br9", 1));
 }
 

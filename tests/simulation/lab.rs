@@ -7,11 +7,11 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicU8;
 use std::time::Duration;
 
-use labwright::apply::{self, BatchKind, Clock as _, Progress, Summary};
+use labwright::apply::{self, BatchKind, ClearError, Clearing, Clock as _, Progress, Summary};
 use labwright::control::manifests;
 use labwright::model::address::{Address, AddressPattern};
 use labwright::model::diagnostic::Diagnostics;
-use labwright::model::id::{RunId, VmName};
+use labwright::model::id::{LabName, RunId, VmName};
 use labwright::model::lab::{Desired, DiskSource, VmSource};
 use labwright::model::site::Site;
 use labwright::observe::{self, ObserveError, fold};
@@ -21,7 +21,7 @@ use labwright::plan::{
 use labwright::report;
 use labwright::run::{Batch, BatchId, Runs as _};
 use labwright::scheduler::Scheduler as _;
-use labwright::state::{ApplyInfo, Holder, Lock, Recorded, StateError, Store};
+use labwright::state::{ApplyInfo, Holder, Ledger, Lock, Recorded, StateError, Store};
 
 use crate::world::{Killed, World};
 
@@ -145,7 +145,8 @@ impl Lab {
         make: impl FnOnce(&Inputs<'_>) -> T,
     ) -> Result<T, ObserveError> {
         let (world, storage) = (&self.world, &self.site.storage);
-        let world = observe::World { runs: world, disks: world, scheduler: world, dhcp: world, storage };
+        let ledger = &Ledger { state: self.site.state.clone() };
+        let world = observe::World { runs: world, disks: world, scheduler: world, dhcp: world, storage, ledger };
         let observed = observe::observe(&world, desired, recorded)?;
         let inputs = Inputs {
             desired,
@@ -360,7 +361,19 @@ impl Lab {
         let summary = apply::apply(plan, id, &mut store, &world, &mut told)?;
         self.told.lock().unwrap().extend(told.retries);
         store.end(id, "ended", self.world.now())?;
+        self.clear_away(&plan.lab, &mut store);
         Ok(summary)
+    }
+
+    /// Forgets what ended more than half an hour ago. Where the queue or the storage is away, that is another day's work.
+    fn clear_away(&self, lab: &LabName, store: &mut Store) {
+        let (recorded, now) = (store.recorded(lab).unwrap(), self.world.now());
+        let before = now - jiff::SignedDuration::from_mins(30);
+        let clearing = Clearing { lab, recorded: &recorded, scheduler: &self.world, runs: &self.world, before, now };
+        match clearing.piece(store) {
+            Ok(_) | Err(ClearError::Queue(_) | ClearError::Run(_)) => {}
+            Err(ClearError::State(error)) => panic!("{error}"),
+        }
     }
 
     /// What the user was told of tries that were made again, since the lab was made.

@@ -180,8 +180,7 @@ fn past_lines(
         line("effect", format!("{at}: {}: {outcome}, apply {}{detail}", effect.effect, effect.apply));
     }
     if let Some(id) = store.last_apply_of(&desired.lab, &address.to_string())? {
-        let applies = store.history(&desired.lab, u32::MAX)?;
-        for apply in applies.into_iter().filter(|apply| apply.id == id) {
+        if let Some(apply) = store.past_apply(&desired.lab, id)? {
             let dirty = if apply.dirty { " with changes that were not committed" } else { "" };
             let commit = apply.commit.map(|commit| format!(" at commit {commit}{dirty}")).unwrap_or_default();
             line(

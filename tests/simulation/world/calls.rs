@@ -12,7 +12,7 @@ use labwright::model::disk::DiskOrigin;
 use labwright::model::id::RunId;
 use labwright::model::job::{JobId, Task, TaskId, TaskState};
 use labwright::model::reservation::Reservation;
-use labwright::run::{Batch, Control, Record, RunFileError, RunSpec, Runs, Wanted, parse_report};
+use labwright::run::{Batch, BatchId, Control, Record, RunFileError, RunSpec, Runs, Wanted, parse_report};
 use labwright::scheduler::{Ended, Host, Scheduler, SchedulerError, Submission};
 
 use super::{Inner, SimImage, SimRun, SimTask, World, hiccups, io_error};
@@ -233,6 +233,36 @@ impl Runs for World {
             }
             let begun = inner.runs.get(run).filter(|sim| sim.report.is_some() && !inner.faults.storage_unmounted);
             Ok(begun.map(|sim| inner.now.duration_since(sim.last_write).unsigned_abs()))
+        })
+    }
+
+    fn forget(&self, run: &RunId) -> Result<(), RunFileError> {
+        self.call(|inner| {
+            if inner.faults.storage_gone || inner.faults.storage_unmounted {
+                return Err(run_file_error("runs"));
+            }
+            if inner.executing().any(|(executing, _)| executing == run)
+                || inner.tasks.values().any(|task| task.run == *run)
+            {
+                inner.break_promise(format!("run {run} is forgotten, and is not over"));
+            }
+            inner.runs.remove(run);
+            Ok(())
+        })
+    }
+
+    fn forget_log(&self, _: JobId, _: u32, _: jiff::Timestamp) -> Result<(), RunFileError> {
+        Ok(())
+    }
+
+    fn forget_batch(&self, batch: &BatchId) -> Result<(), RunFileError> {
+        self.call(|inner| {
+            let path = PathBuf::from(format!("/runs/batches/{batch}.json"));
+            let is_there = |run: &RunId| inner.runs.contains_key(run);
+            if !inner.batches.get(&path).is_some_and(|batch| batch.runs.iter().any(is_there)) {
+                inner.batches.remove(&path);
+            }
+            Ok(())
         })
     }
 }
