@@ -115,9 +115,9 @@ pub(super) fn refuse_unknown(
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
     let context = open(site, &arguments.lab.folder()?)?;
-    let (desired, opened) = context.desired_and_store()?;
-    let recorded = match opened {
-        Some(mut store) => store.recorded(&desired.lab)?,
+    let (desired, recorded) = context.desired_and_recorded()?;
+    let recorded = match recorded {
+        Some(recorded) => recorded,
         // A kept plan speaks of one state, so there must be one.
         None if arguments.output.is_some() => context.store()?.recorded(&desired.lab)?,
         None => Recorded::nothing(),

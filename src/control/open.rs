@@ -26,6 +26,9 @@ use crate::state::{ApplyInfo, Holder, Intent, Ledger, Lock, Outcome, Recorded, S
 /// Where a site's settings are looked for when nothing else is said.
 pub const SITE_FILE: &str = "/etc/labwright/site.yaml";
 
+/// A lab, and what is recorded of it: an error only for who means this lab.
+type Guess = (LabName, Result<Recorded, StateError>);
+
 /// A site, the folder of the lab that a request is about, and who asks.
 #[derive(Clone)]
 pub struct Context {
@@ -179,15 +182,30 @@ impl Context {
         })
     }
 
-    /// The lab as its manifest asks for it, and the state, if there ever was one: the check of the one takes as long as
-    /// the reading of the other, so both are done side by side. What is wrong with the manifest is said first.
-    pub fn desired_and_store(&self) -> Result<(Desired, Option<Store>), ControlError> {
+    /// The lab as its manifest asks for it, and what is recorded of it, if there ever was a state: to read the one takes as
+    /// long as to read the other, so both are done side by side. What is wrong with the manifest is said first.
+    pub fn desired_and_recorded(&self) -> Result<(Desired, Option<Recorded>), ControlError> {
         std::thread::scope(|scope| {
-            let opening = scope.spawn(|| self.store_if_any());
+            let reading = scope.spawn(|| self.recorded_here());
             let desired = self.desired()?;
-            let opened = opening.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            Ok((desired, opened?))
+            let read = reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let Some((mut store, guessed)) = read? else { return Ok((desired, None)) };
+            let recorded = match guessed {
+                Some((lab, recorded)) if lab == desired.lab => recorded?,
+                _ => store.recorded(&desired.lab)?,
+            };
+            Ok((desired, Some(recorded)))
         })
+    }
+
+    /// The state, and what it says of the one lab that was applied from this folder: most likely that is the lab which its
+    /// manifest names.
+    fn recorded_here(&self) -> Result<Option<(Store, Option<Guess>)>, ControlError> {
+        let Some(mut store) = self.store_if_any()? else { return Ok(None) };
+        let mut labs: Vec<_> = store.labs()?.into_iter().filter(|(_, folder)| *folder == self.lab_folder).collect();
+        let lab = labs.pop().filter(|_| labs.is_empty());
+        let guess = lab.map(|(lab, _)| (lab.clone(), store.recorded(&lab)));
+        Ok(Some((store, guess)))
     }
 
     /// The state, for requests that are about what it holds: it must be there.

@@ -166,22 +166,31 @@ pub struct World<'a> {
 /// Looks at all that a plan of this lab depends on.
 pub fn observe(world: &World<'_>, desired: &Desired, recorded: &Recorded) -> Result<Observed, ObserveError> {
     let mut observed = Observed::default();
-    if !recorded.vms.is_empty() {
-        // Also where no run is recorded: the state may be a copy older than what is in the queue.
-        look_at_queue(world.scheduler, desired, recorded, &mut observed)?;
+    let waiting = recorded.waiting.values().flat_map(|waiting| &waiting.disks);
+    let disks: Vec<&RecordedDisk> = recorded.vms.values().flat_map(|vm| &vm.disks).chain(waiting).collect();
+    // Also where no run is recorded: the state may be a copy older than what is in the queue.
+    let ask = || if recorded.vms.is_empty() { Ok(None) } else { queue(world.scheduler).map(Some) };
+    let look = || {
+        let reports = reports(world.runs, &live_runs(recorded))?;
+        let unlike = look_at_each(&disks, world.disks.at_once(), |disk| unlike_recorded(world.disks, recorded, disk));
+        Ok((reports, unlike?))
+    };
+    let (queue, (first_reports, unlike)) = side_by_side(world.runs.at_once() > 1, ask, look)?;
+    observed.runs = first_reports;
+    if let Some((account, tasks)) = queue {
+        sort_tasks(&account, tasks, desired, recorded, &mut observed);
         observed.unknown_tasks = unknown_tasks(world.ledger, desired, recorded, &observed)?;
     }
     if recorded.vms.values().any(|vm| live(vm.run.as_ref())) {
-        observed.runs = reports(world.runs, recorded)?;
+        // A run that ended after its report was read and before the queue was has said so by now.
+        let gone = gone_runs(recorded, &observed);
+        observed.runs.extend(reports(world.runs, &gone)?);
         observed.silences = silences(world.runs, recorded, &observed)?;
         observed.last_words = last_words_of_gone(world.storage, recorded, &observed);
         if recorded.cut_short {
             observed.told_to_stop = told_to_stop(world.runs, recorded)?;
         }
     }
-    let waiting = recorded.waiting.values().flat_map(|waiting| &waiting.disks);
-    let disks: Vec<&RecordedDisk> = recorded.vms.values().flat_map(|vm| &vm.disks).chain(waiting).collect();
-    let unlike = look_at_each(&disks, world.disks.at_once(), |disk| unlike_recorded(world.disks, recorded, disk))?;
     for (disk, unlike) in disks.into_iter().zip(unlike) {
         match unlike {
             Unlike::No => {}
@@ -208,21 +217,45 @@ fn live(run: Option<&crate::state::RecordedRun>) -> bool {
     run.is_some_and(|run| !run.is_over())
 }
 
-fn look_at_queue(
-    scheduler: &dyn Scheduler,
-    desired: &Desired,
-    recorded: &Recorded,
-    observed: &mut Observed,
-) -> Result<(), ObserveError> {
+/// Does both at the same time, if `apart`; else one after the other. The batch system is asked over a network, and its answer
+/// about 10,000 jobs takes as long to read as all their reports.
+fn side_by_side<A: Send, B>(
+    apart: bool,
+    one: impl FnOnce() -> Result<A, ObserveError> + Send,
+    other: impl FnOnce() -> Result<B, ObserveError>,
+) -> Result<(A, B), ObserveError> {
+    if !apart {
+        return Ok((one()?, other()?));
+    }
+    std::thread::scope(|scope| {
+        let one = scope.spawn(one);
+        let other = other();
+        let one = one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        Ok((one, other?))
+    })
+}
+
+/// The account that our jobs belong to, and all tasks in the queue.
+fn queue(scheduler: &dyn Scheduler) -> Result<(String, Vec<Task>), ObserveError> {
     let account = scheduler.account().map_err(ObserveError::Queue)?;
-    for task in scheduler.list().map_err(ObserveError::Queue)? {
+    Ok((account, scheduler.list().map_err(ObserveError::Queue)?))
+}
+
+fn sort_tasks(account: &str, tasks: Vec<Task>, desired: &Desired, recorded: &Recorded, observed: &mut Observed) {
+    for task in tasks {
         match BatchId::from_job_name(&task.name, &recorded.site) {
             Some((lab, _)) if lab == desired.lab && task.owner != account => observed.foreign_tasks.push(task),
             Some((lab, batch)) if lab == desired.lab => drop(observed.tasks.insert((batch, task.id.task), task)),
             _ => {}
         }
     }
-    Ok(())
+}
+
+/// Runs that are not over, by our records, and have no job any more.
+fn gone_runs<'a>(recorded: &'a Recorded, observed: &Observed) -> Vec<&'a RunId> {
+    let live = recorded.vms.values().filter_map(|vm| vm.run.as_ref()).filter(|run| live(Some(run)));
+    let gone = live.filter(|run| !observed.tasks.contains_key(&(run.batch.clone(), run.task)));
+    gone.map(|run| &run.run).collect()
 }
 
 fn unknown_tasks(
@@ -252,8 +285,8 @@ fn told_to_stop(runs: &dyn Runs, recorded: &Recorded) -> Result<BTreeSet<RunId>,
     Ok(told.into_iter().flatten().collect())
 }
 
-fn reports(runs: &dyn Runs, recorded: &Recorded) -> Result<BTreeMap<RunId, RunReport>, ObserveError> {
-    let reports = look_at_each(&live_runs(recorded), runs.at_once(), |run| {
+fn reports(runs: &dyn Runs, of: &[&RunId]) -> Result<BTreeMap<RunId, RunReport>, ObserveError> {
+    let reports = look_at_each(of, runs.at_once(), |run| {
         let records = runs.report(run).map_err(ObserveError::Report)?;
         Ok(fold(&records).map(|report| (RunId::clone(run), report)))
     })?;

@@ -9,6 +9,7 @@
 //!     └───────────┴───────────┴────── anything may end ───────┘
 //! ```
 
+use std::borrow::Cow;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
@@ -216,7 +217,95 @@ pub fn parse_report(text: &[u8], path: &Path) -> Result<Vec<Record>, RunFileErro
     text[..complete]
         .split(|b| *b == b'\n')
         .map(|line| {
-            serde_json::from_slice(line).map_err(|source| RunFileError::Format { path: path.to_owned(), source })
+            let read = Line::read(line).map_or_else(|| serde_json::from_slice(line), Ok);
+            read.map_err(|source| RunFileError::Format { path: path.to_owned(), source })
         })
         .collect()
+}
+
+/// A record's fields as they stand in its line, of the events that every report has. To take a line apart into them takes a
+/// fifth of the time that `Record` does, for which serde has to keep everything until it knows the event; a plan of 10,000
+/// running vms reads 50,000 lines.
+#[derive(Deserialize)]
+struct Line<'a> {
+    #[serde(default)]
+    version: Option<u32>,
+    run: RunId,
+    generation: u64,
+    at: jiff::Timestamp,
+    #[serde(borrow)]
+    event: Cow<'a, str>,
+    host: Option<String>,
+    tap: Option<String>,
+    gateway: Option<Mac>,
+    pid: Option<u32>,
+    vnc: Option<String>,
+    ip: Option<Ipv4Addr>,
+    mac: Option<Mac>,
+    isolated: Option<bool>,
+    accel: Option<String>,
+    clock_offset_ms: Option<i64>,
+    unbounded: Option<String>,
+}
+
+impl Line<'_> {
+    /// `None` of an event that is not among them, and of a line that is not as it should be: `Record` says what is wrong.
+    fn read(line: &[u8]) -> Option<Record> {
+        let line: Line<'_> = serde_json::from_slice(line).ok()?;
+        let (version, run, generation, at) = (line.version, line.run.clone(), line.generation, line.at);
+        Some(Record { version, run, generation, at, event: line.event()? })
+    }
+
+    fn event(self) -> Option<Event> {
+        Some(match &*self.event {
+            "heartbeat" => Event::Heartbeat,
+            "ready" => Event::Ready,
+            "prepared" => Event::Prepared { host: self.host? },
+            "networked" => Event::Networked { tap: self.tap?, gateway: self.gateway },
+            "running" => Event::Running {
+                host: self.host?,
+                pid: self.pid?,
+                tap: self.tap?,
+                vnc: self.vnc?,
+                ip: self.ip?,
+                mac: self.mac?,
+                isolated: self.isolated?,
+                accel: self.accel?,
+                clock_offset_ms: self.clock_offset_ms?,
+                unbounded: self.unbounded,
+            },
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both ways to read a line come to the same.
+    #[test]
+    fn the_short_way_leads_to_the_same_record() {
+        let head = r#"{"run":"k3f9-1","generation":3,"at":"2027-01-12T08:00:00.25Z""#;
+        let running = r#""event":"running","host":"h1","pid":7,"tap":"lw1","vnc":"127.0.0.1:5901","ip":"10.0.0.2","mac":"de:af:de:af:00:02","isolated":true,"accel":"kvm","clock_offset_ms":-3"#;
+        let known = [
+            r#""event":"heartbeat""#.to_owned(),
+            r#""event":"ready","of_a_newer_labwright":{"a":[1]}"#.to_owned(),
+            r#""version":1,"event":"prepared","host":"h\u00e9""#.to_owned(),
+            r#""event":"networked","tap":"lw1""#.to_owned(),
+            r#""event":"networked","tap":"lw1","gateway":"00:00:5e:00:01:01""#.to_owned(),
+            running.to_owned(),
+            format!(r#"{running},"unbounded":"no cgroups""#),
+        ];
+        for line in known.map(|rest| format!("{head},{rest}}}")) {
+            let short = Line::read(line.as_bytes());
+            assert!(short.is_some(), "{line}");
+            assert_eq!(short, serde_json::from_str::<Record>(&line).ok(), "{line}");
+        }
+        let others =
+            [r#""event":"paused","reason":"it was asked to""#, r#""event":"running","host":"h1""#, r#""event":7"#];
+        for line in others.map(|rest| format!("{head},{rest}}}")) {
+            assert_eq!(Line::read(line.as_bytes()), None, "{line}");
+        }
+    }
 }
