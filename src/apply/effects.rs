@@ -12,6 +12,7 @@ use super::trouble::{PAUSES, Trouble};
 use super::{BatchKind, World, stops, submits};
 use crate::dhcp::DhcpError;
 use crate::disks::DiskError;
+use crate::model::claim::{ClaimBody, PowerClaim};
 use crate::model::disk::DiskOrigin;
 use crate::model::job::TaskId;
 use crate::model::reservation::Reservation;
@@ -34,6 +35,8 @@ pub(super) fn kind(effect: &Effect) -> BatchKind {
         | Effect::RenameVm { .. }
         | Effect::RenameTemplate { .. }
         | Effect::Adopt { .. }
+        | Effect::ClaimPower { .. }
+        | Effect::EndPowerClaim { .. }
         | Effect::RecordEnd { .. } => BatchKind::Record,
         Effect::Fence { .. } => BatchKind::Fence,
         Effect::Publish { .. } => BatchKind::Publish,
@@ -127,6 +130,13 @@ pub(super) fn books(plan: &Plan, world: &World<'_>) -> Books {
     of_lab.collect()
 }
 
+/// What people asked for, of a batch of records: the history tells of it, although nothing outside changes with it.
+pub(super) fn claims(batch: &Batch) -> Batch {
+    let is_claim = |effect: &Effect| matches!(effect, Effect::ClaimPower { .. } | Effect::EndPowerClaim { .. });
+    let claims = batch.actions.iter().filter(|action| is_claim(&action.effect));
+    Batch { kind: batch.kind, actions: claims.cloned().collect() }
+}
+
 /// Effects on our records alone: done by being recorded.
 pub(super) fn records(batch: &Batch, books: &Books) -> Vec<Result1> {
     batch.actions.iter().map(|action| (action.id, Ok(vec![record(&action.effect, books)]))).collect()
@@ -159,6 +169,12 @@ fn record(effect: &Effect, books: &Books) -> Change {
             let message = books.get(&(batch.clone(), *task)).cloned();
             Change::Ended { run: run.clone(), reason: message.map(|message| StopReason::Scheduler { message }) }
         }
+        Effect::ClaimPower { vm, wanted, generation, by } => {
+            let (version, wanted, generation) = (ClaimBody::VERSION, *wanted, *generation);
+            let body = ClaimBody::Power(PowerClaim { version, wanted, generation });
+            Change::PutClaim { name: vm.to_string(), body, by: by.clone() }
+        }
+        Effect::EndPowerClaim { vm, why } => Change::EndPowerClaim { vm: vm.clone(), why: why.clone() },
         outside => unreachable!("{} is an effect on the outside", outside.name()),
     }
 }

@@ -145,6 +145,7 @@ impl<'a> Walk<'a> {
             while !self.interrupted && self.running.len() < self.world.parallelism {
                 let Some(batch) = self.next_batch() else { break };
                 if batch.kind == BatchKind::Record {
+                    self.intend(&effects::claims(&batch))?;
                     self.settle(effects::records(&batch, &self.books), (BatchKind::Record, Duration::ZERO), progress)?;
                 } else {
                     self.intend(&batch)?;
@@ -195,6 +196,9 @@ impl<'a> Walk<'a> {
     }
 
     fn intend(&mut self, batch: &Batch) -> Result<(), StateError> {
+        if batch.actions.is_empty() {
+            return Ok(());
+        }
         let intents: Vec<Intent> = batch
             .actions
             .iter()

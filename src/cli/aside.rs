@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::context::of_known_lab;
 use super::{Ended, LabOption, pick, vm};
+use crate::control::Context;
 use crate::disks;
 use crate::exit::Exit;
 use crate::model::address::{Address, Kind};
@@ -16,12 +17,14 @@ use crate::state::{ApplyId, AsideDisk, Change, Intent, Outcome, Recorded, Store}
 
 /// Delete disks that were set aside long ago, and forget runs that are long over
 #[derive(Debug, clap::Args)]
-#[command(after_help = "This is the only command that deletes a disk. Runs that ended before the site's `history` begins
+#[command(
+    after_help = "This is the only command that deletes a disk. Runs that ended before the site's `history` begins
 are forgotten too, with what they left, where no vm is named: some by each apply, all by this command.
 
 Examples:
   labwright purge --older-than 90
-  labwright purge 'bob-*' exam            # only of these vms")]
+  labwright purge 'bob-*' exam            # only of these vms"
+)]
 pub(super) struct PurgeArguments {
     /// Only disks of these vms or families; `*` stands for anything.
     #[arg(value_name = vm::NAMES)]

@@ -1,7 +1,7 @@
 //! What the site does not remember any more is cleared away: a piece after each apply, all of it by `purge`.
 
-use super::context::Context;
 use crate::apply::{ClearError, Cleared, Clearing};
+use crate::control::Context;
 use crate::disks::Owner;
 use crate::model::id::LabName;
 use crate::report::{Failure, Ui};

@@ -141,6 +141,7 @@ impl Import<'_> {
             now: jiff::Timestamp::now(),
             allow: &[],
             asks: &BTreeMap::new(),
+            by: &context.caller.name,
             lost_host: None,
         };
         let id = found.task.id;

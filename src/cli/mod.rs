@@ -3,6 +3,7 @@
 
 mod apply;
 mod aside;
+mod claim;
 mod clear;
 mod completions;
 mod context;
@@ -79,6 +80,8 @@ enum Command {
     Thaw(history::ThawArguments),
     #[command(subcommand)]
     Vm(vm::Command),
+    #[command(subcommand)]
+    Claim(claim::Command),
     #[command(subcommand)]
     State(state::Command),
     Schema(schema::SchemaArgs),
@@ -229,6 +232,7 @@ fn run(arguments: Arguments, ui: &mut Ui) -> Ended {
         Command::Freeze(arguments) => history::freeze(&arguments, site, ui),
         Command::Thaw(arguments) => history::thaw(&arguments, site, ui),
         Command::Vm(command) => vm::run(&command, site, ui),
+        Command::Claim(command) => claim::run(&command, site, ui),
         Command::State(command) => state::run(&command, site, ui),
         Command::Init(arguments) => Ok(init::run(&arguments, &|line| ui.say(line)).show(ui)),
         Command::Schema(arguments) => Ok(schema::run(&arguments).show(ui)),

@@ -19,6 +19,7 @@ use crate::model::rules::Rule;
 use crate::model::site::{DhcpSettings, SchedulerSettings, Site};
 use crate::observe::{Observed, World, observe};
 use crate::plan::{Ask, Inputs, LostHost, Plan, as_applied, plan};
+use crate::resolve::with_claims;
 use crate::run;
 use crate::scheduler::{Scheduler, grid_engine::GridEngine, local::Local};
 use crate::state::{ApplyInfo, Holder, Intent, Ledger, Lock, Outcome, Recorded, StateError, Store};
@@ -312,13 +313,14 @@ impl Context {
     ) -> Result<Plan, ControlError> {
         let observed = self.observe(desired, recorded)?;
         Ok(plan(&Inputs {
-            desired,
+            desired: &with_claims(desired, &recorded.claims),
             recorded,
             observed: &observed,
             site: &self.site,
             now: jiff::Timestamp::now(),
             allow,
             asks,
+            by: &self.caller.name,
             lost_host,
         }))
     }

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use super::claim::PowerWish;
 use crate::model::id::{
     FamilyName, LabName, Mac, MacPrefix, SessionName, TemplateName, UserGroupName, UserName, VmGroupName, VmName,
 };
@@ -27,12 +28,23 @@ pub struct Desired {
     pub permissions: Vec<Permission>,
     pub sessions: BTreeMap<SessionName, Session>,
     pub moved: Vec<Moved>,
+    /// What people want of vms' power beside the manifest, each vm by the name under which it is recorded.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub power: BTreeMap<VmName, PowerWish>,
 }
 
 impl Desired {
-    /// Whether it is a lab that wants nothing, as `destroy` does.
+    /// Whether it is a lab that wants nothing, as `destroy` does. What people want besides is no matter of the lab's.
     pub fn is_nothing(&self) -> bool {
-        *self == Self::nothing(self.lab.clone())
+        let Self { lab: _, users, user_groups, vm_groups, templates, vms, permissions, sessions, moved, power: _ } =
+            self;
+        let no_people = users.is_empty() && user_groups.is_empty() && permissions.is_empty();
+        no_people
+            && vm_groups.is_empty()
+            && templates.is_empty()
+            && vms.is_empty()
+            && sessions.is_empty()
+            && moved.is_empty()
     }
 
     /// A lab that wants nothing.
@@ -47,6 +59,7 @@ impl Desired {
             permissions: Vec::new(),
             sessions: BTreeMap::new(),
             moved: Vec::new(),
+            power: BTreeMap::new(),
         }
     }
 }

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::address::Address;
+use crate::model::claim::ClaimedPower;
 use crate::model::disk::DiskOrigin;
 use crate::model::id::{LabName, Mac, RunId, TemplateName, UserName, VmName};
 use crate::model::job::TaskId;
@@ -259,6 +260,18 @@ pub enum Effect {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         task: Option<TaskId>,
     },
+    /// Somebody asked for a vm's power by command; from run `generation` on, that is what is wanted of it.
+    ClaimPower {
+        vm: VmName,
+        wanted: ClaimedPower,
+        generation: u64,
+        by: String,
+    },
+    /// What was asked for of a vm's power counts no more.
+    EndPowerClaim {
+        vm: VmName,
+        why: String,
+    },
     /// A run ended by itself; `None`: without a word, so that the batch system's books are asked for task `task` of `batch`.
     RecordEnd {
         vm: VmName,
@@ -288,6 +301,9 @@ impl Effect {
             Self::Release { .. } => "release the address",
             Self::Stop { .. } => "stop the vm",
             Self::Start { .. } => "submit the run",
+            Self::ClaimPower { wanted: ClaimedPower::Running, .. } => "claim that it runs",
+            Self::ClaimPower { wanted: ClaimedPower::Stopped, .. } => "claim that it stands still",
+            Self::EndPowerClaim { .. } => "end the claim",
         }
     }
 }

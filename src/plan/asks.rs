@@ -7,8 +7,10 @@ use super::life::{Life, life};
 use super::vms::Steps;
 use super::{Answer, Effect, Inputs, Plan, Planner, Verb, Wish};
 use crate::model::address::Address;
+use crate::model::claim::ClaimedPower;
 use crate::model::id::VmName;
 use crate::model::job::TaskState;
+use crate::model::lab::PowerState;
 use crate::state::RecordedVm;
 
 impl Planner<'_> {
@@ -26,17 +28,39 @@ impl Planner<'_> {
             return self.wait(&address, until);
         }
         if !life.is_live() {
-            return self.take_note(known_as, known, &life);
+            return self.give_up_claim(known_as, known, &life);
         }
         if !self.may_disturb_power(name, "it would be stopped") {
             return;
         }
         let mut steps = Steps::default();
+        // Should the stop be cut short, the next apply goes on with it.
+        let wanted = self.inputs.desired.vms.get(name).map_or(known.vm.state, |vm| vm.state);
+        let is_free = wanted == PowerState::OnDemand;
+        if is_free {
+            self.claim_power(&mut steps, known_as, ClaimedPower::Stopped, known.generation);
+        }
         self.record_news(&mut steps, known_as, known, &life);
         self.stop(&mut steps, known_as, known, &life);
+        if is_free {
+            self.end_claim(&mut steps, known_as, "it is off");
+        }
         let touches = self.touched(&known.vm, Some((known, &life)));
         let nothing = (BTreeMap::new(), BTreeMap::new());
         self.change(address, Verb::Stop, "asked for".to_owned(), nothing, Some(touches), steps);
+    }
+
+    /// Of a vm that is off, nobody wants any more that it runs.
+    fn give_up_claim(&mut self, name: &VmName, known: &RecordedVm, life: &Life) {
+        if self.power_claim(name).is_none() {
+            return self.take_note(name, known, life);
+        }
+        let mut steps = Steps::default();
+        self.record_news(&mut steps, name, known, life);
+        let why = format!("{} asked for a stop", self.inputs.by);
+        self.end_claim(&mut steps, name, &why);
+        let nothing = (BTreeMap::new(), BTreeMap::new());
+        self.change(Address::vm(name), Verb::Record, format!("the claim on it ends: {why}"), nothing, None, steps);
     }
 }
 

@@ -400,6 +400,8 @@ fn vm_of(effect: &Effect) -> Option<&VmName> {
         | Effect::Adopt { vm, .. }
         | Effect::Fence { vm, .. }
         | Effect::RecordEnd { vm, .. }
+        | Effect::ClaimPower { vm, .. }
+        | Effect::EndPowerClaim { vm, .. }
         | Effect::Release { vm, .. } => Some(vm),
         Effect::Start { spec, .. } => Some(&spec.vm),
         Effect::RecordObject { .. }

@@ -6,6 +6,7 @@ mod addresses;
 mod asks;
 mod capacity;
 mod check;
+mod claims;
 mod disks;
 mod guards;
 mod import;
@@ -52,6 +53,8 @@ pub struct Inputs<'a> {
     pub allow: &'a [AddressPattern],
     /// Vms that somebody asks something of; their manifest stays as it is.
     pub asks: &'a BTreeMap<VmName, Ask>,
+    /// Who asks for this plan.
+    pub by: &'a str,
     /// A host that an admin takes for lost: the runs on it that nobody hears of are over.
     pub lost_host: Option<&'a LostHost>,
 }

@@ -2,11 +2,13 @@
 
 use std::net::Ipv4Addr;
 
+use super::claims;
 use super::life::{Life, life};
 use super::spec::{Seat, run_spec};
 use super::vms::{Steps, Work};
 use super::{Effect, Inputs, Planner, Wish};
 use crate::model::address::Address;
+use crate::model::claim::ClaimedPower;
 use crate::model::id::{Mac, RunId, VmName};
 use crate::model::job::TaskState;
 use crate::model::lab::{PowerState, RestartPolicy, Vm, VmGroup};
@@ -32,7 +34,13 @@ impl Planner<'_> {
             Some(Wish::Start) if live && !work.must_be_off() => PowerState::OnDemand,
             Some(Wish::Start | Wish::Restart) => PowerState::Running,
             Some(Wish::Stop) => PowerState::Stopped,
-            None => work.vm.state,
+            None => match work.claim.map(|claim| claim.wanted) {
+                // Whoever works on it is not disturbed by an edit.
+                Some(ClaimedPower::Running) if live && !work.must_be_off() => PowerState::OnDemand,
+                Some(ClaimedPower::Running) => PowerState::Running,
+                Some(ClaimedPower::Stopped) => PowerState::Stopped,
+                None => work.vm.state,
+            },
         };
         match (wanted, live) {
             (PowerState::Running, true) if stale => Decision { stop: true, start: true, reasons },
@@ -46,7 +54,8 @@ impl Planner<'_> {
             }
             (PowerState::Running, false) => self.decide_off(address, work, stale),
             (PowerState::Stopped, true) => {
-                Decision { stop: true, start: false, reasons: vec!["wanted: stopped".into()] }
+                let why = work.claim.map_or_else(|| "wanted: stopped".into(), claims::words);
+                Decision { stop: true, start: false, reasons: vec![why] }
             }
             (PowerState::OnDemand, true) if stale => {
                 self.note(address, "runs with its old settings; the new ones take effect at its next start");
@@ -68,7 +77,7 @@ impl Planner<'_> {
         let Life::Off { reason, .. } = &work.life else { unreachable!("decide_off is for vms that are off") };
         let powered_off = matches!(reason, Some(StopReason::Guest));
         let asked_for = self.inputs.asks.contains_key(work.name);
-        if powered_off && !asked_for && work.vm.restart == RestartPolicy::OnFailure && !stale {
+        if powered_off && !asked_for && work.claim.is_none() && work.vm.restart == RestartPolicy::OnFailure && !stale {
             self.note(
                 address,
                 format!("its guest powered itself off, so it stays off; `labwright vm start {}` starts it", work.name),
@@ -84,7 +93,9 @@ impl Planner<'_> {
             (Some(_), None) => "its run ended without a word".to_owned(),
             (Some(_), Some(reason)) => format!("its run ended: {reason}"),
         };
-        Decision { stop: false, start: true, reasons: vec![why] }
+        let claimed = work.claim.filter(|_| !asked_for).map(claims::words);
+        let why = if work.known.run.is_none() && claimed.is_some() { None } else { Some(why) };
+        Decision { stop: false, start: true, reasons: claimed.into_iter().chain(why).collect() }
     }
 
     fn note_on_queue(&mut self, address: &Address, work: &Work<'_>) {

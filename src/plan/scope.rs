@@ -53,6 +53,7 @@ fn only_ends(change: &Change) -> bool {
                 | Effect::Fence { .. }
                 | Effect::Adopt { .. }
                 | Effect::RecordEnd { .. }
+                | Effect::EndPowerClaim { .. }
         )
     })
 }

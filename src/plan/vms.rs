@@ -13,14 +13,16 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+use super::claims;
 use super::life::Life;
 use super::objects::{Edits, fields, needs_of};
 use super::power::{Decision, news, started};
 use super::templates::same_but_for_folders;
 use super::{Action, ActionId, Change, Effect, Planner, Touched, Verb, Wish};
 use crate::model::address::{Address, Kind};
+use crate::model::claim::PowerWish;
 use crate::model::id::{Mac, VmName};
-use crate::model::lab::{PowerState, Vm, VmGroup, VmSource};
+use crate::model::lab::{Vm, VmGroup, VmSource};
 use crate::model::reservation::Reservation;
 use crate::observe::Phase;
 use crate::state::{RecordedDisk, RecordedVm, Started};
@@ -74,7 +76,7 @@ impl Planner<'_> {
             return self.take_note(name, known, &life);
         }
         let disturbance = if life.is_live() { "would be stopped" } else { "would lose its disks" };
-        if !self.may_disturb(name, &format!("{}, and it {disturbance}", self.gone())) {
+        if !self.may_disturb(name, &format!("{}, and it {disturbance}", self.gone())) || !self.may_end_claim(name) {
             return;
         }
         if life.is_off() && self.may_run_unknown(name) {
@@ -90,6 +92,10 @@ impl Planner<'_> {
         self.step(&mut steps, Effect::Release { vm: name.clone(), reservation });
         if !known.disks.is_empty() {
             self.set_aside(&mut steps, name, known);
+        }
+        if self.power_claim(name).is_some() {
+            let why = self.gone();
+            self.end_claim(&mut steps, name, why);
         }
         self.step(&mut steps, Effect::ForgetVm { name: name.clone() });
         let reason = format!("{}; its disks are kept for {} days", self.gone(), self.inputs.site.retention_days);
@@ -121,11 +127,8 @@ impl Planner<'_> {
         if taken_back {
             reason.push_str("; takes back its disks");
         }
-        let starts = match self.wish(name) {
-            Some(Wish::Start | Wish::Restart) => true,
-            Some(Wish::Stop) => false,
-            None => vm.state == PowerState::Running,
-        };
+        let (starts, why) = self.first_power(&mut steps, name, vm);
+        reason.push_str(&why);
         if starts && !self.may_run_unknown(name) {
             self.start(&mut steps, name, vm, (ip, mac), &disks, None);
             reason.push_str("; starts");
@@ -173,7 +176,11 @@ impl Planner<'_> {
         // Strange disks are given up only by name, and a vm that is not started may keep them.
         let (given_up, strange) =
             if self.allowed(&address) { ([missing, strange].concat(), Vec::new()) } else { (missing, strange) };
-        let work = Work { name, vm, known, life, group, ip, mac, stays, replaced, given_up, strange };
+        let claim = self.power_claim(self.moves.vms.get(name).unwrap_or(name));
+        let claim_ends = claim.and_then(|claim| claims::end(claim, vm, known, &life));
+        let claim = claim.filter(|_| claim_ends.is_none());
+        let work =
+            Work { name, vm, known, life, group, ip, mac, stays, replaced, given_up, strange, claim, claim_ends };
         self.plan_work(&address, &work);
     }
 
@@ -197,19 +204,15 @@ impl Planner<'_> {
             self.refuse_strange_disk(address, work.strange[0]);
             return;
         }
-        let disturbs = (live && decision.stop) || must_be_off;
-        let what = work.disturbance(&decision);
-        let may = |planner: &mut Self| match must_be_off {
-            true => planner.may_disturb(name, what),
-            false => planner.may_disturb_power(name, what),
-        };
-        if disturbs && !may(self) {
+        if !self.may_disturb_for(work, &decision, live) {
             return;
         }
         self.rename(&mut steps, work, moved_from.as_ref());
+        let claim_words = self.claims_of(&mut steps, work, &decision);
         self.record_news(&mut steps, name, known, life);
         if live && (decision.stop || must_be_off) {
             self.stop(&mut steps, name, known, life);
+            self.end_stop_claim(&mut steps, work);
         }
         if !work.stays && moved_from.is_none() {
             let old = self.reservation(name, known.ip, known.mac);
@@ -223,13 +226,8 @@ impl Planner<'_> {
         let mut all = disks.kept;
         all.extend(self.make_disks(&mut steps, name, disks.new));
         all.sort_by_key(|disk| disk.slot);
-        let unreserved = moved_from.is_none() && self.inputs.observed.reservations_missing.contains(*name);
-        // A vm that never ran may never have had one: an apply was cut short, or its disk was imported.
-        let had_one = known.generation > 0;
-        if unreserved && had_one {
-            self.drift(address, "its DHCP reservation is gone");
-        }
-        if !work.stays || unreserved || moved_from.is_some() {
+        let unreserved = self.unreserved(address, work).filter(|_| moved_from.is_none());
+        if !work.stays || unreserved.is_some() || moved_from.is_some() {
             let reservation = self.reservation(name, *ip, *mac);
             self.step(&mut steps, Effect::Reserve { vm: (*name).clone(), reservation });
         }
@@ -242,19 +240,40 @@ impl Planner<'_> {
             return;
         }
         let only_moved = moved_from.is_some() && edits.is_empty();
-        let verb = match verb(work, &decision, live, !edits.is_empty() || unreserved) {
+        let verb = match verb(work, &decision, live, !edits.is_empty() || unreserved.is_some()) {
             Verb::Record | Verb::Update if only_moved => Verb::Move,
             verb => verb,
         };
         let mut reasons: Vec<String> = moved_from.iter().map(|from| format!("was {}", Address::vm(from))).collect();
         reasons.extend(decision.reasons);
+        reasons.extend(claim_words);
         reasons.extend(edits.words());
         reasons.extend(news(life).filter(|_| verb == Verb::Record));
-        let reservation = if had_one { "its DHCP reservation is missing" } else { "its address is to be reserved" };
-        reasons.extend(unreserved.then(|| reservation.to_owned()));
+        reasons.extend(unreserved.map(str::to_owned));
         reasons.extend(work.given_up.iter().map(|disk| format!("{} is given up and made anew", disk.path.display())));
         let touches = (verb != Verb::Record).then(|| self.touched(vm, Some((known, life))));
         self.change(address.clone(), verb, reasons.join("; "), (edits.before, edits.after), touches, steps);
+    }
+
+    fn may_disturb_for(&mut self, work: &Work<'_>, decision: &Decision, live: bool) -> bool {
+        let what = work.disturbance(decision);
+        match work.must_be_off() {
+            true => self.may_disturb(work.name, what),
+            false => !(live && decision.stop) || self.may_disturb_power(work.name, what),
+        }
+    }
+
+    /// Why its address is to be reserved, where the DHCP server does not have it.
+    fn unreserved(&mut self, address: &Address, work: &Work<'_>) -> Option<&'static str> {
+        if !self.inputs.observed.reservations_missing.contains(work.name) {
+            return None;
+        }
+        // A vm that never ran may never have had one: an apply was cut short, or its disk was imported.
+        if work.known.generation == 0 {
+            return Some("its address is to be reserved");
+        }
+        self.drift(address, "its DHCP reservation is gone");
+        Some("its DHCP reservation is missing")
     }
 
     /// Only what became of its run; everything else about the vm waits.
@@ -367,6 +386,10 @@ pub(super) struct Work<'a> {
     pub(super) given_up: Vec<&'a RecordedDisk>,
     /// Disks that are others than recorded, and are not given up.
     pub(super) strange: Vec<&'a RecordedDisk>,
+    /// What somebody wants of its power, as long as that counts.
+    pub(super) claim: Option<&'a PowerWish>,
+    /// Why a claim on its power counts no more.
+    pub(super) claim_ends: Option<&'static str>,
 }
 
 impl Work<'_> {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::harmless;
 use super::plain_words::count;
 use crate::model::address::Address;
+use crate::model::claim::ClaimedPower;
 use crate::model::disk::DiskOrigin;
 use crate::plan::{Change, Effect};
 
@@ -49,5 +50,8 @@ fn words(effect: &Effect) -> Option<String> {
         Effect::Adopt { run, task, .. } => format!("takes job {task} for run {run}"),
         Effect::Fence { run, .. } => format!("fences run {run} off"),
         Effect::RecordEnd { run, .. } => format!("takes run {run} for ended"),
+        Effect::ClaimPower { wanted: ClaimedPower::Running, by, .. } => format!("claims for {by} that it runs"),
+        Effect::ClaimPower { wanted: ClaimedPower::Stopped, by, .. } => format!("claims for {by} that it stands still"),
+        Effect::EndPowerClaim { why, .. } => format!("ends the claim on it: {why}"),
     })
 }

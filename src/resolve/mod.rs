@@ -8,6 +8,7 @@
 
 mod accounts;
 mod alike;
+mod claims;
 mod disks;
 mod labs;
 mod limits;
@@ -22,6 +23,7 @@ mod unbuilt;
 mod wire;
 
 pub use accounts::check_accounts;
+pub use claims::{why_idle, with_claims};
 pub use labs::{SoundLab, across};
 pub use site::resolve_site;
 pub use unbuilt::not_yet_acted_upon;
@@ -62,6 +64,7 @@ pub fn resolve(manifest: &Manifest, site: &SiteContext) -> Resolved {
         permissions: Vec::new(),
         sessions: BTreeMap::new(),
         moved: Vec::new(),
+        power: BTreeMap::new(),
     };
     r.range_sizes(&desired.vms, &vm_groups);
     let families = machines.families;

@@ -15,8 +15,9 @@ use crate::model::id::VmGroupName;
 use crate::model::lab::{Limits, VmGroup};
 use crate::model::rules::Rule;
 use crate::model::site::{
-    Algorithm, DhcpServer, DhcpSettings, GridEngineSettings, HISTORY_DAYS, NetworkSettings, OmapiSettings, QemuSettings,
-    RETENTION_DAYS, SERVICE_USER, SchedulerSettings, Site, Storage, Timing, VncBind, guest_memory_mib, local_slots,
+    Algorithm, DhcpServer, DhcpSettings, GridEngineSettings, HISTORY_DAYS, NetworkSettings, OmapiSettings,
+    QemuSettings, RETENTION_DAYS, SERVICE_USER, SchedulerSettings, Site, Storage, Timing, VncBind, guest_memory_mib,
+    local_slots,
 };
 
 /// Where a site's own files are unless it says otherwise. Local, because SQLite's journal cannot be shared.

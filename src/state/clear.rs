@@ -7,8 +7,8 @@ use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::{StateError, Store};
 use crate::model::id::{LabName, RunId};
-use crate::run::BatchId;
 use crate::model::job::JobId;
+use crate::run::BatchId;
 
 /// A run that is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,12 +98,7 @@ impl Store {
     /// Forgets what was done before `before`: at most `most` effects of applies, oldest first, applies of which no effect is
     /// left, and claims that ended. The latest apply stays: whether it was cut short is read from it. Answers how many
     /// effects that were.
-    pub fn forget_history(
-        &mut self,
-        lab: &LabName,
-        before: jiff::Timestamp,
-        most: usize,
-    ) -> Result<usize, StateError> {
+    pub fn forget_history(&mut self, lab: &LabName, before: jiff::Timestamp, most: usize) -> Result<usize, StateError> {
         let (lab, before) = (lab.as_str(), before.to_string());
         self.transact("forget what was done long ago", |transaction| {
             transaction.execute("DELETE FROM claims WHERE lab = ?1 AND ended_at < ?2", params![lab, before])?;

@@ -248,7 +248,7 @@ impl Store {
             .map_err(|source| self.sql("read the journal", source))
     }
 
-    fn list<T>(
+    pub(super) fn list<T>(
         &self,
         action: &'static str,
         query: &str,

@@ -2,6 +2,7 @@
 //! intents and outcomes go in. It decides nothing, and it never takes a missing file for an empty one.
 
 mod aside;
+mod claims;
 mod clear;
 mod history;
 mod home;
@@ -15,6 +16,7 @@ mod seal;
 mod write;
 
 pub use aside::{AsideSet, ImageDigest, WaitingDisks};
+pub use claims::PastClaim;
 pub use clear::OldRun;
 pub use history::{AppliedEffect, AsideDisk, PastApply, PastEffect, PastRun};
 pub use ledger::Ledger;

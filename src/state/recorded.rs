@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{AsideSet, ImageDigest, RecordedThing, StateError, Store, Thing, WaitingDisks};
 use crate::model::address::{Address, Kind};
+use crate::model::claim::Claim;
 use crate::model::id::{LabName, Mac, RunId, SiteTag, TemplateName, VmGroupName, VmName};
 use crate::model::job::JobId;
 use crate::model::lab::{Desired, Hardware, Vm, VmGroup};
@@ -33,6 +34,8 @@ pub struct Recorded {
     pub objects: BTreeMap<Address, RecordedThing>,
     pub versions: BTreeMap<(TemplateName, u32), TemplateVersion>,
     pub vms: BTreeMap<VmName, RecordedVm>,
+    /// What people asked for by command, and what still stands of it, oldest first.
+    pub claims: Vec<Claim>,
     /// Disks that were set aside, by the vm that they were of.
     pub aside: BTreeMap<VmName, Vec<AsideSet>>,
     /// Disks that were put back, of vms that are not recorded.
@@ -60,6 +63,7 @@ impl Recorded {
             objects: BTreeMap::new(),
             versions: BTreeMap::new(),
             vms: BTreeMap::new(),
+            claims: Vec::new(),
             aside: BTreeMap::new(),
             waiting: BTreeMap::new(),
             former: Vec::new(),
@@ -284,6 +288,7 @@ impl Reader<'_> {
             objects: self.objects(transaction)?,
             versions: self.versions(transaction)?,
             vms,
+            claims: self.claims(transaction)?,
             aside: self.asides(transaction)?,
             waiting,
             former: self.former(transaction)?,
@@ -504,7 +509,7 @@ impl Reader<'_> {
         result.map_err(|invalid| self.damaged(invalid.to_string()))
     }
 
-    fn row(&self, what: String, source: serde_json::Error) -> StateError {
+    pub(super) fn row(&self, what: String, source: serde_json::Error) -> StateError {
         StateError::Row { path: self.path.clone(), what, source }
     }
 

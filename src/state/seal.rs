@@ -140,7 +140,8 @@ mod tests {
     #[test]
     fn whatever_is_in_doubt_is_read() {
         let now: jiff::Timestamp = "2027-01-12T08:00:00Z".parse().unwrap();
-        let doubts: [(&str, &dyn Fn(&Path)); 6] = [
+        type Doubt<'a> = (&'a str, &'a dyn Fn(&Path));
+        let doubts: [Doubt<'_>; 6] = [
             ("no note", &|state| std::fs::remove_file(note_path(state)).unwrap()),
             ("half a note", &|state| std::fs::write(note_path(state), "{\"inode\":1").unwrap()),
             ("another start", &|state| {

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 use super::aside::remember;
-use super::{RecordedDisk, StateError, Store, TemplateVersion};
+use super::{RecordedDisk, StateError, Store, TemplateVersion, claims};
 use crate::model::address::Address;
+use crate::model::claim::{ClaimBody, ClaimId};
 use crate::model::id::{LabName, Mac, RunId, TemplateName, VmName};
 use crate::model::job::JobId;
 use crate::model::lab::Vm;
@@ -151,6 +152,21 @@ pub enum Change {
     Ended {
         run: RunId,
         reason: Option<StopReason>,
+    },
+    /// Somebody asked for something by command.
+    PutClaim {
+        name: String,
+        body: ClaimBody,
+        by: String,
+    },
+    EndClaim {
+        id: ClaimId,
+        why: String,
+    },
+    /// The claim on a vm's power, if one stands.
+    EndPowerClaim {
+        vm: VmName,
+        why: String,
     },
 }
 
@@ -387,7 +403,7 @@ fn write_change(transaction: &Transaction<'_>, lab: &str, change: &Change, now: 
             ] {
                 execute(sql, params![lab, from.as_str(), to.as_str()])?;
             }
-            Ok(())
+            claims::rename(transaction, lab, from.as_str(), to.as_str(), now)
         }
         Change::RenameTemplate { from, to } => execute(
             "UPDATE versions SET template = ?3 WHERE lab = ?1 AND template = ?2",
@@ -443,6 +459,9 @@ fn write_change(transaction: &Transaction<'_>, lab: &str, change: &Change, now: 
             "UPDATE runs SET state = 'ended', reason = ?2, ended_at = ?3 WHERE run = ?1",
             params![run.to_string(), reason.as_ref().map(to_json), now],
         ),
+        Change::PutClaim { name, body, by } => claims::put(transaction, lab, (name, body, by), now),
+        Change::EndClaim { id, why } => claims::end(transaction, lab, *id, why, now),
+        Change::EndPowerClaim { vm, why } => claims::end_power(transaction, lab, vm.as_str(), why, now),
     }
 }
 

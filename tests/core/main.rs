@@ -1,6 +1,7 @@
 //! The pure core: plans as golden text, and the streams that programs read, both of labs in the simulation's world.
 
 mod asks;
+mod claims;
 mod flaws;
 mod imports;
 #[path = "../simulation/lab.rs"]

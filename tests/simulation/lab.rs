@@ -19,6 +19,7 @@ use labwright::plan::{
     Ask, Flaw, FoundJob, Inputs, LostHost, Plan, Wish, check, give_up_only, import_job, plan, refuse_flaws, target,
 };
 use labwright::report;
+use labwright::resolve::with_claims;
 use labwright::run::{Batch, BatchId, Runs as _};
 use labwright::scheduler::Scheduler as _;
 use labwright::state::{ApplyInfo, Holder, Ledger, Lock, Recorded, StateError, Store};
@@ -149,13 +150,14 @@ impl Lab {
         let world = observe::World { runs: world, disks: world, scheduler: world, dhcp: world, storage, ledger };
         let observed = observe::observe(&world, desired, recorded)?;
         let inputs = Inputs {
-            desired,
+            desired: &with_claims(desired, &recorded.claims),
             recorded,
             observed: &observed,
             site: &self.site,
             now: self.world.now(),
             allow: &self.allow,
             asks,
+            by: "test",
             lost_host: self.lost_host.as_ref(),
         };
         assert_eq!(check(&plan(&inputs), &inputs), [], "a plan that breaks its own rules is our bug");

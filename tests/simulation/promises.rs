@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use labwright::model::claim::{ClaimBody, ClaimedPower};
 use labwright::model::disk::DiskOrigin;
 use labwright::model::id::{RunId, VmName};
 use labwright::model::job::{JobId, TaskId};
@@ -54,7 +55,7 @@ impl Watched {
 
     /// What holds besides when everything is mended and nothing is under way.
     pub(crate) fn broken_at_rest(&self, lab: &Lab) -> Option<String> {
-        not_running(lab).or_else(|| reservations(lab)).or_else(|| self.disks(lab))
+        not_running(lab).or_else(|| claims(lab)).or_else(|| reservations(lab)).or_else(|| self.disks(lab))
     }
 
     /// Every disk on storage is recorded, in use or set aside, and every one that is recorded is on storage.
@@ -110,6 +111,26 @@ fn not_running(lab: &Lab) -> Option<String> {
         !run.is_some_and(|run| executing.contains(&run.run)) && !stays_off.contains(name.as_str())
     });
     off.map(|(name, _)| format!("{name} should run"))
+}
+
+/// What people asked for by command holds as long as it stands: what they started runs, and what they stopped waits for nothing.
+fn claims(lab: &Lab) -> Option<String> {
+    let desired = lab.desired();
+    let recorded = lab.recorded(&desired);
+    let executing: BTreeSet<RunId> = lab.world.with(|inner| inner.executing().map(|(run, _)| run.clone()).collect());
+    recorded.claims.iter().find_map(|claim| {
+        let ClaimBody::Power(power) = &claim.body else { return None };
+        let name = &claim.name;
+        if power.wanted == ClaimedPower::Stopped {
+            return Some(format!("nobody stops {name}, as is asked for"));
+        }
+        if desired.vms.get(name.as_str()).is_none_or(|vm| vm.state != PowerState::OnDemand) {
+            return Some(format!("claim {} on {name} stands, and its manifest does not leave it to people", claim.id));
+        }
+        let run = recorded.vms.get(name.as_str()).and_then(|vm| vm.run.as_ref());
+        let runs = run.is_some_and(|run| executing.contains(&run.run));
+        (!runs).then(|| format!("{name} should run for {}", claim.by))
+    })
 }
 
 fn reservations(lab: &Lab) -> Option<String> {

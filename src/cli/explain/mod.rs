@@ -11,10 +11,11 @@ use super::plan::Scope;
 use super::{Ended, LabOption, pick};
 use crate::exit::Exit;
 use crate::model::address::{Address, Kind};
+use crate::model::claim::ClaimBody;
 use crate::model::lab::Desired;
 use crate::observe::{Observed, Phase};
 use crate::report::{Failure, Ui, times};
-use crate::state::{Recorded, Store};
+use crate::state::{PastClaim, Recorded, Store};
 
 /// How much of the past is shown.
 const MOST: u32 = 5;
@@ -167,6 +168,17 @@ fn recorded_lines(recorded: &Recorded, address: &Address, line: &mut dyn FnMut(&
     }
 }
 
+fn claim_words(claim: &PastClaim) -> String {
+    let wants = match ClaimBody::read(&claim.kind, &claim.body) {
+        Ok(ClaimBody::Power(power)) => format!("it shall be {}", power.wanted.as_str()),
+        _ => format!("{} {}", claim.kind, claim.body),
+    };
+    let ended = claim.ended_at.as_ref().map(|at| {
+        format!("; ended {}: {}", times::local_text(at), claim.ended.as_deref().unwrap_or("nobody said why"))
+    });
+    format!("{} by {}, {}: {wants}{}", claim.id, claim.by, times::local_text(&claim.at), ended.unwrap_or_default())
+}
+
 fn past_lines(
     store: &Store,
     desired: &Desired,
@@ -179,17 +191,17 @@ fn past_lines(
         let at = times::local_text(&effect.intended_at);
         line("effect", format!("{at}: {}: {outcome}, apply {}{detail}", effect.effect, effect.apply));
     }
-    if let Some(id) = store.last_apply_of(&desired.lab, &address.to_string())? {
-        if let Some(apply) = store.past_apply(&desired.lab, id)? {
-            let dirty = if apply.dirty { " with changes that were not committed" } else { "" };
-            let commit = apply.commit.map(|commit| format!(" at commit {commit}{dirty}")).unwrap_or_default();
-            line(
-                "apply",
-                format!("{id} by {}@{}{commit}, {}", apply.who, apply.host, times::local_text(&apply.began_at)),
-            );
-        }
+    if let Some(id) = store.last_apply_of(&desired.lab, &address.to_string())?
+        && let Some(apply) = store.past_apply(&desired.lab, id)?
+    {
+        let dirty = if apply.dirty { " with changes that were not committed" } else { "" };
+        let commit = apply.commit.map(|commit| format!(" at commit {commit}{dirty}")).unwrap_or_default();
+        line("apply", format!("{id} by {}@{}{commit}, {}", apply.who, apply.host, times::local_text(&apply.began_at)));
     }
     if address.kind == Kind::Vm {
+        for claim in store.claims_on(&desired.lab, &address.name, MOST)? {
+            line("claim", claim_words(&claim));
+        }
         for run in store.runs(&desired.lab, &address.name, MOST)? {
             let job = run.job.map(|job| format!(", job {job}.{}", run.task)).unwrap_or_default();
             let reason = run.end().map(|reason| format!(": {reason}")).unwrap_or_default();

@@ -1,5 +1,6 @@
 //! `labwright get KIND [NAME...]`: listings of what is recorded and seen.
 
+mod claims;
 mod disks;
 mod jobs;
 mod networks;
@@ -78,6 +79,9 @@ enum Listing {
     Permissions,
     #[value(alias = "session")]
     Sessions,
+    /// What people asked for by command, as `vm start` does.
+    #[value(alias = "claim")]
+    Claims,
 }
 
 impl Listing {
@@ -91,6 +95,7 @@ impl Listing {
             Self::Templates => "template",
             Self::Permissions => "permission",
             Self::Sessions => "session",
+            Self::Claims => "claim",
         }
     }
 }
@@ -126,6 +131,7 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
         Listing::VmGroups => lister.show(networks::group_rows(&applied()?, &recorded, &context.site), ui),
         Listing::Templates => lister.show(disks::template_rows(&applied()?, &recorded), ui),
         Listing::Permissions => lister.show(people::permission_rows(&applied()?), ui),
+        Listing::Claims => lister.show(claims::claim_rows(&desired, &recorded), ui),
         Listing::Sessions => lister.show(people::session_rows(&applied()?, jiff::Timestamp::now()), ui),
     }
 }

@@ -1,9 +1,13 @@
 //! `labwright get vms` and `get mappings`: each vm as recorded and seen, and in one word where it stands.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{Pick, yes_no};
+use crate::model::claim::{Claim, ClaimBody, ClaimedPower};
+use crate::model::id::VmName;
 use crate::model::job::{Task, TaskState};
 use crate::model::lab::{PowerState, VmSource};
 use crate::model::site::Site;
@@ -24,6 +28,8 @@ pub(in crate::cli) struct VmRow {
     ip: String,
     mac: String,
     wanted: String,
+    /// Who wants it so by command, where its manifest leaves it to people.
+    claim: Option<String>,
     pub(in crate::cli) state: String,
     host: Option<String>,
     family: String,
@@ -48,6 +54,7 @@ impl Row for VmRow {
         "state",
         "host",
         "why",
+        "claim",
         "family",
         "vm_group",
         "mac",
@@ -58,7 +65,7 @@ impl Row for VmRow {
         "description",
     ];
     const WIDE: &'static [&'static str] =
-        &["why", "family", "vm_group", "mac", "memory", "cpus", "isolated", "version", "description"];
+        &["why", "claim", "family", "vm_group", "mac", "memory", "cpus", "isolated", "version", "description"];
     const YIELDING: &'static [&'static str] = &["from", "wanted", "owner"];
     fn cells(&self) -> Vec<String> {
         vec![
@@ -70,6 +77,7 @@ impl Row for VmRow {
             self.state.clone(),
             self.host.clone().unwrap_or_default(),
             self.why.clone().unwrap_or_default(),
+            self.claim.clone().unwrap_or_default(),
             self.family.clone(),
             self.vm_group.clone(),
             self.mac.clone(),
@@ -92,10 +100,31 @@ impl Pick for VmRow {
 }
 
 pub(in crate::cli) fn vm_rows(recorded: &Recorded, observed: &Observed, site: &Site) -> Vec<VmRow> {
-    recorded.vms.iter().map(|(name, vm)| vm_row(name.to_string(), vm, observed, site)).collect()
+    let claims = power_claims(recorded);
+    let row = |(name, vm): (&VmName, &RecordedVm)| {
+        // What a manifest says counts more.
+        let claim = claims.get(name.as_str()).filter(|_| vm.vm.state == PowerState::OnDemand).copied();
+        vm_row(name.to_string(), vm, claim, observed, site)
+    };
+    recorded.vms.iter().map(row).collect()
 }
 
-fn vm_row(name: String, vm: &RecordedVm, observed: &Observed, site: &Site) -> VmRow {
+/// What people want of vms' power, by vm.
+fn power_claims(recorded: &Recorded) -> BTreeMap<&str, (&Claim, ClaimedPower)> {
+    let of_power = recorded.claims.iter().filter_map(|claim| match &claim.body {
+        ClaimBody::Power(power) => Some((claim.name.as_str(), (claim, power.wanted))),
+        _ => None,
+    });
+    of_power.collect()
+}
+
+fn vm_row(
+    name: String,
+    vm: &RecordedVm,
+    claim: Option<(&Claim, ClaimedPower)>,
+    observed: &Observed,
+    site: &Site,
+) -> VmRow {
     VmRow {
         name,
         owner: vm.vm.owner.to_string(),
@@ -105,7 +134,8 @@ fn vm_row(name: String, vm: &RecordedVm, observed: &Observed, site: &Site) -> Vm
         },
         ip: vm.ip.to_string(),
         mac: vm.mac.to_string(),
-        wanted: word(&vm.vm.state),
+        wanted: claim.map_or_else(|| word(&vm.vm.state), |(_, wanted)| word(&wanted)),
+        claim: claim.map(|(claim, _)| format!("{} by {}", claim.id, claim.by)),
         state: run_state(vm, observed, site).into(),
         host: host(vm, observed),
         family: vm.vm.family.to_string(),

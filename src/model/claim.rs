@@ -1,0 +1,176 @@
+//! Claims: what people asked for by command, beside the manifest, as values. `resolve::with_claims` merges them.
+//!
+//! The body of each is JSON with a version. One of a kind or a version that is newer than this program is kept as it is
+//! written, and shown; it is never dropped.
+
+use std::fmt;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::id::{SessionName, UserName};
+use super::lab::{Permission, VmSource};
+
+/// A claim's number in its site's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ClaimId(pub i64);
+
+impl fmt::Display for ClaimId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What somebody asked for, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    pub id: ClaimId,
+    /// What it is about, by its name within its kind.
+    pub name: String,
+    pub body: ClaimBody,
+    pub by: String,
+    pub at: jiff::Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClaimBody {
+    Power(PowerClaim),
+    Grant(GrantClaim),
+    Vm(VmClaim),
+    Time(TimeClaim),
+    /// Of a kind or a version that this labwright does not know, as it is written.
+    Other {
+        kind: String,
+        body: String,
+    },
+}
+
+/// Somebody wants a vm to run, or to stand still.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PowerClaim {
+    pub version: u32,
+    pub wanted: ClaimedPower,
+    /// The first of the vm's runs that it is about: a guest that powered itself off before is no answer to it.
+    pub generation: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClaimedPower {
+    Running,
+    Stopped,
+}
+
+impl ClaimedPower {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// Somebody lets others use what is theirs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantClaim {
+    pub version: u32,
+    pub permission: Permission,
+}
+
+/// A vm that no manifest has. It lives in its owner's name space, so that no manifest will ever need its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmClaim {
+    pub version: u32,
+    pub owner: UserName,
+    pub source: VmSource,
+    pub isolated: bool,
+}
+
+/// A session's times are moved while it is open. Only ever added to: no edit of the manifest takes time away again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeClaim {
+    pub version: u32,
+    pub session: SessionName,
+    /// Whose time; everybody's where nobody is named.
+    pub user: Option<UserName>,
+    pub change: TimeChange,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeChange {
+    Extend {
+        seconds: u64,
+    },
+    /// `None`: until it is resumed.
+    Pause {
+        from: jiff::Timestamp,
+        until: Option<jiff::Timestamp>,
+    },
+}
+
+/// What every body has.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+impl ClaimBody {
+    /// Of every kind so far.
+    pub const VERSION: u32 = 1;
+
+    /// Of a kind that is known, whatever its version.
+    pub fn read(kind: &str, body: &str) -> serde_json::Result<Self> {
+        let other = || Self::Other { kind: kind.to_owned(), body: body.to_owned() };
+        if !matches!(kind, "power" | "grant" | "vm" | "time") {
+            return Ok(other());
+        }
+        if serde_json::from_str::<Versioned>(body)?.version > Self::VERSION {
+            return Ok(other());
+        }
+        fn parsed<T: DeserializeOwned>(body: &str, wrap: impl FnOnce(T) -> ClaimBody) -> serde_json::Result<ClaimBody> {
+            serde_json::from_str(body).map(wrap)
+        }
+        match kind {
+            "power" => parsed(body, Self::Power),
+            "grant" => parsed(body, Self::Grant),
+            "vm" => parsed(body, Self::Vm),
+            _ => parsed(body, Self::Time),
+        }
+    }
+
+    pub fn kind(&self) -> &str {
+        match self {
+            Self::Power(_) => "power",
+            Self::Grant(_) => "grant",
+            Self::Vm(_) => "vm",
+            Self::Time(_) => "time",
+            Self::Other { kind, .. } => kind,
+        }
+    }
+
+    /// As its row has it.
+    pub fn text(&self) -> String {
+        fn json<T: Serialize>(value: &T) -> String {
+            serde_json::to_string(value).expect("a claim has only string keys")
+        }
+        match self {
+            Self::Power(claim) => json(claim),
+            Self::Grant(claim) => json(claim),
+            Self::Vm(claim) => json(claim),
+            Self::Time(claim) => json(claim),
+            Self::Other { body, .. } => body.clone(),
+        }
+    }
+}
+
+/// What somebody wants of a vm, as a plan sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PowerWish {
+    pub claim: ClaimId,
+    pub wanted: ClaimedPower,
+    pub generation: u64,
+    pub by: String,
+    pub at: jiff::Timestamp,
+}

@@ -1,0 +1,118 @@
+//! Power that people asked for by command. A claim counts for vms that their manifest leaves to people, and ends with the
+//! guest's own power-off, a written `state:`, or the vm's leaving; one that a vm shall stand still ends as soon as it does.
+//!
+//! ```text
+//! vm start ──▶ running ──guest powers off──▶ ended
+//!                 │ dies: started again
+//!                 ▼
+//! vm stop ───▶ stopped ──it is off──▶ ended
+//! ```
+
+use super::life::Life;
+use super::power::Decision;
+use super::vms::{Steps, Work};
+use super::{Effect, Planner, Wish};
+use crate::model::address::Address;
+use crate::model::claim::{ClaimedPower, PowerWish};
+use crate::model::id::VmName;
+use crate::model::lab::{PowerState, Vm};
+use crate::run::StopReason;
+use crate::state::RecordedVm;
+
+impl<'a> Planner<'a> {
+    /// The claim on a vm's power, by the name under which it is recorded, whether it still counts or not.
+    pub(super) fn power_claim(&self, known_as: &VmName) -> Option<&'a PowerWish> {
+        self.inputs.desired.power.get(known_as)
+    }
+
+    /// What is asked of an `on_demand` vm by its start becomes a claim, unless one like it stands.
+    fn claim_start(&mut self, steps: &mut Steps, work: &Work<'_>, starts: bool) -> bool {
+        let is_asked = matches!(self.wish(work.name), Some(Wish::Start | Wish::Restart));
+        let stands = work.claim.is_some_and(|claim| claim.wanted == ClaimedPower::Running);
+        if !is_asked || stands || work.vm.state != PowerState::OnDemand {
+            return false;
+        }
+        let generation = work.known.generation + u64::from(starts);
+        self.claim_power(steps, work.name, ClaimedPower::Running, generation);
+        true
+    }
+
+    /// What a plan does about the claims on a vm's power, and the words for it.
+    pub(super) fn claims_of(&mut self, steps: &mut Steps, work: &Work<'_>, decision: &Decision) -> Option<String> {
+        if self.claim_start(steps, work, decision.start) {
+            return (!decision.start).then(|| format!("{} wants it to run", self.inputs.by));
+        }
+        let why = work.claim_ends?;
+        self.end_claim(steps, work.name, why);
+        Some(format!("the claim on it ends: {why}"))
+    }
+
+    /// Whether a vm that was never there is started, by its manifest or for somebody; with the words for the latter.
+    pub(super) fn first_power(&mut self, steps: &mut Steps, name: &VmName, vm: &Vm) -> (bool, String) {
+        let is_free = vm.state == PowerState::OnDemand;
+        let claim = self.power_claim(name);
+        let stands = claim.filter(|claim| is_free && claim.wanted == ClaimedPower::Running);
+        let asked = self.wish(name).map(|wish| wish != Wish::Stop);
+        if asked == Some(true) && is_free && stands.is_none() {
+            self.claim_power(steps, name, ClaimedPower::Running, 1);
+        } else if claim.is_some() && (stands.is_none() || asked == Some(false)) {
+            let why = if is_free { "it is off" } else { "its manifest says what it shall be" };
+            self.end_claim(steps, name, why);
+        }
+        match (asked, stands) {
+            (Some(asked), _) => (asked, String::new()),
+            (None, Some(claim)) => (true, format!("; {}", words(claim))),
+            (None, None) => (vm.state == PowerState::Running, String::new()),
+        }
+    }
+
+    pub(super) fn claim_power(&mut self, steps: &mut Steps, vm: &VmName, wanted: ClaimedPower, generation: u64) {
+        let by = self.inputs.by.to_owned();
+        self.step(steps, Effect::ClaimPower { vm: vm.clone(), wanted, generation, by });
+    }
+
+    /// After a stop that somebody asked for, which was cut short then.
+    pub(super) fn end_stop_claim(&mut self, steps: &mut Steps, work: &Work<'_>) {
+        if work.claim.is_some_and(|claim| claim.wanted == ClaimedPower::Stopped) && self.wish(work.name).is_none() {
+            self.end_claim(steps, work.name, "it is off");
+        }
+    }
+
+    pub(super) fn end_claim(&mut self, steps: &mut Steps, vm: &VmName, why: &str) {
+        self.step(steps, Effect::EndPowerClaim { vm: vm.clone(), why: why.to_owned() });
+    }
+
+    /// A lab that is taken down stops what others asked to run only if it is meant.
+    pub(super) fn may_end_claim(&mut self, name: &VmName) -> bool {
+        let address = Address::vm(name);
+        let claim = self.power_claim(name).filter(|claim| claim.wanted == ClaimedPower::Running);
+        let others = claim.filter(|claim| claim.by != self.inputs.by && self.inputs.desired.is_nothing());
+        let Some(PowerWish { claim, by, at, .. }) = others.filter(|_| !self.allowed(&address)) else { return true };
+        let text = format!("{by} wants it to run since {at:.0} (claim {claim}), and it would be stopped");
+        self.refuse(&address, text, format!("if that is meant: `--allow {address}`; its disks are kept"));
+        false
+    }
+}
+
+/// Why a claim counts no more; `None` as long as it does.
+pub(super) fn end(claim: &PowerWish, vm: &Vm, known: &RecordedVm, life: &Life) -> Option<&'static str> {
+    let is_about_the_run = known.generation >= claim.generation;
+    match (vm.state, claim.wanted, life) {
+        (PowerState::Running, ..) => Some("its manifest says `state: running`"),
+        (PowerState::Stopped, ..) => Some("its manifest says `state: stopped`"),
+        (_, ClaimedPower::Stopped, Life::Off { .. }) => Some("it is off"),
+        (_, ClaimedPower::Running, Life::Off { reason: Some(StopReason::Guest), .. }) if is_about_the_run => {
+            Some("its guest powered itself off")
+        }
+        _ => None,
+    }
+}
+
+/// Whose claim it is, for a reason.
+pub(super) fn words(claim: &PowerWish) -> String {
+    let what = match claim.wanted {
+        ClaimedPower::Running => "run",
+        ClaimedPower::Stopped => "stand still",
+    };
+    format!("{} wants it to {what} (claim {})", claim.by, claim.claim)
+}

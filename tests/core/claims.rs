@@ -1,0 +1,341 @@
+//! What people ask for by command: it stands beside the manifest until it is over, whatever becomes of guests and hosts.
+
+use insta::assert_snapshot;
+use labwright::model::claim::{Claim, ClaimBody, ClaimId, ClaimedPower, GrantClaim, PowerClaim};
+use labwright::model::lab::{Desired, PowerState};
+use labwright::plan::{Answer, Plan, Wish};
+use labwright::resolve::{why_idle, with_claims};
+use labwright::run::StopReason;
+use labwright::state::Change;
+use std::borrow::Cow;
+
+use crate::lab::{Applied, Lab};
+use crate::plans::PAIR;
+use crate::world::Inner;
+
+/// The pair, left to people.
+fn on_demand() -> String {
+    PAIR.replace(", state: running", "")
+}
+
+/// Both are made, bob's was started by command.
+fn bob_started() -> Lab {
+    let lab = Lab::new(&on_demand());
+    lab.must_apply();
+    ask(&lab, "bob-gsr", Wish::Start);
+    lab.world.with(Inner::start_all);
+    lab
+}
+
+#[track_caller]
+fn ask(lab: &Lab, vm: &str, wish: Wish) {
+    let done = lab.power(&lab.desired(), &vm.parse().unwrap(), wish);
+    assert!(matches!(&done, Applied::Done(done) if done.failed.is_empty()), "{done:?}");
+}
+
+/// The claims that stand, in a few words each.
+fn standing(lab: &Lab) -> Vec<String> {
+    let claims = lab.recorded(&lab.desired()).claims;
+    let words = |claim: &Claim| match &claim.body {
+        ClaimBody::Power(power) => format!("{} of {}: {}", claim.name, claim.by, power.wanted.as_str()),
+        other => format!("{} {}", other.kind(), claim.name),
+    };
+    claims.iter().map(words).collect()
+}
+
+/// How the latest claim on a vm ended.
+fn ended(lab: &Lab, vm: &str) -> Option<String> {
+    let claims = lab.store().claims_on(&lab.desired().lab, vm, 1).unwrap();
+    claims.into_iter().next().and_then(|claim| claim.ended)
+}
+
+fn running(lab: &Lab) -> usize {
+    lab.world.with(|inner| inner.executing().count())
+}
+
+#[test]
+fn a_vm_that_was_started_by_hand_is_started_again_when_its_run_dies() {
+    let lab = bob_started();
+    assert_eq!(standing(&lab), ["bob-gsr of test: running"]);
+    assert!(lab.plan().is_empty());
+    lab.world.with(|inner| {
+        let run = inner.run_of("bob-gsr");
+        inner.kill_run(&run);
+    });
+    assert_snapshot!(lab.plan_text());
+    lab.must_apply();
+    lab.world.with(Inner::start_all);
+    assert_eq!(running(&lab), 1);
+    assert_eq!(standing(&lab), ["bob-gsr of test: running"]);
+    assert!(lab.plan().is_empty());
+}
+
+#[test]
+fn the_guests_own_power_off_ends_the_claim() {
+    let lab = bob_started();
+    lab.world.with(|inner| {
+        let run = inner.run_of("bob-gsr");
+        inner.end_run(&run, StopReason::Guest);
+    });
+    assert_snapshot!(lab.plan_text());
+    lab.must_apply();
+    assert_eq!((standing(&lab), running(&lab)), (vec![], 0));
+    assert_eq!(ended(&lab, "bob-gsr").as_deref(), Some("its guest powered itself off"));
+    assert!(lab.plan().is_empty());
+    // Whoever starts it after that means the next run, not the one that is over.
+    ask(&lab, "bob-gsr", Wish::Start);
+    assert_eq!(standing(&lab), ["bob-gsr of test: running"]);
+    assert!(lab.plan().is_empty(), "{}", lab.plan_text());
+}
+
+/// The submit fails after the claim was recorded; the run before it had ended by the guest's own will.
+#[test]
+fn a_power_off_before_the_claim_is_no_answer_to_it() {
+    let lab = bob_started();
+    lab.world.with(|inner| {
+        let run = inner.run_of("bob-gsr");
+        inner.end_run(&run, StopReason::Guest);
+    });
+    lab.must_apply();
+    lab.world.with(|inner| inner.faults.refuse_submit = true);
+    let tried = lab.power(&lab.desired(), &"bob-gsr".parse().unwrap(), Wish::Start);
+    assert!(matches!(&tried, Applied::Done(done) if done.failed.len() == 1), "{tried:?}");
+    lab.world.with(|inner| inner.faults.refuse_submit = false);
+    assert_eq!(standing(&lab), ["bob-gsr of test: running"]);
+    lab.must_apply();
+    lab.world.with(Inner::start_all);
+    assert_eq!(running(&lab), 1, "the next apply does what was asked for");
+}
+
+#[test]
+fn a_stop_ends_the_claim_and_one_that_is_cut_short_goes_on() {
+    let lab = bob_started();
+    ask(&lab, "bob-gsr", Wish::Stop);
+    assert_eq!((standing(&lab), running(&lab)), (vec![], 0));
+    assert!(lab.plan().is_empty());
+    // Its run died, and nobody started it again: then nobody wants it any more.
+    ask(&lab, "bob-gsr", Wish::Start);
+    lab.world.with(|inner| {
+        inner.start_all();
+        let run = inner.run_of("bob-gsr");
+        inner.kill_run(&run);
+    });
+    ask(&lab, "bob-gsr", Wish::Stop);
+    assert_eq!((standing(&lab), ended(&lab, "bob-gsr").as_deref()), (vec![], Some("test asked for a stop")));
+    assert!(lab.plan().is_empty());
+    // The controller dies while it waits for the guest.
+    ask(&lab, "bob-gsr", Wish::Start);
+    lab.world.with(|inner| {
+        inner.start_all();
+        let run = inner.run_of("bob-gsr");
+        inner.runs.get_mut(&run).unwrap().hung = true;
+    });
+    let mut calls = 1;
+    while standing(&lab) != ["bob-gsr of test: stopped"] {
+        lab.world.with(|inner| inner.faults.kill_in = Some(calls));
+        let killed = lab.power(&lab.desired(), &"bob-gsr".parse().unwrap(), Wish::Stop);
+        assert!(matches!(killed, Applied::Killed), "at call {calls}: {killed:?}");
+        calls += 1;
+    }
+    lab.world.with(|inner| {
+        let run = inner.run_of("bob-gsr");
+        inner.runs.get_mut(&run).unwrap().hung = false;
+    });
+    assert_snapshot!(lab.plan_text());
+    lab.must_apply();
+    assert_eq!((standing(&lab), running(&lab)), (vec![], 0));
+}
+
+#[test]
+fn a_written_state_ends_a_claim() {
+    for (state, left) in [("running", 2), ("stopped", 0)] {
+        let lab = bob_started();
+        lab.edit(&PAIR.replace("state: running", &format!("state: {state}")));
+        lab.must_apply();
+        lab.world.with(Inner::start_all);
+        assert_eq!((standing(&lab), running(&lab)), (vec![], left), "{state}");
+        assert_eq!(ended(&lab, "bob-gsr"), Some(format!("its manifest says `state: {state}`")));
+        assert!(lab.plan().is_empty());
+        ask(&lab, "alice-gsr", Wish::Restart);
+        assert!(standing(&lab).is_empty(), "what a manifest says needs no claim");
+    }
+}
+
+#[test]
+fn who_leaves_ends_the_claim_and_who_is_renamed_takes_it_along() {
+    let mut lab = bob_started();
+    let renamed = on_demand().replace("{user}-gsr", "{user}-box")
+        + "moved: [{ from: vm/alice-gsr, to: vm/alice-box }, { from: vm/bob-gsr, to: vm/bob-box }]\n";
+    lab.edit(&renamed);
+    lab.must_apply();
+    assert_eq!(standing(&lab), ["bob-box of test: running"]);
+    let run = lab.recorded(&lab.desired()).vms["bob-box"].run.clone().unwrap().run;
+    lab.world.with(|inner| inner.kill_run(&run));
+    lab.must_apply();
+    lab.world.with(Inner::start_all);
+    assert_eq!(running(&lab), 1, "it is started again under its new name");
+    lab.edit(&renamed.replace("[alice, bob]", "[alice]").replace(", { from: vm/bob-gsr, to: vm/bob-box }", ""));
+    lab.allow.push("user-group/students".parse().unwrap());
+    lab.must_apply();
+    assert_eq!((standing(&lab), running(&lab)), (vec![], 0));
+    assert_eq!(ended(&lab, "bob-box").as_deref(), Some("left the manifest"));
+}
+
+/// A rename and a death at once: the claim is found under the name that is recorded.
+#[test]
+fn a_vm_that_died_under_its_old_name_is_started_under_the_new_one() {
+    let lab = bob_started();
+    lab.world.with(|inner| {
+        let run = inner.run_of("bob-gsr");
+        inner.kill_run(&run);
+    });
+    lab.edit(
+        &(on_demand().replace("{user}-gsr", "{user}-box")
+            + "moved: [{ from: vm/alice-gsr, to: vm/alice-box }, { from: vm/bob-gsr, to: vm/bob-box }]\n"),
+    );
+    lab.must_apply();
+    lab.world.with(Inner::start_all);
+    assert_eq!((running(&lab), standing(&lab)), (1, vec!["bob-box of test: running".to_owned()]));
+}
+
+#[test]
+fn an_edit_does_not_disturb_who_works() {
+    let lab = bob_started();
+    lab.edit(&on_demand().replace("1G", "2G"));
+    assert_snapshot!(lab.plan_text());
+    lab.must_apply();
+    assert_eq!(lab.world.with(|inner| inner.runs[&inner.run_of("bob-gsr")].spec.hardware.memory_mib), 1024);
+}
+
+#[test]
+fn a_vm_of_others_is_taken_down_only_if_it_is_meant() {
+    let mut lab = bob_started();
+    lab.alter_state("UPDATE claims SET \"by\" = 'ana'");
+    let nothing = Desired::nothing(lab.desired().lab);
+    let refused = lab.apply_desired(&nothing);
+    let text = match &refused {
+        Applied::Done(done) => format!("{} done", done.done.len()),
+        other => format!("{other:?}"),
+    };
+    assert!(matches!(refused, Applied::Done(_)), "{text}");
+    assert_eq!(running(&lab), 1, "what nobody claimed is taken down, ana's runs on");
+    assert_eq!(lab.recorded(&nothing).vms.keys().map(ToString::to_string).collect::<Vec<_>>(), ["bob-gsr"]);
+    assert_snapshot!(lab.apply_part(|plan: Plan| plan));
+    lab.allow.push("vm/bob-gsr".parse().unwrap());
+    assert!(matches!(lab.apply_desired(&nothing), Applied::Done(_)));
+    assert_eq!((running(&lab), standing(&lab)), (0, vec![]));
+    assert_eq!(lab.store().aside(&nothing.lab).unwrap().len(), 2, "its disks are kept");
+    // One's own need no word more.
+    let lab = bob_started();
+    assert!(matches!(lab.apply_desired(&nothing), Applied::Done(_)));
+    assert_eq!((running(&lab), lab.recorded(&nothing).vms.len()), (0, 0));
+}
+
+#[test]
+fn a_vm_that_was_never_applied_is_made_for_who_starts_it() {
+    let lab = Lab::new(&on_demand());
+    lab.world.with(|inner| inner.faults.refuse_submit = true);
+    let tried = lab.power(&lab.desired(), &"bob-gsr".parse().unwrap(), Wish::Start);
+    assert!(matches!(&tried, Applied::Done(done) if done.failed.len() == 1), "{tried:?}");
+    lab.world.with(|inner| inner.faults.refuse_submit = false);
+    lab.must_apply();
+    lab.world.with(Inner::start_all);
+    assert_eq!((running(&lab), standing(&lab)), (1, vec!["bob-gsr of test: running".to_owned()]));
+}
+
+#[test]
+fn who_starts_a_vm_that_runs_already_claims_it() {
+    let lab = bob_started();
+    lab.alter_state("DELETE FROM claims");
+    let plan = lab.asked(&[("bob-gsr", Wish::Start, true)]);
+    assert_eq!(plan.answers["bob-gsr"], Answer::Already("runs already".into()));
+    assert_eq!(lab.carry_out(&plan).unwrap().failed, []);
+    assert_eq!(standing(&lab), ["bob-gsr of test: running"]);
+    assert!(lab.asked(&[("bob-gsr", Wish::Start, true)]).is_empty(), "once is enough");
+    lab.world.with(|inner| {
+        let run = inner.run_of("bob-gsr");
+        inner.end_run(&run, StopReason::Guest);
+    });
+    lab.must_apply();
+    assert!(standing(&lab).is_empty(), "it is about the run that was there when it was made");
+}
+
+/// A newer labwright's claims, and those that fit nothing: kept, and shown with the reason.
+#[test]
+fn what_fits_nothing_stays() {
+    let lab = bob_started();
+    lab.alter_state(
+        "INSERT INTO claims (lab, kind, name, body, \"by\", at) VALUES
+         ('net101', 'wish', 'bob-gsr', 'anything', 'ana', '2027-01-12T08:00:00Z'),
+         ('net101', 'power', 'alice-gsr', '{\"version\":2,\"wanted\":\"asleep\"}', 'ana', '2027-01-12T08:00:00Z'),
+         ('net101', 'power', 'nobody-gsr', '{\"version\":1,\"wanted\":\"running\",\"generation\":1}', 'ana', '2027-01-12T08:00:00Z'),
+         ('net101', 'time', 'final', '{\"version\":1,\"session\":\"final\",\"user\":null,\"change\":{\"extend\":{\"seconds\":600}}}', 'ana', '2027-01-12T08:00:00Z')",
+    );
+    let before = standing(&lab);
+    assert_eq!(before.len(), 5);
+    lab.must_apply();
+    assert!(lab.plan().is_empty());
+    let desired = lab.desired();
+    let recorded = lab.recorded(&desired);
+    assert_eq!(standing(&lab), before);
+    let idle: Vec<Option<String>> =
+        recorded.claims.iter().map(|claim| why_idle(&desired, claim, |vm| recorded.vms.contains_key(vm))).collect();
+    let newer = Some("it is a newer labwright's".to_owned());
+    assert_eq!(idle[..3], [None, newer.clone(), newer]);
+    assert_eq!(idle[3].as_deref(), Some("there is no vm `nobody-gsr`"));
+    assert_eq!(idle[4].as_deref(), Some("this labwright does not act on such claims yet"));
+    lab.alter_state("UPDATE claims SET body = '{}' WHERE kind = 'time'");
+    let unread = lab.store().recorded(&desired.lab).unwrap_err().to_string();
+    assert!(unread.contains("claim 5 is not what labwright writes there"), "a known kind is read or refused: {unread}");
+}
+
+fn claim(id: i64, name: &str, body: ClaimBody) -> Claim {
+    Claim { id: ClaimId(id), name: name.into(), body, by: "ana".into(), at: "2027-01-12T08:00:00Z".parse().unwrap() }
+}
+
+fn power(id: i64, name: &str) -> Claim {
+    let body = PowerClaim { version: 1, wanted: ClaimedPower::Running, generation: 1 };
+    claim(id, name, ClaimBody::Power(body))
+}
+
+#[test]
+fn claims_add_to_a_lab_and_take_nothing_from_it() {
+    let lab = Lab::new(PAIR);
+    let desired = lab.desired();
+    assert!(matches!(with_claims(&desired, &[]), Cow::Borrowed(same) if *same == desired), "without claims, the lab");
+    let grant = |to: &str, on: &str| {
+        let permission = format!(r#"{{"to":{{"user":"{to}"}},"on":{{"template":"{on}"}},"allow":["derive"]}}"#);
+        ClaimBody::Grant(GrantClaim { version: 1, permission: serde_json::from_str(&permission).unwrap() })
+    };
+    let other = ClaimBody::Other { kind: "vm".into(), body: "{}".into() };
+    let claims = [
+        power(1, "alice-gsr"),
+        power(2, "no such name / at all"),
+        claim(3, "gsr", grant("bob", "gsr")),
+        claim(4, "gsr", grant("bob", "gone")),
+        claim(5, "gsr", grant("eve", "gsr")),
+        claim(6, "bob-gsr", other),
+    ];
+    let merged = with_claims(&desired, &claims).into_owned();
+    assert_eq!((merged.permissions.len(), merged.power.len()), (1, 1));
+    assert!(merged.vms["alice-gsr"].state == PowerState::Running, "what the manifest says, stays");
+    assert_eq!(Desired { permissions: Vec::new(), power: desired.power.clone(), ..merged }, desired);
+    let nothing = Desired::nothing(desired.lab.clone());
+    assert!(with_claims(&nothing, &claims).is_nothing(), "a lab that is taken down wants nothing, whoever claims what");
+}
+
+#[test]
+fn a_claim_that_is_taken_back_stands_no_more() {
+    let lab = bob_started();
+    let (name, now) = (lab.desired().lab, "2027-01-12T09:00:00Z".parse().unwrap());
+    let why = "ana took it back".to_owned();
+    lab.store().record(&name, &[Change::EndClaim { id: ClaimId(1), why }], now).unwrap();
+    assert_eq!((standing(&lab), running(&lab)), (vec![], 1));
+    assert!(lab.plan().is_empty(), "the vm is left as it is");
+    lab.world.with(|inner| {
+        let run = inner.run_of("bob-gsr");
+        inner.kill_run(&run);
+    });
+    lab.must_apply();
+    assert_eq!(lab.world.with(|inner| inner.live().len()), 0, "and nobody starts it again");
+}
