@@ -30,7 +30,7 @@ fn lines_of(block: &str) -> Vec<String> {
         .collect()
 }
 
-/// A clone of what the quickstart needs, in a home of mode 0700, and the program in the path.
+/// A clone of what the quickstart needs, in a home of mode 0700, with the program as if it were built there.
 struct Clone {
     _world: World,
     home: tempfile::TempDir,
@@ -55,7 +55,7 @@ impl Clone {
     fn new() -> Self {
         let world = World::bare();
         let own = world.folder.path().join("mounts");
-        for place in ["/etc", "/run/netns", "/var/lib"] {
+        for place in ["/etc", "/run/netns", "/usr/local/bin", "/var/lib"] {
             let copy = own.join(place.trim_start_matches('/'));
             std::fs::create_dir_all(&copy).unwrap();
             if place == "/etc" {
@@ -71,8 +71,9 @@ impl Clone {
         std::fs::set_permissions(home.path(), PermissionsExt::from_mode(0o700)).unwrap();
         let clone = Self { _world: world, home };
         tool("cp", &["-r", &text(&project().join("labs")), &text(clone.home.path())]);
+        std::fs::create_dir_all(clone.folder().join("target/release")).unwrap();
+        std::os::unix::fs::symlink(BINARY, clone.folder().join("target/release/labwright")).unwrap();
         std::fs::create_dir(clone.folder().join("bin")).unwrap();
-        std::os::unix::fs::symlink(BINARY, clone.folder().join("bin/labwright")).unwrap();
         // Not every machine has it, and here root types.
         let sudo = clone.folder().join("bin/sudo");
         std::fs::write(&sudo, "#!/bin/sh\nexec \"$@\"\n").unwrap();
@@ -100,7 +101,7 @@ impl Clone {
 
     #[track_caller]
     fn run(&self, command: &mut Command, answer: &str) -> String {
-        let path = format!("{}:{}", text(&self.folder().join("bin")), std::env::var("PATH").unwrap());
+        let path = format!("{}:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", text(&self.folder().join("bin")));
         command.current_dir(self.folder()).env("PATH", path).stdin(Stdio::piped());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(answer.as_bytes()).unwrap();
@@ -124,7 +125,7 @@ fn the_quickstart_comes_up_below_a_home_of_root_and_goes_away() {
     let down = clone.type_in(&block[1]);
     assert!(down.contains("all of it is gone but the guests' disks"), "{down}");
     assert_eq!(tool("ip", &["netns", "list"]), "");
-    let kept = clone.type_in("labwright get aside --lab labs/quickstart -o name");
+    let kept = clone.type_in("$LABWRIGHT get aside --lab labs/quickstart -o name");
     assert_eq!(kept.lines().count(), 2, "{kept}");
 }
 
