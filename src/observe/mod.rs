@@ -108,6 +108,19 @@ pub enum Phase {
     },
 }
 
+impl Phase {
+    /// Why a run is over, in words; of a qemu that ended by itself also how.
+    pub fn end(&self) -> Option<String> {
+        match self {
+            Self::Stopped { reason: reason @ StopReason::Crashed, exit: Some(exit) } => {
+                Some(format!("{reason}: {exit}"))
+            }
+            Self::Stopped { reason, .. } => Some(reason.to_string()),
+            _ => None,
+        }
+    }
+}
+
 /// The live facts of a run, as in the paper's Mapping table (section III).
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Mapping {

@@ -40,7 +40,7 @@ impl Lab {
         let settings = format!(
             "service_user: nobody\nstate: {0}/state.db\nstorage: {{ root: {0} }}\n\
              scheduler: {{ local: {{ folder: {0}/scheduler{scheduler} }} }}\n\
-             network: {{ dhcp: dnsmasq, dhcp_folder: {0}/dnsmasq }}\n",
+             network: {{ dhcp: dnsmasq, dhcp_folder: {0}/dnsmasq }}\ntiming: {{ early_exit: 1s }}\n",
             text(&root)
         );
         std::fs::write(&site, settings).unwrap();
@@ -277,6 +277,7 @@ fn a_killed_starter_leaves_nothing(lab: &Lab) {
     let table = format!("lw_{}_{}", &tap[2..6], &tap[6..]);
     wait_until("its filter is gone", || !tool("nft", &["list", "tables"]).contains(&table));
 
+    a_killed_guest_is_told(lab);
     let logs = || {
         let batches = std::fs::read_dir(lab.world.folder.path().join("site/runs/batches")).unwrap();
         let logs =
@@ -292,6 +293,16 @@ fn a_killed_starter_leaves_nothing(lab: &Lab) {
     let after = lab.mapping("alice-tiny");
     assert_eq!((&after["ip"], &after["mac"]), (&before["ip"], &before["mac"]), "it comes back under its address");
     assert_ne!(after["tap"], before["tap"], "as a new run");
+}
+
+fn a_killed_guest_is_told(lab: &Lab) {
+    let qemu = lab.mapping("bob-tiny")["pid"].as_i64().unwrap();
+    kill(Pid::from_raw(i32::try_from(qemu).unwrap()), Signal::SIGKILL).unwrap();
+    wait_until("its starter has seen it", || lab.vm_state("bob-tiny") == "off");
+    let folder = text(&lab.folder);
+    for told in [lab.must(&["status", &folder]), lab.must(&["explain", "bob-tiny", "--lab", &folder])] {
+        assert!(told.contains("qemu ended with an error: killed by signal 9"), "{told}");
+    }
 }
 
 fn parent_of(pid: i64) -> i32 {

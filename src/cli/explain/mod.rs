@@ -120,7 +120,7 @@ fn report_lines(recorded: &Recorded, observed: &Observed, address: &Address, lin
         Phase::Paused { reason } => format!("paused, {reason}"),
         Phase::CutOff { reason } => format!("cut off, {reason}"),
         Phase::Stopping => "stopping".to_owned(),
-        Phase::Stopped { reason, .. } => format!("over: {reason}"),
+        Phase::Stopped { .. } => format!("over: {}", report.phase.end().unwrap_or_default()),
     };
     let place = report.mapping.as_ref().map(|mapping| format!(" on {}, vnc {}", mapping.host, mapping.vnc));
     line("report", format!("{phase}{}, last heard of {}", place.unwrap_or_default(), times::local(report.last_beat)));

@@ -220,7 +220,12 @@ pub(in crate::cli) fn run_state(vm: &RecordedVm, observed: &Observed, site: &Sit
 fn why(vm: &RecordedVm, observed: &Observed, site: &Site) -> Option<String> {
     let text = match life(vm, observed, site) {
         life @ Life::Unknown { .. } => life.unknown_words(site)?.0,
-        Life::Off { reason, news } => why_off(vm, reason.as_ref(), news)?,
+        Life::Off { reason, news } => {
+            let reported = vm.run.as_ref().and_then(|run| observed.runs.get(&run.run)?.phase.end());
+            let words = reported.or_else(|| Some(reason.as_ref()?.to_string()));
+            is_told(vm, reason.as_ref(), news)
+                .then(|| words.unwrap_or_else(|| "its run ended without a word".into()))?
+        }
         Life::Live { .. } | Life::Lost { .. } => match &observed.runs.get(&vm.run.as_ref()?.run).map(|r| &r.phase) {
             Some(Phase::Paused { reason }) if reason != PAUSED_ON_REQUEST => reason.clone(),
             Some(Phase::CutOff { reason }) => reason.clone(),
@@ -231,20 +236,20 @@ fn why(vm: &RecordedVm, observed: &Observed, site: &Site) -> Option<String> {
     Some(one_line(&text))
 }
 
-/// What nobody wrote `running` for was started by somebody, who wants to know what went wrong, and nothing else.
-fn why_off(vm: &RecordedVm, reason: Option<&StopReason>, news: bool) -> Option<String> {
+/// Whether people want to know why a vm is off. What nobody wrote `running` for was started by somebody, who wants to know
+/// what went wrong, and nothing else.
+fn is_told(vm: &RecordedVm, reason: Option<&StopReason>, news: bool) -> bool {
     use StopReason::{Asked, Deadline, Guest, Superseded};
     let has_failed = match reason {
         Some(Guest | Asked | Deadline | Superseded) => false,
         Some(_) => true,
         None => news,
     };
-    let is_told = match vm.vm.state {
+    match vm.vm.state {
         PowerState::Running => vm.run.is_some(),
         PowerState::OnDemand => has_failed,
         PowerState::Stopped => false,
-    };
-    is_told.then(|| reason.map_or_else(|| "its run ended without a word".to_owned(), ToString::to_string))
+    }
 }
 
 fn task<'a>(vm: &RecordedVm, observed: &'a Observed) -> Option<&'a Task> {
