@@ -46,6 +46,7 @@ cases! {
     get_nothing
     help
     history
+    host_check_narrow
     image_derived
     image_missing
     image_not_qcow2

@@ -19,7 +19,7 @@ use crate::model::lab::{Desired, VmGroup};
 use crate::model::site::{SchedulerSettings, Site};
 use crate::plan::{LostHost, give_up_only};
 use crate::report::table::{Format, Row, render};
-use crate::report::{Failure, Ui, harmless};
+use crate::report::{Failure, Ui, broken, harmless};
 use crate::scheduler::grid_engine::{self, Finding, GridEngine, Here};
 use crate::state::Recorded;
 
@@ -348,6 +348,7 @@ impl OnPage for Line {
 
 /// For people a page: what was found stands whole, and what to do below it, however narrow the terminal is.
 fn shown<L: OnPage>(lines: &[L], format: Format) -> String {
+    const INDENT: usize = 10;
     if format != Format::Table {
         return render(lines, format);
     }
@@ -357,8 +358,10 @@ fn shown<L: OnPage>(lines: &[L], format: Format) -> String {
     };
     let paragraph = |line: &L| {
         let (found, mend) = line.found();
-        let mend = mend.map(|mend| format!("          {}\n", one_line(mend))).unwrap_or_default();
-        format!("{:<8}  {}: {}\n{mend}", line.verdict().as_str(), line.what(), one_line(found))
+        let found = format!("{:<INDENT$}{}: {}", line.verdict().as_str(), line.what(), one_line(found));
+        let mend = mend.map(|mend| format!("{:INDENT$}{}", "", one_line(mend)));
+        let lines = std::iter::once(found).chain(mend);
+        lines.map(|line| broken(&line, INDENT) + "\n").collect::<String>()
     };
     lines.iter().map(paragraph).collect()
 }

@@ -21,4 +21,4 @@ mod values;
 
 pub use checked::Checked;
 pub use harmless::{harmless, one_line};
-pub use ui::{Colour, Failure, Ui};
+pub use ui::{Colour, Failure, Ui, broken};

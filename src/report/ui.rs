@@ -160,6 +160,29 @@ pub(super) fn terminal_width() -> Option<usize> {
     Some(usize::from(width.0)).filter(|width| *width > 0)
 }
 
+/// A line for people, broken between words where their terminal ends; what goes on has `indent` blanks before it.
+pub fn broken(line: &str, indent: usize) -> String {
+    terminal_width().map_or_else(|| line.to_owned(), |width| broken_at(line, indent, width))
+}
+
+fn broken_at(line: &str, indent: usize, width: usize) -> String {
+    let (mut text, mut used) = (String::new(), 0);
+    for (at, word) in line.split(' ').enumerate() {
+        let length = word.chars().count();
+        if used > indent && used + 1 + length > width {
+            text.truncate(text.trim_end().len());
+            text.extend(["\n", &" ".repeat(indent)]);
+            used = indent;
+        } else if at > 0 {
+            text.push(' ');
+            used += 1;
+        }
+        text.push_str(word);
+        used += length;
+    }
+    text
+}
+
 /// As many lines as a screen of this height shows at once, with room for the cursor.
 fn fitted(text: &str, height: usize) -> String {
     let (lines, room) = (text.lines().count(), height.saturating_sub(1).max(1));
@@ -207,6 +230,13 @@ fn write_or_leave(what: &str, stream: &mut dyn std::io::Write, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_is_broken_between_words() {
+        assert_eq!(broken_at("ok    a: one two", 6, 40), "ok    a: one two");
+        assert_eq!(broken_at("ok    a: one two", 6, 12), "ok    a: one\n      two");
+        assert_eq!(broken_at("      /a/very/long/path is", 6, 12), "      /a/very/long/path\n      is");
+    }
 
     #[test]
     fn what_is_drawn_fits_the_screen() {
