@@ -131,6 +131,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "host/machine",
             "observe",
             "plan",
+            "apply",
         ],
     ),
     ("report", &["model", "exit", "plan", "apply"]),

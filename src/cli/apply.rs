@@ -1,25 +1,25 @@
 //! `labwright apply`: plan, ask, act, and with `--wait` see the guests come up.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
 
-use super::context::{command, open, program};
+use super::context::{command, open};
 use super::plan::Scope;
 use super::{Ended, LabFolder};
-use crate::apply::{self, Awaited, BatchKind, Clock as _, Goal, Progress, Summary, SystemClock, Wait, WaitEnd, World};
-use crate::control::Context;
-use crate::disks;
+use crate::apply::{BatchKind, Goal, Progress, Readiness, WaitEnd};
+use crate::control::apply::{Client, Done, Request};
+use crate::control::{self, Context, ControlError};
 use crate::exit::Exit;
-use crate::model::id::{RunId, VmName};
+use crate::model::id::RunId;
 use crate::model::lab::Desired;
-use crate::plan::{Answer, Effect, Plan, SavedPlan, Today};
+use crate::plan::{Answer, Plan, SavedPlan};
 use crate::report::{self, Failure, Ui};
-use crate::run::last_words;
-use crate::state::{Recorded, Store};
+use crate::state::Recorded;
 
 /// Effects that run side by side unless `--parallelism` says otherwise.
 const PARALLELISM: usize = 4;
@@ -107,7 +107,8 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &mut Ui) -> En
     }
     let context = open(site, &what)?;
     let desired = context.desired()?;
-    let make = |recorded: &Recorded| arguments.scope.plan(&context, &desired, recorded);
+    let scope = control::plan::Scope::from(&arguments.scope);
+    let make = |recorded: &Recorded| scope.plan(&context, &desired, recorded);
     reconcile(&context, &desired, &make, &arguments.options.waiting(&arguments.waiting), "apply", ui)
 }
 
@@ -119,7 +120,7 @@ struct SavedVersion {
 
 /// Carries out a kept plan, or refuses if another one would be made today.
 fn run_saved(arguments: &Arguments, file: &Path, site: Option<&Path>, ui: &mut Ui) -> Ended {
-    if !arguments.scope.is_everything() {
+    if !control::plan::Scope::from(&arguments.scope).is_everything() {
         return Err(Failure::new(Exit::Usage, "a kept plan has its own `--target`, `--allow` and `--refresh-only`")
             .hint("give them to `labwright plan -o FILE`"));
     }
@@ -140,48 +141,25 @@ fn run_saved(arguments: &Arguments, file: &Path, site: Option<&Path>, ui: &mut U
     }
     let saved: SavedPlan = serde_json::from_slice(&text).map_err(|error| unreadable(&error))?;
     let context = open(site, &saved.folder)?;
-    let (desired, scope) = (context.desired()?, Scope::of(&saved));
-    let make = |recorded: &Recorded| {
-        let fresh = scope.plan(&context, &saved.desired, recorded)?;
-        let images = super::plan::digests(saved.images.keys().cloned())?;
-        let moved = saved.moved(&Today { desired: &desired, plan: &fresh, images: &images });
-        if moved.is_empty() {
-            return Ok(fresh);
-        }
-        let mut failure =
-            Failure::new(Exit::Refused, format!("the plan in {} no longer fits; nothing was changed", file.display()));
-        failure.causes = moved;
-        Err(failure.hint("make a new one with `labwright plan -o FILE`"))
-    };
+    let desired = context.desired()?;
+    let make = |recorded: &Recorded| control::plan::again(&context, file, &saved, &desired, recorded);
     reconcile(&context, &saved.desired, &make, &arguments.options.waiting(&arguments.waiting), "apply", ui)
 }
 
-/// The one way to change a lab, under the site's lock from the first look to the last record.
+/// Carries out what `make` plans, and tells of it.
 pub(super) fn reconcile(
     context: &Context,
     desired: &Desired,
-    make: &dyn Fn(&Recorded) -> Result<Plan, Failure>,
+    make: &dyn Fn(&Recorded) -> Result<Plan, ControlError>,
     options: &Options,
     doing: &str,
     ui: &mut Ui,
 ) -> Ended {
-    let mut store = context.store()?;
-    let lock = context.lock(format!("{doing} {}", desired.lab))?;
-    let recorded = store.recorded(&desired.lab)?;
-    let plan = make(&recorded)?;
-    show(&plan, options, ui);
-    refuse_all(&plan)?;
-    let summary = if plan.is_empty() {
-        Summary::default()
-    } else {
-        refuse_without_rights(&plan)?;
-        super::readiness::refuse_unready(context, desired, &plan)?;
-        if !options.yes {
-            ask(ui, &question(&plan, doing))?;
-        }
-        act(context, &plan, &recorded, &mut store, options, ui)?
-    };
-    drop(lock);
+    let is_root = nix::unistd::geteuid().is_root();
+    let request = Request { doing, parallelism: options.parallelism, is_root };
+    let mut client = Terminal { ui, options, doing, last: None };
+    let done = control::apply::reconcile(context, desired, make, &request, &mut client);
+    let Done { plan, summary } = done.map_err(|error| told(context, error))?;
     if !plan.is_empty() {
         let text = if options.json {
             report::apply::stream(&summary)
@@ -189,15 +167,25 @@ pub(super) fn reconcile(
             let look = options.wait.is_none().then(|| command(context, "status"));
             report::apply::text(&summary, &command(context, doing), look.as_deref())
         };
-        ui.data(&text);
+        client.ui.data(&text);
     }
     if !summary.failed.is_empty() || summary.interrupted {
         return Ok(Exit::Failed);
     }
-    let ended = wait(context, desired, &mut store, &plan, options, ui)?;
+    let ended = wait(context, desired, &plan, &mut client)?;
     tell_of_refused(&plan)?;
     tell_of_undone(&plan)?;
     Ok(ended)
+}
+
+/// What a machine lacks is told with the commands that mend it, as they can be typed here.
+fn told(context: &Context, error: ControlError) -> Failure {
+    let ControlError::NotReady { lacking } = &error else { return error.into() };
+    let mends: BTreeSet<&str> = lacking.iter().filter_map(|line| line.mend.as_deref()).collect();
+    let setup = command(context, "host setup");
+    let mends: Vec<String> =
+        mends.into_iter().map(|mend| mend.replace("`labwright host setup`", &format!("`{setup}`"))).collect();
+    Failure::from(error).hint(mends.join("\nhint: "))
 }
 
 /// The plan; of vms that were asked for by name and are as they should be, just that.
@@ -218,14 +206,6 @@ fn show(plan: &Plan, options: &Options, ui: &Ui) {
     } else {
         ui.data(&already.concat());
     }
-}
-
-/// A plan that is refused as a whole, or of which nothing is left.
-fn refuse_all(plan: &Plan) -> Result<(), Failure> {
-    if plan.is_refused() || (plan.is_empty() && !plan.refusals.is_empty()) {
-        return Err(Failure::new(Exit::Refused, "this plan must not be applied; nothing was changed"));
-    }
-    Ok(())
 }
 
 /// What was held back while all else was done.
@@ -272,79 +252,49 @@ fn question(plan: &Plan, doing: &str) -> String {
     }
 }
 
-/// Disks get another owner, jobs set up taps and filters: all of that takes root.
-fn refuse_without_rights(plan: &Plan) -> Result<(), Failure> {
-    let outside = plan.actions().any(|(_, action)| {
-        matches!(
-            action.effect,
-            Effect::Publish { .. } | Effect::MakeDisk { .. } | Effect::Start { .. } | Effect::SetAside { .. }
-        )
-    });
-    if outside && !nix::unistd::geteuid().is_root() {
-        return Err(Failure::new(Exit::Refused, "making disks and starting vms takes root; nothing was changed")
-            .hint("run it again with `sudo`; `labwright plan` and `validate` need no root"));
-    }
-    Ok(())
+/// The person at the terminal, and what was typed.
+struct Terminal<'a> {
+    ui: &'a mut Ui,
+    options: &'a Options,
+    doing: &'a str,
+    /// How far the guests were at the last look.
+    last: Option<Readiness>,
 }
 
-fn ask(ui: &Ui, question: &str) -> Result<(), Failure> {
-    match ui.confirm(question) {
-        Some(true) => Ok(()),
-        Some(false) => Err(Failure::new(Exit::Refused, "not confirmed; nothing was changed")),
-        None => Err(Failure::new(Exit::Refused, "there is nobody to ask; nothing was changed")
-            .hint("add `--yes` where no person looks on, such as in a script")),
+impl Client for Terminal<'_> {
+    fn shows(&mut self, plan: &Plan) {
+        show(plan, self.options, self.ui);
     }
-}
 
-fn act(
-    context: &Context,
-    plan: &Plan,
-    recorded: &Recorded,
-    store: &mut Store,
-    options: &Options,
-    ui: &mut Ui,
-) -> Result<Summary, Failure> {
-    let (scheduler, dhcp, program) = (context.scheduler()?, context.dhcp(), program()?);
-    let owner = context.owner()?;
-    let (runs, disks) = (context.runs(owner), disks::OnStorage { owner });
-    let interrupts = watch_interrupts();
-    let clock = SystemClock;
-    let world = World {
-        site: &context.site,
-        lab: &plan.lab,
-        scheduler: &*scheduler,
-        dhcp: &*dhcp,
-        program: &program,
-        runs: &runs,
-        disks: &disks,
-        clock: &clock,
-        interrupts,
-        parallelism: options.parallelism,
-    };
-    let info = context.apply_info(&report::plan::counts(plan));
-    let id = store.begin(&plan.lab, plan.serial, &info, clock.now())?;
-    let mut lines = Lines { ui, quiet: options.json };
-    let summary = apply::apply(plan, id, store, &world, &mut lines)?;
-    let refused = match plan.refusals.len() {
-        0 => String::new(),
-        number => format!(", {number} refused"),
-    };
-    let (done, failed, skipped) = (summary.done.len(), summary.failed.len(), summary.skipped.len());
-    let outcome = format!("{done} done, {failed} failed, {skipped} skipped{refused}");
-    store.end(id, &outcome, clock.now())?;
-    super::clear::piece(context, &plan.lab, recorded, store, ui);
-    Ok(summary)
+    fn agrees(&mut self, plan: &Plan) -> Option<bool> {
+        if self.options.yes { Some(true) } else { self.ui.confirm(&question(plan, self.doing)) }
+    }
+
+    fn begins(&mut self) -> Arc<AtomicU8> {
+        watch_interrupts()
+    }
+
+    fn looks(&mut self, readiness: &Readiness, goal: Goal) {
+        let reached = readiness.reached(goal);
+        self.ui.progress(&format!("guests {}", goal.word()), reached, readiness.wanted);
+        if self.last.as_ref() != Some(readiness) {
+            let Readiness { wanted, queued, starting, running, ended, gone, unheard, .. } = readiness;
+            let booting = if goal == Goal::Ready { format!("{running} booting, ") } else { String::new() };
+            self.ui.say(&format!(
+                "  {reached}/{wanted} {}, {booting}{starting} starting, {queued} queued, {} ended{}",
+                goal.word(),
+                ended.len() + gone.len(),
+                if *unheard > 0 { format!(", {unheard} unknown") } else { String::new() }
+            ));
+            self.last = Some(readiness.clone());
+        }
+    }
 }
 
 /// One line per batch.
-struct Lines<'a> {
-    ui: &'a mut Ui,
-    quiet: bool,
-}
-
-impl Progress for Lines<'_> {
+impl Progress for Terminal<'_> {
     fn batch(&mut self, kind: BatchKind, done: usize, failed: usize, took: Duration) {
-        if self.quiet || kind == BatchKind::Record {
+        if self.options.json || kind == BatchKind::Record {
             return;
         }
         let (one, many, participle) = kind.words();
@@ -364,87 +314,50 @@ impl Progress for Lines<'_> {
 }
 
 /// Counts Ctrl-C; the second one ends us at once, which is as safe as `kill -9`.
-fn watch_interrupts() -> &'static AtomicU8 {
-    static INTERRUPTS: AtomicU8 = AtomicU8::new(0);
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGINT);
-    // Blocked here and thus in every thread made from now on; only the watcher takes the signal in.
-    if signals.thread_block().is_ok() {
-        std::thread::spawn(move || {
-            while signals.wait().is_ok() {
-                if INTERRUPTS.fetch_add(1, Ordering::Relaxed) > 0 {
-                    std::process::exit(i32::from(Exit::Failed as u8));
+fn watch_interrupts() -> Arc<AtomicU8> {
+    static INTERRUPTS: LazyLock<Arc<AtomicU8>> = LazyLock::new(|| {
+        let interrupts = Arc::new(AtomicU8::new(0));
+        let mut signals = SigSet::empty();
+        signals.add(Signal::SIGINT);
+        // Blocked here and thus in every thread made from now on; only the watcher takes the signal in.
+        if signals.thread_block().is_ok() {
+            let counter = Arc::clone(&interrupts);
+            std::thread::spawn(move || {
+                while signals.wait().is_ok() {
+                    if counter.fetch_add(1, Ordering::Relaxed) > 0 {
+                        std::process::exit(i32::from(Exit::Failed as u8));
+                    }
                 }
-            }
-        });
-    }
-    &INTERRUPTS
+            });
+        }
+        interrupts
+    });
+    Arc::clone(&INTERRUPTS)
 }
 
-/// Waits for the vms that were asked for by name, or for every vm of the lab that is on its way up, and ends with the table of
-/// what runs.
-fn wait(context: &Context, desired: &Desired, store: &mut Store, plan: &Plan, options: &Options, ui: &mut Ui) -> Ended {
+/// Waits, and ends with the table of what runs.
+fn wait(context: &Context, desired: &Desired, plan: &Plan, client: &mut Terminal<'_>) -> Ended {
+    let options = client.options;
     let Some(timeout) = options.wait else { return Ok(Exit::Done) };
-    let recorded = store.recorded(&desired.lab)?;
-    let is_meant = |name: &VmName| plan.answers.is_empty() || plan.answers.contains_key(name);
-    let (mut runs, mut names) = (Vec::new(), BTreeMap::new());
-    for (name, vm) in recorded.vms.iter().filter(|(name, _)| is_meant(name)) {
-        if let Some(run) = vm.run.as_ref().filter(|run| !run.is_over()) {
-            let job_name = run.batch.job_name(&desired.lab);
-            runs.push(Awaited { run: run.run.clone(), job_name, task: run.task });
-            names.insert(run.run.clone(), name.clone());
-        }
-    }
-    if runs.is_empty() {
-        return Ok(Exit::Done);
-    }
-    let goal = if context.site.qemu.keeps_guests_paused() { Goal::Held } else { Goal::Ready };
-    let (folders, scheduler) = (context.runs(context.owner()?), context.scheduler()?);
-    let interrupts = watch_interrupts();
-    let wait = Wait { folders: &folders, scheduler: &*scheduler, runs: &runs, goal, timeout, interrupts };
-    let (readiness, end) = watch(&wait, ui)?;
-    let observed = context.observe(desired, &recorded)?;
-    let mut rows = super::get::mapping_rows(&recorded, &observed, &context.site);
-    rows.retain(|row| names.values().any(|name| row.is_of(name)));
+    let waited = control::apply::wait(context, desired, plan, timeout, client);
+    client.ui.progress_done();
+    let Some(waited) = waited? else { return Ok(Exit::Done) };
+    let mut rows = super::get::mapping_rows(&waited.recorded, &waited.observed, &context.site);
+    rows.retain(|row| waited.vms.values().any(|name| row.is_of(name)));
     let format = if options.json { report::table::Format::Json } else { report::table::Format::Table };
-    ui.data(&report::table::render(&rows, format));
-    let name = |run: &RunId| names.get(run).map_or_else(|| run.to_string(), ToString::to_string);
-    for (run, reason) in &readiness.ended {
-        ui.say(&format!("{} is over: {reason}", name(run)));
+    client.ui.data(&report::table::render(&rows, format));
+    let name = |run: &RunId| waited.vms.get(run).map_or_else(|| run.to_string(), ToString::to_string);
+    for (run, reason) in &waited.readiness.ended {
+        client.ui.say(&format!("{} is over: {reason}", name(run)));
     }
-    for run in &readiness.gone {
-        let known = recorded.vms.values().filter_map(|vm| vm.run.as_ref()).find(|known| known.run == *run);
-        let said = known.and_then(|known| last_words(&context.site.storage.runs, known.job?.0, known.task));
-        let how = said.map_or_else(|| " without a word".to_owned(), |said| format!("; it said: {said}"));
-        ui.say(&format!("{} is gone: its job ended{how}", name(run)));
+    for (run, said) in &waited.gone {
+        let how = said.as_ref().map_or_else(|| " without a word".to_owned(), |said| format!("; it said: {said}"));
+        client.ui.say(&format!("{} is gone: its job ended{how}", name(run)));
     }
-    not_ready(&readiness, end, goal)
+    not_ready(&waited.readiness, waited.end, waited.goal)
 }
 
-/// Looks until the end, and tells of each step.
-fn watch(wait: &Wait<'_>, ui: &mut Ui) -> Result<(apply::Readiness, WaitEnd), Failure> {
-    let (goal, mut last) = (wait.goal, None);
-    let mut tell = |readiness: &apply::Readiness| {
-        let reached = readiness.reached(goal);
-        ui.progress(&format!("guests {}", goal.word()), reached, readiness.wanted);
-        if last.as_ref() != Some(readiness) {
-            let apply::Readiness { wanted, queued, starting, running, ended, gone, unheard, .. } = readiness;
-            let booting = if goal == Goal::Ready { format!("{running} booting, ") } else { String::new() };
-            ui.say(&format!(
-                "  {reached}/{wanted} {}, {booting}{starting} starting, {queued} queued, {} ended{}",
-                goal.word(),
-                ended.len() + gone.len(),
-                if *unheard > 0 { format!(", {unheard} unknown") } else { String::new() }
-            ));
-            last = Some(readiness.clone());
-        }
-    };
-    let waited = wait.until_ready(&mut tell);
-    ui.progress_done();
-    Ok(waited?)
-}
-
-fn not_ready(readiness: &apply::Readiness, end: WaitEnd, goal: Goal) -> Ended {
+fn not_ready(readiness: &Readiness, end: WaitEnd, goal: Goal) -> Ended {
     if end == WaitEnd::Settled && readiness.ended.is_empty() && readiness.gone.is_empty() {
         return Ok(Exit::Done);
     }

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use super::context::of_known_lab;
 use super::{Ended, LabOption, pick, vm};
-use crate::control::Context;
+use crate::apply::Cleared;
+use crate::control::{Context, clear};
 use crate::disks;
 use crate::exit::Exit;
 use crate::model::address::{Address, Kind};
@@ -64,7 +65,7 @@ pub(super) fn purge(arguments: &PurgeArguments, site: Option<&Path>, ui: &Ui) ->
         purge_disks(&context, &mut store, &recorded, (&desired.lab, &old), arguments.yes, ui)?;
     }
     if meant.is_none() {
-        super::clear::everything(&context, &desired.lab, &mut store, ui)?;
+        tell_of_cleared(&context, clear::everything(&context, &desired.lab, &mut store)?, ui);
     }
     Ok(Exit::Done)
 }
@@ -185,4 +186,13 @@ pub(super) fn none_aside(name: &str) -> Failure {
 
 pub(super) fn disks_word(count: usize) -> String {
     if count == 1 { "1 disk".into() } else { format!("{count} disks") }
+}
+
+fn tell_of_cleared(context: &Context, cleared: Cleared, ui: &Ui) {
+    if cleared != Cleared::default() {
+        let (Cleared { runs, effects }, days) = (cleared, context.site.history_days);
+        ui.say(&format!(
+            "forgotten, since they ended more than {days} days ago: {runs} runs, {effects} effects of applies"
+        ));
+    }
 }

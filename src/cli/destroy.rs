@@ -5,6 +5,7 @@ use std::path::Path;
 use super::context::of_known_lab;
 use super::plan::Part;
 use super::{Ended, LabFolder, apply};
+use crate::control::plan as control;
 use crate::model::lab::Desired;
 use crate::report::Ui;
 use crate::state::Recorded;
@@ -30,6 +31,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
     let (context, Desired { lab, .. }) = of_known_lab(site, &arguments.lab.folder()?)?;
     let desired = Desired::nothing(lab);
-    let make = |recorded: &Recorded| arguments.part.plan(&context, &desired, recorded);
+    let scope = control::Scope::from(&arguments.part);
+    let make = |recorded: &Recorded| scope.plan(&context, &desired, recorded);
     apply::reconcile(&context, &desired, &make, &arguments.options, "destroy", ui)
 }

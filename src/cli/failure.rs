@@ -1,6 +1,7 @@
 //! What `control` and the rooms below it say no with, as it is told to a person at a command line: with an exit code, and what
 //! to type next.
 
+use crate::control::plan::NamedFor;
 use crate::control::{Code, ControlError};
 use crate::exit::Exit;
 use crate::model::site::StorageError;
@@ -22,7 +23,15 @@ impl From<Code> for Exit {
 
 impl From<ControlError> for Failure {
     fn from(error: ControlError) -> Self {
-        let failure = Self::from_error(error.code().into(), &error);
+        let mut failure = Self::from_error(error.code().into(), &error);
+        failure.causes.extend(details(&error));
+        if let ControlError::UnknownAddress { named_for, pattern, lab, .. } = &error {
+            let option = match named_for {
+                NamedFor::Target => "--target",
+                NamedFor::Allow => "--allow",
+            };
+            failure.message = format!("`{option} {pattern}` names nothing of lab `{lab}`; nothing was changed");
+        }
         match hint(&error) {
             Some(hint) => failure.hint(hint),
             None if failure.hint.is_none() && matches!(error, ControlError::Observe(_)) => {
@@ -30,6 +39,17 @@ impl From<ControlError> for Failure {
             }
             None => failure,
         }
+    }
+}
+
+/// What is said one by one.
+fn details(error: &ControlError) -> Vec<String> {
+    match error {
+        ControlError::PlanMoved { moved, .. } => moved.clone(),
+        ControlError::NotReady { lacking } => {
+            lacking.iter().map(|line| format!("{}: {}", line.what, line.found)).collect()
+        }
+        _ => Vec::new(),
     }
 }
 
@@ -44,6 +64,13 @@ fn hint(error: &ControlError) -> Option<String> {
             "make it with `useradd --system --no-create-home --shell /usr/sbin/nologin {name}`, \
              or set `service_user:` in site.yaml"
         ),
+        ControlError::UnknownAddress { near: Some(near), .. } => format!("did you mean `{near}`?"),
+        ControlError::UnknownAddress { near: None, .. } => {
+            "`labwright plan --verbose` lists all that there is".to_owned()
+        }
+        ControlError::PlanMoved { .. } => "make a new one with `labwright plan -o FILE`".to_owned(),
+        ControlError::NotRoot => "run it again with `sudo`; `labwright plan` and `validate` need no root".to_owned(),
+        ControlError::NobodyToAsk => "add `--yes` where no person looks on, such as in a script".to_owned(),
         _ => return None,
     })
 }

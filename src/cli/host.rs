@@ -141,7 +141,7 @@ fn set_up(labs: &Labs, site: Option<&Path>, ui: &Ui) -> Ended {
         ui.say(&format!("  disks and runs are kept in {}: guests cannot enter the lab's folder", place.display()));
     }
     let groups = labs.all_groups();
-    let done = setup::setup(&wanted(&groups, &labs.site)).map_err(|error| match &error {
+    let done = setup::setup(&Wanted::new(&groups, &labs.site)).map_err(|error| match &error {
         SetupError::Taken { .. } => Failure::new(Exit::Refused, format!("{error}; nothing was changed")).hint(
             "take the other lab's away with `labwright host teardown`, give this lab a `bridge` and addresses of its own, or \
              put both into one site: `site.yaml` in docs/admins.md",
@@ -157,7 +157,7 @@ fn take_down(labs: &Labs, site: Option<&Path>, ui: &Ui) -> Ended {
     let labs = HostLabs::read(&labs.lab, site)?;
     labs.refuse_while_needed(jiff::Timestamp::now())?;
     let groups = labs.groups();
-    let done = setup::teardown_beside(&wanted(&groups, &labs.site), &labs.others).map_err(|errors| {
+    let done = setup::teardown_beside(&Wanted::new(&groups, &labs.site), &labs.others).map_err(|errors| {
         failure("take down", &errors.iter().map(|error| error as &dyn std::error::Error).collect::<Vec<_>>())
     })?;
     tell(ui, &done, "nothing to do: none of it is there");
@@ -170,7 +170,7 @@ fn all_lines(groups: &[VmGroup], site: &Site) -> Result<Vec<Line>, Failure> {
 
 /// This machine as one of the site's hosts.
 pub(super) fn lines_of_host(groups: &[VmGroup], site: &Site) -> Result<Vec<Line>, Failure> {
-    let mut lines = check::check(&wanted(groups, site), &site.storage);
+    let mut lines = check::check(&Wanted::new(groups, site), &site.storage);
     if let SchedulerSettings::GridEngine(settings) = &site.scheduler {
         let program = super::context::program()?;
         let here = Here { runs: &site.storage.runs, service_user: &site.service_user, program: &program };
@@ -275,16 +275,6 @@ fn forget(arguments: &ForgetArguments, site: Option<&Path>, ui: &mut Ui) -> Ende
         (true, _) => {}
     }
     Ok(worst)
-}
-
-pub(super) fn wanted<'a>(groups: &'a [VmGroup], site: &'a Site) -> Wanted<'a> {
-    Wanted {
-        groups,
-        network: &site.network,
-        qemu: &site.qemu,
-        service_user: &site.service_user,
-        run_root: Path::new(RUN_ROOT),
-    }
 }
 
 /// A mistyped name must not look like a host on which all is well.

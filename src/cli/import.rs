@@ -6,9 +6,9 @@ use std::str::FromStr;
 
 use super::aside::{disks_word, vm_only};
 use super::context::open;
-use super::plan::Scope;
 use super::{Ended, LabOption, pick};
 use crate::control::Context;
+use crate::control::plan::Scope;
 use crate::disks;
 use crate::exit::Exit;
 use crate::model::address::Address;

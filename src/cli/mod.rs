@@ -4,7 +4,6 @@
 mod apply;
 mod aside;
 mod claim;
-mod clear;
 mod completions;
 mod context;
 mod destroy;
@@ -22,7 +21,6 @@ mod local_dispatch;
 mod manual;
 mod pick;
 mod plan;
-mod readiness;
 mod restore;
 pub mod schema;
 mod starter;

@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 
 use super::context::of_known_lab;
 use super::pick;
-use super::plan::refuse_unknown;
 use super::vm_request::Guest;
 use super::{Ended, LabOption, apply, export_run, vnc};
+use crate::control;
 use crate::control::Context;
 use crate::exit::Exit;
 use crate::model::address::{Address, AddressPattern};
 use crate::model::id::{LabName, SnapshotName, VmName};
 use crate::model::lab::{Desired, Vm};
-use crate::plan::{Ask, Wish, target};
+use crate::plan::{Ask, Wish};
 use crate::report::table::Format;
 use crate::report::{Failure, Ui};
 use crate::run::RequestKind;
@@ -304,13 +304,7 @@ fn power(arguments: &PowerArguments, wish: Wish, options: &apply::Options, site:
     let is_named = |name: &VmName| arguments.vms.iter().any(|word| word.trim_start_matches("vm/") == name.as_str());
     let ask = |name: VmName| (name.clone(), Ask { wish, by_name: is_named(&name) });
     let asks: BTreeMap<VmName, Ask> = meant.into_iter().map(ask).collect();
-    let pattern = |name: &VmName| Address::vm(name).to_string().parse().expect("a vm's address is a pattern");
-    let targets: Vec<AddressPattern> = asks.keys().map(pattern).collect();
-    let make = |recorded: &Recorded| {
-        let plan = context.plan(desired, recorded, &arguments.allow, &asks)?;
-        refuse_unknown("--allow", &arguments.allow, desired, recorded, &plan)?;
-        Ok(target(plan, &targets))
-    };
+    let make = |recorded: &Recorded| control::plan::power(context, desired, recorded, &arguments.allow, &asks);
     let verb = match wish {
         Wish::Start => "start",
         Wish::Stop => "stop",

@@ -3,9 +3,13 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::plan::NamedFor;
+use crate::apply::ClearError;
+use crate::host::machine::check::Line;
 use crate::host::machine::embedded::PlaceError;
 use crate::manifest::LoadError;
 use crate::model::address::Address;
+use crate::model::id::LabName;
 use crate::model::site::StorageError;
 use crate::observe::ObserveError;
 use crate::run::RunFileError;
@@ -30,6 +34,22 @@ pub enum ControlError {
     NotUnderstood { address: Address },
     #[error("the service user `{name}` does not exist on this machine; nothing was changed")]
     NoServiceUser { name: String },
+    #[error("`{pattern}` names nothing of lab `{lab}`; nothing was changed")]
+    UnknownAddress { named_for: NamedFor, pattern: String, lab: LabName, near: Option<String> },
+    #[error("cannot read the image {image}")]
+    Image { image: PathBuf, source: io::Error },
+    #[error("the plan in {file} no longer fits; nothing was changed")]
+    PlanMoved { file: PathBuf, moved: Vec<String> },
+    #[error("this plan must not be applied; nothing was changed")]
+    PlanRefused,
+    #[error("making disks and starting vms takes root; nothing was changed")]
+    NotRoot,
+    #[error("this machine is not ready for the plan; nothing was changed")]
+    NotReady { lacking: Vec<Line> },
+    #[error("not confirmed; nothing was changed")]
+    NotConfirmed,
+    #[error("there is nobody to ask; nothing was changed")]
+    NobodyToAsk,
     #[error(transparent)]
     Accounts(nix::errno::Errno),
     #[error(transparent)]
@@ -44,6 +64,8 @@ pub enum ControlError {
     Observe(#[from] ObserveError),
     #[error(transparent)]
     Scheduler(#[from] SchedulerError),
+    #[error(transparent)]
+    Clear(#[from] ClearError),
     #[error(transparent)]
     RunFile(#[from] RunFileError),
 }
@@ -64,6 +86,12 @@ impl ControlError {
         match self {
             Self::InvalidManifest | Self::InvalidSite { .. } => Code::Invalid,
             Self::State(error) => Code::of_state(error),
+            Self::PlanMoved { .. }
+            | Self::PlanRefused
+            | Self::NotRoot
+            | Self::NotReady { .. }
+            | Self::NotConfirmed
+            | Self::NobodyToAsk => Code::Refused,
             _ => Code::Failed,
         }
     }

@@ -4,12 +4,20 @@
 //! ```text
 //! manifests   a lab's folder and a site's file as what they mean
 //! open        the site, the lab, the state, the scheduler, the DHCP server
+//! plan        the part of the plan that is meant; plans that were kept; power
+//! apply       plan, ask, act, wait
+//! clear       what the site does not remember any more
+//! readiness   whether this machine can do what a plan asks of it
 //! error       why a request was not carried out
 //! ```
 
+pub mod apply;
+pub mod clear;
 mod error;
 pub mod manifests;
 mod open;
+pub mod plan;
+mod readiness;
 
 pub use error::{Code, ControlError};
 pub use open::{Context, SITE_FILE, git_commit, understood};
@@ -48,6 +56,8 @@ pub enum Note<'a> {
     Moved { from: &'a Path, to: &'a Path },
     /// What was done is not in the history.
     NotInHistory { error: &'a StateError },
+    /// What is long over was not cleared away.
+    NotCleared { error: &'a ControlError },
     /// The lab's folder is not there any more: the lab is as it was last applied from it.
     FolderGone { lab: &'a LabName, folder: &'a Path },
     /// The manifest cannot be used: the lab is as it was last applied.

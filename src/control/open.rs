@@ -36,7 +36,7 @@ pub struct Context {
     pub site: Site,
     pub lab_folder: PathBuf,
     pub caller: Caller,
-    listener: Arc<dyn Listener>,
+    pub(super) listener: Arc<dyn Listener>,
 }
 
 impl Context {

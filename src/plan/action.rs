@@ -42,6 +42,18 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// How many of what, in one line.
+    pub fn counts(&self) -> String {
+        let mut by_verb: BTreeMap<Verb, usize> = BTreeMap::new();
+        for change in &self.changes {
+            *by_verb.entry(change.verb).or_default() += 1;
+        }
+        let mut parts: Vec<String> =
+            by_verb.into_iter().map(|(verb, count)| format!("{count} to {}", verb.as_str())).collect();
+        parts.push(format!("{} unchanged", self.unchanged.len()));
+        parts.join(", ")
+    }
+
     pub const VERSION: u32 = 1;
 
     pub fn is_empty(&self) -> bool {

@@ -41,7 +41,7 @@ pub fn text(plan: &Plan, verbose: bool) -> String {
         plan.unchanged.iter().for_each(|address| writeln!(text, "    unchanged  {address}").expect(TAKES_ALL));
     }
     if !plan.is_empty() {
-        writeln!(text, "\nplan: {}", counts(plan)).expect(TAKES_ALL);
+        writeln!(text, "\nplan: {}", plan.counts()).expect(TAKES_ALL);
     }
     let remarks = [("drift", &plan.drift), ("waits", &plan.waits), ("note", &plan.notes)];
     for (what, notes) in remarks {
@@ -167,18 +167,6 @@ fn owners(plan: &Plan) -> BTreeMap<ActionId, &Address> {
 fn needs<'a>(change: &Change, owners: &BTreeMap<ActionId, &'a Address>) -> BTreeSet<&'a Address> {
     let needs = change.actions.iter().flat_map(|action| &action.needs);
     needs.filter_map(|id| owners.get(id).copied()).filter(|address| **address != change.address).collect()
-}
-
-/// How many of what, in one line.
-pub fn counts(plan: &Plan) -> String {
-    let mut by_verb: BTreeMap<Verb, usize> = BTreeMap::new();
-    for change in &plan.changes {
-        *by_verb.entry(change.verb).or_default() += 1;
-    }
-    let mut parts: Vec<String> =
-        by_verb.into_iter().map(|(verb, count)| format!("{count} to {}", verb.as_str())).collect();
-    parts.push(format!("{} unchanged", plan.unchanged.len()));
-    parts.join(", ")
 }
 
 /// The line stream of a plan.

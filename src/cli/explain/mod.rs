@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::context::of_known_lab;
-use super::plan::Scope;
 use super::{Ended, LabOption, pick};
+use crate::control::plan::Scope;
 use crate::exit::Exit;
 use crate::model::address::{Address, Kind};
 use crate::model::claim::ClaimBody;

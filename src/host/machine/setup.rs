@@ -25,6 +25,7 @@ use super::bridge::{self, Bridge, BridgeError, bridges};
 use super::screens;
 use crate::dhcp::{Dnsmasq, HOSTS_FOLDER, LEASE_FILE, PID_FILE};
 use crate::error::chain;
+use crate::host::RUN_ROOT;
 use crate::host::command::{self, CommandError};
 use crate::host::run::accel::{self, AccelError};
 use crate::host::run::bounds::{self, BoundsError};
@@ -32,7 +33,7 @@ use crate::host::run::filter::{HOST_TABLE, Turns, host_table, host_table_command
 use crate::host::run::sweep::{self, SweepError};
 use crate::model::id::LabName;
 use crate::model::lab::VmGroup;
-use crate::model::site::{DhcpSettings, NetworkSettings, QemuSettings};
+use crate::model::site::{DhcpSettings, NetworkSettings, QemuSettings, Site};
 
 /// How long dnsmasq may take to be there, or to be gone.
 const DNSMASQ_WAIT: Duration = Duration::from_secs(5);
@@ -74,6 +75,13 @@ pub struct Wanted<'a> {
     pub qemu: &'a QemuSettings,
     pub service_user: &'a str,
     pub run_root: &'a Path,
+}
+
+impl<'a> Wanted<'a> {
+    pub fn new(groups: &'a [VmGroup], site: &'a Site) -> Self {
+        let Site { network, qemu, service_user, .. } = site;
+        Self { groups, network, qemu, service_user, run_root: Path::new(RUN_ROOT) }
+    }
 }
 
 /// Makes it so, and says what was made; nothing to say means that all stood already.

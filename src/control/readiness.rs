@@ -4,18 +4,15 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::context::command;
-use super::host::wanted;
-use crate::control::Context;
-use crate::exit::Exit;
+use super::{Context, ControlError};
 use crate::host::machine::readiness::{Needs, lacks};
+use crate::host::machine::setup::Wanted;
 use crate::model::lab::{Desired, VmGroup};
 use crate::model::site::{SchedulerSettings, Site};
 use crate::plan::{Effect, Plan};
-use crate::report::Failure;
 use crate::run::RunSpec;
 
-pub(super) fn refuse_unready(context: &Context, desired: &Desired, plan: &Plan) -> Result<(), Failure> {
+pub(super) fn refuse_unready(context: &Context, desired: &Desired, plan: &Plan) -> Result<(), ControlError> {
     let site = &context.site;
     let starts: Vec<&RunSpec> = plan
         .actions()
@@ -33,18 +30,13 @@ pub(super) fn refuse_unready(context: &Context, desired: &Desired, plan: &Plan) 
     let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
     let groups = groups(desired, plan);
     let is_local = matches!(site.scheduler, SchedulerSettings::Local { .. });
-    let needs = Needs { wanted: wanted(&groups, site), paths: &paths, starts_here: is_local && !starts.is_empty() };
+    let needs =
+        Needs { wanted: Wanted::new(&groups, site), paths: &paths, starts_here: is_local && !starts.is_empty() };
     let lacking = lacks(&needs);
     if lacking.is_empty() {
         return Ok(());
     }
-    let mut failure = Failure::new(Exit::Refused, "this machine is not ready for the plan; nothing was changed");
-    failure.causes = lacking.iter().map(|line| format!("{}: {}", line.what, line.found)).collect();
-    let mends: BTreeSet<&str> = lacking.iter().filter_map(|line| line.mend.as_deref()).collect();
-    let setup = command(context, "host setup");
-    let mends: Vec<String> =
-        mends.into_iter().map(|mend| mend.replace("`labwright host setup`", &format!("`{setup}`"))).collect();
-    Err(failure.hint(mends.join("\nhint: ")))
+    Err(ControlError::NotReady { lacking })
 }
 
 /// What the guests' account must get to: the folders of the site, and each file that qemu opens.

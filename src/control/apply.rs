@@ -1,0 +1,187 @@
+//! The one way to change a lab: plan, ask, act, and if that is wanted see the guests come up.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
+use std::time::Duration;
+
+use super::readiness::refuse_unready;
+use super::{Context, ControlError, clear};
+use crate::apply::{self, Awaited, Clock as _, Goal, Progress, Readiness, Summary, SystemClock, Wait, WaitEnd, World};
+use crate::disks;
+use crate::model::id::{RunId, VmName};
+use crate::model::lab::Desired;
+use crate::observe::Observed;
+use crate::plan::{Effect, Plan};
+use crate::run::last_words;
+use crate::state::{Recorded, Store};
+
+/// How a plan is to be carried out.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// What is done, for others who find the lock, such as `apply`.
+    pub doing: &'a str,
+    /// How many effects run side by side.
+    pub parallelism: usize,
+    /// Whether disks may be made and vms started, which takes root.
+    pub is_root: bool,
+}
+
+/// Who asked for a plan, sees it, and may still say no.
+pub trait Client: Progress {
+    /// The plan that is about to be carried out, or refused.
+    fn shows(&mut self, plan: &Plan);
+
+    /// Whether to carry it out; `None` where there is nobody to ask.
+    fn agrees(&mut self, plan: &Plan) -> Option<bool>;
+
+    /// Work begins. The counter says from now on how often the caller has asked to stop: once finishes what is under way.
+    fn begins(&mut self) -> Arc<AtomicU8>;
+
+    /// How far the guests are that are waited for.
+    fn looks(&mut self, readiness: &Readiness, goal: Goal);
+}
+
+/// What came of a plan.
+#[derive(Debug)]
+#[must_use = "what failed is for the user"]
+pub struct Done {
+    pub plan: Plan,
+    pub summary: Summary,
+}
+
+/// Carries out what `make` plans, under the site's lock from the first look to the last record.
+pub fn reconcile(
+    context: &Context,
+    desired: &Desired,
+    make: &dyn Fn(&Recorded) -> Result<Plan, ControlError>,
+    request: &Request<'_>,
+    client: &mut dyn Client,
+) -> Result<Done, ControlError> {
+    let mut store = context.store()?;
+    let _lock = context.lock(format!("{} {}", request.doing, desired.lab))?;
+    let recorded = store.recorded(&desired.lab)?;
+    let plan = make(&recorded)?;
+    client.shows(&plan);
+    if plan.is_refused() || (plan.is_empty() && !plan.refusals.is_empty()) {
+        return Err(ControlError::PlanRefused);
+    }
+    if plan.is_empty() {
+        return Ok(Done { plan, summary: Summary::default() });
+    }
+    if needs_root(&plan) && !request.is_root {
+        return Err(ControlError::NotRoot);
+    }
+    refuse_unready(context, desired, &plan)?;
+    match client.agrees(&plan) {
+        Some(true) => {}
+        Some(false) => return Err(ControlError::NotConfirmed),
+        None => return Err(ControlError::NobodyToAsk),
+    }
+    let summary = act(context, &plan, &mut store, request, client)?;
+    clear::piece(context, &plan.lab, &recorded, &mut store);
+    Ok(Done { plan, summary })
+}
+
+/// Disks get another owner, jobs set up taps and filters: all of that takes root.
+fn needs_root(plan: &Plan) -> bool {
+    plan.actions().any(|(_, action)| {
+        matches!(
+            action.effect,
+            Effect::Publish { .. } | Effect::MakeDisk { .. } | Effect::Start { .. } | Effect::SetAside { .. }
+        )
+    })
+}
+
+fn act(
+    context: &Context,
+    plan: &Plan,
+    store: &mut Store,
+    request: &Request<'_>,
+    client: &mut dyn Client,
+) -> Result<Summary, ControlError> {
+    let (scheduler, dhcp) = (context.scheduler()?, context.dhcp());
+    let owner = context.owner()?;
+    let (runs, disks) = (context.runs(owner), disks::OnStorage { owner });
+    let interrupts = client.begins();
+    let clock = SystemClock;
+    let world = World {
+        site: &context.site,
+        lab: &plan.lab,
+        scheduler: &*scheduler,
+        dhcp: &*dhcp,
+        program: &context.caller.program,
+        runs: &runs,
+        disks: &disks,
+        clock: &clock,
+        interrupts: &interrupts,
+        parallelism: request.parallelism,
+    };
+    let id = store.begin(&plan.lab, plan.serial, &context.apply_info(&plan.counts()), clock.now())?;
+    let summary = apply::apply(plan, id, store, &world, client)?;
+    store.end(id, &outcome(plan, &summary), clock.now())?;
+    Ok(summary)
+}
+
+/// For the history.
+fn outcome(plan: &Plan, summary: &Summary) -> String {
+    let refused = match plan.refusals.len() {
+        0 => String::new(),
+        number => format!(", {number} refused"),
+    };
+    let (done, failed, skipped) = (summary.done.len(), summary.failed.len(), summary.skipped.len());
+    format!("{done} done, {failed} failed, {skipped} skipped{refused}")
+}
+
+/// How the guests came up that were waited for.
+#[derive(Debug)]
+#[must_use = "the user waits for it"]
+pub struct Waited {
+    pub recorded: Recorded,
+    pub observed: Observed,
+    /// The vms that were waited for, by their runs.
+    pub vms: BTreeMap<RunId, VmName>,
+    pub readiness: Readiness,
+    pub goal: Goal,
+    pub end: WaitEnd,
+    /// Runs whose jobs are gone, with their last words where there were any.
+    pub gone: Vec<(RunId, Option<String>)>,
+}
+
+/// Waits for the vms that were asked for by name, or for every vm of the lab that is on its way up; nothing where there is
+/// none.
+pub fn wait(
+    context: &Context,
+    desired: &Desired,
+    plan: &Plan,
+    timeout: Duration,
+    client: &mut dyn Client,
+) -> Result<Option<Waited>, ControlError> {
+    let recorded = context.recorded(&desired.lab)?;
+    let is_meant = |name: &VmName| plan.answers.is_empty() || plan.answers.contains_key(name);
+    let (mut runs, mut vms) = (Vec::new(), BTreeMap::new());
+    for (name, vm) in recorded.vms.iter().filter(|(name, _)| is_meant(name)) {
+        if let Some(run) = vm.run.as_ref().filter(|run| !run.is_over()) {
+            let job_name = run.batch.job_name(&desired.lab);
+            runs.push(Awaited { run: run.run.clone(), job_name, task: run.task });
+            vms.insert(run.run.clone(), name.clone());
+        }
+    }
+    if runs.is_empty() {
+        return Ok(None);
+    }
+    let goal = if context.site.qemu.keeps_guests_paused() { Goal::Held } else { Goal::Ready };
+    let (folders, scheduler) = (context.runs(context.owner()?), context.scheduler()?);
+    let interrupts = client.begins();
+    let wait = Wait { folders: &folders, scheduler: &*scheduler, runs: &runs, goal, timeout, interrupts: &interrupts };
+    let (readiness, end) = wait.until_ready(&mut |readiness| client.looks(readiness, goal))?;
+    let observed = context.observe(desired, &recorded)?;
+    let gone = readiness.gone.iter().map(|run| (run.clone(), said(context, &recorded, run))).collect();
+    Ok(Some(Waited { recorded, observed, vms, readiness, goal, end, gone }))
+}
+
+/// The last words of a run's job.
+fn said(context: &Context, recorded: &Recorded, run: &RunId) -> Option<String> {
+    let known = recorded.vms.values().filter_map(|vm| vm.run.as_ref()).find(|known| known.run == *run)?;
+    last_words(&context.site.storage.runs, known.job?.0, known.task)
+}

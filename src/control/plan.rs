@@ -1,0 +1,128 @@
+//! The part of a lab's plan that is meant, and plans that were kept for later.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use super::{Context, ControlError};
+use crate::disks;
+use crate::model::address::{Address, AddressPattern};
+use crate::model::id::VmName;
+use crate::model::lab::Desired;
+use crate::plan::{Ask, Effect, Plan, SavedPlan, Today, refresh_only, target, unknown_addresses};
+use crate::state::Recorded;
+
+/// Which part of a plan is meant, and which guards are.
+#[derive(Debug, Clone, Default)]
+pub struct Scope {
+    /// Only these, and what they need; everything where none is named.
+    pub targets: Vec<AddressPattern>,
+    /// What a guard refuses and is meant all the same.
+    pub allow: Vec<AddressPattern>,
+    /// Only what brings the records in line with what is there.
+    pub refresh_only: bool,
+}
+
+/// What an address was named for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NamedFor {
+    Target,
+    Allow,
+}
+
+impl Scope {
+    pub fn is_everything(&self) -> bool {
+        self.targets.is_empty() && self.allow.is_empty() && !self.refresh_only
+    }
+
+    /// The part of the lab's plan that is meant.
+    pub fn plan(&self, context: &Context, desired: &Desired, recorded: &Recorded) -> Result<Plan, ControlError> {
+        let mut plan = context.plan(desired, recorded, &self.allow, &BTreeMap::new())?;
+        refuse_unknown(NamedFor::Target, &self.targets, desired, recorded, &plan)?;
+        refuse_unknown(NamedFor::Allow, &self.allow, desired, recorded, &plan)?;
+        if !self.targets.is_empty() {
+            plan = target(plan, &self.targets);
+        }
+        Ok(if self.refresh_only { refresh_only(plan) } else { plan })
+    }
+
+    /// A plan of this part, to be carried out later or not at all.
+    pub fn keep(&self, context: &Context, desired: Desired, plan: Plan) -> Result<SavedPlan, ControlError> {
+        Ok(SavedPlan {
+            version: SavedPlan::VERSION,
+            folder: context.lab_folder.clone(),
+            desired,
+            allow: self.allow.clone(),
+            targets: self.targets.clone(),
+            refresh_only: self.refresh_only,
+            images: digests(images_of(&plan))?,
+            plan,
+        })
+    }
+}
+
+/// The plan that was kept in `file`, made anew: it is the same, or it is refused. `desired` is what the manifest asks for now.
+pub fn again(
+    context: &Context,
+    file: &Path,
+    saved: &SavedPlan,
+    desired: &Desired,
+    recorded: &Recorded,
+) -> Result<Plan, ControlError> {
+    let scope = Scope { targets: saved.targets.clone(), allow: saved.allow.clone(), refresh_only: saved.refresh_only };
+    let fresh = scope.plan(context, &saved.desired, recorded)?;
+    let images = digests(saved.images.keys().cloned())?;
+    let moved = saved.moved(&Today { desired, plan: &fresh, images: &images });
+    if moved.is_empty() { Ok(fresh) } else { Err(ControlError::PlanMoved { file: file.to_owned(), moved }) }
+}
+
+/// The part of the lab's plan that does what is asked of vms.
+pub fn power(
+    context: &Context,
+    desired: &Desired,
+    recorded: &Recorded,
+    allow: &[AddressPattern],
+    asks: &BTreeMap<VmName, Ask>,
+) -> Result<Plan, ControlError> {
+    let plan = context.plan(desired, recorded, allow, asks)?;
+    refuse_unknown(NamedFor::Allow, allow, desired, recorded, &plan)?;
+    let pattern = |name: &VmName| Address::vm(name).to_string().parse().expect("a vm's address is a pattern");
+    let targets: Vec<AddressPattern> = asks.keys().map(pattern).collect();
+    Ok(target(plan, &targets))
+}
+
+/// An address that names nothing is a slip, and one that goes unseen looks like peace.
+fn refuse_unknown(
+    named_for: NamedFor,
+    patterns: &[AddressPattern],
+    desired: &Desired,
+    recorded: &Recorded,
+    plan: &Plan,
+) -> Result<(), ControlError> {
+    let Some((pattern, near)) = unknown_addresses(patterns, desired, recorded, plan).into_iter().next() else {
+        return Ok(());
+    };
+    let (pattern, near) = (pattern.to_string(), near.map(|near| near.to_string()));
+    Err(ControlError::UnknownAddress { named_for, pattern, lab: desired.lab.clone(), near })
+}
+
+/// The images that a plan would publish.
+fn images_of(plan: &Plan) -> BTreeSet<PathBuf> {
+    let sources = plan.actions().filter_map(|(_, action)| match &action.effect {
+        Effect::Publish { disks, .. } => Some(disks),
+        _ => None,
+    });
+    sources.flatten().map(|source| source.image.clone()).collect()
+}
+
+/// Digests of images, without those that are not there.
+fn digests(images: impl IntoIterator<Item = PathBuf>) -> Result<BTreeMap<PathBuf, String>, ControlError> {
+    let mut digests = BTreeMap::new();
+    for image in images {
+        match disks::sha256(&image) {
+            Ok(digest) => drop(digests.insert(image, digest)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(source) => return Err(ControlError::Image { image, source }),
+        }
+    }
+    Ok(digests)
+}
