@@ -9,7 +9,7 @@ use std::process::Command;
 use labwright::model::site::Accel;
 use labwright::run::{self, Event, RunSpec, StopReason};
 
-use crate::world::{BINARY, World, tool};
+use crate::world::{World, tool};
 
 /// Every case with what it says; the golden text shows them all.
 #[derive(Default)]
@@ -102,9 +102,7 @@ fn what_a_starter_cannot_report() {
 
     let spec = world.spec(2);
     let folder = world.write(&spec);
-    // A copy that this account can reach: the project may stand below a home that it cannot enter.
-    let program = world.folder.path().join("labwright");
-    std::fs::copy(BINARY, &program).unwrap();
+    let program = world.program_in_reach();
     let mut starter = Command::new(&program);
     starter.arg("starter").arg("--run").arg(&folder).env("LABWRIGHT_RUN_ROOT", world.run_root());
     let output = starter.uid(65534).gid(65534).output().unwrap();

@@ -160,9 +160,7 @@ fn a_lab_from_yaml_to_guests_and_back() {
 
 /// Without root: who is in the service account's group sees what root sees, and anybody else is told how to.
 fn a_colleague_looks(lab: &Lab) {
-    // A copy in reach: the project may stand below a home that others cannot enter.
-    let program = lab.world.folder.path().join("labwright");
-    std::fs::copy(BINARY, &program).unwrap();
+    let program = lab.world.program_in_reach();
     let look = |group| {
         let mut command = Command::new(&program);
         command.arg("--site").arg(&lab.site).arg("status").arg(&lab.folder);
