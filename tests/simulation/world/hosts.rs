@@ -105,6 +105,10 @@ impl Inner {
     /// Time passes, and every starter does what it does once a second.
     pub(crate) fn pass(&mut self, seconds: i64) {
         self.now += SignedDuration::from_secs(seconds);
+        // A queue that shows a job late shows it within a minute: nobody has forgotten the job's run by then.
+        if seconds >= 60 {
+            self.tasks.values_mut().for_each(|task| task.hidden_for = 0);
+        }
         self.starters_act();
     }
 
