@@ -105,7 +105,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("exit", &[]),
     ("host", &[]),
     ("disks", &["model"]),
-    ("dhcp", &["model", "host"]),
+    ("dhcp", &["model", "files", "host"]),
     ("run", &["model", "files", "disks"]),
     ("manifest", &["model", "disks"]),
     ("resolve", &["model", "manifest"]),

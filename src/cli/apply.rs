@@ -15,6 +15,7 @@ use crate::apply::{BatchKind, Goal, Progress, Readiness, WaitEnd};
 use crate::control::apply::{Client, Done, Request};
 use crate::control::{self, Context, ControlError};
 use crate::exit::Exit;
+use crate::files;
 use crate::model::id::RunId;
 use crate::model::lab::Desired;
 use crate::plan::{Answer, Plan, SavedPlan};
@@ -118,6 +119,12 @@ struct SavedVersion {
     version: u32,
 }
 
+/// The file that a person has named, wherever links lead to it.
+fn read_plan(file: &Path) -> std::io::Result<Vec<u8>> {
+    let text = files::read_bounded(&file.canonicalize()?, files::BYTES_MAX).map_err(|error| error.source)?;
+    text.ok_or_else(|| std::io::ErrorKind::NotFound.into())
+}
+
 /// Carries out a kept plan, or refuses if another one would be made today.
 fn run_saved(arguments: &Arguments, file: &Path, site: Option<&Path>, ui: &mut Ui) -> Ended {
     if !control::plan::Scope::from(&arguments.scope).is_everything() {
@@ -129,7 +136,7 @@ fn run_saved(arguments: &Arguments, file: &Path, site: Option<&Path>, ui: &mut U
             .within(format!("cannot read {} as a plan; nothing was changed", file.display()))
             .hint("a lab is named by its folder, a plan by the file that `labwright plan -o FILE` wrote")
     };
-    let text = std::fs::read(file).map_err(|error| unreadable(&error))?;
+    let text = read_plan(file).map_err(|error| unreadable(&error))?;
     let version = serde_json::from_slice::<SavedVersion>(&text).map_err(|error| unreadable(&error))?.version;
     if version != SavedPlan::VERSION {
         let known = SavedPlan::VERSION;

@@ -1,8 +1,6 @@
 //! `labwright vm vnc`: where a guest's screen is served, and the password that opens it.
 
-use std::io::Read as _;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -12,18 +10,16 @@ use super::get::vms::{mapping, run_state};
 use super::{Ended, LabOption, pick, vm};
 use crate::control::Context;
 use crate::exit::Exit;
+use crate::files;
 use crate::host::machine::vnc::Place;
 use crate::observe::Mapping;
 use crate::report::table::{Format, Row, render};
 use crate::report::{Failure, Ui};
-use crate::run::VNC_PASSWORD;
+use crate::run::{PASSWORD_BYTES_MAX, VNC_PASSWORD};
 use crate::state::RecordedVm;
 
 /// First port of vnc's displays: display 1 is port 5901.
 const DISPLAY_0: u16 = 5900;
-
-/// A password has eight characters; whatever stands in that file beyond this is not ours.
-const PASSWORD_BYTES_MAX: u64 = 64;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -177,13 +173,10 @@ fn is_local(screen: &Screen) -> bool {
 }
 
 fn password(file: &Path, vm: &str) -> Result<String, Failure> {
-    let read = |file: &Path| -> std::io::Result<String> {
-        let open = std::fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW).open(file)?;
-        let mut text = String::new();
-        open.take(PASSWORD_BYTES_MAX).read_to_string(&mut text)?;
-        Ok(text.trim_end().to_owned())
-    };
-    read(file).map_err(|source| unreadable(source, file.to_owned(), vm))
+    let read = files::read_bounded(file, PASSWORD_BYTES_MAX).map_err(|error| error.source);
+    let text = read.and_then(|text| text.ok_or_else(|| std::io::ErrorKind::NotFound.into()));
+    let text = text.map_err(|source| unreadable(source, file.to_owned(), vm))?;
+    Ok(String::from_utf8_lossy(&text).trim_end().to_owned())
 }
 
 fn unreadable(source: std::io::Error, file: PathBuf, vm: &str) -> Failure {

@@ -13,10 +13,13 @@ use std::time::{Duration, Instant};
 use nix::ifaddrs::getifaddrs;
 
 use super::DhcpError;
+use crate::files::{self, FileError};
 use crate::model::id::Mac;
 
 pub(crate) const LEASE_FILE: &str = "leases";
 
+/// Some hundred bytes for each address of a site.
+const LEASES_BYTES_MAX: u64 = 64 << 20;
 /// dnsmasq writes its file with every message: some hundred a second.
 const WAIT: Duration = Duration::from_secs(10);
 /// A message can be lost where many arrive at once.
@@ -54,11 +57,9 @@ pub(super) fn end(folder: &Path, is_running: bool, over: &dyn Fn(&Lease) -> bool
 }
 
 fn read(path: &Path) -> Result<String, DhcpError> {
-    match std::fs::read_to_string(path) {
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
-        Err(source) => Err(DhcpError::Io { action: "read", path: path.to_owned(), source }),
-        Ok(text) => Ok(text),
-    }
+    let text = files::read_bounded(path, LEASES_BYTES_MAX)
+        .map_err(|FileError { action, path, source }| DhcpError::Io { action, path, source })?;
+    Ok(String::from_utf8_lossy(&text.unwrap_or_default()).into_owned())
 }
 
 /// A line holds when it ends, hardware address, address, name and client identifier.

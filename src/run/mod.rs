@@ -48,6 +48,8 @@ pub const REPORT: &str = "report.jsonl";
 pub const ANSWERS: &str = "answers";
 pub const CLOCK: &str = "clock";
 pub const VNC_PASSWORD: &str = "vnc.password";
+/// A password has eight characters (RFC 6143, section 7.2.2); a longer file is not ours.
+pub const PASSWORD_BYTES_MAX: u64 = 64;
 
 /// What went wrong with a file of a run.
 #[derive(Debug, thiserror::Error)]

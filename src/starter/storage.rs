@@ -19,7 +19,8 @@ use super::inbox::{Clock, Post};
 use super::machine::{Reply, Told};
 use super::report::{Order, Pulse, Writer};
 use crate::error::chain;
-use crate::run::{Control, Event, REPORT, RunFileError, RunSpec, VNC_PASSWORD};
+use crate::files::{self, FileError};
+use crate::run::{Control, Event, PASSWORD_BYTES_MAX, REPORT, RunFileError, RunSpec, VNC_PASSWORD};
 
 /// How often `control.json` is read, and what could not be written is tried again.
 const TICK: Duration = Duration::from_secs(1);
@@ -174,11 +175,9 @@ fn act_as(uid: Uid, gid: Gid) {
 }
 
 fn read_password(path: &Path) -> Result<Option<String>, StorageError> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text.trim_end().to_owned())),
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(StorageError::Io { action: "read", path: path.to_owned(), source }),
-    }
+    let text = files::read_bounded(path, PASSWORD_BYTES_MAX)
+        .map_err(|FileError { action, path, source }| StorageError::Io { action, path, source })?;
+    Ok(text.map(|text| String::from_utf8_lossy(&text).trim_end().to_owned()))
 }
 
 /// A look at each disk of the run and all below it: qemu's own words for these two errors help nobody.

@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::StateError;
 
+/// A note is one line.
+const HOLDER_BYTES_MAX: u64 = 64 << 10;
+
 /// Who holds the lock, as they wrote it down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
@@ -67,9 +70,9 @@ impl Lock {
 }
 
 /// The note may be half written while its holder starts: an unreadable one names nobody.
-fn read_holder(mut file: File) -> Holder {
+fn read_holder(file: File) -> Holder {
     let mut text = String::new();
-    let read = file.read_to_string(&mut text).ok();
+    let read = file.take(HOLDER_BYTES_MAX).read_to_string(&mut text).ok();
     let unknown = || Holder {
         who: "another labwright".into(),
         host: "an unknown host".into(),
