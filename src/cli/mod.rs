@@ -105,6 +105,25 @@ enum Command {
     LocalDispatch(local_dispatch::Arguments),
 }
 
+/// What jobs run, and nothing else: a starter stays in memory beside its guest, with all that it has gone through.
+#[derive(Debug, Parser)]
+#[command(no_binary_name = true, disable_help_subcommand = true)]
+enum OfJob {
+    Starter(starter::StarterArguments),
+    Confine(starter::ConfineArguments),
+}
+
+impl OfJob {
+    /// `None`: something else was asked for, or this wrongly; the words of all commands say so.
+    fn parse() -> Option<Arguments> {
+        let command = match Self::try_parse_from(std::env::args_os().skip(1)).ok()? {
+            Self::Starter(arguments) => Command::Starter(arguments),
+            Self::Confine(arguments) => Command::Confine(arguments),
+        };
+        Some(Arguments { site: None, color: Colour::default(), command })
+    }
+}
+
 /// What a command that only reads has to say, and how it ended.
 #[derive(Debug)]
 #[must_use = "the user waits for it"]
@@ -178,7 +197,7 @@ struct LabOption {
 /// Runs the program and says how it ended.
 pub fn main() -> ExitCode {
     crate::host::sys::search_system_folders();
-    let arguments = match Arguments::try_parse() {
+    let arguments = match OfJob::parse().map_or_else(Arguments::try_parse, Ok) {
         Ok(arguments) => arguments,
         Err(error) => {
             // clap's own words are the message; help and version are no errors.

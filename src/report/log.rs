@@ -8,7 +8,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, SigmaskHow};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::layer;
+use tracing_subscriber::prelude::*;
 
 /// Lines that may wait for storage.
 const LINES_MAX: usize = 256;
@@ -30,8 +32,8 @@ enum Line {
 
 /// Shows what `LABWRIGHT_LOG` asks for on standard error.
 pub fn start() {
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter("off"));
-    subscriber.with_writer(std::io::stderr).init();
+    let lines = layer().with_writer(std::io::stderr).with_filter(filter("off"));
+    tracing_subscriber::registry().with(lines).init();
 }
 
 /// The same and at least what a job's log should have, without ever waiting for its storage.
@@ -44,13 +46,16 @@ pub fn start_of_job() -> Option<Log> {
     // Without threads there will be no guest either, and the reason is told otherwise.
     let thread = spawned.ok()?;
     let log = Log { lines: lines.clone(), thread };
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter("info")).with_ansi(false);
-    subscriber.with_writer(move || Beside(lines.clone())).init();
+    let layer = layer().with_ansi(false).with_writer(move || Beside(lines.clone())).with_filter(filter("info"));
+    tracing_subscriber::registry().with(layer).init();
     Some(log)
 }
 
-fn filter(otherwise: &str) -> EnvFilter {
-    EnvFilter::try_from_env("LABWRIGHT_LOG").unwrap_or_else(|_| otherwise.into())
+/// Levels, such as `debug` or `labwright::host=trace,warn`.
+fn filter(otherwise: &str) -> Targets {
+    let asked =
+        std::env::var("LABWRIGHT_LOG").ok().filter(|asked| !asked.is_empty()).and_then(|asked| asked.parse().ok());
+    asked.unwrap_or_else(|| otherwise.parse().expect("a level is a filter"))
 }
 
 impl Log {
