@@ -25,9 +25,20 @@ pub struct RunFilter {
     table: Table,
     chains: Option<Chains>,
     turns: Turns,
+    tap: String,
+    /// What the run's own table said when it was last listed.
+    listed: Option<Listed>,
     /// The generation of rules in which all that others could change was read back and stood.
     whole_in: Option<Generation>,
     whole_at: Instant,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Listed {
+    at: Instant,
+    /// How many frames the guest had sent before.
+    frames: Option<u64>,
+    ready: u64,
 }
 
 /// How long a look at what others can change may be put off. What they take away cuts the guest off, and opens nothing.
@@ -41,7 +52,8 @@ impl RunFilter {
             Filter::Ebtables => (guard(run, network), Some(Chains::new(run, run_rules(run, network)))),
         };
         let (session, turns) = (Session::start()?, Turns::new(run_root));
-        Ok(Self { session, table, chains, turns, whole_in: None, whole_at: Instant::now() })
+        let (tap, whole_at) = (run.tap(), Instant::now());
+        Ok(Self { session, table, chains, turns, tap, listed: None, whole_in: None, whole_at })
     }
 
     /// Gives the kernel the rules and reads everything back, in one turn. Only then may the tap join the bridge. Returns why
@@ -73,12 +85,12 @@ impl RunFilter {
     }
 
     /// Whether everything stands, and how often the guest has said in ARP that it has its planned address: more than never
-    /// is *ready*. Costs a listing of the run's own table, and the rest only where somebody has changed rules of this host
-    /// since it was last seen whole. The error is what does not stand; `mend` puts that back.
+    /// is *ready*. Lists the run's own table where the guest has sent frames since, and the rest only where somebody has
+    /// changed rules of this host since it was last seen whole. The error is what does not stand; `mend` puts that back.
     ///
     /// Starts go first: as long as others have the turn, the rest is put off, though not for longer than `PUT_OFF_MAX`.
     pub fn look(&mut self) -> Result<u64, FilterError> {
-        let listing = self.verify_table()?;
+        let ready = self.ready()?;
         let is_known = self.whole_in.is_some() && generation() == self.whole_in;
         if !is_known {
             let late = self.whole_at.elapsed() > PUT_OFF_MAX;
@@ -87,13 +99,14 @@ impl RunFilter {
                 self.verify_what_others_can_change(&turn)?;
             }
         }
-        Ok(listing.packets(READY))
+        Ok(ready)
     }
 
     /// Puts back what others have taken away. Meanwhile the guest was cut off: by the host's table when the run's rules
     /// were gone, by the run's own table when the host's was. Returns as `stand` does.
     pub fn mend(&mut self) -> Result<Option<NoTurn>, FilterError> {
         let mut turn = self.turns.take();
+        self.listed = None;
         if self.verify_table().is_err() {
             self.session.end();
             self.session = Session::start()?;
@@ -108,6 +121,21 @@ impl RunFilter {
         self.verify_table()?;
         self.verify_what_others_can_change(&turn)?;
         Ok(turn.missed())
+    }
+
+    /// The kernel lets nobody change the run's own table but the nft that owns it, and counts there nothing but frames of this
+    /// guest: as long as that lives and no frame has come, it reads as it read.
+    fn ready(&mut self) -> Result<u64, FilterError> {
+        // What comes while it is read counts as come since.
+        let frames = frames_from(&self.tap);
+        let stands = |listed: &Listed| frames.is_some() && listed.frames == frames && listed.at.elapsed() < PUT_OFF_MAX;
+        if let Some(listed) = self.listed.filter(stands).filter(|_| self.session.is_alive()) {
+            return Ok(listed.ready);
+        }
+        self.listed = None;
+        let ready = self.verify_table()?.packets(READY);
+        self.listed = Some(Listed { at: Instant::now(), frames, ready });
+        Ok(ready)
     }
 
     /// The run's table. The kernel lets nobody change it but its owner, with whom it goes.
@@ -137,6 +165,11 @@ impl RunFilter {
             turn.tell(generation);
         }
     }
+}
+
+/// How many frames a guest has sent; `None` where it has no tap yet.
+fn frames_from(tap: &str) -> Option<u64> {
+    std::fs::read_to_string(format!("/sys/class/net/{tap}/statistics/rx_packets")).ok()?.trim().parse().ok()
 }
 
 impl Drop for RunFilter {

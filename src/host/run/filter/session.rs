@@ -103,6 +103,11 @@ impl Session {
         self.child.id()
     }
 
+    /// Whether nft has not ended, and the run's table with it.
+    pub fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Ends nft, and the run's table with it.
     pub fn end(&mut self) {
         // An error means that the child is gone already, which is what is wanted.
