@@ -61,6 +61,28 @@ fn what_decides_knows_no_world() {
 }
 
 #[test]
+fn what_can_be_asked_of_a_site_does_not_depend_on_who_asks() {
+    let ways_of_asking = [
+        "clap",
+        "std::env",
+        "process::exit",
+        "process::id",
+        "getuid",
+        "geteuid",
+        "signal",
+        "Signal",
+        "stdin",
+        "IsTerminal",
+        "ExitCode",
+    ];
+    assert_eq!(
+        lines_with(&rust_files("src/control"), &ways_of_asking),
+        Vec::<String>::new(),
+        "control is for any client"
+    );
+}
+
+#[test]
 fn only_report_prints() {
     let printers = ["println!", "eprintln!", "print!(", "eprint!(", "io::stdout()", "io::stderr()"];
     let mut files = rust_files("src");
