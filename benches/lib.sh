@@ -6,6 +6,7 @@ LC_ALL=C
 TIMEFORMAT='%3R %3U %3S'
 runs=${RUNS:-5}
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/labwright-bench.XXXXXX")
+chmod 755 "$scratch" # the account that runs guests must get to its disks
 samples=$scratch/samples
 trap 'rm -rf -- "$scratch"' EXIT
 
