@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use labwright::disks::{
-    DiskError, Owner, clone_full, create_empty, delete, derive, inspect, is_unwritten, publish, restore, set_aside,
-    sha256,
+    DiskError, Owner, clone_full, create_empty, delete, derive, give_up, inspect, is_unwritten, publish, restore,
+    set_aside, sha256,
 };
 
 /// Some account that is not ours; the tests run as root.
@@ -186,6 +186,14 @@ fn disks_set_aside_come_back_and_both_can_be_repeated() {
     assert_eq!((names(&vm).len(), names(&aside).len()), (2, 1));
     let nowhere = [folder.path().join("vms/lab/other/disk-0.qcow2")];
     assert!(matches!(set_aside(&nowhere, &aside.join("x"), OWNER), Err(DiskError::Missing { .. })));
+    // What a try left that was killed goes when its disk is given up, and nothing else does.
+    let draft = vm.join(".disk-7.qcow2.new");
+    fs::write(&draft, "half of it").unwrap();
+    for _ in 0..2 {
+        give_up(&vm.join("disk-7.qcow2")).unwrap();
+        assert_eq!((draft.exists(), names(&vm).len()), (false, 2));
+    }
+    give_up(&nowhere[0]).unwrap();
     let tmpfs = Tmpfs::new("1m");
     let apart = set_aside(&disks, tmpfs.0.path(), OWNER);
     assert!(matches!(apart, Err(DiskError::OtherFileSystem { .. })), "{apart:?}");

@@ -347,6 +347,7 @@ fn copied_image(origin: &DiskOrigin, made: &[Result<(), DiskError>], world: &Wor
 fn set_aside(effect: &Effect, world: &World<'_>) -> Result<Vec<Change>, Trouble> {
     let Effect::SetAside { disks: paths, folder, lost, .. } = effect else { return Ok(Vec::new()) };
     let moved = world.disks.set_aside(paths, folder)?;
+    lost.iter().try_for_each(|path| world.disks.give_up(path))?;
     let moved = paths.iter().cloned().zip(moved).map(|(path, aside)| Change::Aside { path, aside });
     Ok(moved.chain(lost.iter().map(|path| Change::DropDisk { path: path.clone() })).collect())
 }

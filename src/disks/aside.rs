@@ -1,13 +1,14 @@
 //! Disks that are no longer wanted are moved and can come back. They are deleted only from where they were set aside.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
-use super::folder::{Absent, Folder, split};
+use super::folder::{Absent, Folder, split, temporary};
 use super::{DiskError, Owner};
 
 /// Moves disks into `folder`, which is made where it is missing; answers where each is then, in order. A disk that an
@@ -27,6 +28,12 @@ pub fn set_aside(paths: &[PathBuf], folder: &Path, owner: Owner) -> Result<Vec<P
     Ok(moves.into_iter().map(|(_, to)| to).collect())
 }
 
+/// Removes what a killed try left of a disk that is not there, and that nobody will make any more.
+pub fn give_up(path: &Path) -> Result<(), DiskError> {
+    let (folder, name) = split(path)?;
+    unlink(folder, &temporary(name))
+}
+
 /// Moves each first path to the second, on one file system. A move that an earlier try made is done.
 pub fn restore(moves: &[(PathBuf, PathBuf)], owner: Owner) -> Result<(), DiskError> {
     moves.iter().try_for_each(|(from, to)| rename(from, to, owner))
@@ -36,7 +43,11 @@ pub fn restore(moves: &[(PathBuf, PathBuf)], owner: Owner) -> Result<(), DiskErr
 /// are opened step by step: a link in the place of one leads nowhere.
 pub fn delete(path: &Path) -> Result<(), DiskError> {
     let (folder, name) = split(path)?;
-    let folder = match Folder::open(folder, Absent::Refuse) {
+    unlink(folder, name)
+}
+
+fn unlink(path: &Path, name: &OsStr) -> Result<(), DiskError> {
+    let folder = match Folder::open(path, Absent::Refuse) {
         Err(DiskError::Missing { .. }) => return Ok(()),
         opened => opened?,
     };
@@ -45,7 +56,7 @@ pub fn delete(path: &Path) -> Result<(), DiskError> {
     }
     match unlinkat(&folder.handle, name, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => folder.sync(),
-        Err(errno) => Err(DiskError::io("delete", path, errno)),
+        Err(errno) => Err(DiskError::io("delete", &path.join(name), errno)),
     }
 }
 

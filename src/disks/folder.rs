@@ -229,7 +229,7 @@ fn create(parent: &OwnedFd, name: &OsStr, owner: Owner) -> nix::Result<()> {
 }
 
 /// The name of what is not whole yet.
-fn temporary(name: &OsStr) -> OsString {
+pub(super) fn temporary(name: &OsStr) -> OsString {
     let mut temporary = OsString::from(".");
     temporary.push(name);
     temporary.push(".new");

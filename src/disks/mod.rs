@@ -25,7 +25,7 @@ mod snapshots;
 mod sound;
 mod store;
 
-pub use aside::{delete, restore, set_aside};
+pub use aside::{delete, give_up, restore, set_aside};
 pub use error::DiskError;
 pub use make::{clone_full, copy_exactly, create_empty, derive};
 pub use publish::{Published, publish, sha256};

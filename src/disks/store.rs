@@ -5,8 +5,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::{
-    DiskError, LOOKS_AT_ONCE, Owner, Published, clone_full, create_empty, derive, inspect, is_unwritten, publish,
-    set_aside, sha256,
+    DiskError, LOOKS_AT_ONCE, Owner, Published, clone_full, create_empty, derive, give_up, inspect, is_unwritten,
+    publish, set_aside, sha256,
 };
 use crate::model::disk::DiskOrigin;
 
@@ -58,6 +58,9 @@ pub trait Disks: Send + Sync {
 
     /// Moves disks into `folder`; answers where each is then. Safe to repeat.
     fn set_aside(&self, disks: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>, DiskError>;
+
+    /// Removes what a killed try left of a disk that is not there, and that nobody will make any more.
+    fn give_up(&self, disk: &Path) -> Result<(), DiskError>;
 }
 
 /// Disks on storage that controller and hosts share.
@@ -112,6 +115,10 @@ impl Disks for OnStorage {
 
     fn set_aside(&self, disks: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>, DiskError> {
         set_aside(disks, folder, self.owner)
+    }
+
+    fn give_up(&self, disk: &Path) -> Result<(), DiskError> {
+        give_up(disk)
     }
 }
 
