@@ -1,6 +1,8 @@
 //! Watches the guest's network in a thread of its own, because nft may take long to answer, or never does: neither the fence
 //! nor a deadline may wait for that. In: whether the guest's address is looked for. Out: that it was seen.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -23,6 +25,7 @@ const END_WAIT: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(super) struct Network {
     orders: Sender<Order>,
+    in_line: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -37,9 +40,10 @@ impl Network {
     /// Takes over a filter that stands.
     pub(super) fn watch(filter: RunFilter, spec: RunSpec, post: Post) -> std::io::Result<Self> {
         let (orders, inbox) = channel();
+        let in_line = filter.in_line();
         let watch = Watch { filter, spec, post, address: None, is_cut_off: false };
         let thread = std::thread::Builder::new().name("network".to_owned()).spawn(move || watch.run(&inbox))?;
-        Ok(Self { orders, thread: Some(thread) })
+        Ok(Self { orders, in_line, thread: Some(thread) })
     }
 
     /// Tells, once, when the guest is seen using its address.
@@ -54,8 +58,12 @@ impl Drop for Network {
     fn drop(&mut self) {
         drop(self.orders.send(Order::End));
         let Some(thread) = self.thread.take() else { return };
-        let deadline = Instant::now() + END_WAIT;
+        let mut deadline = Instant::now() + END_WAIT;
         while !thread.is_finished() && Instant::now() < deadline {
+            // A class that ends at one moment waits in a line that moves; what is left behind is the next sweep's.
+            if self.in_line.load(Ordering::Relaxed) {
+                deadline = Instant::now() + END_WAIT;
+            }
             std::thread::sleep(Duration::from_millis(2));
         }
         if !thread.is_finished() {

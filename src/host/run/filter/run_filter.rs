@@ -1,6 +1,8 @@
 //! The filter of one run, whichever way its site holds it.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::READY;
@@ -54,6 +56,11 @@ impl RunFilter {
         let (session, turns) = (Session::start()?, Turns::new(run_root));
         let (tap, whole_at) = (run.tap(), Instant::now());
         Ok(Self { session, table, chains, turns, tap, listed: None, whole_in: None, whole_at })
+    }
+
+    /// Tells another thread whether this one waits for its turn. That ends by itself: a line that does not move is left.
+    pub fn in_line(&self) -> Arc<AtomicBool> {
+        self.turns.in_line()
     }
 
     /// Gives the kernel the rules and reads everything back, in one turn. Only then may the tap join the bridge. Returns why

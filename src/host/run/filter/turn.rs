@@ -15,6 +15,7 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -33,6 +34,8 @@ const FILE: &str = "rules.turn";
 pub struct Turns {
     path: PathBuf,
     patience: Duration,
+    /// Whether the line is waited in, for who watches over this process.
+    is_in_line: Arc<AtomicBool>,
     /// A place that was given up. It is taken again, so that a process never has more than one.
     given_up: Option<Arc<Place>>,
 }
@@ -60,18 +63,26 @@ pub enum NoTurn {
 impl Turns {
     /// Nothing is opened or made before a turn is taken.
     pub fn new(run_root: &Path) -> Self {
-        Self { path: run_root.join(FILE), patience: PATIENCE, given_up: None }
+        Self { path: run_root.join(FILE), patience: PATIENCE, is_in_line: Arc::default(), given_up: None }
     }
 
     /// Waits for this process's turn, or goes without.
     pub fn take(&mut self) -> Turn {
-        match self.wait() {
+        self.is_in_line.store(true, Ordering::Relaxed);
+        let waited = self.wait();
+        self.is_in_line.store(false, Ordering::Relaxed);
+        match waited {
             Ok(lock) => Turn::begin(lock),
             Err(missed) => {
                 tracing::warn!(error = %crate::error::chain(&missed));
                 Turn { lock: None, missed: Some(missed) }
             }
         }
+    }
+
+    /// Tells another thread whether the line is waited in.
+    pub fn in_line(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_in_line)
     }
 
     /// A turn, where nobody else has it.
@@ -239,7 +250,7 @@ fn waiters(locks: &str, file: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
     use std::time::Instant;
 
     use super::*;
