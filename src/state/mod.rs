@@ -319,14 +319,11 @@ impl Store {
         let kept = sibling(path, &format!("before-{}", now.strftime("%Y%m%dT%H%M%SZ")));
         if replaced {
             std::fs::rename(path, &kept).map_err(|source| io("keep", path, source))?;
-            for suffix in ["-wal", "-shm"] {
-                let mut beside = path.as_os_str().to_owned();
-                beside.push(suffix);
-                let mut kept = kept.as_os_str().to_owned();
-                kept.push(suffix);
-                match std::fs::rename(&beside, &kept) {
+            for suffix in [LOG, "-shm"] {
+                let of_sqlite = with_suffix(path, suffix);
+                match std::fs::rename(&of_sqlite, with_suffix(&kept, suffix)) {
                     Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(io("keep", Path::new(&beside), source));
+                        return Err(io("keep", &of_sqlite, source));
                     }
                     _ => {}
                 }
@@ -371,8 +368,14 @@ fn real(path: &Path) -> PathBuf {
 }
 
 fn sibling(path: &Path, suffix: &str) -> PathBuf {
+    with_suffix(path, &format!(".{suffix}"))
+}
+
+/// SQLite's write-ahead log has the state's name with this behind it.
+const LOG: &str = "-wal";
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".");
     name.push(suffix);
     PathBuf::from(name)
 }

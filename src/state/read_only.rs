@@ -10,7 +10,7 @@ use nix::unistd::{AccessFlags, faccessat};
 use rusqlite::{Connection, OpenFlags};
 
 use super::home::refuse_foreign;
-use super::{StateError, Store, schema};
+use super::{LOG, StateError, Store, schema, with_suffix};
 
 /// How often a copy is tried while somebody writes, and how long we wait in between.
 const TRIES: u32 = 50;
@@ -79,9 +79,7 @@ fn sql(path: &Path, source: rusqlite::Error) -> StateError {
 }
 
 fn log_bytes(path: &Path) -> u64 {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    std::fs::metadata(log).map_or(0, |found| found.len())
+    std::fs::metadata(with_suffix(path, LOG)).map_or(0, |found| found.len())
 }
 
 fn stamp(path: &Path) -> Result<(u64, u64, i64, i64), StateError> {

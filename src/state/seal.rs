@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::sibling;
+use super::{LOG, sibling, with_suffix};
 use crate::files::{self, Flush};
 
 /// How long a file that nobody else wrote to is taken for sound.
@@ -85,7 +85,7 @@ pub(super) struct Seal {
 impl Drop for Seal {
     fn drop(&mut self) {
         // Where the log is still there, somebody else has the state open and closes it later.
-        if sibling_with(&self.state, "-wal").exists() {
+        if with_suffix(&self.state, LOG).exists() {
             return;
         }
         let Some(stamp) = Stamp::of(&self.state) else { return };
@@ -100,12 +100,6 @@ impl Drop for Seal {
             tracing::debug!(%error, "the state is not marked as sound");
         }
     }
-}
-
-fn sibling_with(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 #[cfg(test)]
@@ -176,7 +170,7 @@ mod tests {
         let now: jiff::Timestamp = "2027-01-12T08:00:00Z".parse().unwrap();
         let (_folder, state) = sealed(now);
         std::fs::write(&state, "more pages").unwrap();
-        std::fs::write(sibling_with(&state, "-wal"), "").unwrap();
+        std::fs::write(with_suffix(&state, LOG), "").unwrap();
         drop(Seal { state: state.clone(), checked_at: now });
         assert_eq!(sound_since(&state, now), None);
     }
