@@ -1,14 +1,14 @@
 //! What the site does not remember any more is cleared away: a piece after each apply, all of it when disks are purged.
 
 use super::{Context, ControlError, Note};
-use crate::apply::{ClearError, Cleared, Clearing};
+use crate::apply::{Cleared, Clearing};
 use crate::disks::Owner;
 use crate::model::id::LabName;
 use crate::state::{Recorded, Store};
 
 /// Clears one piece away. What was applied stands, whatever becomes of this: the next apply tries it again.
 pub(super) fn piece(context: &Context, lab: &LabName, recorded: &Recorded, store: &mut Store) {
-    if let Err(error) = cleared(context, lab, recorded, |clearing| clearing.piece(store)) {
+    if let Err(error) = clear(context, lab, recorded, store) {
         context.listener.note(&Note::NotCleared { error: &error });
     }
 }
@@ -18,7 +18,7 @@ pub fn everything(context: &Context, lab: &LabName, store: &mut Store) -> Result
     let recorded = store.recorded(lab)?;
     let mut all = Cleared::default();
     loop {
-        let piece = cleared(context, lab, &recorded, |clearing| clearing.piece(store))?;
+        let piece = clear(context, lab, &recorded, store)?;
         all.runs += piece.runs;
         all.effects += piece.effects;
         if !piece.is_full() {
@@ -27,17 +27,12 @@ pub fn everything(context: &Context, lab: &LabName, store: &mut Store) -> Result
     }
 }
 
-fn cleared(
-    context: &Context,
-    lab: &LabName,
-    recorded: &Recorded,
-    clear: impl FnOnce(&Clearing<'_>) -> Result<Cleared, ClearError>,
-) -> Result<Cleared, ControlError> {
+fn clear(context: &Context, lab: &LabName, recorded: &Recorded, store: &mut Store) -> Result<Cleared, ControlError> {
     let scheduler = context.scheduler()?;
     // Removing gives nothing to anybody.
     let runs = context.runs(Owner { uid: 0, gid: 0 });
     let now = jiff::Timestamp::now();
     let before = now - jiff::SignedDuration::from_hours(24 * i64::from(context.site.history_days));
     let clearing = Clearing { lab, recorded, scheduler: &*scheduler, runs: &runs, before, now };
-    Ok(clear(&clearing)?)
+    Ok(clearing.piece(store)?)
 }
