@@ -4,7 +4,6 @@
 use crate::control::plan::NamedFor;
 use crate::control::{Code, ControlError};
 use crate::exit::Exit;
-use crate::model::site::StorageError;
 use crate::observe::ObserveError;
 use crate::report::Failure;
 use crate::run::RunFileError;
@@ -56,7 +55,7 @@ fn details(error: &ControlError) -> Vec<String> {
 fn hint(error: &ControlError) -> Option<String> {
     Some(match error {
         ControlError::State(error) => return error.hint(),
-        ControlError::Storage(_) => "nothing else was changed; see `storage:` in site.yaml".to_owned(),
+        ControlError::Storage { .. } => "nothing else was changed; see `storage:` in site.yaml".to_owned(),
         ControlError::NotText { .. } => {
             "labwright writes this path into its state and into files that programs read: rename the folder".to_owned()
         }
@@ -77,12 +76,6 @@ fn hint(error: &ControlError) -> Option<String> {
 
 impl From<StateError> for Failure {
     fn from(error: StateError) -> Self {
-        ControlError::from(error).into()
-    }
-}
-
-impl From<StorageError> for Failure {
-    fn from(error: StorageError) -> Self {
         ControlError::from(error).into()
     }
 }

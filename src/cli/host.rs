@@ -190,7 +190,7 @@ fn exam(lab: &Path, arguments: &CheckArguments, site: Option<&Path>, ui: &Ui) ->
     let context = open(site, lab)?;
     let desired = context.desired()?;
     // A site that was made before `state init` made its folders may have none yet.
-    context.site.storage.create()?;
+    context.make_storage()?;
     let timeout = Duration::from_secs(arguments.timeout);
     let which = match &arguments.hosts {
         _ if arguments.all_hosts => Which::All,

@@ -53,7 +53,7 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
             if !context.site.state.exists() {
                 context.refuse_traces()?;
             }
-            context.site.storage.create()?;
+            context.make_storage()?;
             let mut store = Store::create(&context.site.state, jiff::Timestamp::now())?;
             store.settle_at_home(&context.site.storage)?;
             ui.say(&format!("a new state is at {}", store.path().display()));

@@ -10,7 +10,6 @@ use crate::host::machine::embedded::PlaceError;
 use crate::manifest::LoadError;
 use crate::model::address::Address;
 use crate::model::id::LabName;
-use crate::model::site::StorageError;
 use crate::observe::ObserveError;
 use crate::run::RunFileError;
 use crate::scheduler::SchedulerError;
@@ -56,8 +55,8 @@ pub enum ControlError {
     Load(#[from] LoadError),
     #[error(transparent)]
     Place(#[from] PlaceError),
-    #[error(transparent)]
-    Storage(#[from] StorageError),
+    #[error("cannot make the storage folder {folder}")]
+    Storage { folder: PathBuf, source: io::Error },
     #[error(transparent)]
     State(#[from] StateError),
     #[error(transparent)]

@@ -16,7 +16,7 @@ use crate::model::diagnostic::{Diagnostics, Severity};
 use crate::model::id::{LabName, VmName};
 use crate::model::lab::{Desired, DiskSource};
 use crate::model::rules::Rule;
-use crate::model::site::{DhcpSettings, SchedulerSettings, Site};
+use crate::model::site::{DhcpSettings, SchedulerSettings, Site, Storage};
 use crate::observe::{Observed, World, observe};
 use crate::plan::{Ask, Inputs, LostHost, Plan, as_applied, plan};
 use crate::resolve::with_claims;
@@ -171,8 +171,18 @@ impl Context {
             return Ok(None);
         }
         let place = settle(&self.lab_folder)?;
-        self.site.storage.create()?;
+        self.make_storage()?;
         Ok(place)
+    }
+
+    /// Makes the folders of the site's storage that are not there yet.
+    pub fn make_storage(&self) -> Result<(), ControlError> {
+        let Storage { runs, templates, vms, aside } = &self.site.storage;
+        for folder in [runs, templates, vms, aside] {
+            std::fs::create_dir_all(folder)
+                .map_err(|source| ControlError::Storage { folder: folder.clone(), source })?;
+        }
+        Ok(())
     }
 
     /// What is recorded, for requests that change nothing: a lab never applied has an empty record.

@@ -153,13 +153,6 @@ pub struct Storage {
     pub aside: PathBuf,
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("cannot make the storage folder {folder}")]
-pub struct StorageError {
-    folder: PathBuf,
-    source: std::io::Error,
-}
-
 impl Storage {
     pub fn below(root: &Path) -> Self {
         Self {
@@ -168,15 +161,6 @@ impl Storage {
             vms: root.join("vms"),
             aside: root.join("aside"),
         }
-    }
-
-    /// Makes the folders that are not there yet.
-    pub fn create(&self) -> Result<(), StorageError> {
-        for folder in [&self.runs, &self.templates, &self.vms, &self.aside] {
-            let failed = |source| StorageError { folder: folder.clone(), source };
-            std::fs::create_dir_all(folder).map_err(failed)?;
-        }
-        Ok(())
     }
 
     /// Where a disk of a template's version is published.
