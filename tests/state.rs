@@ -28,16 +28,12 @@ impl Small {
 
     /// Runs a line of shell that must work.
     fn run(&self, line: &str) -> String {
-        let (code, said) = self.ask(line);
-        assert_eq!(code, Some(0), "{line}\n{said}");
-        said
+        must(&self.0, line)
     }
 
     /// The exit code of a line of shell, and all that it printed.
     fn ask(&self, line: &str) -> (Option<i32>, String) {
-        let output = self.0.shell(line);
-        let said = [output.stdout, output.stderr].concat();
-        (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+        ask(&self.0, line)
     }
 
     /// What is recorded of the lab, after SQLite's own check of the file.
@@ -230,6 +226,14 @@ fn ask(sandbox: &Sandbox, line: &str) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&said).into_owned())
 }
 
+/// What a line of shell that succeeds says.
+#[track_caller]
+fn must(sandbox: &Sandbox, line: &str) -> String {
+    let (code, said) = ask(sandbox, line);
+    assert_eq!(code, Some(0), "{line}\n{said}");
+    said
+}
+
 /// Every write to the state and every flush of it is the moment of a kill, one after the other.
 #[test]
 fn a_kill_at_each_write_leaves_what_was_before_or_after() {
@@ -368,11 +372,7 @@ fn a_backup_is_whole_or_not_there() {
 #[test]
 fn a_kill_in_a_restore_loses_neither_disk() {
     let sandbox = Sandbox::new("/dev/shm", None);
-    let run = |line: &str| {
-        let (code, said) = ask(&sandbox, line);
-        assert_eq!(code, Some(0), "{line}\n{said}");
-        said
-    };
+    let run = |line: &str| must(&sandbox, line);
     let write = |letter: &str| {
         run(&format!("qemu-io -c 'write -q -P {letter} 0 64k' ../site/storage/vms/course/ada-work/disk-0.qcow2"));
     };
@@ -437,11 +437,7 @@ fn the_work_is_back(sandbox: &Sandbox, when: &str) {
 #[test]
 fn an_older_state_is_brought_up_to_date_and_loses_nothing() {
     let sandbox = Sandbox::new("/dev/shm", None);
-    let run = |line: &str| {
-        let (code, said) = ask(&sandbox, line);
-        assert_eq!(code, Some(0), "{line}\n{said}");
-        said
-    };
+    let run = |line: &str| must(&sandbox, line);
     run("labwright --site ../site.yaml state init && labwright --site ../site.yaml apply --yes");
     run("qemu-io -c 'write -q -P 65 0 64k' ../site/storage/vms/course/ada-work/disk-0.qcow2");
     run("sed -i /ada/d students.csv && labwright --site ../site.yaml apply --yes --allow user-group/students");
@@ -560,11 +556,7 @@ fn a_damaged_state_is_found_by_who_reads_all_of_it() {
 #[test]
 fn what_is_over_is_forgotten_after_the_sites_history() {
     let sandbox = Sandbox::new("/dev/shm", None);
-    let run = |line: &str| {
-        let (code, said) = ask(&sandbox, line);
-        assert_eq!(code, Some(0), "{line}\n{said}");
-        said
-    };
+    let run = |line: &str| must(&sandbox, line);
     let other = "  other: { derive: base, owner: teacher, state: on_demand }";
     let session =
         "sessions: { final: { vms: [other], start: \"2026-01-01T07:00[UTC]\", end: \"2099-01-01T10:00[UTC]\" } }";
@@ -656,11 +648,7 @@ fn what_is_over_is_forgotten_after_the_sites_history() {
 #[test]
 fn a_backup_of_the_version_before_is_put_back() {
     let sandbox = Sandbox::new("/dev/shm", None);
-    let run = |line: &str| {
-        let (code, said) = ask(&sandbox, line);
-        assert_eq!(code, Some(0), "{line}\n{said}");
-        said
-    };
+    let run = |line: &str| must(&sandbox, line);
     run("labwright --site ../site.yaml state init && labwright --site ../site.yaml apply --yes");
     run("labwright --site ../site.yaml state backup ../copy.db");
     let copy = Connection::open(sandbox.path("copy.db")).unwrap();
@@ -679,11 +667,7 @@ fn a_backup_of_the_version_before_is_put_back() {
 #[test]
 fn claims_are_listed_explained_and_taken_back() {
     let sandbox = Sandbox::new("/dev/shm", None);
-    let run = |line: &str| {
-        let (code, said) = ask(&sandbox, line);
-        assert_eq!(code, Some(0), "{line}\n{said}");
-        said
-    };
+    let run = |line: &str| must(&sandbox, line);
     run("labwright --site ../site.yaml state init && labwright --site ../site.yaml apply --yes");
     let state = Connection::open(sandbox.path("site/state.db")).unwrap();
     state

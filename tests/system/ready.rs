@@ -161,15 +161,20 @@ fn a_lab_in_a_closed_home_runs_in_the_default_group() {
     }
 }
 
+/// A lab `a` that stands, on a host that is set up for it; its vms wait to be started.
+fn apply_lab(world: &World) {
+    write_lab(&world.folder.path().join("a"), "a", "192.168.100.2-192.168.100.9", "on_demand");
+    must(world, &["state", "init"]);
+    must(world, &["host", "setup", "--lab", "a"]);
+    must(world, &["apply", "a", "--yes"]);
+}
+
 /// A starter that cannot even begin its report: what its job's log holds is the reason that people are given.
 #[test]
 fn what_a_starter_said_before_it_could_report_is_told() {
     let world = World::bare();
     let folder = world.folder.path();
-    write_lab(&folder.join("a"), "a", "192.168.100.2-192.168.100.9", "on_demand");
-    must(&world, &["state", "init"]);
-    must(&world, &["host", "setup", "--lab", "a"]);
-    must(&world, &["apply", "a", "--yes"]);
+    apply_lab(&world);
     // Its job waits until this is let go.
     std::fs::create_dir_all(folder.join("site/scheduler")).unwrap();
     let turn = std::fs::File::create(folder.join("site/scheduler/turn")).unwrap();
@@ -273,10 +278,7 @@ fn wait_for_start(world: &World) -> (PathBuf, Child) {
 fn an_interrupt_ends_a_wait_at_once() {
     let world = World::bare();
     let folder = world.folder.path();
-    write_lab(&folder.join("a"), "a", "192.168.100.2-192.168.100.9", "on_demand");
-    must(&world, &["state", "init"]);
-    must(&world, &["host", "setup", "--lab", "a"]);
-    must(&world, &["apply", "a", "--yes"]);
+    apply_lab(&world);
     // While somebody else holds the queue's turn, what is submitted stays in the queue.
     std::fs::create_dir_all(folder.join("site/scheduler")).unwrap();
     let turn = text(&folder.join("site/scheduler/turn"));
