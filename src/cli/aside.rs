@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::context::of_known_lab;
-use super::{Ended, LabOption, pick, vm};
+use super::{Ended, LabOption, vm};
 use crate::apply::Cleared;
-use crate::control::{Context, clear};
+use crate::control::{Context, clear, pick};
 use crate::disks;
 use crate::exit::Exit;
 use crate::model::address::{Address, Kind};

@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use super::{Ended, pick};
-use crate::control::Context;
+use super::Ended;
+use crate::control::{Context, pick};
 use crate::exit::Exit;
 use crate::host::machine::by_hand::{ByHand, script};
 use crate::host::run::accel::{self, Accelerator};

@@ -1,9 +1,11 @@
 //! What `control` and the rooms below it say no with, as it is told to a person at a command line: with an exit code, and what
 //! to type next.
 
+use crate::control::pick::{Others, PickError};
 use crate::control::plan::NamedFor;
 use crate::control::{Code, ControlError};
 use crate::exit::Exit;
+use crate::model::id::VmName;
 use crate::observe::ObserveError;
 use crate::report::Failure;
 use crate::run::RunFileError;
@@ -16,22 +18,30 @@ impl From<Code> for Exit {
             Code::Failed => Self::Failed,
             Code::Invalid => Self::Invalid,
             Code::Refused => Self::Refused,
+            Code::NotReady => Self::NotReady,
+            Code::Usage => Self::Usage,
         }
     }
 }
 
 impl From<ControlError> for Failure {
     fn from(error: ControlError) -> Self {
-        let mut failure = Self::from_error(error.code().into(), &error);
-        failure.causes.extend(details(&error));
-        if let ControlError::UnknownAddress { named_for, pattern, lab, .. } = &error {
+        Self::from(&error)
+    }
+}
+
+impl From<&ControlError> for Failure {
+    fn from(error: &ControlError) -> Self {
+        let mut failure = Self::from_error(error.code().into(), error);
+        failure.causes.extend(details(error));
+        if let ControlError::UnknownAddress { named_for, pattern, lab, .. } = error {
             let option = match named_for {
                 NamedFor::Target => "--target",
                 NamedFor::Allow => "--allow",
             };
             failure.message = format!("`{option} {pattern}` names nothing of lab `{lab}`; nothing was changed");
         }
-        match hint(&error) {
+        match hint(error) {
             Some(hint) => failure.hint(hint),
             None if failure.hint.is_none() && matches!(error, ControlError::Observe(_)) => {
                 failure.hint("nothing was changed: without seeing what is there, no plan is made")
@@ -55,6 +65,7 @@ fn details(error: &ControlError) -> Vec<String> {
 fn hint(error: &ControlError) -> Option<String> {
     Some(match error {
         ControlError::State(error) => return error.hint(),
+        ControlError::Pick(error) => hint_to_pick(error),
         ControlError::Storage { .. } => "nothing else was changed; see `storage:` in site.yaml".to_owned(),
         ControlError::NotText { .. } => {
             "labwright writes this path into its state and into files that programs read: rename the folder".to_owned()
@@ -72,6 +83,29 @@ fn hint(error: &ControlError) -> Option<String> {
         ControlError::NobodyToAsk => "add `--yes` where no person looks on, such as in a script".to_owned(),
         _ => return None,
     })
+}
+
+fn hint_to_pick(error: &PickError) -> String {
+    match error {
+        PickError::NothingFits { kind, .. } | PickError::Unknown { kind, others: Others::Unlike, .. } => {
+            format!("`labwright get {kind}s` lists all")
+        }
+        PickError::Unknown { kind, others: Others::Near(near), .. } => {
+            format!("did you mean `{near}`? `labwright get {kind}s` lists all")
+        }
+        PickError::Unknown { kind, others: Others::None, .. } => {
+            format!("there is no {kind} yet: `labwright apply` makes what the manifest asks for")
+        }
+        PickError::Several { vms, .. } => {
+            format!("name one of {}", vms.iter().map(VmName::as_str).collect::<Vec<_>>().join(", "))
+        }
+    }
+}
+
+impl From<PickError> for Failure {
+    fn from(error: PickError) -> Self {
+        ControlError::from(error).into()
+    }
 }
 
 impl From<StateError> for Failure {

@@ -6,9 +6,9 @@ use std::str::FromStr;
 
 use super::aside::{disks_word, vm_only};
 use super::context::open;
-use super::{Ended, LabOption, pick};
-use crate::control::Context;
+use super::{Ended, LabOption};
 use crate::control::plan::Scope;
+use crate::control::{Context, pick};
 use crate::disks;
 use crate::exit::Exit;
 use crate::model::address::Address;
@@ -160,7 +160,7 @@ impl Import<'_> {
         match VmName::new(&self.address.name) {
             Ok(name) => {
                 let known = self.recorded.vms.keys().map(VmName::as_str);
-                pick::nothing_fits(&self.desired.lab, "vm", name.as_str(), known)
+                pick::nothing_fits(&self.desired.lab, "vm", name.as_str(), known).into()
             }
             Err(invalid) => Failure::from_error(Exit::Usage, &invalid),
         }
@@ -225,7 +225,7 @@ impl Import<'_> {
             )
             .hint("a disk from elsewhere can only become that of a new vm: give it another name in the manifest");
         }
-        pick::nothing_fits(&desired.lab, "vm", name, desired.vms.keys().map(VmName::as_str))
+        pick::nothing_fits(&desired.lab, "vm", name, desired.vms.keys().map(VmName::as_str)).into()
     }
 
     /// An import has no effect outside that could be cut short, so one transaction holds all of it; the history shows it.

@@ -19,7 +19,6 @@ mod import;
 pub mod init;
 mod local_dispatch;
 mod manual;
-mod pick;
 mod plan;
 mod restore;
 pub mod schema;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::aside::{among, disks_word, none_aside, refuse_frozen};
 use super::context::of_known_lab;
-use super::{Ended, LabOption, pick, vm};
+use super::{Ended, LabOption, vm};
 use crate::control::Context;
 use crate::disks::{self, DiskError};
 use crate::exit::Exit;
@@ -63,9 +63,9 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
     let observed = context.observe(&desired, &recorded)?;
     let restore = Restore { context: &context, desired: &desired, observed: &observed, arguments };
     // None moves unless all can.
-    pick::each(&names, "cannot be restored; nothing was changed", |name| restore.swap(&recorded, name).map(drop))?;
+    vm::each(&names, "cannot be restored; nothing was changed", |name| restore.swap(&recorded, name).map(drop))?;
     ask(&names, arguments, ui)?;
-    pick::each(&names, "were not restored", |name| {
+    vm::each(&names, "were not restored", |name| {
         let recorded = store.recorded(&desired.lab)?;
         let address = Address::vm(name);
         let mut journal = Journal { store: &mut store, desired: &desired, address: &address };

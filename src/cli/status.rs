@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::context::{command, of_known_lab};
 use super::get::vms::{self, VmRow};
-use super::{Ended, LabFolder, pick};
-use crate::control::Context;
+use super::{Ended, LabFolder};
+use crate::control::{Context, pick};
 use crate::exit::Exit;
 use crate::model::lab::Desired;
 use crate::report::table::{Format, render};

@@ -1,16 +1,15 @@
 //! `labwright vm`: one vm at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use super::context::of_known_lab;
-use super::pick;
 use super::vm_request::Guest;
 use super::{Ended, LabOption, apply, export_run, vnc};
 use crate::control;
-use crate::control::Context;
+use crate::control::{Context, pick};
 use crate::exit::Exit;
 use crate::model::address::{Address, AddressPattern};
 use crate::model::id::{LabName, SnapshotName, VmName};
@@ -247,7 +246,7 @@ impl Guests {
 
     fn each(&self, mut act: impl FnMut(&Guest) -> Result<(), Failure>) -> Result<(), Failure> {
         let names = self.guests.keys().cloned().collect();
-        pick::each(&names, "did not do it", |name| act(&self.guests[name]))
+        each(&names, "did not do it", |name| act(&self.guests[name]))
     }
 
     /// Asks the same of all, and writes into the history who did it.
@@ -267,6 +266,32 @@ impl Guests {
         }
         ended.map(|()| Exit::Done)
     }
+}
+
+/// Does the same for several vms, one after the other; one for which it fails keeps nobody else from it.
+pub(super) fn each(
+    vms: &BTreeSet<VmName>,
+    failing: &str,
+    mut act: impl FnMut(&VmName) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut failures: Vec<(&VmName, Failure)> =
+        vms.iter().filter_map(|vm| act(vm).err().map(|failure| (vm, failure))).collect();
+    match failures.len() {
+        0 => Ok(()),
+        1 if vms.len() == 1 => Err(failures.remove(0).1),
+        number => {
+            let mut failure = Failure::new(failures[0].1.exit, format!("{number} of {} vms {failing}", vms.len()));
+            failure.causes = failures.iter().map(|(vm, failure)| format!("{vm}: {}", in_one_line(failure))).collect();
+            Err(failure)
+        }
+    }
+}
+
+fn in_one_line(failure: &Failure) -> String {
+    let mut words = failure.message.clone();
+    failure.causes.iter().for_each(|cause| words.extend([": ", cause]));
+    failure.hint.iter().for_each(|hint| words.extend(["; ", hint]));
+    words
 }
 
 /// The one recorded vm that a word means.

@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::context::of_known_lab;
 use super::get::vms::{mapping, run_state};
-use super::{Ended, LabOption, pick, vm};
-use crate::control::Context;
+use super::{Ended, LabOption, vm};
+use crate::control::{Context, pick};
 use crate::exit::Exit;
 use crate::files;
 use crate::host::machine::vnc::Place;

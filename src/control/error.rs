@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::pick::PickError;
 use super::plan::NamedFor;
 use crate::apply::ClearError;
 use crate::host::machine::check::Line;
@@ -50,6 +51,8 @@ pub enum ControlError {
     #[error("there is nobody to ask; nothing was changed")]
     NobodyToAsk,
     #[error(transparent)]
+    Pick(#[from] PickError),
+    #[error(transparent)]
     Accounts(nix::errno::Errno),
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -78,6 +81,10 @@ pub enum Code {
     Invalid,
     /// A guard, a stale plan, a lock, a missing right.
     Refused,
+    /// A guest is not, or not yet, where it would have to be.
+    NotReady,
+    /// What was asked for makes no sense, whatever the lab is like.
+    Usage,
 }
 
 impl ControlError {
@@ -85,6 +92,7 @@ impl ControlError {
         match self {
             Self::InvalidManifest | Self::InvalidSite { .. } => Code::Invalid,
             Self::State(error) => Code::of_state(error),
+            Self::Pick(error) => error.code(),
             Self::PlanMoved { .. }
             | Self::PlanRefused
             | Self::NotRoot

@@ -4,6 +4,7 @@
 //! ```text
 //! manifests   a lab's folder and a site's file as what they mean
 //! open        the site, the lab, the state, the scheduler, the DHCP server
+//! pick        the vms that names, families and patterns mean
 //! plan        the part of the plan that is meant; plans that were kept; power
 //! apply       plan, ask, act, wait
 //! clear       what the site does not remember any more
@@ -16,6 +17,7 @@ pub mod clear;
 mod error;
 pub mod manifests;
 mod open;
+pub mod pick;
 pub mod plan;
 mod readiness;
 

@@ -7,7 +7,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::context::of_known_lab;
-use super::{Ended, LabOption, pick};
+use super::{Ended, LabOption};
+use crate::control::pick;
 use crate::control::plan::Scope;
 use crate::exit::Exit;
 use crate::model::address::{Address, Kind};

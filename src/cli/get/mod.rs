@@ -13,7 +13,8 @@ use std::path::Path;
 use clap::ValueEnum;
 
 use super::context::of_known_lab;
-use super::{Ended, LabOption, pick};
+use super::{Ended, LabOption};
+use crate::control::pick;
 use crate::exit::Exit;
 use crate::model::id::LabName;
 use crate::model::lab::Desired;
@@ -172,7 +173,7 @@ impl Lister<'_> {
         let (kind, typed) = (self.arguments.kind.kind(), &self.arguments.name);
         let listed: BTreeSet<&str> = rows.iter().map(Pick::key).collect();
         if kind != "vm" {
-            return pick::names(&self.lab, kind, typed, listed.iter().copied());
+            return Ok(pick::names(&self.lab, kind, typed, listed.iter().copied())?);
         }
         // Disks and jobs of vms that were forgotten are listed, too.
         let mut picked = BTreeSet::new();

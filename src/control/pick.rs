@@ -1,29 +1,58 @@
-//! Things as they are named on the command line: by name, with or without the kind before it, or by a pattern in which `*`
+//! Things as people name them: by name, with or without the kind before it, or by a pattern in which `*`
 //! stands for anything; vms by the name of their family, too.
 
 use std::collections::BTreeSet;
 
-use crate::exit::Exit;
+use super::Code;
 use crate::model::address::{Address, InvalidAddress, glob};
 use crate::model::id::{FamilyName, LabName, VmName};
-use crate::report::Failure;
 use crate::state::Recorded;
 
 /// Below this, two names have nothing to do with each other.
 const LIKENESS_MIN: f64 = 0.7;
 
-/// An address, for clap; a name alone is a vm's.
-pub(super) fn address(word: &str) -> Result<Address, InvalidAddress> {
+/// Why a word names nothing that can be meant.
+#[derive(Debug, thiserror::Error)]
+pub enum PickError {
+    #[error("no {kind} of lab `{lab}` fits `{pattern}`")]
+    NothingFits { lab: LabName, kind: &'static str, pattern: String },
+    #[error("lab `{lab}` has no {kind} `{name}`")]
+    Unknown { lab: LabName, kind: &'static str, name: String, others: Others },
+    #[error("`{word}` means {} vms, and this is for one", vms.len())]
+    Several { word: String, vms: Vec<VmName> },
+}
+
+/// What there is in the place of a thing that is not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Others {
+    /// Nothing of its kind.
+    None,
+    Unlike,
+    /// This is most likely what was meant.
+    Near(String),
+}
+
+impl PickError {
+    pub fn code(&self) -> Code {
+        match self {
+            Self::NothingFits { .. } | Self::Unknown { .. } => Code::Failed,
+            Self::Several { .. } => Code::Usage,
+        }
+    }
+}
+
+/// An address as it is typed; a name alone is a vm's.
+pub fn address(word: &str) -> Result<Address, InvalidAddress> {
     if word.contains('/') || word.is_empty() { word.parse() } else { Ok(Address::vm(word)) }
 }
 
 /// The known names that `typed` means; a word that means none is an error.
-pub(super) fn names<'a>(
+pub fn names<'a>(
     lab: &LabName,
-    kind: &str,
+    kind: &'static str,
     typed: &[String],
     known: impl Iterator<Item = &'a str> + Clone,
-) -> Result<BTreeSet<String>, Failure> {
+) -> Result<BTreeSet<String>, PickError> {
     let mut picked = BTreeSet::new();
     for word in typed {
         let bare = bare(kind, word);
@@ -38,11 +67,11 @@ pub(super) fn names<'a>(
 }
 
 /// The known vms that `typed` means. A vm's own name comes before that of a family.
-pub(super) fn vms<'a>(
+pub fn vms<'a>(
     lab: &LabName,
     typed: &[String],
     known: impl Iterator<Item = (&'a VmName, Option<&'a FamilyName>)> + Clone,
-) -> Result<BTreeSet<VmName>, Failure> {
+) -> Result<BTreeSet<VmName>, PickError> {
     let mut picked = BTreeSet::new();
     for word in typed {
         let bare = bare("vm", word);
@@ -67,71 +96,40 @@ pub(super) fn vms<'a>(
 }
 
 /// The recorded vms that `typed` means.
-pub(super) fn recorded_vms(lab: &LabName, typed: &[String], recorded: &Recorded) -> Result<BTreeSet<VmName>, Failure> {
+pub fn recorded_vms(lab: &LabName, typed: &[String], recorded: &Recorded) -> Result<BTreeSet<VmName>, PickError> {
     vms(lab, typed, recorded.vms.iter().map(|(name, known)| (name, Some(&known.vm.family))))
 }
 
 /// The recorded vm that `typed` means, where only one can be meant.
-pub(super) fn one(lab: &LabName, typed: &str, recorded: &Recorded) -> Result<VmName, Failure> {
+pub fn one(lab: &LabName, typed: &str, recorded: &Recorded) -> Result<VmName, PickError> {
     let mut meant = recorded_vms(lab, &[typed.to_owned()], recorded)?;
     match meant.pop_first() {
         Some(vm) if meant.is_empty() => Ok(vm),
-        first => {
-            let names: Vec<&str> = first.iter().chain(&meant).map(VmName::as_str).collect();
-            Err(Failure::new(Exit::Usage, format!("`{typed}` means {} vms, and this is for one", names.len()))
-                .hint(format!("name one of {}", names.join(", "))))
-        }
+        first => Err(PickError::Several { word: typed.to_owned(), vms: first.into_iter().chain(meant).collect() }),
     }
-}
-
-/// Does the same for several vms, one after the other; one for which it fails keeps nobody else from it.
-pub(super) fn each(
-    vms: &BTreeSet<VmName>,
-    failing: &str,
-    mut act: impl FnMut(&VmName) -> Result<(), Failure>,
-) -> Result<(), Failure> {
-    let mut failures: Vec<(&VmName, Failure)> =
-        vms.iter().filter_map(|vm| act(vm).err().map(|failure| (vm, failure))).collect();
-    match failures.len() {
-        0 => Ok(()),
-        1 if vms.len() == 1 => Err(failures.remove(0).1),
-        number => {
-            let mut failure = Failure::new(failures[0].1.exit, format!("{number} of {} vms {failing}", vms.len()));
-            failure.causes = failures.iter().map(|(vm, failure)| format!("{vm}: {}", in_one_line(failure))).collect();
-            Err(failure)
-        }
-    }
-}
-
-fn in_one_line(failure: &Failure) -> String {
-    let mut words = failure.message.clone();
-    failure.causes.iter().for_each(|cause| words.extend([": ", cause]));
-    failure.hint.iter().for_each(|hint| words.extend(["; ", hint]));
-    words
 }
 
 /// `vm/alice-gsr` is the same as `alice-gsr`.
-fn bare<'a>(kind: &str, word: &'a str) -> &'a str {
+fn bare<'a>(kind: &'static str, word: &'a str) -> &'a str {
     word.strip_prefix(kind).and_then(|rest| rest.strip_prefix('/')).filter(|name| !name.is_empty()).unwrap_or(word)
 }
 
-pub(super) fn nothing_fits<'a>(
+pub fn nothing_fits<'a>(
     lab: &LabName,
-    kind: &str,
+    kind: &'static str,
     word: &str,
     known: impl Iterator<Item = &'a str> + Clone,
-) -> Failure {
-    let all = format!("labwright get {kind}s");
+) -> PickError {
+    let lab = lab.clone();
     if word.contains('*') {
-        return Failure::new(Exit::Failed, format!("no {kind} of lab `{lab}` fits `{word}`"))
-            .hint(format!("`{all}` lists all"));
+        return PickError::NothingFits { lab, kind, pattern: word.to_owned() };
     }
-    let failure = Failure::new(Exit::Failed, format!("lab `{lab}` has no {kind} `{word}`"));
     let likeness = |name: &&str| strsim::jaro_winkler(name, word);
-    let near = known.clone().max_by(|one, other| likeness(one).total_cmp(&likeness(other)));
-    failure.hint(match near {
-        Some(near) if likeness(&near) >= LIKENESS_MIN => format!("did you mean `{near}`? `{all}` lists all"),
-        Some(_) => format!("`{all}` lists all"),
-        None => format!("there is no {kind} yet: `labwright apply` makes what the manifest asks for"),
-    })
+    let near = known.max_by(|one, other| likeness(one).total_cmp(&likeness(other)));
+    let others = match near {
+        Some(near) if likeness(&near) >= LIKENESS_MIN => Others::Near(near.to_owned()),
+        Some(_) => Others::Unlike,
+        None => Others::None,
+    };
+    PickError::Unknown { lab, kind, name: word.to_owned(), others }
 }
