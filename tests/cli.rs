@@ -34,6 +34,7 @@ cases! {
     apply_edit_destroy
     apply_moved_plan
     apply_stale_plan
+    apply_thought_over
     apply_unasked
     asks
     colours

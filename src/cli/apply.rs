@@ -163,7 +163,7 @@ pub(super) fn reconcile(
     ui: &mut Ui,
 ) -> Ended {
     let is_root = nix::unistd::geteuid().is_root();
-    let request = Request { doing, parallelism: options.parallelism, is_root };
+    let request = Request { doing, parallelism: options.parallelism, is_root, is_agreed: options.yes };
     let mut client = Terminal { ui, options, doing, last: None };
     let done = control::apply::reconcile(context, desired, make, &request, &mut client);
     let Done { plan, summary } = done.map_err(|error| told(context, error))?;
@@ -274,7 +274,7 @@ impl Client for Terminal<'_> {
     }
 
     fn agrees(&mut self, plan: &Plan) -> Option<bool> {
-        if self.options.yes { Some(true) } else { self.ui.confirm(&question(plan, self.doing)) }
+        self.ui.confirm(&question(plan, self.doing))
     }
 
     fn begins(&mut self) -> Arc<AtomicU8> {

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU8;
 use std::time::Duration;
 
 use super::readiness::refuse_unready;
-use super::{Context, ControlError, clear};
+use super::{Context, ControlError, Note, clear};
 use crate::apply::{self, Awaited, Clock as _, Goal, Progress, Readiness, Summary, SystemClock, Wait, WaitEnd, World};
 use crate::disks;
 use crate::model::id::{RunId, VmName};
@@ -14,7 +14,7 @@ use crate::model::lab::Desired;
 use crate::observe::Observed;
 use crate::plan::{Effect, Plan};
 use crate::run::last_words;
-use crate::state::{Recorded, Store};
+use crate::state::{Recorded, StateError, Store};
 
 /// How a plan is to be carried out.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +25,8 @@ pub struct Request<'a> {
     pub parallelism: usize,
     /// Whether disks may be made and vms started, which takes root.
     pub is_root: bool,
+    /// Whoever asks goes along with whatever plan comes out, so that nobody is asked.
+    pub is_agreed: bool,
 }
 
 /// Who asked for a plan, sees it, and may still say no.
@@ -50,7 +52,8 @@ pub struct Done {
     pub summary: Summary,
 }
 
-/// Carries out what `make` plans, under the site's lock from the first look to the last record.
+/// Carries out what `make` plans. The lock is held from the look that decides to the last record, and never while somebody
+/// thinks: what was agreed to is planned again under it, and where something else comes out, that is shown and asked about.
 pub fn reconcile(
     context: &Context,
     desired: &Desired,
@@ -58,29 +61,53 @@ pub fn reconcile(
     request: &Request<'_>,
     client: &mut dyn Client,
 ) -> Result<Done, ControlError> {
-    let mut store = context.store()?;
-    let _lock = context.lock(format!("{} {}", request.doing, desired.lab))?;
-    let recorded = store.recorded(&desired.lab)?;
-    let plan = make(&recorded)?;
-    client.shows(&plan);
+    let mut agreed: Option<Plan> = None;
+    loop {
+        let mut store = context.store()?;
+        let is_answered = request.is_agreed || agreed.is_some();
+        let lock = is_answered.then(|| context.lock(format!("{} {}", request.doing, desired.lab))).transpose()?;
+        let recorded = store.recorded(&desired.lab)?;
+        if let (Some(_), Some(frozen)) = (&agreed, &recorded.frozen) {
+            return Err(StateError::Frozen { frozen: frozen.clone() }.into());
+        }
+        let plan = make(&recorded)?;
+        let is_known = agreed.as_ref().is_some_and(|agreed| agreed.does_the_same(&plan));
+        if !is_known {
+            if agreed.is_some() {
+                context.listener.note(&Note::PlanMoved { lab: &desired.lab });
+            }
+            client.shows(&plan);
+            if !may_begin(context, desired, &plan, request)? {
+                return Ok(Done { plan, summary: Summary::default() });
+            }
+        }
+        if lock.is_some() && (request.is_agreed || is_known) {
+            let summary = act(context, &plan, &mut store, request, client)?;
+            clear::piece(context, &plan.lab, &recorded, &mut store);
+            return Ok(Done { plan, summary });
+        }
+        drop(lock);
+        agreed = match client.agrees(&plan) {
+            Some(true) => Some(plan),
+            Some(false) => return Err(ControlError::NotConfirmed),
+            None => return Err(ControlError::NobodyToAsk),
+        };
+    }
+}
+
+/// Whether there is anything to do; an error where it must not be done, or cannot be done here.
+fn may_begin(context: &Context, desired: &Desired, plan: &Plan, request: &Request<'_>) -> Result<bool, ControlError> {
     if plan.is_refused() || (plan.is_empty() && !plan.refusals.is_empty()) {
         return Err(ControlError::PlanRefused);
     }
     if plan.is_empty() {
-        return Ok(Done { plan, summary: Summary::default() });
+        return Ok(false);
     }
-    if needs_root(&plan) && !request.is_root {
+    if needs_root(plan) && !request.is_root {
         return Err(ControlError::NotRoot);
     }
-    refuse_unready(context, desired, &plan)?;
-    match client.agrees(&plan) {
-        Some(true) => {}
-        Some(false) => return Err(ControlError::NotConfirmed),
-        None => return Err(ControlError::NobodyToAsk),
-    }
-    let summary = act(context, &plan, &mut store, request, client)?;
-    clear::piece(context, &plan.lab, &recorded, &mut store);
-    Ok(Done { plan, summary })
+    refuse_unready(context, desired, plan)?;
+    Ok(true)
 }
 
 /// Disks get another owner, jobs set up taps and filters: all of that takes root.

@@ -64,4 +64,6 @@ pub enum Note<'a> {
     FolderGone { lab: &'a LabName, folder: &'a Path },
     /// The manifest cannot be used: the lab is as it was last applied.
     AsApplied { lab: &'a LabName, error: &'a DesiredError, context: &'a Context },
+    /// Something else than what was agreed to is to be done by now; it is shown next, and asked about.
+    PlanMoved { lab: &'a LabName },
 }

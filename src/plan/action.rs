@@ -65,9 +65,29 @@ impl Plan {
         self.refusals.iter().any(|refusal| refusal.holds == Held::Everything)
     }
 
+    /// Whether it does the same as a plan that was made before, and holds the same back. Which numbers its runs get does not
+    /// matter, nor how long something has been waited for.
+    pub fn does_the_same(&self, other: &Self) -> bool {
+        let held = |plan: &Self| -> Vec<(Address, Held)> {
+            plan.refusals.iter().map(|refusal| (refusal.address.clone(), refusal.holds.clone())).collect()
+        };
+        held(self) == held(other) && self.changes.iter().map(unnumbered).eq(other.changes.iter().map(unnumbered))
+    }
+
     pub fn actions(&self) -> impl Iterator<Item = (&Change, &Action)> {
         self.changes.iter().flat_map(|change| change.actions.iter().map(move |action| (change, action)))
     }
+}
+
+/// A change without the numbers of its runs: any apply of the site uses some up.
+fn unnumbered(change: &Change) -> Change {
+    let mut change = change.clone();
+    for action in &mut change.actions {
+        if let Effect::Start { spec, .. } = &mut action.effect {
+            spec.run = RunId::new(spec.run.site().clone(), 0);
+        }
+    }
+    change
 }
 
 /// What becomes of what was asked of a vm.
