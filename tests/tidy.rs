@@ -143,6 +143,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "control",
         &[
             "model",
+            "files",
             "disks",
             "dhcp",
             "run",
@@ -156,7 +157,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "apply",
         ],
     ),
-    ("report", &["model", "exit", "plan", "apply"]),
+    ("report", &["model", "exit", "state", "plan", "apply", "control"]),
 ];
 /// What puts the house together: it may name every room, and no room names it.
 const ABOVE_ALL: [&str; 3] = ["cli", "lib", "main"];

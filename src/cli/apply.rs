@@ -349,8 +349,8 @@ fn wait(context: &Context, desired: &Desired, plan: &Plan, client: &mut Terminal
     let waited = control::apply::wait(context, desired, plan, timeout, client);
     client.ui.progress_done();
     let Some(waited) = waited? else { return Ok(Exit::Done) };
-    let mut rows = super::get::mapping_rows(&waited.recorded, &waited.observed, &context.site);
-    rows.retain(|row| waited.vms.values().any(|name| row.is_of(name)));
+    let mut rows = control::view::mappings(&waited.recorded, &waited.observed, &context.site);
+    rows.retain(|row| waited.vms.values().any(|name| row.name == *name));
     let format = if options.json { report::table::Format::Json } else { report::table::Format::Table };
     client.ui.data(&report::table::render(&rows, format));
     let name = |run: &RunId| waited.vms.get(run).map_or_else(|| run.to_string(), ToString::to_string);

@@ -1,6 +1,8 @@
 //! What `control` and the rooms below it say no with, as it is told to a person at a command line: with an exit code, and what
 //! to type next.
 
+use std::io::ErrorKind;
+
 use crate::control::pick::{Others, PickError};
 use crate::control::plan::NamedFor;
 use crate::control::{Code, ControlError};
@@ -80,6 +82,9 @@ fn hint(error: &ControlError) -> Option<String> {
         }
         ControlError::PlanMoved { .. } => "make a new one with `labwright plan -o FILE`".to_owned(),
         ControlError::NotRoot => "run it again with `sudo`; `labwright plan` and `validate` need no root".to_owned(),
+        ControlError::Password { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+            "only root and the service account may: `sudo labwright vm vnc …`".to_owned()
+        }
         ControlError::NobodyToAsk => "add `--yes` where no person looks on, such as in a script".to_owned(),
         _ => return None,
     })

@@ -1,24 +1,15 @@
 //! `labwright status`: where the lab stands, in one screen.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use serde::Serialize;
-
 use super::context::{command, of_known_lab};
-use super::get::vms::{self, VmRow};
 use super::{Ended, LabFolder};
 use crate::control::{Context, pick};
 use crate::exit::Exit;
 use crate::model::lab::Desired;
-use crate::report::table::{Format, render};
-use crate::report::{Failure, Ui, harmless, times};
-use crate::state::{FreezeScope, Frozen};
-
-/// Most vms whose trouble is told below the table, one line each.
-const REASONS_MAX: usize = 10;
+use crate::report::table::Format;
+use crate::report::{Failure, Ui, status};
 
 /// How long a look stands where somebody watches.
 const WATCH_PERIOD: Duration = Duration::from_secs(2);
@@ -48,37 +39,6 @@ pub(super) struct Arguments {
     watch: bool,
 }
 
-/// All of it, for programs.
-#[derive(Debug, Serialize)]
-struct Status<'a> {
-    lab: String,
-    serial: u64,
-    frozen: Option<Freeze<'a>>,
-    /// How many vms are in each state.
-    states: BTreeMap<&'a str, usize>,
-    vms: &'a [VmRow],
-}
-
-#[derive(Debug, Serialize)]
-struct Freeze<'a> {
-    /// `lab` or `site`.
-    scope: &'static str,
-    who: &'a str,
-    why: &'a str,
-    #[serde(serialize_with = "times::serialize")]
-    since: jiff::Timestamp,
-}
-
-impl<'a> Freeze<'a> {
-    fn of(frozen: &'a Frozen) -> Self {
-        let scope = match frozen.scope {
-            FreezeScope::Lab => "lab",
-            FreezeScope::Site => "site",
-        };
-        Self { scope, who: &frozen.who, why: &frozen.why, since: frozen.since }
-    }
-}
-
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
     let (folder, first) = arguments.lab.folder_and_operand();
     let (context, desired) = of_known_lab(site, &folder)?;
@@ -102,74 +62,12 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
 
 /// How the lab stands at this moment.
 fn look(context: &Context, desired: &Desired, vms: &[String], arguments: &Arguments) -> Result<String, Failure> {
-    let recorded = context.recorded(&desired.lab)?;
-    let observed = context.observe(desired, &recorded)?;
-    let mut rows = vms::vm_rows(&recorded, &observed, &context.site);
-    if !vms.is_empty() {
-        let picked = pick::recorded_vms(&desired.lab, vms, &recorded)?;
-        rows.retain(|row| picked.iter().any(|vm| vm.as_str() == row.name));
-    }
-    let mut states: BTreeMap<&str, usize> = BTreeMap::new();
-    rows.iter().for_each(|row| *states.entry(&row.state).or_default() += 1);
-    let status = Status {
-        lab: desired.lab.to_string(),
-        serial: recorded.serial,
-        frozen: recorded.frozen.as_ref().map(Freeze::of),
-        states,
-        vms: &rows,
+    let view = context.view(desired)?;
+    let picked = match vms {
+        [] => None,
+        vms => Some(pick::recorded_vms(&desired.lab, vms, &view.recorded)?),
     };
-    Ok(match arguments.output {
-        Format::Json if arguments.watch => serde_json::to_string(&status).expect("it has only string keys") + "\n",
-        Format::Json => serde_json::to_string_pretty(&status).expect("it has only string keys") + "\n",
-        Format::Yaml => serde_yaml::to_string(&status).expect("it has only string keys"),
-        Format::Csv | Format::Name => render(&rows, arguments.output),
-        Format::Table | Format::Wide => text(&status, &command(context, "apply"), arguments.output),
-    })
-}
-
-fn text(status: &Status<'_>, apply: &str, format: Format) -> String {
-    let counts: Vec<String> = status.states.iter().map(|(state, count)| format!("{count} {state}")).collect();
-    let counts = match (counts.is_empty(), status.serial) {
-        (false, _) => counts.join(", "),
-        (true, 0) => format!("no vms yet: `{apply}` makes them"),
-        (true, _) => "it has no vms".to_owned(),
-    };
-    let mut text = format!("lab {} (serial {}): {counts}\n", status.lab, status.serial);
-    if let Some(Freeze { scope, who, why, since }) = &status.frozen {
-        let (thing, all) = if *scope == "site" { ("the whole site", " --all") } else { ("the lab", "") };
-        let since = times::local(*since);
-        let why = harmless(why);
-        writeln!(text, "frozen: {who} froze {thing} at {since} ({why}); `labwright thaw{all}` ends it")
-            .expect(TAKES_ALL);
-    }
-    text.push('\n');
-    text.push_str(&render(status.vms, format));
-    text.push_str(&reasons(status.vms));
-    text
-}
-
-const TAKES_ALL: &str = "a string takes all";
-
-/// Why vms are not what was wanted of them. What many have in common is said once.
-fn reasons(rows: &[VmRow]) -> String {
-    let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for row in rows {
-        if let Some(why) = &row.why {
-            by_reason.entry(why).or_default().push(&row.name);
-        }
-    }
-    let mut text = String::new();
-    for (why, vms) in by_reason.iter().take(REASONS_MAX) {
-        let lead = if text.is_empty() { "\n" } else { "" };
-        let others = match vms.len() {
-            1 => String::new(),
-            2 => " and 1 more".to_owned(),
-            n => format!(" and {} more", n - 1),
-        };
-        writeln!(text, "{lead}{}{others}: {}", harmless(vms[0]), harmless(why)).expect(TAKES_ALL);
-    }
-    if by_reason.len() > REASONS_MAX {
-        writeln!(text, "… {} more reasons: `-o wide` shows them all", by_reason.len() - REASONS_MAX).expect(TAKES_ALL);
-    }
-    text
+    let (status, apply) = (view.status(picked.as_ref())?, command(context, "apply"));
+    let text = if arguments.watch { status::text_of_look } else { status::text };
+    Ok(text(&status, arguments.output, &apply))
 }

@@ -10,7 +10,7 @@ use crate::host::machine::check::Line;
 use crate::host::machine::embedded::PlaceError;
 use crate::manifest::LoadError;
 use crate::model::address::Address;
-use crate::model::id::LabName;
+use crate::model::id::{LabName, VmName};
 use crate::observe::ObserveError;
 use crate::run::RunFileError;
 use crate::scheduler::SchedulerError;
@@ -50,6 +50,8 @@ pub enum ControlError {
     NotConfirmed,
     #[error("there is nobody to ask; nothing was changed")]
     NobodyToAsk,
+    #[error("cannot read the vnc password of `{vm}` in {file}")]
+    Password { vm: VmName, file: PathBuf, source: io::Error },
     #[error(transparent)]
     Pick(#[from] PickError),
     #[error(transparent)]
@@ -91,6 +93,7 @@ impl ControlError {
     pub fn code(&self) -> Code {
         match self {
             Self::InvalidManifest | Self::InvalidSite { .. } => Code::Invalid,
+            Self::Password { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Code::Refused,
             Self::State(error) => Code::of_state(error),
             Self::Pick(error) => error.code(),
             Self::PlanMoved { .. }

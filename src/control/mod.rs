@@ -7,6 +7,7 @@
 //! pick        the vms that names, families and patterns mean
 //! plan        the part of the plan that is meant; plans that were kept; power
 //! apply       plan, ask, act, wait
+//! view        what one can see of a lab, as plain values
 //! clear       what the site does not remember any more
 //! readiness   whether this machine can do what a plan asks of it
 //! error       why a request was not carried out
@@ -20,6 +21,7 @@ mod open;
 pub mod pick;
 pub mod plan;
 mod readiness;
+pub mod view;
 
 pub use error::{Code, ControlError};
 pub use open::{Context, SITE_FILE, git_commit, understood};

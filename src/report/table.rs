@@ -35,6 +35,11 @@ pub trait Row: Serialize {
     }
 }
 
+/// The word that YAML and JSON use for a value.
+pub fn word<T: Serialize>(value: &T) -> String {
+    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
 pub fn render<R: Row>(rows: &[R], format: Format) -> String {
     match format {
         Format::Table => table::<R>(rows, R::WIDE, ui::terminal_width()),

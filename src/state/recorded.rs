@@ -119,7 +119,8 @@ pub struct Frozen {
 }
 
 /// What stands still.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum FreezeScope {
     #[default]
     Lab,

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::Pick;
+use crate::control::view::Listed;
 use crate::model::claim::{Claim, ClaimBody};
 use crate::model::lab::Desired;
 use crate::report::table::Row;
@@ -44,7 +44,7 @@ impl Row for ClaimRow {
     }
 }
 
-impl Pick for ClaimRow {
+impl Listed for ClaimRow {
     fn key(&self) -> &str {
         &self.name
     }

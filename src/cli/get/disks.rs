@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Pick, size};
+use super::size;
 use crate::control::Context;
+use crate::control::view::Listed;
 use crate::model::id::{LabName, TemplateName, VmName};
 use crate::model::lab::{Desired, DiskSource, Template, VmSource};
 use crate::report::Failure;
@@ -52,7 +53,7 @@ impl Row for TemplateRow {
     }
 }
 
-impl Pick for TemplateRow {
+impl Listed for TemplateRow {
     fn key(&self) -> &str {
         &self.name
     }
@@ -117,7 +118,7 @@ fn used_bytes(path: &Path) -> Option<u64> {
     Some(path.symlink_metadata().ok()?.blocks() * BLOCK)
 }
 
-impl Pick for DiskRow {
+impl Listed for DiskRow {
     fn key(&self) -> &str {
         &self.vm
     }
@@ -174,7 +175,7 @@ impl Row for AsideRow {
     }
 }
 
-impl Pick for AsideRow {
+impl Listed for AsideRow {
     fn key(&self) -> &str {
         &self.vm
     }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::Pick;
 use crate::control::Context;
+use crate::control::view::Listed;
 use crate::disks::Owner;
 use crate::model::id::LabName;
 use crate::observe::{Observed, past};
@@ -57,7 +57,7 @@ impl Row for JobRow {
     }
 }
 
-impl Pick for JobRow {
+impl Listed for JobRow {
     fn key(&self) -> &str {
         self.vm.as_deref().unwrap_or_default()
     }
@@ -91,7 +91,7 @@ impl Row for UsageRow {
     }
 }
 
-impl Pick for UsageRow {
+impl Listed for UsageRow {
     fn key(&self) -> &str {
         &self.user
     }

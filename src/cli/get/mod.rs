@@ -5,7 +5,6 @@ mod disks;
 mod jobs;
 mod networks;
 mod people;
-pub(super) mod vms;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -15,6 +14,7 @@ use clap::ValueEnum;
 use super::context::of_known_lab;
 use super::{Ended, LabOption};
 use crate::control::pick;
+use crate::control::view::Listed;
 use crate::exit::Exit;
 use crate::model::id::LabName;
 use crate::model::lab::Desired;
@@ -22,8 +22,6 @@ use crate::plan::as_applied;
 use crate::report::table::{Format, Row, render};
 use crate::report::{Failure, Ui};
 use crate::state::Recorded;
-
-pub(super) use vms::mapping_rows;
 
 /// List what there is
 #[derive(Debug, clap::Args)]
@@ -101,38 +99,26 @@ impl Listing {
     }
 }
 
-/// A row that can be picked by a name, and where it has an owner, by this.
-trait Pick: Row {
-    fn key(&self) -> &str;
-    /// `None`: things of this kind have no owner.
-    fn owner(&self) -> Option<&str> {
-        None
-    }
-}
-
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
     let (context, desired) = of_known_lab(site, &arguments.lab.lab)?;
-    let recorded = context.recorded(&desired.lab)?;
-    let lister = Lister { arguments, lab: desired.lab.clone(), recorded: &recorded };
-    if matches!(arguments.kind, Listing::Vms) && arguments.output == Format::Name {
-        // Names alone are asked for by shells that complete a word: the queue is not bothered for them.
-        return lister.show(vms::name_rows(&recorded), ui);
-    }
-    let observed = || context.observe(&desired, &recorded);
-    let applied = || applied(&desired.lab, &recorded);
+    let view = context.view(&desired)?;
+    let recorded = &view.recorded;
+    let lister = Lister { arguments, lab: desired.lab.clone(), recorded };
+    let applied = || applied(&desired.lab, recorded);
     match arguments.kind {
-        Listing::Vms => lister.show(vms::vm_rows(&recorded, &observed()?, &context.site), ui),
-        Listing::Mappings => lister.show(vms::mapping_rows(&recorded, &observed()?, &context.site), ui),
-        Listing::Disks => lister.show(disks::disk_rows(&recorded), ui),
+        Listing::Vms if arguments.output == Format::Name => lister.show(view.names(), ui),
+        Listing::Vms => lister.show(view.vms()?, ui),
+        Listing::Mappings => lister.show(view.mappings()?, ui),
+        Listing::Disks => lister.show(disks::disk_rows(recorded), ui),
         Listing::Aside => lister.show(disks::aside_rows(&context, &desired.lab)?, ui),
-        Listing::Jobs => lister.show(jobs::job_rows(&context, &desired.lab, &recorded, &observed()?, ui)?, ui),
-        Listing::Usage => lister.show(jobs::usage_rows(&context, &desired.lab, &recorded, ui)?, ui),
-        Listing::Users => lister.show(people::user_rows(&applied()?, &recorded, &context.site), ui),
+        Listing::Jobs => lister.show(jobs::job_rows(&context, &desired.lab, recorded, &view.observed()?, ui)?, ui),
+        Listing::Usage => lister.show(jobs::usage_rows(&context, &desired.lab, recorded, ui)?, ui),
+        Listing::Users => lister.show(people::user_rows(&applied()?, recorded, &context.site), ui),
         Listing::UserGroups => lister.show(people::group_rows(&applied()?, &context.site), ui),
-        Listing::VmGroups => lister.show(networks::group_rows(&applied()?, &recorded, &context.site), ui),
-        Listing::Templates => lister.show(disks::template_rows(&applied()?, &recorded), ui),
+        Listing::VmGroups => lister.show(networks::group_rows(&applied()?, recorded, &context.site), ui),
+        Listing::Templates => lister.show(disks::template_rows(&applied()?, recorded), ui),
         Listing::Permissions => lister.show(people::permission_rows(&applied()?), ui),
-        Listing::Claims => lister.show(claims::claim_rows(&desired, &recorded), ui),
+        Listing::Claims => lister.show(claims::claim_rows(&desired, recorded), ui),
         Listing::Sessions => lister.show(people::session_rows(&applied()?, jiff::Timestamp::now()), ui),
     }
 }
@@ -151,7 +137,7 @@ struct Lister<'a> {
 }
 
 impl Lister<'_> {
-    fn show<R: Pick>(&self, mut rows: Vec<R>, ui: &Ui) -> Ended {
+    fn show<R: Row + Listed>(&self, mut rows: Vec<R>, ui: &Ui) -> Ended {
         let Arguments { kind, name: names, owner, output, .. } = self.arguments;
         if !names.is_empty() {
             let picked = self.picked(&rows)?;
@@ -169,9 +155,9 @@ impl Lister<'_> {
     }
 
     /// What is no vm's is picked among the rows; what is, among all vms: one that has nothing to list is no mistake.
-    fn picked<R: Pick>(&self, rows: &[R]) -> Result<BTreeSet<String>, Failure> {
+    fn picked<R: Row + Listed>(&self, rows: &[R]) -> Result<BTreeSet<String>, Failure> {
         let (kind, typed) = (self.arguments.kind.kind(), &self.arguments.name);
-        let listed: BTreeSet<&str> = rows.iter().map(Pick::key).collect();
+        let listed: BTreeSet<&str> = rows.iter().map(Listed::key).collect();
         if kind != "vm" {
             return Ok(pick::names(&self.lab, kind, typed, listed.iter().copied())?);
         }

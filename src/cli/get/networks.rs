@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::Pick;
+use crate::control::view::Listed;
 use crate::model::lab::{Desired, VmGroup};
 use crate::model::site::Site;
 use crate::report::table::Row;
@@ -49,7 +49,7 @@ impl Row for GroupRow {
     }
 }
 
-impl Pick for GroupRow {
+impl Listed for GroupRow {
     fn key(&self) -> &str {
         &self.name
     }

@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Pick, few, size, yes_no};
+use super::{few, size, yes_no};
+use crate::control::view::Listed;
 use crate::model::id::UserName;
 use crate::model::lab::{
     AtEnd, Desired, Egress, Limits, Object, Permission, Protocol, Right, Session, Subject, User, UserGroup,
@@ -55,7 +56,7 @@ impl Row for UserRow {
     }
 }
 
-impl Pick for UserRow {
+impl Listed for UserRow {
     fn key(&self) -> &str {
         &self.name
     }
@@ -108,7 +109,7 @@ impl Row for GroupRow {
     }
 }
 
-impl Pick for GroupRow {
+impl Listed for GroupRow {
     fn key(&self) -> &str {
         &self.name
     }
@@ -152,7 +153,7 @@ impl Row for PermissionRow {
     }
 }
 
-impl Pick for PermissionRow {
+impl Listed for PermissionRow {
     fn key(&self) -> &str {
         &self.name
     }
@@ -224,7 +225,7 @@ impl Row for SessionRow {
     }
 }
 
-impl Pick for SessionRow {
+impl Listed for SessionRow {
     fn key(&self) -> &str {
         &self.name
     }
