@@ -11,6 +11,7 @@ mod exam;
 mod explain;
 mod export_run;
 mod failure;
+mod freeze;
 mod get;
 mod history;
 mod host;
@@ -73,8 +74,8 @@ enum Command {
     Import(import::Arguments),
     Restore(restore::Arguments),
     Purge(aside::PurgeArguments),
-    Freeze(history::FreezeArguments),
-    Thaw(history::ThawArguments),
+    Freeze(freeze::FreezeArguments),
+    Thaw(freeze::ThawArguments),
     #[command(subcommand)]
     Vm(vm::Command),
     #[command(subcommand)]
@@ -245,8 +246,8 @@ fn run(arguments: Arguments, ui: &mut Ui) -> Ended {
         Command::Restore(arguments) => restore::run(&arguments, site, ui),
         Command::Purge(arguments) => aside::purge(&arguments, site, ui),
         Command::History(arguments) => history::run(&arguments, site, ui),
-        Command::Freeze(arguments) => history::freeze(&arguments, site, ui),
-        Command::Thaw(arguments) => history::thaw(&arguments, site, ui),
+        Command::Freeze(arguments) => freeze::freeze(&arguments, site, ui),
+        Command::Thaw(arguments) => freeze::thaw(&arguments, site, ui),
         Command::Vm(command) => vm::run(&command, site, ui),
         Command::Claim(command) => claim::run(&command, site, ui),
         Command::State(command) => state::run(&command, site, ui),

@@ -8,6 +8,7 @@
 //! plan        the part of the plan that is meant; plans that were kept; power
 //! apply       plan, ask, act, wait
 //! view        what one can see of a lab, as plain values
+//! freeze      nothing more shall be done, for the time being
 //! clear       what the site does not remember any more
 //! readiness   whether this machine can do what a plan asks of it
 //! error       why a request was not carried out
@@ -16,6 +17,7 @@
 pub mod apply;
 pub mod clear;
 mod error;
+pub mod freeze;
 pub mod manifests;
 mod open;
 pub mod pick;
