@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 
 use crate::control::pick::{Others, PickError};
 use crate::control::plan::NamedFor;
+use crate::control::request::RequestError;
 use crate::control::{Code, ControlError};
 use crate::exit::Exit;
 use crate::model::id::VmName;
@@ -60,14 +61,25 @@ fn details(error: &ControlError) -> Vec<String> {
         ControlError::NotReady { lacking } => {
             lacking.iter().map(|line| format!("{}: {}", line.what, line.found)).collect()
         }
+        ControlError::OfVms { failed, .. } => {
+            failed.iter().map(|(vm, error)| format!("{vm}: {}", in_one_line(&error.into()))).collect()
+        }
         _ => Vec::new(),
     }
+}
+
+fn in_one_line(failure: &Failure) -> String {
+    let mut words = failure.message.clone();
+    failure.causes.iter().for_each(|cause| words.extend([": ", cause]));
+    failure.hint.iter().for_each(|hint| words.extend(["; ", hint]));
+    words
 }
 
 fn hint(error: &ControlError) -> Option<String> {
     Some(match error {
         ControlError::State(error) => return error.hint(),
         ControlError::Pick(error) => hint_to_pick(error),
+        ControlError::Request(error) => return hint_to_request(error),
         ControlError::Storage { .. } => "nothing else was changed; see `storage:` in site.yaml".to_owned(),
         ControlError::NotText { .. } => {
             "labwright writes this path into its state and into files that programs read: rename the folder".to_owned()
@@ -104,6 +116,33 @@ fn hint_to_pick(error: &PickError) -> String {
         PickError::Several { vms, .. } => {
             format!("name one of {}", vms.iter().map(VmName::as_str).collect::<Vec<_>>().join(", "))
         }
+    }
+}
+
+fn hint_to_request(error: &RequestError) -> Option<String> {
+    Some(match error {
+        RequestError::NotRunning { vm } => format!("`labwright vm start {vm}` starts it"),
+        RequestError::Early { .. } => "try again when `labwright status` shows it as booting or ready".to_owned(),
+        RequestError::SnapshotThere { .. } => {
+            "name the new one differently, or delete the old one with `labwright vm delete-snapshot`".to_owned()
+        }
+        RequestError::NoSnapshot { has, .. } if has.is_empty() => {
+            "it has none: `labwright vm snapshot` takes one".to_owned()
+        }
+        RequestError::NoSnapshot { has, .. } => {
+            let names: Vec<String> = has.iter().map(|name| format!("`{name}`")).collect();
+            format!("it has {}", names.join(", "))
+        }
+        RequestError::NoAnswer { .. } => {
+            "it may still do it; its host or storage may be gone: `labwright status` shows where it is".to_owned()
+        }
+        _ => return None,
+    })
+}
+
+impl From<RequestError> for Failure {
+    fn from(error: RequestError) -> Self {
+        ControlError::from(error).into()
     }
 }
 

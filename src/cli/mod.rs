@@ -29,7 +29,6 @@ mod status;
 mod typed;
 pub mod validate;
 mod vm;
-mod vm_request;
 mod vnc;
 
 use std::path::PathBuf;

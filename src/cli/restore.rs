@@ -63,9 +63,9 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
     let observed = context.observe(&desired, &recorded)?;
     let restore = Restore { context: &context, desired: &desired, observed: &observed, arguments };
     // None moves unless all can.
-    vm::each(&names, "cannot be restored; nothing was changed", |name| restore.swap(&recorded, name).map(drop))?;
+    each(&names, "cannot be restored; nothing was changed", |name| restore.swap(&recorded, name).map(drop))?;
     ask(&names, arguments, ui)?;
-    vm::each(&names, "were not restored", |name| {
+    each(&names, "were not restored", |name| {
         let recorded = store.recorded(&desired.lab)?;
         let address = Address::vm(name);
         let mut journal = Journal { store: &mut store, desired: &desired, address: &address };
@@ -328,4 +328,30 @@ impl Journal<'_> {
     fn end(&mut self, apply: ApplyId) -> Result<(), StateError> {
         self.store.end(apply, "2 done, 0 failed, 0 skipped", jiff::Timestamp::now())
     }
+}
+
+/// Does the same for several vms, one after the other; one for which it fails keeps nobody else from it.
+fn each(
+    vms: &BTreeSet<VmName>,
+    failing: &str,
+    mut act: impl FnMut(&VmName) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut failures: Vec<(&VmName, Failure)> =
+        vms.iter().filter_map(|vm| act(vm).err().map(|failure| (vm, failure))).collect();
+    match failures.len() {
+        0 => Ok(()),
+        1 if vms.len() == 1 => Err(failures.remove(0).1),
+        number => {
+            let mut failure = Failure::new(failures[0].1.exit, format!("{number} of {} vms {failing}", vms.len()));
+            failure.causes = failures.iter().map(|(vm, failure)| format!("{vm}: {}", in_one_line(failure))).collect();
+            Err(failure)
+        }
+    }
+}
+
+fn in_one_line(failure: &Failure) -> String {
+    let mut words = failure.message.clone();
+    failure.causes.iter().for_each(|cause| words.extend([": ", cause]));
+    failure.hint.iter().for_each(|hint| words.extend(["; ", hint]));
+    words
 }

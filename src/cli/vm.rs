@@ -1,24 +1,26 @@
 //! `labwright vm`: one vm at a time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
 use super::context::of_known_lab;
-use super::vm_request::Guest;
 use super::{Ended, LabOption, apply, export_run, vnc};
-use crate::control;
-use crate::control::{Context, pick};
+use crate::control::request::{Guest, Guests};
+use crate::control::{self, pick};
+use crate::disks::Snapshot;
 use crate::exit::Exit;
-use crate::model::address::{Address, AddressPattern};
-use crate::model::id::{LabName, SnapshotName, VmName};
+use crate::model::address::AddressPattern;
+use crate::model::id::{SnapshotName, VmName};
 use crate::model::lab::{Desired, Vm};
 use crate::plan::{Ask, Wish};
-use crate::report::table::Format;
+use crate::report::table::{Format, Row, render};
 use crate::report::{Failure, Ui};
 use crate::run::RequestKind;
-use crate::state::{Intent, Outcome, Recorded};
+use crate::state::Recorded;
 
 /// Start, stop, look at one vm, and take it back in time
 #[derive(Debug, clap::Subcommand)]
@@ -189,122 +191,59 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
         Command::Stop(arguments) => power(arguments, Wish::Stop, &arguments.options, site, ui),
         Command::Restart(arguments) => power(&arguments.power, Wish::Restart, &arguments.options(), site, ui),
         Command::Vnc(arguments) => vnc::run(arguments, site, ui),
-        Command::Screen { vms, lab, output } => screens(&Guests::named(vms, lab, site)?, output, ui),
-        Command::Suspend { vms, lab } => {
-            let kind = RequestKind::Suspend;
-            Guests::named(vms, lab, site)?.ask("suspend", |guest| guest.carry_out(kind.clone(), ui))
+        Command::Screen { vms, lab, output } => screens(vms, lab, output, site, ui),
+        Command::Suspend { vms, lab } => ask(vms, lab, &RequestKind::Suspend, site, ui),
+        Command::Resume { vms, lab } => ask(vms, lab, &RequestKind::Resume, site, ui),
+        Command::Snapshot { vm, snapshot, lab } => {
+            // One for all, so that a family can be taken back to it by this name.
+            let now = || jiff::ZonedDateTime::now().strftime("at-%Y-%m-%d-%H%M%S").to_string();
+            let name = snapshot.as_ref().map_or_else(now, ToString::to_string);
+            ask(std::slice::from_ref(vm), lab, &RequestKind::Snapshot { name }, site, ui)
         }
-        Command::Resume { vms, lab } => {
-            let kind = RequestKind::Resume;
-            Guests::named(vms, lab, site)?.ask("resume", |guest| guest.carry_out(kind.clone(), ui))
-        }
-        Command::Snapshot { vm, snapshot, lab } => Guests::named(std::slice::from_ref(vm), lab, site)?
-            .ask("snapshot", |guest| guest.snapshot(snapshot.as_ref(), ui)),
-        Command::Snapshots { vm, lab, output } => guest(vm, lab, site)?.list(*output, ui),
+        Command::Snapshots { vm, lab, output } => snapshots(vm, lab, *output, site, ui),
         Command::Revert { vms, snapshot, lab } => {
-            let kind = RequestKind::Revert { name: snapshot.to_string() };
-            let act = |guest: &Guest| guest.with_snapshot(snapshot, kind.clone(), ui);
-            Guests::named(vms, lab, site)?.ask("revert", act)
+            ask(vms, lab, &RequestKind::Revert { name: snapshot.to_string() }, site, ui)
         }
         Command::DeleteSnapshot { vms, snapshot, lab } => {
-            let kind = RequestKind::DeleteSnapshot { name: snapshot.to_string() };
-            let act = |guest: &Guest| guest.with_snapshot(snapshot, kind.clone(), ui);
-            Guests::named(vms, lab, site)?.ask("delete-snapshot", act)
+            ask(vms, lab, &RequestKind::DeleteSnapshot { name: snapshot.to_string() }, site, ui)
         }
         Command::ExportRun { vm, lab, accel } => {
             let (context, desired) = of_known_lab(site, &lab.lab)?;
             export_run::run(&context, &desired, vm, *accel, ui)
         }
         Command::Console { vm, lab } => {
-            let guest = guest(vm, lab, site)?;
+            let (context, Desired { lab, .. }) = of_known_lab(site, &lab.lab)?;
+            let guest = Guest::named(&context, &lab, vm)?;
             let folder = Path::new(crate::host::RUN_ROOT).join(guest.run()?.to_string());
             console(&guest.name, &crate::host::run::run_folder::serial_socket(&folder))
         }
     }
 }
 
-/// Recorded vms of one lab.
-struct Guests {
-    context: Context,
-    lab: LabName,
-    guests: BTreeMap<VmName, Guest>,
-}
-
-impl Guests {
-    fn named(words: &[String], lab: &LabOption, site: Option<&Path>) -> Result<Self, Failure> {
-        let (context, Desired { lab, .. }) = of_known_lab(site, &lab.lab)?;
-        let mut recorded = context.recorded(&lab)?;
-        let named = pick::recorded_vms(&lab, words, &recorded)?;
-        let runs = &context.site.storage.runs;
-        let of = |name: VmName| {
-            let vm = recorded.vms.remove(&name)?;
-            Some((name.clone(), Guest { name, vm, runs: runs.clone() }))
-        };
-        let guests = named.into_iter().filter_map(of).collect();
-        Ok(Self { context, lab, guests })
-    }
-
-    fn each(&self, mut act: impl FnMut(&Guest) -> Result<(), Failure>) -> Result<(), Failure> {
-        let names = self.guests.keys().cloned().collect();
-        each(&names, "did not do it", |name| act(&self.guests[name]))
-    }
-
-    /// Asks the same of all, and writes into the history who did it.
-    fn ask(&self, effect: &'static str, act: impl Fn(&Guest) -> Result<(), Failure>) -> Ended {
-        let mut effects = Vec::new();
-        let ended = self.each(|guest| {
-            let done = act(guest);
-            let outcome = match &done {
-                Ok(()) => Outcome::Done,
-                Err(failure) => Outcome::Failed { detail: failure.message.clone() },
-            };
-            effects.push((Intent { address: Address::vm(&guest.name), effect }, outcome));
-            done
-        });
-        if effects.iter().any(|(_, outcome)| *outcome == Outcome::Done) {
-            self.context.note(&self.lab, &effects);
-        }
-        ended.map(|()| Exit::Done)
-    }
-}
-
-/// Does the same for several vms, one after the other; one for which it fails keeps nobody else from it.
-pub(super) fn each(
-    vms: &BTreeSet<VmName>,
-    failing: &str,
-    mut act: impl FnMut(&VmName) -> Result<(), Failure>,
-) -> Result<(), Failure> {
-    let mut failures: Vec<(&VmName, Failure)> =
-        vms.iter().filter_map(|vm| act(vm).err().map(|failure| (vm, failure))).collect();
-    match failures.len() {
-        0 => Ok(()),
-        1 if vms.len() == 1 => Err(failures.remove(0).1),
-        number => {
-            let mut failure = Failure::new(failures[0].1.exit, format!("{number} of {} vms {failing}", vms.len()));
-            failure.causes = failures.iter().map(|(vm, failure)| format!("{vm}: {}", in_one_line(failure))).collect();
-            Err(failure)
-        }
-    }
-}
-
-fn in_one_line(failure: &Failure) -> String {
-    let mut words = failure.message.clone();
-    failure.causes.iter().for_each(|cause| words.extend([": ", cause]));
-    failure.hint.iter().for_each(|hint| words.extend(["; ", hint]));
-    words
-}
-
-/// The one recorded vm that a word means.
-fn guest(word: &str, lab: &LabOption, site: Option<&Path>) -> Result<Guest, Failure> {
+/// Asks the same of all that are named.
+fn ask(words: &[String], lab: &LabOption, kind: &RequestKind, site: Option<&Path>, ui: &Ui) -> Ended {
     let (context, Desired { lab, .. }) = of_known_lab(site, &lab.lab)?;
-    let mut recorded = context.recorded(&lab)?;
-    let name = pick::one(&lab, word, &recorded)?;
-    let vm = recorded.vms.remove(&name).expect("it was picked from there");
-    Ok(Guest { name, vm, runs: context.site.storage.runs })
+    Guests::named(&context, &lab, words)?.ask(kind, &mut |vm| ui.say(&done(vm, kind)))?;
+    Ok(Exit::Done)
+}
+
+/// What came of a request, in words.
+fn done(vm: &VmName, kind: &RequestKind) -> String {
+    match kind {
+        RequestKind::Screen => format!("a picture of {vm} was taken"),
+        RequestKind::Suspend => format!("{vm} stands still; `labwright vm resume {vm}` lets it go on"),
+        RequestKind::Resume => format!("{vm} goes on"),
+        RequestKind::Snapshot { name } => format!("{vm} can go back to now: `labwright vm revert {vm} {name}`"),
+        RequestKind::Revert { name } => format!("{vm} is as it was at `{name}`"),
+        RequestKind::DeleteSnapshot { name } => format!("{vm} has no snapshot `{name}` any more"),
+        RequestKind::Other(what) => format!("{vm} did {what}"),
+    }
 }
 
 /// A picture of one, or one of each in a folder.
-fn screens(guests: &Guests, output: &Path, ui: &Ui) -> Ended {
+fn screens(words: &[String], lab: &LabOption, output: &Path, site: Option<&Path>, ui: &Ui) -> Ended {
+    let (context, Desired { lab, .. }) = of_known_lab(site, &lab.lab)?;
+    let guests = Guests::named(&context, &lab, words)?;
     let is_folder = guests.guests.len() > 1 || output.is_dir();
     if is_folder {
         std::fs::create_dir_all(output).map_err(|source| {
@@ -313,8 +252,36 @@ fn screens(guests: &Guests, output: &Path, ui: &Ui) -> Ended {
         })?;
     }
     let file = |name: &VmName| if is_folder { output.join(format!("{name}.png")) } else { output.to_owned() };
-    guests.each(|guest| guest.screen(&file(&guest.name), ui))?;
+    guests.screens(&file, &mut |vm, file| ui.say(&format!("the screen of {vm} is in {}", file.display())))?;
     Ok(Exit::Done)
+}
+
+fn snapshots(word: &str, lab: &LabOption, format: Format, site: Option<&Path>, ui: &Ui) -> Ended {
+    let (context, Desired { lab, .. }) = of_known_lab(site, &lab.lab)?;
+    let snapshots = Guest::named(&context, &lab, word)?.snapshots()?;
+    ui.data(&render(&snapshots.iter().map(SnapshotRow::new).collect::<Vec<_>>(), format));
+    Ok(Exit::Done)
+}
+
+#[derive(Debug, Serialize)]
+struct SnapshotRow {
+    name: String,
+    taken: jiff::Timestamp,
+    memory_mib: u64,
+}
+
+impl SnapshotRow {
+    fn new(snapshot: &Snapshot) -> Self {
+        let memory_mib = snapshot.memory_bytes.div_ceil(1 << 20);
+        Self { name: snapshot.name.clone(), taken: snapshot.taken, memory_mib }
+    }
+}
+
+impl Row for SnapshotRow {
+    const COLUMNS: &'static [&'static str] = &["name", "taken", "memory"];
+    fn cells(&self) -> Vec<String> {
+        vec![self.name.clone(), format!("{:.0}", self.taken), format!("{} MiB", self.memory_mib)]
+    }
 }
 
 /// The part of the lab's plan that does what is asked of vms.

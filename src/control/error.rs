@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::pick::PickError;
 use super::plan::NamedFor;
+use super::request::RequestError;
 use crate::apply::ClearError;
 use crate::host::machine::check::Line;
 use crate::host::machine::embedded::PlaceError;
@@ -52,6 +53,10 @@ pub enum ControlError {
     NobodyToAsk,
     #[error("cannot read the vnc password of `{vm}` in {file}")]
     Password { vm: VmName, file: PathBuf, source: io::Error },
+    #[error("{} of {asked} vms {failing}", failed.len())]
+    OfVms { failing: &'static str, asked: usize, failed: Vec<(VmName, ControlError)> },
+    #[error(transparent)]
+    Request(#[from] RequestError),
     #[error(transparent)]
     Pick(#[from] PickError),
     #[error(transparent)]
@@ -96,6 +101,8 @@ impl ControlError {
             Self::Password { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Code::Refused,
             Self::State(error) => Code::of_state(error),
             Self::Pick(error) => error.code(),
+            Self::Request(error) => error.code(),
+            Self::OfVms { failed, .. } => failed.first().map_or(Code::Failed, |(_, error)| error.code()),
             Self::PlanMoved { .. }
             | Self::PlanRefused
             | Self::NotRoot

@@ -8,6 +8,7 @@
 //! plan        the part of the plan that is meant; plans that were kept; power
 //! apply       plan, ask, act, wait
 //! view        what one can see of a lab, as plain values
+//! request     what is asked of running guests
 //! freeze      nothing more shall be done, for the time being
 //! clear       what the site does not remember any more
 //! readiness   whether this machine can do what a plan asks of it
@@ -23,6 +24,7 @@ mod open;
 pub mod pick;
 pub mod plan;
 mod readiness;
+pub mod request;
 pub mod view;
 
 pub use error::{Code, ControlError};

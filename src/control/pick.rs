@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Code;
+use super::{Code, ControlError};
 use crate::model::address::{Address, InvalidAddress, glob};
 use crate::model::id::{FamilyName, LabName, VmName};
 use crate::state::Recorded;
@@ -106,6 +106,21 @@ pub fn one(lab: &LabName, typed: &str, recorded: &Recorded) -> Result<VmName, Pi
     match meant.pop_first() {
         Some(vm) if meant.is_empty() => Ok(vm),
         first => Err(PickError::Several { word: typed.to_owned(), vms: first.into_iter().chain(meant).collect() }),
+    }
+}
+
+/// Does the same for several vms, one after the other; one for which it fails keeps nobody else from it.
+pub(super) fn each(
+    vms: &BTreeSet<VmName>,
+    failing: &'static str,
+    mut act: impl FnMut(&VmName) -> Result<(), ControlError>,
+) -> Result<(), ControlError> {
+    let failed = vms.iter().filter_map(|vm| act(vm).err().map(|error| (vm.clone(), error)));
+    let mut failed: Vec<(VmName, ControlError)> = failed.collect();
+    match failed.len() {
+        0 => Ok(()),
+        1 if vms.len() == 1 => Err(failed.remove(0).1),
+        _ => Err(ControlError::OfVms { failing, asked: vms.len(), failed }),
     }
 }
 

@@ -16,6 +16,7 @@
 //! Both sides poll and open anew each time: network file systems show neither inotify nor the growth of an open file.
 //! Nothing here decides anything; it reads and writes, and says exactly what is wrong with what it reads.
 
+mod answers;
 mod batch;
 mod control;
 mod folders;
@@ -26,6 +27,7 @@ mod report;
 mod silence;
 mod spec;
 
+pub use answers::answer;
 pub use batch::{Batch, BatchId};
 pub use control::{Control, Request, RequestKind, Wanted};
 pub use folders::{OnStorage, Runs};
