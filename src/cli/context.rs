@@ -79,6 +79,9 @@ fn words(note: &Note<'_>) -> String {
             format!("the state was moved from {} to {}; its paths follow", from.display(), to.display())
         }
         Note::NotInHistory { error } => format!("warning: this is not in the history: {}", chain(error)),
+        Note::NoBooks { runs, error } => {
+            format!("the times of {runs} runs are missing: the batch system's books cannot be read: {}", chain(error))
+        }
         Note::NotCleared { error } => format!("warning: what is long over is not cleared away: {}", chain(error)),
         Note::FolderGone { lab, folder } => {
             format!("warning: {} is gone; this is lab `{lab}` as it was last applied from it", folder.display())

@@ -44,6 +44,9 @@ impl From<&ControlError> for Failure {
             };
             failure.message = format!("`{option} {pattern}` names nothing of lab `{lab}`; nothing was changed");
         }
+        if let ControlError::NotOwned { kind } = error {
+            failure.message = format!("`--owner` picks nothing here: a {kind} has no owner");
+        }
         match hint(error) {
             Some(hint) => failure.hint(hint),
             None if failure.hint.is_none() && matches!(error, ControlError::Observe(_)) => {

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::context::of_known_lab;
 use super::{Ended, LabFolder};
+use crate::control::view::Moment;
 use crate::exit::Exit;
 use crate::model::lab::Desired;
 use crate::report::table::{Format, Row, render};
@@ -65,8 +66,7 @@ impl Row for PastApply {
 /// One effect of one apply.
 #[derive(Debug, Serialize)]
 struct EffectRow {
-    #[serde(serialize_with = "times::serialize_text")]
-    when: String,
+    when: Moment,
     address: String,
     effect: String,
     outcome: Option<String>,
@@ -77,7 +77,7 @@ impl Row for EffectRow {
     const COLUMNS: &'static [&'static str] = &["when", "address", "effect", "outcome", "detail"];
     fn cells(&self) -> Vec<String> {
         vec![
-            times::local_text(&self.when),
+            times::moment(&self.when),
             self.address.clone(),
             self.effect.clone(),
             self.outcome.clone().unwrap_or_else(|| "cut short".into()),
@@ -88,7 +88,7 @@ impl Row for EffectRow {
 
 impl From<AppliedEffect> for EffectRow {
     fn from(AppliedEffect { address, effect, intended_at, outcome, detail }: AppliedEffect) -> Self {
-        Self { when: intended_at, address, effect, outcome, detail }
+        Self { when: Moment::read(intended_at), address, effect, outcome, detail }
     }
 }
 

@@ -57,6 +57,8 @@ pub enum ControlError {
     OfVms { failing: &'static str, asked: usize, failed: Vec<(VmName, ControlError)> },
     #[error(transparent)]
     Request(#[from] RequestError),
+    #[error("no owner picks one: a {kind} has none")]
+    NotOwned { kind: &'static str },
     #[error(transparent)]
     Pick(#[from] PickError),
     #[error(transparent)]
@@ -103,6 +105,7 @@ impl ControlError {
             Self::Pick(error) => error.code(),
             Self::Request(error) => error.code(),
             Self::OfVms { failed, .. } => failed.first().map_or(Code::Failed, |(_, error)| error.code()),
+            Self::NotOwned { .. } => Code::Usage,
             Self::PlanMoved { .. }
             | Self::PlanRefused
             | Self::NotRoot

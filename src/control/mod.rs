@@ -34,6 +34,7 @@ use std::path::{Path, PathBuf};
 
 use crate::model::diagnostic::Diagnostics;
 use crate::model::id::LabName;
+use crate::scheduler::SchedulerError;
 use crate::state::StateError;
 use manifests::DesiredError;
 
@@ -64,6 +65,8 @@ pub enum Note<'a> {
     Moved { from: &'a Path, to: &'a Path },
     /// What was done is not in the history.
     NotInHistory { error: &'a StateError },
+    /// Of so many runs the times are missing: the batch system's books cannot be read.
+    NoBooks { runs: usize, error: &'a SchedulerError },
     /// What is long over was not cleared away.
     NotCleared { error: &'a ControlError },
     /// The lab's folder is not there any more: the lab is as it was last applied from it.

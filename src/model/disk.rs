@@ -1,4 +1,4 @@
-//! What a disk is made of.
+//! What a disk is made of, and how much it holds.
 
 use std::path::PathBuf;
 
@@ -16,4 +16,17 @@ pub enum DiskOrigin {
     Empty {
         size_bytes: u64,
     },
+}
+
+/// Bytes as the manifest writes them: `13G`, `512M`.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [(&str, u32); 3] = [("G", 30), ("M", 20), ("K", 10)];
+    let unit = UNITS.iter().find(|(_, shift)| bytes >= 1 << shift);
+    let Some((unit, shift)) = unit else { return bytes.to_string() };
+    let tenths = bytes.saturating_mul(10) >> shift;
+    if tenths.is_multiple_of(10) || tenths >= 1000 {
+        format!("{}{unit}", tenths / 10)
+    } else {
+        format!("{}.{}{unit}", tenths / 10, tenths % 10)
+    }
 }

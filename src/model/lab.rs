@@ -5,6 +5,7 @@
 //! which is what it meant before there was a choice: otherwise an upgrade would find every guest started with something else.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
@@ -12,6 +13,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use super::claim::PowerWish;
+use super::disk::size;
 use crate::model::id::{
     FamilyName, LabName, Mac, MacPrefix, SessionName, TemplateName, UserGroupName, UserName, VmGroupName, VmName,
 };
@@ -217,6 +219,15 @@ pub enum DiskSource {
     Empty { size_bytes: u64 },
 }
 
+impl fmt::Display for DiskSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Image { path, .. } => path.display().fmt(f),
+            Self::Empty { size_bytes } => write!(f, "empty, {}", size(*size_bytes)),
+        }
+    }
+}
+
 /// What the guest's computer looks like.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hardware {
@@ -403,6 +414,18 @@ pub struct Egress {
     /// Ethernet address of a single machine on the guests' wire, where it is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<Mac>,
+}
+
+/// As the manifest writes it.
+impl fmt::Display for Egress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let net = self.net.to_string();
+        let protocol = match self.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        };
+        write!(f, "{}:{}/{protocol}", net.trim_end_matches("/32"), self.port)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -3,35 +3,45 @@
 //!
 //! ```text
 //! vms       each vm where it stands, and the mapping of each that runs
+//! disks     templates, disks, and disks that were set aside
+//! people    users, their groups, permissions, sessions
+//! networks  vm groups, and how full they are
+//! jobs      what runs and ran, and what that used
+//! claims    what people asked for by command
 //! status    how a lab stands as a whole
 //! screens   where guests' screens are served, and what opens them
+//! listed    which values of a listing are meant
 //! moment    times, as programs read them
 //! ```
 
+mod claims;
+mod disks;
+mod jobs;
+mod listed;
 mod moment;
+mod networks;
+mod people;
 mod screens;
 mod status;
 mod vms;
 
+pub use claims::Claim;
+pub use disks::{Aside, Disk, Template};
+pub use jobs::{Job, Usage};
+pub use listed::{Listed, Only};
 pub use moment::Moment;
+pub use networks::VmGroup;
+pub use people::{Permission, Session, SessionState, User, UserGroup};
 pub use screens::{Screen, Screens};
 pub use status::{Freeze, Status};
 pub use vms::{Mapping, Name, Vm, VmState, mapping, mappings, state, vms};
 
-use super::{Context, ControlError};
+use serde::{Serialize, Serializer};
+
+use super::{Context, ControlError, understood};
 use crate::model::lab::Desired;
 use crate::observe::Observed;
 use crate::state::Recorded;
-
-/// A value of a listing: what it is picked by.
-pub trait Listed {
-    fn key(&self) -> &str;
-
-    /// `None`: things of its kind have no owner.
-    fn owner(&self) -> Option<&str> {
-        None
-    }
-}
 
 /// A lab as it is recorded at the moment when somebody looks. Who looks is the context's caller.
 pub struct View<'c> {
@@ -52,4 +62,14 @@ impl View<'_> {
     pub fn observed(&self) -> Result<Observed, ControlError> {
         self.context.observe(self.desired, &self.recorded)
     }
+
+    /// What is recorded of the lab, as values.
+    fn applied(&self) -> Result<Desired, ControlError> {
+        understood(self.desired.lab.clone(), &self.recorded)
+    }
+}
+
+/// For `serialize_with`, of what is recorded: its fields by name, so that two of them can be compared by line.
+fn sorted<T: Serialize, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    serde_json::to_value(value).map_err(serde::ser::Error::custom)?.serialize(serializer)
 }

@@ -99,6 +99,8 @@ pub struct Mapping {
 }
 
 impl Listed for Vm {
+    const KIND: &'static str = "vm";
+    const IS_OWNED: bool = true;
     fn key(&self) -> &str {
         self.name.as_str()
     }
@@ -108,6 +110,8 @@ impl Listed for Vm {
 }
 
 impl Listed for Name {
+    const KIND: &'static str = "vm";
+    const IS_OWNED: bool = true;
     fn key(&self) -> &str {
         self.name.as_str()
     }
@@ -117,6 +121,8 @@ impl Listed for Name {
 }
 
 impl Listed for Mapping {
+    const KIND: &'static str = "vm";
+    const IS_OWNED: bool = true;
     fn key(&self) -> &str {
         self.name.as_str()
     }

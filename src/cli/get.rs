@@ -1,0 +1,115 @@
+//! `labwright get KIND [NAME...]`: listings of what is recorded and seen.
+
+use std::path::Path;
+
+use clap::ValueEnum;
+
+use super::context::of_known_lab;
+use super::{Ended, LabOption};
+use crate::control::ControlError;
+use crate::control::view::{Listed, Only, View};
+use crate::exit::Exit;
+use crate::report::Ui;
+use crate::report::table::{Format, Row, render};
+
+/// List what there is
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  labwright get vms
+  labwright get vms exam 'alice-*'    # a family, and all that fit a pattern
+  labwright get vm --owner alice
+  labwright get mappings -o json      # host, IP, MAC, vnc of every running vm
+  labwright get users -o csv")]
+pub(super) struct Arguments {
+    /// What to list, in the singular or the plural.
+    kind: Listing,
+
+    /// Only these; `*` stands for anything. What belongs to a vm is picked by the vm or its family.
+    name: Vec<String>,
+
+    /// Only what belongs to this user.
+    #[arg(long, value_name = "USER")]
+    owner: Option<String>,
+
+    #[command(flatten)]
+    lab: LabOption,
+
+    /// How the listing is written.
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Listing {
+    #[value(alias = "vm")]
+    Vms,
+    /// Where each running vm is.
+    #[value(alias = "mapping")]
+    Mappings,
+    #[value(alias = "disk")]
+    Disks,
+    /// Disks that were set aside.
+    Aside,
+    /// Jobs of this lab, in the queue and over.
+    #[value(alias = "job")]
+    Jobs,
+    /// Run time and memory-hours of each user.
+    Usage,
+    #[value(alias = "user")]
+    Users,
+    #[value(alias = "user-group")]
+    UserGroups,
+    #[value(alias = "vm-group")]
+    VmGroups,
+    #[value(alias = "template")]
+    Templates,
+    #[value(alias = "permission")]
+    Permissions,
+    #[value(alias = "session")]
+    Sessions,
+    /// What people asked for by command, as `vm start` does.
+    #[value(alias = "claim")]
+    Claims,
+}
+
+impl Arguments {
+    fn only(&self) -> Only {
+        Only { names: self.name.clone(), owner: self.owner.clone() }
+    }
+}
+
+pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
+    let (context, desired) = of_known_lab(site, &arguments.lab.lab)?;
+    let view = context.view(&desired)?;
+    let shown = Shown { view: &view, only: arguments.only(), format: arguments.output };
+    ui.data(&match arguments.kind {
+        Listing::Vms if arguments.output == Format::Name => shown.text(view.names())?,
+        Listing::Vms => shown.text(view.vms()?)?,
+        Listing::Mappings => shown.text(view.mappings()?)?,
+        Listing::Disks => shown.text(view.disks())?,
+        Listing::Aside => shown.text(view.aside()?)?,
+        Listing::Jobs => shown.text(view.jobs()?)?,
+        Listing::Usage => shown.text(view.usage()?)?,
+        Listing::Users => shown.text(view.users()?)?,
+        Listing::UserGroups => shown.text(view.user_groups()?)?,
+        Listing::VmGroups => shown.text(view.vm_groups()?)?,
+        Listing::Templates => shown.text(view.templates()?)?,
+        Listing::Permissions => shown.text(view.permissions()?)?,
+        Listing::Sessions => shown.text(view.sessions()?)?,
+        Listing::Claims => shown.text(view.claims())?,
+    });
+    Ok(Exit::Done)
+}
+
+/// Which values of a listing are shown, and how.
+struct Shown<'v> {
+    view: &'v View<'v>,
+    only: Only,
+    format: Format,
+}
+
+impl Shown<'_> {
+    fn text<R: Row + Listed>(&self, values: Vec<R>) -> Result<String, ControlError> {
+        Ok(render(&self.view.only(values, &self.only)?, self.format))
+    }
+}

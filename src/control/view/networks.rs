@@ -1,0 +1,66 @@
+//! Address ranges, their networks, and how full they are.
+
+use std::net::Ipv4Addr;
+
+use serde::Serialize;
+
+use super::{Listed, View, sorted};
+use crate::control::ControlError;
+use crate::model::lab;
+
+const ALL_VMS: &str = "all_vms";
+
+#[derive(Debug, Clone, Serialize)]
+pub struct VmGroup {
+    pub name: String,
+    /// As it is recorded.
+    #[serde(serialize_with = "sorted")]
+    pub value: lab::VmGroup,
+    /// It is there in every lab.
+    pub predefined: bool,
+    pub first: Ipv4Addr,
+    pub last: Ipv4Addr,
+    pub gateway: Option<Ipv4Addr>,
+    pub dns: Vec<Ipv4Addr>,
+    pub bridge: String,
+    pub vlan: Option<u16>,
+    /// Vms of this lab in it.
+    pub vms: usize,
+    /// Addresses that no vm of the site has.
+    pub free: u64,
+}
+
+impl Listed for VmGroup {
+    const KIND: &'static str = "vm-group";
+    fn key(&self) -> &str {
+        &self.name
+    }
+}
+
+impl View<'_> {
+    /// The predefined group first, until it is recorded because vms are in it.
+    pub fn vm_groups(&self) -> Result<Vec<VmGroup>, ControlError> {
+        let groups = self.applied()?.vm_groups;
+        let predefined =
+            (!groups.contains_key(ALL_VMS)).then(|| self.vm_group(ALL_VMS, self.context.site.all_vms.clone()));
+        let own = groups.into_iter().map(|(name, group)| self.vm_group(name.as_str(), group));
+        Ok(predefined.into_iter().chain(own).collect())
+    }
+
+    fn vm_group(&self, name: &str, value: lab::VmGroup) -> VmGroup {
+        let taken = self.recorded.taken.keys().filter(|ip| value.range.contains(**ip)).count();
+        VmGroup {
+            name: name.to_owned(),
+            predefined: name == ALL_VMS,
+            first: value.range.first,
+            last: value.range.last,
+            gateway: value.gateway,
+            dns: value.dns.clone(),
+            bridge: value.bridge.clone(),
+            vlan: value.vlan,
+            vms: self.recorded.vms.values().filter(|vm| vm.vm.vm_group.as_str() == name).count(),
+            free: value.range.count().saturating_sub(taken as u64),
+            value,
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Users, their groups, what they may do and when they meet: the paper's tables, and the predefined groups.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{Listed, Moment, View, sorted};
+use crate::control::ControlError;
+use crate::model::id::{SessionName, UserGroupName, UserName, VmName};
+use crate::model::lab::{self, AtEnd, Limits, Object, Right, Subject};
+use crate::plan::permission_address;
+
+/// The groups that every lab has.
+const ADMIN: &str = "admin";
+const ALL_USERS: &str = "all_users";
+
+#[derive(Debug, Clone, Serialize)]
+pub struct User {
+    pub name: UserName,
+    /// As it is recorded.
+    #[serde(serialize_with = "sorted")]
+    pub value: lab::User,
+    pub uid: Option<u32>,
+    /// By name, `admin` among them.
+    pub groups: Vec<String>,
+    /// How many are the user's own.
+    pub vms: usize,
+    pub limits: Limits,
+    pub extra_time_percent: u32,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct UserGroup {
+    pub name: String,
+    /// As it is recorded.
+    #[serde(serialize_with = "sorted")]
+    pub value: lab::UserGroup,
+    /// It is there in every lab.
+    pub predefined: bool,
+    pub members: Vec<UserName>,
+    pub limits: Option<Limits>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Permission {
+    /// Whom and what it joins.
+    pub name: String,
+    /// As it is recorded.
+    #[serde(serialize_with = "sorted")]
+    pub value: lab::Permission,
+    /// Kind and name.
+    pub to: String,
+    /// Kind and name.
+    pub on: String,
+    pub allow: Vec<Right>,
+    pub force_isolated: bool,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Session {
+    pub name: SessionName,
+    /// As it is recorded.
+    #[serde(serialize_with = "sorted")]
+    pub value: lab::Session,
+    pub state: SessionState,
+    pub opens: Moment,
+    pub start: Moment,
+    pub end: Moment,
+    /// With the longest extra time.
+    pub closes: Moment,
+    pub vms: Vec<VmName>,
+    pub at_end: AtEnd,
+    /// As the manifest writes it.
+    pub egress: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionState {
+    Ahead,
+    Open,
+    Over,
+}
+
+impl Listed for User {
+    const KIND: &'static str = "user";
+    fn key(&self) -> &str {
+        self.name.as_str()
+    }
+}
+
+impl Listed for UserGroup {
+    const KIND: &'static str = "user-group";
+    fn key(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Listed for Permission {
+    const KIND: &'static str = "permission";
+    fn key(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Listed for Session {
+    const KIND: &'static str = "session";
+    fn key(&self) -> &str {
+        self.name.as_str()
+    }
+}
+
+impl View<'_> {
+    /// Everybody whom the lab knows, by name.
+    pub fn users(&self) -> Result<Vec<User>, ControlError> {
+        let mut vms: BTreeMap<&UserName, usize> = BTreeMap::new();
+        self.recorded.vms.values().for_each(|vm| *vms.entry(&vm.vm.owner).or_default() += 1);
+        let of = |(name, value): (UserName, lab::User)| {
+            let is_admin = self.context.site.admins.contains(&name);
+            User {
+                uid: value.uid,
+                groups: value
+                    .groups
+                    .iter()
+                    .map(ToString::to_string)
+                    .chain(is_admin.then(|| ADMIN.to_owned()))
+                    .collect(),
+                vms: vms.get(&name).copied().unwrap_or_default(),
+                limits: value.limits,
+                extra_time_percent: value.extra_time_percent,
+                name,
+                value,
+            }
+        };
+        Ok(self.applied()?.users.into_iter().map(of).collect())
+    }
+
+    /// The predefined groups come first, as in the paper.
+    pub fn user_groups(&self) -> Result<Vec<UserGroup>, ControlError> {
+        let (applied, site) = (self.applied()?, &self.context.site);
+        let of = |name: &str, value: lab::UserGroup, predefined| UserGroup {
+            name: name.to_owned(),
+            predefined,
+            members: value.members.iter().cloned().collect(),
+            limits: value.limits,
+            value,
+        };
+        let admin = lab::UserGroup { members: site.admins.clone(), limits: Some(Limits::ADMIN) };
+        let everybody =
+            lab::UserGroup { members: applied.users.into_keys().collect(), limits: Some(site.default_limits) };
+        let predefined = [of(ADMIN, admin, true), of(ALL_USERS, everybody, true)];
+        let own =
+            applied.user_groups.into_iter().map(|(name, group): (UserGroupName, _)| of(name.as_str(), group, false));
+        Ok(predefined.into_iter().chain(own).collect())
+    }
+
+    pub fn permissions(&self) -> Result<Vec<Permission>, ControlError> {
+        let of = |value: lab::Permission| Permission {
+            name: permission_address(&value).name,
+            to: match &value.to {
+                Subject::User(user) => format!("user {user}"),
+                Subject::Group(group) => format!("group {group}"),
+            },
+            on: match &value.on {
+                Object::Vm(vm) => format!("vm {vm}"),
+                Object::Template(template) => format!("template {template}"),
+                Object::VmGroup(group) => format!("vm group {group}"),
+            },
+            allow: value.allow.iter().copied().collect(),
+            force_isolated: value.force_isolated,
+            value,
+        };
+        Ok(self.applied()?.permissions.into_iter().map(of).collect())
+    }
+
+    /// By name, each as it stands at this moment.
+    pub fn sessions(&self) -> Result<Vec<Session>, ControlError> {
+        let now = Timestamp::now();
+        Ok(self.applied()?.sessions.into_iter().map(|(name, session)| of_session(name, session, now)).collect())
+    }
+}
+
+fn of_session(name: SessionName, value: lab::Session, now: Timestamp) -> Session {
+    let (opens, closes) = value.window();
+    Session {
+        name,
+        state: match now {
+            now if now < opens => SessionState::Ahead,
+            now if now < closes => SessionState::Open,
+            _ => SessionState::Over,
+        },
+        opens: opens.into(),
+        start: value.start.into(),
+        end: value.end.into(),
+        closes: closes.into(),
+        vms: value.vms.iter().cloned().collect(),
+        at_end: value.at_end,
+        egress: value.egress.iter().map(ToString::to_string).collect(),
+        value,
+    }
+}
