@@ -366,5 +366,5 @@ fn reservations(batch: &Batch, act: impl Fn(&[Reservation]) -> Result<(), DhcpEr
 
 /// What a run reads that must end, if its generation is lower or the same.
 pub(super) fn stop_order(generation: u64) -> Control {
-    Control { generation, wanted: Wanted::Stopped, deadline: None, requests: Vec::new() }
+    Control::new(generation, Wanted::Stopped)
 }

@@ -192,7 +192,14 @@ mod tests {
     }
 
     fn say(root: &std::path::Path, run: &RunId, event: Event) {
-        let record = Record { version: None, run: run.clone(), generation: 1, at: jiff::Timestamp::UNIX_EPOCH, event };
+        let record = Record {
+            version: None,
+            obeys: None,
+            run: run.clone(),
+            generation: 1,
+            at: jiff::Timestamp::UNIX_EPOCH,
+            event,
+        };
         let folder = root.join(run.to_string());
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join(REPORT), serde_json::to_string(&record).unwrap() + "\n").unwrap();

@@ -6,7 +6,7 @@ use super::Answer;
 use crate::manifest::schema;
 use crate::report::diagnostics_json::DiagnosticsReport;
 use crate::report::stream::{ApplyLine, PlanLine, ValidateLine};
-use crate::run::Record;
+use crate::run::{Control, Record};
 
 /// Print a JSON Schema (draft 7), for editors and other programs.
 #[derive(Debug, Args)]
@@ -31,6 +31,8 @@ pub enum SchemaKind {
     Validate,
     /// A line of `report.jsonl` in a run's folder.
     Report,
+    /// `control.json` in a run's folder.
+    Control,
 }
 
 impl SchemaKind {
@@ -44,6 +46,7 @@ impl SchemaKind {
             Self::Apply => "apply",
             Self::Validate => "validate",
             Self::Report => "report",
+            Self::Control => "control",
         }
     }
 }
@@ -61,6 +64,7 @@ pub fn text(kind: SchemaKind) -> String {
         SchemaKind::Apply => schema::draft_7_written::<ApplyLine<'_>>("a line of labwright apply --json"),
         SchemaKind::Validate => schema::draft_7_written::<ValidateLine<'_>>("a line of labwright validate --json"),
         SchemaKind::Report => schema::draft_7_written::<Record>("a line of a run's report.jsonl"),
+        SchemaKind::Control => schema::draft_7_written::<Control>("a run's control.json"),
         SchemaKind::Diagnostics => schema::draft_7::<DiagnosticsReport>("labwright diagnostics"),
     };
     let mut text = serde_json::to_string_pretty(&schema).expect("a schema has only string keys");

@@ -218,7 +218,7 @@ impl Guest {
             _ => ANSWER_TIMEOUT,
         };
         let number = Control::change(folder, |control| match control.wanted {
-            Wanted::Running | Wanted::Other => Ok(control.ask(kind.clone(), answered)),
+            Wanted::Running | Wanted::Other(_) => Ok(control.ask(kind.clone(), answered)),
             Wanted::Stopped => Err(stopping),
         })?;
         let number = number.ok_or_else(|| self.not_running())??;

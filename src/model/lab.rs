@@ -10,6 +10,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::claim::PowerWish;
@@ -406,10 +407,14 @@ impl Session {
 }
 
 /// One destination that an isolated guest may reach besides DHCP and its gateway.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct Egress {
+    /// Address and prefix length of where it is.
+    #[schemars(with = "String")]
     pub net: Ipv4Net,
+    /// The port there.
     pub port: u16,
+    /// What is spoken.
     pub protocol: Protocol,
     /// Ethernet address of a single machine on the guests' wire, where it is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -428,7 +433,7 @@ impl fmt::Display for Egress {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
     Tcp,

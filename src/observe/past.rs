@@ -114,7 +114,7 @@ mod tests {
 
     fn record(second: i64, event: Event) -> Record {
         let at = Timestamp::from_second(second).unwrap();
-        Record { version: None, run: "k3f9-1".parse().unwrap(), generation: 1, at, event }
+        Record { version: None, obeys: None, run: "k3f9-1".parse().unwrap(), generation: 1, at, event }
     }
 
     fn running() -> Event {

@@ -1,49 +1,143 @@
-//! `control.json`: what the controller wants of a run now. Replaced as a whole; the starter reads it anew every second.
+//! `control.json`: what the controller wants of a run now, and all that may change while the run lives; `spec.json` never
+//! does. Replaced as a whole; the starter reads it anew every second.
+//!
+//! Each part is optional, and one that is not there leaves things as the spec has them. A starter says in its first record
+//! which parts it obeys, and warns of every other one that it finds. Whoever rewrites the file keeps what only a newer
+//! labwright understands. Version 1 has `generation`, `wanted`, `requests`, and `deadline` for what is now `clock.end`.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::Path;
 
+use jiff::Timestamp;
 use nix::fcntl::Flock;
-use serde::{Deserialize, Serialize};
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 
-use super::{CONTROL, RunFileError, open_folder, read_json};
+use super::{CONTROL, RunDisk, RunFileError, open_folder, read_json, report};
 use crate::files::{Flush, Folder};
+use crate::model::lab::Egress;
 
 /// Held by a writer of `control.json` from its look at the old one to the new one. Readers need none: they see either.
 const LOCK: &str = "control.lock";
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A run's `control.json`: what is wanted of it now. A part that is not there leaves things as `spec.json` has them.
+/// Parts are only added: ignore those that you do not know, and keep them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Control {
+    /// Of the format. Files of before there were versions have none, which means 1. A run keeps to what its starter reads.
+    #[serde(default = "first_version")]
+    version: u32,
     /// The generation of the vm that may run. A starter whose spec has a lower one ends.
     pub generation: u64,
+    /// Whether the guest is to run.
     pub wanted: Wanted,
-    /// When the guest is to be stopped, on the controller's clock.
+    /// What `clock.end` is called in version 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deadline: Option<jiff::Timestamp>,
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    deadline: Option<Timestamp>,
+    /// The times that the guest keeps by itself, whether or not a controller is awake.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Clock>")]
+    pub clock: Option<Part<Clock>>,
+    /// The disks that the guest is to have, in the order of its bus. Where it has others, its qemu ends and another one begins
+    /// with these, in the same run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<RunDisk>>")]
+    pub disks: Option<Part<Vec<RunDisk>>>,
+    /// All that an isolated guest may reach now besides DHCP and its gateway; an empty list is nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<Egress>>")]
+    pub egress: Option<Part<Vec<Egress>>>,
+    /// Whether anybody may look at the guest's screen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Console>")]
+    pub console: Option<Part<Console>>,
     /// Asked in this order; answered once each, by number. Bounded by `REQUESTS_MAX`: old ones fall out.
     #[serde(default)]
     pub requests: Vec<Request>,
+    /// Parts of a newer labwright.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    rest: Map<String, Value>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// A part as this labwright knows it, or as a newer one has written it, which is kept to the last word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Part<T> {
+    Known(T),
+    Newer(Value),
+}
+
+/// Times on the controller's clock, which starters know by the storage server's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Clock {
+    /// From when on the guest is its owner's. Before that it boots ahead, with console and egress shut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub start: Option<Part<Timestamp>>,
+    /// The owner's own end, with every pause in it that is over: the guest is stopped then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub end: Option<Part<Timestamp>>,
+    /// When the guest stands still, and its time with it: no end comes while a pause is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<Pause>>")]
+    pub pauses: Option<Part<Vec<Pause>>>,
+    /// What a newer labwright knows of the clock.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    rest: Map<String, Value>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Pause {
+    /// When it began; it may be written later than that.
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub since: Timestamp,
+    /// When it was over; open without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub until: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Console {
+    Open,
+    /// No viewer is let in, and those who look are cut off.
+    Shut,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Wanted {
     Running,
     /// Power off through ACPI, and quit after the grace period.
     Stopped,
     /// What a newer labwright wants; to us it changes nothing.
-    #[serde(other)]
-    Other,
+    #[serde(untagged)]
+    #[schemars(skip)]
+    Other(Value),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Request {
+    /// Higher than that of each request before it.
     pub number: u64,
+    /// What is asked for.
     pub kind: RequestKind,
+    /// What a newer labwright says of it.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    rest: Map<String, Value>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum RequestKind {
     /// A picture of the guest's screen, PNG.
     Screen,
@@ -52,22 +146,140 @@ pub enum RequestKind {
     /// It goes on.
     Resume,
     /// Memory and disks as they are now, under a name, in the vm's own first disk.
-    Snapshot { name: String },
+    Snapshot {
+        /// Name of the snapshot.
+        name: String,
+    },
     /// Back to a snapshot.
-    Revert { name: String },
+    Revert {
+        /// Name of the snapshot.
+        name: String,
+    },
     /// The snapshot's name and its share of the disks are free again.
-    DeleteSnapshot { name: String },
+    DeleteSnapshot {
+        /// Name of the snapshot.
+        name: String,
+    },
     /// A request of a newer labwright, as it is written.
     #[serde(untagged)]
-    Other(serde_json::Value),
+    #[schemars(skip)]
+    Other(Value),
+}
+
+impl<'de, T: DeserializeOwned + Serialize> Deserialize<'de> for Part<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let written = Value::deserialize(deserializer)?;
+        let known = T::deserialize(&written).ok();
+        let known = known.filter(|known| serde_json::to_value(known).is_ok_and(|known| says_all(&known, &written)));
+        Ok(known.map_or(Self::Newer(written), Self::Known))
+    }
+}
+
+/// Whether nothing that is written is lost in what was understood of it.
+fn says_all(known: &Value, written: &Value) -> bool {
+    match (known, written) {
+        (Value::Object(known), Value::Object(written)) => written
+            .iter()
+            .all(|(name, value)| value.is_null() || known.get(name).is_some_and(|known| says_all(known, value))),
+        (Value::Array(known), Value::Array(written)) => {
+            known.len() == written.len() && known.iter().zip(written).all(|(known, value)| says_all(known, value))
+        }
+        _ => true,
+    }
+}
+
+impl<T> Part<T> {
+    pub fn known(&self) -> Option<&T> {
+        match self {
+            Self::Known(part) => Some(part),
+            Self::Newer(_) => None,
+        }
+    }
+}
+
+fn first_version() -> u32 {
+    1
 }
 
 impl Control {
     /// How many requests are kept in the file.
     pub const REQUESTS_MAX: usize = 16;
 
-    /// Of the format. It changes only when a reader that ignores what it does not know would be led astray.
-    const VERSION: u32 = 1;
+    /// Of the format.
+    const VERSION: u32 = 2;
+
+    /// For a run that begins, in the newest version.
+    pub fn new(generation: u64, wanted: Wanted) -> Self {
+        Self {
+            version: Self::VERSION,
+            generation,
+            wanted,
+            deadline: None,
+            clock: None,
+            disks: None,
+            egress: None,
+            console: None,
+            requests: Vec::new(),
+            rest: Map::new(),
+        }
+    }
+
+    /// When the guest is to be stopped, on the controller's clock.
+    pub fn end(&self) -> Option<Timestamp> {
+        let clock = self.clock.as_ref().and_then(Part::known);
+        clock.and_then(|clock| clock.end.as_ref()?.known().copied()).or(self.deadline)
+    }
+
+    /// Each version has its own name for it.
+    pub fn end_at(&mut self, end: Timestamp) {
+        self.deadline = None;
+        if self.version > 1 {
+            if let Part::Known(clock) = self.clock.get_or_insert_with(|| Part::Known(Clock::default())) {
+                clock.end = Some(Part::Known(end));
+                return;
+            }
+        } else if let Some(Part::Known(clock)) = &mut self.clock {
+            clock.end = None;
+            self.clock = self.clock.take().filter(|clock| *clock != Part::Known(Clock::default()));
+        }
+        self.deadline = Some(end);
+    }
+
+    /// Says the same in another version.
+    fn speak(&mut self, version: u32) {
+        if std::mem::replace(&mut self.version, version) != version
+            && let Some(end) = self.end()
+        {
+            self.end_at(end);
+        }
+    }
+
+    /// Names of the parts that a starter passes over which obeys these.
+    pub fn unheeded(&self, obeyed: &[&str]) -> BTreeSet<String> {
+        let mut parts = vec![
+            ("wanted".to_owned(), !matches!(self.wanted, Wanted::Other(_))),
+            ("deadline".to_owned(), self.deadline.is_none() || self.deadline == self.end()),
+        ];
+        let mut add = |name: &str, is_known: Option<bool>| {
+            let is_obeyed = obeyed.contains(&name);
+            parts.extend(is_known.map(|is_known| (name.to_owned(), is_known && is_obeyed)));
+        };
+        add("disks", is_known(self.disks.as_ref()));
+        add("egress", is_known(self.egress.as_ref()));
+        add("console", is_known(self.console.as_ref()));
+        if let Some(Part::Known(clock)) = &self.clock {
+            add("clock.start", is_known(clock.start.as_ref()));
+            add("clock.end", is_known(clock.end.as_ref()));
+            add("clock.pauses", is_known(clock.pauses.as_ref()));
+            parts.extend(clock.rest.keys().map(|key| (format!("clock.{key}"), false)));
+        } else {
+            add("clock", is_known(self.clock.as_ref()));
+        }
+        parts.extend(self.rest.keys().map(|key| (key.clone(), false)));
+        let of_requests = self.requests.iter().flat_map(|request| request.rest.keys());
+        parts.extend(of_requests.map(|key| (format!("requests.{key}"), false)));
+        parts.into_iter().filter(|(_, is_heeded)| !is_heeded).map(|(name, _)| name).collect()
+    }
 
     /// Without the lock: for who is alone with the folder.
     pub fn write(&self, folder: &Path) -> Result<(), RunFileError> {
@@ -75,14 +287,7 @@ impl Control {
     }
 
     fn text(&self) -> Vec<u8> {
-        #[derive(Serialize)]
-        struct Written<'a> {
-            version: u32,
-            #[serde(flatten)]
-            control: &'a Control,
-        }
-        serde_json::to_vec(&Written { version: Self::VERSION, control: self })
-            .expect("a run's control has only string keys")
+        serde_json::to_vec(self).expect("a run's control has only string keys")
     }
 
     fn write_into(&self, folder: &Folder, flush: Flush) -> Result<(), RunFileError> {
@@ -99,19 +304,35 @@ impl Control {
         let result = change(&mut control);
         control.generation = control.generation.max(before.generation);
         if control != before {
+            control.speak(spoken(&opened, Some(before.version)));
             control.write_into(&opened, Flush::Now)?;
         }
         Ok(Some(result))
     }
 
-    /// Puts this in place of whatever stands there, unless that is of a higher generation: its word counts.
+    /// Puts this in place of whatever stands there but what it does not speak of, unless that is of a higher generation: its
+    /// word counts.
     pub(super) fn replace(&self, folder: &Path) -> Result<(), RunFileError> {
         let opened = open_folder(folder)?;
         let _lock = lock(&opened)?;
-        match Self::read(folder)? {
-            Some(standing) if standing.generation > self.generation => Ok(()),
-            _ => self.write_into(&opened, Flush::Now),
+        let standing = Self::read(folder)?;
+        let version = spoken(&opened, standing.as_ref().map(|standing| standing.version));
+        let mut control = match standing {
+            Some(standing) if standing.generation > self.generation => return Ok(()),
+            Some(standing) => standing.ordered(self),
+            None => self.clone(),
+        };
+        control.speak(version);
+        control.write_into(&opened, Flush::Now)
+    }
+
+    fn ordered(mut self, order: &Self) -> Self {
+        (self.generation, self.wanted) = (order.generation, order.wanted.clone());
+        self.requests.clone_from(&order.requests);
+        if let Some(end) = order.end() {
+            self.end_at(end);
         }
+        self
     }
 
     /// Writes the control file that a run begins with, flushed by whoever flushes its folder; `false`, and nothing is
@@ -137,10 +358,23 @@ impl Control {
     /// Adds a request under the next free number, which it returns. `answered` is the highest number the report has.
     pub fn ask(&mut self, kind: RequestKind, answered: u64) -> u64 {
         let number = self.requests.iter().map(|r| r.number).max().unwrap_or(0).max(answered) + 1;
-        self.requests.push(Request { number, kind });
+        self.requests.push(Request { number, kind, rest: Map::new() });
         let surplus = self.requests.len().saturating_sub(Self::REQUESTS_MAX);
         self.requests.drain(..surplus);
         number
+    }
+}
+
+fn is_known<T>(part: Option<&Part<T>>) -> Option<bool> {
+    part.map(|part| part.known().is_some())
+}
+
+/// The version that a run's starter reads: by its own word, where it has spoken, or else by the file that the run began with.
+fn spoken(folder: &Folder, standing: Option<u32>) -> u32 {
+    match report::first_record(folder) {
+        Some(first) if first.obeys.is_none() => 1,
+        Some(_) => standing.map_or(Control::VERSION, |standing| standing.max(Control::VERSION)),
+        None => standing.unwrap_or(Control::VERSION),
     }
 }
 
@@ -155,7 +389,7 @@ mod tests {
     #[test]
     fn two_writers_do_not_undo_each_other() {
         let folder = tempfile::tempdir().unwrap();
-        let control = Control { generation: 1, wanted: Wanted::Running, deadline: None, requests: Vec::new() };
+        let control = Control::new(1, Wanted::Running);
         assert_eq!(Control::change(folder.path(), |_| ()).unwrap(), None);
         control.write(folder.path()).unwrap();
         std::thread::scope(|scope| {
@@ -176,7 +410,7 @@ mod tests {
     #[test]
     fn nothing_undoes_a_fence() {
         let folder = tempfile::tempdir().unwrap();
-        let control = |generation, wanted| Control { generation, wanted, deadline: None, requests: Vec::new() };
+        let control = Control::new;
         let old = control(1, Wanted::Running);
         assert!(old.begin(&Folder::open(folder.path()).unwrap().unwrap()).unwrap());
         let fence = control(2, Wanted::Stopped);

@@ -79,8 +79,7 @@ impl Runs for OnStorage {
         std::fs::create_dir_all(&answers).map_err(|source| io("create", &answers, source))?;
         let opened = open_folder(&folder)?;
         spec.write_unflushed(&opened)?;
-        let control =
-            Control { generation: spec.generation, wanted: Wanted::Running, deadline: None, requests: Vec::new() };
+        let control = Control::new(spec.generation, Wanted::Running);
         if !control.begin(&opened)? {
             return Err(RunFileError::Superseded { run: spec.run.clone() });
         }

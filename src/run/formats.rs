@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use serde_json::{Value, json};
+
 use super::{Batch, Control, Event, Record, RequestKind, RunFileError, RunSpec, StopReason, Wanted, parse_report};
 
 pub(crate) const SPEC_1: &str = r#"{"version":1,"run":"k3f9-104","lab":"exam","vm":"al-final","owner":"al","generation":3,
@@ -52,34 +54,104 @@ fn the_first_version_of_each_file_is_read() {
 #[test]
 fn what_is_written_says_its_version() {
     let folder = tempfile::tempdir().unwrap();
-    let control = Control { generation: 1, wanted: Wanted::Running, deadline: None, requests: Vec::new() };
+    let control = Control::new(1, Wanted::Running);
     control.write(folder.path()).unwrap();
     let text = std::fs::read_to_string(folder.path().join(super::CONTROL)).unwrap();
-    assert_eq!(text, r#"{"version":1,"generation":1,"wanted":"running","requests":[]}"#);
+    assert_eq!(text, r#"{"version":2,"generation":1,"wanted":"running","requests":[]}"#);
     assert_eq!(Control::read(folder.path()).unwrap(), Some(control));
 }
 
-/// What it does not know is passed over; what it knows is obeyed.
+const END: &str = "2027-01-12T10:00:00Z";
+
+/// What stands in a file, and what of it a starter obeys that keeps ends: when the guest ends, and what is passed over.
 #[test]
-fn a_newer_control_file_is_obeyed_as_far_as_it_is_understood() {
-    let text = r#"{"version":2,"generation":4,"wanted":"hibernated","clock":"x","deadline":"2027-01-12T10:00:00Z",
-        "requests":[{"number":1,"kind":"screen"},{"number":2,"kind":{"type":{"keys":"x"}},"by":"al"},{"number":3,"kind":"sing"}]}"#;
-    let control = Control::read(written(super::CONTROL, text).path()).unwrap().unwrap();
-    assert_eq!((control.generation, control.wanted, control.deadline.is_some()), (4, Wanted::Other, true));
-    let known: Vec<bool> = control.requests.iter().map(|r| !matches!(r.kind, RequestKind::Other(_))).collect();
-    assert_eq!(known, [true, false, false]);
+fn a_control_file_of_any_version_is_obeyed_as_far_as_it_is_understood() {
+    let table = [
+        ("version 1", r#""deadline":"END""#, true, ""),
+        ("version 1 of nothing", "", false, ""),
+        ("version 2", r#""version":2,"clock":{"end":"END"}"#, true, ""),
+        (
+            "version 2 of all",
+            r#""version":2,"clock":{"start":"END","end":"END","pauses":[{"since":"END"},{"since":"END","until":"END"}]},
+            "disks":[{"path":"/d","backing":["/b"]}],"egress":[{"net":"10.0.0.5/32","port":443,"protocol":"tcp"}],"console":"shut""#,
+            true,
+            "clock.pauses clock.start console disks egress",
+        ),
+        ("version 3 with parts of its own", r#""version":3,"deadline":"END","sound":"off""#, true, "sound"),
+        (
+            "version 3 with more in known parts",
+            r#""version":3,"clock":{"end":"END","zone":"x","pauses":[{"since":"END","why":"fire"}]},"console":"dim",
+            "egress":[{"net":"10.0.0.5/32","port":443,"protocol":"tcp","name":"x"}],"disks":"none""#,
+            true,
+            "clock.pauses clock.zone console disks egress",
+        ),
+        ("version 3 with another clock", r#""version":3,"clock":"x""#, false, "clock"),
+        ("version 3 with another clock and an end", r#""version":3,"clock":"x","deadline":"END""#, true, "clock"),
+        ("version 3 with another end", r#""version":3,"clock":{"end":{"of":"x"}}"#, false, "clock.end"),
+        ("version 3 with another wish", r#""version":3,"wanted":"hibernated""#, false, "wanted"),
+        (
+            "version 3 with requests of its own",
+            r#""version":3,"requests":[{"number":1,"kind":"screen","by":"al"},{"number":2,"kind":"sing"}]"#,
+            false,
+            "requests.by",
+        ),
+    ];
+    for (case, parts, ends, unheeded) in table {
+        let wanted = if parts.contains("wanted") { "" } else { r#""wanted":"running","# };
+        let text = format!(r#"{{{wanted}"generation":4,{parts}}}"#).replace(",}", "}").replace("END", END);
+        let folder = written(super::CONTROL, &text);
+        let control = Control::read(folder.path()).unwrap().unwrap();
+        assert_eq!(control.end(), ends.then(|| END.parse().unwrap()), "{case}");
+        let found: Vec<String> =
+            control.unheeded(&["generation", "wanted", "requests", "clock.end"]).into_iter().collect();
+        assert_eq!(found.join(" "), unheeded, "{case}");
+        // Whoever changes one thing keeps all others to the letter.
+        Control::change(folder.path(), |control| control.generation += 1).unwrap().unwrap();
+        let mut expected: Value = serde_json::from_str(&text).unwrap();
+        expected["generation"] = 5.into();
+        for (key, default) in [("version", json!(1)), ("requests", json!([]))] {
+            expected.as_object_mut().unwrap().entry(key).or_insert(default);
+        }
+        assert_eq!(stands(folder.path()), expected, "{case}");
+    }
 }
 
-/// Who changes a newer file keeps what only its writer understands of the requests.
+/// A starter is spoken to in the version that it reads: by its own first record, or by what its run began with.
 #[test]
-fn an_unknown_request_stays_as_it_is() {
-    let folder = written(
-        super::CONTROL,
-        r#"{"generation":4,"wanted":"running","requests":[{"number":2,"kind":{"type":{"keys":"x"}}}]}"#,
-    );
-    Control::change(folder.path(), |control| control.ask(RequestKind::Screen, 0)).unwrap();
-    let text = std::fs::read_to_string(folder.path().join(super::CONTROL)).unwrap();
-    assert!(text.contains(r#"{"number":2,"kind":{"type":{"keys":"x"}}},{"number":3,"kind":"screen"}"#), "{text}");
+fn a_control_file_keeps_to_the_version_of_its_starter() {
+    let first =
+        |obeys: &str| format!(r#"{{"version":1,{obeys}"run":"k3f9-4","generation":4,"at":"{END}","event":"ready"}}"#);
+    let (old, new) = (first(""), first(r#""obeys":["clock.end"],"#));
+    let ends = |version: u32| match version {
+        1 => format!(r#""version":1,"deadline":"{END}""#),
+        _ => format!(r#""version":{version},"clock":{{"end":"{END}"}}"#),
+    };
+    // (version that stands, first record, version that is written)
+    let table = [(1, "", 1), (2, "", 2), (3, "", 3), (1, &old, 1), (2, &old, 1), (2, &new, 2), (3, &new, 3)];
+    for (stands_in, first, expected) in table {
+        let text = format!(r#"{{"generation":4,"wanted":"running","requests":[],"new":[7],{}}}"#, ends(stands_in));
+        let folder = written(super::CONTROL, &text);
+        if !first.is_empty() {
+            std::fs::write(folder.path().join(super::REPORT), format!("{first}\n")).unwrap();
+        }
+        let written = |wanted: &str, requests: Value| {
+            let mut written = format!(r#"{{"generation":4,"wanted":"{wanted}","new":[7],{}}}"#, ends(expected))
+                .parse::<Value>()
+                .unwrap();
+            written["requests"] = requests;
+            written
+        };
+        Control::change(folder.path(), |control| control.ask(RequestKind::Screen, 0)).unwrap().unwrap();
+        let asked = written("running", json!([{ "number": 1, "kind": "screen" }]));
+        assert_eq!(stands(folder.path()), asked, "{stands_in} {first}");
+        // A stop says nothing of what else is wanted, and nothing is asked of a guest any more that stops.
+        Control::new(4, Wanted::Stopped).replace(folder.path()).unwrap();
+        assert_eq!(stands(folder.path()), written("stopped", json!([])), "{stands_in} {first}");
+    }
+}
+
+fn stands(folder: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(folder.join(super::CONTROL)).unwrap()).unwrap()
 }
 
 #[test]
@@ -89,7 +161,7 @@ fn a_newer_report_is_read_as_far_as_it_is_understood() {
 {"run":"k3f9-104","generation":3,"at":"2027-01-12T07:00:02Z","event":"ready"}
 {"run":"k3f9-104","generation":3,"at":"2027-01-12T07:00:09Z","event":"stopped","reason":{"melted":{"at":"100C"}},"exit":null}
 "#;
-    let reason = StopReason::Other(serde_json::json!({ "melted": { "at": "100C" } }));
+    let reason = StopReason::Other(json!({ "melted": { "at": "100C" } }));
     let host = "h1".to_owned();
     let stopped = Event::Stopped { reason, exit: None };
     assert_eq!(report(newer), [Event::Prepared { host }, Event::Other, Event::Ready, stopped]);
@@ -117,8 +189,9 @@ fn a_newer_spec_or_batch_is_refused_with_both_versions() {
 
 #[test]
 fn the_version_stands_in_the_first_record_alone() {
-    let record = |version| Record {
+    let record = |version: Option<u32>| Record {
         version,
+        obeys: version.map(|_| vec!["wanted".to_owned()]),
         run: "k3f9-1".parse().unwrap(),
         generation: 1,
         at: jiff::Timestamp::UNIX_EPOCH,
@@ -127,5 +200,5 @@ fn the_version_stands_in_the_first_record_alone() {
     let text = |version| serde_json::to_string(&record(version)).unwrap();
     let plain = r#""run":"k3f9-1","generation":1,"at":"1970-01-01T00:00:00Z","event":"ready"}"#;
     assert_eq!(text(None), format!("{{{plain}"));
-    assert_eq!(text(Some(Record::VERSION)), format!("{{\"version\":1,{plain}"));
+    assert_eq!(text(Some(Record::VERSION)), format!("{{\"version\":1,\"obeys\":[\"wanted\"],{plain}"));
 }

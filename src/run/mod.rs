@@ -29,7 +29,7 @@ mod spec;
 
 pub use answers::answer;
 pub use batch::{Batch, BatchId};
-pub use control::{Control, Request, RequestKind, Wanted};
+pub use control::{Clock, Console, Control, Part, Pause, Request, RequestKind, Wanted};
 pub use folders::{OnStorage, Runs};
 pub use job_log::last_words;
 pub use report::{Event, PAUSED_ON_REQUEST, Record, StopReason, parse_report, read_report};

@@ -27,6 +27,10 @@ pub struct Record {
     /// The version of the report's format, in its first record. Reports of before there were versions have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u32>,
+    /// Which parts of `control.json` the starter obeys, in its first record: it does nothing about any other. Starters that
+    /// have none obey `generation`, `wanted`, `requests` and version 1's `deadline`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub obeys: Option<Vec<String>>,
     /// The run that it is about.
     pub run: RunId,
     /// Counts the runs of the vm; of two, the greater one is the vm's.
@@ -223,6 +227,13 @@ pub fn parse_report(text: &[u8], path: &Path) -> Result<Vec<Record>, RunFileErro
         .collect()
 }
 
+/// How a starter introduced itself; `None` where it has not, or cannot be understood.
+pub(super) fn first_record(folder: &Folder) -> Option<Record> {
+    let text = folder.read(REPORT, files::BYTES_MAX).ok()??;
+    let line = text.split_inclusive(|byte| *byte == b'\n').next()?.strip_suffix(b"\n")?;
+    serde_json::from_slice(line).ok()
+}
+
 /// A record's fields as they stand in its line, of the events that every report has. To take a line apart into them takes a
 /// fifth of the time that `Record` does, for which serde has to keep everything until it knows the event; a plan of 10,000
 /// running vms reads 50,000 lines.
@@ -230,6 +241,7 @@ pub fn parse_report(text: &[u8], path: &Path) -> Result<Vec<Record>, RunFileErro
 struct Line<'a> {
     #[serde(default)]
     version: Option<u32>,
+    obeys: Option<Vec<String>>,
     run: RunId,
     generation: u64,
     at: jiff::Timestamp,
@@ -251,9 +263,10 @@ struct Line<'a> {
 impl Line<'_> {
     /// `None` of an event that is not among them, and of a line that is not as it should be: `Record` says what is wrong.
     fn read(line: &[u8]) -> Option<Record> {
-        let line: Line<'_> = serde_json::from_slice(line).ok()?;
-        let (version, run, generation, at) = (line.version, line.run.clone(), line.generation, line.at);
-        Some(Record { version, run, generation, at, event: line.event()? })
+        let mut line: Line<'_> = serde_json::from_slice(line).ok()?;
+        let (version, obeys) = (line.version, line.obeys.take());
+        let (run, generation, at) = (line.run.clone(), line.generation, line.at);
+        Some(Record { version, obeys, run, generation, at, event: line.event()? })
     }
 
     fn event(self) -> Option<Event> {
@@ -292,6 +305,7 @@ mod tests {
             r#""event":"heartbeat""#.to_owned(),
             r#""event":"ready","of_a_newer_labwright":{"a":[1]}"#.to_owned(),
             r#""version":1,"event":"prepared","host":"h\u00e9""#.to_owned(),
+            r#""version":1,"obeys":["wanted","clock.end"],"event":"prepared","host":"h1""#.to_owned(),
             r#""event":"networked","tap":"lw1""#.to_owned(),
             r#""event":"networked","tap":"lw1","gateway":"00:00:5e:00:01:01""#.to_owned(),
             running.to_owned(),

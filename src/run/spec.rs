@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{RunFileError, SPEC, open_folder, read_json};
@@ -31,8 +32,9 @@ pub struct RunSpec {
 }
 
 /// One disk, its whole chain named, because a disk's own header is never believed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RunDisk {
+    /// The layer that the guest writes to.
     pub path: PathBuf,
     /// The read-only images below it, nearest first.
     pub backing: Vec<PathBuf>,

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::machine::Reply;
+use super::machine::{OBEYS, Reply};
 use crate::files::{self, Flush};
 use crate::model::id::RunId;
 use crate::run::{ANSWERS, Event, REPORT, Record, RunFileError, RunSpec};
@@ -146,7 +146,8 @@ impl Writer {
         let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second());
         let now = now.expect("a second that was now is in the range of timestamps");
         let version = (at == 0).then_some(Record::VERSION);
-        let record = Record { version, run: self.run.clone(), generation: self.generation, at: now, event };
+        let obeys = (at == 0).then(|| OBEYS.map(str::to_owned).to_vec());
+        let record = Record { version, obeys, run: self.run.clone(), generation: self.generation, at: now, event };
         let mut line = serde_json::to_vec(&record).expect("a record has only string keys");
         line.push(b'\n');
         let io = |source| RunFileError::Io { action: "write", path: self.report.clone(), source };

@@ -241,7 +241,7 @@ fn read_control(folder: &Path, post: &Post, clock: Clock) {
     // Whatever was written after this moment may not be in what is read.
     let looked = clock.now();
     match Control::read(folder) {
-        Ok(Some(control)) => post.tell(Told::Control { control, looked }),
+        Ok(Some(control)) => post.tell(Told::Control { control: Box::new(control), looked }),
         Ok(None) | Err(RunFileError::Io { .. }) => {}
         Err(error) => {
             tracing::warn!(%error, "control.json is not obeyed");

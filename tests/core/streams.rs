@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use labwright::apply::{Failure, Summary};
 use labwright::cli::schema::{SchemaKind, text as schema_text};
 use labwright::report;
-use labwright::run::{Event, Record, StopReason};
+use labwright::run::{Control, Event, Record, StopReason};
 use serde_json::Value;
 
 use crate::lab::{Applied, Lab};
@@ -140,10 +140,29 @@ fn reports_are_what_their_schema_says() {
 }
 
 #[test]
+fn a_control_file_is_what_its_schema_says() {
+    let text = r#"{"version":2,"generation":3,"wanted":"stopped",
+        "clock":{"start":"2027-01-12T09:00:00Z","end":"2027-01-12T12:00:00Z","pauses":[{"since":"2027-01-12T10:00:00Z"}]},
+        "disks":[{"path":"/d","backing":["/b"]}],"egress":[{"net":"10.0.0.5/32","port":53,"protocol":"udp"}],"console":"shut",
+        "requests":[{"number":1,"kind":"screen"},{"number":2,"kind":{"snapshot":{"name":"before"}}}]}"#;
+    let control: Control = serde_json::from_str(text).unwrap();
+    assert_eq!(serde_json::to_value(&control).unwrap(), serde_json::from_str::<Value>(text).unwrap());
+    let validator = jsonschema::draft7::new(&serde_json::from_str(&schema_text(SchemaKind::Control)).unwrap()).unwrap();
+    let errors: Vec<String> =
+        validator.iter_errors(&serde_json::to_value(&control).unwrap()).map(|error| error.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+}
+
+#[test]
 fn a_line_that_lacks_something_is_not_accepted() {
     for (kind, line) in [
         (SchemaKind::Plan, r#"{"type":"change","address":"vm/a"}"#),
         (SchemaKind::Apply, r#"{"type":"summary","done":1}"#),
+        (SchemaKind::Control, r#"{"version":2,"generation":1,"requests":[]}"#),
+        (
+            SchemaKind::Control,
+            r#"{"version":2,"generation":1,"wanted":"running","requests":[],"clock":{"pauses":[{}]}}"#,
+        ),
         (SchemaKind::Report, r#"{"run":"k3f9-1","generation":1,"at":"2027-01-12T08:00:00Z"}"#),
     ] {
         let validator = jsonschema::draft7::new(&serde_json::from_str(&schema_text(kind)).unwrap()).unwrap();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use labwright::model::site::Accel;
-use labwright::run::{Event, RequestKind, StopReason, Wanted};
+use labwright::run::{self, Control, Event, RequestKind, StopReason, Wanted};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -94,6 +94,64 @@ fn a_guest_with_s_among_its_arguments_is_held_until_somebody_resumes_it() {
     first.end();
 }
 
+/// Control files of every version, as their controllers write them. The guests are held, so that none has to boot.
+#[test]
+fn a_starter_obeys_what_it_knows_of_a_control_file_and_names_the_rest() {
+    let mut world = World::new();
+    // (its number, what stands beside generation and wish, what the report must name)
+    let table = [
+        (1, r#""version":1,"deadline":"END""#, ""),
+        (
+            2,
+            r#""version":2,"clock":{"start":"END","end":"END"},"egress":[],"console":"shut""#,
+            "clock.start, console, egress",
+        ),
+        (
+            3,
+            r#""version":3,"clock":{"end":"END","zone":"x"},"console":{"watched":true},"sound":"off""#,
+            "clock.zone, console, sound",
+        ),
+    ];
+    let write = |run: &Run, parts: &str, end: jiff::Timestamp| {
+        let text = format!(r#"{{"generation":1,"wanted":"running",{parts}}}"#).replace("END", &end.to_string());
+        std::fs::write(run.folder.join(run::CONTROL), text).unwrap();
+    };
+    let runs: Vec<Run> = table
+        .iter()
+        .map(|(number, parts, _)| {
+            let mut spec = world.spec(30 + number);
+            spec.qemu.extra_args = vec!["-S".into()];
+            let run = world.start(spec);
+            write(&run, parts, jiff::Timestamp::MAX);
+            run
+        })
+        .collect();
+    for (mut run, (number, parts, named)) in runs.into_iter().zip(table) {
+        run.wait_for("running", |event| matches!(event, Event::Running { .. }));
+        let first = run::read_report(&run.folder).unwrap().swap_remove(0);
+        let obeys = ["generation", "wanted", "requests", "clock.end"].map(str::to_owned).to_vec();
+        assert_eq!((first.version, first.obeys), (Some(1), Some(obeys)));
+        let told = |event: &Event| matches!(event, Event::Warning { message } if message.ends_with(&format!(" does not obey: {named}")));
+        if !named.is_empty() {
+            run.wait_for("what is not obeyed", told);
+        }
+        // A request of a person is written into the same file, which stays what it was.
+        let asked = Control::change(&run.folder, |control| control.ask(RequestKind::Screen, 0)).unwrap();
+        assert_eq!(asked, Some(1));
+        run.wait_for("its answer", |event| matches!(event, Event::Answer { number: 1, error: None, .. }));
+        let text = std::fs::read_to_string(run.folder.join(run::CONTROL)).unwrap();
+        for part in ["\"zone\":\"x\"", "{\"watched\":true}", "\"sound\":\"off\"", "\"egress\":[]"] {
+            assert_eq!(text.contains(part), parts.contains(part), "{number}: {text}");
+        }
+        write(&run, parts, jiff::Timestamp::now());
+        assert!(run.end().success());
+        let events = run.events();
+        assert!(matches!(events.last(), Some(Event::Stopped { reason: StopReason::Deadline, .. })), "{events:#?}");
+        let warnings = events.iter().filter(|event| matches!(event, Event::Warning { .. })).count();
+        assert_eq!(warnings, usize::from(!named.is_empty()), "{number}: {events:#?}");
+    }
+}
+
 /// What the controller can ask of a running guest, and what its storage may do to it.
 #[test]
 fn a_running_guest_obeys_its_control_file_and_its_storage() {
@@ -160,10 +218,10 @@ fn a_running_guest_obeys_its_control_file_and_its_storage() {
     wait_until("it answers again", || reachable("192.168.100.8"));
 
     // A deadline that has been moved is not kept; one that has passed is.
-    run.control(|control| control.deadline = Some(jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1)));
+    run.control(|control| control.end_at(jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1)));
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(run.starter.try_wait().unwrap(), None);
-    run.control(|control| control.deadline = Some(jiff::Timestamp::now()));
+    run.control(|control| control.end_at(jiff::Timestamp::now()));
     assert!(run.end().success());
     let last = Event::Stopped { reason: StopReason::Deadline, exit: Some("exit 0".to_owned()) };
     assert_eq!(run.events().last(), Some(&last));

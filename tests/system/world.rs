@@ -204,8 +204,7 @@ impl World {
         let folder = self.folder.path().join("runs").join(spec.run.to_string());
         std::fs::create_dir_all(&folder).unwrap();
         spec.write(&folder).unwrap();
-        let control =
-            Control { generation: spec.generation, wanted: run::Wanted::Running, deadline: None, requests: Vec::new() };
+        let control = Control::new(spec.generation, run::Wanted::Running);
         control.write(&folder).unwrap();
         for path in [&folder, &folder.join(run::SPEC), &folder.join(run::CONTROL)] {
             own(path);

@@ -111,8 +111,8 @@ impl Trial {
         let deadline = jiff::Timestamp::now()
             .checked_add(jiff::SignedDuration::try_from(self.timeout() + AFTER_BOOT).expect("half an hour is one"))
             .expect("the next half hour is within time");
-        let control =
-            Control { generation: 1, wanted: Wanted::Running, deadline: Some(deadline), requests: Vec::new() };
+        let mut control = Control::new(1, Wanted::Running);
+        control.end_at(deadline);
         here.context.runs(here.owner).control(run, &control).map_err(|error| internal(&error))?;
         let log = folder.join("starter.log");
         let program = program().map_err(|failure| failed(BOOT, failure.message, "install the program anew"))?;

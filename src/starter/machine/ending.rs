@@ -17,9 +17,9 @@ pub(super) struct Stopping {
 }
 
 impl Machine {
-    /// The deadline is on the controller's clock.
+    /// The end is on the controller's clock.
     pub(super) fn obey_clock(&mut self, seen: &Seen, now: Duration) {
-        if self.control.deadline.is_some_and(|deadline| seen.server >= deadline) {
+        if self.control.end().is_some_and(|end| seen.server >= end) {
             self.stop(StopReason::Deadline, now);
         }
     }

@@ -29,6 +29,7 @@ mod requests;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -53,6 +54,9 @@ const QUIT_WAIT: Duration = Duration::from_secs(5);
 const HALTED_RETRY: Duration = Duration::from_secs(10);
 /// A guest that went on and was not halted again for this long does go on.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
+
+/// The parts of `control.json` that are obeyed here. The first record of a run's report says so.
+pub const OBEYS: [&str; 4] = ["generation", "wanted", "requests", "clock.end"];
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +83,7 @@ pub enum Told {
     /// The scheduler or a person wants the run to end.
     Stop,
     /// `control.json`, and when the look at it began.
-    Control { control: Control, looked: Duration },
+    Control { control: Box<Control>, looked: Duration },
     /// `control.json` says what this starter cannot make sense of.
     Unreadable(String),
     /// Something that the report should say.
@@ -194,6 +198,8 @@ pub struct Machine {
     /// What the report says last of this.
     told_standing: Option<Standing>,
     told_unreadable: bool,
+    /// Of which parts of `control.json` the report says that they are not obeyed.
+    told_unheeded: BTreeSet<String>,
     stopping: Option<Stopping>,
     shutdown: Option<String>,
     closed: Option<Duration>,
@@ -221,7 +227,7 @@ pub fn over(spec: &RunSpec, control: &Control) -> Option<StopReason> {
 impl Machine {
     /// A guest whose qemu answers and has not begun.
     pub fn new(spec: &RunSpec, control: Control, now: Duration) -> Self {
-        Self {
+        let mut machine = Self {
             generation: spec.generation,
             timing: spec.timing,
             is_kept_paused: spec.qemu.keeps_guests_paused(),
@@ -236,6 +242,7 @@ impl Machine {
             moves: false,
             told_standing: None,
             told_unreadable: false,
+            told_unheeded: BTreeSet::new(),
             stopping: None,
             shutdown: None,
             closed: None,
@@ -246,7 +253,9 @@ impl Machine {
             taken: 0,
             job: None,
             acts: Vec::new(),
-        }
+        };
+        machine.tell_unheeded();
+        machine
     }
 
     /// Decides what to do. `seen.told` is in the order in which it happened.
@@ -286,7 +295,7 @@ impl Machine {
     fn hear(&mut self, told: Told, seen: &Seen, now: Duration) {
         match told {
             Told::Stop => self.stop(StopReason::Asked, now),
-            Told::Control { control, looked } => self.take_control(control, looked, seen, now),
+            Told::Control { control, looked } => self.take_control(*control, looked, seen, now),
             Told::Unreadable(why) => self.tell_unreadable(why),
             Told::Warning(message) => self.acts.push(Act::Report(Event::Warning { message })),
             Told::CutOff(reason) => self.acts.push(Act::Report(Event::CutOff { reason })),
@@ -316,6 +325,7 @@ impl Machine {
             self.stop(StopReason::Asked, now);
         }
         self.control = control;
+        self.tell_unheeded();
         let is_fresh = |moment: Duration| now.saturating_sub(moment) < self.fence_after();
         if let Some(fenced) = self.fenced
             && fenced < seen.written
@@ -335,6 +345,22 @@ impl Machine {
         if !std::mem::replace(&mut self.told_unreadable, true) {
             self.acts.push(Act::Report(Event::Warning { message: why }));
         }
+    }
+
+    /// Nobody is to believe that something holds which does not.
+    fn tell_unheeded(&mut self) {
+        let unheeded = self.control.unheeded(&OBEYS);
+        if unheeded == self.told_unheeded {
+            return;
+        }
+        if !unheeded.is_empty() {
+            let names = unheeded.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let version = env!("CARGO_PKG_VERSION");
+            let message =
+                format!("control.json has parts that this starter of labwright {version} does not obey: {names}");
+            self.acts.push(Act::Report(Event::Warning { message }));
+        }
+        self.told_unheeded = unheeded;
     }
 
     fn fence_after(&self) -> Duration {

@@ -20,7 +20,7 @@ fn spec() -> RunSpec {
 }
 
 fn control() -> Control {
-    Control { generation: 3, wanted: Wanted::Running, deadline: None, requests: Vec::new() }
+    Control::new(3, Wanted::Running)
 }
 
 fn asks(kinds: &[serde_json::Value]) -> Control {
@@ -58,7 +58,7 @@ impl Guest {
     }
 
     fn reads(&mut self, second: u64, control: Control) -> Vec<String> {
-        self.at(second, [Told::Control { control, looked: seconds(second) }])
+        self.at(second, [Told::Control { control: Box::new(control), looked: seconds(second) }])
     }
 }
 
@@ -136,7 +136,7 @@ fn a_fenced_guest_goes_on_only_after_a_record_and_a_look_after_that() {
     for (written, looked, told, goes_on) in table {
         let mut guest = fenced();
         guest.written = Some(written);
-        let acts = guest.at(told, [Told::Control { control: control(), looked: seconds(looked) }]);
+        let acts = guest.at(told, [Told::Control { control: Box::new(control()), looked: seconds(looked) }]);
         let expected: &[&str] = if goes_on { &["cont", "report resumed"] } else { &[] };
         assert_eq!(acts, expected, "record {written}, look {looked}, told {told}");
     }
@@ -148,7 +148,7 @@ fn a_fenced_guest_whose_vm_runs_elsewhere_ends_without_another_write() {
     guest.written = Some(10);
     guest.at(70, []);
     guest.written = Some(80);
-    let newer = Control { generation: 4, ..control() };
+    let newer = Control::new(4, Wanted::Running);
     assert_eq!(guest.reads(81, newer)[..2], ["report stopping superseded", "kill"]);
     let ended = Told::Ended { exit: "killed by signal 9".into(), last_words: String::new() };
     assert_eq!(guest.at(82, [ended]), ["end: a newer run took its place; killed by signal 9"]);
@@ -156,7 +156,7 @@ fn a_fenced_guest_whose_vm_runs_elsewhere_ends_without_another_write() {
 
 #[test]
 fn a_newer_generation_ends_any_guest_at_once() {
-    let newer = || Control { generation: 4, ..control() };
+    let newer = || Control::new(4, Wanted::Running);
     let mut guest = Guest::ready();
     assert_eq!(guest.reads(3, newer())[..2], ["report stopping superseded", "kill"]);
     let mut guest = Guest::waiting(&spec());
@@ -303,7 +303,11 @@ fn a_guest_that_hears_no_power_button_is_not_waited_for() {
 
 #[test]
 fn a_deadline_counts_on_the_servers_clock_and_can_be_moved() {
-    let until = |second| Control { deadline: Some(Timestamp::from_second(second).unwrap()), ..control() };
+    let until = |second| {
+        let mut control = control();
+        control.end_at(Timestamp::from_second(second).unwrap());
+        control
+    };
     let mut guest = Guest::ready();
     guest.reads(3, until(20));
     assert_eq!(guest.at(19, []), NOTHING);
@@ -315,9 +319,30 @@ fn a_deadline_counts_on_the_servers_clock_and_can_be_moved() {
 #[test]
 fn wanted_stopped_stops_and_what_a_newer_controller_wants_does_not() {
     let mut guest = Guest::ready();
-    assert_eq!(guest.reads(3, Control { wanted: Wanted::Other, ..control() }), NOTHING);
-    let stopped = Control { wanted: Wanted::Stopped, ..control() };
-    assert_eq!(guest.reads(4, stopped), ["report stopping asked", "powerbutton"]);
+    let hibernated = || Control::new(3, Wanted::Other(json!("hibernated")));
+    assert_eq!(guest.reads(3, hibernated()), [unheeded("wanted")]);
+    assert_eq!(guest.reads(4, hibernated()), NOTHING);
+    assert_eq!(guest.reads(5, Control::new(3, Wanted::Stopped)), ["report stopping asked", "powerbutton"]);
+}
+
+fn unheeded(parts: &str) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    format!("report warning control.json has parts that this starter of labwright {version} does not obey: {parts}")
+}
+
+#[test]
+fn what_is_not_obeyed_is_told_whenever_it_is_something_else() {
+    let has = |parts: &str| serde_json::from_str(&format!(r#"{{"generation":3,"wanted":"running",{parts}}}"#)).unwrap();
+    let both = || has(r#""version":3,"console":"shut","clock":{"end":"2027-01-12T10:00:00Z","zone":"x"}"#);
+    let machine = Machine::new(&spec(), both(), seconds(0));
+    let mut guest = Guest { machine, written: None, unanswered: None };
+    assert_eq!(guest.at(0, []), [unheeded("clock.zone, console"), "take slot".to_owned()]);
+    guest.at(1, [Told::Slot]);
+    guest.at(2, [Told::Moves, Told::Address]);
+    assert_eq!(guest.reads(3, both()), NOTHING);
+    assert_eq!(guest.reads(4, has(r#""version":2,"console":"open""#)), [unheeded("console")]);
+    assert_eq!(guest.reads(5, control()), NOTHING);
+    assert_eq!(guest.reads(6, has(r#""version":2,"console":"open""#)), [unheeded("console")]);
 }
 
 #[test]

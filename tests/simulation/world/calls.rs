@@ -150,8 +150,7 @@ impl Runs for World {
             if !inner.takes_new_files() {
                 return Err(run_file_error("runs"));
             }
-            let control =
-                Control { generation: spec.generation, wanted: Wanted::Running, deadline: None, requests: Vec::new() };
+            let control = Control::new(spec.generation, Wanted::Running);
             if inner.fences.get(&spec.run).is_some_and(|fence| fence.generation > spec.generation) {
                 return Err(RunFileError::Superseded { run: spec.run.clone() });
             }
@@ -208,7 +207,7 @@ impl Runs for World {
                 return Err(run_file_error("control.json"));
             }
             let sim = inner.runs.get(run).filter(|_| !inner.faults.storage_unmounted);
-            Ok(sim.map(|sim| sim.control.wanted))
+            Ok(sim.map(|sim| sim.control.wanted.clone()))
         })
     }
 

@@ -121,7 +121,8 @@ impl Inner {
         let reaches = self.reaches_storage(run);
         let (now, sim) = (self.now, self.runs.get_mut(run).expect("a run that speaks exists"));
         let at = now + self.hosts[sim.host].ahead;
-        let record = Record { version: None, run: run.clone(), generation: sim.spec.generation, at, event };
+        let record =
+            Record { version: None, obeys: None, run: run.clone(), generation: sim.spec.generation, at, event };
         if reaches {
             sim.write(&record);
             sim.last_write = now;
@@ -276,7 +277,7 @@ impl Inner {
             }
             let looked = self.uptime();
             let sim = self.runs.get_mut(run).expect("it lives");
-            sim.told.push(Told::Control { control: sim.control.clone(), looked });
+            sim.told.push(Told::Control { control: Box::new(sim.control.clone()), looked });
         }
         self.decide(run);
     }
