@@ -95,6 +95,9 @@ fn hint(error: &ControlError) -> Option<String> {
         ControlError::UnknownAddress { near: None, .. } => {
             "`labwright plan --verbose` lists all that there is".to_owned()
         }
+        ControlError::Unheard { near: Some(near), .. } => format!("did you mean `{near}`?"),
+        ControlError::Unheard { near: None, .. } => "`labwright plan --verbose` shows all that there is".to_owned(),
+        ControlError::UnknownApply { .. } => "`labwright history` lists the latest".to_owned(),
         ControlError::PlanMoved { .. } => "make a new one with `labwright plan -o FILE`".to_owned(),
         ControlError::NotRoot => "run it again with `sudo`; `labwright plan` and `validate` need no root".to_owned(),
         ControlError::Password { source, .. } if source.kind() == ErrorKind::PermissionDenied => {

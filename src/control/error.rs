@@ -57,6 +57,10 @@ pub enum ControlError {
     OfVms { failing: &'static str, asked: usize, failed: Vec<(VmName, ControlError)> },
     #[error(transparent)]
     Request(#[from] RequestError),
+    #[error("lab `{lab}` has no {address}, and never had")]
+    Unheard { lab: LabName, address: Address, near: Option<Address> },
+    #[error("lab `{lab}` has no apply {apply}")]
+    UnknownApply { lab: LabName, apply: i64 },
     #[error("no owner picks one: a {kind} has none")]
     NotOwned { kind: &'static str },
     #[error(transparent)]

@@ -7,6 +7,7 @@ pub mod diagnostics;
 pub mod diagnostics_ci;
 pub mod diagnostics_json;
 mod edits;
+pub mod explain;
 mod harmless;
 mod listings;
 pub mod log;

@@ -10,16 +10,22 @@
 //! claims    what people asked for by command
 //! status    how a lab stands as a whole
 //! screens   where guests' screens are served, and what opens them
+//! explain   why one thing is as it is
+//! origin    where in the manifest a thing is written
+//! history   who applied what
 //! listed    which values of a listing are meant
 //! moment    times, as programs read them
 //! ```
 
 mod claims;
 mod disks;
+mod explain;
+mod history;
 mod jobs;
 mod listed;
 mod moment;
 mod networks;
+mod origin;
 mod people;
 mod screens;
 mod status;
@@ -27,6 +33,8 @@ mod vms;
 
 pub use claims::Claim;
 pub use disks::{Aside, Disk, Template};
+pub use explain::{Explanation, Past, PastClaim, RecordedAs, Run, Said};
+pub use history::{Apply, Effect, effects_of, history};
 pub use jobs::{Job, Usage};
 pub use listed::{Listed, Only};
 pub use moment::Moment;

@@ -212,16 +212,20 @@ pub fn state(vm: &RecordedVm, observed: &Observed, site: &Site) -> VmState {
     if task == Some(&TaskState::Suspended) {
         return VmState::Suspended;
     }
-    match observed.runs.get(&run.run).map(|report| &report.phase) {
-        Some(Phase::Starting) => VmState::Starting,
-        Some(Phase::Running) => VmState::Booting,
-        Some(Phase::Ready) => VmState::Ready,
-        Some(Phase::Paused { reason }) if reason == PAUSED_ON_REQUEST => VmState::Suspended,
-        Some(Phase::Paused { .. }) => VmState::Paused,
-        Some(Phase::CutOff { .. }) => VmState::CutOff,
-        Some(Phase::Stopping) => VmState::Stopping,
-        Some(Phase::Stopped { .. }) => VmState::Off,
-        None => in_queue(task),
+    observed.runs.get(&run.run).map_or_else(|| in_queue(task), |report| of_phase(&report.phase))
+}
+
+/// What a starter last said.
+pub(super) fn of_phase(phase: &Phase) -> VmState {
+    match phase {
+        Phase::Starting => VmState::Starting,
+        Phase::Running => VmState::Booting,
+        Phase::Ready => VmState::Ready,
+        Phase::Paused { reason } if reason == PAUSED_ON_REQUEST => VmState::Suspended,
+        Phase::Paused { .. } => VmState::Paused,
+        Phase::CutOff { .. } => VmState::CutOff,
+        Phase::Stopping => VmState::Stopping,
+        Phase::Stopped { .. } => VmState::Off,
     }
 }
 

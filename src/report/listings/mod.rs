@@ -1,5 +1,6 @@
 //! The listings of `get`, `status` and `history`: which columns each kind of value has, and how a cell reads.
 
+mod history;
 mod jobs;
 mod people;
 mod things;

@@ -1,0 +1,32 @@
+//! `labwright explain`: why something is as it is, from its line in the manifest to its latest run.
+
+use std::path::Path;
+
+use super::context::of_known_lab;
+use super::{Ended, LabOption};
+use crate::control::pick;
+use crate::exit::Exit;
+use crate::model::address::Address;
+use crate::report::{self, Ui};
+
+/// Say why something is as it is
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  labwright explain alice-gsr
+  labwright explain session/final
+  labwright explain template/gsr --lab exam")]
+pub(super) struct Arguments {
+    /// A kind and a name, like `template/gsr`; a name alone is a vm's.
+    #[arg(value_parser = pick::address)]
+    address: Address,
+
+    #[command(flatten)]
+    lab: LabOption,
+}
+
+pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
+    let (context, desired) = of_known_lab(site, &arguments.lab.lab)?;
+    let explanation = context.view(&desired)?.explain(&arguments.address)?;
+    ui.data(&report::explain::text(&explanation));
+    Ok(Exit::Done)
+}
