@@ -65,6 +65,7 @@ cases! {
     plan_json
     plan_new_lab
     plan_of_a_class
+    purge_thought_over
     restore_several
     returning_student
     returning_unwritten

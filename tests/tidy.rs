@@ -143,6 +143,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "control",
         &[
             "model",
+            "error",
             "files",
             "disks",
             "dhcp",

@@ -3,17 +3,19 @@
 
 use std::io::ErrorKind;
 
+use crate::control::aside::AsideError;
 use crate::control::pick::{Others, PickError};
 use crate::control::plan::NamedFor;
 use crate::control::request::RequestError;
 use crate::control::{Code, ControlError};
+use crate::error::chain;
 use crate::exit::Exit;
 use crate::model::id::VmName;
 use crate::observe::ObserveError;
 use crate::report::Failure;
 use crate::run::RunFileError;
 use crate::scheduler::SchedulerError;
-use crate::state::StateError;
+use crate::state::{AsideSet, StateError};
 
 impl From<Code> for Exit {
     fn from(code: Code) -> Self {
@@ -64,6 +66,7 @@ fn details(error: &ControlError) -> Vec<String> {
         ControlError::NotReady { lacking } => {
             lacking.iter().map(|line| format!("{}: {}", line.what, line.found)).collect()
         }
+        ControlError::Aside(AsideError::NotDeleted { failed, .. }) => failed.iter().map(|error| chain(error)).collect(),
         ControlError::OfVms { failed, .. } => {
             failed.iter().map(|(vm, error)| format!("{vm}: {}", in_one_line(&error.into()))).collect()
         }
@@ -83,6 +86,9 @@ fn hint(error: &ControlError) -> Option<String> {
         ControlError::State(error) => return error.hint(),
         ControlError::Pick(error) => hint_to_pick(error),
         ControlError::Request(error) => return hint_to_request(error),
+        ControlError::Aside(error) => return hint_to_aside(error),
+        ControlError::NoClaim { .. } => "`labwright get claims` lists those that stand".to_owned(),
+        ControlError::Frozen { .. } => "`labwright thaw` lets things go on".to_owned(),
         ControlError::Storage { .. } => "nothing else was changed; see `storage:` in site.yaml".to_owned(),
         ControlError::NotText { .. } => {
             "labwright writes this path into its state and into files that programs read: rename the folder".to_owned()
@@ -123,6 +129,31 @@ fn hint_to_pick(error: &PickError) -> String {
             format!("name one of {}", vms.iter().map(VmName::as_str).collect::<Vec<_>>().join(", "))
         }
     }
+}
+
+fn hint_to_aside(error: &AsideError) -> Option<String> {
+    let words = |sets: &[AsideSet]| sets.iter().map(AsideSet::words).collect::<Vec<_>>().join(", ");
+    Some(match error {
+        AsideError::None { .. } => "`labwright get aside` lists all".to_owned(),
+        AsideError::Returning { vm, .. } => format!("`labwright restore vm/{vm}` goes on with it"),
+        AsideError::NoSet { sets, .. } => format!("it has {}", words(sets)),
+        AsideError::Sets { sets, .. } => {
+            let last = sets.last().map_or("", |set| &set.name);
+            format!("say which, such as `--set {last}`: {}", words(sets))
+        }
+        AsideError::Stranger { was, .. } => format!("give the vm back to {was} in the manifest first"),
+        AsideError::NotOff { vm } => format!("`labwright vm stop {vm} --yes` first"),
+        AsideError::UnknownJob { .. } => "`labwright plan` says what to do about it".to_owned(),
+        AsideError::InUse { .. } => "`--undo` is for disks that wait for a vm".to_owned(),
+        AsideError::Gone { .. } => "is the storage mounted?".to_owned(),
+        AsideError::Move { vm, .. } => format!("no disk is lost: `labwright restore vm/{vm}` goes on where this ended"),
+        AsideError::NoVm { .. }
+        | AsideError::Name(_)
+        | AsideError::NothingWaits { .. }
+        | AsideError::NotDeleted { .. } => {
+            return None;
+        }
+    })
 }
 
 fn hint_to_request(error: &RequestError) -> Option<String> {

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::aside::{disks_word, vm_only};
 use super::context::open;
 use super::{Ended, LabOption};
+use crate::control::aside::disks_word;
 use crate::control::plan::Scope;
 use crate::control::{Context, pick};
 use crate::disks;
 use crate::exit::Exit;
-use crate::model::address::Address;
+use crate::model::address::{Address, Kind};
 use crate::model::id::VmName;
 use crate::model::job::{JobId, Task};
 use crate::model::lab::Desired;
@@ -107,6 +107,14 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
     match arguments.job {
         Some(job) => import.job(job, &mut store, ui),
         None => import.disks(&arguments.disk, &mut store, ui),
+    }
+}
+
+fn vm_only(address: &Address) -> Result<(), Failure> {
+    if address.kind == Kind::Vm {
+        Ok(())
+    } else {
+        Err(Failure::new(Exit::Usage, format!("{address} has no disks: write `vm/NAME`")))
     }
 }
 

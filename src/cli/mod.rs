@@ -2,7 +2,6 @@
 //! `main` turns that into text and an exit code.
 
 mod apply;
-mod aside;
 mod claim;
 mod completions;
 mod context;
@@ -21,6 +20,7 @@ pub mod init;
 mod local_dispatch;
 mod manual;
 mod plan;
+mod purge;
 mod restore;
 pub mod schema;
 mod starter;
@@ -72,7 +72,7 @@ enum Command {
     History(history::Arguments),
     Import(import::Arguments),
     Restore(restore::Arguments),
-    Purge(aside::PurgeArguments),
+    Purge(purge::Arguments),
     Freeze(freeze::FreezeArguments),
     Thaw(freeze::ThawArguments),
     #[command(subcommand)]
@@ -243,7 +243,7 @@ fn run(arguments: Arguments, ui: &mut Ui) -> Ended {
         Command::Explain(arguments) => explain::run(&arguments, site, ui),
         Command::Import(arguments) => import::run(&arguments, site, ui),
         Command::Restore(arguments) => restore::run(&arguments, site, ui),
-        Command::Purge(arguments) => aside::purge(&arguments, site, ui),
+        Command::Purge(arguments) => purge::run(&arguments, site, ui),
         Command::History(arguments) => history::run(&arguments, site, ui),
         Command::Freeze(arguments) => freeze::freeze(&arguments, site, ui),
         Command::Thaw(arguments) => freeze::thaw(&arguments, site, ui),

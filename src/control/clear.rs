@@ -14,7 +14,7 @@ pub(super) fn piece(context: &Context, lab: &LabName, recorded: &Recorded, store
 }
 
 /// Clears all of it away, and says what that was.
-pub fn everything(context: &Context, lab: &LabName, store: &mut Store) -> Result<Cleared, ControlError> {
+pub(super) fn everything(context: &Context, lab: &LabName, store: &mut Store) -> Result<Cleared, ControlError> {
     let recorded = store.recorded(lab)?;
     let mut all = Cleared::default();
     loop {

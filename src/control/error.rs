@@ -3,19 +3,22 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::aside::AsideError;
 use super::pick::PickError;
 use super::plan::NamedFor;
 use super::request::RequestError;
 use crate::apply::ClearError;
+use crate::disks::DiskError;
 use crate::host::machine::check::Line;
 use crate::host::machine::embedded::PlaceError;
 use crate::manifest::LoadError;
 use crate::model::address::Address;
+use crate::model::claim::ClaimId;
 use crate::model::id::{LabName, VmName};
 use crate::observe::ObserveError;
 use crate::run::RunFileError;
 use crate::scheduler::SchedulerError;
-use crate::state::StateError;
+use crate::state::{Frozen, StateError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
@@ -55,6 +58,14 @@ pub enum ControlError {
     Password { vm: VmName, file: PathBuf, source: io::Error },
     #[error("{} of {asked} vms {failing}", failed.len())]
     OfVms { failing: &'static str, asked: usize, failed: Vec<(VmName, ControlError)> },
+    #[error("no claim {claim} stands in lab `{lab}`; nothing was changed")]
+    NoClaim { claim: ClaimId, lab: LabName },
+    #[error("frozen by {} since {:.0}: {}; nothing was changed", frozen.who, frozen.since, frozen.why)]
+    Frozen { frozen: Frozen },
+    #[error(transparent)]
+    Aside(#[from] AsideError),
+    #[error(transparent)]
+    Disk(#[from] DiskError),
     #[error(transparent)]
     Request(#[from] RequestError),
     #[error("lab `{lab}` has no {address}, and never had")]
@@ -108,12 +119,14 @@ impl ControlError {
             Self::State(error) => Code::of_state(error),
             Self::Pick(error) => error.code(),
             Self::Request(error) => error.code(),
+            Self::Aside(error) => error.code(),
             Self::OfVms { failed, .. } => failed.first().map_or(Code::Failed, |(_, error)| error.code()),
             Self::NotOwned { .. } => Code::Usage,
             Self::PlanMoved { .. }
             | Self::PlanRefused
             | Self::NotRoot
             | Self::NotReady { .. }
+            | Self::Frozen { .. }
             | Self::NotConfirmed
             | Self::NobodyToAsk => Code::Refused,
             _ => Code::Failed,

@@ -9,6 +9,11 @@
 //! apply       plan, ask, act, wait
 //! view        what one can see of a lab, as plain values
 //! request     what is asked of running guests
+//! aside       disks that were set aside, and what can be wrong with a wish for them
+//! restore     they come back
+//! purge       they are deleted for good
+//! journal     what is done beside any plan, in the history all the same
+//! claims      what people asked for by command is taken back
 //! freeze      nothing more shall be done, for the time being
 //! clear       what the site does not remember any more
 //! readiness   whether this machine can do what a plan asks of it
@@ -16,15 +21,20 @@
 //! ```
 
 pub mod apply;
-pub mod clear;
+pub mod aside;
+pub mod claims;
+mod clear;
 mod error;
 pub mod freeze;
+mod journal;
 pub mod manifests;
 mod open;
 pub mod pick;
 pub mod plan;
+pub mod purge;
 mod readiness;
 pub mod request;
+pub mod restore;
 pub mod view;
 
 pub use error::{Code, ControlError};

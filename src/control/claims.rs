@@ -1,0 +1,27 @@
+//! What people asked for by command is taken back. Nothing is stopped or deleted by that alone.
+
+use super::journal::{Lab, Order, Step};
+use super::{Context, ControlError};
+use crate::model::address::{Address, Kind};
+use crate::model::claim::{Claim, ClaimBody, ClaimId};
+use crate::model::id::LabName;
+use crate::state::Change;
+
+/// Ends a claim, and answers what it was.
+pub fn take_back(context: &Context, lab: &LabName, claim: ClaimId) -> Result<Claim, ControlError> {
+    let mut store = context.known_store()?;
+    let _lock = context.lock(format!("claim undo {claim}"))?;
+    let recorded = store.recorded(lab)?;
+    let standing = recorded.claims.into_iter().find(|standing| standing.id == claim);
+    let standing = standing.ok_or_else(|| ControlError::NoClaim { claim, lab: lab.clone() })?;
+    let address = match &standing.body {
+        ClaimBody::Power(_) => Address::vm(&standing.name),
+        _ => Address::new(Kind::Lab, lab),
+    };
+    let why = format!("{} took it back", context.caller.name);
+    let step = Step::record(address, "end the claim", vec![Change::EndClaim { id: claim, why }]);
+    let of_lab = Lab { context, name: lab, serial: recorded.serial };
+    // Nothing outside can fail.
+    let failed = of_lab.carry_out(&mut store, &format!("claim undo {claim}"), Order::Chain, vec![step])?;
+    failed.into_iter().next().map_or(Ok(standing), Err)
+}

@@ -1,0 +1,86 @@
+//! Disks that were set aside long ago are deleted for good, and what the site does not remember any more goes with them.
+
+use std::collections::BTreeSet;
+
+use super::aside::{AsideError, among, disks_word, refuse_frozen};
+use super::journal::{Lab, Order, Step};
+use super::{Context, ControlError, clear};
+use crate::apply::Cleared;
+use crate::disks;
+use crate::model::address::Address;
+use crate::model::id::VmName;
+use crate::model::lab::Desired;
+use crate::state::{AsideDisk, Change, Recorded};
+
+/// The disks of the vms that are named, of all where none is, that were set aside more than `days` ago; oldest first. They are
+/// shown to whoever asks, who may say no.
+pub fn meant(
+    context: &Context,
+    desired: &Desired,
+    words: &[String],
+    days: u32,
+) -> Result<Vec<AsideDisk>, ControlError> {
+    let recorded = context.known_store()?.recorded(&desired.lab)?;
+    refuse_frozen(&recorded)?;
+    let vms = vms(words, desired, &recorded)?;
+    Ok(old(&recorded, vms.as_ref(), days))
+}
+
+/// The vms that are named; `None` where none is.
+fn vms(words: &[String], desired: &Desired, recorded: &Recorded) -> Result<Option<BTreeSet<VmName>>, AsideError> {
+    if words.is_empty() {
+        return Ok(None);
+    }
+    let vms = among(recorded.aside.keys(), words, desired, recorded)?;
+    match vms.iter().find(|name| !recorded.aside.contains_key(*name)) {
+        Some(name) => Err(AsideError::None { vm: name.to_string() }),
+        None => Ok(Some(vms)),
+    }
+}
+
+/// What was set aside that long ago. What is being put back is in use, whatever its age.
+fn old(recorded: &Recorded, vms: Option<&BTreeSet<VmName>>, days: u32) -> Vec<AsideDisk> {
+    let limit = jiff::Timestamp::now().as_second() - i64::from(days) * 24 * 60 * 60;
+    let is_old = |disk: &&AsideDisk| {
+        disk.to.is_none() && disk.since.parse::<jiff::Timestamp>().is_ok_and(|since| since.as_second() <= limit)
+    };
+    let of_meant = recorded.aside.iter().filter(|(name, _)| vms.is_none_or(|vms| vms.contains(*name)));
+    let mut old: Vec<AsideDisk> =
+        of_meant.flat_map(|(_, sets)| sets).flat_map(|set| &set.disks).filter(is_old).cloned().collect();
+    old.sort_by(|one, other| (&one.since, &one.path).cmp(&(&other.since, &other.path)));
+    old
+}
+
+/// Deletes these disks for good, and answers how many that were. One that came back into use meanwhile is let be.
+pub fn delete(context: &Context, desired: &Desired, meant: &[AsideDisk]) -> Result<usize, ControlError> {
+    let mut store = context.known_store()?;
+    let _lock = context.lock("purge".into())?;
+    let recorded = store.recorded(&desired.lab)?;
+    refuse_frozen(&recorded)?;
+    let standing: Vec<&AsideDisk> = recorded.aside.values().flatten().flat_map(|set| &set.disks).collect();
+    let disks: Vec<&AsideDisk> = meant.iter().filter(|disk| standing.contains(disk)).collect();
+    let step = |disk: &&'_ AsideDisk| {
+        let path = disk.path.clone();
+        Step {
+            address: Address::vm(&disk.vm),
+            effect: "delete the disk for good",
+            before: Vec::new(),
+            after: vec![Change::Purged { path: path.clone() }],
+            act: Box::new(move || Ok(disks::delete(&path)?)),
+        }
+    };
+    let lab = Lab { context, name: &desired.lab, serial: recorded.serial };
+    let summary = format!("{} to delete", disks_word(disks.len()));
+    let failed = lab.carry_out(&mut store, &summary, Order::Any, disks.iter().map(step).collect())?;
+    match failed.len() {
+        0 => Ok(disks.len()),
+        _ => Err(AsideError::NotDeleted { asked: disks.len(), failed }.into()),
+    }
+}
+
+/// Forgets all runs that are over for longer than the site remembers.
+pub fn forget_old_runs(context: &Context, desired: &Desired) -> Result<Cleared, ControlError> {
+    let mut store = context.known_store()?;
+    let _lock = context.lock("purge".into())?;
+    clear::everything(context, &desired.lab, &mut store)
+}
