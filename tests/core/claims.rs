@@ -1,9 +1,10 @@
 //! What people ask for by command: it stands beside the manifest until it is over, whatever becomes of guests and hosts.
 
 use insta::assert_snapshot;
+use labwright::control::view::VmState;
 use labwright::model::claim::{Claim, ClaimBody, ClaimId, ClaimedPower, GrantClaim, PowerClaim};
 use labwright::model::lab::{Desired, PowerState};
-use labwright::plan::{Answer, Plan, Wish};
+use labwright::plan::{Answer, Plan, Wish, refresh_only};
 use labwright::resolve::{why_idle, with_claims};
 use labwright::run::StopReason;
 use labwright::state::Change;
@@ -68,6 +69,27 @@ fn a_vm_that_was_started_by_hand_is_started_again_when_its_run_dies() {
     assert_eq!(running(&lab), 1);
     assert_eq!(standing(&lab), ["bob-gsr of test: running"]);
     assert!(lab.plan().is_empty());
+}
+
+/// Before its end is recorded, and after that as long as it is not started again.
+#[test]
+fn of_a_vm_that_was_started_by_hand_people_see_that_it_ended_without_a_word() {
+    let lab = bob_started();
+    assert_eq!(lab.seen("bob-gsr").why, None);
+    lab.world.with(|inner| {
+        let run = inner.run_of("bob-gsr");
+        inner.kill_run(&run);
+    });
+    let seen = lab.seen("bob-gsr");
+    assert_eq!((seen.state, seen.why.as_deref()), (VmState::Gone, Some("its run ended without a word")));
+    assert_eq!(lab.carry_out(&refresh_only(lab.plan())).unwrap().failed, []);
+    let seen = lab.seen("bob-gsr");
+    assert_eq!((seen.state, seen.wanted), (VmState::Off, PowerState::Running));
+    assert_eq!(seen.why.as_deref(), Some("its run ended without a word"));
+    // Who wants it off has nothing to be told.
+    ask(&lab, "bob-gsr", Wish::Stop);
+    assert_eq!(lab.seen("bob-gsr").why, None);
+    assert_eq!(lab.seen("alice-gsr").why, None, "it was never started");
 }
 
 #[test]

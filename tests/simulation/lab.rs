@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU8;
 use std::time::Duration;
 
 use labwright::apply::{self, BatchKind, ClearError, Clearing, Clock as _, Progress, Summary};
-use labwright::control::manifests;
+use labwright::control::{manifests, view};
 use labwright::model::address::{Address, AddressPattern};
 use labwright::model::diagnostic::Diagnostics;
 use labwright::model::id::{LabName, RunId, VmName};
@@ -215,6 +215,14 @@ impl Lab {
         let changes = self.with_inputs(&desired, &recorded, &BTreeMap::new(), judge).unwrap()?;
         self.store().record(&desired.lab, &changes, self.world.now()).unwrap();
         Ok(())
+    }
+
+    /// What people see of a vm.
+    pub(crate) fn seen(&self, vm: &str) -> view::Vm {
+        let (desired, nothing) = (self.desired(), BTreeMap::new());
+        let look = |inputs: &Inputs<'_>| view::vms(inputs.recorded, inputs.observed, inputs.site);
+        let vms = self.with_inputs(&desired, &self.recorded(&desired), &nothing, look).unwrap();
+        vms.into_iter().find(|seen| seen.name.as_str() == vm).unwrap()
     }
 
     pub(crate) fn plan(&self) -> Plan {

@@ -194,7 +194,7 @@ fn of(name: &VmName, vm: &RecordedVm, claim: Option<(&Claim, ClaimedPower)>, obs
         isolated: vm.vm.isolated,
         version: vm.version,
         description: vm.vm.description.clone(),
-        why: why(vm, observed, site),
+        why: why(vm, claim.map(|(_, wanted)| wanted), observed, site),
     }
 }
 
@@ -244,13 +244,14 @@ fn in_queue(task: Option<&TaskState>) -> VmState {
 }
 
 /// Why a vm is not what was wanted of it: off though it should run, waiting, standing still, out of sight.
-fn why(vm: &RecordedVm, observed: &Observed, site: &Site) -> Option<String> {
+fn why(vm: &RecordedVm, claimed: Option<ClaimedPower>, observed: &Observed, site: &Site) -> Option<String> {
     match life(vm, observed, site) {
         life @ Life::Unknown { .. } => Some(life.unknown_words(site)?.0),
         Life::Off { reason, news } => {
             let reported = vm.run.as_ref().and_then(|run| observed.runs.get(&run.run)?.phase.end());
             let words = reported.or_else(|| Some(reason.as_ref()?.to_string()));
-            is_told(vm, reason.as_ref(), news).then(|| words.unwrap_or_else(|| "its run ended without a word".into()))
+            is_told(vm, claimed, reason.as_ref(), news)
+                .then(|| words.unwrap_or_else(|| "its run ended without a word".into()))
         }
         Life::Live { .. } | Life::Lost { .. } => match &observed.runs.get(&vm.run.as_ref()?.run).map(|r| &r.phase) {
             Some(Phase::Paused { reason }) if reason != PAUSED_ON_REQUEST => Some(reason.clone()),
@@ -262,13 +263,13 @@ fn why(vm: &RecordedVm, observed: &Observed, site: &Site) -> Option<String> {
 }
 
 /// Whether people want to know why a vm is off. What nobody wrote `running` for was started by somebody, who wants to know
-/// what went wrong, and nothing else.
-fn is_told(vm: &RecordedVm, reason: Option<&StopReason>, news: bool) -> bool {
+/// what went wrong, and nothing else; as long as that is claimed, also that nobody knows what did.
+fn is_told(vm: &RecordedVm, claimed: Option<ClaimedPower>, reason: Option<&StopReason>, news: bool) -> bool {
     use StopReason::{Asked, Deadline, Guest, Superseded};
     let has_failed = match reason {
         Some(Guest | Asked | Deadline | Superseded) => false,
         Some(_) => true,
-        None => news,
+        None => news || (vm.run.is_some() && claimed == Some(ClaimedPower::Running)),
     };
     match vm.vm.state {
         PowerState::Running => vm.run.is_some(),
