@@ -180,9 +180,14 @@ impl LabFolder {
         match (&self.option, &self.place) {
             (Some(option), place) => (option.clone(), place.as_ref()),
             (None, Some(place)) => (place.clone(), None),
-            (None, None) => (std::env::var_os("LABWRIGHT_LAB").map_or_else(|| PathBuf::from("."), PathBuf::from), None),
+            (None, None) => (lab_of_environment().unwrap_or_else(|| PathBuf::from(".")), None),
         }
     }
+}
+
+/// The folder of the lab that is meant where none is named.
+fn lab_of_environment() -> Option<PathBuf> {
+    std::env::var_os("LABWRIGHT_LAB").map(PathBuf::from)
 }
 
 /// A lab's folder, for commands whose operand is something else.

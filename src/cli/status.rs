@@ -1,6 +1,6 @@
 //! `labwright status`: where the lab stands, in one screen.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::context::{command, of_known_lab};
@@ -26,7 +26,8 @@ pub(super) struct Arguments {
     #[command(flatten)]
     lab: LabFolder,
 
-    /// Only these vms, by name or family; `*` stands for anything.
+    /// Only these vms, by name or family; `*` stands for anything. Where `--lab` or LABWRIGHT_LAB names the lab, a first word
+    /// that is no folder is one, too.
     #[arg(value_name = "VM")]
     vms: Vec<String>,
 
@@ -39,11 +40,22 @@ pub(super) struct Arguments {
     watch: bool,
 }
 
+impl Arguments {
+    /// The lab's folder, and the vms that are asked for.
+    fn meant(&self) -> (PathBuf, Vec<String>) {
+        let is_no_folder = self.lab.place.as_ref().is_some_and(|word| !word.exists());
+        let (folder, first) = match (&self.lab.option, super::lab_of_environment()) {
+            (None, Some(named)) if is_no_folder => (named, self.lab.place.as_ref()),
+            _ => self.lab.folder_and_operand(),
+        };
+        let first = first.map(|word| word.to_string_lossy().into_owned());
+        (folder, first.into_iter().chain(self.vms.iter().cloned()).collect())
+    }
+}
+
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let (folder, first) = arguments.lab.folder_and_operand();
+    let (folder, vms) = arguments.meant();
     let (context, desired) = of_known_lab(site, &folder)?;
-    let first = first.map(|word| word.to_string_lossy().into_owned());
-    let vms: Vec<String> = first.into_iter().chain(arguments.vms.iter().cloned()).collect();
     let look = || look(&context, &desired, &vms, arguments);
     ui.data(&look()?);
     if !arguments.watch {
