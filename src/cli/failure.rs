@@ -4,6 +4,7 @@
 use std::io::ErrorKind;
 
 use crate::control::aside::AsideError;
+use crate::control::import::ImportError;
 use crate::control::pick::{Others, PickError};
 use crate::control::plan::NamedFor;
 use crate::control::request::RequestError;
@@ -67,6 +68,8 @@ fn details(error: &ControlError) -> Vec<String> {
             lacking.iter().map(|line| format!("{}: {}", line.what, line.found)).collect()
         }
         ControlError::Aside(AsideError::NotDeleted { failed, .. }) => failed.iter().map(|error| chain(error)).collect(),
+        ControlError::Import(ImportError::Stranger { reasons, .. }) => reasons.clone(),
+        ControlError::Import(ImportError::Held { by, .. }) => vec![format!("{}: {}", by.address, by.text)],
         ControlError::OfVms { failed, .. } => {
             failed.iter().map(|(vm, error)| format!("{vm}: {}", in_one_line(&error.into()))).collect()
         }
@@ -87,6 +90,7 @@ fn hint(error: &ControlError) -> Option<String> {
         ControlError::Pick(error) => hint_to_pick(error),
         ControlError::Request(error) => return hint_to_request(error),
         ControlError::Aside(error) => return hint_to_aside(error),
+        ControlError::Import(error) => return hint_to_import(error),
         ControlError::NoClaim { .. } => "`labwright get claims` lists those that stand".to_owned(),
         ControlError::Frozen { .. } => "`labwright thaw` lets things go on".to_owned(),
         ControlError::Storage { .. } => "nothing else was changed; see `storage:` in site.yaml".to_owned(),
@@ -151,6 +155,22 @@ fn hint_to_aside(error: &AsideError) -> Option<String> {
         | AsideError::Name(_)
         | AsideError::NothingWaits { .. }
         | AsideError::NotDeleted { .. } => {
+            return None;
+        }
+    })
+}
+
+fn hint_to_import(error: &ImportError) -> Option<String> {
+    Some(match error {
+        ImportError::Held { by, .. } => by.hint.clone(),
+        ImportError::Applied { .. } => {
+            "a disk from elsewhere can only become that of a new vm: give it another name in the manifest".to_owned()
+        }
+        ImportError::Tasks { job, .. } => {
+            format!("write it as `--job {job}.TASK`; `labwright plan` names those that no record knows")
+        }
+        ImportError::NoJob { .. } => "`labwright plan` names the jobs that no record knows".to_owned(),
+        ImportError::Name(_) | ImportError::Copy { .. } | ImportError::Queue(_) | ImportError::Stranger { .. } => {
             return None;
         }
     })

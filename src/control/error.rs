@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::aside::AsideError;
+use super::import::ImportError;
 use super::pick::PickError;
 use super::plan::NamedFor;
 use super::request::RequestError;
@@ -65,6 +66,8 @@ pub enum ControlError {
     #[error(transparent)]
     Aside(#[from] AsideError),
     #[error(transparent)]
+    Import(#[from] ImportError),
+    #[error(transparent)]
     Disk(#[from] DiskError),
     #[error(transparent)]
     Request(#[from] RequestError),
@@ -120,6 +123,7 @@ impl ControlError {
             Self::Pick(error) => error.code(),
             Self::Request(error) => error.code(),
             Self::Aside(error) => error.code(),
+            Self::Import(error) => error.code(),
             Self::OfVms { failed, .. } => failed.first().map_or(Code::Failed, |(_, error)| error.code()),
             Self::NotOwned { .. } => Code::Usage,
             Self::PlanMoved { .. }

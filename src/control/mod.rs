@@ -12,6 +12,7 @@
 //! aside       disks that were set aside, and what can be wrong with a wish for them
 //! restore     they come back
 //! purge       they are deleted for good
+//! import      what exists already becomes a vm's
 //! journal     what is done beside any plan, in the history all the same
 //! claims      what people asked for by command is taken back
 //! freeze      nothing more shall be done, for the time being
@@ -26,6 +27,7 @@ pub mod claims;
 mod clear;
 mod error;
 pub mod freeze;
+pub mod import;
 mod journal;
 pub mod manifests;
 mod open;
