@@ -8,6 +8,7 @@
 //!   caller's umask; it is flushed, then takes the place of the old one, and the folder is flushed too.
 
 mod file_system;
+pub(crate) mod ranges;
 
 pub(crate) use file_system::foreign_file_system;
 

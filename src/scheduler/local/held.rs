@@ -1,5 +1,5 @@
-//! Byte ranges of the file `held` and locks on them. A lock belongs to an open file description (`F_OFD_SETLK`), so it is
-//! inherited with the descriptor and freed by the kernel when the last process that has it ends.
+//! Byte ranges of the file `held`, and what a lock on each means. A lock is inherited with the file's descriptor and freed by the
+//! kernel when the last process that has it ends (see `files::ranges`).
 //!
 //! ```text
 //! 0 .. 2^31                     slots, one byte each
@@ -10,12 +10,9 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::fd::AsFd;
 use std::path::Path;
 
-use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
-use nix::libc;
+pub(super) use crate::files::ranges::{lock, locked, unlock};
 
 /// Memory is handed out in these units: fine enough for small guests, coarse enough that a terabyte fits its range.
 pub(super) const MEMORY_UNIT_MIB: u64 = 16;
@@ -83,57 +80,6 @@ pub(super) fn open_to_look(folder: &Path) -> io::Result<File> {
 }
 
 pub(super) const HELD: &str = "held";
-
-fn flock(range: &Range<u64>, kind: libc::c_int) -> libc::flock {
-    let offset = |n: u64| libc::off_t::try_from(n).expect("job numbers are far below 2^41");
-    libc::flock {
-        l_type: libc::c_short::try_from(kind).expect("lock kinds are small"),
-        l_whence: libc::c_short::try_from(libc::SEEK_SET).expect("SEEK_SET is 0"),
-        l_start: offset(range.start),
-        l_len: offset(range.end - range.start),
-        l_pid: 0,
-    }
-}
-
-/// Locks `range` for this file description; false where another one has a byte of it.
-pub(super) fn lock(held: impl AsFd, range: &Range<u64>) -> io::Result<bool> {
-    match fcntl(held, FcntlArg::F_OFD_SETLK(&flock(range, libc::F_WRLCK))) {
-        Ok(_) => Ok(true),
-        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
-pub(super) fn unlock(held: impl AsFd, range: &Range<u64>) -> io::Result<()> {
-    fcntl(held, FcntlArg::F_OFD_SETLK(&flock(range, libc::F_UNLCK)))?;
-    Ok(())
-}
-
-/// The parts of `range` that *other* file descriptions have locked, in order. The kernel names one conflicting lock per
-/// question, so this asks about twice as often as there are locks, whatever the range's length.
-pub(super) fn locked(held: impl AsFd, range: &Range<u64>) -> io::Result<Vec<Range<u64>>> {
-    let mut found = Vec::new();
-    let mut open = vec![range.clone()];
-    while let Some(part) = open.pop() {
-        if part.is_empty() {
-            continue;
-        }
-        let mut answer = flock(&part, libc::F_WRLCK);
-        fcntl(&held, FcntlArg::F_OFD_GETLK(&mut answer))?;
-        if libc::c_int::from(answer.l_type) == libc::F_UNLCK {
-            continue;
-        }
-        let start = u64::try_from(answer.l_start).unwrap_or(0).max(part.start);
-        let length = u64::try_from(answer.l_len).unwrap_or(0);
-        // A length of 0 means "to the end of the file, wherever that comes to be".
-        let end = if length == 0 { part.end } else { (answer.l_start.unsigned_abs() + length).min(part.end) };
-        open.push(part.start..start);
-        open.push(end..part.end);
-        found.push(start..end);
-    }
-    found.sort_by_key(|part| part.start);
-    Ok(found)
-}
 
 /// What `locked` leaves of `range`, lowest first, cut to `count` bytes; `None` where there are fewer.
 pub(super) fn choose_free(range: &Range<u64>, locked: &[Range<u64>], count: u64) -> Option<Vec<Range<u64>>> {
