@@ -37,7 +37,6 @@ pub(super) fn kind(effect: &Effect) -> BatchKind {
         | Effect::Adopt { .. }
         | Effect::ClaimPower { .. }
         | Effect::EndPowerClaim { .. }
-        | Effect::EndClaim { .. }
         | Effect::RecordEnd { .. } => BatchKind::Record,
         Effect::Fence { .. } => BatchKind::Fence,
         Effect::Publish { .. } => BatchKind::Publish,
@@ -133,9 +132,7 @@ pub(super) fn books(plan: &Plan, world: &World<'_>) -> Books {
 
 /// What people asked for, of a batch of records: the history tells of it, although nothing outside changes with it.
 pub(super) fn claims(batch: &Batch) -> Batch {
-    let is_claim = |effect: &Effect| {
-        matches!(effect, Effect::ClaimPower { .. } | Effect::EndPowerClaim { .. } | Effect::EndClaim { .. })
-    };
+    let is_claim = |effect: &Effect| matches!(effect, Effect::ClaimPower { .. } | Effect::EndPowerClaim { .. });
     let claims = batch.actions.iter().filter(|action| is_claim(&action.effect));
     Batch { kind: batch.kind, actions: claims.cloned().collect() }
 }
@@ -177,7 +174,6 @@ fn record(effect: &Effect, books: &Books) -> Change {
             let body = ClaimBody::Power(PowerClaim { version, wanted, generation });
             Change::PutClaim { name: vm.to_string(), body, by: by.clone() }
         }
-        Effect::EndClaim { vm: _, id, why } => Change::EndClaim { id: *id, why: why.clone() },
         Effect::EndPowerClaim { vm, why } => Change::EndPowerClaim { vm: vm.clone(), why: why.clone() },
         outside => unreachable!("{} is an effect on the outside", outside.name()),
     }

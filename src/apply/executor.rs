@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use super::effects::{self, Batch};
-use super::{BatchKind, Progress, World};
+use super::{BatchKind, Progress, World, holds};
 use crate::model::address::Address;
 use crate::model::id::RunId;
 use crate::plan::{Action, ActionId, Effect, Plan};
@@ -92,6 +92,10 @@ struct Walk<'a> {
     actions: BTreeMap<ActionId, (&'a Address, &'a Action)>,
     /// How many of its needs each action still waits for.
     waits_for: BTreeMap<ActionId, usize>,
+    /// How many actions of each change are still to be done.
+    left: BTreeMap<&'a Address, usize>,
+    /// What each change holds.
+    holds: BTreeMap<&'a Address, Vec<Address>>,
     needed_by: BTreeMap<ActionId, Vec<ActionId>>,
     ready: BTreeSet<ActionId>,
     journal: BTreeMap<ActionId, JournalId>,
@@ -108,12 +112,18 @@ impl<'a> Walk<'a> {
         let mut needed_by: BTreeMap<ActionId, Vec<ActionId>> = BTreeMap::new();
         let mut waits_for = BTreeMap::new();
         let mut actions = BTreeMap::new();
+        let mut left: BTreeMap<&Address, usize> = BTreeMap::new();
         for (change, action) in plan.actions() {
+            *left.entry(&change.address).or_default() += 1;
             actions.insert(action.id, (&change.address, action));
             waits_for.insert(action.id, action.needs.len());
             for need in &action.needs {
                 needed_by.entry(*need).or_default().push(action.id);
             }
+        }
+        let mut holds: BTreeMap<&Address, Vec<Address>> = BTreeMap::new();
+        for (change, address) in holds::held(plan) {
+            holds.entry(&change.address).or_default().push(address);
         }
         let ready = waits_for.iter().filter(|(_, count)| **count == 0).map(|(id, _)| *id).collect();
         Self {
@@ -122,6 +132,8 @@ impl<'a> Walk<'a> {
             world,
             actions,
             waits_for,
+            left,
+            holds,
             needed_by,
             ready,
             journal: BTreeMap::new(),
@@ -229,7 +241,8 @@ impl<'a> Walk<'a> {
             };
             outcomes.extend(self.journal.get(id).map(|line| (*line, outcome)));
         }
-        self.store.settle(self.world.lab, self.apply, &outcomes, &changes, self.world.clock.now())?;
+        let (lab, now, over) = (self.world.lab, self.world.clock.now(), self.count_down(&results));
+        self.store.settle_and_let_go(lab, self.apply, &outcomes, &changes, &over, now)?;
         let failed = results.iter().filter(|(_, result)| result.is_err()).count();
         progress.batch(kind, results.len() - failed, failed, took);
         for (id, result) in results {
@@ -241,6 +254,21 @@ impl<'a> Walk<'a> {
             }
         }
         Ok(())
+    }
+
+    /// What is free for others with these results: things of which nothing is left to be done. One of which something failed
+    /// is held to the end.
+    fn count_down(&mut self, results: &[Result1]) -> Vec<Address> {
+        let mut over = Vec::new();
+        for (id, _) in results.iter().filter(|(_, result)| result.is_ok()) {
+            let address = self.actions[id].0;
+            let Some(left) = self.left.get_mut(address) else { continue };
+            *left -= 1;
+            if *left == 0 {
+                over.extend(self.holds.remove(address).unwrap_or_default());
+            }
+        }
+        over
     }
 
     fn finish(&mut self, id: ActionId) {

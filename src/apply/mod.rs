@@ -4,6 +4,7 @@
 mod clear;
 mod effects;
 mod executor;
+mod holds;
 mod ready;
 mod stops;
 mod submits;
@@ -11,6 +12,7 @@ mod trouble;
 
 pub use clear::{ClearError, Cleared, Clearing};
 pub use executor::{Failure, Summary, apply};
+pub use holds::decision;
 pub use ready::{Awaited, Goal, Readiness, Wait, WaitEnd};
 
 use std::path::Path;

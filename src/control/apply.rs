@@ -14,7 +14,7 @@ use crate::model::lab::Desired;
 use crate::observe::Observed;
 use crate::plan::{Effect, Plan};
 use crate::run::last_words;
-use crate::state::{Recorded, StateError, Store};
+use crate::state::{Lock, Recorded, StateError, Store};
 
 /// How a plan is to be carried out.
 #[derive(Debug, Clone, Copy)]
@@ -52,8 +52,8 @@ pub struct Done {
     pub summary: Summary,
 }
 
-/// Carries out what `make` plans. The lock is held from the look that decides to the last record, and never while somebody
-/// thinks: what was agreed to is planned again under it, and where something else comes out, that is shown and asked about.
+/// Carries out what `make` plans. The lock is held from the look that decides until it is written down what is going to be done,
+/// and never while somebody thinks: what was agreed to is planned again under it, and where something else comes out, that is shown and asked about.
 pub fn reconcile(
     context: &Context,
     desired: &Desired,
@@ -81,12 +81,11 @@ pub fn reconcile(
                 return Ok(Done { plan, summary: Summary::default() });
             }
         }
-        if lock.is_some() && (request.is_agreed || is_known) {
-            let summary = act(context, &plan, &mut store, request, client)?;
+        if let Some(lock) = lock.filter(|_| request.is_agreed || is_known) {
+            let summary = act(context, &plan, &mut store, lock, request, client)?;
             clear::piece(context, &plan.lab, &recorded, &mut store);
             return Ok(Done { plan, summary });
         }
-        drop(lock);
         agreed = match client.agrees(&plan) {
             Some(true) => Some(plan),
             Some(false) => return Err(ControlError::NotConfirmed),
@@ -124,6 +123,7 @@ fn act(
     context: &Context,
     plan: &Plan,
     store: &mut Store,
+    lock: Lock,
     request: &Request<'_>,
     client: &mut dyn Client,
 ) -> Result<Summary, ControlError> {
@@ -144,7 +144,8 @@ fn act(
         interrupts: &interrupts,
         parallelism: request.parallelism,
     };
-    let id = store.begin(&plan.lab, plan.serial, &context.apply_info(&plan.counts()), clock.now())?;
+    let id = store.begin(&plan.lab, &apply::decision(plan), &context.apply_info(&plan.counts()), clock.now())?;
+    drop(lock);
     let summary = apply::apply(plan, id, store, &world, client)?;
     store.end(id, &outcome(plan, &summary), clock.now())?;
     Ok(summary)

@@ -10,7 +10,7 @@ use crate::state::Change;
 /// Ends a claim, and answers what it was.
 pub fn take_back(context: &Context, lab: &LabName, claim: ClaimId) -> Result<Claim, ControlError> {
     let mut store = context.known_store()?;
-    let _lock = context.lock(format!("claim undo {claim}"))?;
+    let lock = context.lock(format!("claim undo {claim}"))?;
     let recorded = store.recorded(lab)?;
     let standing = recorded.claims.into_iter().find(|standing| standing.id == claim);
     let standing = standing.ok_or_else(|| ControlError::NoClaim { claim, lab: lab.clone() })?;
@@ -20,8 +20,8 @@ pub fn take_back(context: &Context, lab: &LabName, claim: ClaimId) -> Result<Cla
     };
     let why = format!("{} took it back", context.caller.name);
     let step = Step::record(address, "end the claim", vec![Change::EndClaim { id: claim, why }]);
-    let of_lab = Lab { context, name: lab, serial: recorded.serial };
+    let of_lab = Lab { context, name: lab, after: recorded.latest, doing: "changed" };
     // Nothing outside can fail.
-    let failed = of_lab.carry_out(&mut store, &format!("claim undo {claim}"), Order::Chain, vec![step])?;
+    let failed = of_lab.carry_out(&mut store, Some(lock), &format!("claim undo {claim}"), Order::Chain, vec![step])?;
     failed.into_iter().next().map_or(Ok(standing), Err)
 }

@@ -144,6 +144,8 @@ impl Code {
         match error {
             StateError::Locked { .. }
             | StateError::Stale { .. }
+            | StateError::Held { .. }
+            | StateError::Given { .. }
             | StateError::Frozen { .. }
             | StateError::Traces { .. }
             | StateError::Copy { .. }

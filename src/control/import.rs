@@ -19,7 +19,7 @@ use crate::observe::fold;
 use crate::plan::{Effect, FoundJob, Inputs, Plan, Refusal, import_job};
 use crate::run::{Batch, BatchId, Control, RunSpec, read_report};
 use crate::scheduler::SchedulerError;
-use crate::state::{Change, Recorded, RecordedDisk, Store};
+use crate::state::{Change, Lock, Recorded, RecordedDisk, Store};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
@@ -97,7 +97,7 @@ impl WantedJob {
 
 /// Takes a job over as a vm's run.
 pub fn job(context: &Context, desired: &Desired, address: &Address, wanted: WantedJob) -> Result<TaskId, ControlError> {
-    import(context, desired, address, |import, store| import.job(wanted, store))
+    import(context, desired, address, |import, store, lock| import.job(wanted, store, lock))
 }
 
 /// Copies disks, which become those of a vm that was never applied; answers its address.
@@ -107,7 +107,7 @@ pub fn disks(
     address: &Address,
     files: &[PathBuf],
 ) -> Result<Ipv4Addr, ControlError> {
-    import(context, desired, address, |import, store| import.disks(files, store))
+    import(context, desired, address, |import, store, lock| import.disks(files, store, lock))
 }
 
 /// An import is a change of the lab like any other: what holds back the vm or the lab holds it back too.
@@ -115,16 +115,17 @@ fn import<T>(
     context: &Context,
     desired: &Desired,
     address: &Address,
-    act: impl FnOnce(&Import<'_>, &mut Store) -> Result<T, ControlError>,
+    act: impl FnOnce(&Import<'_>, &mut Store, Lock) -> Result<T, ControlError>,
 ) -> Result<T, ControlError> {
     let mut store = context.store()?;
-    let _lock = context.lock(format!("import {address}"))?;
+    let lock = context.lock(format!("import {address}"))?;
     let recorded = store.recorded(&desired.lab)?;
+    recorded.refuse_held(address)?;
     let plan = Scope::default().plan(context, desired, &recorded)?;
     if let Some(refusal) = plan.refusals.iter().find(|refusal| refusal.holds(address)) {
         return Err(ImportError::Held { address: address.clone(), by: Box::new(refusal.clone()) }.into());
     }
-    act(&Import { context, desired, recorded: &recorded, plan: &plan, address }, &mut store)
+    act(&Import { context, desired, recorded: &recorded, plan: &plan, address }, &mut store, lock)
 }
 
 struct Import<'a> {
@@ -137,7 +138,7 @@ struct Import<'a> {
 }
 
 impl Import<'_> {
-    fn job(&self, wanted: WantedJob, store: &mut Store) -> Result<TaskId, ControlError> {
+    fn job(&self, wanted: WantedJob, store: &mut Store, lock: Lock) -> Result<TaskId, ControlError> {
         let Self { context, desired, recorded, address, .. } = *self;
         let vm = recorded.vms.iter().find(|(name, _)| name.as_str() == address.name);
         let Some((name, known)) = vm else { return Err(self.unknown_vm()) };
@@ -161,7 +162,7 @@ impl Import<'_> {
             reasons,
         })?;
         let step = Step::record(address.clone(), "import", changes);
-        self.record(store, &format!("import job {job} as {address}"), step)?;
+        self.record(store, lock, &format!("import job {job} as {address}"), step)?;
         Ok(job)
     }
 
@@ -194,7 +195,7 @@ impl Import<'_> {
     }
 
     /// The vm is recorded when all its disks are there: one that is cut short is no vm's, and is copied anew.
-    fn disks(&self, files: &[PathBuf], store: &mut Store) -> Result<Ipv4Addr, ControlError> {
+    fn disks(&self, files: &[PathBuf], store: &mut Store, lock: Lock) -> Result<Ipv4Addr, ControlError> {
         let Self { context, desired, address, .. } = *self;
         let (name, ip, record) = self.new_vm().ok_or_else(|| self.no_new_vm())?;
         let owner = context.owner()?;
@@ -211,7 +212,7 @@ impl Import<'_> {
         let mut step = Step::record(address.clone(), "import", vec![record]);
         step.after.extend(disks.iter().map(|disk| Change::PutDisk { vm: name.clone(), disk: disk.clone() }));
         step.act = Box::new(|| files.iter().zip(&disks).try_for_each(|(file, disk)| copy(file, disk, owner)));
-        self.record(store, &format!("import {} as {address}", disks_word(files.len())), step)?;
+        self.record(store, lock, &format!("import {} as {address}", disks_word(files.len())), step)?;
         Ok(ip)
     }
 
@@ -238,9 +239,10 @@ impl Import<'_> {
         nothing_fits(&desired.lab, "vm", name, desired.vms.keys().map(VmName::as_str)).into()
     }
 
-    fn record(&self, store: &mut Store, summary: &str, step: Step<'_>) -> Result<(), ControlError> {
-        let lab = Lab { context: self.context, name: &self.desired.lab, serial: self.recorded.serial };
-        lab.carry_out(store, summary, Order::Chain, vec![step])?.pop().map_or(Ok(()), Err)
+    fn record(&self, store: &mut Store, lock: Lock, summary: &str, step: Step<'_>) -> Result<(), ControlError> {
+        let lab =
+            Lab { context: self.context, name: &self.desired.lab, after: self.recorded.latest, doing: "imported" };
+        lab.carry_out(store, Some(lock), summary, Order::Chain, vec![step])?.pop().map_or(Ok(()), Err)
     }
 }
 

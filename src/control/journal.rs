@@ -4,11 +4,14 @@
 //! These are no actions of a plan: a plan decides what a manifest asks for, may be kept for later and is carried out with
 //! others side by side, while here a person names the disks, and they move one after the other or not at all.
 
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
 use super::{Context, ControlError};
 use crate::error::chain;
 use crate::model::address::Address;
-use crate::model::id::LabName;
-use crate::state::{Change, Intent, Outcome, StateError, Store};
+use crate::model::id::{LabName, Mac};
+use crate::state::{Change, Decision, Hold, Intent, Lock, Outcome, StateError, Store};
 
 /// One effect.
 pub(super) struct Step<'a> {
@@ -42,20 +45,26 @@ pub(super) enum Order {
 pub(super) struct Lab<'a> {
     pub(super) context: &'a Context,
     pub(super) name: &'a LabName,
-    pub(super) serial: u64,
+    /// Its latest apply then.
+    pub(super) after: i64,
+    /// What is done, for others who would do something to the same things, such as `restored`.
+    pub(super) doing: &'static str,
 }
 
 impl Lab<'_> {
-    /// Carries steps out; what failed comes back in their order. An error of the state ends it at once.
+    /// Carries steps out; what failed comes back in their order. An error of the state ends it at once. The lock under which they
+    /// were decided is given back as soon as others can see what they are about.
     pub(super) fn carry_out(
         &self,
         store: &mut Store,
+        lock: Option<Lock>,
         summary: &str,
         order: Order,
         mut steps: Vec<Step<'_>>,
     ) -> Result<Vec<ControlError>, StateError> {
         let (lab, now) = (self.name, jiff::Timestamp::now);
-        let apply = store.begin(lab, self.serial, &self.context.apply_info(summary), now())?;
+        let apply = store.begin(lab, &self.decision(&steps), &self.context.apply_info(summary), now())?;
+        drop(lock);
         let before: Vec<Change> = steps.iter_mut().flat_map(|step| std::mem::take(&mut step.before)).collect();
         let intent = |step: &Step<'_>| Intent { address: step.address.clone(), effect: step.effect };
         let lines = store.intend(lab, apply, &steps.iter().map(intent).collect::<Vec<_>>(), &before, now())?;
@@ -76,5 +85,21 @@ impl Lab<'_> {
         let (failures, skipped) = (failed.len(), all - done - failed.len());
         store.end(apply, &format!("{done} done, {failures} failed, {skipped} skipped"), now())?;
         Ok(failed)
+    }
+    fn decision(&self, steps: &[Step<'_>]) -> Decision {
+        let mut holds: BTreeMap<&Address, Hold> = BTreeMap::new();
+        for Step { address, after, .. } in steps {
+            let hold = Hold { address: address.clone(), doing: self.doing.to_owned(), seat: None, run: None };
+            let hold = holds.entry(address).or_insert(hold);
+            hold.seat = hold.seat.or_else(|| after.iter().find_map(|change| seat(change, address)));
+        }
+        Decision { after: self.after, holds: holds.into_values().collect() }
+    }
+}
+
+fn seat(change: &Change, address: &Address) -> Option<(Ipv4Addr, Mac)> {
+    match change {
+        Change::PutVm { name, ip, mac, .. } if Address::vm(name) == *address => Some((*ip, *mac)),
+        _ => None,
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::manifests::{self, DesiredError, SiteError};
 use super::{Caller, ControlError, Listener, Note};
@@ -26,6 +27,9 @@ use crate::state::{ApplyInfo, Holder, Intent, Ledger, Lock, Outcome, Recorded, S
 
 /// Where a site's settings are looked for when nothing else is said.
 pub const SITE_FILE: &str = "/etc/labwright/site.yaml";
+
+/// How long another decision is waited for: each takes a moment, unless its queue or its storage is slow.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A lab, and what is recorded of it: an error only for who means this lab.
 type Guess = (LabName, Result<Recorded, StateError>);
@@ -265,11 +269,12 @@ impl Context {
         std::fs::create_dir_all(folder).map_err(|source| ControlError::Folder { folder: folder.to_owned(), source })
     }
 
+    /// The lock under which is decided what is done next. What is being done needs none.
     pub fn lock(&self, doing: String) -> Result<Lock, ControlError> {
         let Caller { name, host, process, .. } = &self.caller;
         let (who, host, since) = (name.clone(), host.clone(), jiff::Timestamp::now());
         let holder = Holder { who, host, pid: *process, since, doing };
-        Ok(Lock::take(&self.site.state, &holder)?)
+        Ok(Lock::take(&self.site.state, &holder, LOCK_PATIENCE)?)
     }
 
     pub fn scheduler(&self) -> Result<Box<dyn Scheduler>, ControlError> {

@@ -8,7 +8,7 @@ use crate::disks;
 use crate::model::address::{Address, AddressPattern};
 use crate::model::id::VmName;
 use crate::model::lab::Desired;
-use crate::plan::{Ask, Effect, Plan, SavedPlan, Today, refresh_only, target, unknown_addresses};
+use crate::plan::{Ask, Effect, Plan, SavedPlan, Today, refresh_only, refuse_held, target, unknown_addresses};
 use crate::state::Recorded;
 
 /// Which part of a plan is meant, and which guards are.
@@ -40,7 +40,7 @@ impl Scope {
         refuse_unknown(NamedFor::Target, &self.targets, desired, recorded, &plan)?;
         refuse_unknown(NamedFor::Allow, &self.allow, desired, recorded, &plan)?;
         if !self.targets.is_empty() {
-            plan = target(plan, &self.targets);
+            plan = refuse_held(target(plan, &self.targets), &recorded.held, &self.targets);
         }
         Ok(if self.refresh_only { refresh_only(plan) } else { plan })
     }
@@ -87,7 +87,7 @@ pub fn power(
     refuse_unknown(NamedFor::Allow, allow, desired, recorded, &plan)?;
     let pattern = |name: &VmName| Address::vm(name).to_string().parse().expect("a vm's address is a pattern");
     let targets: Vec<AddressPattern> = asks.keys().map(pattern).collect();
-    Ok(target(plan, &targets))
+    Ok(refuse_held(target(plan, &targets), &recorded.held, &targets))
 }
 
 /// An address that names nothing is a slip, and one that goes unseen looks like peace.

@@ -54,7 +54,7 @@ fn old(recorded: &Recorded, vms: Option<&BTreeSet<VmName>>, days: u32) -> Vec<As
 /// Deletes these disks for good, and answers how many that were. One that came back into use meanwhile is let be.
 pub fn delete(context: &Context, desired: &Desired, meant: &[AsideDisk]) -> Result<usize, ControlError> {
     let mut store = context.known_store()?;
-    let _lock = context.lock("purge".into())?;
+    let lock = context.lock("purge".into())?;
     let recorded = store.recorded(&desired.lab)?;
     refuse_frozen(&recorded)?;
     let standing: Vec<&AsideDisk> = recorded.aside.values().flatten().flat_map(|set| &set.disks).collect();
@@ -69,9 +69,9 @@ pub fn delete(context: &Context, desired: &Desired, meant: &[AsideDisk]) -> Resu
             act: Box::new(move || Ok(disks::delete(&path)?)),
         }
     };
-    let lab = Lab { context, name: &desired.lab, serial: recorded.serial };
+    let lab = Lab { context, name: &desired.lab, after: recorded.latest, doing: "purged" };
     let summary = format!("{} to delete", disks_word(disks.len()));
-    let failed = lab.carry_out(&mut store, &summary, Order::Any, disks.iter().map(step).collect())?;
+    let failed = lab.carry_out(&mut store, Some(lock), &summary, Order::Any, disks.iter().map(step).collect())?;
     match failed.len() {
         0 => Ok(disks.len()),
         _ => Err(AsideError::NotDeleted { asked: disks.len(), failed }.into()),

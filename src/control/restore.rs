@@ -61,10 +61,11 @@ pub fn restore(
     let recorded = store.recorded(&desired.lab)?;
     let restore = Restore::look(context, desired, &recorded, &wanted.which)?;
     let names = restore.check(&recorded, &wanted.vms)?;
+    names.iter().try_for_each(|name| recorded.refuse_held(&Address::vm(name)))?;
     let owner = context.owner()?;
     each(&names, "were not restored", |name| {
         let recorded = store.recorded(&desired.lab)?;
-        let lab = Lab { context, name: &desired.lab, serial: recorded.serial };
+        let lab = Lab { context, name: &desired.lab, after: recorded.latest, doing: "restored" };
         told(&restore.swap(&recorded, name)?.carry_out(&lab, &mut store, owner)?);
         Ok(())
     })
@@ -229,7 +230,7 @@ impl<'a> Swap<'a> {
         let mut after = pairs(&back, |path, to| Change::Returned { path, to });
         after.extend(vm);
         let second = moves("put the disks back", &back, before, after);
-        if let Some(error) = lab.carry_out(store, &summary, Order::Chain, vec![first, second])?.pop() {
+        if let Some(error) = lab.carry_out(store, None, &summary, Order::Chain, vec![first, second])?.pop() {
             return Err(error);
         }
         let places = |moves: Vec<(PathBuf, PathBuf)>| moves.into_iter().map(|(_, to)| to).collect();

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use crate::dhcp::{Dhcp, DhcpError};
 use crate::disks::{DiskError, Disks, Stamp, Standing};
-use crate::model::id::{RunId, VmName};
+use crate::model::address::{Address, Kind};
+use crate::model::id::{RunId, TemplateName, VmName};
 use crate::model::job::{Task, TaskState};
 use crate::model::lab::{Desired, DiskSource, VmSource};
 use crate::model::reservation::Reservation;
@@ -180,7 +181,9 @@ pub struct World<'a> {
 pub fn observe(world: &World<'_>, desired: &Desired, recorded: &Recorded) -> Result<Observed, ObserveError> {
     let mut observed = Observed::default();
     let waiting = recorded.waiting.values().flat_map(|waiting| &waiting.disks);
-    let disks: Vec<&RecordedDisk> = recorded.vms.values().flat_map(|vm| &vm.disks).chain(waiting).collect();
+    // What others work on is nobody's business here, and another thing at each look.
+    let at_rest = recorded.vms.iter().filter(|(name, _)| !recorded.held.contains_key(&Address::vm(name)));
+    let disks: Vec<&RecordedDisk> = at_rest.flat_map(|(_, vm)| &vm.disks).chain(waiting).collect();
     // Also where no run is recorded: the state may be a copy older than what is in the queue.
     let ask = || if recorded.vms.is_empty() { Ok(None) } else { queue(world.scheduler).map(Some) };
     let look = || {
@@ -502,7 +505,8 @@ fn unrecorded(
     let known: BTreeSet<&PathBuf> =
         recorded.versions.values().flat_map(|version| &version.disks).map(|disk| &disk.path).collect();
     let mut found = BTreeMap::new();
-    for (name, template) in &desired.templates {
+    let at_rest = |name: &TemplateName| !recorded.held.contains_key(&Address::new(Kind::Template, name));
+    for (name, template) in desired.templates.iter().filter(|(name, _)| at_rest(name)) {
         for version in recorded.next_version(name).. {
             let path = |slot| world.storage.published_disk(&desired.lab, name, version, slot);
             let mut is_free = true;

@@ -72,6 +72,9 @@ pub(super) fn answers(plan: &Plan, inputs: &Inputs<'_>) -> BTreeMap<VmName, Answ
 
 fn answer(plan: &Plan, inputs: &Inputs<'_>, name: &VmName, wish: Wish) -> Answer {
     let address = Address::vm(name);
+    if let Some(worker) = inputs.recorded.held.get(&address) {
+        return Answer::NotDone(format!("it {worker}"));
+    }
     let actions = || plan.changes.iter().filter(|change| change.address == address).flat_map(|change| &change.actions);
     let starts = actions().any(|action| matches!(action.effect, Effect::Start { .. }));
     let stops = actions().any(|action| matches!(action.effect, Effect::Stop { .. }));

@@ -9,6 +9,7 @@ mod check;
 mod claims;
 mod disks;
 mod guards;
+mod held;
 mod import;
 mod life;
 mod moves;
@@ -23,6 +24,7 @@ mod vms;
 
 pub use action::{Action, ActionId, Answer, Change, Effect, Held, Note, Plan, PublishSource, Refusal, Touched, Verb};
 pub use check::{Flaw, check};
+pub use held::refuse_held;
 pub use import::{FoundJob, import_job};
 pub use life::{Life, is_fenced, life};
 pub use objects::{as_applied, is_long, permission_address};
@@ -162,6 +164,7 @@ impl<'a> Planner<'a> {
                 lab: desired.lab.clone(),
                 lineage: recorded.lineage.clone(),
                 serial: recorded.serial,
+                after: recorded.latest,
                 changes: Vec::new(),
                 drift: Vec::new(),
                 waits: Vec::new(),

@@ -35,6 +35,7 @@ impl Planner<'_> {
         let recorded = &self.inputs.recorded.objects;
         for (address, wanted) in wanted_things(self.inputs.desired) {
             match recorded.get(&address) {
+                _ if self.is_held(&address) => {}
                 Some(before) if before.thing == wanted => self.plan.unchanged.push(address),
                 Some(before) => {
                     let body = before.body_of(&wanted);
@@ -65,6 +66,9 @@ impl Planner<'_> {
         }
         let users = self.users_of_things();
         for address in leaving {
+            if self.is_held(address) {
+                continue;
+            }
             let of_thing = users.get(address).map(Vec::as_slice).unwrap_or_default();
             let stays = of_thing.iter().find_map(|(vm, let_go)| let_go.is_none().then_some(vm));
             if let Some(vm) = stays {
@@ -181,9 +185,7 @@ pub fn as_applied(lab: LabName, recorded: &Recorded) -> Result<Desired, Address>
         };
         put.ok_or_else(|| address.clone())?;
     }
-    // What people made by command is in their claims.
-    let of_manifest = recorded.vms.iter().filter(|(name, _)| name.owner().is_none());
-    desired.vms = of_manifest.map(|(name, known)| (name.clone(), known.vm.clone())).collect();
+    desired.vms = recorded.vms.iter().map(|(name, known)| (name.clone(), known.vm.clone())).collect();
     Ok(desired)
 }
 

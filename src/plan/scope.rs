@@ -54,7 +54,6 @@ fn only_ends(change: &Change) -> bool {
                 | Effect::Adopt { .. }
                 | Effect::RecordEnd { .. }
                 | Effect::EndPowerClaim { .. }
-                | Effect::EndClaim { .. }
         )
     })
 }

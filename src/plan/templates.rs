@@ -46,6 +46,9 @@ impl Planner<'_> {
 
     fn plan_template(&mut self, name: &TemplateName, template: &Template) -> Option<CurrentVersion> {
         let address = Address::new(Kind::Template, name);
+        if self.is_held(&address) {
+            return None;
+        }
         let images: Option<Vec<(&PathBuf, Option<&String>)>> = template.disks.iter().map(as_image).collect();
         let Some(images) = images else {
             self.wait(&address, "until its empty disk is installed and published, no vm can derive from it");

@@ -39,7 +39,7 @@ impl Planner<'_> {
         let (desired, recorded) = (self.inputs.desired, self.inputs.recorded);
         for (name, known) in recorded.vms.iter().filter(|(name, _)| !desired.vms.contains_key(*name)) {
             match self.wish(name) {
-                _ if self.moves.leaves_by_name_only(name) => {}
+                _ if self.moves.leaves_by_name_only(name) || self.is_vm_held(name) => {}
                 Some(Wish::Stop) => self.plan_stop(name, name, known),
                 _ => self.plan_leaver(name, known),
             }
@@ -49,6 +49,7 @@ impl Planner<'_> {
     pub(super) fn plan_vms(&mut self) {
         for (name, vm) in &self.inputs.desired.vms {
             match self.moves.known(name, self.inputs.recorded) {
+                _ if self.is_vm_held(name) => {}
                 None => self.plan_new_vm(name, vm),
                 Some(known) if self.wish(name) == Some(Wish::Stop) => {
                     let known_as = self.moves.vms.get(name).unwrap_or(name).clone();
@@ -76,11 +77,7 @@ impl Planner<'_> {
             return self.take_note(name, known, &life);
         }
         let disturbance = if life.is_live() { "would be stopped" } else { "would lose its disks" };
-        let made = self.made_by_command(name);
-        let may_leave = self.may_disturb(name, &format!("{}, and it {disturbance}", self.gone()))
-            && self.may_end_claim(name)
-            && self.may_lose(name, made);
-        if !may_leave {
+        if !self.may_disturb(name, &format!("{}, and it {disturbance}", self.gone())) || !self.may_end_claim(name) {
             return;
         }
         if life.is_off() && self.may_run_unknown(name) {
@@ -101,10 +98,6 @@ impl Planner<'_> {
             let why = self.gone();
             self.end_claim(&mut steps, name, why);
         }
-        if let Some(made) = made {
-            let why = "its vm left the lab".to_owned();
-            self.step(&mut steps, Effect::EndClaim { vm: name.clone(), id: made.id, why });
-        }
         self.step(&mut steps, Effect::ForgetVm { name: name.clone() });
         let reason = format!("{}; its disks are kept for {} days", self.gone(), self.inputs.site.retention_days);
         let fields = (vm_fields(&known.vm, known.ip), BTreeMap::new());
@@ -114,7 +107,7 @@ impl Planner<'_> {
 
     fn plan_new_vm(&mut self, name: &VmName, vm: &Vm) {
         let address = Address::vm(name);
-        if self.waits_for_restore(name) || !self.may_begin_anew(name, vm) {
+        if self.waits_for_restore(name) || self.waits_for_others(name, vm, true) || !self.may_begin_anew(name, vm) {
             return;
         }
         let Some((ip, mac)) = self.new_address(&address, vm) else { return };
@@ -148,7 +141,7 @@ impl Planner<'_> {
     /// One known vm, step by step: what ended, what is stopped, what is replaced, what is recorded, what starts.
     fn plan_known_vm(&mut self, name: &VmName, vm: &Vm, known: &RecordedVm) {
         let address = Address::vm(name);
-        if self.waits_for_restore(name) {
+        if self.waits_for_restore(name) || self.waits_for_others(name, vm, false) {
             return;
         }
         let life = self.life(name, known);

@@ -96,7 +96,7 @@ impl Store {
     }
 
     /// Forgets what was done before `before`: at most `most` effects of applies, oldest first, applies of which no effect is
-    /// left, and claims that ended. The latest apply stays: whether it was cut short is read from it. Answers how many
+    /// left, and claims that ended. The latest apply stays, and so does one that runs or was cut short. Answers how many
     /// effects that were.
     pub fn forget_history(&mut self, lab: &LabName, before: jiff::Timestamp, most: usize) -> Result<usize, StateError> {
         let (lab, before) = (lab.as_str(), before.to_string());
@@ -107,6 +107,7 @@ impl Store {
                 let oldest: Option<i64> = transaction
                     .prepare_cached(
                         "SELECT id FROM applies INDEXED BY applies_of_lab WHERE lab = ?1 AND began_at < ?2
+                         AND (ended_at IS NOT NULL OR id IN (SELECT apply FROM overtaken))
                          AND id < (SELECT MAX(id) FROM applies WHERE lab = ?1 AND NOT beside) ORDER BY id LIMIT 1",
                     )?
                     .query_row(params![lab, before], |row| row.get(0))

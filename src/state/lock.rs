@@ -1,17 +1,19 @@
-//! The lock of a site: one operation at a time. A kernel lock on a file beside the state, so it ends with its process,
+//! The lock of a site: one decision at a time. A kernel lock on a file beside the state, so it ends with its process,
 //! and a note in that file says who holds it.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use super::StateError;
+use super::{StateError, operations};
 
+/// How often a lock that somebody has is tried.
+const LOOK: Duration = Duration::from_millis(10);
 /// A note is one line.
 const HOLDER_BYTES_MAX: u64 = 64 << 10;
 
@@ -39,26 +41,22 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock of the state at `state`, or says who has it.
-    pub fn take(state: &Path, holder: &Holder) -> Result<Self, StateError> {
-        let mut path = state.as_os_str().to_owned();
-        path.push(".lock");
-        let path = PathBuf::from(path);
+    /// Takes the lock of the state at `state`, or says who has had it for all of `patience`.
+    pub fn take(state: &Path, holder: &Holder, patience: Duration) -> Result<Self, StateError> {
+        let path = operations::lock_path(state);
         let io = |action, source| StateError::Io { action, path: path.clone(), source };
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o640)
-            .open(&path)
-            .map_err(|source| io("open the lock", source))?;
-        let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(file) => file,
-            Err((file, nix::errno::Errno::EWOULDBLOCK)) => {
-                return Err(StateError::Locked { holder: read_holder(file), path });
-            }
-            Err((_, errno)) => return Err(io("lock", errno.into())),
+        let began = Instant::now();
+        let mut file = operations::open(state)?;
+        let mut file = loop {
+            file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(file) => break file,
+                Err((file, nix::errno::Errno::EWOULDBLOCK)) if began.elapsed() < patience => file,
+                Err((file, nix::errno::Errno::EWOULDBLOCK)) => {
+                    return Err(StateError::Locked { holder: read_holder(file), path });
+                }
+                Err((_, errno)) => return Err(io("lock", errno.into())),
+            };
+            std::thread::sleep(LOOK);
         };
         let note = serde_json::to_string(holder).expect("a holder has only string keys");
         file.set_len(0)

@@ -9,6 +9,7 @@ mod home;
 mod ledger;
 mod lock;
 mod objects;
+mod operations;
 mod read_only;
 mod recorded;
 mod schema;
@@ -22,6 +23,7 @@ pub use history::{AppliedEffect, AsideDisk, PastApply, PastEffect, PastRun};
 pub use ledger::Ledger;
 pub use lock::{Holder, Lock};
 pub use objects::{RecordedThing, Thing};
+pub use operations::{Decision, Hold, Worker};
 pub use recorded::{
     FreezeScope, Frozen, PublishedDisk, Recorded, RecordedDisk, RecordedRun, RecordedVm, RunState, Started,
     TakenAddress, TemplateVersion,
@@ -33,7 +35,9 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
+use self::operations::AtWork;
 use self::seal::Seal;
+use crate::model::address::Address;
 use crate::model::id::SiteTag;
 use home::refuse_foreign;
 
@@ -68,8 +72,12 @@ pub enum StateError {
     Sql { action: &'static str, path: PathBuf, source: rusqlite::Error },
     #[error("{path}: {what} is not what labwright writes there")]
     Row { path: PathBuf, what: String, source: serde_json::Error },
-    #[error("the lab has changed since this plan was made: its serial was {planned} then and is {found} now")]
-    Stale { path: PathBuf, planned: u64, found: u64 },
+    #[error("the lab has changed since this was planned: apply {latest} began after that")]
+    Stale { path: PathBuf, latest: i64 },
+    #[error("{address} {worker}")]
+    Held { address: Address, worker: Worker },
+    #[error("{what} was given to {to} since this was planned")]
+    Given { what: String, to: String },
     #[error("{} froze it at {:.0}: {}", frozen.who, frozen.since, frozen.why)]
     Frozen { frozen: Frozen },
     #[error("apply {latest} of this lab began while apply {apply} was under way, and goes on in its place")]
@@ -108,7 +116,8 @@ impl StateError {
                 "put the state back at {}; only if these are left-overs of a lab that is really gone, move them away and run `labwright state init`",
                 path.display()
             )),
-            Self::Stale { .. } => Some("nothing was changed; run the command again".into()),
+            Self::Stale { .. } | Self::Given { .. } => Some("nothing was changed; run the command again".into()),
+            Self::Held { .. } => Some("nothing was changed; wait until that is done, or do the rest without it".into()),
             Self::Frozen { .. } => Some("nothing was changed; `labwright thaw` lets plans be applied again".into()),
             Self::Overtaken { path, .. } => Some(format!(
                 "nothing more was begun here; somebody must have taken {}.lock away while it was held: wait until the other apply is done, then run `labwright apply` again",
@@ -153,6 +162,8 @@ pub struct Store {
     path: PathBuf,
     /// It was opened by somebody who may only look.
     read_only: bool,
+    /// The apply that was begun here, as long as it runs.
+    at_work: Option<AtWork>,
     /// Dropped after the connection, when the file is as the next one finds it. `None` of files that nobody opens again as
     /// they are, and of those who may only look.
     seal: Option<Seal>,
@@ -231,7 +242,7 @@ impl Store {
         let sql = |source| StateError::Sql { action: "open the state", path: path.to_owned(), source };
         let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(sql)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(sql)?;
-        let store = Self { connection, path: path.to_owned(), read_only: false, seal: None };
+        let store = Self { connection, path: path.to_owned(), read_only: false, at_work: None, seal: None };
         // A cache of 64 MiB holds a state of 30,000 vms. Pages that are read are looked at, also where not all of them are.
         store
             .connection

@@ -8,7 +8,8 @@ use rusqlite::{Row, Transaction};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{AsideSet, ImageDigest, RecordedThing, StateError, Store, Thing, WaitingDisks};
+use super::operations::Running;
+use super::{AsideSet, ImageDigest, RecordedThing, StateError, Store, Thing, WaitingDisks, Worker};
 use crate::model::address::{Address, Kind};
 use crate::model::claim::Claim;
 use crate::model::id::{LabName, Mac, RunId, SiteTag, TemplateName, VmGroupName, VmName};
@@ -26,8 +27,12 @@ pub struct Recorded {
     pub serial: u64,
     /// Somebody stopped all reconciling of this lab or of the site.
     pub frozen: Option<Frozen>,
-    /// The latest apply of this lab never ended: its controller died, unless it works just now.
+    /// Number of its latest apply; 0 before the first.
+    pub latest: i64,
+    /// An apply of this lab never ended, since its controller died.
     pub cut_short: bool,
+    /// What others work on just now. It may be otherwise at any moment, and nothing is planned for it.
+    pub held: BTreeMap<Address, Worker>,
     /// Number that the site's next run gets.
     pub next_run: u64,
     /// All that is neither a vm nor a disk.
@@ -58,7 +63,9 @@ impl Recorded {
             lineage: String::new(),
             serial: 0,
             frozen: None,
+            latest: 0,
             cut_short: false,
+            held: BTreeMap::new(),
             next_run: 1,
             objects: BTreeMap::new(),
             versions: BTreeMap::new(),
@@ -230,12 +237,14 @@ impl Store {
     /// What is recorded of `lab`; a lab never applied has an empty record with serial 0.
     pub fn recorded(&mut self, lab: &LabName) -> Result<Recorded, StateError> {
         let reader = Reader { lab, path: self.path.clone() };
+        // An apply that ends while we read has not died: it still ran before, or has ended in what is read.
+        let before = Running::look(&self.path)?;
         let transaction = self.connection.transaction().map_err(|source| StateError::Sql {
             action: "read",
             path: reader.path.clone(),
             source,
         })?;
-        reader.recorded(&transaction)
+        reader.recorded(&transaction, &before)
     }
 
     /// The labs that were ever applied, with the folder each was last applied from.
@@ -264,12 +273,12 @@ type Vms = BTreeMap<VmName, RecordedVm>;
 
 /// Reads one lab out of one transaction, so that all parts fit together.
 pub(super) struct Reader<'a> {
-    lab: &'a LabName,
+    pub(super) lab: &'a LabName,
     path: PathBuf,
 }
 
 impl Reader<'_> {
-    fn recorded(&self, transaction: &Transaction<'_>) -> Result<Recorded, StateError> {
+    fn recorded(&self, transaction: &Transaction<'_>, before: &Running) -> Result<Recorded, StateError> {
         let sql = |source| StateError::Sql { action: "read", path: self.path.clone(), source };
         let (tag, lineage, next_run): (String, String, u64) = transaction
             .query_row("SELECT tag, lineage, next_run FROM site", [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
@@ -279,13 +288,20 @@ impl Reader<'_> {
             .or_else(|source| if source == rusqlite::Error::QueryReturnedNoRows { Ok(0) } else { Err(source) })
             .map_err(sql)?;
         let (vms, waiting) = self.vms(transaction)?;
+        // One that has begun since the first look runs now.
+        let now = Running::look(&self.path)?;
+        let runs = |apply| before.has(apply) || now.has(apply);
+        let (mut taken, promised_run) = self.promised(transaction, &runs)?;
+        taken.extend(self.taken(transaction)?);
         Ok(Recorded {
             site: self.valid(SiteTag::new(tag))?,
             lineage,
             serial,
             frozen: self.frozen(transaction)?,
-            cut_short: self.cut_short(transaction)?,
-            next_run,
+            latest: self.latest(transaction)?,
+            cut_short: self.cut_short(transaction, &runs)?,
+            held: self.held(transaction, &runs)?,
+            next_run: next_run.max(promised_run),
             objects: self.objects(transaction)?,
             versions: self.versions(transaction)?,
             vms,
@@ -294,7 +310,7 @@ impl Reader<'_> {
             waiting,
             former: self.former(transaction)?,
             digests: self.digests(transaction)?,
-            taken: self.taken(transaction)?,
+            taken,
             other_groups: self.other_groups(transaction)?,
         })
     }
@@ -305,11 +321,6 @@ impl Reader<'_> {
         let Some((text, is_site)) = rows.first() else { return Ok(None) };
         let scope = if *is_site { FreezeScope::Site } else { FreezeScope::Lab };
         Ok(Some(Frozen { scope, ..self.json("a freeze", text)? }))
-    }
-
-    fn cut_short(&self, transaction: &Transaction<'_>) -> Result<bool, StateError> {
-        let query = "SELECT ended_at IS NULL FROM applies WHERE lab = ?1 ORDER BY id DESC LIMIT 1";
-        Ok(self.rows(transaction, query, |row| row.get(0))?.first() == Some(&true))
     }
 
     fn objects(&self, transaction: &Transaction<'_>) -> Result<BTreeMap<Address, RecordedThing>, StateError> {
@@ -498,7 +509,7 @@ impl Reader<'_> {
         statement.query_map([self.lab.as_str()], read).and_then(Iterator::collect).map_err(|source| self.sql(source))
     }
 
-    fn sql(&self, source: rusqlite::Error) -> StateError {
+    pub(super) fn sql(&self, source: rusqlite::Error) -> StateError {
         StateError::Sql { action: "read", path: self.path.clone(), source }
     }
 

@@ -14,7 +14,10 @@
 //! runs       run ─ lab, vm, generation, batch, task, job, started (JSON), state, reason
 //!              state: intended ─▶ submitted ─▶ ended
 //! applies    id ─ lab, who, host, command as it was typed, commit, summary, began, ended, outcome; beside: 1 of what was done
-//!              beside any plan, such as a suspension, which overtakes no apply
+//!              beside any plan, such as a suspension
+//! overtaken  apply ─ by_apply: the one that goes on in its place, since it was cut short
+//! holds      lab, address ─ apply that works on it, doing, ip, mac and number of the run that it is to have: as
+//!              long as that apply runs
 //! journal    id ─ apply, address, effect, intended_at, outcome (null: under way, or its controller died), detail
 //! claims     id ─ lab, kind, name, body (JSON, with its version), by, at; ended_at, ended: since when it counts no more, and why
 //! ```
@@ -27,7 +30,7 @@
 use rusqlite::Connection;
 
 /// Version of the tables that this program writes, kept in `PRAGMA user_version`.
-pub(super) const VERSION: u32 = 4;
+pub(super) const VERSION: u32 = 5;
 
 /// `MIGRATIONS[n]` turns version n into n + 1. Never edited once released.
 const MIGRATIONS: [&str; VERSION as usize] = ["
@@ -97,6 +100,22 @@ const MIGRATIONS: [&str; VERSION as usize] = ["
     CREATE INDEX disks_aside ON disks (lab, aside_at) WHERE aside IS NOT NULL;
     CREATE INDEX applies_of_lab ON applies (lab, id);
     CREATE INDEX journal_of_address ON journal (address, id);
+", "
+    CREATE TABLE IF NOT EXISTS overtaken (
+        apply INTEGER PRIMARY KEY REFERENCES applies (id) ON DELETE CASCADE, by_apply INTEGER NOT NULL
+    ) STRICT;
+    INSERT OR IGNORE INTO overtaken (apply, by_apply)
+        SELECT id, latest FROM applies JOIN (SELECT lab AS of, MAX(id) AS latest FROM applies WHERE NOT beside GROUP BY lab) ON of = lab
+        WHERE ended_at IS NULL AND NOT beside AND id < latest;
+    CREATE INDEX IF NOT EXISTS applies_open ON applies (lab) WHERE ended_at IS NULL;
+    CREATE TABLE IF NOT EXISTS holds (
+        lab TEXT NOT NULL, address TEXT NOT NULL, apply INTEGER NOT NULL REFERENCES applies (id) ON DELETE CASCADE,
+        doing TEXT NOT NULL, ip TEXT, mac TEXT, run INTEGER,
+        PRIMARY KEY (lab, address)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS holds_of_apply ON holds (apply);
+    CREATE INDEX IF NOT EXISTS holds_of_ip ON holds (ip) WHERE ip IS NOT NULL;
+    CREATE INDEX IF NOT EXISTS holds_of_mac ON holds (mac) WHERE mac IS NOT NULL;
 "];
 
 /// Brings the tables to `VERSION`, each step in a transaction of its own.

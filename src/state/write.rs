@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 
 use super::aside::remember;
 use super::{RecordedDisk, StateError, Store, TemplateVersion, claims};
@@ -171,51 +171,6 @@ pub enum Change {
 }
 
 impl Store {
-    /// Opens the apply of a plan that was made when the lab's serial was `serial`; a lab that has changed since is refused.
-    pub fn begin(
-        &mut self,
-        lab: &LabName,
-        serial: u64,
-        info: &ApplyInfo,
-        now: jiff::Timestamp,
-    ) -> Result<ApplyId, StateError> {
-        let path = self.path.clone();
-        self.transact("begin the apply", |transaction| {
-            let found = transaction
-                .query_row("SELECT serial FROM labs WHERE lab = ?1", [lab.as_str()], |row| row.get(0))
-                .optional()?
-                .unwrap_or(0);
-            if found != serial {
-                return Ok(Err(StateError::Stale { path, planned: serial, found }));
-            }
-            // A freeze takes no lock, so that nothing can hold it up: it may have come while a person thought.
-            let frozen: Option<String> = transaction
-                .query_row(
-                    "SELECT frozen FROM site WHERE frozen IS NOT NULL
-                     UNION ALL SELECT frozen FROM labs WHERE lab = ?1 AND frozen IS NOT NULL",
-                    [lab.as_str()],
-                    |row| row.get(0),
-                )
-                .optional()?;
-            if let Some(note) = frozen {
-                return Ok(Err(match serde_json::from_str(&note) {
-                    Ok(frozen) => StateError::Frozen { frozen },
-                    Err(source) => StateError::Row { path, what: "a freeze".to_owned(), source },
-                }));
-            }
-            transaction.execute(
-                "INSERT INTO labs (lab, serial, folder) VALUES (?1, 0, ?2) ON CONFLICT (lab) DO UPDATE SET folder = ?2",
-                params![lab.as_str(), info.folder.to_string_lossy()],
-            )?;
-            transaction.execute(
-                "INSERT INTO applies (lab, who, host, command, \"commit\", summary, began_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                params![lab.as_str(), info.who, info.host, info.command, info.commit, info.summary, now.to_string()],
-            )?;
-            Ok(Ok(ApplyId(transaction.last_insert_rowid())))
-        })?
-    }
-
     /// What was done beside any plan: what running guests were asked for, a freeze. It needs no lock and overtakes no apply.
     pub fn note(
         &mut self,
@@ -255,7 +210,7 @@ impl Store {
         changes: &[Change],
         now: jiff::Timestamp,
     ) -> Result<Vec<JournalId>, StateError> {
-        self.transact_as(lab, apply, "write the journal", |transaction| {
+        self.transact_as(apply, "write the journal", |transaction| {
             write_changes(transaction, lab, changes, now)?;
             let mut insert = transaction
                 .prepare_cached("INSERT INTO journal (apply, address, effect, intended_at) VALUES (?1, ?2, ?3, ?4)")?;
@@ -278,7 +233,20 @@ impl Store {
         changes: &[Change],
         now: jiff::Timestamp,
     ) -> Result<(), StateError> {
-        self.transact_as(lab, apply, "write the outcome", |transaction| {
+        self.settle_and_let_go(lab, apply, outcomes, changes, &[], now)
+    }
+
+    /// The same, where nothing more is to be done to some of the things that the apply holds.
+    pub fn settle_and_let_go(
+        &mut self,
+        lab: &LabName,
+        apply: ApplyId,
+        outcomes: &[(JournalId, Outcome)],
+        changes: &[Change],
+        done: &[Address],
+        now: jiff::Timestamp,
+    ) -> Result<(), StateError> {
+        self.transact_as(apply, "write the outcome", |transaction| {
             write_changes(transaction, lab, changes, now)?;
             let mut update = transaction
                 .prepare_cached("UPDATE journal SET outcome = ?2, detail = ?3, ended_at = ?4 WHERE id = ?1")?;
@@ -286,7 +254,10 @@ impl Store {
                 let (word, detail) = outcome.words();
                 update.execute(params![id.0, word, detail, now.to_string()])?;
             }
-            Ok(())
+            let mut let_go =
+                transaction.prepare_cached("DELETE FROM holds WHERE lab = ?1 AND address = ?2 AND apply = ?3")?;
+            done.iter()
+                .try_for_each(|address| let_go.execute(params![lab.as_str(), address.to_string(), apply.0]).map(drop))
         })
     }
 
@@ -295,43 +266,19 @@ impl Store {
         self.transact("record the change", |transaction| write_changes(transaction, lab, changes, now))
     }
 
-    /// Closes an apply in the history.
-    pub fn end(&mut self, apply: ApplyId, outcome: &str, now: jiff::Timestamp) -> Result<(), StateError> {
-        self.transact("end the apply", |transaction| {
-            transaction
-                .execute(
-                    "UPDATE applies SET ended_at = ?2, outcome = ?3 WHERE id = ?1",
-                    params![apply.0, now.to_string(), outcome],
-                )
-                .map(|_| ())
-        })
-    }
-
-    /// A transaction of one apply. The site's lock keeps a second one away; should somebody have taken the lock file away,
-    /// the apply that began last goes on and the older one is stopped here.
-    fn transact_as<T>(
-        &mut self,
-        lab: &LabName,
-        apply: ApplyId,
-        action: &'static str,
-        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
-    ) -> Result<T, StateError> {
-        let path = self.path.clone();
-        self.transact(action, |transaction| {
-            let latest = transaction
-                .prepare_cached("SELECT id FROM applies WHERE lab = ?1 AND NOT beside ORDER BY id DESC LIMIT 1")?
-                .query_row([lab.as_str()], |row| row.get(0))?;
-            if latest != apply.0 {
-                return Ok(Err(StateError::Overtaken { path, apply: apply.0, latest }));
-            }
-            work(transaction).map(Ok)
-        })?
-    }
-
     pub(super) fn transact<T>(
         &mut self,
         action: &'static str,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, StateError> {
+        self.transact_checked(action, |transaction| Ok(work(transaction)?))
+    }
+
+    /// A transaction that may find that it must not be done; then nothing of it is.
+    pub(super) fn transact_checked<T>(
+        &mut self,
+        action: &'static str,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, Broken>,
     ) -> Result<T, StateError> {
         let run = |connection: &mut Connection| {
             let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
@@ -339,7 +286,28 @@ impl Store {
             transaction.commit()?;
             Ok(value)
         };
-        run(&mut self.connection).map_err(|source| self.sql(action, source))
+        run(&mut self.connection).map_err(|broken| match broken {
+            Broken::Sql(source) => self.sql(action, source),
+            Broken::State(error) => error,
+        })
+    }
+}
+
+/// Why a transaction was not carried out.
+pub(super) enum Broken {
+    Sql(rusqlite::Error),
+    State(StateError),
+}
+
+impl From<rusqlite::Error> for Broken {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl From<StateError> for Broken {
+    fn from(error: StateError) -> Self {
+        Self::State(error)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Parts of plans: what a refusal holds back and what goes on, and that no part walks past a guard that holds for it.
 
 use labwright::plan::{Plan, refresh_only, target, unknown_addresses};
-use labwright::state::{FreezeScope, Frozen, StateError};
+use labwright::state::{Decision, FreezeScope, Frozen, Hold, StateError};
 
 use crate::lab::{Applied, Lab};
 use crate::plans::PAIR;
@@ -176,9 +176,16 @@ fn an_apply_that_was_overtaken_is_stopped() {
         commit: None,
         summary: String::new(),
     };
-    let mut store = lab.store();
-    let first = store.begin(&name, 0, &info, now).unwrap();
-    let second = store.begin(&name, 0, &info, now).unwrap();
+    let (mut store, mut later) = (lab.store(), lab.store());
+    let decision = || {
+        let hold = Hold { address: "user/bob".parse().unwrap(), doing: "changed".to_owned(), seat: None, run: None };
+        Decision { after: lab.recorded(&lab.desired()).latest, holds: vec![hold] }
+    };
+    let first = store.begin(&name, &decision(), &info, now).unwrap();
+    let held = later.begin(&name, &decision(), &info, now).unwrap_err();
+    assert!(held.to_string().starts_with("user/bob is being changed by test (apply 1, since "), "{held}");
+    std::fs::remove_file(format!("{}.lock", lab.site.state.display())).unwrap();
+    let second = later.begin(&name, &decision(), &info, now).unwrap();
     let change = labwright::state::Change::DropObject { address: "user/bob".parse().unwrap() };
     let changes = std::slice::from_ref(&change);
     assert!(matches!(store.intend(&name, first, &[], changes, now), Err(StateError::Overtaken { .. })));
@@ -186,7 +193,7 @@ fn an_apply_that_was_overtaken_is_stopped() {
     assert_eq!(lab.recorded(&lab.desired()).serial, 0, "it wrote nothing");
     // What is done beside it, such as a guest's suspension, is no apply.
     store.note(&name, &info, &[], now).unwrap();
-    store.settle(&name, second, &[], changes, now).unwrap();
+    later.settle(&name, second, &[], changes, now).unwrap();
     assert_eq!(lab.recorded(&lab.desired()).serial, 1);
 }
 

@@ -16,7 +16,8 @@ use labwright::model::lab::{Desired, DiskSource, VmSource};
 use labwright::model::site::Site;
 use labwright::observe::{self, ObserveError, fold};
 use labwright::plan::{
-    Ask, Flaw, FoundJob, Inputs, LostHost, Plan, Wish, check, give_up_only, import_job, plan, refuse_flaws, target,
+    Ask, Flaw, FoundJob, Inputs, LostHost, Plan, Wish, check, give_up_only, import_job, plan, refuse_flaws,
+    refuse_held, target,
 };
 use labwright::report;
 use labwright::resolve::with_claims;
@@ -55,7 +56,7 @@ struct Command<'a> {
     desired: &'a Desired,
     asks: BTreeMap<VmName, Ask>,
     /// The part of the plan that is meant.
-    part: &'a dyn Fn(Plan) -> Plan,
+    part: &'a dyn Fn(Plan, &Recorded) -> Plan,
 }
 
 /// What the user would be told of tries that are made again.
@@ -257,13 +258,14 @@ impl Lab {
     }
 
     pub(crate) fn apply_desired(&self, desired: &Desired) -> Applied {
-        self.reconcile(&Command { desired, asks: BTreeMap::new(), part: &|plan| plan })
+        self.reconcile(&Command { desired, asks: BTreeMap::new(), part: &|plan, _| plan })
     }
 
     /// Starts or stops one vm by its name, whatever its manifest says.
     pub(crate) fn power(&self, desired: &Desired, vm: &VmName, wish: Wish) -> Applied {
         let pattern: AddressPattern = Address::vm(vm).to_string().parse().unwrap();
-        let part = move |plan| target(plan, std::slice::from_ref(&pattern));
+        let targets = std::slice::from_ref(&pattern);
+        let part = |plan, recorded: &Recorded| refuse_held(target(plan, targets), &recorded.held, targets);
         let asks = BTreeMap::from([(vm.clone(), Ask { wish, by_name: true })]);
         self.reconcile(&Command { desired, asks, part: &part })
     }
@@ -285,7 +287,7 @@ impl Lab {
     /// Gives up the runs on `lost_host`.
     pub(crate) fn forget_host(&self) -> Applied {
         let desired = Desired::nothing(self.desired().lab);
-        self.reconcile(&Command { desired: &desired, asks: BTreeMap::new(), part: &give_up_only })
+        self.reconcile(&Command { desired: &desired, asks: BTreeMap::new(), part: &|plan, _| give_up_only(plan) })
     }
 
     /// Carries out the part of a plan that wants nothing; answers what the user reads of it.
@@ -322,7 +324,7 @@ impl Lab {
             since: self.world.now(),
             doing: "apply".into(),
         };
-        let _lock = match Lock::take(&self.site.state, &holder) {
+        let lock = match Lock::take(&self.site.state, &holder, Duration::ZERO) {
             Ok(lock) => lock,
             Err(StateError::Locked { .. }) => return Applied::Locked,
             Err(error) => panic!("{error}"),
@@ -331,7 +333,7 @@ impl Lab {
         let Ok(plan) = self.with_inputs(command.desired, &recorded, &command.asks, plan) else {
             return Applied::Blind;
         };
-        let plan = (command.part)(plan);
+        let plan = (command.part)(plan, &recorded);
         if plan.is_refused() || (plan.is_empty() && !plan.refusals.is_empty()) {
             return Applied::Refused(plan);
         }
@@ -339,11 +341,16 @@ impl Lab {
             return Applied::Done(Summary::default());
         }
         drop(store);
-        self.carry_out(&plan).map_or_else(Applied::Stopped, Applied::Done)
+        self.carry_out_from(&plan, Some(lock)).map_or_else(Applied::Stopped, Applied::Done)
     }
 
     /// Carries out a plan, whenever it was made.
     pub(crate) fn carry_out(&self, plan: &Plan) -> Result<Summary, StateError> {
+        self.carry_out_from(plan, None)
+    }
+
+    /// The lock covers the decision alone.
+    fn carry_out_from(&self, plan: &Plan, lock: Option<Lock>) -> Result<Summary, StateError> {
         let mut store = self.store();
         let info = ApplyInfo {
             folder: self.folder.path().to_owned(),
@@ -366,7 +373,8 @@ impl Lab {
             interrupts: &interrupts,
             parallelism: 1,
         };
-        let id = store.begin(&plan.lab, plan.serial, &info, self.world.now())?;
+        let id = store.begin(&plan.lab, &apply::decision(plan), &info, self.world.now())?;
+        drop(lock);
         let mut told = Told::default();
         let summary = apply::apply(plan, id, &mut store, &world, &mut told)?;
         self.told.lock().unwrap().extend(told.retries);

@@ -398,16 +398,43 @@ impl Term {
         }
     }
 
+    /// While one controller is at work, another one comes; either may be killed.
     fn two_controllers(&mut self) {
-        // At the first call, the note for the lock, it is not held yet.
-        let calls = 2 + self.dice.below(80);
-        self.say(format!("a second controller comes at call {calls} of the first:"));
-        let (first, second) = crate::rivals::side_by_side(&self.lab, calls, false);
-        self.tell(&first);
-        if let Some(second) = second {
-            self.tell(&second);
-            if !matches!(second, Applied::Locked) {
-                self.fail("two controllers were at work at once");
+        let desired = self.lab.desired();
+        let nothing = Desired::nothing(desired.lab.clone());
+        let vms: Vec<&VmName> = desired.vms.keys().collect();
+        let wishes = [Wish::Start, Wish::Stop, Wish::Restart];
+        let mut asks = || Some((self.dice.pick(&vms)?, self.dice.pick(&wishes)?)).filter(|_| self.dice.one_in(2));
+        let (ask, other_ask) = (asks(), asks());
+        let (calls, destroys) = (1 + self.dice.below(80), self.dice.one_in(8));
+        let mut kills = || self.dice.one_in(4).then(|| 1 + self.dice.below(40));
+        let (kill, other_kill) = (kills(), kills());
+        self.say(format!(
+            "one wants {ask:?} and is killed at {kill:?}; at its call {calls} a second one wants {other_ask:?} (all gone: {destroys}) \
+             and is killed at {other_kill:?}:"
+        ));
+        let lab = &self.lab;
+        let act = |ask: Option<(&VmName, Wish)>| match ask {
+            Some((vm, wish)) => lab.power(&desired, vm, wish),
+            None => lab.apply_desired(&desired),
+        };
+        let (first, second) = crate::rivals::side_by_side(
+            lab,
+            calls,
+            || act(ask),
+            || {
+                lab.world.with(|inner| inner.faults.kill_in = other_kill);
+                let second = if destroys { lab.apply_desired(&nothing) } else { act(other_ask) };
+                // From here on it is the first one that it strikes.
+                lab.world.with(|inner| inner.faults.kill_in = kill);
+                second
+            },
+        );
+        lab.world.with(|inner| inner.faults.kill_in = None);
+        for applied in std::iter::once(first).chain(second) {
+            self.tell(&applied);
+            if let Applied::Stopped(error) = &applied {
+                self.fail(&format!("with the lock, nobody is overtaken: {error}"));
             }
         }
     }

@@ -1,0 +1,68 @@
+//! What a plan's apply works on: nobody else plans anything for it until the apply lets go of it, or is dead.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use crate::model::address::{Address, Kind};
+use crate::model::id::Mac;
+use crate::plan::{Change, Effect, Plan, Verb};
+use crate::state::{Decision, Hold};
+
+/// A plan as it is begun.
+pub fn decision(plan: &Plan) -> Decision {
+    let own = |change: &Change, address: &Address| *address == change.address;
+    let hold = |(change, address): (&Change, Address)| Hold {
+        doing: doing(change).to_owned(),
+        seat: seat(change).filter(|_| own(change, &address)),
+        run: run(change).filter(|_| own(change, &address)),
+        address,
+    };
+    Decision { after: plan.after, holds: held(plan).into_iter().map(hold).collect() }
+}
+
+/// What each change holds: its thing, by its old name too where it gets a new one, unless another thing gets that name.
+pub(super) fn held(plan: &Plan) -> Vec<(&Change, Address)> {
+    let own: BTreeSet<&Address> = plan.changes.iter().map(|change| &change.address).collect();
+    let of = |change: &'_ Change| -> Vec<Address> {
+        let old = change.actions.iter().filter_map(|action| match &action.effect {
+            Effect::RenameVm { from, .. } => Some(Address::vm(from)),
+            Effect::RenameTemplate { from, .. } => Some(Address::new(Kind::Template, from)),
+            _ => None,
+        });
+        std::iter::once(change.address.clone()).chain(old.filter(|old| !own.contains(old))).collect()
+    };
+    plan.changes.iter().flat_map(|change| of(change).into_iter().map(move |address| (change, address))).collect()
+}
+
+fn seat(change: &Change) -> Option<(Ipv4Addr, Mac)> {
+    change.actions.iter().find_map(|action| match &action.effect {
+        Effect::RecordVm { ip, mac, .. } => Some((*ip, *mac)),
+        _ => None,
+    })
+}
+
+fn run(change: &Change) -> Option<u64> {
+    change.actions.iter().find_map(|action| match &action.effect {
+        Effect::Start { spec, .. } => Some(spec.run.number()),
+        _ => None,
+    })
+}
+
+fn doing(change: &Change) -> &'static str {
+    let publishes = change.actions.iter().any(|action| matches!(action.effect, Effect::Publish { .. }));
+    let starts = change.actions.iter().any(|action| matches!(action.effect, Effect::Start { .. }));
+    match change.verb {
+        _ if publishes => "published",
+        Verb::Create if starts => "made and started",
+        Verb::Create => "made",
+        Verb::Update => "changed",
+        Verb::Move => "renamed",
+        Verb::Replace => "made anew",
+        Verb::Start => "started",
+        Verb::Stop => "stopped",
+        Verb::Restart => "restarted",
+        Verb::SetAside => "set aside",
+        Verb::Delete => "removed",
+        Verb::Record => "looked after",
+    }
+}

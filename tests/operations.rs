@@ -1,0 +1,213 @@
+//! The real program twice at once on one lab: while one works on some vms, and takes long over it, the other works on others, is
+//! told by whom those are worked on, and goes on where the first was killed. What takes long here ends when the test says so,
+//! so that only the order counts, never a clock. It all happens in namespaces of its own, so it runs as root.
+
+#[path = "cli/sandbox.rs"]
+mod sandbox;
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use sandbox::Sandbox;
+
+/// Guests without a system do not hear their power button: a stop takes all of the grace period that they were started with.
+const SITE: &str = "\
+state: site/state.db
+storage: { root: site/storage }
+scheduler: { local: { folder: site/scheduler, slots: 16, memory: 8G } }
+network: { dhcp: dnsmasq, dhcp_folder: site/dnsmasq }
+timing: { grace: 900s }
+service_user: nobody
+";
+
+/// How long anything may take that comes by itself, on a machine that does other work beside.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Stands before the real one in the path: it holds a check up as long as there is a file `hold`.
+const SLOW_QEMU_IMG: &str = "#!/bin/sh
+while [ \"$1\" = check ] && [ -e FOLDER/hold ]; do sleep 0.05; done
+exec /usr/bin/qemu-img \"$@\"
+";
+
+struct Lab(Sandbox);
+
+impl Lab {
+    /// Three students, none of whose vms runs.
+    fn new() -> Self {
+        a_machine_of_its_own();
+        let lab = Self(Sandbox::new("/dev/shm", None));
+        std::fs::write(lab.0.path("site.yaml"), SITE).unwrap();
+        lab.must("echo cid >>students.csv; sed -i s/256M/128M/ lab.yaml");
+        lab.must("labwright --site ../site.yaml state init");
+        lab.must("labwright --site ../site.yaml host setup");
+        lab.must("labwright --site ../site.yaml apply --yes");
+        lab
+    }
+
+    fn ask(&self, line: &str) -> (Option<i32>, String) {
+        let output = self.0.shell(line);
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    }
+
+    #[track_caller]
+    fn must(&self, line: &str) -> String {
+        let (code, said) = self.ask(line);
+        assert_eq!(code, Some(0), "{line}\n{said}");
+        said
+    }
+
+    /// What a command of labwright says that ends well.
+    #[track_caller]
+    fn done(&self, command: &str) -> String {
+        self.must(&format!("labwright --site ../site.yaml {command}"))
+    }
+
+    /// A command of labwright that goes on by itself.
+    fn spawn(&self, arguments: &[&str]) -> Child {
+        let mut command = self.0.command("sh");
+        let bin = self.0.path("bin").display().to_string();
+        command.args(["-c", "PATH=$0:$PATH exec labwright \"$@\"", &bin]);
+        command.args(["--site", "../site.yaml"]).args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().unwrap()
+    }
+
+    #[track_caller]
+    fn wait_until(&self, what: &str, holds: impl Fn() -> bool) {
+        let began = Instant::now();
+        while !holds() {
+            assert!(began.elapsed() < PATIENCE, "{what} takes too long");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The plan says that somebody works on this.
+    #[track_caller]
+    fn wait_until_held(&self, address: &str, doing: &str) {
+        let words = format!("waits: {address}: it is being {doing} by root (apply ");
+        self.wait_until(&words, || self.done("plan").contains(&words));
+    }
+
+    #[track_caller]
+    fn start(&self, vm: &str) {
+        self.done(&format!("vm start {vm} --yes"));
+        self.wait_until(&format!("the start of {vm}"), || self.qemu_of(vm).is_some());
+    }
+
+    /// The process that has a vm's disk open.
+    fn qemu_of(&self, vm: &str) -> Option<String> {
+        let disk = self.0.path(&format!("site/storage/vms/course/{vm}/disk-0.qcow2"));
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        let opens = |pid: &String| {
+            let command = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            let files = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+            command.starts_with("qemu-system")
+                && files.into_iter().any(|file| file.path().read_link().is_ok_and(|to| to == disk))
+        };
+        processes.map(|entry| entry.file_name().to_string_lossy().into_owned()).find(opens)
+    }
+
+    fn is_running(&self, vm: &str) -> bool {
+        self.qemu_of(vm).is_some()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // What holds a program up must not outlive a test that failed, nor a guest.
+        let _ = std::fs::remove_file(self.0.path("hold"));
+        for vm in ["ada-work", "bea-work", "cid-work", "extra"] {
+            if let Some(pid) = self.qemu_of(vm) {
+                let _ = Command::new("kill").args(["-9", &pid]).status();
+            }
+        }
+    }
+}
+
+/// Namespaces for this thread and all that it starts: bridge, taps and filter touch nobody else's.
+fn a_machine_of_its_own() {
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("this takes root, for namespaces of its own");
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none).unwrap();
+    assert!(Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
+}
+
+fn is_at_work(child: &mut Child) -> bool {
+    child.try_wait().unwrap().is_none()
+}
+
+#[test]
+fn while_a_stop_takes_long_others_are_started_and_stopped() {
+    let lab = Lab::new();
+    lab.start("ada-work");
+    // From here on guests are given up after a second.
+    lab.must("sed -i s/900s/1s/ ../site.yaml");
+    lab.start("bea-work");
+    lab.must("sed -i s/1s/900s/ ../site.yaml");
+    let mut stop = lab.spawn(&["vm", "stop", "ada-work", "--yes"]);
+    lab.wait_until_held("vm/ada-work", "stopped");
+
+    lab.start("cid-work");
+    lab.done("vm stop bea-work --yes");
+    assert!(!lab.is_running("bea-work"));
+    for command in ["vm start ada-work --yes", "vm restart ada-work --yes", "apply --yes --target vm/ada-work"] {
+        let (code, said) = lab.ask(&format!("labwright --site ../site.yaml {command}"));
+        assert_eq!(code, Some(4), "{command}: {said}");
+        assert!(said.contains("refused: vm/ada-work: is being stopped by root (apply "), "{command}: {said}");
+    }
+    // A whole apply does all else, and says what it leaves out.
+    lab.must("echo dan >>students.csv");
+    let said = lab.done("apply --yes");
+    assert!(said.contains("vm/dan-work") && said.contains("waits: vm/ada-work: it is being stopped by root"), "{said}");
+    assert!(is_at_work(&mut stop) && lab.is_running("ada-work"));
+
+    // Its controller dies: the next one goes on in its place.
+    stop.kill().unwrap();
+    stop.wait().unwrap();
+    let said = lab.done("plan");
+    assert!(said.contains("stop  vm/ada-work") && !said.contains("is being"), "{said}");
+    lab.must(&format!("kill -9 {}", lab.qemu_of("ada-work").unwrap()));
+    lab.wait_until("the end of ada's guest", || !lab.is_running("ada-work"));
+    lab.done("apply --yes");
+    assert!(!lab.is_running("ada-work") && lab.is_running("cid-work"));
+    lab.done("plan --detailed-exitcode");
+    assert_eq!(lab.done("get claims -o csv").lines().count(), 2, "a heading, and that cid's vm is to run");
+    lab.done("vm start ada-work --yes");
+}
+
+#[test]
+fn while_a_copy_takes_long_others_are_made_started_and_stopped() {
+    let lab = Lab::new();
+    let script = SLOW_QEMU_IMG.replace("FOLDER", &lab.0.path("").display().to_string());
+    std::fs::create_dir(lab.0.path("bin")).unwrap();
+    std::fs::write(lab.0.path("bin/qemu-img"), script).unwrap();
+    lab.must("chmod 755 ../bin/qemu-img; touch ../hold; qemu-img create -q -f qcow2 images/late.qcow2 2M");
+    let sample = std::fs::read_to_string(lab.0.path("lab/lab.yaml")).unwrap();
+    let late =
+        "  late: { owner: teacher, vm_group: room, disks: [{ image: images/late.qcow2 }], memory: 128M }\n\nvms:\n";
+    let vm = "\n  extra: { derive: late, vm_group: room, owner: teacher, name: extra }\n";
+    std::fs::write(lab.0.path("lab/lab.yaml"), sample.replace("\nvms:\n", late) + vm).unwrap();
+    let mut publish = lab.spawn(&["apply", "--yes"]);
+    lab.wait_until_held("template/late", "published");
+
+    lab.must("sed -i s/900s/1s/ ../site.yaml");
+    lab.start("ada-work");
+    lab.done("vm stop ada-work --yes");
+    lab.must("echo dan >>students.csv");
+    let said = lab.done("apply --yes");
+    assert!(said.contains("vm/dan-work") && said.contains("waits: vm/extra: it is being made by root"), "{said}");
+    let (code, said) = lab.ask("labwright --site ../site.yaml vm start extra --yes");
+    assert!(code == Some(4) && said.contains("refused: vm/extra: is being made by root"), "{code:?}: {said}");
+    assert!(is_at_work(&mut publish));
+
+    std::fs::remove_file(lab.0.path("hold")).unwrap();
+    assert!(publish.wait().unwrap().success());
+    lab.done("plan --detailed-exitcode");
+    let addresses =
+        lab.must("labwright --site ../site.yaml get vms -o csv | grep -o '10[.]1[.]0[.][0-9]*' | sort | uniq -c");
+    let each_once = addresses.lines().all(|line| line.trim_start().starts_with("1 "));
+    assert!(each_once && addresses.lines().count() == 5, "{addresses}");
+    lab.start("extra");
+}
