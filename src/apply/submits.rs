@@ -1,19 +1,14 @@
 //! Runs become jobs: their folders are written, then one array job is submitted, or found if its answer was lost.
 
-use std::time::Duration;
-
 use super::World;
 use super::effects::{Batch, Tried, batch_id, stop_order};
 use super::trouble::Trouble;
 use crate::model::id::RunId;
-use crate::model::job::{JobId, Task};
+use crate::model::job::JobId;
 use crate::plan::{ActionId, Effect};
 use crate::run::{Batch as RunBatch, BatchId, RunSpec};
-use crate::scheduler::Submission;
+use crate::scheduler::{Submission, submit_or_adopt};
 use crate::state::Change;
-
-/// When the queue is asked for a job whose submit went wrong: a busy one shows it late.
-const LOOK_UP_PAUSES: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2)];
 
 /// Writes every run's folder and the batch's index, then submits one array job.
 pub(super) fn start(batch: &Batch, world: &World<'_>) -> Vec<Tried> {
@@ -65,7 +60,8 @@ fn submit(
         log_folder: world.site.storage.runs.join("batches"),
         context: context(&id, starts, &path, world),
     };
-    submit_or_adopt(&submission, world)
+    submit_or_adopt(world.scheduler, &submission, &|pause| world.clock.sleep(pause))
+        .map_err(|error| Trouble::of_submit(&error))
 }
 
 /// For people who look at a job with the batch system's own tools: whose it is, and which vm each task starts.
@@ -86,28 +82,4 @@ fn context(
         ("labwright_vms", vms.join(" ")),
         ("labwright_index", index.display().to_string()),
     ]
-}
-
-/// A submit that went wrong may have been accepted all the same, so its mark is looked for. Unless the batch system said no,
-/// it is never sent again: two jobs for one run would be two guests on one disk. The next apply makes a new run, which
-/// fences this one off.
-fn submit_or_adopt(submission: &Submission, world: &World<'_>) -> Result<JobId, Trouble> {
-    let error = match world.scheduler.submit(submission) {
-        Ok(job) => return Ok(job),
-        // The batch system said no, and why: there is nothing to look for.
-        Err(error) if !error.is_open() => return Err(Trouble::of_submit(&error)),
-        Err(error) => error,
-    };
-    for pause in LOOK_UP_PAUSES {
-        world.clock.sleep(pause);
-        let ours = |task: &Task, account: &str| task.name == submission.name && task.owner == account;
-        let found = world
-            .scheduler
-            .account()
-            .and_then(|account| Ok(world.scheduler.list()?.into_iter().find(|task| ours(task, &account))));
-        if let Ok(Some(task)) = found {
-            return Ok(task.id.job);
-        }
-    }
-    Err(Trouble::of_submit(&error))
 }

@@ -5,6 +5,9 @@
 pub mod fake;
 pub mod grid_engine;
 pub mod local;
+mod submit;
+
+pub use submit::submit_or_adopt;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

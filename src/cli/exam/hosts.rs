@@ -28,7 +28,7 @@ use crate::model::job::{JobId, Task, TaskId, TaskState};
 use crate::model::lab::{Desired, Vm, VmGroup};
 use crate::report::table::Row;
 use crate::report::{Failure, Ui};
-use crate::scheduler::{Host, HostUsage, Scheduler, SchedulerError, Submission};
+use crate::scheduler::{Host, HostUsage, Scheduler, Submission, submit_or_adopt};
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const TELL_EVERY: Duration = Duration::from_secs(15);
@@ -334,23 +334,15 @@ impl Tour<'_> {
 
     /// A submit without an answer may have been taken in all the same.
     fn submit(&self, visit: &mut Visit<'_>, submission: &Submission) -> Result<JobId, Line> {
-        let error = match self.scheduler.submit(submission) {
-            Ok(job) => return Ok(job),
-            Err(error) => error,
-        };
-        let mend = "see the line `cluster`, and `scheduler:` in site.yaml";
-        if !matches!(error, SchedulerError::Doubtful { .. }) {
-            return Err(failed(JOB, format!("no job can begin: {}", chain(&error)), mend));
-        }
-        let ours = |task: &Task| task.name == submission.name && task.owner == self.account;
-        match self.scheduler.list().map(|tasks| tasks.into_iter().find(ours)) {
-            Ok(Some(task)) => Ok(task.id.job),
-            _ => {
-                // Should there be a job, it finds all that it needs; the next check ends it.
-                visit.scratch = Scratch::default();
-                Err(failed(JOB, format!("nobody knows whether its job was taken in: {}", chain(&error)), mend))
+        submit_or_adopt(self.scheduler, submission, &std::thread::sleep).map_err(|error| {
+            let mend = "see the line `cluster`, and `scheduler:` in site.yaml";
+            if !error.is_open() {
+                return failed(JOB, format!("no job can begin: {}", chain(&error)), mend);
             }
-        }
+            // Should there be a job, it finds all that it needs; the next check ends it.
+            visit.scratch = Scratch::default();
+            failed(JOB, format!("nobody knows whether its job was taken in: {}", chain(&error)), mend)
+        })
     }
 
     /// What a host lacks for a job that waits for it, where the batch system's figures tell: its own remarks on a job are
