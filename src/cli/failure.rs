@@ -92,6 +92,7 @@ fn hint(error: &ControlError) -> Option<String> {
         ControlError::Aside(error) => return hint_to_aside(error),
         ControlError::Import(error) => return hint_to_import(error),
         ControlError::NoClaim { .. } => "`labwright get claims` lists those that stand".to_owned(),
+        ControlError::NoHost { hosts, .. } => format!("its hosts: {}", hosts.join(", ")),
         ControlError::Frozen { .. } => "`labwright thaw` lets things go on".to_owned(),
         ControlError::Storage { .. } => "nothing else was changed; see `storage:` in site.yaml".to_owned(),
         ControlError::NotText { .. } => {

@@ -1,6 +1,5 @@
 //! `labwright host`: this machine as an execution host.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use super::context::open;
 use super::exam::{self, HostLine, Which};
 use super::host_labs::HostLabs;
 use super::{Ended, apply};
-use crate::control::Context;
+use crate::control::{self, Context};
 use crate::exit::Exit;
 use crate::host::RUN_ROOT;
 use crate::host::machine::check::{self, Line, Verdict};
@@ -17,7 +16,7 @@ use crate::host::run::sweep;
 use crate::model::diagnostic::Severity;
 use crate::model::lab::{Desired, VmGroup};
 use crate::model::site::{SchedulerSettings, Site};
-use crate::plan::{LostHost, give_up_only};
+use crate::plan::LostHost;
 use crate::report::table::{Format, Row, render};
 use crate::report::{Failure, Ui, broken, harmless};
 use crate::scheduler::grid_engine::{self, Finding, GridEngine, Here};
@@ -236,58 +235,25 @@ fn exam_here(context: &Context, desired: &Desired, timeout: Duration, output: Fo
     Ok(exit)
 }
 
-/// Gives a host up, lab by lab. No manifest is read: a lab whose folder is gone can lose a host like any other.
+/// Gives a host up, lab by lab.
 fn forget(arguments: &ForgetArguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
-    let folder = arguments.lab.as_deref();
-    let context = open(site, folder.unwrap_or(Path::new(".")))?;
-    let mut labs = context.known_store()?.labs()?;
-    if folder.is_some() {
-        labs.retain(|(_, folder)| *folder == context.lab_folder);
-    }
-    let lost = LostHost { name: arguments.host.clone(), powered_off: arguments.powered_off };
-    let (mut worst, mut unknown) = (Exit::Done, false);
-    for (lab, lab_folder) in labs {
-        let context = context.with_lab(lab_folder);
-        let desired = Desired::nothing(lab);
-        let make = |recorded: &Recorded| {
-            let plan = context.plan_without(Some(&lost), &desired, recorded, &[], &BTreeMap::new())?;
-            Ok(give_up_only(plan))
-        };
-        let plan = make(&context.recorded(&desired.lab)?)?;
-        if plan.is_empty() && plan.refusals.is_empty() {
-            continue;
-        }
-        unknown = true;
-        let options = apply::Options::asking(arguments.yes);
-        let ended =
-            apply::reconcile(&context, &desired, &make, &options, &format!("host forget {}", arguments.host), ui)?;
+    let ForgetArguments { host, lab, powered_off, yes } = arguments;
+    let context = open(site, lab.as_deref().unwrap_or(Path::new(".")))?;
+    let lost = LostHost { name: host.clone(), powered_off: *powered_off };
+    let labs = control::forget::labs(&context, &lost, lab.is_some())?;
+    let mut worst = Exit::Done;
+    for (context, desired) in &labs {
+        let make = |recorded: &Recorded| control::forget::plan(context, desired, recorded, &lost);
+        let options = apply::Options::asking(*yes);
+        let ended = apply::reconcile(context, desired, &make, &options, &format!("host forget {host}"), ui)?;
         worst = if worst == Exit::Done { ended } else { worst };
     }
-    match (unknown, worst) {
-        (false, _) => {
-            refuse_unknown_host(&context, &arguments.host)?;
-            ui.say(&format!(
-                "nothing to do: no vm on {} is unknown; the batch system takes some time to miss a host",
-                arguments.host
-            ));
-        }
-        (true, Exit::Done) => ui.say("the next `labwright apply` starts them elsewhere"),
-        (true, _) => {}
+    if labs.is_empty() {
+        ui.say(&format!("nothing to do: no vm on {host} is unknown; the batch system takes some time to miss a host"));
+    } else if worst == Exit::Done {
+        ui.say("the next `labwright apply` starts them elsewhere");
     }
     Ok(worst)
-}
-
-/// A mistyped name must not look like a host on which all is well.
-fn refuse_unknown_host(context: &Context, name: &str) -> Result<(), Failure> {
-    // A batch system that does not answer knows no host better than we do.
-    let hosts = context.scheduler()?.capacity().unwrap_or_default();
-    let names: Vec<&str> = hosts.iter().map(|host| host.name.as_str()).collect();
-    let is_meant = |host: &&str| *host == name || host.split('.').next() == Some(name);
-    if names.is_empty() || names.iter().any(is_meant) {
-        return Ok(());
-    }
-    Err(Failure::new(Exit::Failed, format!("the batch system has no host `{name}`, and no vm is recorded on it"))
-        .hint(format!("its hosts: {}", names.join(", "))))
 }
 
 /// The cluster that jobs go to; nothing where jobs are this machine's own.

@@ -61,6 +61,8 @@ pub enum ControlError {
     OfVms { failing: &'static str, asked: usize, failed: Vec<(VmName, ControlError)> },
     #[error("no claim {claim} stands in lab `{lab}`; nothing was changed")]
     NoClaim { claim: ClaimId, lab: LabName },
+    #[error("the batch system has no host `{host}`, and no vm is recorded on it")]
+    NoHost { host: String, hosts: Vec<String> },
     #[error("frozen by {} since {:.0}: {}; nothing was changed", frozen.who, frozen.since, frozen.why)]
     Frozen { frozen: Frozen },
     #[error(transparent)]

@@ -15,6 +15,7 @@
 //! import      what exists already becomes a vm's
 //! journal     what is done beside any plan, in the history all the same
 //! claims      what people asked for by command is taken back
+//! forget      a host that is lost is given up
 //! freeze      nothing more shall be done, for the time being
 //! clear       what the site does not remember any more
 //! readiness   whether this machine can do what a plan asks of it
@@ -26,6 +27,7 @@ pub mod aside;
 pub mod claims;
 mod clear;
 mod error;
+pub mod forget;
 pub mod freeze;
 pub mod import;
 mod journal;
