@@ -22,8 +22,9 @@ pub mod plan;
 pub mod resolve;
 pub mod state;
 
-// The process beside each guest.
+// The process beside each guest, and a trial of a host with a guest of its own.
 pub mod starter;
+pub mod trial;
 
 // What one can ask of a site, and who asks.
 pub mod cli;

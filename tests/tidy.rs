@@ -136,6 +136,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("host/run", &["model", "files", "error", "run", "host"]),
     ("host/machine", &["model", "error", "disks", "dhcp", "run", "host", "host/run"]),
     ("starter", &["model", "files", "error", "run", "host", "host/run"]),
+    ("trial", &["model", "files", "error", "disks", "run", "host", "host/machine"]),
     ("observe", &["model", "disks", "dhcp", "run", "state", "scheduler"]),
     ("plan", &["model", "run", "state", "observe"]),
     ("apply", &["model", "error", "disks", "dhcp", "run", "state", "scheduler", "observe", "plan"]),
@@ -153,12 +154,13 @@ const ROOMS: &[(&str, &[&str])] = &[
             "state",
             "scheduler",
             "host/machine",
+            "trial",
             "observe",
             "plan",
             "apply",
         ],
     ),
-    ("report", &["model", "exit", "state", "plan", "apply", "control"]),
+    ("report", &["model", "exit", "host/machine", "state", "plan", "apply", "control"]),
 ];
 /// What puts the house together: it may name every room, and no room names it.
 const ABOVE_ALL: [&str; 3] = ["cli", "lib", "main"];

@@ -93,6 +93,8 @@ fn hint(error: &ControlError) -> Option<String> {
         ControlError::Import(error) => return hint_to_import(error),
         ControlError::NoClaim { .. } => "`labwright get claims` lists those that stand".to_owned(),
         ControlError::NoHost { hosts, .. } => format!("its hosts: {}", hosts.join(", ")),
+        ControlError::NoHosts => "see `scheduler:` in site.yaml, and `qhost`".to_owned(),
+        ControlError::NoSuchHost { hosts, .. } => format!("they are {}", hosts.join(", ")),
         ControlError::Frozen { .. } => "`labwright thaw` lets things go on".to_owned(),
         ControlError::Storage { .. } => "nothing else was changed; see `storage:` in site.yaml".to_owned(),
         ControlError::NotText { .. } => {

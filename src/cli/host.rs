@@ -4,22 +4,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::context::open;
-use super::exam::{self, HostLine, Which};
 use super::host_labs::HostLabs;
-use super::{Ended, apply};
-use crate::control::{self, Context};
+use super::{Ended, apply, exam};
+use crate::control;
+use crate::control::exam::{TIMEOUT_SECONDS_MAX, Which};
 use crate::exit::Exit;
 use crate::host::RUN_ROOT;
-use crate::host::machine::check::{self, Line, Verdict};
 use crate::host::machine::setup::{self, SetupError, Wanted};
 use crate::host::run::sweep;
-use crate::model::diagnostic::Severity;
-use crate::model::lab::{Desired, VmGroup};
-use crate::model::site::{SchedulerSettings, Site};
 use crate::plan::LostHost;
-use crate::report::table::{Format, Row, render};
-use crate::report::{Failure, Ui, broken, harmless};
-use crate::scheduler::grid_engine::{self, Finding, GridEngine, Here};
+use crate::report::page::page;
+use crate::report::table::Format;
+use crate::report::{Failure, Ui};
 use crate::state::Recorded;
 
 /// Prepare this machine for guests
@@ -88,7 +84,7 @@ pub(super) struct CheckArguments {
 
     /// Seconds that each guest may take to boot and use its address.
     #[arg(long, value_name = "SECONDS", default_value_t = 180, requires = "exam",
-        value_parser = clap::value_parser!(u64).range(1..=exam::TIMEOUT_SECONDS_MAX))]
+        value_parser = clap::value_parser!(u64).range(1..=TIMEOUT_SECONDS_MAX))]
     timeout: u64,
 
     /// Try every execution host, each in a job of its own; from the submit host.
@@ -116,9 +112,9 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
         Command::Check(arguments @ CheckArguments { exam: Some(lab), .. }) => exam(lab, arguments, site, ui),
         Command::Check(arguments) => {
             let labs = HostLabs::read(&arguments.labs.lab, site)?;
-            let lines = all_lines(&labs.groups(), &labs.site)?;
-            ui.data(&shown(&lines, arguments.output));
-            Ok(if failures(&lines) == 0 { Exit::Done } else { Exit::NotReady })
+            let lines = exam::without_guest(&labs.groups(), &labs.site)?;
+            ui.data(&page(&lines, arguments.output));
+            Ok(if exam::failures(&lines) == 0 { Exit::Done } else { Exit::NotReady })
         }
         Command::Sweep => {
             refuse_without_root()?;
@@ -163,76 +159,16 @@ fn take_down(labs: &Labs, site: Option<&Path>, ui: &Ui) -> Ended {
     Ok(Exit::Done)
 }
 
-fn all_lines(groups: &[VmGroup], site: &Site) -> Result<Vec<Line>, Failure> {
-    Ok([lines_of_host(groups, site)?, cluster_lines(site)].concat())
-}
-
-/// This machine as one of the site's hosts.
-pub(super) fn lines_of_host(groups: &[VmGroup], site: &Site) -> Result<Vec<Line>, Failure> {
-    let mut lines = check::check(&Wanted::new(groups, site), &site.storage);
-    if let SchedulerSettings::GridEngine(settings) = &site.scheduler {
-        let program = super::context::program()?;
-        let here = Here { runs: &site.storage.runs, service_user: &site.service_user, program: &program };
-        let findings = grid_engine::check_here(&GridEngine::new(settings.clone()), &here);
-        lines.extend(lines_of("jobs here", "a starter can begin on this host", findings));
-    }
-    Ok(lines)
-}
-
-fn failures(lines: &[Line]) -> usize {
-    lines.iter().filter(|line| line.verdict == Verdict::Failed).count()
-}
-
-/// The usual page, then a trial with real guests, and what both come to.
+/// The usual page, then a trial with real guests.
 fn exam(lab: &Path, arguments: &CheckArguments, site: Option<&Path>, ui: &Ui) -> Ended {
     refuse_without_root()?;
-    let context = open(site, lab)?;
-    let desired = context.desired()?;
-    // A site that was made before `state init` made its folders may have none yet.
-    context.make_storage()?;
-    let timeout = Duration::from_secs(arguments.timeout);
     let which = match &arguments.hosts {
-        _ if arguments.all_hosts => Which::All,
-        names if !names.is_empty() => Which::Named(names.clone()),
-        _ => return exam_here(&context, &desired, timeout, arguments.output, ui),
+        _ if arguments.all_hosts => Some(Which::All),
+        names if names.is_empty() => None,
+        names => Some(Which::Named(names.clone())),
     };
-    let of_cluster: Vec<HostLine> =
-        cluster_lines(&context.site).into_iter().map(|line| HostLine::new(None, line)).collect();
-    let (hosts, of_hosts) = exam::lines_of_hosts(&context, &desired, &which, timeout, ui)?;
-    let mut lines = [of_cluster, of_hosts].concat();
-    let is_red = |host: &&String| lines.iter().any(|line| line.is_red() && line.host.as_ref() == Some(host));
-    let red: Vec<&str> = hosts.iter().filter(is_red).map(String::as_str).collect();
-    let green = hosts.len() - red.len();
-    let (word, exit) = if lines.iter().any(HostLine::is_red) {
-        let named = if red.is_empty() { String::new() } else { format!(", not {}", red.join(", ")) };
-        (format!("red: {green} of {} hosts are ready for {}{named}", hosts.len(), desired.lab), Exit::NotReady)
-    } else {
-        (format!("green: {green} of {green} hosts are ready for {}", desired.lab), Exit::Done)
-    };
-    if arguments.output == Format::Table {
-        lines.retain(HostLine::is_news);
-    }
-    ui.data(&shown(&lines, arguments.output));
-    if arguments.output == Format::Table {
-        ui.data(&format!("{word}\n"));
-    }
-    Ok(exit)
-}
-
-fn exam_here(context: &Context, desired: &Desired, timeout: Duration, output: Format, ui: &Ui) -> Ended {
-    let groups: Vec<VmGroup> = desired.vm_groups.values().cloned().collect();
-    let mut lines = all_lines(&groups, &context.site)?;
-    lines.extend(exam::lines(context, desired, timeout, ui)?);
-    ui.data(&shown(&lines, output));
-    let (word, exit) = match failures(&lines) {
-        0 => (format!("green: this host is ready for {}", desired.lab), Exit::Done),
-        1 => ("red: 1 thing to mend".to_owned(), Exit::NotReady),
-        many => (format!("red: {many} things to mend"), Exit::NotReady),
-    };
-    if output == Format::Table {
-        ui.data(&format!("{word}\n"));
-    }
-    Ok(exit)
+    let (timeout, output) = (Duration::from_secs(arguments.timeout), arguments.output);
+    exam::run(&exam::Wanted { lab, which, timeout, output }, site, ui)
 }
 
 /// Gives a host up, lab by lab.
@@ -256,86 +192,12 @@ fn forget(arguments: &ForgetArguments, site: Option<&Path>, ui: &mut Ui) -> Ende
     Ok(worst)
 }
 
-/// The cluster that jobs go to; nothing where jobs are this machine's own.
-fn cluster_lines(site: &Site) -> Vec<Line> {
-    const WHAT: &str = "cluster";
-    let SchedulerSettings::GridEngine(settings) = &site.scheduler else { return Vec::new() };
-    match grid_engine::check(&GridEngine::new(settings.clone()), &site.timing) {
-        Ok(findings) => lines_of(WHAT, "Grid Engine is set up as labs need it", findings),
-        Err(error) => {
-            let mend = "see `scheduler:` in site.yaml; `qconf -as HOST` lets a host ask and submit";
-            vec![check::failed(WHAT, crate::error::chain(&error), mend)]
-        }
-    }
-}
-
-fn lines_of(what: &'static str, well: &str, findings: Vec<Finding>) -> Vec<Line> {
-    if findings.is_empty() {
-        return vec![check::ok(what, well)];
-    }
-    let line = |Finding { severity, message, mend }: Finding| {
-        let verdict = if severity == Severity::Error { Verdict::Failed } else { Verdict::Warning };
-        Line { what: what.into(), verdict, found: message, mend: Some(mend) }
-    };
-    findings.into_iter().map(line).collect()
-}
-
-/// What of a line a person reads.
-pub(super) trait OnPage: Row {
-    fn verdict(&self) -> Verdict;
-    /// What was tried, and where.
-    fn what(&self) -> String;
-    fn found(&self) -> (&str, Option<&str>);
-}
-
-impl OnPage for Line {
-    fn verdict(&self) -> Verdict {
-        self.verdict
-    }
-
-    fn what(&self) -> String {
-        self.what.clone().into_owned()
-    }
-
-    fn found(&self) -> (&str, Option<&str>) {
-        (&self.found, self.mend.as_deref())
-    }
-}
-
-/// For people a page: what was found stands whole, and what to do below it, however narrow the terminal is.
-fn shown<L: OnPage>(lines: &[L], format: Format) -> String {
-    const INDENT: usize = 10;
-    if format != Format::Table {
-        return render(lines, format);
-    }
-    let one_line = |text: &str| {
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-        harmless(&lines.collect::<Vec<_>>().join("; ")).into_owned()
-    };
-    let paragraph = |line: &L| {
-        let (found, mend) = line.found();
-        let found = format!("{:<INDENT$}{}: {}", line.verdict().as_str(), line.what(), one_line(found));
-        let mend = mend.map(|mend| format!("{:INDENT$}{}", "", one_line(mend)));
-        let lines = std::iter::once(found).chain(mend);
-        lines.map(|line| broken(&line, INDENT) + "\n").collect::<String>()
-    };
-    lines.iter().map(paragraph).collect()
-}
-
 fn tell(ui: &Ui, done: &[String], nothing: &str) {
     for line in done {
         ui.say(&format!("  {line}"));
     }
     if done.is_empty() {
         ui.say(&format!("  {nothing}"));
-    }
-}
-
-impl Row for Line {
-    const COLUMNS: &'static [&'static str] = &["what", "verdict", "found", "mend"];
-    fn cells(&self) -> Vec<String> {
-        let mend = self.mend.clone().unwrap_or_default();
-        vec![self.what.clone().into_owned(), self.verdict.as_str().to_owned(), self.found.clone(), mend]
     }
 }
 

@@ -17,6 +17,7 @@ mod host;
 mod host_labs;
 mod import;
 pub mod init;
+mod interrupt;
 mod local_dispatch;
 mod manual;
 mod plan;

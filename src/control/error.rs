@@ -20,6 +20,7 @@ use crate::observe::ObserveError;
 use crate::run::RunFileError;
 use crate::scheduler::SchedulerError;
 use crate::state::{Frozen, StateError};
+use crate::trial::OrderError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
@@ -61,6 +62,12 @@ pub enum ControlError {
     OfVms { failing: &'static str, asked: usize, failed: Vec<(VmName, ControlError)> },
     #[error("no claim {claim} stands in lab `{lab}`; nothing was changed")]
     NoClaim { claim: ClaimId, lab: LabName },
+    #[error("the batch system has no execution host")]
+    NoHosts,
+    #[error("`{host}` is none of the site's execution hosts")]
+    NoSuchHost { host: String, hosts: Vec<String> },
+    #[error(transparent)]
+    Order(#[from] OrderError),
     #[error("the batch system has no host `{host}`, and no vm is recorded on it")]
     NoHost { host: String, hosts: Vec<String> },
     #[error("frozen by {} since {:.0}: {}; nothing was changed", frozen.who, frozen.since, frozen.why)]
@@ -125,6 +132,8 @@ impl ControlError {
             Self::Pick(error) => error.code(),
             Self::Request(error) => error.code(),
             Self::Aside(error) => error.code(),
+            Self::NoHosts => Code::NotReady,
+            Self::NoSuchHost { .. } => Code::Usage,
             Self::Import(error) => error.code(),
             Self::OfVms { failed, .. } => failed.first().map_or(Code::Failed, |(_, error)| error.code()),
             Self::NotOwned { .. } => Code::Usage,

@@ -16,6 +16,8 @@
 //! journal     what is done beside any plan, in the history all the same
 //! claims      what people asked for by command is taken back
 //! forget      a host that is lost is given up
+//! check       whether a host and the cluster can run guests
+//! exam        the same with real guests, here or in jobs
 //! freeze      nothing more shall be done, for the time being
 //! clear       what the site does not remember any more
 //! readiness   whether this machine can do what a plan asks of it
@@ -24,9 +26,11 @@
 
 pub mod apply;
 pub mod aside;
+pub mod check;
 pub mod claims;
 mod clear;
 mod error;
+pub mod exam;
 pub mod forget;
 pub mod freeze;
 pub mod import;

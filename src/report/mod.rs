@@ -11,6 +11,7 @@ pub mod explain;
 mod harmless;
 mod listings;
 pub mod log;
+pub mod page;
 pub mod paint;
 mod plain_words;
 pub mod plan;

@@ -9,33 +9,24 @@
 //!    └─ for addresses: as many hosts side by side as the vm group has room for
 //! ```
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::super::context::program;
-use super::super::host::OnPage;
-use super::job::{JOB, Order, found};
-use super::trial::{BOOT, CLEANUP, interrupted, printed};
+use super::super::{Context, ControlError};
+use super::queue::{Queue, Queued, START_WAIT};
 use super::{Base, Exam, MARK, SEATS, Scratch, mark, no_subject, subjects};
-use crate::control::Context;
 use crate::error::chain;
-use crate::exit::Exit;
 use crate::host::machine::check::{Line, Verdict, failed};
 use crate::model::id::{RunId, TemplateName};
 use crate::model::job::{JobId, Task, TaskId, TaskState};
 use crate::model::lab::{Desired, Vm, VmGroup};
-use crate::report::table::Row;
-use crate::report::{Failure, Ui};
 use crate::scheduler::{Host, HostUsage, Scheduler, Submission, submit_or_adopt};
+use crate::trial::{BOOT, CLEANUP, JOB, Onlooker, Order, found, interrupted};
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const TELL_EVERY: Duration = Duration::from_secs(15);
-/// How long a job may wait for its host. A scheduler that looks every 15 s needs two looks at a busy cluster.
-const START_WAIT: Duration = Duration::from_secs(90);
-/// How long the answer of a job that is over may take: network file systems show a new file late.
-const ANSWER_WAIT: Duration = Duration::from_secs(15);
 /// How long a killed job may take to go: Grid Engine's notice, 90 s here, and some more.
 const GONE_WAIT: Duration = Duration::from_secs(150);
 /// How long the batch system may be silent before it is given up.
@@ -43,71 +34,48 @@ const SILENCE_WAIT: Duration = Duration::from_secs(60);
 
 /// Which of the site's hosts.
 #[derive(Debug)]
-pub(in super::super) enum Which {
+pub enum Which {
     All,
     Named(Vec<String>),
 }
 
 /// A line of the page about several hosts; `host` is none where it is about all of them.
 #[derive(Debug, Clone, Serialize)]
-pub(in super::super) struct HostLine {
-    pub(in super::super) host: Option<String>,
-    what: String,
-    verdict: Verdict,
-    found: String,
-    mend: Option<String>,
+pub struct HostLine {
+    pub host: Option<String>,
+    pub what: String,
+    pub verdict: Verdict,
+    pub found: String,
+    pub mend: Option<String>,
 }
 
 impl HostLine {
-    pub(in super::super) fn new(host: Option<&str>, line: Line) -> Self {
+    pub fn new(host: Option<&str>, line: Line) -> Self {
         let Line { what, verdict, found, mend } = line;
         Self { host: host.map(str::to_owned), what: what.into_owned(), verdict, found, mend }
     }
 
-    pub(in super::super) fn is_red(&self) -> bool {
+    pub fn is_red(&self) -> bool {
         self.verdict == Verdict::Failed
     }
 
     /// Whether a page of many hosts has it: what is not well, and how each guest booted.
-    pub(in super::super) fn is_news(&self) -> bool {
+    pub fn is_news(&self) -> bool {
         self.verdict != Verdict::Ok || self.what == BOOT
     }
 }
 
-impl Row for HostLine {
-    const COLUMNS: &'static [&'static str] = &["host", "what", "verdict", "found", "mend"];
-    fn cells(&self) -> Vec<String> {
-        let shown = |text: &Option<String>| text.clone().unwrap_or_default();
-        let host = self.host.clone().unwrap_or_else(|| "(site)".to_owned());
-        vec![host, self.what.clone(), self.verdict.as_str().to_owned(), self.found.clone(), shown(&self.mend)]
-    }
-}
-
-impl OnPage for HostLine {
-    fn verdict(&self) -> Verdict {
-        self.verdict
-    }
-
-    fn what(&self) -> String {
-        self.host.iter().map(|host| format!("{host}: ")).chain([self.what.clone()]).collect()
-    }
-
-    fn found(&self) -> (&str, Option<&str>) {
-        (&self.found, self.mend.as_deref())
-    }
-}
-
 /// All lines of the trials of these hosts, and the hosts.
-pub(in super::super) fn lines_of_hosts(
+pub fn lines_of_hosts(
     context: &Context,
     desired: &Desired,
     which: &Which,
     timeout: Duration,
-    ui: &Ui,
-) -> Result<(Vec<String>, Vec<HostLine>), Failure> {
-    let exam = Exam::begin(context, desired, timeout, ui)?;
+    onlooker: &dyn Onlooker,
+) -> Result<(Vec<String>, Vec<HostLine>), ControlError> {
+    let exam = Exam::begin(context, desired, timeout, onlooker)?;
     let scheduler = context.scheduler()?;
-    let tour = Tour { exam: &exam, account: scheduler.account()?, scheduler: &*scheduler, program: program()? };
+    let tour = Tour { exam: &exam, account: scheduler.account()?, scheduler: &*scheduler };
     let hosts = choose(tour.scheduler.capacity()?, which)?;
     tour.end_left_over_jobs()?;
     let mut lines: Vec<(Option<&str>, Line)> =
@@ -134,16 +102,17 @@ pub(in super::super) fn lines_of_hosts(
     Ok((hosts.iter().map(|host| host.name.clone()).collect(), lines))
 }
 
-fn choose(mut hosts: Vec<Host>, which: &Which) -> Result<Vec<Host>, Failure> {
+fn choose(mut hosts: Vec<Host>, which: &Which) -> Result<Vec<Host>, ControlError> {
     hosts.sort_by(|a, b| a.name.cmp(&b.name));
     let known: Vec<&str> = hosts.iter().map(|host| host.name.as_str()).collect();
     match which {
-        Which::All if known.is_empty() => Err(Failure::new(Exit::NotReady, "the batch system has no execution host")
-            .hint("see `scheduler:` in site.yaml, and `qhost`")),
+        Which::All if known.is_empty() => Err(ControlError::NoHosts),
         Which::All => Ok(hosts),
         Which::Named(names) => match names.iter().find(|name| !known.contains(&name.as_str())) {
-            Some(name) => Err(Failure::new(Exit::Usage, format!("`{name}` is none of the site's execution hosts"))
-                .hint(format!("they are {}", known.join(", ")))),
+            Some(name) => {
+                let hosts = known.into_iter().map(str::to_owned).collect();
+                Err(ControlError::NoSuchHost { host: name.clone(), hosts })
+            }
             None => {
                 hosts.retain(|host| names.contains(&host.name));
                 Ok(hosts)
@@ -178,26 +147,15 @@ enum Stage {
     Over,
 }
 
-struct Queued {
-    job: TaskId,
-    since: Instant,
-    /// The job is gone from the queue since then.
-    gone: Option<Instant>,
-    memory_mib: u64,
-    /// How long it may take once it has begun.
-    seconds_max: Duration,
-}
-
 struct Tour<'a> {
     exam: &'a Exam<'a>,
     scheduler: &'a dyn Scheduler,
     account: String,
-    program: PathBuf,
 }
 
 impl Tour<'_> {
     /// The site's lock is ours, so the check that a job in the queue belongs to is no more.
-    fn end_left_over_jobs(&self) -> Result<(), Failure> {
+    fn end_left_over_jobs(&self) -> Result<(), ControlError> {
         let site = &self.exam.recorded.site;
         let run = |task: &Task| task.name.strip_prefix(MARK)?.parse::<RunId>().ok();
         let is_ours = |task: &Task| {
@@ -207,7 +165,7 @@ impl Tour<'_> {
         if left.is_empty() {
             return Ok(());
         }
-        self.exam.ui.say(&format!("  {} jobs of a check that was killed are ended", left.len()));
+        self.exam.onlooker.hears(&format!("  {} jobs of a check that was killed are ended", left.len()));
         Ok(self.scheduler.kill(&left)?)
     }
 
@@ -226,7 +184,7 @@ impl Tour<'_> {
         let mut visits: Vec<Visit<'h>> = hosts.iter().map(|host| Visit::to(host)).collect();
         let (began, mut told, mut heard) = (Instant::now(), Instant::now(), Instant::now());
         while visits.iter().any(|visit| !matches!(visit.stage, Stage::Over)) {
-            if self.exam.interrupt.has_come() {
+            if self.exam.onlooker.wants_end() {
                 for visit in &mut visits {
                     self.interrupt(visit);
                 }
@@ -267,7 +225,7 @@ impl Tour<'_> {
             Some(format!("{} ({state})", visit.host))
         };
         let open: Vec<String> = visits.iter().filter_map(what).collect();
-        self.exam.ui.say(&format!("  {over} of {} hosts tried; open: {}", visits.len(), open.join(", ")));
+        self.exam.onlooker.hears(&format!("  {over} of {} hosts tried; open: {}", visits.len(), open.join(", ")));
     }
 
     fn send_who_has_room(
@@ -319,7 +277,11 @@ impl Tour<'_> {
             tasks: 1,
             memory_mib,
             host: Some(visit.host.to_owned()),
-            command: vec![self.program.clone().into(), "host-trial".into(), visit.folder.clone().into()],
+            command: vec![
+                self.exam.context.caller.program.clone().into(),
+                "host-trial".into(),
+                visit.folder.clone().into(),
+            ],
             log_folder: visit.folder.clone(),
             context: vec![
                 ("labwright_site", run.site().to_string()),
@@ -396,7 +358,7 @@ impl Tour<'_> {
                         let is_well = lines.iter().all(|line| line.verdict != Verdict::Failed);
                         let word = if is_well { "green" } else { "red" };
                         let seconds = began.elapsed().as_secs();
-                        self.exam.ui.say(&format!("  {}: {word} after {seconds} s", visit.host));
+                        self.exam.onlooker.hears(&format!("  {}: {word} after {seconds} s", visit.host));
                         visit.lines.extend(lines);
                         visit.stage = Stage::Leaving { job, since: Instant::now() };
                     }
@@ -404,7 +366,7 @@ impl Tour<'_> {
                         if let Some(line) =
                             queue.judge(queued, &visit.folder, Instant::now(), &|| self.no_room(visit.host, queued_mib))
                         {
-                            self.exam.ui.say(&format!("  {}: red: {}", visit.host, line.found));
+                            self.exam.onlooker.hears(&format!("  {}: red: {}", visit.host, line.found));
                             visit.lines.push(line);
                             self.kill(visit, job);
                         }
@@ -440,120 +402,5 @@ impl<'a> Visit<'a> {
     fn to(host: &'a str) -> Self {
         let (folder, scratch) = (PathBuf::new(), Scratch::default());
         Self { host, stage: Stage::Waiting, folder, scratch, lines: Vec::new() }
-    }
-}
-
-/// A look at the queue.
-enum Queue {
-    Seen(Vec<Task>),
-    /// It gave no answer just now.
-    Hidden,
-    /// Nor for a long time.
-    Silent(String),
-}
-
-impl Queue {
-    fn task(&self, id: TaskId) -> Option<&Task> {
-        match self {
-            Self::Seen(tasks) => tasks.iter().find(|task| task.id == id),
-            Self::Hidden | Self::Silent(_) => None,
-        }
-    }
-
-    /// Why a job that has not answered is not waited for any longer.
-    fn judge(
-        &self,
-        queued: &mut Queued,
-        folder: &Path,
-        now: Instant,
-        no_room: &dyn Fn() -> Option<String>,
-    ) -> Option<Line> {
-        let Queued { job, since, gone, seconds_max, .. } = queued;
-        let waited = now.duration_since(*since);
-        let again = "then run the check again";
-        match self {
-            Self::Silent(error) => {
-                return Some(failed(
-                    JOB,
-                    format!("the batch system does not answer: {error}"),
-                    "see that the qmaster is up",
-                ));
-            }
-            Self::Seen(_) => match self.task(*job).map(|task| &task.state) {
-                None => {
-                    if now.duration_since(*gone.get_or_insert(now)) > ANSWER_WAIT {
-                        let found = format!("job {job} ended without an answer: {}", printed(folder));
-                        let mend = "the program must be the same on every host, at the same path, and the shared storage \
-                                    mounted there; `qacct -j` shows how the job ended";
-                        return Some(failed(JOB, found, mend));
-                    }
-                }
-                Some(TaskState::Unknown) => {
-                    let found = format!("the host of job {job} does not answer the batch system any more");
-                    return Some(failed(JOB, found, format!("see the host and its execution daemon, {again}")));
-                }
-                Some(TaskState::Error { reason, .. }) => {
-                    let why = reason.as_deref().unwrap_or("the batch system does not say why");
-                    return Some(failed(JOB, format!("job {job} cannot begin: {why}"), format!("mend that, {again}")));
-                }
-                Some(state @ (TaskState::Pending { .. } | TaskState::Held)) if waited > START_WAIT => {
-                    let why = no_room().or_else(|| state.reason());
-                    let why = why.unwrap_or_else(|| "the batch system does not say why".to_owned());
-                    let found = format!("job {job} is {} after {} s: {why}", state.word(), waited.as_secs());
-                    return Some(failed(JOB, found, format!("make room on the host, or open its queue, {again}")));
-                }
-                Some(_) => {}
-            },
-            Self::Hidden => {}
-        }
-        (waited > START_WAIT + *seconds_max).then(|| {
-            let found =
-                format!("job {job} has not answered after {} s; it printed: {}", waited.as_secs(), printed(folder));
-            failed(JOB, found, format!("see whether the host hangs, {again}"))
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ID: TaskId = TaskId { job: JobId(12), task: 1 };
-
-    /// What is said of a job that was submitted so long ago, and is gone for so long.
-    fn said(state: Option<TaskState>, ago: Duration, gone: Option<Duration>) -> Option<String> {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("12.1.log"), "no such\nprogram\n").unwrap();
-        let now = Instant::now();
-        let before = |ago| now.checked_sub(ago).unwrap();
-        let seconds_max = Duration::from_secs(330);
-        let mut queued = Queued { job: ID, since: before(ago), gone: gone.map(before), memory_mib: 192, seconds_max };
-        let task = |state| Task { id: ID, name: "lw-trial".into(), owner: "root".into(), state, host: None };
-        let line =
-            Queue::Seen(state.map(task).into_iter().collect()).judge(&mut queued, folder.path(), now, &|| None)?;
-        Some(format!("{}\n  {}", line.found, line.mend.unwrap()))
-    }
-
-    #[test]
-    fn no_job_is_waited_for_without_end() {
-        let (soon, late) = (Duration::from_secs(20), Duration::from_secs(100));
-        let never = Duration::from_secs(430);
-        let pending = || TaskState::Pending { reason: Some("it offers only hc:vm_mem=100.000M".into()) };
-        let again = Some("qmod -cj 12.1".to_owned());
-        let error = TaskState::Error { reason: Some("can't open output file".into()), again };
-        for (state, gone) in [(pending(), None), (TaskState::Running, Some(soon)), (TaskState::Transferring, None)] {
-            assert_eq!(said(Some(state), soon, gone), None);
-        }
-        assert_eq!(said(Some(TaskState::Running), late, None), None, "it has begun");
-        assert_eq!(said(None, soon, None), None, "the answer may be on its way");
-        let all = [
-            said(Some(pending()), late, None),
-            said(Some(TaskState::Held), late, None),
-            said(Some(error), soon, None),
-            said(Some(TaskState::Unknown), soon, None),
-            said(Some(TaskState::Running), never, None),
-            said(None, soon, Some(soon)),
-        ];
-        insta::assert_snapshot!(all.map(Option::unwrap).join("\n"));
     }
 }

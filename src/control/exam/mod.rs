@@ -1,4 +1,4 @@
-//! `labwright host check --exam LAB`: a trial with a real guest of the lab, of this host or, through the batch system, of
+//! A trial with a real guest of the lab, of this host or, through the batch system, of
 //! every one. For each template that vms are made from, a guest of its own boots on scratch disks, under a free address and a
 //! run number that no record gives out. In: the lab, what is recorded. Out: lines of the page. Never: a change of a vm's
 //! record, disks, reservation or run; and whatever a trial made is taken away at its end, also when it fails or is
@@ -13,15 +13,13 @@
 //! ```text
 //! runs/<run>/                          the guest's run, with its disks; for each neighbour an empty one, which keeps its address
 //! runs/trials/images/<template>/       copies of the images of a template that was never published
-//! runs/trials/<run>/                   root's: a job's order and answer, and what it printed (see `job`)
+//! runs/trials/<run>/                   root's: a job's order and answer, and what it printed (see `trial`)
 //! ```
 //!
 //! The site's lock is held meanwhile: no apply gives out an address that a trial uses, and no other check is under way.
 
 mod hosts;
-mod interrupt;
-mod job;
-mod trial;
+mod queue;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -29,23 +27,20 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::control::Context;
+use super::check::lines_of_host;
+use super::{Context, ControlError};
 use crate::disks::{self, Owner};
 use crate::error::chain;
-use crate::exit::Exit;
 use crate::host::machine::check::{Line, failed};
 use crate::model::id::{RunId, TemplateName, VmName};
 use crate::model::lab::{Desired, DiskSource, Vm, VmGroup, VmSource};
 use crate::model::reservation::Reservation;
 use crate::plan::{Seat, run_spec};
-use crate::report::{Failure, Ui};
 use crate::run::{RunSpec, Runs as _};
 use crate::state::{Lock, Recorded, RecordedDisk};
-use interrupt::Interrupt;
-use trial::{BOOT, CLEANUP, Here, Trial};
+use crate::trial::{BOOT, CLEANUP, Here, Onlooker, Order, Trial, answer};
 
-pub(super) use hosts::{HostLine, Which, lines_of_hosts};
-pub(super) use job::JobArguments;
+pub use hosts::{HostLine, Which, lines_of_hosts};
 
 const MARK: &str = "lw-trial-";
 /// Below the folder of all trials.
@@ -53,13 +48,18 @@ const COPIES: &str = "images";
 /// The guest under trial, and two neighbours.
 const SEATS: usize = 3;
 /// The longest `--timeout`, in seconds; a trial's folder that is older than twice this is a killed one's.
-pub(super) const TIMEOUT_SECONDS_MAX: u64 = 1800;
+pub const TIMEOUT_SECONDS_MAX: u64 = 1800;
 const ABANDONED: Duration = Duration::from_secs(2 * TIMEOUT_SECONDS_MAX);
 
 /// All lines of a trial of this host.
-pub(super) fn lines(context: &Context, desired: &Desired, timeout: Duration, ui: &Ui) -> Result<Vec<Line>, Failure> {
-    let exam = Exam::begin(context, desired, timeout, ui)?;
-    let here = Here { context, owner: exam.owner, interrupt: &exam.interrupt, ui };
+pub fn lines(
+    context: &Context,
+    desired: &Desired,
+    timeout: Duration,
+    onlooker: &dyn Onlooker,
+) -> Result<Vec<Line>, ControlError> {
+    let exam = Exam::begin(context, desired, timeout, onlooker)?;
+    let here = exam.here();
     let mut lines = exam.take_abandoned_away();
     let subjects = subjects(desired);
     if subjects.is_empty() {
@@ -75,6 +75,14 @@ pub(super) fn lines(context: &Context, desired: &Desired, timeout: Duration, ui:
     }
     lines.extend(exam.remove_copies());
     Ok(lines)
+}
+
+/// Tries this host, as an order says, and writes the answer beside it: what a job does.
+pub fn carry_out(order: &Order, context: &Context, folder: &Path, onlooker: &dyn Onlooker) -> Result<(), ControlError> {
+    let (site, program) = (&context.site, context.caller.program.as_path());
+    let mut lines = if order.with_host { lines_of_host(&order.groups, site, program) } else { Vec::new() };
+    lines.extend(order.trial.carry_out(&Here { site, owner: context.owner()?, program, onlooker }));
+    Ok(answer(folder, lines)?)
 }
 
 fn no_subject() -> Line {
@@ -99,8 +107,7 @@ struct Exam<'a> {
     recorded: Recorded,
     owner: Owner,
     timeout: Duration,
-    interrupt: Interrupt,
-    ui: &'a Ui,
+    onlooker: &'a dyn Onlooker,
     _lock: Lock,
 }
 
@@ -113,17 +120,25 @@ struct Scratch {
 }
 
 impl<'a> Exam<'a> {
-    fn begin(context: &'a Context, desired: &'a Desired, timeout: Duration, ui: &'a Ui) -> Result<Self, Failure> {
-        let interrupt = Interrupt::hold_back()?;
+    fn begin(
+        context: &'a Context,
+        desired: &'a Desired,
+        timeout: Duration,
+        onlooker: &'a dyn Onlooker,
+    ) -> Result<Self, ControlError> {
         let mut store = context.store()?;
         let lock = context.lock(format!("host check --exam {}", desired.lab))?;
         let (recorded, owner) = (store.recorded(&desired.lab)?, context.owner()?);
-        let exam = Self { context, desired, recorded, owner, timeout, interrupt, ui, _lock: lock };
+        let exam = Self { context, desired, recorded, owner, timeout, onlooker, _lock: lock };
         // Root's: hosts do what stands in it, and believe what is answered there.
-        std::fs::create_dir_all(exam.trials()).map_err(|source| {
-            Failure::from_error(Exit::Failed, &source).within(format!("cannot create {}", exam.trials().display()))
-        })?;
+        let folder = exam.trials();
+        std::fs::create_dir_all(&folder).map_err(|source| ControlError::Folder { folder, source })?;
         Ok(exam)
+    }
+
+    fn here(&self) -> Here<'a> {
+        let Self { context, owner, onlooker, .. } = *self;
+        Here { site: &context.site, owner, program: &context.caller.program, onlooker }
     }
 }
 
@@ -212,7 +227,8 @@ impl Exam<'_> {
         let base = |(slot, source): (usize, &DiskSource)| match source {
             DiskSource::Empty { size_bytes } => Ok(Base::Empty { size_bytes: *size_bytes }),
             DiskSource::Image { path, sha256 } => {
-                self.ui.say(&format!("  {} is not published yet: a copy is made for the trial", path.display()));
+                self.onlooker
+                    .hears(&format!("  {} is not published yet: a copy is made for the trial", path.display()));
                 let copy = folder.join(format!("disk-{slot}.qcow2"));
                 match disks::publish(path, &copy, sha256.as_deref(), self.owner) {
                     Ok(_) => Ok(Base::Image(copy)),

@@ -2,6 +2,10 @@
 //! the page. Knows no state and no DHCP server, so that a host which has neither can carry it out; ends its guest whatever
 //! happens, and leaves its run's folder to who prepared it.
 
+mod order;
+
+pub use order::{JOB, Order, OrderError, answer, found};
+
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::process::CommandExt as _;
@@ -13,9 +17,6 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use super::super::context::program;
-use super::interrupt::Interrupt;
-use crate::control::Context;
 use crate::disks::Owner;
 use crate::error::chain;
 use crate::host::RUN_ROOT;
@@ -24,15 +25,14 @@ use crate::host::machine::neighbour::{self, Neighbour, Sight};
 use crate::host::machine::vnc::{self, Entry};
 use crate::host::machine::wire;
 use crate::model::id::{RunId, TemplateName};
-use crate::model::site::DhcpSettings;
-use crate::report::Ui;
-use crate::run::{Control, Event, RunNetwork, RunSpec, Runs as _, StopReason, Wanted, read_report};
+use crate::model::site::{DhcpSettings, Site};
+use crate::run::{Control, Event, OnStorage, RunNetwork, RunSpec, Runs as _, StopReason, Wanted, read_report};
 
-pub(super) const BOOT: &str = "exam: boot";
+pub const BOOT: &str = "exam: boot";
 const VNC: &str = "exam: vnc";
 const ISOLATION: &str = "exam: isolation";
 const GATEWAY: &str = "exam: gateway";
-pub(super) const CLEANUP: &str = "exam: clean-up";
+pub const CLEANUP: &str = "exam: clean-up";
 
 /// Between two looks at the report.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -47,21 +47,31 @@ const PRINTED_BYTES_MAX: u64 = 2000;
 
 /// What a host is to try.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Trial {
-    pub(super) template: TemplateName,
+pub struct Trial {
+    pub template: TemplateName,
     /// Its run is prepared.
-    pub(super) guest: RunSpec,
+    pub guest: RunSpec,
     /// Plain guests of the same group, the hardest case: nothing but the guest's own filter holds them off.
-    pub(super) neighbours: [(RunId, RunNetwork); 2],
-    pub(super) timeout_seconds: u64,
+    pub neighbours: [(RunId, RunNetwork); 2],
+    pub timeout_seconds: u64,
 }
 
 /// What a trial needs of its host.
-pub(super) struct Here<'a> {
-    pub(super) context: &'a Context,
-    pub(super) owner: Owner,
-    pub(super) interrupt: &'a Interrupt,
-    pub(super) ui: &'a Ui,
+pub struct Here<'a> {
+    pub site: &'a Site,
+    pub owner: Owner,
+    /// What starts a guest: this one.
+    pub program: &'a Path,
+    pub onlooker: &'a dyn Onlooker,
+}
+
+/// Who looks on while guests are tried.
+pub trait Onlooker {
+    /// What is under way.
+    fn hears(&self, line: &str);
+
+    /// Whether it is to end before its time: now, or at some moment before.
+    fn wants_end(&self) -> bool;
 }
 
 impl Trial {
@@ -70,11 +80,11 @@ impl Trial {
     }
 
     /// How long all of it takes at the most.
-    pub(super) fn seconds_max(&self) -> Duration {
+    pub fn seconds_max(&self) -> Duration {
         self.timeout() + AFTER_BOOT + STOP_WAIT
     }
 
-    pub(super) fn carry_out(&self, here: &Here<'_>) -> Vec<Line> {
+    pub fn carry_out(&self, here: &Here<'_>) -> Vec<Line> {
         let (mut lines, mut starter) = (Vec::new(), None);
         if let Err(line) = self.examine(here, &mut starter, &mut lines) {
             lines.push(line);
@@ -113,11 +123,10 @@ impl Trial {
             .expect("the next half hour is within time");
         let mut control = Control::new(1, Wanted::Running);
         control.end_at(deadline);
-        here.context.runs(here.owner).control(run, &control).map_err(|error| internal(&error))?;
+        here.runs().control(run, &control).map_err(|error| internal(&error))?;
         let log = folder.join("starter.log");
-        let program = program().map_err(|failure| failed(BOOT, failure.message, "install the program anew"))?;
         let spawned = File::create(&log).and_then(|words| {
-            let mut command = Command::new(program);
+            let mut command = Command::new(here.program);
             // A job's own task number is none of the guest's run.
             command.env_remove("SGE_TASK_ID");
             command.arg("starter").arg("--run").arg(&folder);
@@ -125,7 +134,7 @@ impl Trial {
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(words).process_group(0).spawn()
         });
         let starter = starter.insert(spawned.map_err(|error| internal(&error))?);
-        here.ui.say(&format!("  a guest of template {template} boots as {} ({})", network.ip, network.mac));
+        here.onlooker.hears(&format!("  a guest of template {template} boots as {} ({})", network.ip, network.mac));
         self.wait_ready(here, starter)
     }
 
@@ -165,7 +174,7 @@ impl Trial {
             }
             if told.elapsed() > TELL_EVERY {
                 told = Instant::now();
-                here.ui.say(&format!("  still waiting for its address after {} s", began.elapsed().as_secs()));
+                here.onlooker.hears(&format!("  still waiting for its address after {} s", began.elapsed().as_secs()));
             }
             here.refuse_when_interrupted(BOOT)?;
             std::thread::sleep(LOOK_EVERY);
@@ -182,7 +191,7 @@ impl Trial {
             "a guest of template {template} runs, but did not use its address {} within {seconds} s",
             spec.network.ip
         );
-        let mend = match &here.context.site.network.dhcp {
+        let mend = match &here.site.network.dhcp {
             DhcpSettings::None => format!(
                 "DHCP is not ours here: it must give {} to {}, and boot the image; or say a longer `--timeout`",
                 spec.network.ip, spec.network.mac
@@ -200,7 +209,7 @@ impl Trial {
             |(run, network): &(RunId, RunNetwork)| Neighbour::join(run, network, Path::new(RUN_ROOT), here.owner);
         let [one, other] = &self.neighbours;
         let sight = || neighbour::sight(&join(one)?, &join(other)?, (*ip, *mac));
-        here.ui.say("  two neighbours ask for it");
+        here.onlooker.hears("  two neighbours ask for it");
         match sight() {
             Ok(Sight::Isolated) => {
                 ok(ISOLATION, "no answer to a neighbour's question by ARP, which another neighbour did hear")
@@ -222,7 +231,7 @@ impl Trial {
     /// Isolation that also cuts off the gateway would cut off DHCP renewals and all that an exam allows.
     fn gateway(&self, here: &Here<'_>) -> Option<Line> {
         let RunNetwork { ip, mac, bridge, gateway, .. } = &self.guest.network;
-        let gateway = gateway.filter(|_| here.context.site.network.gateway_on_host)?;
+        let gateway = gateway.filter(|_| here.site.network.gateway_on_host)?;
         Some(match neighbour::answers_gateway(gateway, bridge, (*ip, *mac)) {
             Ok(true) => ok(GATEWAY, format!("the guest answers {gateway}")),
             Ok(false) => failed(
@@ -238,7 +247,7 @@ impl Trial {
 impl Trial {
     /// A redundant gateway may send from other Ethernet addresses than it has.
     fn gateways_traffic(&self, here: &Here<'_>) -> Option<Line> {
-        here.ui.say("  a neighbour speaks with the gateway");
+        here.onlooker.hears("  a neighbour speaks with the gateway");
         let (_, network) = self.neighbours.first()?;
         wire::watch_gateway(network, Path::new(RUN_ROOT)).unwrap_or_else(|error| {
             Some(failed(GATEWAY, format!("its traffic was not watched: {}", chain(&error)), "see the line `gateway`"))
@@ -247,16 +256,20 @@ impl Trial {
 }
 
 impl Here<'_> {
+    fn runs(&self) -> OnStorage {
+        OnStorage { root: self.site.storage.runs.clone(), owner: self.owner }
+    }
+
     fn folder(&self, run: &RunId) -> PathBuf {
-        self.context.runs(self.owner).folder(run)
+        self.runs().folder(run)
     }
 
     fn refuse_when_interrupted(&self, what: &'static str) -> Result<(), Line> {
-        if self.interrupt.has_come() { Err(interrupted(what)) } else { Ok(()) }
+        if self.onlooker.wants_end() { Err(interrupted(what)) } else { Ok(()) }
     }
 }
 
-pub(super) fn interrupted(what: &'static str) -> Line {
+pub fn interrupted(what: &'static str) -> Line {
     failed(what, "the trial was interrupted", "run it again")
 }
 
@@ -300,7 +313,7 @@ fn end(starter: &mut Child) -> std::io::Result<()> {
 }
 
 /// The end of the logs in a folder, on one line.
-pub(super) fn printed(folder: &Path) -> String {
+pub fn printed(folder: &Path) -> String {
     let end_of = |path: PathBuf| -> std::io::Result<String> {
         let mut file = File::open(path)?;
         let length = file.metadata()?.len();

@@ -1,0 +1,79 @@
+//! The page of a check: what was tried, what was found, and what to do about it.
+
+use super::table::{Format, Row, render};
+use super::{broken, harmless};
+use crate::control::exam::HostLine;
+use crate::host::machine::check::{Line, Verdict};
+
+/// What of a line a person reads.
+pub trait OnPage: Row {
+    fn verdict(&self) -> Verdict;
+    /// What was tried, and where.
+    fn what(&self) -> String;
+    fn found(&self) -> (&str, Option<&str>);
+}
+
+/// For people a page: what was found stands whole, and what to do below it, however narrow the terminal is.
+pub fn page<L: OnPage>(lines: &[L], format: Format) -> String {
+    const INDENT: usize = 10;
+    if format != Format::Table {
+        return render(lines, format);
+    }
+    let one_line = |text: &str| {
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        harmless(&lines.collect::<Vec<_>>().join("; ")).into_owned()
+    };
+    let paragraph = |line: &L| {
+        let (found, mend) = line.found();
+        let found = format!("{:<INDENT$}{}: {}", line.verdict().as_str(), line.what(), one_line(found));
+        let mend = mend.map(|mend| format!("{:INDENT$}{}", "", one_line(mend)));
+        let lines = std::iter::once(found).chain(mend);
+        lines.map(|line| broken(&line, INDENT) + "\n").collect::<String>()
+    };
+    lines.iter().map(paragraph).collect()
+}
+
+impl Row for Line {
+    const COLUMNS: &'static [&'static str] = &["what", "verdict", "found", "mend"];
+    fn cells(&self) -> Vec<String> {
+        let mend = self.mend.clone().unwrap_or_default();
+        vec![self.what.clone().into_owned(), self.verdict.as_str().to_owned(), self.found.clone(), mend]
+    }
+}
+
+impl OnPage for Line {
+    fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    fn what(&self) -> String {
+        self.what.clone().into_owned()
+    }
+
+    fn found(&self) -> (&str, Option<&str>) {
+        (&self.found, self.mend.as_deref())
+    }
+}
+
+impl Row for HostLine {
+    const COLUMNS: &'static [&'static str] = &["host", "what", "verdict", "found", "mend"];
+    fn cells(&self) -> Vec<String> {
+        let host = self.host.clone().unwrap_or_else(|| "(site)".to_owned());
+        let mend = self.mend.clone().unwrap_or_default();
+        vec![host, self.what.clone(), self.verdict.as_str().to_owned(), self.found.clone(), mend]
+    }
+}
+
+impl OnPage for HostLine {
+    fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    fn what(&self) -> String {
+        self.host.iter().map(|host| format!("{host}: ")).chain([self.what.clone()]).collect()
+    }
+
+    fn found(&self) -> (&str, Option<&str>) {
+        (&self.found, self.mend.as_deref())
+    }
+}
