@@ -14,6 +14,9 @@ pub mod host;
 pub mod run;
 pub mod scheduler;
 
+// Who may do what.
+pub mod access;
+
 // The pipeline, in the order in which data flows through it.
 pub mod apply;
 pub mod manifest;

@@ -37,6 +37,7 @@ pub(super) fn kind(effect: &Effect) -> BatchKind {
         | Effect::Adopt { .. }
         | Effect::ClaimPower { .. }
         | Effect::EndPowerClaim { .. }
+        | Effect::EndClaim { .. }
         | Effect::RecordEnd { .. } => BatchKind::Record,
         Effect::Fence { .. } => BatchKind::Fence,
         Effect::Publish { .. } => BatchKind::Publish,
@@ -132,7 +133,9 @@ pub(super) fn books(plan: &Plan, world: &World<'_>) -> Books {
 
 /// What people asked for, of a batch of records: the history tells of it, although nothing outside changes with it.
 pub(super) fn claims(batch: &Batch) -> Batch {
-    let is_claim = |effect: &Effect| matches!(effect, Effect::ClaimPower { .. } | Effect::EndPowerClaim { .. });
+    let is_claim = |effect: &Effect| {
+        matches!(effect, Effect::ClaimPower { .. } | Effect::EndPowerClaim { .. } | Effect::EndClaim { .. })
+    };
     let claims = batch.actions.iter().filter(|action| is_claim(&action.effect));
     Batch { kind: batch.kind, actions: claims.cloned().collect() }
 }
@@ -174,6 +177,7 @@ fn record(effect: &Effect, books: &Books) -> Change {
             let body = ClaimBody::Power(PowerClaim { version, wanted, generation });
             Change::PutClaim { name: vm.to_string(), body, by: by.clone() }
         }
+        Effect::EndClaim { vm: _, id, why } => Change::EndClaim { id: *id, why: why.clone() },
         Effect::EndPowerClaim { vm, why } => Change::EndPowerClaim { vm: vm.clone(), why: why.clone() },
         outside => unreachable!("{} is an effect on the outside", outside.name()),
     }

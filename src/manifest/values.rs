@@ -63,6 +63,7 @@ choice!(Right as "a right" {
     "run" => Run "start, stop and look at it",
     "modify" => Modify "memory, cpus, cdrom, rename, reset, snapshot, delete",
     "derive" => Derive "make vms from it, derived or cloned",
+    "view" => View "see its screen, without control",
 });
 choice!(AtEnd as "an end" {
     "keep" => Keep "vms are to go on running",
@@ -76,7 +77,7 @@ macro_rules! names {
             const RULE: Rule = Rule::InvalidName;
 
             fn parse(text: &str) -> Result<Self, Mistake> {
-                Self::new(text).map_err(|error| invalid_name(Self::WHAT, text, &error))
+                Self::in_manifest(text).map_err(|error| invalid_name(Self::WHAT, text, &error))
             }
 
             fn schema() -> Schema {

@@ -8,8 +8,8 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::id::{SessionName, UserName};
-use super::lab::{Permission, VmSource};
+use super::id::{SessionName, UserName, VmGroupName};
+use super::lab::{Hardware, Permission, VmSource};
 
 /// A claim's number in its site's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -71,19 +71,33 @@ impl ClaimedPower {
     }
 }
 
-/// Somebody lets others use what is theirs.
+/// Somebody lets others use a thing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GrantClaim {
     pub version: u32,
     pub permission: Permission,
+    pub given_as: GivenAs,
 }
 
-/// A vm that no manifest has. It lives in its owner's name space, so that no manifest will ever need its name.
+/// What gave somebody the right to let others in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GivenAs {
+    Admin,
+    /// It counts for as long as they own the vm.
+    Owner,
+}
+
+/// A vm that no manifest has. It lives in its owner's name space, so that no manifest will ever need its name. What its
+/// template gave it stands here, so that it outlives the template.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmClaim {
     pub version: u32,
     pub owner: UserName,
     pub source: VmSource,
+    pub vm_group: VmGroupName,
+    pub hardware: Hardware,
+    /// As it was forced when the vm was made; it stays when the permission goes.
     pub isolated: bool,
 }
 

@@ -50,12 +50,28 @@ fn check_name(what: &'static str, text: &str, max: usize, digit_first: bool) -> 
     Ok(())
 }
 
+/// A name, or a person's and a name with `/` between them.
+fn check_owned_name(what: &'static str, text: &str, max: usize, digit_first: bool) -> Result<(), InvalidName> {
+    let Some((owner, name)) = text.split_once('/') else { return check_name(what, text, max, digit_first) };
+    check_name(UserName::WHAT, owner, UserName::BYTES_MAX, false)?;
+    check_name(what, name, max, digit_first)
+}
+
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident, $what:literal, $max:expr, digit_first: $digit:literal) => {
+        name_type!($(#[$doc])* $name, $what, $max, digit_first: $digit, check_name, r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", $max);
+    };
+    ($(#[$doc:meta])* $name:ident, $what:literal, $max:expr, digit_first: $digit:literal, owned) => {
+        name_type!(
+            $(#[$doc])* $name, $what, $max, digit_first: $digit, check_owned_name,
+            r"^([A-Za-z_][A-Za-z0-9._-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*$", USER_NAME_BYTES_MAX + 1 + $max
+        );
+    };
+    ($(#[$doc:meta])* $name:ident, $what:literal, $max:expr, digit_first: $digit:literal, $check:ident, $pattern:literal, $all:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(#[schemars(regex(pattern = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"), length(min = 1, max = $max))] String);
+        pub struct $name(#[schemars(regex(pattern = $pattern), length(min = 1, max = $all))] String);
 
         impl $name {
             /// What this name is called in messages.
@@ -66,6 +82,13 @@ macro_rules! name_type {
             pub const PATTERN: &'static str = if $digit { PATTERN_DIGIT_FIRST } else { PATTERN_LETTER_FIRST };
 
             pub fn new(text: impl Into<String>) -> Result<Self, InvalidName> {
+                let text = text.into();
+                $check($what, &text, $max, $digit)?;
+                Ok(Self(text))
+            }
+
+            /// As a manifest may have it.
+            pub fn in_manifest(text: impl Into<String>) -> Result<Self, InvalidName> {
                 let text = text.into();
                 check_name($what, &text, $max, $digit)?;
                 Ok(Self(text))
@@ -137,12 +160,13 @@ name_type!(
     TemplateName, "template name", NAME_BYTES_MAX, digit_first: true
 );
 name_type!(
-    /// One virtual machine.
-    VmName, "vm name", NAME_BYTES_MAX, digit_first: true
+    /// One virtual machine. What a person makes by command lives in that person's name space, as `doraz/mine`: no manifest can
+    /// need such a name.
+    VmName, "vm name", NAME_BYTES_MAX, digit_first: true, owned
 );
 name_type!(
     /// The key under `vms:`: one vm, or the family of vms of one `for_each` or `count`.
-    FamilyName, "family name", NAME_BYTES_MAX, digit_first: true
+    FamilyName, "family name", NAME_BYTES_MAX, digit_first: true, owned
 );
 name_type!(
     /// An exam or a class.
@@ -153,6 +177,28 @@ name_type!(
     /// up among the numbers before it looks among the names.
     SnapshotName, "snapshot name", NAME_BYTES_MAX, digit_first: false
 );
+
+impl VmName {
+    /// The name of a vm that a person makes by command.
+    pub fn owned(owner: &UserName, name: &VmName) -> Self {
+        Self(format!("{owner}/{}", name.short()))
+    }
+
+    /// Whose name space it is in; `None` for a name of a manifest.
+    pub fn owner(&self) -> Option<&str> {
+        self.0.split_once('/').map(|(owner, _)| owner)
+    }
+
+    /// As the vm's owner calls it.
+    pub fn short(&self) -> &str {
+        self.0.split_once('/').map_or(&self.0, |(_, name)| name)
+    }
+
+    /// As one part of a path, or of another program's name: no other vm has it, since names know no `~`.
+    pub fn file_name(&self) -> String {
+        self.0.replace('/', "~")
+    }
+}
 
 impl UserGroupName {
     /// Predefined: full control over the site; its members are root and the site's `admins`.
@@ -468,10 +514,22 @@ mod tests {
     fn names_hold_what_every_place_allows() {
         assert!(VmName::new("doraz-gsr").is_ok());
         assert!(VmName::new("2024.final_a").is_ok());
-        for wrong in ["", "-a", ".a", "a b", "a/b", "a:b", "é", &"a".repeat(64)] {
+        for wrong in ["", "-a", ".a", "a b", "a/", "/b", "1a/b", "a/b/c", "a/../b", "a:b", "a~b", "é", &"a".repeat(64)]
+        {
             assert!(VmName::new(wrong).is_err(), "{wrong}");
         }
+        assert!(TemplateName::new("doraz/gsr").is_err(), "vms alone live in people's name spaces");
         assert!(UserName::new("1doraz").is_err());
         assert!(UserName::new("_doraz").is_ok());
+    }
+
+    #[test]
+    fn a_vm_of_a_persons_own_has_a_name_that_no_manifest_can_have() {
+        let mine = VmName::new("doraz/mine").unwrap();
+        assert_eq!((mine.owner(), mine.short(), mine.file_name().as_str()), (Some("doraz"), "mine", "doraz~mine"));
+        assert_eq!(VmName::owned(&UserName::new("doraz").unwrap(), &VmName::new("mine").unwrap()), mine);
+        assert!(VmName::in_manifest("doraz/mine").is_err());
+        let plain = VmName::new("mine").unwrap();
+        assert_eq!((plain.owner(), plain.short(), plain.file_name().as_str()), (None, "mine", "mine"));
     }
 }

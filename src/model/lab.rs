@@ -13,7 +13,7 @@ use ipnet::Ipv4Net;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::claim::PowerWish;
+use super::claim::{PowerWish, TimeChange, TimeClaim};
 use super::disk::size;
 use crate::model::id::{
     FamilyName, LabName, Mac, MacPrefix, SessionName, TemplateName, UserGroupName, UserName, VmGroupName, VmName,
@@ -34,13 +34,15 @@ pub struct Desired {
     /// What people want of vms' power beside the manifest, each vm by the name under which it is recorded.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub power: BTreeMap<VmName, PowerWish>,
+    /// Where each permission is written, by whom and what it joins. For people alone: nobody keeps it.
+    #[serde(skip)]
+    pub written_permissions: BTreeMap<(Subject, Object), Origin>,
 }
 
 impl Desired {
     /// Whether it is a lab that wants nothing, as `destroy` does. What people want besides is no matter of the lab's.
     pub fn is_nothing(&self) -> bool {
-        let Self { lab: _, users, user_groups, vm_groups, templates, vms, permissions, sessions, moved, power: _ } =
-            self;
+        let Self { lab: _, users, user_groups, vm_groups, templates, vms, permissions, sessions, moved, .. } = self;
         let no_people = users.is_empty() && user_groups.is_empty() && permissions.is_empty();
         no_people
             && vm_groups.is_empty()
@@ -63,15 +65,26 @@ impl Desired {
             sessions: BTreeMap::new(),
             moved: Vec::new(),
             power: BTreeMap::new(),
+            written_permissions: BTreeMap::new(),
         }
     }
 }
 
-/// Where in the manifest something was written; `explain` shows it. Paths are relative to the lab's folder.
+/// Where in the manifest something was written, or by which claim somebody asked for it (line 0); `explain` shows it. Paths are
+/// relative to the lab's folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Origin {
     pub file: String,
     pub line: u32,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => f.write_str(&self.file),
+            line => write!(f, "{}:{line}", self.file),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +98,9 @@ pub struct User {
     /// How much longer this user's sessions are, in percent.
     #[serde(default)]
     pub extra_time_percent: u32,
+    /// No group and no `users:` has this user, only a thing that is theirs or a permission: `all_users` is not about them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_mentioned_only: bool,
 }
 
 /// What one user may use at once. The paper's figures (section V.A) are the defaults.
@@ -374,7 +390,10 @@ pub enum Object {
 pub enum Right {
     Run,
     Modify,
+    /// Covers clone.
     Derive,
+    /// The screen, without control.
+    View,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -391,19 +410,56 @@ pub struct Session {
     pub egress: BTreeSet<Egress>,
     #[serde(default)]
     pub at_end: AtEnd,
+    /// What single users got besides while it ran, in seconds.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub added_seconds: BTreeMap<UserName, u64>,
+    /// It stands still, and nobody has said until when.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_paused: bool,
 }
 
 impl Session {
+    /// More time for all, or for one.
+    pub fn add(&mut self, time: &TimeClaim) {
+        match (&time.change, &time.user) {
+            (TimeChange::Extend { seconds }, None) => self.end = later(self.end, *seconds),
+            (TimeChange::Extend { seconds }, Some(user)) => {
+                let added = self.added_seconds.entry(user.clone()).or_default();
+                *added = added.saturating_add(*seconds);
+            }
+            (TimeChange::Pause { from, until: Some(until) }, None) => {
+                let pause = until.as_second().saturating_sub(from.as_second());
+                self.end = later(self.end, u64::try_from(pause).unwrap_or(0));
+            }
+            (TimeChange::Pause { from, until: Some(until) }, Some(user)) => {
+                let pause = until.as_second().saturating_sub(from.as_second());
+                let added = self.added_seconds.entry(user.clone()).or_default();
+                *added = added.saturating_add(u64::try_from(pause).unwrap_or(0));
+            }
+            (TimeChange::Pause { until: None, .. }, _) => self.is_paused = true,
+        }
+    }
+
     /// When the session holds its vms: from booting them to the end of the longest extra time.
     pub fn window(&self) -> (jiff::Timestamp, jiff::Timestamp) {
         let length = self.end.as_second().saturating_sub(self.start.as_second());
         let extra = self.extra_time_percent.values().copied().max().unwrap_or(0);
         let extra = length.saturating_mul(i64::from(extra)) / 100;
         let before = i64::try_from(self.open_before_seconds).unwrap_or(i64::MAX);
-        let at = |second: i64, or: jiff::Timestamp| jiff::Timestamp::from_second(second).unwrap_or(or);
-        let opens = at(self.start.as_second().saturating_sub(before), jiff::Timestamp::MIN);
-        (opens, at(self.end.as_second().saturating_add(extra), jiff::Timestamp::MAX))
+        let opens = self.start.as_second().saturating_sub(before);
+        let opens = jiff::Timestamp::from_second(opens).unwrap_or(jiff::Timestamp::MIN);
+        if self.is_paused {
+            return (opens, jiff::Timestamp::MAX);
+        }
+        // Whoever has extra time may have been given more besides.
+        let added = self.added_seconds.values().copied().max().unwrap_or(0);
+        (opens, later(later(self.end, u64::try_from(extra).unwrap_or(0)), added))
     }
+}
+
+fn later(time: jiff::Timestamp, seconds: u64) -> jiff::Timestamp {
+    let second = time.as_second().saturating_add(i64::try_from(seconds).unwrap_or(i64::MAX));
+    jiff::Timestamp::from_second(second).unwrap_or(jiff::Timestamp::MAX)
 }
 
 /// One destination that an isolated guest may reach besides DHCP and its gateway.

@@ -16,6 +16,6 @@ pub struct Reservation {
 
 impl Reservation {
     pub fn new(site: &SiteTag, lab: &LabName, vm: &VmName, mac: Mac, ip: Ipv4Addr) -> Self {
-        Self { mark: format!("lw-{site}-{lab}-{vm}"), vm: vm.clone(), mac, ip }
+        Self { mark: format!("lw-{site}-{lab}-{}", vm.file_name()), vm: vm.clone(), mac, ip }
     }
 }

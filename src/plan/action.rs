@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::address::Address;
-use crate::model::claim::ClaimedPower;
+use crate::model::claim::{ClaimId, ClaimedPower};
 use crate::model::disk::DiskOrigin;
 use crate::model::id::{LabName, Mac, RunId, TemplateName, UserName, VmName};
 use crate::model::job::TaskId;
@@ -307,6 +307,12 @@ pub enum Effect {
         vm: VmName,
         why: String,
     },
+    /// A vm that somebody made by command is wanted no more.
+    EndClaim {
+        vm: VmName,
+        id: ClaimId,
+        why: String,
+    },
     /// A run ended by itself; `None`: without a word, so that the batch system's books are asked for task `task` of `batch`.
     RecordEnd {
         vm: VmName,
@@ -338,7 +344,7 @@ impl Effect {
             Self::Start { .. } => "submit the run",
             Self::ClaimPower { wanted: ClaimedPower::Running, .. } => "claim that it runs",
             Self::ClaimPower { wanted: ClaimedPower::Stopped, .. } => "claim that it stands still",
-            Self::EndPowerClaim { .. } => "end the claim",
+            Self::EndPowerClaim { .. } | Self::EndClaim { .. } => "end the claim",
         }
     }
 }

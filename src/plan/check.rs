@@ -402,6 +402,7 @@ fn vm_of(effect: &Effect) -> Option<&VmName> {
         | Effect::RecordEnd { vm, .. }
         | Effect::ClaimPower { vm, .. }
         | Effect::EndPowerClaim { vm, .. }
+        | Effect::EndClaim { vm, .. }
         | Effect::Release { vm, .. } => Some(vm),
         Effect::Start { spec, .. } => Some(&spec.vm),
         Effect::RecordObject { .. }

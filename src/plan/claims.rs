@@ -13,7 +13,7 @@ use super::power::Decision;
 use super::vms::{Steps, Work};
 use super::{Effect, Planner, Wish};
 use crate::model::address::Address;
-use crate::model::claim::{ClaimedPower, PowerWish};
+use crate::model::claim::{Claim, ClaimBody, ClaimedPower, PowerWish};
 use crate::model::id::VmName;
 use crate::model::lab::{PowerState, Vm};
 use crate::run::StopReason;
@@ -80,6 +80,27 @@ impl<'a> Planner<'a> {
 
     pub(super) fn end_claim(&mut self, steps: &mut Steps, vm: &VmName, why: &str) {
         self.step(steps, Effect::EndPowerClaim { vm: vm.clone(), why: why.to_owned() });
+    }
+
+    /// The claim by which somebody made a vm, for as long as it stands.
+    pub(super) fn made_by_command(&self, name: &VmName) -> Option<&'a Claim> {
+        name.owner()?;
+        let is_this = |claim: &&Claim| claim.name == name.as_str() && matches!(claim.body, ClaimBody::Vm(_));
+        self.inputs.recorded.claims.iter().find(is_this)
+    }
+
+    /// What a person made by command does not leave with an edit of the manifest that nobody meant for it.
+    pub(super) fn may_lose(&mut self, name: &VmName, made: Option<&Claim>) -> bool {
+        let address = Address::vm(name);
+        let Some(Claim { id, by, at, .. }) = made.filter(|_| !self.allowed(&address)) else { return true };
+        let why = match name.owner().map(|owner| (owner, self.inputs.desired.users.contains_key(owner))) {
+            _ if self.inputs.desired.is_nothing() => "the lab is taken down".to_owned(),
+            Some((owner, false)) => format!("its owner `{owner}` left the manifest"),
+            _ => "its vm group left the manifest".to_owned(),
+        };
+        let text = format!("{why}, and it would be stopped and its disks set aside: {by} made it {at:.0} (claim {id})");
+        self.refuse(&address, text, format!("if that is meant: `--allow {address}`; its disks are kept"));
+        false
     }
 
     /// A lab that is taken down stops what others asked to run only if it is meant.

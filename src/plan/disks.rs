@@ -117,7 +117,7 @@ impl Planner<'_> {
         let site = &self.inputs.site.storage.aside;
         let fresh = || {
             site.join(self.inputs.desired.lab.as_str())
-                .join(name.as_str())
+                .join(name.file_name())
                 .join(self.inputs.recorded.serial.to_string())
         };
         // A move that was cut short goes on to where it was going.
@@ -192,8 +192,9 @@ impl Planner<'_> {
     /// go elsewhere: what stands there would be taken for its own, and two guests would write on one disk.
     fn disk_folder(&self, name: &VmName) -> PathBuf {
         let lab = self.inputs.site.storage.vms.join(self.inputs.desired.lab.as_str());
+        let name = name.file_name();
         let numbered = (2..).map(|number: u32| lab.join(format!("{name}.{number}")));
-        let mut folders = std::iter::once(lab.join(name.as_str())).chain(numbered);
+        let mut folders = std::iter::once(lab.join(&name)).chain(numbered);
         folders.find(|folder| !self.kept_folders.contains(folder.as_path())).expect("one of endlessly many is free")
     }
 

@@ -185,7 +185,9 @@ pub fn as_applied(lab: LabName, recorded: &Recorded) -> Result<Desired, Address>
         };
         put.ok_or_else(|| address.clone())?;
     }
-    desired.vms = recorded.vms.iter().map(|(name, known)| (name.clone(), known.vm.clone())).collect();
+    // What people made by command is in their claims.
+    let of_manifest = recorded.vms.iter().filter(|(name, _)| name.owner().is_none());
+    desired.vms = of_manifest.map(|(name, known)| (name.clone(), known.vm.clone())).collect();
     Ok(desired)
 }
 

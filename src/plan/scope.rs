@@ -54,6 +54,7 @@ fn only_ends(change: &Change) -> bool {
                 | Effect::Adopt { .. }
                 | Effect::RecordEnd { .. }
                 | Effect::EndPowerClaim { .. }
+                | Effect::EndClaim { .. }
         )
     })
 }

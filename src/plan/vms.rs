@@ -77,7 +77,11 @@ impl Planner<'_> {
             return self.take_note(name, known, &life);
         }
         let disturbance = if life.is_live() { "would be stopped" } else { "would lose its disks" };
-        if !self.may_disturb(name, &format!("{}, and it {disturbance}", self.gone())) || !self.may_end_claim(name) {
+        let made = self.made_by_command(name);
+        let may_leave = self.may_disturb(name, &format!("{}, and it {disturbance}", self.gone()))
+            && self.may_end_claim(name)
+            && self.may_lose(name, made);
+        if !may_leave {
             return;
         }
         if life.is_off() && self.may_run_unknown(name) {
@@ -97,6 +101,10 @@ impl Planner<'_> {
         if self.power_claim(name).is_some() {
             let why = self.gone();
             self.end_claim(&mut steps, name, why);
+        }
+        if let Some(made) = made {
+            let why = "its vm left the lab".to_owned();
+            self.step(&mut steps, Effect::EndClaim { vm: name.clone(), id: made.id, why });
         }
         self.step(&mut steps, Effect::ForgetVm { name: name.clone() });
         let reason = format!("{}; its disks are kept for {} days", self.gone(), self.inputs.site.retention_days);

@@ -52,6 +52,6 @@ fn words(effect: &Effect) -> Option<String> {
         Effect::RecordEnd { run, .. } => format!("takes run {run} for ended"),
         Effect::ClaimPower { wanted: ClaimedPower::Running, by, .. } => format!("claims for {by} that it runs"),
         Effect::ClaimPower { wanted: ClaimedPower::Stopped, by, .. } => format!("claims for {by} that it stands still"),
-        Effect::EndPowerClaim { why, .. } => format!("ends the claim on it: {why}"),
+        Effect::EndPowerClaim { why, .. } | Effect::EndClaim { why, .. } => format!("ends the claim on it: {why}"),
     })
 }

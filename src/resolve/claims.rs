@@ -4,17 +4,20 @@
 //! ```text
 //! kind    what it is                                    merged
 //! power   a vm shall run, or stand still                into `Desired::power`; a plan looks at it for `on_demand` vms alone
-//! grant   a permission that somebody gives              into the permissions, where whom and what it names are there
-//! vm      a vm of somebody's own                        not yet
-//! time    a session's extension or pause                not yet
+//! vm      a vm of somebody's own                        among the vms, in its owner's name space, while its owner and its vm
+//!                                                       group are there
+//! grant   a permission that somebody gives              isolation that it forces, into the vms; who may do what, says `access`
+//! time    a session's extension or pause                into the session's end; no edit of the manifest takes it away
 //! other   of a newer labwright                          never: kept, and shown as it is
 //! ```
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
-use crate::model::claim::{Claim, ClaimBody, PowerClaim, PowerWish};
-use crate::model::id::VmName;
-use crate::model::lab::{Desired, Object, Permission, PowerState, Subject};
+use crate::access::{Roles, World};
+use crate::model::claim::{Claim, ClaimBody, ClaimId, PowerClaim, PowerWish, TimeClaim, VmClaim};
+use crate::model::id::{FamilyName, VmName};
+use crate::model::lab::{Desired, Object, Origin, Permission, PowerState, RestartPolicy, Subject, Vm};
 
 /// The lab with the claims on it. Whether a vm is `on_demand`, is renamed, or leaves, is for the plan to see, which ends claims.
 pub fn with_claims<'a>(desired: &'a Desired, claims: &[Claim]) -> Cow<'a, Desired> {
@@ -26,17 +29,67 @@ pub fn with_claims<'a>(desired: &'a Desired, claims: &[Claim]) -> Cow<'a, Desire
                 let (wanted, generation, by, at) = (*wanted, *generation, claim.by.clone(), claim.at);
                 merged.to_mut().power.insert(vm, PowerWish { claim: claim.id, wanted, generation, by, at });
             }
-            ClaimBody::Grant(grant) if names_what_is_there(desired, &grant.permission) => {
-                merged.to_mut().permissions.push(grant.permission.clone());
+            ClaimBody::Vm(made) if why_not_made(desired, &claim.name, made).is_none() => {
+                let (Ok(name), Ok(family)) = (VmName::new(&claim.name), FamilyName::new(&claim.name)) else { continue };
+                merged.to_mut().vms.insert(name, vm(claim.id, family, made));
             }
-            ClaimBody::Grant(_) | ClaimBody::Vm(_) | ClaimBody::Time(_) | ClaimBody::Other { .. } => {}
+            ClaimBody::Time(time) if desired.sessions.contains_key(&time.session) => {
+                let session = merged.to_mut().sessions.get_mut(&time.session).expect("it was just found");
+                session.add(time);
+            }
+            ClaimBody::Vm(_) | ClaimBody::Grant(_) | ClaimBody::Time(_) | ClaimBody::Other { .. } => {}
         }
     }
+    isolate(&mut merged, claims);
     merged
 }
 
-/// Why a claim has no effect on the lab as it is wanted now; `None` of one that has. `is_recorded` tells of vms that the
-/// manifest has no more.
+/// A vm that a person made. Its power is for people alone.
+fn vm(claim: ClaimId, family: FamilyName, made: &VmClaim) -> Vm {
+    let VmClaim { version: _, owner, source, vm_group, hardware, isolated } = made.clone();
+    Vm {
+        owner,
+        vm_group,
+        description: None,
+        family,
+        for_each: None,
+        source,
+        hardware,
+        isolated,
+        state: PowerState::OnDemand,
+        restart: RestartPolicy::OnFailure,
+        origin: Origin { file: format!("claim {claim}"), line: 0 },
+    }
+}
+
+/// Isolates the vms that people made and that a permission is about; and all that a permission by command is about.
+fn isolate(merged: &mut Cow<'_, Desired>, claims: &[Claim]) {
+    let forces =
+        claims.iter().any(|claim| matches!(&claim.body, ClaimBody::Grant(grant) if grant.permission.force_isolated));
+    let world =
+        World { lab: merged, claims, roles: &Roles::default(), owners_may_share: false, in_session: &BTreeSet::new() };
+    let is_open = |(name, vm): &(&VmName, &Vm)| !vm.isolated && (forces || name.owner().is_some());
+    let vms = merged.vms.iter().filter(is_open).map(|(name, _)| name);
+    let forced: Vec<VmName> = vms.filter(|vm| world.forced(None, vm).is_some()).cloned().collect();
+    for name in forced {
+        merged.to_mut().vms.get_mut(&name).expect("it was just found").isolated = true;
+    }
+}
+
+/// Why a vm that a person made is not in the lab.
+fn why_not_made(desired: &Desired, name: &str, made: &VmClaim) -> Option<String> {
+    let VmClaim { owner, vm_group, .. } = made;
+    if VmName::new(name).ok().and_then(|name| Some(name.owner()? == owner.as_str())) != Some(true) {
+        return Some(format!("`{name}` is no name of a vm of {owner}'s own"));
+    }
+    if !desired.users.contains_key(owner) {
+        return Some(format!("its owner `{owner}` is not in the lab"));
+    }
+    (!desired.vm_groups.contains_key(vm_group)).then(|| format!("its vm group `{vm_group}` is not in the lab"))
+}
+
+/// Why a claim has no effect on the lab as it is wanted now, claims and all; `None` of one that has. `is_recorded` tells of vms
+/// that the manifest has no more.
 pub fn why_idle(desired: &Desired, claim: &Claim, is_recorded: impl Fn(&str) -> bool) -> Option<String> {
     match &claim.body {
         ClaimBody::Power(_) => match desired.vms.get(claim.name.as_str()) {
@@ -47,7 +100,10 @@ pub fn why_idle(desired: &Desired, claim: &Claim, is_recorded: impl Fn(&str) -> 
         },
         ClaimBody::Grant(grant) if names_what_is_there(desired, &grant.permission) => None,
         ClaimBody::Grant(_) => Some("whom or what it names is not in the manifest".into()),
-        ClaimBody::Vm(_) | ClaimBody::Time(_) => Some("this labwright does not act on such claims yet".into()),
+        ClaimBody::Vm(made) => why_not_made(desired, &claim.name, made),
+        ClaimBody::Time(TimeClaim { session, .. }) => {
+            (!desired.sessions.contains_key(session)).then(|| format!("there is no session `{session}`"))
+        }
         ClaimBody::Other { .. } => Some("it is a newer labwright's".into()),
     }
 }

@@ -65,6 +65,7 @@ pub fn resolve(manifest: &Manifest, site: &SiteContext) -> Resolved {
         sessions: BTreeMap::new(),
         moved: Vec::new(),
         power: BTreeMap::new(),
+        written_permissions: BTreeMap::new(),
     };
     r.range_sizes(&desired.vms, &vm_groups);
     let families = machines.families;

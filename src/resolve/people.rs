@@ -78,7 +78,14 @@ impl People {
 
     fn add(&mut self, resolver: &Resolver<'_>, user: &UserName, at: At) -> &mut User {
         let limits = if resolver.site.admins.contains(user) { Limits::ADMIN } else { resolver.site.default_limits };
-        let fresh = || User { uid: None, groups: BTreeSet::new(), limits, storage_folder: None, extra_time_percent: 0 };
+        let fresh = || User {
+            uid: None,
+            groups: BTreeSet::new(),
+            limits,
+            storage_folder: None,
+            extra_time_percent: 0,
+            is_mentioned_only: false,
+        };
         &mut self.users.entry(user.clone()).or_insert_with(|| (fresh(), at)).0
     }
 
@@ -110,7 +117,12 @@ impl People {
 
     /// Puts users and groups into what is desired.
     pub(super) fn finish(self, _resolver: &mut Resolver<'_>, desired: &mut Desired) {
-        desired.users = self.users.into_iter().map(|(name, (user, _))| (name, user)).collect();
+        let is_mentioned_only = |name: &UserName| !self.declared.contains(name);
+        let user = |(name, (user, _)): (UserName, (User, At))| {
+            let user = User { is_mentioned_only: is_mentioned_only(&name), ..user };
+            (name, user)
+        };
+        desired.users = self.users.into_iter().map(user).collect();
         desired.user_groups = self.groups;
     }
 }

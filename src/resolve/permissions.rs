@@ -43,6 +43,8 @@ impl Resolver<'_> {
                 let at = decl.force_isolated.as_ref().map_or(decl.at, |force| force.at);
                 forced.entry((permission.to.clone(), permission.on.clone())).or_insert(at);
             }
+            let key = (permission.to.clone(), permission.on.clone());
+            desired.written_permissions.entry(key).or_insert_with(|| self.origin(decl.at));
             desired.permissions.push(permission);
         }
         self.isolate(&forced, people, desired);

@@ -60,6 +60,8 @@ impl Resolver<'_> {
                 extra_time_percent: extra,
                 egress: egress.into_iter().collect(),
                 at_end: decl.at_end.as_ref().map_or(AtEnd::Stop, |at_end| at_end.value),
+                added_seconds: BTreeMap::new(),
+                is_paused: false,
             };
             self.overlaps(name, &session, desired);
             desired.sessions.insert(name.value.clone(), session);

@@ -2,8 +2,8 @@
 
 use insta::assert_snapshot;
 use labwright::control::view::VmState;
-use labwright::model::claim::{Claim, ClaimBody, ClaimId, ClaimedPower, GrantClaim, PowerClaim};
-use labwright::model::lab::{Desired, PowerState};
+use labwright::model::claim::{Claim, ClaimBody, ClaimId, ClaimedPower, GivenAs, GrantClaim, PowerClaim, VmClaim};
+use labwright::model::lab::{Desired, PowerState, VmSource};
 use labwright::plan::{Answer, Plan, Wish, refresh_only};
 use labwright::resolve::{why_idle, with_claims};
 use labwright::run::StopReason;
@@ -305,7 +305,7 @@ fn what_fits_nothing_stays() {
     let newer = Some("it is a newer labwright's".to_owned());
     assert_eq!(idle[..3], [None, newer.clone(), newer]);
     assert_eq!(idle[3].as_deref(), Some("there is no vm `nobody-gsr`"));
-    assert_eq!(idle[4].as_deref(), Some("this labwright does not act on such claims yet"));
+    assert_eq!(idle[4].as_deref(), Some("there is no session `final`"));
     lab.alter_state("UPDATE claims SET body = '{}' WHERE kind = 'time'");
     let unread = lab.store().recorded(&desired.lab).unwrap_err().to_string();
     assert!(unread.contains("claim 5 is not what labwright writes there"), "a known kind is read or refused: {unread}");
@@ -327,7 +327,8 @@ fn claims_add_to_a_lab_and_take_nothing_from_it() {
     assert!(matches!(with_claims(&desired, &[]), Cow::Borrowed(same) if *same == desired), "without claims, the lab");
     let grant = |to: &str, on: &str| {
         let permission = format!(r#"{{"to":{{"user":"{to}"}},"on":{{"template":"{on}"}},"allow":["derive"]}}"#);
-        ClaimBody::Grant(GrantClaim { version: 1, permission: serde_json::from_str(&permission).unwrap() })
+        let permission = serde_json::from_str(&permission).unwrap();
+        ClaimBody::Grant(GrantClaim { version: 1, permission, given_as: GivenAs::Admin })
     };
     let other = ClaimBody::Other { kind: "vm".into(), body: "{}".into() };
     let claims = [
@@ -339,9 +340,9 @@ fn claims_add_to_a_lab_and_take_nothing_from_it() {
         claim(6, "bob-gsr", other),
     ];
     let merged = with_claims(&desired, &claims).into_owned();
-    assert_eq!((merged.permissions.len(), merged.power.len()), (1, 1));
+    assert_eq!(merged.power.len(), 1);
     assert!(merged.vms["alice-gsr"].state == PowerState::Running, "what the manifest says, stays");
-    assert_eq!(Desired { permissions: Vec::new(), power: desired.power.clone(), ..merged }, desired);
+    assert_eq!(Desired { power: desired.power.clone(), ..merged }, desired, "grants are looked at, not written down");
     let nothing = Desired::nothing(desired.lab.clone());
     assert!(with_claims(&nothing, &claims).is_nothing(), "a lab that is taken down wants nothing, whoever claims what");
 }
@@ -360,4 +361,122 @@ fn a_claim_that_is_taken_back_stands_no_more() {
     });
     lab.must_apply();
     assert_eq!(lab.world.with(|inner| inner.live().len()), 0, "and nobody starts it again");
+}
+
+/// Bob derives a vm of his own from the template that the class has.
+fn bob_derives(lab: &Lab, isolated: bool) {
+    let desired = lab.desired();
+    let template = &desired.templates["gsr"];
+    let made = VmClaim {
+        version: 1,
+        owner: "bob".parse().unwrap(),
+        source: VmSource::Derive("gsr".parse().unwrap()),
+        vm_group: template.vm_group.clone(),
+        hardware: template.hardware.clone(),
+        isolated,
+    };
+    let now = "2027-01-12T09:00:00Z".parse().unwrap();
+    let put = Change::PutClaim { name: "bob/mine".into(), body: ClaimBody::Vm(made), by: "bob".into() };
+    lab.store().record(&desired.lab, &[put], now).unwrap();
+}
+
+/// The pair, where bob has derived one more vm and started it.
+fn bobs_own() -> Lab {
+    let lab = Lab::new(&on_demand());
+    lab.must_apply();
+    bob_derives(&lab, false);
+    lab.must_apply();
+    ask(&lab, "bob/mine", Wish::Start);
+    lab.world.with(Inner::start_all);
+    lab
+}
+
+#[test]
+fn a_vm_that_somebody_made_is_the_labs_like_any_other() {
+    let lab = Lab::new(&on_demand());
+    lab.must_apply();
+    bob_derives(&lab, false);
+    assert_snapshot!(lab.plan_text());
+    lab.must_apply();
+    assert_eq!(running(&lab), 0, "its power is for people");
+    ask(&lab, "bob/mine", Wish::Start);
+    lab.world.with(Inner::start_all);
+    assert_eq!(running(&lab), 1);
+    assert!(lab.plan().is_empty());
+    // A manifest's vm by the short name is another one.
+    lab.edit(&on_demand().replace("vms:\n", "vms:\n  mine: { derive: gsr, owner: bob }\n"));
+    lab.must_apply();
+    let recorded = lab.recorded(&lab.desired());
+    let path = |vm: &str| recorded.vms[vm].disks[0].path.clone();
+    assert_ne!(path("mine"), path("bob/mine"));
+    assert_eq!(path("bob/mine").parent().unwrap().file_name().unwrap(), "bob~mine", "one folder, as every vm has");
+    assert!(lab.plan().is_empty());
+}
+
+#[test]
+fn what_forces_isolation_is_about_what_people_made_too() {
+    let lab = bobs_own();
+    let isolated = |lab: &Lab| {
+        let desired = lab.desired();
+        with_claims(&desired, &lab.recorded(&desired).claims).vms["bob/mine"].isolated
+    };
+    assert!(!isolated(&lab));
+    let force = "permissions:\n  - { to: { group: students }, on: { template: gsr }, force_isolated: true }\n";
+    lab.edit(&(on_demand() + force));
+    assert!(isolated(&lab), "through its template");
+    lab.edit(&on_demand());
+    assert!(!isolated(&lab));
+    lab.alter_state(
+        "UPDATE claims SET body = replace(body, '\"isolated\":false', '\"isolated\":true') WHERE kind = 'vm'",
+    );
+    assert!(isolated(&lab), "what was forced when it was made, stays");
+}
+
+#[test]
+fn what_people_made_leaves_when_they_mean_it() {
+    let mut lab = bobs_own();
+    lab.edit(&on_demand().replace("alice, bob", "alice"));
+    lab.allow.push("user-group/students".parse().unwrap());
+    assert_snapshot!(lab.plan_text());
+    assert_eq!(running(&lab), 1);
+    lab.allow.push("vm/bob/mine".parse().unwrap());
+    lab.must_apply();
+    assert_eq!(running(&lab), 0);
+    let recorded = lab.recorded(&lab.desired());
+    assert!(recorded.claims.is_empty() && recorded.aside.contains_key("bob/mine"), "its disks are kept");
+}
+
+#[test]
+fn a_lab_that_is_taken_down_asks_for_what_people_made() {
+    let mut lab = bobs_own();
+    let nothing = Desired::nothing(lab.desired().lab);
+    let refused = lab.apply_desired(&nothing);
+    assert_eq!(running(&lab), 1, "{refused:?}");
+    lab.allow.push("vm/bob/mine".parse().unwrap());
+    let done = lab.apply_desired(&nothing);
+    assert!(matches!(&done, Applied::Done(done) if done.failed.is_empty()), "{done:?}");
+    assert_eq!(running(&lab), 0);
+}
+
+#[test]
+fn time_that_was_given_is_not_taken_away_by_an_edit() {
+    let session = "sessions:\n  final: { vms: [exam], start: 2027-01-12T09:00:00Z, end: 2027-01-12T11:00:00Z }\n";
+    let lab = Lab::new(&(PAIR.to_owned() + session));
+    lab.alter_state(
+        "INSERT INTO claims (lab, kind, name, body, \"by\", at) VALUES
+         ('net101', 'time', 'final', '{\"version\":1,\"session\":\"final\",\"user\":null,\"change\":{\"extend\":{\"seconds\":600}}}', 'ana', '2027-01-12T10:00:00Z'),
+         ('net101', 'time', 'final', '{\"version\":1,\"session\":\"final\",\"user\":\"bob\",\"change\":{\"extend\":{\"seconds\":300}}}', 'ana', '2027-01-12T10:00:00Z')",
+    );
+    let end = |lab: &Lab| {
+        let desired = lab.desired();
+        with_claims(&desired, &lab.recorded(&desired).claims).sessions["final"].window().1.to_string()
+    };
+    assert_eq!(end(&lab), "2027-01-12T11:15:00Z");
+    lab.edit(&(PAIR.to_owned() + &session.replace("T11:00", "T10:30")));
+    assert_eq!(end(&lab), "2027-01-12T10:45:00Z");
+    lab.alter_state(
+        "INSERT INTO claims (lab, kind, name, body, \"by\", at) VALUES
+         ('net101', 'time', 'final', '{\"version\":1,\"session\":\"final\",\"user\":null,\"change\":{\"pause\":{\"from\":\"2027-01-12T10:00:00Z\",\"until\":null}}}', 'ana', '2027-01-12T10:00:00Z')",
+    );
+    assert!(end(&lab).starts_with("9999"), "it stands still until somebody says otherwise");
 }

@@ -1,5 +1,6 @@
 //! The pure core: plans as golden text, and the streams that programs read, both of labs in the simulation's world.
 
+mod access;
 mod asks;
 mod claims;
 mod flaws;

@@ -51,7 +51,7 @@ impl View<'_> {
             wants: wants(&claim.body),
             by: claim.by.clone(),
             at: claim.at.into(),
-            idle: why_idle(self.desired, claim, |vm| self.recorded.vms.contains_key(vm)),
+            idle: why_idle(&self.desired, claim, |vm| self.recorded.vms.contains_key(vm)),
             body: serde_json::from_str(&body).unwrap_or(Value::String(body)),
         }
     }

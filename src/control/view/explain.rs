@@ -101,10 +101,10 @@ impl View<'_> {
     pub fn explain(&self, address: &Address) -> Result<Explanation, ControlError> {
         let store = self.context.store_if_any()?;
         self.refuse_unknown(address, store.as_ref())?;
-        let manifest = origin::place(&self.context.lab_folder, self.desired, address);
+        let manifest = origin::place(&self.context.lab_folder, &self.desired, address);
         let past = store.map(|store| self.past(&store, address)).transpose()?.unwrap_or_default();
         let said = self.said(address)?;
-        let plan = Scope::default().plan(self.context, self.desired, &self.recorded)?;
+        let plan = Scope::default().plan(self.context, &self.desired, &self.recorded)?;
         let notes = plan.drift.into_iter().chain(plan.waits).chain(plan.notes);
         Ok(Explanation {
             address: address.clone(),
@@ -119,7 +119,7 @@ impl View<'_> {
     }
 
     fn refuse_unknown(&self, address: &Address, past: Option<&Store>) -> Result<(), ControlError> {
-        let wanted = addresses(self.desired);
+        let wanted = addresses(&self.desired);
         let is_known = wanted.contains(address)
             || self.recorded.objects.contains_key(address)
             || (address.kind == Kind::Vm && self.recorded.vms.contains_key(address.name.as_str()));

@@ -44,31 +44,36 @@ pub use screens::{Screen, Screens};
 pub use status::{Freeze, Status};
 pub use vms::{Mapping, Name, Vm, VmState, mapping, mappings, state, vms};
 
+use std::borrow::Cow;
+
 use serde::{Serialize, Serializer};
 
 use super::{Context, ControlError, understood};
 use crate::model::lab::Desired;
 use crate::observe::Observed;
+use crate::resolve::with_claims;
 use crate::state::Recorded;
 
 /// A lab as it is recorded at the moment when somebody looks. Who looks is the context's caller.
 pub struct View<'c> {
     pub context: &'c Context,
-    pub desired: &'c Desired,
+    /// With what people asked for by command.
+    pub desired: Cow<'c, Desired>,
     pub recorded: Recorded,
 }
 
 impl Context {
     /// Looks at a lab that was opened with this context.
     pub fn view<'c>(&'c self, desired: &'c Desired) -> Result<View<'c>, ControlError> {
-        Ok(View { context: self, desired, recorded: self.recorded(&desired.lab)? })
+        let recorded = self.recorded(&desired.lab)?;
+        Ok(View { context: self, desired: with_claims(desired, &recorded.claims), recorded })
     }
 }
 
 impl View<'_> {
     /// What is there now.
     pub fn observed(&self) -> Result<Observed, ControlError> {
-        self.context.observe(self.desired, &self.recorded)
+        self.context.observe(&self.desired, &self.recorded)
     }
 
     /// What is recorded of the lab, as values.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::manifest::{self, At, Manifest};
 use crate::model::address::{Address, Kind};
-use crate::model::lab::{Desired, Origin};
+use crate::model::lab::Desired;
 
 /// `file:line`, where there is one. What a lab has without writing it, like a predefined group, has none.
 pub(super) fn place(folder: &Path, desired: &Desired, address: &Address) -> Option<String> {
@@ -13,8 +13,8 @@ pub(super) fn place(folder: &Path, desired: &Desired, address: &Address) -> Opti
         Kind::Template => desired.templates.get(address.name.as_str()).map(|template| &template.origin),
         _ => None,
     };
-    if let Some(Origin { file, line }) = origin.filter(|origin| !origin.file.is_empty()) {
-        return Some(format!("{file}:{line}"));
+    if let Some(origin) = origin.filter(|origin| !origin.file.is_empty()) {
+        return Some(origin.to_string());
     }
     // A manifest that cannot be read is told of elsewhere.
     let manifest = manifest::load(folder).ok()?.manifest;

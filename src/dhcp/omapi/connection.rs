@@ -62,9 +62,9 @@ impl Read for Timed {
 }
 
 /// The mark as dhcpd can read it back from its leases file: in a name it takes a dot only before a letter or digit, and
-/// silently loses a host whose name has it elsewhere. `_` stands for itself when doubled.
+/// silently loses a host whose name has it elsewhere; it knows no `~` there. `_` stands for itself when doubled.
 fn host_name(reservation: &Reservation) -> String {
-    reservation.mark.replace('_', "__").replace('.', "_d")
+    reservation.mark.replace('_', "__").replace('.', "_d").replace('~', "_t")
 }
 
 impl<'a> Connection<'a> {

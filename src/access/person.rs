@@ -1,0 +1,42 @@
+//! Who somebody is to a lab.
+
+use std::collections::BTreeSet;
+
+use crate::model::id::{UserGroupName, UserName};
+use crate::model::lab::{Desired, Subject};
+
+/// Who has all rights, beside root.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Roles {
+    /// The site's admins, by their login names.
+    pub admins: BTreeSet<UserName>,
+    /// Those who own the lab.
+    pub lab_owners: BTreeSet<UserName>,
+}
+
+/// Somebody who asks, as the kernel knows them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Person {
+    Root,
+    /// An account by its login name.
+    User(UserName),
+}
+
+impl Person {
+    pub fn user(&self) -> Option<&UserName> {
+        match self {
+            Self::Root => None,
+            Self::User(user) => Some(user),
+        }
+    }
+}
+
+/// Who a user is to permissions: the user, the groups with this member, and `all_users` where the lab lists them.
+pub(super) fn is_one_of(lab: &Desired, user: &UserName, subject: &Subject) -> bool {
+    let Some(known) = lab.users.get(user) else { return false };
+    match subject {
+        Subject::User(name) => name == user,
+        Subject::Group(group) if group.as_str() == UserGroupName::ALL_USERS => !known.is_mentioned_only,
+        Subject::Group(group) => known.groups.contains(group),
+    }
+}

@@ -1,0 +1,300 @@
+//! Decisions, each with the line that made it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::person::is_one_of;
+use super::{Person, Roles};
+use crate::model::claim::{Claim, ClaimBody, ClaimId, GivenAs, GrantClaim};
+use crate::model::id::{UserName, VmName};
+use crate::model::lab::{Desired, Object, Origin, Permission, Right, Subject, VmSource};
+
+/// All that a decision depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct World<'a> {
+    /// The lab as its manifest wants it, with the vms of claims in it.
+    pub lab: &'a Desired,
+    /// Those that stand; grants are among them.
+    pub claims: &'a [Claim],
+    pub roles: &'a Roles,
+    /// Whether owners may let others use their vms: the paper says so in section III, and that admins alone may in V.A.
+    pub owners_may_share: bool,
+    /// The vms of sessions that are open.
+    pub in_session: &'a BTreeSet<VmName>,
+}
+
+/// Where a permission comes from.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Given {
+    /// By the manifest; its place where the manifest itself was read.
+    Manifest(Option<Origin>),
+    Claim {
+        id: ClaimId,
+        by: String,
+    },
+}
+
+/// Why somebody may do something.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Because {
+    Root,
+    SiteAdmin,
+    LabOwner,
+    Owner,
+    Permission { to: Subject, on: Object, given: Given },
+}
+
+/// Why somebody may not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// There is no such thing, or none that they may know of: both read alike.
+    NotKnown,
+    NoRight,
+    /// Somebody else's screen, outside a session and without a grant of the owner's.
+    NotInSession,
+}
+
+pub type Decision = Result<Because, Refused>;
+
+/// Why a vm runs isolated, whatever its owner wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Forced {
+    /// It was so when the vm was made.
+    FromTheStart,
+    By {
+        to: Subject,
+        on: Object,
+        given: Given,
+    },
+}
+
+/// What somebody may do with one thing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Effective {
+    pub rights: BTreeMap<Right, Because>,
+    pub forced: Option<Forced>,
+}
+
+impl<'a> World<'a> {
+    /// Whether `who` may do something with a thing.
+    pub fn may(&self, who: &Person, right: Right, on: &Object) -> Decision {
+        let own = self.all_rights(who);
+        if !self.exists(on) {
+            return Err(Refused::NotKnown);
+        }
+        if let Some(because) = own {
+            return Ok(because);
+        }
+        let user = who.user().ok_or(Refused::NoRight)?;
+        match self.right(user, right, on) {
+            Some(because) => Ok(because),
+            None if !self.is_visible_to_user(user, on) => Err(Refused::NotKnown),
+            None if right == Right::View && self.grants(user, right, on).next().is_some() => Err(Refused::NotInSession),
+            None => Err(Refused::NoRight),
+        }
+    }
+
+    /// Whether `who` may know that a thing is there: what is theirs, and what they have any right to.
+    pub fn is_visible(&self, who: &Person, on: &Object) -> bool {
+        self.exists(on)
+            && (self.all_rights(who).is_some() || who.user().is_some_and(|user| self.is_visible_to_user(user, on)))
+    }
+
+    /// Whether `who` may see everything of the lab.
+    pub fn all_rights(&self, who: &Person) -> Option<Because> {
+        match who {
+            Person::Root => Some(Because::Root),
+            Person::User(user) if self.roles.admins.contains(user) => Some(Because::SiteAdmin),
+            Person::User(user) if self.roles.lab_owners.contains(user) => Some(Because::LabOwner),
+            Person::User(_) => None,
+        }
+    }
+
+    /// Whether `who` may let others have `rights` on a thing, and as what; forcing isolation is for admins.
+    pub fn may_grant(&self, who: &Person, permission: &Permission) -> Result<GivenAs, Refused> {
+        let on = &permission.on;
+        if !self.exists(on) {
+            return Err(Refused::NotKnown);
+        }
+        if self.all_rights(who).is_some() {
+            return Ok(GivenAs::Admin);
+        }
+        let user = who.user().ok_or(Refused::NoRight)?;
+        if !self.is_visible_to_user(user, on) {
+            return Err(Refused::NotKnown);
+        }
+        let may = !permission.force_isolated
+            && self.owners_may_share
+            && permission.allow.iter().all(|right| self.owners_right(user, *right, on));
+        if may { Ok(GivenAs::Owner) } else { Err(Refused::NoRight) }
+    }
+
+    /// Why a vm of `owner`, of these objects, runs isolated when `user` starts it.
+    pub fn forced(&self, user: Option<&UserName>, vm: &VmName) -> Option<Forced> {
+        let known = self.lab.vms.get(vm)?;
+        let objects = self.objects_of(vm);
+        let concerned = |to: &Subject| {
+            is_one_of(self.lab, &known.owner, to) || user.is_some_and(|user| is_one_of(self.lab, user, to))
+        };
+        let force = self.permissions().find(|(permission, _)| {
+            permission.force_isolated && objects.contains(&permission.on) && concerned(&permission.to)
+        });
+        if let Some((permission, given)) = force {
+            return Some(Forced::By { to: permission.to.clone(), on: permission.on.clone(), given });
+        }
+        let is_from_the_start = |claim: &Claim| match &claim.body {
+            ClaimBody::Vm(made) => claim.name == vm.as_str() && made.isolated,
+            _ => false,
+        };
+        self.claims.iter().any(is_from_the_start).then_some(Forced::FromTheStart)
+    }
+
+    /// Whether what `owner` derives from `on` runs isolated for good.
+    pub fn forced_on_derived(&self, owner: &UserName, on: &Object) -> bool {
+        let group = match on {
+            Object::Template(template) => self.lab.templates.get(template).map(|template| &template.vm_group),
+            Object::Vm(vm) => self.lab.vms.get(vm).map(|vm| &vm.vm_group),
+            Object::VmGroup(_) => None,
+        };
+        let is_about = |object: &Object| {
+            object == on || matches!((object, group), (Object::VmGroup(one), Some(other)) if one == other)
+        };
+        let source_is_forced = matches!(on, Object::Vm(vm) if self.forced(Some(owner), vm).is_some());
+        source_is_forced
+            || self.permissions().any(|(permission, _)| {
+                permission.force_isolated && is_about(&permission.on) && is_one_of(self.lab, owner, &permission.to)
+            })
+    }
+
+    /// All that `who` may do, with each thing that they may know of.
+    pub fn effective(&self, who: &Person) -> BTreeMap<Object, Effective> {
+        let things = self.things().filter(|thing| self.is_visible(who, thing));
+        things.map(|thing| (thing.clone(), self.effective_on(who, &thing))).collect()
+    }
+
+    fn effective_on(&self, who: &Person, thing: &Object) -> Effective {
+        let all = [Right::Run, Right::Modify, Right::Derive, Right::View];
+        let rights = all.into_iter().filter_map(|right| Some((right, self.may(who, right, thing).ok()?))).collect();
+        let forced = match thing {
+            Object::Vm(vm) => self.forced(who.user(), vm),
+            Object::Template(_) | Object::VmGroup(_) => None,
+        };
+        Effective { rights, forced }
+    }
+
+    fn things(&self) -> impl Iterator<Item = Object> + use<'a> {
+        let lab = self.lab;
+        let templates = lab.templates.keys().cloned().map(Object::Template);
+        let groups = lab.vm_groups.keys().cloned().map(Object::VmGroup);
+        lab.vms.keys().cloned().map(Object::Vm).chain(templates).chain(groups)
+    }
+
+    fn exists(&self, on: &Object) -> bool {
+        match on {
+            Object::Vm(vm) => self.lab.vms.contains_key(vm),
+            Object::Template(template) => self.lab.templates.contains_key(template),
+            Object::VmGroup(group) => self.lab.vm_groups.contains_key(group),
+        }
+    }
+
+    fn is_visible_to_user(&self, user: &UserName, on: &Object) -> bool {
+        if self.owner(on) == Some(user) {
+            return true;
+        }
+        let objects = self.objects_with_this_right(on);
+        self.permissions().any(|(permission, _)| {
+            !permission.allow.is_empty()
+                && objects.contains(&permission.on)
+                && is_one_of(self.lab, user, &permission.to)
+        })
+    }
+
+    fn right(&self, user: &UserName, right: Right, on: &Object) -> Option<Because> {
+        if self.owners_right(user, right, on) {
+            return Some(Because::Owner);
+        }
+        let is_watched = matches!(on, Object::Vm(vm) if self.in_session.contains(vm));
+        let owner = self.owner(on);
+        let consents = |given: &Given| match given {
+            Given::Claim { by, .. } => owner.is_some_and(|owner| owner.as_str() == by),
+            Given::Manifest(_) => false,
+        };
+        let (permission, given) =
+            self.grants(user, right, on).find(|(_, given)| right != Right::View || is_watched || consents(given))?;
+        Some(Because::Permission { to: permission.to.clone(), on: permission.on.clone(), given })
+    }
+
+    /// The permissions that give `user` a right to a thing.
+    fn grants(&self, user: &UserName, right: Right, on: &Object) -> impl Iterator<Item = (&'a Permission, Given)> {
+        let objects = self.objects_with_this_right(on);
+        let (lab, user) = (self.lab, user.clone());
+        self.permissions().filter(move |(permission, _)| {
+            permission.allow.contains(&right)
+                && objects.contains(&permission.on)
+                && is_one_of(lab, &user, &permission.to)
+        })
+    }
+
+    /// What the paper gives the owner of a thing: no derived vm is derived from again.
+    fn owners_right(&self, user: &UserName, right: Right, on: &Object) -> bool {
+        let is_derived = matches!(on, Object::Vm(vm) if matches!(self.lab.vms.get(vm).map(|vm| &vm.source), Some(VmSource::Derive(_))));
+        self.owner(on) == Some(user) && !(right == Right::Derive && is_derived)
+    }
+
+    fn owner(&self, on: &Object) -> Option<&'a UserName> {
+        match on {
+            Object::Vm(vm) => self.lab.vms.get(vm).map(|vm| &vm.owner),
+            Object::Template(template) => self.lab.templates.get(template).map(|template| &template.owner),
+            Object::VmGroup(_) => None,
+        }
+    }
+
+    /// A thing, and its vm group, whose rights reach it.
+    fn objects_with_this_right(&self, on: &Object) -> Vec<Object> {
+        let group = match on {
+            Object::Vm(vm) => self.lab.vms.get(vm).map(|vm| &vm.vm_group),
+            Object::Template(template) => self.lab.templates.get(template).map(|template| &template.vm_group),
+            Object::VmGroup(_) => None,
+        };
+        std::iter::once(on.clone()).chain(group.cloned().map(Object::VmGroup)).collect()
+    }
+
+    /// What a vm is to forced isolation.
+    fn objects_of(&self, vm: &VmName) -> Vec<Object> {
+        let mut objects = self.objects_with_this_right(&Object::Vm(vm.clone()));
+        if let Some(VmSource::Derive(template) | VmSource::Clone(template)) = self.lab.vms.get(vm).map(|vm| &vm.source)
+        {
+            objects.push(Object::Template(template.clone()));
+        }
+        objects
+    }
+
+    /// Every permission that counts now, the manifest's first.
+    fn permissions(&self) -> impl Iterator<Item = (&'a Permission, Given)> + use<'a> {
+        let world = *self;
+        let written = self.lab.permissions.iter().map(move |permission| {
+            let key = (permission.to.clone(), permission.on.clone());
+            (permission, Given::Manifest(world.lab.written_permissions.get(&key).cloned()))
+        });
+        let claimed = self.claims.iter().filter_map(move |claim| match &claim.body {
+            ClaimBody::Grant(grant) if world.counts(grant, &claim.by) => {
+                Some((&grant.permission, Given::Claim { id: claim.id, by: claim.by.clone() }))
+            }
+            _ => None,
+        });
+        written.chain(claimed)
+    }
+
+    /// An owner's grant counts as far as the owner's own rights go.
+    fn counts(&self, grant: &GrantClaim, by: &str) -> bool {
+        match grant.given_as {
+            GivenAs::Admin => true,
+            GivenAs::Owner => {
+                let Permission { on, allow, force_isolated, .. } = &grant.permission;
+                let owner = self.owner(on).filter(|owner| owner.as_str() == by);
+                self.owners_may_share
+                    && !force_isolated
+                    && owner.is_some_and(|owner| allow.iter().all(|right| self.owners_right(owner, *right, on)))
+            }
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! Who may do what: the paper's walkthrough in words, and random labs against a plain reading of its sentences.
+
+use std::collections::BTreeSet;
+
+use labwright::access::{Because, Forced, Given, Person, Refused, Roles, World};
+use labwright::model::claim::{Claim, ClaimBody, ClaimId, GivenAs, GrantClaim, VmClaim};
+use labwright::model::lab::{Desired, Object, Permission, Right, Subject, VmSource};
+use labwright::resolve::with_claims;
+
+use crate::lab::Lab;
+
+/// The lab of the paper's section V.A: the students may derive the template, and what they derive is isolated.
+const WALKTHROUGH: &str = "
+lab: lab1
+users: { badmin: {} }
+user_groups:
+  studs: { members: [doraz, alex] }
+  tutors: { members: [eva] }
+vm_groups:
+  lab1: { ip_range: 192.168.100.2-192.168.100.254, gateway: 192.168.100.1, bridge: vbr0 }
+templates:
+  gsr: { owner: badmin, vm_group: lab1, disks: [{ image: images/gsr.qcow2 }], memory: 1G }
+vms:
+  shared: { derive: gsr, owner: badmin }
+permissions:
+  - { to: { group: studs }, on: { template: gsr }, allow: [derive], force_isolated: true }
+  - { to: { group: tutors }, on: { vm_group: lab1 }, allow: [view] }
+";
+
+/// Doraz has derived `mine`.
+fn walkthrough() -> (Desired, Vec<Claim>) {
+    let lab = Lab::new(WALKTHROUGH).desired();
+    let template = &lab.templates["gsr"];
+    let made = VmClaim {
+        version: 1,
+        owner: "doraz".parse().unwrap(),
+        source: VmSource::Derive("gsr".parse().unwrap()),
+        vm_group: template.vm_group.clone(),
+        hardware: template.hardware.clone(),
+        isolated: true,
+    };
+    let claims = vec![claim(1, "doraz/mine", "doraz", ClaimBody::Vm(made))];
+    (with_claims(&lab, &claims).into_owned(), claims)
+}
+
+fn claim(id: i64, name: &str, by: &str, body: ClaimBody) -> Claim {
+    Claim { id: ClaimId(id), name: name.into(), body, by: by.into(), at: "2027-01-12T08:00:00Z".parse().unwrap() }
+}
+
+fn grant(id: i64, by: &str, given_as: GivenAs, permission: Permission) -> Claim {
+    claim(id, "grant", by, ClaimBody::Grant(GrantClaim { version: 1, permission, given_as }))
+}
+
+fn permission(to: &str, on: &str, allow: &[Right]) -> Permission {
+    Permission {
+        to: Subject::User(to.parse().unwrap()),
+        on: object(on),
+        allow: allow.iter().copied().collect(),
+        force_isolated: false,
+    }
+}
+
+fn object(text: &str) -> Object {
+    match text.split_once(':').unwrap() {
+        ("vm", name) => Object::Vm(name.parse().unwrap()),
+        ("template", name) => Object::Template(name.parse().unwrap()),
+        (_, name) => Object::VmGroup(name.parse().unwrap()),
+    }
+}
+
+fn user(name: &str) -> Person {
+    Person::User(name.parse().unwrap())
+}
+
+#[derive(Clone)]
+struct Scene {
+    lab: Desired,
+    claims: Vec<Claim>,
+    roles: Roles,
+    owners_may_share: bool,
+    in_session: BTreeSet<labwright::model::id::VmName>,
+}
+
+impl Scene {
+    fn walkthrough() -> Self {
+        let (lab, claims) = walkthrough();
+        let roles = Roles {
+            admins: BTreeSet::from(["root2".parse().unwrap()]),
+            lab_owners: BTreeSet::from(["badmin".parse().unwrap()]),
+        };
+        Self { lab, claims, roles, owners_may_share: true, in_session: BTreeSet::new() }
+    }
+
+    fn world(&self) -> World<'_> {
+        let Self { lab, claims, roles, owners_may_share, in_session } = self;
+        World { lab, claims, roles, owners_may_share: *owners_may_share, in_session }
+    }
+}
+
+#[test]
+fn the_papers_walkthrough() {
+    let scene = Scene::walkthrough();
+    let world = scene.world();
+    let (doraz, alex, eva) = (user("doraz"), user("alex"), user("eva"));
+    let derive = world.may(&doraz, Right::Derive, &object("template:gsr")).unwrap();
+    let Because::Permission { given: Given::Manifest(Some(place)), .. } = derive else { panic!("{derive:?}") };
+    assert!(place.file.ends_with(".yaml") && place.line == 14, "{place:?}");
+    assert_eq!(world.may(&doraz, Right::Run, &object("vm:doraz/mine")), Ok(Because::Owner));
+    assert_eq!(world.may(&doraz, Right::Modify, &object("vm:doraz/mine")), Ok(Because::Owner));
+    assert_eq!(
+        world.may(&doraz, Right::Derive, &object("vm:doraz/mine")),
+        Err(Refused::NoRight),
+        "it is derived itself"
+    );
+    assert_eq!(world.may(&doraz, Right::Run, &object("template:gsr")), Err(Refused::NoRight));
+    // Alex sees nothing of doraz, not even that there is something.
+    assert_eq!(world.may(&alex, Right::Run, &object("vm:doraz/mine")), Err(Refused::NotKnown));
+    assert_eq!(world.may(&alex, Right::Run, &object("vm:doraz/none")), Err(Refused::NotKnown));
+    let seen: Vec<Object> = world.effective(&alex).into_keys().collect();
+    assert_eq!(seen, [object("template:gsr")]);
+    assert!(world.forced(Some("doraz".parse().as_ref().unwrap()), &"doraz/mine".parse().unwrap()).is_some());
+    assert!(world.forced_on_derived(&"alex".parse().unwrap(), &object("template:gsr")));
+    assert!(!world.forced_on_derived(&"eva".parse().unwrap(), &object("template:gsr")));
+    // Whoever may look, may in a session.
+    assert_eq!(world.may(&eva, Right::View, &object("vm:doraz/mine")), Err(Refused::NotInSession));
+    assert_eq!(world.may(&eva, Right::Run, &object("vm:doraz/mine")), Err(Refused::NoRight));
+    let mut scene = Scene::walkthrough();
+    scene.in_session.insert("doraz/mine".parse().unwrap());
+    assert!(scene.world().may(&eva, Right::View, &object("vm:doraz/mine")).is_ok());
+    for (who, because) in
+        [(Person::Root, Because::Root), (user("root2"), Because::SiteAdmin), (user("badmin"), Because::LabOwner)]
+    {
+        assert_eq!(scene.world().may(&who, Right::Modify, &object("vm:doraz/mine")), Ok(because));
+        assert_eq!(scene.world().may(&who, Right::Modify, &object("vm:none")), Err(Refused::NotKnown));
+    }
+}
+
+#[test]
+fn owners_share_what_is_theirs_and_no_more() {
+    let mut scene = Scene::walkthrough();
+    let (doraz, alex) = (user("doraz"), user("alex"));
+    let run = permission("alex", "vm:doraz/mine", &[Right::Run, Right::View]);
+    assert_eq!(scene.world().may_grant(&doraz, &run), Ok(GivenAs::Owner));
+    let derive = permission("alex", "vm:doraz/mine", &[Right::Derive]);
+    assert_eq!(scene.world().may_grant(&doraz, &derive), Err(Refused::NoRight), "nobody gives what they have not");
+    assert_eq!(scene.world().may_grant(&alex, &run), Err(Refused::NotKnown));
+    let template = permission("eva", "template:gsr", &[Right::Derive]);
+    assert_eq!(scene.world().may_grant(&doraz, &template), Err(Refused::NoRight), "it is not theirs");
+    let force = Permission { force_isolated: true, ..run.clone() };
+    assert_eq!(scene.world().may_grant(&doraz, &force), Err(Refused::NoRight));
+    assert_eq!(scene.world().may_grant(&user("badmin"), &force), Ok(GivenAs::Admin));
+    scene.claims.push(grant(2, "doraz", GivenAs::Owner, run.clone()));
+    assert!(scene.world().may(&alex, Right::Run, &object("vm:doraz/mine")).is_ok());
+    assert!(scene.world().may(&alex, Right::View, &object("vm:doraz/mine")).is_ok(), "the owner has agreed");
+    assert_eq!(scene.world().may(&alex, Right::Modify, &object("vm:doraz/mine")), Err(Refused::NoRight));
+    scene.owners_may_share = false;
+    assert_eq!(scene.world().may(&alex, Right::Run, &object("vm:doraz/mine")), Err(Refused::NotKnown));
+    assert_eq!(scene.world().may_grant(&doraz, &run), Err(Refused::NoRight));
+    scene.owners_may_share = true;
+    // What counts is who owns the vm now.
+    scene.lab.vms.get_mut("doraz/mine").unwrap().owner = "eva".parse().unwrap();
+    assert_eq!(scene.world().may(&alex, Right::Run, &object("vm:doraz/mine")), Err(Refused::NotKnown));
+    scene.claims.push(grant(3, "doraz", GivenAs::Owner, derive));
+    assert!(scene.world().effective(&alex).into_keys().eq([object("template:gsr")]));
+}
+
+#[test]
+fn a_vm_stays_isolated_when_the_permission_goes() {
+    let mut scene = Scene::walkthrough();
+    scene.lab.permissions.clear();
+    let mine = "doraz/mine".parse().unwrap();
+    assert_eq!(scene.world().forced(None, &mine), Some(Forced::FromTheStart));
+    scene.claims.clear();
+    assert_eq!(scene.world().forced(None, &mine), None);
+}
+
+/// xorshift64*: small, seeded, the same everywhere.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % n
+    }
+
+    fn of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[self.below(all.len())]
+    }
+
+    fn chance(&mut self) -> bool {
+        self.below(2) == 0
+    }
+}
+
+const PEOPLE: [&str; 5] = ["badmin", "doraz", "alex", "eva", "nobody"];
+const THINGS: [&str; 4] = ["vm:doraz/mine", "vm:shared", "template:gsr", "vm-group:lab1"];
+const RIGHTS: [Right; 4] = [Right::Run, Right::Modify, Right::Derive, Right::View];
+
+fn random_permission(random: &mut Random) -> Permission {
+    let to = match random.below(4) {
+        0 => Subject::Group("studs".parse().unwrap()),
+        1 => Subject::Group("all_users".parse().unwrap()),
+        _ => Subject::User(random.of(&PEOPLE).parse().unwrap()),
+    };
+    let allow = RIGHTS.into_iter().filter(|_| random.chance()).collect();
+    Permission { to, on: object(random.of(&THINGS)), allow, force_isolated: random.below(4) == 0 }
+}
+
+fn random_scene(walkthrough: &Scene, random: &mut Random) -> Scene {
+    let mut scene = walkthrough.clone();
+    scene.roles = Roles::default();
+    if random.below(8) == 0 {
+        scene.roles.lab_owners.insert(random.of(&PEOPLE).parse().unwrap());
+    }
+    scene.owners_may_share = random.chance();
+    if random.chance() {
+        scene.in_session.insert("doraz/mine".parse().unwrap());
+    }
+    if random.chance() {
+        scene.lab.vms.get_mut("shared").unwrap().owner = random.of(&PEOPLE).parse().unwrap();
+    }
+    scene.lab.permissions = (0..random.below(4)).map(|_| random_permission(random)).collect();
+    for id in 0..random.below(4) {
+        let given_as = if random.chance() { GivenAs::Admin } else { GivenAs::Owner };
+        let (by, permission) = (random.of(&PEOPLE), random_permission(random));
+        scene.claims.push(grant(10 + i64::try_from(id).unwrap(), by, given_as, permission));
+    }
+    scene
+}
+
+/// The rules once more, one sentence after the other, for one question.
+fn reference(scene: &Scene, who: &str, right: Right, on: &str) -> bool {
+    let lab = &scene.lab;
+    // "Members of admin have full control"; the lab's owners have it over the lab.
+    if scene.roles.admins.iter().chain(&scene.roles.lab_owners).any(|name| name.as_str() == who) {
+        return true;
+    }
+    let owner_of = |on: &Object| match on {
+        Object::Vm(vm) => Some(lab.vms[vm].owner.to_string()),
+        Object::Template(template) => Some(lab.templates[template].owner.to_string()),
+        Object::VmGroup(_) => None,
+    };
+    let is_derived = |on: &Object| matches!(on, Object::Vm(vm) if matches!(lab.vms[vm].source, VmSource::Derive(_)));
+    // "The owner has full permissions over his vms", but "we cannot make a template from a differential disc".
+    let owns = |who: &str, right: Right, on: &Object| {
+        owner_of(on).as_deref() == Some(who) && !(right == Right::Derive && is_derived(on))
+    };
+    let thing = object(on);
+    if owns(who, right, &thing) {
+        return true;
+    }
+    let concerns = |permission: &Permission| {
+        let Some(known) = lab.users.get(who) else { return false };
+        let whom = match &permission.to {
+            Subject::User(name) => name.as_str() == who,
+            Subject::Group(group) if group.as_str() == "all_users" => !known.is_mentioned_only,
+            Subject::Group(group) => known.groups.contains(group),
+        };
+        // Everything here is in the one vm group.
+        whom && permission.allow.contains(&right)
+            && (permission.on == thing || permission.on == object("vm-group:lab1"))
+    };
+    let is_open = matches!(&thing, Object::Vm(vm) if scene.in_session.contains(vm));
+    let watches = right != Right::View || is_open;
+    if watches && lab.permissions.iter().any(concerns) {
+        return true;
+    }
+    scene.claims.iter().any(|claim| {
+        let ClaimBody::Grant(grant) = &claim.body else { return false };
+        let of_owner = owner_of(&thing).as_deref() == Some(claim.by.as_str());
+        let counts = grant.given_as == GivenAs::Admin
+            || (scene.owners_may_share
+                && !grant.permission.force_isolated
+                && grant.permission.allow.iter().all(|right| owns(&claim.by, *right, &grant.permission.on))
+                && owner_of(&grant.permission.on).as_deref() == Some(claim.by.as_str()));
+        counts && concerns(&grant.permission) && (watches || of_owner)
+    })
+}
+
+#[test]
+fn random_labs_read_as_the_sentences_do() {
+    let (walkthrough, mut random) = (Scene::walkthrough(), Random(0x01ab_01ab));
+    let mut allowed = 0;
+    for _ in 0..4000 {
+        let scene = random_scene(&walkthrough, &mut random);
+        let (who, right, on) = (random.of(&PEOPLE), random.of(&RIGHTS), random.of(&THINGS));
+        let decision = scene.world().may(&user(who), right, &object(on));
+        let expected = reference(&scene, who, right, on);
+        let Scene { lab, claims, roles, owners_may_share, in_session } = &scene;
+        let permissions = &lab.permissions;
+        assert_eq!(
+            decision.is_ok(),
+            expected,
+            "{who} {right:?} {on}: {decision:?}\n{permissions:#?}\n{claims:#?}\n{roles:?} {owners_may_share} {in_session:?}"
+        );
+        allowed += usize::from(expected);
+    }
+    assert!((500..3500).contains(&allowed), "both answers are tried: {allowed} of 4000");
+}
+
+/// Whatever people without the admin's rights grant, in whatever order, nobody ever gets what no grantor could give.
+#[test]
+fn no_chain_of_grants_widens_anything() {
+    let (walkthrough, mut random) = (Scene::walkthrough(), Random(0x9e37_79b9));
+    let mut given = 0;
+    for _ in 0..400 {
+        let mut scene = random_scene(&walkthrough, &mut random);
+        scene.roles = Roles::default();
+        scene.owners_may_share = true;
+        scene.claims.truncate(1);
+        let before = |scene: &Scene, who: &str, on: &str| {
+            RIGHTS.map(|right| scene.world().may(&user(who), right, &object(on)).is_ok())
+        };
+        let held: Vec<_> = PEOPLE.iter().flat_map(|who| THINGS.map(|on| (who, on, before(&scene, who, on)))).collect();
+        for id in 0..20 {
+            let (by, permission) = (random.of(&PEOPLE), random_permission(&mut random));
+            if let Ok(given_as) = scene.world().may_grant(&user(by), &permission) {
+                scene.claims.push(grant(100 + id, by, given_as, permission));
+                given += 1;
+            }
+        }
+        for (who, on, had) in held {
+            let owner = match object(on) {
+                Object::Vm(vm) => scene.lab.vms[&vm].owner.to_string(),
+                Object::Template(template) => scene.lab.templates[&template].owner.to_string(),
+                Object::VmGroup(_) => String::new(),
+            };
+            for (right, had) in RIGHTS.into_iter().zip(had) {
+                let has = scene.world().may(&user(who), right, &object(on)).is_ok();
+                let could_be_given = PEOPLE.contains(&owner.as_str())
+                    && (right == Right::View || scene.world().may(&user(&owner), right, &object(on)).is_ok());
+                assert!(!has || had || could_be_given, "{who} got {right:?} on {on}");
+            }
+        }
+    }
+    assert!(given > 100, "{given} grants were made");
+}
