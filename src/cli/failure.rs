@@ -3,7 +3,9 @@
 
 use std::io::ErrorKind;
 
+use super::context::command_at;
 use crate::control::aside::AsideError;
+use crate::control::host_labs::InUse;
 use crate::control::import::ImportError;
 use crate::control::pick::{Others, PickError};
 use crate::control::plan::NamedFor;
@@ -70,6 +72,7 @@ fn details(error: &ControlError) -> Vec<String> {
         ControlError::Aside(AsideError::NotDeleted { failed, .. }) => failed.iter().map(|error| chain(error)).collect(),
         ControlError::Import(ImportError::Stranger { reasons, .. }) => reasons.clone(),
         ControlError::Import(ImportError::Held { by, .. }) => vec![format!("{}: {}", by.address, by.text)],
+        ControlError::InUse(error) => in_use(error),
         ControlError::OfVms { failed, .. } => {
             failed.iter().map(|(vm, error)| format!("{vm}: {}", in_one_line(&error.into()))).collect()
         }
@@ -88,6 +91,11 @@ fn hint(error: &ControlError) -> Option<String> {
     Some(match error {
         ControlError::State(error) => return error.hint(),
         ControlError::Pick(error) => hint_to_pick(error),
+        ControlError::InUse(InUse::Guests { .. }) => "stop them first, from the submit host".to_owned(),
+        ControlError::InUse(InUse::Lab { folder, site, .. }) => {
+            let destroy = command_at(site.as_deref(), folder, "destroy");
+            format!("`labwright vm stop` ends a guest, `{destroy}` the whole lab; then try again")
+        }
         ControlError::Request(error) => return hint_to_request(error),
         ControlError::Aside(error) => return hint_to_aside(error),
         ControlError::Import(error) => return hint_to_import(error),
@@ -119,6 +127,26 @@ fn hint(error: &ControlError) -> Option<String> {
         ControlError::NobodyToAsk => "add `--yes` where no person looks on, such as in a script".to_owned(),
         _ => return None,
     })
+}
+
+/// Who needs what a host has.
+fn in_use(error: &InUse) -> Vec<String> {
+    match error {
+        InUse::Guests { runs } => vec![format!("on its bridges: {}", shortened(runs.iter()))],
+        InUse::Lab { vms, sessions, .. } => {
+            let running =
+                (!vms.is_empty()).then(|| format!("vms of it run, or are about to: {}", shortened(vms.iter())));
+            let open = sessions.iter().map(|(name, until)| format!("its session {name} is open until {until:.0}"));
+            running.into_iter().chain(open).collect()
+        }
+    }
+}
+
+fn shortened<N: ToString>(names: impl ExactSizeIterator<Item = N>) -> String {
+    const NAMED_MAX: usize = 5;
+    let more = names.len().saturating_sub(NAMED_MAX);
+    let shown = names.take(NAMED_MAX).map(|name| name.to_string()).collect::<Vec<_>>().join(", ");
+    if more > 0 { format!("{shown} and {more} more") } else { shown }
 }
 
 fn hint_to_pick(error: &PickError) -> String {

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::context::open;
-use super::host_labs::HostLabs;
+use super::context::{of_known_lab, open};
 use super::{Ended, apply, exam};
 use crate::control;
 use crate::control::exam::{TIMEOUT_SECONDS_MAX, Which};
+use crate::control::host_labs::HostLabs;
 use crate::exit::Exit;
 use crate::host::RUN_ROOT;
 use crate::host::machine::setup::{self, SetupError, Wanted};
@@ -106,12 +106,19 @@ pub(super) struct Labs {
     lab: Vec<PathBuf>,
 }
 
+impl Labs {
+    fn read(&self, site: Option<&Path>) -> Result<HostLabs, Failure> {
+        let labs = self.lab.iter().map(|folder| of_known_lab(site, folder)).collect::<Result<_, _>>()?;
+        Ok(HostLabs::read(labs)?)
+    }
+}
+
 pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended {
     match command {
         Command::Setup(labs) => set_up(labs, site, ui),
         Command::Check(arguments @ CheckArguments { exam: Some(lab), .. }) => exam(lab, arguments, site, ui),
         Command::Check(arguments) => {
-            let labs = HostLabs::read(&arguments.labs.lab, site)?;
+            let labs = arguments.labs.read(site)?;
             let lines = exam::without_guest(&labs.groups(), &labs.site)?;
             ui.data(&page(&lines, arguments.output));
             Ok(if exam::failures(&lines) == 0 { Exit::Done } else { Exit::NotReady })
@@ -131,7 +138,7 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
 
 fn set_up(labs: &Labs, site: Option<&Path>, ui: &Ui) -> Ended {
     refuse_without_root()?;
-    let labs = HostLabs::read(&labs.lab, site)?;
+    let labs = labs.read(site)?;
     for place in labs.settle()? {
         ui.say(&format!("  disks and runs are kept in {}: guests cannot enter the lab's folder", place.display()));
     }
@@ -149,7 +156,7 @@ fn set_up(labs: &Labs, site: Option<&Path>, ui: &Ui) -> Ended {
 
 fn take_down(labs: &Labs, site: Option<&Path>, ui: &Ui) -> Ended {
     refuse_without_root()?;
-    let labs = HostLabs::read(&labs.lab, site)?;
+    let labs = labs.read(site)?;
     labs.refuse_while_needed(jiff::Timestamp::now())?;
     let groups = labs.groups();
     let done = setup::teardown_beside(&Wanted::new(&groups, &labs.site), &labs.others).map_err(|errors| {

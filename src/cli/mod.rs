@@ -14,7 +14,6 @@ mod freeze;
 mod get;
 mod history;
 mod host;
-mod host_labs;
 mod import;
 pub mod init;
 mod interrupt;

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::aside::AsideError;
+use super::host_labs::InUse;
 use super::import::ImportError;
 use super::pick::PickError;
 use super::plan::NamedFor;
@@ -84,6 +85,10 @@ pub enum ControlError {
     Unheard { lab: LabName, address: Address, near: Option<Address> },
     #[error("lab `{lab}` has no apply {apply}")]
     UnknownApply { lab: LabName, apply: i64 },
+    #[error("no lab is named")]
+    NoLab,
+    #[error(transparent)]
+    InUse(#[from] InUse),
     #[error("no owner picks one: a {kind} has none")]
     NotOwned { kind: &'static str },
     #[error(transparent)]
@@ -136,12 +141,13 @@ impl ControlError {
             Self::NoSuchHost { .. } => Code::Usage,
             Self::Import(error) => error.code(),
             Self::OfVms { failed, .. } => failed.first().map_or(Code::Failed, |(_, error)| error.code()),
-            Self::NotOwned { .. } => Code::Usage,
+            Self::NotOwned { .. } | Self::NoLab => Code::Usage,
             Self::PlanMoved { .. }
             | Self::PlanRefused
             | Self::NotRoot
             | Self::NotReady { .. }
             | Self::Frozen { .. }
+            | Self::InUse(_)
             | Self::NotConfirmed
             | Self::NobodyToAsk => Code::Refused,
             _ => Code::Failed,

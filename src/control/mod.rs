@@ -21,6 +21,7 @@
 //! freeze      nothing more shall be done, for the time being
 //! clear       what the site does not remember any more
 //! readiness   whether this machine can do what a plan asks of it
+//! host_labs   the labs that a host serves, and who still needs what it has
 //! error       why a request was not carried out
 //! ```
 
@@ -33,6 +34,7 @@ mod error;
 pub mod exam;
 pub mod forget;
 pub mod freeze;
+pub mod host_labs;
 pub mod import;
 mod journal;
 pub mod manifests;
