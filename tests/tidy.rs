@@ -154,6 +154,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "resolve",
             "state",
             "scheduler",
+            "host",
             "host/machine",
             "trial",
             "observe",
@@ -161,7 +162,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "apply",
         ],
     ),
-    ("report", &["model", "exit", "host/machine", "state", "plan", "apply", "control"]),
+    ("report", &["model", "exit", "run", "manifest", "host/machine", "state", "plan", "apply", "control"]),
 ];
 /// What puts the house together: it may name every room, and no room names it.
 const ABOVE_ALL: [&str; 3] = ["cli", "lib", "main"];

@@ -15,19 +15,19 @@ mod get;
 mod history;
 mod host;
 mod import;
-pub mod init;
+mod init;
 mod interrupt;
 mod local_dispatch;
 mod manual;
 mod plan;
 mod purge;
 mod restore;
-pub mod schema;
+mod schema;
 mod starter;
 mod state;
 mod status;
 mod typed;
-pub mod validate;
+mod validate;
 mod vm;
 mod vnc;
 
@@ -61,8 +61,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Init(init::InitArgs),
-    Validate(validate::ValidateArgs),
+    Init(init::Arguments),
+    Validate(validate::Arguments),
     Plan(plan::Arguments),
     Apply(apply::Arguments),
     Destroy(destroy::Arguments),
@@ -81,7 +81,7 @@ enum Command {
     Claim(claim::Command),
     #[command(subcommand)]
     State(state::Command),
-    Schema(schema::SchemaArgs),
+    Schema(schema::Arguments),
     Completions(completions::Arguments),
     Man(manual::Arguments),
     /// Print the help of a command
@@ -120,35 +120,6 @@ impl OfJob {
             Self::Confine(arguments) => Command::Confine(arguments),
         };
         Some(Arguments { site: None, color: Colour::default(), command })
-    }
-}
-
-/// What a command that only reads has to say, and how it ended.
-#[derive(Debug)]
-#[must_use = "the user waits for it"]
-pub struct Answer {
-    pub exit: Exit,
-    /// Data, for standard output.
-    pub out: String,
-    /// Everything else, for standard error; fit for a terminal.
-    pub err: String,
-}
-
-impl Answer {
-    /// Data, and all is well.
-    pub fn done(out: impl Into<String>) -> Self {
-        Self { exit: Exit::Done, out: out.into(), err: String::new() }
-    }
-
-    /// An error and what caused it.
-    pub fn failure(error: &dyn std::error::Error) -> Self {
-        Self { exit: Exit::Failed, out: String::new(), err: Failure::from_error(Exit::Failed, error).render() }
-    }
-
-    fn show(&self, ui: &Ui) -> Exit {
-        ui.say_rendered(&self.err);
-        ui.data(&self.out);
-        self.exit
     }
 }
 
@@ -239,7 +210,7 @@ pub fn main() -> ExitCode {
 fn run(arguments: Arguments, ui: &mut Ui) -> Ended {
     let site = arguments.site.as_deref();
     match arguments.command {
-        Command::Validate(arguments) => Ok(validate::run(&arguments, ui.is_styled()).show(ui)),
+        Command::Validate(arguments) => validate::run(&arguments, ui),
         Command::Plan(arguments) => plan::run(&arguments, site, ui),
         Command::Apply(arguments) => apply::run(&arguments, site, ui),
         Command::Destroy(arguments) => destroy::run(&arguments, site, ui),
@@ -255,8 +226,8 @@ fn run(arguments: Arguments, ui: &mut Ui) -> Ended {
         Command::Vm(command) => vm::run(&command, site, ui),
         Command::Claim(command) => claim::run(&command, site, ui),
         Command::State(command) => state::run(&command, site, ui),
-        Command::Init(arguments) => Ok(init::run(&arguments, &|line| ui.say(line)).show(ui)),
-        Command::Schema(arguments) => Ok(schema::run(&arguments).show(ui)),
+        Command::Init(arguments) => init::run(&arguments, ui),
+        Command::Schema(arguments) => schema::run(&arguments, ui),
         Command::Host(command) => host::run(&command, site, ui),
         Command::Starter(arguments) => ended(arguments.run()),
         Command::Confine(arguments) => ended(arguments.run()),

@@ -7,6 +7,7 @@
 //! pick        the vms that names, families and patterns mean
 //! plan        the part of the plan that is meant; plans that were kept; power
 //! apply       plan, ask, act, wait
+//! validate    whether labs' files are sound
 //! view        what one can see of a lab, as plain values
 //! request     what is asked of running guests
 //! aside       disks that were set aside, and what can be wrong with a wish for them
@@ -21,6 +22,7 @@
 //! freeze      nothing more shall be done, for the time being
 //! clear       what the site does not remember any more
 //! readiness   whether this machine can do what a plan asks of it
+//! init        a new lab to begin from
 //! host_labs   the labs that a host serves, and who still needs what it has
 //! error       why a request was not carried out
 //! ```
@@ -36,6 +38,7 @@ pub mod forget;
 pub mod freeze;
 pub mod host_labs;
 pub mod import;
+pub mod init;
 mod journal;
 pub mod manifests;
 mod open;
@@ -45,6 +48,7 @@ pub mod purge;
 mod readiness;
 pub mod request;
 pub mod restore;
+pub mod validate;
 pub mod view;
 
 pub use error::{Code, ControlError};

@@ -38,6 +38,11 @@ pub fn draft_7<T: JsonSchema>(title: &str) -> Schema {
     schema
 }
 
+/// A schema as it stands in a file.
+pub fn text(schema: &Schema) -> String {
+    serde_json::to_string_pretty(schema).expect("a schema has only string keys") + "\n"
+}
+
 /// A manifest of a lab.
 pub fn lab() -> Schema {
     draft_7::<LabFile>("labwright manifest")

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::Checked;
 use super::diagnostics_json::{severity, snippet};
 use super::harmless::harmless;
+use crate::control::validate::Checked;
 use crate::model::diagnostic::{Diagnostic, Severity, Span};
 use crate::model::rules::Rule;
 

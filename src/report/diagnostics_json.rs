@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::Checked;
 use super::stream::{self, ValidateLine, Version};
+use crate::control::validate::Checked;
 use crate::model::diagnostic::{Diagnostic, Severity, Span};
 
 /// What `labwright validate --format json` prints.

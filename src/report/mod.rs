@@ -2,12 +2,12 @@
 //! stage's values and changes none; with `main` it is the only place that prints.
 
 pub mod apply;
-mod checked;
 pub mod diagnostics;
 pub mod diagnostics_ci;
 pub mod diagnostics_json;
 mod edits;
 pub mod explain;
+pub mod findings;
 mod harmless;
 mod listings;
 pub mod log;
@@ -15,6 +15,7 @@ pub mod page;
 pub mod paint;
 mod plain_words;
 pub mod plan;
+pub mod schemas;
 pub mod screens;
 pub mod status;
 mod steps;
@@ -24,6 +25,5 @@ pub mod times;
 mod ui;
 mod values;
 
-pub use checked::Checked;
 pub use harmless::{harmless, one_line};
 pub use ui::{Colour, Failure, Ui, broken};

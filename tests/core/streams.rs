@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use labwright::apply::{Failure, Summary};
-use labwright::cli::schema::{SchemaKind, text as schema_text};
 use labwright::report;
+use labwright::report::schemas::{SchemaKind, text as schema_text};
 use labwright::run::{Control, Event, Record, StopReason};
 use serde_json::Value;
 
@@ -75,7 +75,7 @@ fn checks_are_what_their_schema_says() {
     let mut seen = BTreeMap::new();
     let mut check = |manifest: &str| {
         std::fs::write(lab.folder.path().join("lab.yaml"), manifest).unwrap();
-        let checked = labwright::cli::validate::check(&[lab.folder.path().to_owned()], false).unwrap();
+        let checked = labwright::control::validate::check(&[lab.folder.path().to_owned()], false).unwrap();
         judge(SchemaKind::Validate, "type", &report::diagnostics_json::stream(&checked), &mut seen);
     };
     check(PAIR);

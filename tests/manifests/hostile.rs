@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use labwright::cli::validate::check;
+use labwright::control::validate::check;
 use labwright::model::rules::Rule;
 
 /// What the program gets, as a shell says it: 512 MiB of addresses, a quarter of which are its own code and stacks, and two
