@@ -12,7 +12,6 @@ use super::trouble::{PAUSES, Trouble};
 use super::{BatchKind, World, stops, submits};
 use crate::dhcp::DhcpError;
 use crate::disks::DiskError;
-use crate::model::claim::{ClaimBody, PowerClaim};
 use crate::model::disk::DiskOrigin;
 use crate::model::job::TaskId;
 use crate::model::reservation::Reservation;
@@ -28,17 +27,7 @@ pub(super) struct Batch {
 
 pub(super) fn kind(effect: &Effect) -> BatchKind {
     match effect {
-        Effect::RecordObject { .. }
-        | Effect::RecordVm { .. }
-        | Effect::ForgetVm { .. }
-        | Effect::RecordImage { .. }
-        | Effect::RenameVm { .. }
-        | Effect::RenameTemplate { .. }
-        | Effect::Adopt { .. }
-        | Effect::ClaimPower { .. }
-        | Effect::EndPowerClaim { .. }
-        | Effect::EndClaim { .. }
-        | Effect::RecordEnd { .. } => BatchKind::Record,
+        Effect::Record(_) | Effect::Adopt { .. } | Effect::RecordEnd { .. } => BatchKind::Record,
         Effect::Fence { .. } => BatchKind::Fence,
         Effect::Publish { .. } => BatchKind::Publish,
         Effect::MakeDisk { .. } => BatchKind::MakeDisks,
@@ -133,9 +122,7 @@ pub(super) fn books(plan: &Plan, world: &World<'_>) -> Books {
 
 /// What people asked for, of a batch of records: the history tells of it, although nothing outside changes with it.
 pub(super) fn claims(batch: &Batch) -> Batch {
-    let is_claim = |effect: &Effect| {
-        matches!(effect, Effect::ClaimPower { .. } | Effect::EndPowerClaim { .. } | Effect::EndClaim { .. })
-    };
+    let is_claim = |effect: &Effect| matches!(effect, Effect::Record(entry) if entry.is_claim());
     let claims = batch.actions.iter().filter(|action| is_claim(&action.effect));
     Batch { kind: batch.kind, actions: claims.cloned().collect() }
 }
@@ -147,23 +134,7 @@ pub(super) fn records(batch: &Batch, books: &Books) -> Vec<Result1> {
 
 fn record(effect: &Effect, books: &Books) -> Change {
     match effect {
-        Effect::RecordObject { address, body: Some(body) } => {
-            Change::PutObject { address: address.clone(), body: body.clone() }
-        }
-        Effect::RecordObject { address, body: None } => Change::DropObject { address: address.clone() },
-        Effect::RecordVm { name, vm, ip, mac, version } => {
-            Change::PutVm { name: name.clone(), vm: vm.clone(), ip: *ip, mac: *mac, version: *version }
-        }
-        Effect::RenameVm { from, to } => Change::RenameVm { from: from.clone(), to: to.clone() },
-        Effect::RenameTemplate { from, to } => Change::RenameTemplate { from: from.clone(), to: to.clone() },
-        Effect::ForgetVm { name } => Change::DropVm { name: name.clone() },
-        Effect::RecordImage { template, version, slot, bytes, mtime_ns } => Change::TouchVersion {
-            template: template.clone(),
-            version: *version,
-            slot: *slot,
-            bytes: *bytes,
-            mtime_ns: *mtime_ns,
-        },
+        Effect::Record(entry) => entry.clone().into(),
         Effect::Adopt { run, task, .. } => Change::Submitted { run: run.clone(), job: task.job },
         Effect::RecordEnd { run, reason: Some(reason), .. } => {
             Change::Ended { run: run.clone(), reason: Some(reason.clone()) }
@@ -172,13 +143,6 @@ fn record(effect: &Effect, books: &Books) -> Change {
             let message = books.get(&(batch.clone(), *task)).cloned();
             Change::Ended { run: run.clone(), reason: message.map(|message| StopReason::Scheduler { message }) }
         }
-        Effect::ClaimPower { vm, wanted, generation, by } => {
-            let (version, wanted, generation) = (ClaimBody::VERSION, *wanted, *generation);
-            let body = ClaimBody::Power(PowerClaim { version, wanted, generation });
-            Change::PutClaim { name: vm.to_string(), body, by: by.clone() }
-        }
-        Effect::EndClaim { vm: _, id, why } => Change::EndClaim { id: *id, why: why.clone() },
-        Effect::EndPowerClaim { vm, why } => Change::EndPowerClaim { vm: vm.clone(), why: why.clone() },
         outside => unreachable!("{} is an effect on the outside", outside.name()),
     }
 }

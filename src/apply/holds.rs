@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use crate::model::address::{Address, Kind};
 use crate::model::id::Mac;
 use crate::plan::{Change, Effect, Plan, Verb};
-use crate::state::{Decision, Hold};
+use crate::state::{Decision, Entry, Hold};
 
 /// A plan as it is begun.
 pub fn decision(plan: &Plan) -> Decision {
@@ -25,8 +25,8 @@ pub(super) fn held(plan: &Plan) -> Vec<(&Change, Address)> {
     let own: BTreeSet<&Address> = plan.changes.iter().map(|change| &change.address).collect();
     let of = |change: &'_ Change| -> Vec<Address> {
         let old = change.actions.iter().filter_map(|action| match &action.effect {
-            Effect::RenameVm { from, .. } => Some(Address::vm(from)),
-            Effect::RenameTemplate { from, .. } => Some(Address::new(Kind::Template, from)),
+            Effect::Record(Entry::RenameVm { from, .. }) => Some(Address::vm(from)),
+            Effect::Record(Entry::RenameTemplate { from, .. }) => Some(Address::new(Kind::Template, from)),
             _ => None,
         });
         std::iter::once(change.address.clone()).chain(old.filter(|old| !own.contains(old))).collect()
@@ -36,7 +36,7 @@ pub(super) fn held(plan: &Plan) -> Vec<(&Change, Address)> {
 
 fn seat(change: &Change) -> Option<(Ipv4Addr, Mac)> {
     change.actions.iter().find_map(|action| match &action.effect {
-        Effect::RecordVm { ip, mac, .. } => Some((*ip, *mac)),
+        Effect::Record(Entry::Vm { ip, mac, .. }) => Some((*ip, *mac)),
         _ => None,
     })
 }

@@ -19,7 +19,7 @@ use crate::observe::fold;
 use crate::plan::{Effect, FoundJob, Inputs, Plan, Refusal, import_job};
 use crate::run::{Batch, BatchId, Control, RunSpec, read_report};
 use crate::scheduler::SchedulerError;
-use crate::state::{Change, Lock, Recorded, RecordedDisk, Store};
+use crate::state::{Change, Entry, Lock, Recorded, RecordedDisk, Store};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
@@ -219,11 +219,11 @@ impl Import<'_> {
     /// The vm as its plan would record it, where it is new.
     fn new_vm(&self) -> Option<(&VmName, Ipv4Addr, Change)> {
         self.plan.actions().find_map(|(_, action)| match &action.effect {
-            Effect::RecordVm { name, vm, ip, mac, .. }
+            Effect::Record(Entry::Vm { name, vm, ip, mac, .. })
                 if *self.address == Address::vm(name) && !self.recorded.vms.contains_key(name) =>
             {
                 let (vm, ip, mac) = (vm.clone(), *ip, *mac);
-                Some((name, ip, Change::PutVm { name: name.clone(), vm, ip, mac, version: None }))
+                Some((name, ip, Entry::Vm { name: name.clone(), vm, ip, mac, version: None }.into()))
             }
             _ => None,
         })

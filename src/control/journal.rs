@@ -11,7 +11,7 @@ use super::{Context, ControlError};
 use crate::error::chain;
 use crate::model::address::Address;
 use crate::model::id::{LabName, Mac};
-use crate::state::{Change, Decision, Hold, Intent, Lock, Outcome, StateError, Store};
+use crate::state::{Change, Decision, Entry, Hold, Intent, Lock, Outcome, StateError, Store};
 
 /// One effect.
 pub(super) struct Step<'a> {
@@ -99,7 +99,7 @@ impl Lab<'_> {
 
 fn seat(change: &Change, address: &Address) -> Option<(Ipv4Addr, Mac)> {
     match change {
-        Change::PutVm { name, ip, mac, .. } if Address::vm(name) == *address => Some((*ip, *mac)),
+        Change::Entry(Entry::Vm { name, ip, mac, .. }) if Address::vm(name) == *address => Some((*ip, *mac)),
         _ => None,
     }
 }

@@ -14,7 +14,7 @@ use crate::model::id::{LabName, VmName};
 use crate::model::lab::Desired;
 use crate::observe::Observed;
 use crate::plan::life;
-use crate::state::{AsideDisk, AsideSet, Change, Recorded, RecordedDisk, RecordedVm, Store};
+use crate::state::{AsideDisk, AsideSet, Change, Entry, Recorded, RecordedDisk, RecordedVm, Store};
 
 /// What is to come back.
 #[derive(Debug, Clone)]
@@ -169,7 +169,7 @@ struct Swap<'a> {
     lost: Vec<PathBuf>,
     back: Vec<(PathBuf, PathBuf)>,
     /// The vm with the version that the disks of then are of.
-    vm: Option<Change>,
+    vm: Option<Entry>,
 }
 
 impl<'a> Swap<'a> {
@@ -195,7 +195,7 @@ impl<'a> Swap<'a> {
         if let Some(disk) = disks.iter().find(gone) {
             return Err(AsideError::Gone { disk: disk.path.clone() });
         }
-        let vm = known.map(|known| Change::PutVm {
+        let vm = known.map(|known| Entry::Vm {
             name: name.clone(),
             vm: Box::new(known.vm.clone()),
             ip: known.ip,
@@ -228,7 +228,7 @@ impl<'a> Swap<'a> {
         let first = moves("set the disks aside", &away, before, after);
         let before = pairs(&back, |path, to| Change::Returning { path, to });
         let mut after = pairs(&back, |path, to| Change::Returned { path, to });
-        after.extend(vm);
+        after.extend(vm.map(Change::Entry));
         let second = moves("put the disks back", &back, before, after);
         if let Some(error) = lab.carry_out(store, None, &summary, Order::Chain, vec![first, second])?.pop() {
             return Err(error);

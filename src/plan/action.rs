@@ -1,21 +1,18 @@
 //! The plan as a value: what a user reads of it (changes, notes, refusals), and what the executor walks (actions).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::address::Address;
-use crate::model::claim::{ClaimId, ClaimedPower};
 use crate::model::disk::DiskOrigin;
-use crate::model::id::{LabName, Mac, RunId, TemplateName, UserName, VmName};
+use crate::model::id::{LabName, RunId, TemplateName, UserName, VmName};
 use crate::model::job::TaskId;
-use crate::model::lab::Vm;
 use crate::model::reservation::Reservation;
 use crate::run::{BatchId, RunSpec, StopReason};
-use crate::state::RecordedDisk;
+use crate::state::{Entry, RecordedDisk};
 
 /// What would change, and everything needed to change it. Fits only the state with this lineage and serial.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -204,46 +201,11 @@ pub struct Action {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "effect", rename_all = "snake_case")]
 pub enum Effect {
-    /// Records a user, group, template, permission or session; `None` forgets it.
-    RecordObject {
-        address: Address,
-        body: Option<String>,
-    },
-    /// Records a vm and holds its address.
-    RecordVm {
-        name: VmName,
-        vm: Box<Vm>,
-        ip: Ipv4Addr,
-        mac: Mac,
-        version: Option<u32>,
-    },
-    /// Forgets a vm and frees its address; its disks were set aside before.
-    ForgetVm {
-        name: VmName,
-    },
     /// Copies a template's images to where they never change again.
     Publish {
         template: TemplateName,
         version: u32,
         disks: Vec<PublishSource>,
-    },
-    /// Gives a vm its new name in our records; disks, address and run stay.
-    RenameVm {
-        from: VmName,
-        to: VmName,
-    },
-    /// Gives a template's published versions its new name in our records.
-    RenameTemplate {
-        from: TemplateName,
-        to: TemplateName,
-    },
-    /// Takes note of an image that was touched and holds the same bytes.
-    RecordImage {
-        template: TemplateName,
-        version: u32,
-        slot: u32,
-        bytes: u64,
-        mtime_ns: i64,
     },
     /// Makes a disk where there is none; one that is there with the same base is taken as it is.
     MakeDisk {
@@ -295,24 +257,6 @@ pub enum Effect {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         task: Option<TaskId>,
     },
-    /// Somebody asked for a vm's power by command; from run `generation` on, that is what is wanted of it.
-    ClaimPower {
-        vm: VmName,
-        wanted: ClaimedPower,
-        generation: u64,
-        by: String,
-    },
-    /// What was asked for of a vm's power counts no more.
-    EndPowerClaim {
-        vm: VmName,
-        why: String,
-    },
-    /// A vm that somebody made by command is wanted no more.
-    EndClaim {
-        vm: VmName,
-        id: ClaimId,
-        why: String,
-    },
     /// A run ended by itself; `None`: without a word, so that the batch system's books are asked for task `task` of `batch`.
     RecordEnd {
         vm: VmName,
@@ -321,17 +265,22 @@ pub enum Effect {
         task: u32,
         reason: Option<StopReason>,
     },
+    /// Done by being recorded.
+    #[serde(untagged)]
+    Record(Entry),
+}
+
+impl From<Entry> for Effect {
+    fn from(entry: Entry) -> Self {
+        Self::Record(entry)
+    }
 }
 
 impl Effect {
     /// For the journal and for messages.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::RecordObject { .. } => "record",
-            Self::RecordVm { .. } => "record the vm",
-            Self::ForgetVm { .. } => "forget the vm",
-            Self::RecordImage { .. } => "record the image",
-            Self::RenameVm { .. } | Self::RenameTemplate { .. } => "record the new name",
+            Self::Record(entry) => entry.name(),
             Self::Adopt { .. } => "adopt the job",
             Self::RecordEnd { .. } => "record the end of the run",
             Self::Fence { .. } => "fence the lost run off",
@@ -342,9 +291,23 @@ impl Effect {
             Self::Release { .. } => "release the address",
             Self::Stop { .. } => "stop the vm",
             Self::Start { .. } => "submit the run",
-            Self::ClaimPower { wanted: ClaimedPower::Running, .. } => "claim that it runs",
-            Self::ClaimPower { wanted: ClaimedPower::Stopped, .. } => "claim that it stands still",
-            Self::EndPowerClaim { .. } | Self::EndClaim { .. } => "end the claim",
+        }
+    }
+
+    /// The vm that it is about.
+    pub fn vm(&self) -> Option<&VmName> {
+        match self {
+            Self::Record(entry) => entry.vm(),
+            Self::MakeDisk { vm, .. }
+            | Self::SetAside { vm, .. }
+            | Self::Reserve { vm, .. }
+            | Self::Release { vm, .. }
+            | Self::Stop { vm, .. }
+            | Self::Adopt { vm, .. }
+            | Self::Fence { vm, .. }
+            | Self::RecordEnd { vm, .. } => Some(vm),
+            Self::Start { spec, .. } => Some(&spec.vm),
+            Self::Publish { .. } => None,
         }
     }
 }
@@ -392,4 +355,38 @@ pub enum Held {
     #[default]
     Everything,
     Only(BTreeSet<Address>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Plans that were kept before entries had a type of their own.
+    #[test]
+    fn effects_are_called_in_a_kept_plan_what_they_always_were() {
+        let vm = r#"{"owner":"al","vm_group":"lab1","description":null,"family":"a","source":{"derive":"gsr"},
+            "hardware":{"memory_mib":512,"cpus":1,"firmware":"bios","nic":"virtio","display":"std","cdrom":null},
+            "isolated":true,"state":"running","restart":"on_failure","origin":{"file":"lab.yaml","line":7}}"#;
+        let reservation = r#"{"mark":"lw-k3f9-x-a","vm":"a","mac":"de:af:de:af:00:02","ip":"10.0.0.2"}"#;
+        let entries = [
+            r#""record_object","address":"user/al","body":"{}""#.to_owned(),
+            r#""record_object","address":"user/al","body":null"#.to_owned(),
+            format!(r#""record_vm","name":"a","vm":{vm},"ip":"10.0.0.2","mac":"de:af:de:af:00:02","version":1"#),
+            r#""forget_vm","name":"a""#.to_owned(),
+            r#""rename_vm","from":"a","to":"b""#.to_owned(),
+            r#""rename_template","from":"a","to":"b""#.to_owned(),
+            r#""record_image","template":"a","version":1,"slot":0,"bytes":7,"mtime_ns":-7"#.to_owned(),
+        ];
+        let others = [
+            r#""adopt","vm":"a","run":"k3f9-1","task":{"job":7,"task":1}"#.to_owned(),
+            format!(r#""release","vm":"a","reservation":{reservation}"#),
+        ];
+        let texts = entries.map(|text| (text, true)).into_iter().chain(others.map(|text| (text, false)));
+        for (text, is_entry) in texts {
+            let kept: serde_json::Value = serde_json::from_str(&format!(r#"{{"effect":{text}}}"#)).unwrap();
+            let effect = Effect::deserialize(&kept).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(matches!(effect, Effect::Record(_)), is_entry, "{text}");
+            assert_eq!(serde_json::to_value(&effect).unwrap(), kept);
+        }
+    }
 }

@@ -12,7 +12,7 @@ use crate::model::address::Address;
 use crate::model::disk::DiskOrigin;
 use crate::model::id::{RunId, VmName};
 use crate::model::job::TaskId;
-use crate::state::{RecordedDisk, RecordedVm};
+use crate::state::{Entry, RecordedDisk, RecordedVm};
 
 /// A rule that a plan broke.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -95,10 +95,10 @@ impl<'a> Checker<'a> {
         let mut by_vm: BTreeMap<&VmName, Vec<&Action>> = BTreeMap::new();
         let mut renamed = BTreeMap::new();
         for (_, action) in plan.actions() {
-            if let Some(vm) = vm_of(&action.effect) {
+            if let Some(vm) = action.effect.vm() {
                 by_vm.entry(vm).or_default().push(action);
             }
-            if let Effect::RenameVm { from, to } = &action.effect {
+            if let Effect::Record(Entry::RenameVm { from, to }) = &action.effect {
                 renamed.insert(to, from);
             }
         }
@@ -177,7 +177,7 @@ impl<'a> Checker<'a> {
         let readdressed: BTreeSet<&VmName> = self
             .effects()
             .filter_map(|effect| match effect {
-                Effect::RecordVm { name, .. } => Some(name),
+                Effect::Record(Entry::Vm { name, .. }) => Some(name),
                 _ => None,
             })
             .collect();
@@ -190,7 +190,7 @@ impl<'a> Checker<'a> {
             }
         }
         for effect in self.effects() {
-            let Effect::RecordVm { name, ip, mac, .. } = effect else { continue };
+            let Effect::Record(Entry::Vm { name, ip, mac, .. }) = effect else { continue };
             if let Some(other) = by_ip.insert(ip.to_string(), name.to_string()) {
                 flaws.push(Flaw::AddressTwice { ip: ip.to_string(), vms: [other, name.to_string()] });
             }
@@ -240,10 +240,10 @@ impl<'a> Checker<'a> {
     fn under_guests(&self, flaws: &mut Vec<Flaw>) {
         for (vm, actions) in &self.by_vm {
             let takes = |action: &&&Action| match &action.effect {
-                Effect::SetAside { .. } | Effect::ForgetVm { .. } => true,
-                Effect::RecordVm { ip, .. } => self.known(vm).is_some_and(|known| known.ip != *ip),
+                Effect::SetAside { .. } | Effect::Record(Entry::ForgetVm { .. }) => true,
+                Effect::Record(Entry::Vm { ip, .. }) => self.known(vm).is_some_and(|known| known.ip != *ip),
                 // A guest that is known to live does not notice its new name; one that nobody knows is found by the old one.
-                Effect::RenameVm { .. } => !self.life(vm).is_live(),
+                Effect::Record(Entry::RenameVm { .. }) => !self.life(vm).is_live(),
                 _ => false,
             };
             if let Some(action) = actions.iter().find(takes).filter(|_| self.may_live(vm)) {
@@ -376,39 +376,14 @@ impl<'a> Checker<'a> {
             let asked = asks.get(*vm).is_some_and(|ask| ask.by_name);
             let disturbing = actions.iter().filter(|action| match &action.effect {
                 Effect::Stop { .. } => !asked,
-                Effect::SetAside { .. } | Effect::ForgetVm { .. } => true,
-                Effect::RecordVm { ip, .. } => self.known(vm).is_some_and(|known| known.ip != *ip),
+                Effect::SetAside { .. } | Effect::Record(Entry::ForgetVm { .. }) => true,
+                Effect::Record(Entry::Vm { ip, .. }) => self.known(vm).is_some_and(|known| known.ip != *ip),
                 _ => false,
             });
             flaws.extend(
                 disturbing.map(|action| Flaw::DuringSession { vm: vm.to_string(), effect: action.effect.name() }),
             );
         }
-    }
-}
-
-/// The vm that an effect is about.
-fn vm_of(effect: &Effect) -> Option<&VmName> {
-    match effect {
-        Effect::RecordVm { name: vm, .. }
-        | Effect::ForgetVm { name: vm }
-        | Effect::RenameVm { to: vm, .. }
-        | Effect::MakeDisk { vm, .. }
-        | Effect::SetAside { vm, .. }
-        | Effect::Reserve { vm, .. }
-        | Effect::Stop { vm, .. }
-        | Effect::Adopt { vm, .. }
-        | Effect::Fence { vm, .. }
-        | Effect::RecordEnd { vm, .. }
-        | Effect::ClaimPower { vm, .. }
-        | Effect::EndPowerClaim { vm, .. }
-        | Effect::EndClaim { vm, .. }
-        | Effect::Release { vm, .. } => Some(vm),
-        Effect::Start { spec, .. } => Some(&spec.vm),
-        Effect::RecordObject { .. }
-        | Effect::Publish { .. }
-        | Effect::RenameTemplate { .. }
-        | Effect::RecordImage { .. } => None,
     }
 }
 
@@ -421,15 +396,15 @@ fn must_follow(later: &Effect, earlier: &Effect) -> bool {
                 | Effect::SetAside { .. }
                 | Effect::MakeDisk { .. }
                 | Effect::Reserve { .. }
-                | Effect::RecordVm { .. }
+                | Effect::Record(Entry::Vm { .. })
                 | Effect::RecordEnd { .. }
                 | Effect::Fence { .. }
         ),
         Effect::SetAside { .. } | Effect::Release { .. } => {
             matches!(earlier, Effect::Stop { .. } | Effect::RecordEnd { .. } | Effect::Fence { .. })
         }
-        Effect::MakeDisk { .. } => matches!(earlier, Effect::SetAside { .. } | Effect::RecordVm { .. }),
-        Effect::ForgetVm { .. } => !matches!(earlier, Effect::ForgetVm { .. }),
+        Effect::MakeDisk { .. } => matches!(earlier, Effect::SetAside { .. } | Effect::Record(Entry::Vm { .. })),
+        Effect::Record(Entry::ForgetVm { .. }) => !matches!(earlier, Effect::Record(Entry::ForgetVm { .. })),
         _ => false,
     }
 }

@@ -11,13 +11,13 @@
 use super::life::Life;
 use super::power::Decision;
 use super::vms::{Steps, Work};
-use super::{Effect, Planner, Wish};
+use super::{Planner, Wish};
 use crate::model::address::Address;
 use crate::model::claim::{Claim, ClaimBody, ClaimedPower, PowerWish};
 use crate::model::id::VmName;
 use crate::model::lab::{PowerState, Vm};
 use crate::run::StopReason;
-use crate::state::RecordedVm;
+use crate::state::{Entry, RecordedVm};
 
 impl<'a> Planner<'a> {
     /// The claim on a vm's power, by the name under which it is recorded, whether it still counts or not.
@@ -68,7 +68,7 @@ impl<'a> Planner<'a> {
 
     pub(super) fn claim_power(&mut self, steps: &mut Steps, vm: &VmName, wanted: ClaimedPower, generation: u64) {
         let by = self.inputs.by.to_owned();
-        self.step(steps, Effect::ClaimPower { vm: vm.clone(), wanted, generation, by });
+        self.step(steps, Entry::ClaimPower { vm: vm.clone(), wanted, generation, by });
     }
 
     /// After a stop that somebody asked for, which was cut short then.
@@ -79,7 +79,7 @@ impl<'a> Planner<'a> {
     }
 
     pub(super) fn end_claim(&mut self, steps: &mut Steps, vm: &VmName, why: &str) {
-        self.step(steps, Effect::EndPowerClaim { vm: vm.clone(), why: why.to_owned() });
+        self.step(steps, Entry::EndPowerClaim { vm: vm.clone(), why: why.to_owned() });
     }
 
     /// The claim by which somebody made a vm, for as long as it stands.

@@ -177,10 +177,10 @@ impl<'a> Planner<'a> {
     }
 
     /// An action that starts when all of `needs` are done.
-    fn action(&mut self, needs: Vec<ActionId>, effect: Effect) -> Action {
+    fn action(&mut self, needs: Vec<ActionId>, effect: impl Into<Effect>) -> Action {
         let id = ActionId(self.next_action);
         self.next_action += 1;
-        Action { id, needs, effect }
+        Action { id, needs, effect: effect.into() }
     }
 
     /// Something that the plan does nothing about until something else happens.

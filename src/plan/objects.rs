@@ -6,7 +6,7 @@ use super::{ActionId, Change, Effect, Planner, Verb};
 use crate::model::address::{Address, Kind};
 use crate::model::id::{LabName, VmGroupName, VmName};
 use crate::model::lab::{Desired, Permission, Vm, VmGroup, VmSource};
-use crate::state::{Recorded, Thing};
+use crate::state::{Entry, Recorded, Thing};
 
 impl Planner<'_> {
     /// Ranges of two labs of a site must not overlap: their guests would fight over addresses. The predefined group is the
@@ -92,8 +92,8 @@ impl Planner<'_> {
         let mut after: BTreeMap<&VmName, (ActionId, Option<&Vm>)> = BTreeMap::new();
         for (_, action) in self.plan.actions() {
             match &action.effect {
-                Effect::ForgetVm { name } => drop(after.insert(name, (action.id, None))),
-                Effect::RecordVm { name, vm, .. } => {
+                Effect::Record(Entry::ForgetVm { name }) => drop(after.insert(name, (action.id, None))),
+                Effect::Record(Entry::Vm { name, vm, .. }) => {
                     let name = self.moves.vms.get(name).unwrap_or(name);
                     after.insert(name, (action.id, Some(vm)));
                 }
@@ -127,7 +127,7 @@ impl Planner<'_> {
         let after = body.as_deref().map(fields).unwrap_or_default();
         let Edits { before, after } = Edits::new(before, after);
         let is_kept = body.is_some();
-        let action = self.action(needs, Effect::RecordObject { address: address.clone(), body });
+        let action = self.action(needs, Entry::Object { address: address.clone(), body });
         if is_kept {
             self.pending.insert(address.clone(), action.id);
         }

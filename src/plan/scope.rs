@@ -8,7 +8,7 @@ use super::{ActionId, Change, Effect, Held, Note, Plan, Refusal};
 use crate::model::address::{Address, AddressPattern, Kind};
 use crate::model::lab::Desired;
 use crate::run::StopReason;
-use crate::state::Recorded;
+use crate::state::{Entry, Recorded};
 
 /// How alike two addresses must be, of 1, for one to be offered in place of the other.
 const LIKENESS_MIN: f64 = 0.75;
@@ -49,12 +49,12 @@ fn only_ends(change: &Change) -> bool {
             Effect::Stop { .. }
                 | Effect::Release { .. }
                 | Effect::SetAside { .. }
-                | Effect::ForgetVm { .. }
+                | Effect::Record(Entry::ForgetVm { .. })
                 | Effect::Fence { .. }
                 | Effect::Adopt { .. }
                 | Effect::RecordEnd { .. }
-                | Effect::EndPowerClaim { .. }
-                | Effect::EndClaim { .. }
+                | Effect::Record(Entry::EndPowerClaim { .. })
+                | Effect::Record(Entry::EndClaim { .. })
         )
     })
 }
@@ -119,7 +119,10 @@ pub fn refresh_only(mut plan: Plan) -> Plan {
         change.actions.retain(|action| {
             matches!(
                 action.effect,
-                Effect::Fence { .. } | Effect::RecordEnd { .. } | Effect::Adopt { .. } | Effect::RecordImage { .. }
+                Effect::Fence { .. }
+                    | Effect::RecordEnd { .. }
+                    | Effect::Adopt { .. }
+                    | Effect::Record(Entry::Image { .. })
             )
         });
         change.verb = super::Verb::Record;

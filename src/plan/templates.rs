@@ -10,7 +10,7 @@ use crate::model::address::{Address, Kind};
 use crate::model::id::TemplateName;
 use crate::model::lab::{DiskSource, Template};
 use crate::observe::ImageFact;
-use crate::state::{TemplateVersion, Thing};
+use crate::state::{Entry, TemplateVersion, Thing};
 
 /// The version that new vms of a template derive from.
 #[derive(Debug, Clone)]
@@ -61,7 +61,7 @@ impl Planner<'_> {
         let latest = latest.map(|((_, number), version)| (*number, version));
         let mut actions = Vec::new();
         if recorded_name != *name {
-            let rename = self.action(Vec::new(), Effect::RenameTemplate { from: recorded_name, to: name.clone() });
+            let rename = self.action(Vec::new(), Entry::RenameTemplate { from: recorded_name, to: name.clone() });
             actions.push(rename);
         }
         let mut why = None;
@@ -153,13 +153,8 @@ impl Planner<'_> {
         for (slot, freshness) in (0..).zip(freshness) {
             match freshness {
                 Freshness::Touched { bytes, mtime_ns } => {
-                    let effect = Effect::RecordImage {
-                        template: name.clone(),
-                        version,
-                        slot,
-                        bytes: *bytes,
-                        mtime_ns: *mtime_ns,
-                    };
+                    let effect =
+                        Entry::Image { template: name.clone(), version, slot, bytes: *bytes, mtime_ns: *mtime_ns };
                     let action = self.action(Vec::new(), effect);
                     actions.push(action);
                 }
@@ -241,7 +236,7 @@ impl Planner<'_> {
         });
         if !same {
             let needs = actions.iter().map(|action| action.id).collect();
-            let record = self.action(needs, Effect::RecordObject { address: address.clone(), body: Some(body) });
+            let record = self.action(needs, Entry::Object { address: address.clone(), body: Some(body) });
             actions.push(record);
         }
         let Edits { before, after } = edits;

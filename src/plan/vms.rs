@@ -25,7 +25,7 @@ use crate::model::id::{Mac, VmName};
 use crate::model::lab::{Vm, VmGroup, VmSource};
 use crate::model::reservation::Reservation;
 use crate::observe::Phase;
-use crate::state::{RecordedDisk, RecordedVm, Started};
+use crate::state::{Entry, RecordedDisk, RecordedVm, Started};
 
 /// Actions of one change, each after the one before it.
 #[derive(Default)]
@@ -104,9 +104,9 @@ impl Planner<'_> {
         }
         if let Some(made) = made {
             let why = "its vm left the lab".to_owned();
-            self.step(&mut steps, Effect::EndClaim { vm: name.clone(), id: made.id, why });
+            self.step(&mut steps, Entry::EndClaim { vm: name.clone(), id: made.id, why });
         }
-        self.step(&mut steps, Effect::ForgetVm { name: name.clone() });
+        self.step(&mut steps, Entry::ForgetVm { name: name.clone() });
         let reason = format!("{}; its disks are kept for {} days", self.gone(), self.inputs.site.retention_days);
         let fields = (vm_fields(&known.vm, known.ip), BTreeMap::new());
         let touches = self.touched(&known.vm, Some((known, &life)));
@@ -127,7 +127,7 @@ impl Planner<'_> {
             return self.refuse_missing_disk(&address, &disk, "it was put back for it");
         }
         let taken_back = !disks.is_empty();
-        self.step(&mut steps, Effect::RecordVm { name: name.clone(), vm: Box::new(vm.clone()), ip, mac, version });
+        self.step(&mut steps, Entry::Vm { name: name.clone(), vm: Box::new(vm.clone()), ip, mac, version });
         disks.extend(self.make_disks(&mut steps, name, new));
         disks.sort_by_key(|disk| disk.slot);
         let reservation = self.reservation(name, ip, mac);
@@ -230,7 +230,7 @@ impl Planner<'_> {
         let Some(disks) = self.mend_disks(&mut steps, address, work) else { return };
         if !edits.is_empty() || !work.stays || work.replaced || disks.version != known.version {
             let (vm, version) = (Box::new((*vm).clone()), disks.version);
-            self.step(&mut steps, Effect::RecordVm { name: (*name).clone(), vm, ip: *ip, mac: *mac, version });
+            self.step(&mut steps, Entry::Vm { name: (*name).clone(), vm, ip: *ip, mac: *mac, version });
         }
         let mut all = disks.kept;
         all.extend(self.make_disks(&mut steps, name, disks.new));
@@ -298,7 +298,7 @@ impl Planner<'_> {
         let Some(from) = from else { return };
         let old = self.reservation(from, work.known.ip, work.known.mac);
         self.step(steps, Effect::Release { vm: from.clone(), reservation: old });
-        self.step(steps, Effect::RenameVm { from: from.clone(), to: work.name.clone() });
+        self.step(steps, Entry::RenameVm { from: from.clone(), to: work.name.clone() });
     }
 
     pub(super) fn new_address(&mut self, address: &Address, vm: &Vm) -> Option<(Ipv4Addr, Mac)> {
@@ -339,7 +339,7 @@ impl Planner<'_> {
         Reservation::new(&self.inputs.recorded.site, &self.inputs.desired.lab, name, mac, ip)
     }
 
-    pub(super) fn step(&mut self, steps: &mut Steps, effect: Effect) {
+    pub(super) fn step(&mut self, steps: &mut Steps, effect: impl Into<Effect>) {
         let action = self.action(steps.last.clone(), effect);
         steps.last = vec![action.id];
         steps.actions.push(action);
@@ -375,7 +375,10 @@ impl Planner<'_> {
 
 /// Whether an effect gives a vm something of its lab, so that its user and vm group must be recorded before.
 fn takes_from_its_lab(effect: &Effect) -> bool {
-    matches!(effect, Effect::RecordVm { .. } | Effect::MakeDisk { .. } | Effect::Reserve { .. } | Effect::Start { .. })
+    matches!(
+        effect,
+        Effect::Record(Entry::Vm { .. }) | Effect::MakeDisk { .. } | Effect::Reserve { .. } | Effect::Start { .. }
+    )
 }
 
 /// A known vm, with all that was found out about it.

@@ -8,6 +8,7 @@ use crate::model::address::Address;
 use crate::model::claim::ClaimedPower;
 use crate::model::disk::DiskOrigin;
 use crate::plan::{Change, Effect};
+use crate::state::Entry;
 
 /// One line per step, indented and fit for a terminal; `needs` are other changes that come first.
 pub(super) fn lines(change: &Change, needs: &BTreeSet<&Address>) -> Vec<String> {
@@ -19,8 +20,7 @@ pub(super) fn lines(change: &Change, needs: &BTreeSet<&Address>) -> Vec<String> 
 /// What an effect does outside our records; `None` of one that is only recorded.
 fn words(effect: &Effect) -> Option<String> {
     Some(match effect {
-        Effect::RecordObject { .. } | Effect::RecordVm { .. } | Effect::ForgetVm { .. } => return None,
-        Effect::RecordImage { .. } | Effect::RenameVm { .. } | Effect::RenameTemplate { .. } => return None,
+        Effect::Record(entry) => return recorded(entry),
         Effect::Publish { version, disks, .. } => {
             let images: Vec<String> = disks.iter().map(|disk| disk.image.display().to_string()).collect();
             format!("publishes {} as version {version}", images.join(", "))
@@ -50,8 +50,16 @@ fn words(effect: &Effect) -> Option<String> {
         Effect::Adopt { run, task, .. } => format!("takes job {task} for run {run}"),
         Effect::Fence { run, .. } => format!("fences run {run} off"),
         Effect::RecordEnd { run, .. } => format!("takes run {run} for ended"),
-        Effect::ClaimPower { wanted: ClaimedPower::Running, by, .. } => format!("claims for {by} that it runs"),
-        Effect::ClaimPower { wanted: ClaimedPower::Stopped, by, .. } => format!("claims for {by} that it stands still"),
-        Effect::EndPowerClaim { why, .. } | Effect::EndClaim { why, .. } => format!("ends the claim on it: {why}"),
+    })
+}
+
+/// Of what is only recorded, people's wishes alone are a step of their own.
+fn recorded(entry: &Entry) -> Option<String> {
+    Some(match entry {
+        Entry::ClaimPower { wanted: ClaimedPower::Running, by, .. } => format!("claims for {by} that it runs"),
+        Entry::ClaimPower { wanted: ClaimedPower::Stopped, by, .. } => format!("claims for {by} that it stands still"),
+        Entry::EndPowerClaim { why, .. } | Entry::EndClaim { why, .. } => format!("ends the claim on it: {why}"),
+        Entry::Object { .. } | Entry::Vm { .. } | Entry::ForgetVm { .. } => return None,
+        Entry::Image { .. } | Entry::RenameVm { .. } | Entry::RenameTemplate { .. } => return None,
     })
 }

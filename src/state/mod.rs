@@ -4,6 +4,7 @@
 mod aside;
 mod claims;
 mod clear;
+mod entry;
 mod history;
 mod home;
 mod ledger;
@@ -19,6 +20,7 @@ mod write;
 pub use aside::{AsideSet, ImageDigest, WaitingDisks};
 pub use claims::PastClaim;
 pub use clear::OldRun;
+pub use entry::Entry;
 pub use history::{AppliedEffect, AsideDisk, PastApply, PastEffect, PastRun};
 pub use ledger::Ledger;
 pub use lock::{Holder, Lock};

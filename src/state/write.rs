@@ -1,17 +1,15 @@
 //! Intents and outcomes in: every outside effect is journalled before and after, each batch in one transaction.
 
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, Transaction, params};
 
 use super::aside::remember;
-use super::{RecordedDisk, StateError, Store, TemplateVersion, claims};
+use super::{Entry, RecordedDisk, StateError, Store, TemplateVersion, claims};
 use crate::model::address::Address;
 use crate::model::claim::{ClaimBody, ClaimId};
-use crate::model::id::{LabName, Mac, RunId, TemplateName, VmName};
+use crate::model::id::{LabName, RunId, TemplateName, VmName};
 use crate::model::job::JobId;
-use crate::model::lab::Vm;
 use crate::run::{BatchId, StopReason};
 
 /// One apply in the history.
@@ -61,44 +59,12 @@ impl Outcome {
 /// One change of what is recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    PutObject {
-        address: Address,
-        body: String,
-    },
-    DropObject {
-        address: Address,
-    },
+    /// What a plan has recorded for its own sake.
+    Entry(Entry),
     PutVersion {
         template: TemplateName,
         version: u32,
         content: TemplateVersion,
-    },
-    /// An image was touched and holds the same bytes.
-    TouchVersion {
-        template: TemplateName,
-        version: u32,
-        slot: u32,
-        bytes: u64,
-        mtime_ns: i64,
-    },
-    PutVm {
-        name: VmName,
-        vm: Box<Vm>,
-        ip: Ipv4Addr,
-        mac: Mac,
-        version: Option<u32>,
-    },
-    RenameVm {
-        from: VmName,
-        to: VmName,
-    },
-    RenameTemplate {
-        from: TemplateName,
-        to: TemplateName,
-    },
-    /// The vm's row; its disks must have been set aside before.
-    DropVm {
-        name: VmName,
     },
     PutDisk {
         vm: VmName,
@@ -163,11 +129,12 @@ pub enum Change {
         id: ClaimId,
         why: String,
     },
-    /// The claim on a vm's power, if one stands.
-    EndPowerClaim {
-        vm: VmName,
-        why: String,
-    },
+}
+
+impl From<Entry> for Change {
+    fn from(entry: Entry) -> Self {
+        Self::Entry(entry)
+    }
 }
 
 impl Store {
@@ -327,18 +294,9 @@ fn write_changes(
 }
 
 fn write_change(transaction: &Transaction<'_>, lab: &str, change: &Change, now: &str) -> rusqlite::Result<()> {
-    let execute = |sql: &str, parameters: &[&dyn rusqlite::ToSql]| -> rusqlite::Result<()> {
-        transaction.prepare_cached(sql)?.execute(parameters).map(|_| ())
-    };
+    let execute = |sql, parameters: &[&dyn rusqlite::ToSql]| execute(transaction, sql, parameters);
     match change {
-        Change::PutObject { address, body } => execute(
-            "INSERT OR REPLACE INTO objects (lab, kind, name, body) VALUES (?1, ?2, ?3, ?4)",
-            params![lab, address.kind.as_str(), address.name, body],
-        ),
-        Change::DropObject { address } => execute(
-            "DELETE FROM objects WHERE lab = ?1 AND kind = ?2 AND name = ?3",
-            params![lab, address.kind.as_str(), address.name],
-        ),
+        Change::Entry(entry) => entry.write(transaction, lab, now),
         Change::PutVersion { template, version, content } => {
             execute(
                 "INSERT OR REPLACE INTO versions (lab, template, version, disks, published_at) VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -346,38 +304,6 @@ fn write_change(transaction: &Transaction<'_>, lab: &str, change: &Change, now: 
             )?;
             content.disks.iter().try_for_each(|disk| remember(transaction, &disk.source, &disk.digest()))
         }
-        Change::TouchVersion { template, version, slot, bytes, mtime_ns } => execute(
-            "UPDATE versions SET disks = json_set(disks, '$[' || ?4 || '].source_bytes', ?5, '$[' || ?4 || '].source_mtime_ns', ?6)
-             WHERE lab = ?1 AND template = ?2 AND version = ?3",
-            params![lab, template.as_str(), version, slot, bytes, mtime_ns],
-        ),
-        Change::PutVm { name, vm, ip, mac, version } => {
-            execute(
-                "INSERT INTO vms (lab, name, ip, mac, generation, version, body) VALUES (?1, ?2, ?3, ?4, 0, ?5, ?6)
-                 ON CONFLICT (lab, name) DO UPDATE SET ip = ?3, mac = ?4, version = ?5, body = ?6",
-                params![lab, name.as_str(), ip.to_string(), mac.to_string(), version, to_json(vm)],
-            )?;
-            // Disks that waited for it are its own now.
-            execute(
-                "UPDATE disks SET owner = NULL WHERE lab = ?1 AND vm = ?2 AND aside IS NULL AND owner IS NOT NULL",
-                params![lab, name.as_str()],
-            )
-        }
-        Change::RenameVm { from, to } => {
-            for sql in [
-                "UPDATE vms SET name = ?3 WHERE lab = ?1 AND name = ?2",
-                "UPDATE disks SET vm = ?3 WHERE lab = ?1 AND vm = ?2",
-                "UPDATE runs SET vm = ?3 WHERE lab = ?1 AND vm = ?2",
-            ] {
-                execute(sql, params![lab, from.as_str(), to.as_str()])?;
-            }
-            claims::rename(transaction, lab, from.as_str(), to.as_str(), now)
-        }
-        Change::RenameTemplate { from, to } => execute(
-            "UPDATE versions SET template = ?3 WHERE lab = ?1 AND template = ?2",
-            params![lab, from.as_str(), to.as_str()],
-        ),
-        Change::DropVm { name } => execute("DELETE FROM vms WHERE lab = ?1 AND name = ?2", params![lab, name.as_str()]),
         Change::PutDisk { vm, disk } => execute(
             "INSERT OR REPLACE INTO disks (path, lab, vm, slot, base, made, image) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             params![text(&disk.path), lab, vm.as_str(), disk.slot, disk.base.as_deref().map(text), disk.made, disk.image],
@@ -429,14 +355,21 @@ fn write_change(transaction: &Transaction<'_>, lab: &str, change: &Change, now: 
         ),
         Change::PutClaim { name, body, by } => claims::put(transaction, lab, (name, body, by), now),
         Change::EndClaim { id, why } => claims::end(transaction, lab, *id, why, now),
-        Change::EndPowerClaim { vm, why } => claims::end_power(transaction, lab, vm.as_str(), why, now),
     }
+}
+
+pub(super) fn execute(
+    transaction: &Transaction<'_>,
+    sql: &str,
+    parameters: &[&dyn rusqlite::ToSql],
+) -> rusqlite::Result<()> {
+    transaction.prepare_cached(sql)?.execute(parameters).map(drop)
 }
 
 fn text(path: &Path) -> std::borrow::Cow<'_, str> {
     path.to_string_lossy()
 }
 
-fn to_json<T: serde::Serialize + ?Sized>(value: &T) -> String {
+pub(super) fn to_json<T: serde::Serialize + ?Sized>(value: &T) -> String {
     serde_json::to_string(value).expect("what is recorded has only string keys")
 }

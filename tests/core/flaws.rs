@@ -3,6 +3,7 @@
 use labwright::model::job::{JobId, TaskId};
 use labwright::plan::{Effect, Flaw, Plan};
 use labwright::run::StopReason;
+use labwright::state::Entry;
 
 use crate::lab::Lab;
 use crate::plans::PAIR;
@@ -47,7 +48,7 @@ fn one_address_for_two_vms() {
     let found = flaws(&Lab::new(PAIR), |plan| {
         let mut first = None;
         for effect in effects(plan) {
-            if let Effect::RecordVm { ip, mac, .. } = effect {
+            if let Effect::Record(Entry::Vm { ip, mac, .. }) = effect {
                 (*ip, *mac) = *first.get_or_insert((*ip, *mac));
             }
         }
@@ -66,7 +67,7 @@ fn one_address_for_two_vms() {
 fn an_address_that_somebody_has() {
     let found = flaws(&leaving(), |plan| {
         for effect in effects(plan) {
-            if let Effect::RecordVm { ip, .. } = effect {
+            if let Effect::Record(Entry::Vm { ip, .. }) = effect {
                 *ip = "192.168.100.2".parse().unwrap();
             }
         }

@@ -1,7 +1,7 @@
 //! Parts of plans: what a refusal holds back and what goes on, and that no part walks past a guard that holds for it.
 
 use labwright::plan::{Plan, refresh_only, target, unknown_addresses};
-use labwright::state::{Decision, FreezeScope, Frozen, Hold, StateError};
+use labwright::state::{Change, Decision, Entry, FreezeScope, Frozen, Hold, StateError};
 
 use crate::lab::{Applied, Lab};
 use crate::plans::PAIR;
@@ -186,7 +186,7 @@ fn an_apply_that_was_overtaken_is_stopped() {
     assert!(held.to_string().starts_with("user/bob is being changed by test (apply 1, since "), "{held}");
     std::fs::remove_file(format!("{}.lock", lab.site.state.display())).unwrap();
     let second = later.begin(&name, &decision(), &info, now).unwrap();
-    let change = labwright::state::Change::DropObject { address: "user/bob".parse().unwrap() };
+    let change = Change::from(Entry::Object { address: "user/bob".parse().unwrap(), body: None });
     let changes = std::slice::from_ref(&change);
     assert!(matches!(store.intend(&name, first, &[], changes, now), Err(StateError::Overtaken { .. })));
     assert!(matches!(store.settle(&name, first, &[], changes, now), Err(StateError::Overtaken { .. })));
