@@ -62,6 +62,7 @@ cases! {
     lab_unknown
     lock
     other_checkout
+    own_vm
     plan_json
     plan_new_lab
     plan_of_a_class

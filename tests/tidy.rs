@@ -145,6 +145,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "control",
         &[
             "model",
+            "access",
             "error",
             "files",
             "disks",

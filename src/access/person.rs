@@ -20,12 +20,14 @@ pub enum Person {
     Root,
     /// An account by its login name.
     User(UserName),
+    /// An account of which nothing is known.
+    Nobody,
 }
 
 impl Person {
     pub fn user(&self) -> Option<&UserName> {
         match self {
-            Self::Root => None,
+            Self::Root | Self::Nobody => None,
             Self::User(user) => Some(user),
         }
     }

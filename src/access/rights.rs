@@ -105,7 +105,7 @@ impl<'a> World<'a> {
             Person::Root => Some(Because::Root),
             Person::User(user) if self.roles.admins.contains(user) => Some(Because::SiteAdmin),
             Person::User(user) if self.roles.lab_owners.contains(user) => Some(Because::LabOwner),
-            Person::User(_) => None,
+            Person::User(_) | Person::Nobody => None,
         }
     }
 

@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::typed;
+use crate::access::Person;
 use crate::control::manifests::DesiredError;
 use crate::control::{Caller, Context, Listener, Note, SITE_FILE};
 use crate::error::chain;
 use crate::exit::Exit;
 use crate::model::diagnostic::{Diagnostics, Severity};
+use crate::model::id::UserName;
 use crate::model::lab::Desired;
 use crate::model::site::Site;
 use crate::report::{self, Failure, Ui};
@@ -31,11 +33,23 @@ pub(super) fn of_site(site: Site) -> Result<Context, Failure> {
 fn caller() -> Result<Caller, Failure> {
     Ok(Caller {
         name: whoami(),
+        person: person(),
         host: hostname(),
         process: std::process::id(),
         command: typed::command(),
         program: program()?,
     })
+}
+
+/// Root acts on the state itself, and nobody is above root. Of an account without a valid login name nothing is known.
+fn person() -> Person {
+    let uid = nix::unistd::geteuid();
+    let name = nix::unistd::User::from_uid(uid).ok().flatten().and_then(|user| UserName::new(user.name).ok());
+    match name {
+        Some(name) if !uid.is_root() => Person::User(name),
+        _ if uid.is_root() => Person::Root,
+        _ => Person::Nobody,
+    }
 }
 
 /// This program, for the jobs that it submits.

@@ -103,6 +103,13 @@ fn hint(error: &ControlError) -> Option<String> {
         ControlError::NoHost { hosts, .. } => format!("its hosts: {}", hosts.join(", ")),
         ControlError::NoHosts => "see `scheduler:` in site.yaml, and `qhost`".to_owned(),
         ControlError::NoSuchHost { hosts, .. } => format!("they are {}", hosts.join(", ")),
+        ControlError::NoUser { .. } | ControlError::NoUserGroup { .. } => {
+            "`labwright get users` and `labwright get user-groups` list whom the lab knows".to_owned()
+        }
+        ControlError::NameTaken { name } => format!("`labwright vm start {name}` starts it; or take another `--name`"),
+        ControlError::OfManifest { .. } => "take it out of the manifest, and apply".to_owned(),
+        ControlError::NoGrant { .. } => "`labwright get claims` lists what was given by command".to_owned(),
+        ControlError::WrittenPermission { place, .. } => format!("take it out there: {place}"),
         ControlError::Frozen { .. } => "`labwright thaw` lets things go on".to_owned(),
         ControlError::Storage { .. } => "nothing else was changed; see `storage:` in site.yaml".to_owned(),
         ControlError::NotText { .. } => {

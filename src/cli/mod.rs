@@ -19,6 +19,8 @@ mod init;
 mod interrupt;
 mod local_dispatch;
 mod manual;
+mod own;
+mod permission;
 mod plan;
 mod purge;
 mod restore;
@@ -77,6 +79,8 @@ enum Command {
     Thaw(freeze::ThawArguments),
     #[command(subcommand)]
     Vm(vm::Command),
+    #[command(subcommand)]
+    Permission(permission::Command),
     #[command(subcommand)]
     Claim(claim::Command),
     #[command(subcommand)]
@@ -224,6 +228,7 @@ fn run(arguments: Arguments, ui: &mut Ui) -> Ended {
         Command::Freeze(arguments) => freeze::freeze(&arguments, site, ui),
         Command::Thaw(arguments) => freeze::thaw(&arguments, site, ui),
         Command::Vm(command) => vm::run(&command, site, ui),
+        Command::Permission(command) => permission::run(&command, site, ui),
         Command::Claim(command) => claim::run(&command, site, ui),
         Command::State(command) => state::run(&command, site, ui),
         Command::Init(arguments) => init::run(&arguments, ui),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::context::of_known_lab;
-use super::{Ended, LabOption, apply, export_run, vnc};
+use super::{Ended, LabOption, apply, export_run, own, vnc};
 use crate::control::request::{Guest, Guests};
 use crate::control::{self, pick};
 use crate::disks::Snapshot;
@@ -19,6 +19,7 @@ use crate::model::lab::{Desired, Vm};
 use crate::plan::{Ask, Wish};
 use crate::report::table::{Format, Row, render};
 use crate::report::{Failure, Ui};
+use crate::resolve::with_claims;
 use crate::run::RequestKind;
 use crate::state::Recorded;
 
@@ -37,6 +38,14 @@ pub(super) enum Command {
     /// Stop vms and start them again, with what their manifest says now
     #[command(after_help = STOP_HELP)]
     Restart(StartArguments),
+    /// Make a vm of somebody's own from a template, beside those of the manifest
+    #[command(after_help = "Examples:
+  labwright vm derive gsr --name mine                    # your own
+  labwright vm derive gsr --name spare --owner doraz     # vm/doraz/spare")]
+    Derive(own::DeriveArguments),
+    /// Give up a vm of somebody's own; its disks are set aside
+    #[command(after_help = "Example: labwright vm delete doraz/mine")]
+    Delete(own::DeleteArguments),
     /// Tell where the screens of running vms are, and their passwords
     Vnc(vnc::Arguments),
     /// Take pictures of guests' screens
@@ -190,6 +199,8 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
         Command::Start(arguments) => power(&arguments.power, Wish::Start, &arguments.options(), site, ui),
         Command::Stop(arguments) => power(arguments, Wish::Stop, &arguments.options, site, ui),
         Command::Restart(arguments) => power(&arguments.power, Wish::Restart, &arguments.options(), site, ui),
+        Command::Derive(arguments) => own::derive(arguments, site, ui),
+        Command::Delete(arguments) => own::delete(arguments, site, ui),
         Command::Vnc(arguments) => vnc::run(arguments, site, ui),
         Command::Screen { vms, lab, output } => screens(vms, lab, output, site, ui),
         Command::Suspend { vms, lab } => ask(vms, lab, &RequestKind::Suspend, site, ui),
@@ -251,7 +262,8 @@ fn screens(words: &[String], lab: &LabOption, output: &Path, site: Option<&Path>
                 .within(format!("cannot make the folder {} for the pictures", output.display()))
         })?;
     }
-    let file = |name: &VmName| if is_folder { output.join(format!("{name}.png")) } else { output.to_owned() };
+    let file =
+        |name: &VmName| if is_folder { output.join(format!("{}.png", name.file_name())) } else { output.to_owned() };
     guests.screens(&file, &mut |vm, file| ui.say(&format!("the screen of {vm} is in {}", file.display())))?;
     Ok(Exit::Done)
 }
@@ -288,6 +300,7 @@ impl Row for SnapshotRow {
 fn power(arguments: &PowerArguments, wish: Wish, options: &apply::Options, site: Option<&Path>, ui: &mut Ui) -> Ended {
     let (context, desired) = &of_known_lab(site, &arguments.lab.lab)?;
     let recorded = context.recorded(&desired.lab)?;
+    let desired = &*with_claims(desired, &recorded.claims);
     let leaving = recorded.vms.iter().filter(|(name, _)| !desired.vms.contains_key(*name));
     let leaving = leaving.filter(|_| wish == Wish::Stop).map(|(name, known)| (name, &known.vm));
     let known: Vec<(&VmName, &Vm)> = desired.vms.iter().chain(leaving).collect();

@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use super::aside::AsideError;
 use super::host_labs::InUse;
 use super::import::ImportError;
+use super::permissions::refusal_words;
 use super::pick::PickError;
 use super::plan::NamedFor;
 use super::request::RequestError;
+use crate::access::Refused;
 use crate::apply::ClearError;
 use crate::disks::DiskError;
 use crate::host::machine::check::Line;
@@ -16,7 +18,8 @@ use crate::host::machine::embedded::PlaceError;
 use crate::manifest::LoadError;
 use crate::model::address::Address;
 use crate::model::claim::ClaimId;
-use crate::model::id::{LabName, VmName};
+use crate::model::id::{LabName, UserGroupName, UserName, VmName};
+use crate::model::lab::{Object, Right};
 use crate::observe::ObserveError;
 use crate::run::RunFileError;
 use crate::scheduler::SchedulerError;
@@ -73,6 +76,20 @@ pub enum ControlError {
     NoHost { host: String, hosts: Vec<String> },
     #[error("frozen by {} since {:.0}: {}; nothing was changed", frozen.who, frozen.since, frozen.why)]
     Frozen { frozen: Frozen },
+    #[error("{}", refusal_words(*right, on, *refused))]
+    NotAllowed { right: Option<Right>, on: Object, refused: Refused },
+    #[error("lab `{lab}` has no user `{user}`; nothing was changed")]
+    NoUser { user: UserName, lab: LabName },
+    #[error("lab `{lab}` has no user group `{group}`; nothing was changed")]
+    NoUserGroup { group: UserGroupName, lab: LabName },
+    #[error("there is a vm `{name}` already; nothing was changed")]
+    NameTaken { name: VmName },
+    #[error("vm `{vm}` is in the lab because its manifest says so; nothing was changed")]
+    OfManifest { vm: VmName },
+    #[error("nobody gave the permission `{name}` by command; nothing was changed")]
+    NoGrant { name: String },
+    #[error("the permission `{name}` stands in the manifest; nothing was changed")]
+    WrittenPermission { name: String, place: String },
     #[error(transparent)]
     Aside(#[from] AsideError),
     #[error(transparent)]
@@ -145,6 +162,8 @@ impl ControlError {
             Self::PlanMoved { .. }
             | Self::PlanRefused
             | Self::NotRoot
+            | Self::NotAllowed { .. }
+            | Self::NameTaken { .. }
             | Self::NotReady { .. }
             | Self::Frozen { .. }
             | Self::InUse(_)

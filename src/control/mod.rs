@@ -15,6 +15,8 @@
 //! purge       they are deleted for good
 //! import      what exists already becomes a vm's
 //! journal     what is done beside any plan, in the history all the same
+//! permissions who may do what, and grants by command
+//! own         vms that people make for themselves
 //! claims      what people asked for by command is taken back
 //! forget      a host that is lost is given up
 //! check       whether a host and the cluster can run guests
@@ -42,6 +44,8 @@ pub mod init;
 mod journal;
 pub mod manifests;
 mod open;
+pub mod own;
+pub mod permissions;
 pub mod pick;
 pub mod plan;
 pub mod purge;
@@ -56,6 +60,7 @@ pub use open::{Context, SITE_FILE, git_commit, understood};
 
 use std::path::{Path, PathBuf};
 
+use crate::access::Person;
 use crate::model::diagnostic::Diagnostics;
 use crate::model::id::LabName;
 use crate::scheduler::SchedulerError;
@@ -67,6 +72,8 @@ use manifests::DesiredError;
 pub struct Caller {
     /// For the history, and for others who find a lock.
     pub name: String,
+    /// To whom rights are given.
+    pub person: Person,
     pub host: String,
     pub process: u32,
     /// What was asked for, in the words of who asked: for the history.

@@ -9,6 +9,7 @@ use crate::model::address::{Address, AddressPattern};
 use crate::model::id::VmName;
 use crate::model::lab::Desired;
 use crate::plan::{Ask, Effect, Plan, SavedPlan, Today, refresh_only, refuse_held, target, unknown_addresses};
+use crate::resolve::with_claims;
 use crate::state::Recorded;
 
 /// Which part of a plan is meant, and which guards are.
@@ -36,6 +37,7 @@ impl Scope {
 
     /// The part of the lab's plan that is meant.
     pub fn plan(&self, context: &Context, desired: &Desired, recorded: &Recorded) -> Result<Plan, ControlError> {
+        let desired = &*with_claims(desired, &recorded.claims);
         let mut plan = context.plan(desired, recorded, &self.allow, &BTreeMap::new())?;
         refuse_unknown(NamedFor::Target, &self.targets, desired, recorded, &plan)?;
         refuse_unknown(NamedFor::Allow, &self.allow, desired, recorded, &plan)?;
@@ -83,6 +85,7 @@ pub fn power(
     allow: &[AddressPattern],
     asks: &BTreeMap<VmName, Ask>,
 ) -> Result<Plan, ControlError> {
+    let desired = &*with_claims(desired, &recorded.claims);
     let plan = context.plan(desired, recorded, allow, asks)?;
     refuse_unknown(NamedFor::Allow, allow, desired, recorded, &plan)?;
     let pattern = |name: &VmName| Address::vm(name).to_string().parse().expect("a vm's address is a pattern");

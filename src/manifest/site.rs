@@ -28,6 +28,9 @@ record! {
         /// Users who may do everything, as root may.
         #[example(["badmin"])]
         pub admins: Vec<Spanned<UserName>>,
+        /// Whether owners of vms may let others use them (default: true); admins may at any rate.
+        #[example(false)]
+        pub owners_may_share: Option<Spanned<bool>>,
         /// SQLite file with what the site knows; on a local file system.
         #[example("/var/lib/labwright/state.db")]
         pub state: Option<Spanned<FilePath>>,

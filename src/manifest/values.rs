@@ -128,6 +128,14 @@ pub(super) fn invalid_name(what: &str, text: &str, error: &InvalidName) -> Mista
 pub struct Size(pub u64);
 
 impl Size {
+    /// As a manifest writes it; what is wrong with it, in a line.
+    pub fn read(text: &str) -> Result<Self, String> {
+        <Self as Scalar>::parse(text).map_err(|mistake| match mistake.hint {
+            Some(hint) => format!("{}: {hint}", mistake.message),
+            None => mistake.message,
+        })
+    }
+
     pub fn mib(self) -> u64 {
         self.0 >> 20
     }

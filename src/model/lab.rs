@@ -410,36 +410,50 @@ pub struct Session {
     pub egress: BTreeSet<Egress>,
     #[serde(default)]
     pub at_end: AtEnd,
-    /// What single users got besides while it ran, in seconds.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub added_seconds: BTreeMap<UserName, u64>,
+    /// What people added while it ran.
+    #[serde(default, skip_serializing_if = "AddedTime::is_none")]
+    pub added: AddedTime,
+}
+
+/// Time that claims give a session.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddedTime {
+    /// For all.
+    #[serde(default)]
+    pub seconds: u64,
+    /// For single users besides.
+    #[serde(default)]
+    pub users: BTreeMap<UserName, u64>,
     /// It stands still, and nobody has said until when.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default)]
     pub is_paused: bool,
 }
 
-impl Session {
-    /// More time for all, or for one.
-    pub fn add(&mut self, time: &TimeClaim) {
-        match (&time.change, &time.user) {
-            (TimeChange::Extend { seconds }, None) => self.end = later(self.end, *seconds),
-            (TimeChange::Extend { seconds }, Some(user)) => {
-                let added = self.added_seconds.entry(user.clone()).or_default();
-                *added = added.saturating_add(*seconds);
-            }
-            (TimeChange::Pause { from, until: Some(until) }, None) => {
-                let pause = until.as_second().saturating_sub(from.as_second());
-                self.end = later(self.end, u64::try_from(pause).unwrap_or(0));
-            }
-            (TimeChange::Pause { from, until: Some(until) }, Some(user)) => {
-                let pause = until.as_second().saturating_sub(from.as_second());
-                let added = self.added_seconds.entry(user.clone()).or_default();
-                *added = added.saturating_add(u64::try_from(pause).unwrap_or(0));
-            }
-            (TimeChange::Pause { until: None, .. }, _) => self.is_paused = true,
-        }
+impl AddedTime {
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
     }
 
+    pub fn add(&mut self, time: &TimeClaim) {
+        let seconds = match &time.change {
+            TimeChange::Extend { seconds } => *seconds,
+            TimeChange::Pause { from, until: Some(until) } => {
+                u64::try_from(until.as_second().saturating_sub(from.as_second())).unwrap_or(0)
+            }
+            TimeChange::Pause { until: None, .. } => {
+                self.is_paused = true;
+                return;
+            }
+        };
+        let sum = match &time.user {
+            None => &mut self.seconds,
+            Some(user) => self.users.entry(user.clone()).or_default(),
+        };
+        *sum = sum.saturating_add(seconds);
+    }
+}
+
+impl Session {
     /// When the session holds its vms: from booting them to the end of the longest extra time.
     pub fn window(&self) -> (jiff::Timestamp, jiff::Timestamp) {
         let length = self.end.as_second().saturating_sub(self.start.as_second());
@@ -448,12 +462,13 @@ impl Session {
         let before = i64::try_from(self.open_before_seconds).unwrap_or(i64::MAX);
         let opens = self.start.as_second().saturating_sub(before);
         let opens = jiff::Timestamp::from_second(opens).unwrap_or(jiff::Timestamp::MIN);
-        if self.is_paused {
+        if self.added.is_paused {
             return (opens, jiff::Timestamp::MAX);
         }
         // Whoever has extra time may have been given more besides.
-        let added = self.added_seconds.values().copied().max().unwrap_or(0);
-        (opens, later(later(self.end, u64::try_from(extra).unwrap_or(0)), added))
+        let most = self.added.users.values().copied().max().unwrap_or(0);
+        let extra = u64::try_from(extra).unwrap_or(0).saturating_add(self.added.seconds).saturating_add(most);
+        (opens, later(self.end, extra))
     }
 }
 

@@ -23,6 +23,8 @@ pub struct Site {
     /// Runs, disks and templates: on a cluster, storage that every host shares.
     pub storage: Storage,
     pub admins: BTreeSet<UserName>,
+    /// Whether owners of vms may let others use them.
+    pub owners_may_share: bool,
     pub scheduler: SchedulerSettings,
     pub network: NetworkSettings,
     pub qemu: QemuSettings,
@@ -49,6 +51,7 @@ impl Site {
             state: root.join("state.db"),
             storage: Storage::below(&root),
             admins: BTreeSet::new(),
+            owners_may_share: true,
             scheduler: SchedulerSettings::Local {
                 folder: root.join("scheduler"),
                 slots: local_slots(memory_mib, cpus),

@@ -107,7 +107,11 @@ impl Planner<'_> {
             self.step(&mut steps, Entry::EndClaim { vm: name.clone(), id: made.id, why });
         }
         self.step(&mut steps, Entry::ForgetVm { name: name.clone() });
-        let reason = format!("{}; its disks are kept for {} days", self.gone(), self.inputs.site.retention_days);
+        let gone = match (name.owner(), made) {
+            (Some(_), None) => "given up by command",
+            _ => self.gone(),
+        };
+        let reason = format!("{gone}; its disks are kept for {} days", self.inputs.site.retention_days);
         let fields = (vm_fields(&known.vm, known.ip), BTreeMap::new());
         let touches = self.touched(&known.vm, Some((known, &life)));
         self.change(address, Verb::SetAside, reason, fields, Some(touches), steps);

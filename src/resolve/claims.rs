@@ -17,11 +17,11 @@ use std::collections::BTreeSet;
 use crate::access::{Roles, World};
 use crate::model::claim::{Claim, ClaimBody, ClaimId, PowerClaim, PowerWish, TimeClaim, VmClaim};
 use crate::model::id::{FamilyName, VmName};
-use crate::model::lab::{Desired, Object, Origin, Permission, PowerState, RestartPolicy, Subject, Vm};
+use crate::model::lab::{AddedTime, Desired, Object, Origin, Permission, PowerState, RestartPolicy, Subject, Vm};
 
 /// The lab with the claims on it. Whether a vm is `on_demand`, is renamed, or leaves, is for the plan to see, which ends claims.
 pub fn with_claims<'a>(desired: &'a Desired, claims: &[Claim]) -> Cow<'a, Desired> {
-    let mut merged = Cow::Borrowed(desired);
+    let mut merged = without_added_time(desired);
     for claim in claims {
         match &claim.body {
             ClaimBody::Power(PowerClaim { wanted, generation, .. }) => {
@@ -35,12 +35,21 @@ pub fn with_claims<'a>(desired: &'a Desired, claims: &[Claim]) -> Cow<'a, Desire
             }
             ClaimBody::Time(time) if desired.sessions.contains_key(&time.session) => {
                 let session = merged.to_mut().sessions.get_mut(&time.session).expect("it was just found");
-                session.add(time);
+                session.added.add(time);
             }
             ClaimBody::Vm(_) | ClaimBody::Grant(_) | ClaimBody::Time(_) | ClaimBody::Other { .. } => {}
         }
     }
     isolate(&mut merged, claims);
+    merged
+}
+
+/// A lab that was merged before, and kept, is merged anew.
+fn without_added_time(desired: &Desired) -> Cow<'_, Desired> {
+    let mut merged = Cow::Borrowed(desired);
+    for (name, _) in desired.sessions.iter().filter(|(_, session)| !session.added.is_none()) {
+        merged.to_mut().sessions.get_mut(name).expect("it was just found").added = AddedTime::default();
+    }
     merged
 }
 

@@ -7,7 +7,7 @@ use super::people::People;
 use super::{Families, Resolver};
 use crate::manifest::{SessionDecl, Spanned};
 use crate::model::id::{FamilyName, SessionName, UserName, VmName};
-use crate::model::lab::{AtEnd, Desired, PowerState, Session};
+use crate::model::lab::{AddedTime, AtEnd, Desired, PowerState, Session};
 use crate::model::rules::Rule;
 
 /// Most sessions of a lab: a class that meets daily for a year has fewer.
@@ -60,8 +60,7 @@ impl Resolver<'_> {
                 extra_time_percent: extra,
                 egress: egress.into_iter().collect(),
                 at_end: decl.at_end.as_ref().map_or(AtEnd::Stop, |at_end| at_end.value),
-                added_seconds: BTreeMap::new(),
-                is_paused: false,
+                added: AddedTime::default(),
             };
             self.overlaps(name, &session, desired);
             desired.sessions.insert(name.value.clone(), session);

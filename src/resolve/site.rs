@@ -210,6 +210,7 @@ impl Builder {
             file: Some(path),
             state: self.path(file.state.as_ref(), local_root.join("state.db")),
             storage,
+            owners_may_share: file.owners_may_share.as_ref().is_none_or(|may| may.value),
             admins: file.admins.iter().map(|admin| admin.value.clone()).collect(),
             scheduler,
             network,

@@ -1,0 +1,93 @@
+//! `labwright vm derive` and `vm delete`: vms that people have beside those of a manifest.
+
+use std::path::Path;
+
+use super::context::of_known_lab;
+use super::{Ended, LabOption, apply};
+use crate::control;
+use crate::control::own::{self, Wanted};
+use crate::exit::Exit;
+use crate::manifest::Size;
+use crate::model::address::{Address, AddressPattern};
+use crate::model::id::{TemplateName, UserName, VmName};
+use crate::model::lab::Desired;
+use crate::report::{Failure, Ui};
+use crate::state::Recorded;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct DeriveArguments {
+    /// The template.
+    #[arg(value_name = "TEMPLATE")]
+    template: TemplateName,
+    /// What the vm is called; its owner's name comes before it: `doraz/mine`.
+    #[arg(long)]
+    name: VmName,
+    /// Whose it is; whoever asks, unless somebody else is named.
+    #[arg(long, value_name = "USER")]
+    owner: Option<UserName>,
+    /// Memory, unless it is to have the template's.
+    #[arg(long, value_name = "SIZE", value_parser = memory)]
+    memory: Option<u32>,
+    /// Processors, unless it is to have the template's.
+    #[arg(long)]
+    cpus: Option<u32>,
+    /// No traffic but to the gateway, also where nothing forces that.
+    #[arg(long)]
+    isolate: bool,
+    /// Copy the disks in full, rather than on write.
+    #[arg(long)]
+    clone: bool,
+    #[command(flatten)]
+    lab: LabOption,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct DeleteArguments {
+    /// The vm, such as `doraz/mine`.
+    #[arg(value_name = "VM")]
+    vm: VmName,
+    #[command(flatten)]
+    lab: LabOption,
+}
+
+/// As a manifest writes it, in MiB.
+fn memory(text: &str) -> Result<u32, String> {
+    let size = Size::read(text)?;
+    u32::try_from(size.mib()).ok().filter(|mib| *mib > 0).ok_or_else(|| "write a size like `2G` or `1536M`".into())
+}
+
+pub(super) fn derive(arguments: &DeriveArguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
+    let (context, desired) = of_known_lab(site, &arguments.lab.lab)?;
+    let owner = match &arguments.owner {
+        Some(owner) => owner.clone(),
+        None => UserName::new(&context.caller.name).map_err(|error| Failure::from_error(Exit::Usage, &error))?,
+    };
+    let DeriveArguments { template, name, memory, cpus, isolate, clone, .. } = arguments;
+    let wanted = Wanted {
+        template: template.clone(),
+        owner,
+        name: name.clone(),
+        memory_mib: *memory,
+        cpus: *cpus,
+        isolated: *isolate,
+        is_clone: *clone,
+    };
+    let name = own::derive(&context, &desired, &wanted)?;
+    ui.say(&format!("vm {name} is claimed; `labwright vm start {name}` starts it once its disk is made"));
+    carry_out(&context, &desired, &name, false, ui)
+}
+
+pub(super) fn delete(arguments: &DeleteArguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
+    let (context, desired) = of_known_lab(site, &arguments.lab.lab)?;
+    own::give_up(&context, &desired, &arguments.vm)?;
+    carry_out(&context, &desired, &arguments.vm, true, ui)
+}
+
+/// The part of the plan that is about this vm. Whoever names a vm means it, so nobody is asked; its disks are never deleted.
+fn carry_out(context: &control::Context, desired: &Desired, name: &VmName, is_meant: bool, ui: &mut Ui) -> Ended {
+    let pattern: AddressPattern = Address::vm(name).to_string().parse().expect("a vm's address is a pattern");
+    let allow = if is_meant { vec![pattern.clone()] } else { Vec::new() };
+    let scope = control::plan::Scope { targets: vec![pattern], allow, refresh_only: false };
+    let make = |recorded: &Recorded| scope.plan(context, desired, recorded);
+    apply::reconcile(context, desired, &make, &apply::Options::asking(true), &format!("apply --target vm/{name}"), ui)
+}

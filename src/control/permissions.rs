@@ -1,0 +1,190 @@
+//! Who may do what in a lab: the question, and the answers that people give by command.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::aside::refuse_frozen;
+use super::journal::{Lab, Step};
+use super::{Context, ControlError};
+use crate::access::{Decision, Effective, Person, Refused, Roles, World};
+use crate::model::address::{Address, Kind};
+use crate::model::claim::{Claim, ClaimBody, GrantClaim};
+use crate::model::id::VmName;
+use crate::model::lab::{Desired, Object, Permission, Right};
+use crate::plan::permission_address;
+use crate::resolve::with_claims;
+use crate::state::{Change, Recorded};
+
+/// Everybody's rights in a lab at one moment.
+pub struct Rights<'a> {
+    lab: &'a Desired,
+    claims: &'a [Claim],
+    roles: Roles,
+    owners_may_share: bool,
+    in_session: BTreeSet<VmName>,
+    caller: &'a Person,
+}
+
+impl<'a> Rights<'a> {
+    /// `lab` is the lab with its claims.
+    pub fn of(context: &'a Context, lab: &'a Desired, recorded: &'a Recorded) -> Self {
+        let now = jiff::Timestamp::now();
+        let is_open = |(opens, closes): (jiff::Timestamp, jiff::Timestamp)| opens <= now && now < closes;
+        let open = lab.sessions.values().filter(|session| is_open(session.window()));
+        Self {
+            lab,
+            claims: &recorded.claims,
+            roles: Roles { admins: context.site.admins.clone(), lab_owners: BTreeSet::new() },
+            owners_may_share: context.site.owners_may_share,
+            in_session: open.flat_map(|session| session.vms.iter().cloned()).collect(),
+            caller: &context.caller.person,
+        }
+    }
+
+    pub fn world(&self) -> World<'_> {
+        let Self { lab, claims, roles, owners_may_share, in_session, caller: _ } = self;
+        World { lab, claims, roles, owners_may_share: *owners_may_share, in_session }
+    }
+
+    /// Refuses unless who asks may.
+    pub fn require(&self, right: Right, on: &Object) -> Result<(), ControlError> {
+        let decision = self.world().may(self.caller, right, on);
+        decision.map(drop).map_err(|refused| ControlError::NotAllowed { right: Some(right), on: on.clone(), refused })
+    }
+}
+
+/// Whether somebody may do something, and why.
+pub fn check(
+    context: &Context,
+    desired: &Desired,
+    who: &Person,
+    right: Right,
+    on: &Object,
+) -> Result<Decision, ControlError> {
+    let recorded = context.recorded(&desired.lab)?;
+    let lab = with_claims(desired, &recorded.claims);
+    refuse_stranger(&lab, who)?;
+    Ok(Rights::of(context, &lab, &recorded).world().may(who, right, on))
+}
+
+/// All that somebody may do.
+pub fn effective(
+    context: &Context,
+    desired: &Desired,
+    who: &Person,
+) -> Result<BTreeMap<Object, Effective>, ControlError> {
+    let recorded = context.recorded(&desired.lab)?;
+    let lab = with_claims(desired, &recorded.claims);
+    refuse_stranger(&lab, who)?;
+    Ok(Rights::of(context, &lab, &recorded).world().effective(who))
+}
+
+/// A user whom the lab does not know may do nothing, which would look like an answer.
+fn refuse_stranger(lab: &Desired, who: &Person) -> Result<(), ControlError> {
+    match who.user().filter(|user| !lab.users.contains_key(*user)) {
+        Some(user) => Err(ControlError::NoUser { user: user.clone(), lab: lab.lab.clone() }),
+        None => Ok(()),
+    }
+}
+
+/// Lets others do something, beside what the manifest allows.
+pub fn grant(context: &Context, desired: &Desired, permission: &Permission) -> Result<(), ControlError> {
+    let mut store = context.store()?;
+    let lock = context.lock("permission grant".to_owned())?;
+    let recorded = store.recorded(&desired.lab)?;
+    refuse_frozen(&recorded)?;
+    let lab = with_claims(desired, &recorded.claims);
+    let rights = Rights::of(context, &lab, &recorded);
+    let on = permission.on.clone();
+    let given_as = rights.world().may_grant(rights.caller, permission);
+    let given_as = given_as.map_err(|refused| ControlError::NotAllowed { right: None, on, refused })?;
+    refuse_unknown_subject(&lab, permission)?;
+    let name = permission_address(permission).name;
+    let body = GrantClaim { version: ClaimBody::VERSION, permission: permission.clone(), given_as };
+    let by = context.caller.name.clone();
+    let put = Change::PutClaim { name: name.clone(), body: ClaimBody::Grant(body), by };
+    let step = Step::record(Address::new(Kind::Permission, &name), "claim the permission", vec![put]);
+    let of_lab = Lab { context, name: &desired.lab, after: recorded.latest, doing: "changed" };
+    of_lab.record(&mut store, lock, &format!("permission grant {name}"), vec![step])?;
+    Ok(())
+}
+
+/// Takes back what was given by command to the same people on the same thing; answers how many grants that were.
+pub fn revoke(context: &Context, desired: &Desired, permission: &Permission) -> Result<usize, ControlError> {
+    let mut store = context.known_store()?;
+    let lock = context.lock("permission revoke".to_owned())?;
+    let recorded = store.recorded(&desired.lab)?;
+    let lab = with_claims(desired, &recorded.claims);
+    let rights = Rights::of(context, &lab, &recorded);
+    let world = rights.world();
+    let may_end = |claim: &&Claim| {
+        let is_own = rights.caller.user().is_some_and(|user| user.as_str() == claim.by);
+        is_own || world.all_rights(rights.caller).is_some()
+    };
+    let name = permission_address(permission).name;
+    let is_this = |claim: &&Claim| claim.name == name && matches!(claim.body, ClaimBody::Grant(_));
+    let why = format!("{} took it back", context.caller.name);
+    let steps: Vec<Step<'_>> = recorded
+        .claims
+        .iter()
+        .filter(is_this)
+        .filter(may_end)
+        .map(|claim| {
+            let end = Change::EndClaim { id: claim.id, why: why.clone() };
+            Step::record(Address::new(Kind::Permission, &name), "end the permission", vec![end])
+        })
+        .collect();
+    let number = steps.len();
+    if number == 0 {
+        let on = permission.on.clone();
+        return Err(match lab.written_permissions.get(&(permission.to.clone(), on.clone())) {
+            Some(place) => ControlError::WrittenPermission { name, place: place.to_string() },
+            None => ControlError::NoGrant { name },
+        });
+    }
+    let of_lab = Lab { context, name: &desired.lab, after: recorded.latest, doing: "changed" };
+    of_lab.record(&mut store, lock, &format!("permission revoke {name}"), steps)?;
+    Ok(number)
+}
+
+/// Whom the lab does not know would be let in as soon as somebody by that name comes.
+fn refuse_unknown_subject(lab: &Desired, permission: &Permission) -> Result<(), ControlError> {
+    use crate::model::id::UserGroupName;
+    use crate::model::lab::Subject;
+    match &permission.to {
+        Subject::User(user) if !lab.users.contains_key(user) => {
+            Err(ControlError::NoUser { user: user.clone(), lab: lab.lab.clone() })
+        }
+        Subject::Group(group)
+            if !lab.user_groups.contains_key(group)
+                && ![UserGroupName::ALL_USERS, UserGroupName::ADMIN].contains(&group.as_str()) =>
+        {
+            Err(ControlError::NoUserGroup { group: group.clone(), lab: lab.lab.clone() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// In the paper's words.
+pub fn refusal_words(right: Option<Right>, on: &Object, refused: Refused) -> String {
+    let what = match on {
+        Object::Vm(vm) => format!("vm `{vm}`"),
+        Object::Template(template) => format!("template `{template}`"),
+        Object::VmGroup(group) => format!("vm group `{group}`"),
+    };
+    let action = match right {
+        Some(Right::Run) => "run",
+        Some(Right::Modify) => "modify",
+        Some(Right::Derive) => "derive",
+        Some(Right::View) => "look at the screen of",
+        None => "let others use",
+    };
+    match refused {
+        Refused::NotKnown => format!("there is no {what} that you may know of; nothing was changed"),
+        Refused::NoRight => format!("you don't have permission to {action} {what}; nothing was changed"),
+        Refused::NotInSession => {
+            format!(
+                "you may look at the screen of {what} in a session alone, or if its owner lets you; nothing was changed"
+            )
+        }
+    }
+}
