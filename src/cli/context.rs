@@ -52,10 +52,17 @@ fn person() -> Person {
     }
 }
 
-/// This program, for the jobs that it submits.
+/// This program as it is installed, for the jobs that it submits.
 pub(super) fn program() -> Result<PathBuf, Failure> {
-    std::env::current_exe()
-        .map_err(|source| Failure::from_error(Exit::Failed, &source).within("cannot find out where this program is"))
+    let running = std::env::current_exe()
+        .map_err(|source| Failure::from_error(Exit::Failed, &source).within("cannot find out where this program is"))?;
+    Ok(installed(&running).unwrap_or(running))
+}
+
+/// Once an upgrade has put another file in its place, what runs has a name that leads nowhere; jobs run what is there now.
+fn installed(running: &Path) -> Option<PathBuf> {
+    let place = running.to_str()?.strip_suffix(" (deleted)")?;
+    (!running.exists()).then(|| place.into())
 }
 
 /// A command about this lab as it can be typed here: with site and folder, where they would not be found by themselves.
