@@ -16,7 +16,7 @@ mod sandbox;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use dice::{Dice, number_from};
@@ -184,15 +184,47 @@ impl Lab {
         command
     }
 
-    /// Whether the apply was killed, and not done already.
+    /// Whether the apply was killed, and not done already. Now and then somebody else does something to a vm meanwhile, and
+    /// half of them are killed too.
     fn killed_apply(&mut self) -> bool {
         let moment = self.apply_takes.mul_f64(self.dice.below(1000) as f64 / 900.0);
         let mut child = self.apply().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(moment);
+        let before = moment.mul_f64(self.dice.below(1000) as f64 / 1000.0);
+        std::thread::sleep(before);
+        let rival = (self.dice.below(3) == 0).then(|| self.rival());
+        std::thread::sleep(moment - before);
         child.kill().unwrap();
         let killed = child.wait().unwrap().code().is_none();
         self.story.push(format!("apply, {} after {moment:?}", if killed { "killed" } else { "done" }));
+        if let Some(rival) = rival {
+            self.end(rival);
+        }
         killed
+    }
+
+    /// Somebody asks something of one vm by its name, which may be a name of yesterday.
+    fn rival(&mut self) -> Child {
+        let student = STUDENTS[self.dice.below(STUDENTS.len() as u64) as usize];
+        let what = ["start", "stop", "restart"][self.dice.below(3) as usize];
+        let vm = format!("{student}-{}", self.suffix);
+        self.story.push(format!("meanwhile, vm {what} {vm}"));
+        let mut command = self.sandbox.command("labwright");
+        command.args(["--site", "../site.yaml", "vm", what, &vm, "--yes"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// The rival is killed, or says how it went: done, or refused with its reason.
+    fn end(&mut self, mut rival: Child) {
+        if self.dice.below(2) == 0 {
+            std::thread::sleep(self.apply_takes.mul_f64(self.dice.below(1000) as f64 / 2000.0));
+            rival.kill().unwrap();
+        }
+        let output = rival.wait_with_output().unwrap();
+        let said: String = [output.stdout, output.stderr].iter().map(|text| String::from_utf8_lossy(text)).collect();
+        self.story.push(format!("the other one ended with {:?}", output.status.code()));
+        let is_unknown = said.contains("error: lab `course` has no vm ");
+        let is_expected = matches!(output.status.code(), None | Some(0 | 4 | 5)) || is_unknown;
+        self.check(is_expected, || format!("{}: {said}", output.status));
     }
 
     fn bring_to_rest(&mut self) {
