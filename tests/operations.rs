@@ -89,6 +89,12 @@ impl Lab {
         self.wait_until(&words, || self.done("plan").contains(&words));
     }
 
+    /// As an older program would have left the state.
+    fn set_version(&self, version: u32) {
+        let state = rusqlite::Connection::open(self.0.path("site/state.db")).unwrap();
+        state.pragma_update(None, "user_version", version).unwrap();
+    }
+
     #[track_caller]
     fn start(&self, vm: &str) {
         self.done(&format!("vm start {vm} --yes"));
@@ -177,20 +183,27 @@ fn while_a_stop_takes_long_others_are_started_and_stopped() {
     lab.done("vm start ada-work --yes");
 }
 
-#[test]
-fn while_a_copy_takes_long_others_are_made_started_and_stopped() {
-    let lab = Lab::new();
+/// An apply that publishes one more template, and is not done with it as long as there is a file `hold`.
+fn slow_publish(lab: &Lab) -> Child {
     let script = SLOW_QEMU_IMG.replace("FOLDER", &lab.0.path("").display().to_string());
     std::fs::create_dir(lab.0.path("bin")).unwrap();
     std::fs::write(lab.0.path("bin/qemu-img"), script).unwrap();
     lab.must("chmod 755 ../bin/qemu-img; touch ../hold; qemu-img create -q -f qcow2 images/late.qcow2 2M");
+    lab.done("state backup ../copy.db");
     let sample = std::fs::read_to_string(lab.0.path("lab/lab.yaml")).unwrap();
     let late =
         "  late: { owner: teacher, vm_group: room, disks: [{ image: images/late.qcow2 }], memory: 128M }\n\nvms:\n";
     let vm = "\n  extra: { derive: late, vm_group: room, owner: teacher, name: extra }\n";
     std::fs::write(lab.0.path("lab/lab.yaml"), sample.replace("\nvms:\n", late) + vm).unwrap();
-    let mut publish = lab.spawn(&["apply", "--yes"]);
+    let publish = lab.spawn(&["apply", "--yes"]);
     lab.wait_until_held("template/late", "published");
+    publish
+}
+
+#[test]
+fn while_a_copy_takes_long_others_are_made_started_and_stopped() {
+    let lab = Lab::new();
+    let mut publish = slow_publish(&lab);
 
     lab.must("sed -i s/900s/1s/ ../site.yaml");
     lab.start("ada-work");
@@ -200,6 +213,14 @@ fn while_a_copy_takes_long_others_are_made_started_and_stopped() {
     assert!(said.contains("vm/dan-work") && said.contains("waits: vm/extra: it is being made by root"), "{said}");
     let (code, said) = lab.ask("labwright --site ../site.yaml vm start extra --yes");
     assert!(code == Some(4) && said.contains("refused: vm/extra: is being made by root"), "{code:?}: {said}");
+    // Nor is the state taken from under it.
+    for (state, command) in [(5, "state restore ../copy.db"), (4, "plan")] {
+        lab.set_version(state);
+        let (code, said) = lab.ask(&format!("labwright --site ../site.yaml {command}"));
+        let words = format!("state.db is open elsewhere: process {} (`", publish.id());
+        assert!(code == Some(4) && said.contains(&words) && said.contains("apply --yes`)"), "{command}: {said}");
+    }
+    lab.set_version(5);
     assert!(is_at_work(&mut publish));
 
     std::fs::remove_file(lab.0.path("hold")).unwrap();
@@ -210,4 +231,31 @@ fn while_a_copy_takes_long_others_are_made_started_and_stopped() {
     let each_once = addresses.lines().all(|line| line.trim_start().starts_with("1 "));
     assert!(each_once && addresses.lines().count() == 5, "{addresses}");
     lab.start("extra");
+}
+
+/// Somebody puts another file in the state's place: nothing is written to it by who has read the one before.
+#[test]
+fn a_state_that_is_another_file_by_now_is_let_be() {
+    let lab = Lab::new();
+    let mut publish = slow_publish(&lab);
+    lab.must("mv ../site/state.db ../site/of-before && cp ../site/of-before ../site/state.db && rm ../hold");
+    assert_eq!(publish.wait().unwrap().code(), Some(4));
+    let count = |file: &str| -> i64 {
+        let state = rusqlite::Connection::open(lab.0.path(file)).unwrap();
+        state.query_row("SELECT COUNT(*) FROM versions", [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!((count("site/of-before"), count("site/state.db")), (1, 1));
+}
+
+/// The program's file was replaced since it was started: its jobs run what was installed in its place.
+#[test]
+fn an_upgrade_meanwhile_is_what_jobs_run() {
+    let lab = Lab::new();
+    lab.must("mkdir ../bin && cp $(command -v labwright) ../bin/lw && cp ../bin/lw ../bin/new");
+    lab.must(
+        "exec 9<../bin/lw && mv ../bin/new ../bin/lw && /proc/self/fd/9 --site ../site.yaml vm start ada-work --yes",
+    );
+    lab.wait_until("the start of ada-work", || lab.is_running("ada-work"));
+    let programs = lab.must("cat ../site/scheduler/jobs/*/* | grep -ao '[^\" ]*/bin/lw[^\",]*' | sort -u");
+    assert_eq!(programs.trim(), lab.0.path("bin/lw").display().to_string());
 }

@@ -86,6 +86,8 @@ pub fn reconcile(
             clear::piece(context, &plan.lab, &recorded, &mut store);
             return Ok(Done { plan, summary });
         }
+        // Nor is the state kept open.
+        drop(store);
         agreed = match client.agrees(&plan) {
             Some(true) => Some(plan),
             Some(false) => return Err(ControlError::NotConfirmed),

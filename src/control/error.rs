@@ -182,6 +182,8 @@ impl Code {
             | StateError::Stale { .. }
             | StateError::Held { .. }
             | StateError::Given { .. }
+            | StateError::InUse { .. }
+            | StateError::Replaced { .. }
             | StateError::Frozen { .. }
             | StateError::Traces { .. }
             | StateError::Copy { .. }

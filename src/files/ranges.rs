@@ -20,9 +20,16 @@ fn flock(range: &Range<u64>, kind: libc::c_int) -> libc::flock {
     }
 }
 
-/// Locks `range` for this file description alone; false where another one has a byte of it.
+/// Locks `range` for this file description alone; false where another one has a byte of it. A lock that this one had there
+/// becomes such a one.
 pub(crate) fn lock(held: impl AsFd, range: &Range<u64>) -> io::Result<bool> {
     try_lock(held, range, libc::F_WRLCK)
+}
+
+/// Locks `range` together with others who do the same; false where another file description has a byte of it for itself. A
+/// lock that this one had there becomes such a one.
+pub(crate) fn lock_shared(held: impl AsFd, range: &Range<u64>) -> io::Result<bool> {
+    try_lock(held, range, libc::F_RDLCK)
 }
 
 fn try_lock(held: impl AsFd, range: &Range<u64>, kind: libc::c_int) -> io::Result<bool> {

@@ -223,6 +223,7 @@ impl Store {
 
     /// Stops all reconciling of a lab, or of the whole site; `None` lets it go on.
     pub fn freeze(&mut self, lab: Option<&LabName>, frozen: Option<&Frozen>) -> Result<(), StateError> {
+        self.refuse_replaced()?;
         let note = frozen.map(|frozen| serde_json::to_string(frozen).expect("a freeze has only string keys"));
         let written = match lab {
             Some(lab) => self.connection.execute(

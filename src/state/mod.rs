@@ -7,6 +7,7 @@ mod clear;
 mod entry;
 mod history;
 mod home;
+mod in_use;
 mod ledger;
 mod lock;
 mod objects;
@@ -37,6 +38,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
+use self::in_use::{Identity, InUse};
 use self::operations::AtWork;
 use self::seal::Seal;
 use crate::model::address::Address;
@@ -86,6 +88,10 @@ pub enum StateError {
     Overtaken { path: PathBuf, apply: i64, latest: i64 },
     #[error("the state is in use by {holder}")]
     Locked { path: PathBuf, holder: Holder },
+    #[error("{path} is open elsewhere{}{}", if by.is_empty() { "" } else { ": " }, by.join(", "))]
+    InUse { path: PathBuf, by: Vec<String> },
+    #[error("{path} is another file than it was when this command began")]
+    Replaced { path: PathBuf },
 }
 
 impl StateError {
@@ -118,7 +124,10 @@ impl StateError {
                 "put the state back at {}; only if these are left-overs of a lab that is really gone, move them away and run `labwright state init`",
                 path.display()
             )),
-            Self::Stale { .. } | Self::Given { .. } => Some("nothing was changed; run the command again".into()),
+            Self::InUse { .. } => Some(
+                "nothing was changed; to put another file in its place, or to bring its tables up to date, it must be nobody else's: wait until they are done".into(),
+            ),
+            Self::Stale { .. } | Self::Given { .. } | Self::Replaced { .. } => Some("nothing was changed; run the command again".into()),
             Self::Held { .. } => Some("nothing was changed; wait until that is done, or do the rest without it".into()),
             Self::Frozen { .. } => Some("nothing was changed; `labwright thaw` lets plans be applied again".into()),
             Self::Overtaken { path, .. } => Some(format!(
@@ -164,44 +173,86 @@ pub struct Store {
     path: PathBuf,
     /// It was opened by somebody who may only look.
     read_only: bool,
+    /// The file that was opened; `None` of a copy in memory.
+    file: Option<Identity>,
     /// The apply that was begun here, as long as it runs.
     at_work: Option<AtWork>,
     /// Dropped after the connection, when the file is as the next one finds it. `None` of files that nobody opens again as
     /// they are, and of those who may only look.
     seal: Option<Seal>,
+    /// Dropped last: then it is anybody's.
+    in_use: Option<InUse>,
 }
 
 impl Store {
     /// Opens an existing state, checks it where it may be damaged, and brings older tables up to date; a copy of the older
     /// file is kept beside it.
     pub fn open(path: &Path) -> Result<Self, StateError> {
-        let mut store = Self::open_unchecked(path)?;
+        Self::refuse_missing(path)?;
+        refuse_foreign(path)?;
+        let in_use = InUse::with_others(path)?;
+        let store = Self::open_unchecked(path)?;
         let checked_at = store.check_where_in_doubt()?;
+        if store.is_older()? {
+            drop((store, in_use));
+            return Self::open_alone(path, InUse::alone(path)?, checked_at);
+        }
+        Ok(store.shared(in_use, checked_at))
+    }
+
+    /// The same where nobody else has it open: then its tables may be changed.
+    fn open_alone(path: &Path, alone: InUse, checked_at: jiff::Timestamp) -> Result<Self, StateError> {
+        let mut store = Self::open_unchecked(path)?;
         store.bring_up_to_date()?;
-        store.seal = Some(Seal { state: path.to_owned(), checked_at });
-        Ok(store)
+        Ok(store.shared(Some(alone.shared(path)?), checked_at))
+    }
+
+    fn shared(mut self, in_use: Option<InUse>, checked_at: jiff::Timestamp) -> Self {
+        self.in_use = in_use;
+        self.seal = Some(Seal { state: self.path.clone(), checked_at });
+        self
+    }
+
+    fn refuse_missing(path: &Path) -> Result<(), StateError> {
+        match path.try_exists() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(StateError::Missing { path: path.to_owned() }),
+            Err(source) => Err(StateError::Io { action: "look for", path: path.to_owned(), source }),
+        }
     }
 
     fn open_unchecked(path: &Path) -> Result<Self, StateError> {
-        if !path.try_exists().map_err(|source| StateError::Io { action: "look for", path: path.to_owned(), source })? {
-            return Err(StateError::Missing { path: path.to_owned() });
-        }
+        Self::refuse_missing(path)?;
         refuse_foreign(path)?;
         Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
     }
 
-    fn bring_up_to_date(&mut self) -> Result<(), StateError> {
+    /// Whether its tables are those of an older program; an error where they are not known.
+    fn is_older(&self) -> Result<bool, StateError> {
         let path = self.path.clone();
-        let found = schema::version(&self.connection).map_err(|source| self.sql("read the version", source))?;
-        match found {
+        match schema::version(&self.connection).map_err(|source| self.sql("read the version", source))? {
             0 => Err(StateError::Damaged { path, detail: "it holds no tables of labwright".into() }),
-            schema::VERSION => Ok(()),
-            older if older < schema::VERSION => {
-                self.copy_to(&sibling(&path, &format!("v{older}")))?;
-                schema::migrate(&mut self.connection, older)
-                    .map_err(|source| self.sql("bring the tables up to date", source))
+            found if found > schema::VERSION => Err(StateError::Newer { path, found, known: schema::VERSION }),
+            found => Ok(found < schema::VERSION),
+        }
+    }
+
+    fn bring_up_to_date(&mut self) -> Result<(), StateError> {
+        if !self.is_older()? {
+            return Ok(());
+        }
+        let older = schema::version(&self.connection).map_err(|source| self.sql("read the version", source))?;
+        self.copy_to(&sibling(&self.path, &format!("v{older}")))?;
+        schema::migrate(&mut self.connection, older).map_err(|source| self.sql("bring the tables up to date", source))
+    }
+
+    /// Refuses where the path leads to another file by now: what was read and what is written would be of two states.
+    fn refuse_replaced(&self) -> Result<(), StateError> {
+        match self.file {
+            Some(file) if Identity::of(&self.path) != Some(file) => {
+                Err(StateError::Replaced { path: self.path.clone() })
             }
-            found => Err(StateError::Newer { path, found, known: schema::VERSION }),
+            _ => Ok(()),
         }
     }
 
@@ -242,9 +293,18 @@ impl Store {
 
     fn connect(path: &Path, flags: OpenFlags) -> Result<Self, StateError> {
         let sql = |source| StateError::Sql { action: "open the state", path: path.to_owned(), source };
+        let before = Identity::of(path);
         let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(sql)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(sql)?;
-        let store = Self { connection, path: path.to_owned(), read_only: false, at_work: None, seal: None };
+        let store = Self {
+            connection,
+            path: path.to_owned(),
+            read_only: false,
+            file: before.or_else(|| Identity::of(path)),
+            at_work: None,
+            in_use: None,
+            seal: None,
+        };
         // A cache of 64 MiB holds a state of 30,000 vms. Pages that are read are looked at, also where not all of them are.
         store
             .connection
@@ -309,6 +369,7 @@ impl Store {
         now: jiff::Timestamp,
     ) -> Result<Option<PathBuf>, StateError> {
         let io = |action, path: &Path, source| StateError::Io { action, path: path.to_owned(), source };
+        let alone = InUse::alone(path)?;
         // Opened first: a copy that is damaged, foreign or too new must not take the place of anything.
         let mut source = Self::open_unchecked(copy)?;
         source.check("PRAGMA quick_check(1)")?;
@@ -343,7 +404,7 @@ impl Store {
             }
         }
         std::fs::rename(&unfinished, path).map_err(|source| io("put in place", path, source))?;
-        Self::open(path)?;
+        Self::open_alone(path, alone, now)?;
         Ok(replaced.then_some(kept))
     }
 

@@ -26,7 +26,15 @@ impl Store {
             return Self::open(path);
         }
         refuse_foreign(path)?;
-        let store = Self { connection: look(path)?, path: path.to_owned(), read_only: true, at_work: None, seal: None };
+        let store = Self {
+            connection: look(path)?,
+            path: path.to_owned(),
+            read_only: true,
+            file: None,
+            at_work: None,
+            in_use: None,
+            seal: None,
+        };
         store.check_where_in_doubt()?;
         match schema::version(&store.connection).map_err(|source| store.sql("read the version", source))? {
             schema::VERSION => Ok(store),

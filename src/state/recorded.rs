@@ -236,6 +236,7 @@ pub enum RunState {
 impl Store {
     /// What is recorded of `lab`; a lab never applied has an empty record with serial 0.
     pub fn recorded(&mut self, lab: &LabName) -> Result<Recorded, StateError> {
+        self.refuse_replaced()?;
         let reader = Reader { lab, path: self.path.clone() };
         // An apply that ends while we read has not died: it still ran before, or has ended in what is read.
         let before = Running::look(&self.path)?;

@@ -247,6 +247,7 @@ impl Store {
         action: &'static str,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, Broken>,
     ) -> Result<T, StateError> {
+        self.refuse_replaced()?;
         let run = |connection: &mut Connection| {
             let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
             let value = work(&transaction)?;
