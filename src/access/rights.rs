@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::Serialize;
+
 use super::person::is_one_of;
 use super::{Person, Roles};
 use crate::model::claim::{Claim, ClaimBody, ClaimId, GivenAs, GrantClaim};
@@ -23,7 +25,8 @@ pub struct World<'a> {
 }
 
 /// Where a permission comes from.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Given {
     /// By the manifest; its place where the manifest itself was read.
     Manifest(Option<Origin>),
@@ -34,7 +37,8 @@ pub enum Given {
 }
 
 /// Why somebody may do something.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Because {
     Root,
     SiteAdmin,
@@ -44,7 +48,8 @@ pub enum Because {
 }
 
 /// Why somebody may not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Refused {
     /// There is no such thing, or none that they may know of: both read alike.
     NotKnown,
@@ -56,7 +61,8 @@ pub enum Refused {
 pub type Decision = Result<Because, Refused>;
 
 /// Why a vm runs isolated, whatever its owner wants.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Forced {
     /// It was so when the vm was made.
     FromTheStart,

@@ -3,17 +3,15 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use serde::Serialize;
-
 use super::context::of_known_lab;
 use super::{Ended, LabOption};
-use crate::access::{Because, Forced, Given, Person, Refused};
+use crate::access::Person;
 use crate::control::permissions;
 use crate::exit::Exit;
-use crate::model::id::{UserGroupName, UserName};
+use crate::model::id::UserName;
 use crate::model::lab::{Object, Permission, Right, Subject};
-use crate::report::table::{Format, Row, render};
-use crate::report::{Failure, Ui};
+use crate::report::table::{Format, render};
+use crate::report::{Ui, permissions as words};
 
 /// Who may do what, and why
 #[derive(Debug, clap::Subcommand)]
@@ -31,7 +29,7 @@ Exits 0 if they may, 4 if not.")]
         #[arg(value_enum, requires = "on")]
         action: Option<Action>,
         /// With what: `vm/NAME`, `template/NAME` or `vm-group/NAME`.
-        #[arg(value_name = "OBJECT", value_parser = object)]
+        #[arg(value_name = "OBJECT")]
         on: Option<Object>,
         #[arg(long, short, value_enum, default_value_t)]
         output: Format,
@@ -44,13 +42,13 @@ Exits 0 if they may, 4 if not.")]
   labwright permission grant group/studs derive template/gsr --force-isolated")]
     Grant {
         /// A user, or `group/NAME`.
-        #[arg(value_name = "USER|GROUP", value_parser = subject)]
+        #[arg(value_name = "USER|GROUP")]
         to: Subject,
         /// What they may do, with commas between.
         #[arg(value_enum, value_delimiter = ',', num_args = 1, required = true)]
         allow: Vec<Action>,
         /// With what: `vm/NAME`, `template/NAME` or `vm-group/NAME`.
-        #[arg(value_name = "OBJECT", value_parser = object)]
+        #[arg(value_name = "OBJECT")]
         on: Object,
         /// Their vms of it run isolated.
         #[arg(long)]
@@ -62,10 +60,10 @@ Exits 0 if they may, 4 if not.")]
     #[command(after_help = "Example: labwright permission revoke alex vm/doraz/mine")]
     Revoke {
         /// A user, or `group/NAME`.
-        #[arg(value_name = "USER|GROUP", value_parser = subject)]
+        #[arg(value_name = "USER|GROUP")]
         to: Subject,
         /// `vm/NAME`, `template/NAME` or `vm-group/NAME`.
-        #[arg(value_name = "OBJECT", value_parser = object)]
+        #[arg(value_name = "OBJECT")]
         on: Object,
         #[command(flatten)]
         lab: LabOption,
@@ -95,28 +93,6 @@ impl From<Action> for Right {
     }
 }
 
-fn object(text: &str) -> Result<Object, String> {
-    fn named<N: std::str::FromStr<Err: ToString>>(name: &str, of: impl Fn(N) -> Object) -> Result<Object, String> {
-        name.parse().map(of).map_err(|error: N::Err| error.to_string())
-    }
-    match text.split_once('/') {
-        Some(("vm", name)) => named(name, Object::Vm),
-        Some(("template", name)) => named(name, Object::Template),
-        Some(("vm-group", name)) => named(name, Object::VmGroup),
-        _ => Err("write `vm/NAME`, `template/NAME` or `vm-group/NAME`".to_owned()),
-    }
-}
-
-fn subject(text: &str) -> Result<Subject, String> {
-    match text.split_once('/') {
-        Some(("group" | "user-group", name)) => {
-            UserGroupName::new(name).map(Subject::Group).map_err(|error| error.to_string())
-        }
-        Some(("user", name)) => UserName::new(name).map(Subject::User).map_err(|error| error.to_string()),
-        _ => UserName::new(text).map(Subject::User).map_err(|error| error.to_string()),
-    }
-}
-
 pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
     match command {
         Command::Check { user, action: Some(action), on: Some(on), lab, .. } => {
@@ -128,7 +104,7 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
             let permission = Permission { to: to.clone(), on: on.clone(), allow, force_isolated: *force_isolated };
             let (context, desired) = of_known_lab(site, &lab.lab)?;
             permissions::grant(&context, &desired, &permission)?;
-            ui.say(&format!("{} may now {} {}", whom(to), rights(&permission.allow), what(on)));
+            ui.say(&format!("{to} may now {} {on}", words::list(permission.allow.iter())));
             Ok(Exit::Done)
         }
         Command::Revoke { to, on, lab } => {
@@ -136,7 +112,7 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
             let permission =
                 Permission { to: to.clone(), on: on.clone(), allow: BTreeSet::new(), force_isolated: false };
             permissions::revoke(&context, &desired, &permission)?;
-            ui.say(&format!("what {} might do with {} by command is taken back", whom(to), what(on)));
+            ui.say(&format!("what {to} might do with {on} by command is taken back"));
             Ok(Exit::Done)
         }
     }
@@ -144,123 +120,17 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
 
 fn check(user: &UserName, right: Right, on: &Object, lab: &LabOption, site: Option<&Path>, ui: &Ui) -> Ended {
     let (context, desired) = of_known_lab(site, &lab.lab)?;
-    let (action, thing) = (word(right), what(on));
-    match permissions::check(&context, &desired, &Person::User(user.clone()), right, on)? {
-        Ok(because) => {
-            ui.data(&format!("yes: {user} may {action} {thing}: {}\n", reason(&because)));
-            Ok(Exit::Done)
-        }
-        Err(refused) => {
-            let why = match refused {
-                Refused::NotKnown => "to them, it is not there",
-                Refused::NoRight => "no line allows it",
-                Refused::NotInSession => "they may look in an open session, or if its owner lets them",
-            };
-            ui.data(&format!("no: {user} may not {action} {thing}: {why}\n"));
-            Ok(Exit::Refused)
-        }
-    }
-}
-
-/// All that somebody may do with one thing.
-#[derive(Debug, Serialize)]
-struct RightsRow {
-    object: String,
-    allow: Vec<Right>,
-    isolated: bool,
-    because: Vec<String>,
-}
-
-impl Row for RightsRow {
-    const COLUMNS: &'static [&'static str] = &["object", "allow", "isolated", "because"];
-    fn cells(&self) -> Vec<String> {
-        let allow: Vec<&str> = self.allow.iter().map(|right| word(*right)).collect();
-        let isolated = if self.isolated { "forced" } else { "" };
-        vec![self.object.clone(), allow.join(", "), isolated.to_owned(), self.because.join("; ")]
-    }
+    let decision = permissions::check(&context, &desired, &Person::User(user.clone()), right, on)?;
+    ui.data(&words::decision(user, right, on, &decision));
+    Ok(if decision.is_ok() { Exit::Done } else { Exit::Refused })
 }
 
 fn list(user: &UserName, lab: &LabOption, format: Format, site: Option<&Path>, ui: &Ui) -> Ended {
     let (context, desired) = of_known_lab(site, &lab.lab)?;
-    let effective = permissions::effective(&context, &desired, &Person::User(user.clone()))?;
-    let rows: Vec<RightsRow> = effective
-        .into_iter()
-        .map(|(object, effective)| {
-            let reasons: BTreeSet<String> = effective.rights.values().map(reason).collect();
-            let forced = effective.forced.as_ref().map(forced_words);
-            RightsRow {
-                object: address(&object),
-                allow: effective.rights.keys().copied().collect(),
-                isolated: effective.forced.is_some(),
-                because: reasons.into_iter().chain(forced).collect(),
-            }
-        })
-        .collect();
-    if rows.is_empty() {
-        return Err(Failure::new(Exit::Done, format!("{user} may do nothing in lab `{}`", desired.lab)));
+    let rights = permissions::effective(&context, &desired, &Person::User(user.clone()))?;
+    if rights.is_empty() {
+        ui.say(&format!("{user} may do nothing in lab `{}`", desired.lab));
     }
-    ui.data(&render(&rows, format));
+    ui.data(&render(&rights, format));
     Ok(Exit::Done)
-}
-
-fn reason(because: &Because) -> String {
-    match because {
-        Because::Root => "root".to_owned(),
-        Because::SiteAdmin => "an admin of the site".to_owned(),
-        Because::LabOwner => "an owner of the lab".to_owned(),
-        Because::Owner => "it is theirs".to_owned(),
-        Because::Permission { to, on, given } => permission_words(to, on, given),
-    }
-}
-
-fn forced_words(forced: &Forced) -> String {
-    match forced {
-        Forced::FromTheStart => "isolated since it was made".to_owned(),
-        Forced::By { to, on, given } => format!("isolated by {}", permission_words(to, on, given)),
-    }
-}
-
-fn permission_words(to: &Subject, on: &Object, given: &Given) -> String {
-    let place = match given {
-        Given::Manifest(Some(place)) => place.to_string(),
-        Given::Manifest(None) => "the lab as it was applied".to_owned(),
-        Given::Claim { id, by } => format!("claim {id} of {by}"),
-    };
-    format!("{} on {} ({place})", whom(to), what(on))
-}
-
-fn whom(to: &Subject) -> String {
-    match to {
-        Subject::User(user) => user.to_string(),
-        Subject::Group(group) => format!("group {group}"),
-    }
-}
-
-fn what(on: &Object) -> String {
-    match on {
-        Object::Vm(vm) => format!("vm {vm}"),
-        Object::Template(template) => format!("template {template}"),
-        Object::VmGroup(group) => format!("vm group {group}"),
-    }
-}
-
-fn address(on: &Object) -> String {
-    match on {
-        Object::Vm(vm) => format!("vm/{vm}"),
-        Object::Template(template) => format!("template/{template}"),
-        Object::VmGroup(group) => format!("vm-group/{group}"),
-    }
-}
-
-fn word(right: Right) -> &'static str {
-    match right {
-        Right::Run => "run",
-        Right::Modify => "modify",
-        Right::Derive => "derive",
-        Right::View => "view",
-    }
-}
-
-fn rights(allow: &BTreeSet<Right>) -> String {
-    allow.iter().map(|right| word(*right)).collect::<Vec<_>>().join(", ")
 }

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use super::aside::AsideError;
 use super::host_labs::InUse;
 use super::import::ImportError;
-use super::permissions::refusal_words;
 use super::pick::PickError;
 use super::plan::NamedFor;
 use super::request::RequestError;
@@ -76,7 +75,7 @@ pub enum ControlError {
     NoHost { host: String, hosts: Vec<String> },
     #[error("frozen by {} since {:.0}: {}; nothing was changed", frozen.who, frozen.since, frozen.why)]
     Frozen { frozen: Frozen },
-    #[error("{}", refusal_words(*right, on, *refused))]
+    #[error("{}", not_allowed(*right, on, *refused))]
     NotAllowed { right: Option<Right>, on: Object, refused: Refused },
     #[error("lab `{lab}` has no user `{user}`; nothing was changed")]
     NoUser { user: UserName, lab: LabName },
@@ -189,6 +188,24 @@ impl Code {
             | StateError::Copy { .. }
             | StateError::Exists { .. } => Self::Refused,
             _ => Self::Failed,
+        }
+    }
+}
+
+/// In the paper's words.
+fn not_allowed(right: Option<Right>, on: &Object, refused: Refused) -> String {
+    let action = match right {
+        Some(Right::View) => "look at the screen of".to_owned(),
+        Some(right) => right.to_string(),
+        None => "let others use".to_owned(),
+    };
+    match refused {
+        Refused::NotKnown => format!("there is no {on} that you may know of; nothing was changed"),
+        Refused::NoRight => format!("you don't have permission to {action} {on}; nothing was changed"),
+        Refused::NotInSession => {
+            format!(
+                "you may look at the screen of {on} in a session alone, or if its owner lets you; nothing was changed"
+            )
         }
     }
 }

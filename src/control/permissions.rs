@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Serialize, Serializer};
+
 use super::aside::refuse_frozen;
 use super::journal::{Lab, Step};
 use super::{Context, ControlError};
-use crate::access::{Decision, Effective, Person, Refused, Roles, World};
+use crate::access::{Because, Decision, Effective, Forced, Person, Roles, World};
 use crate::model::address::{Address, Kind};
 use crate::model::claim::{Claim, ClaimBody, GrantClaim};
-use crate::model::id::VmName;
-use crate::model::lab::{Desired, Object, Permission, Right};
+use crate::model::id::{UserGroupName, VmName};
+use crate::model::lab::{Desired, Object, Permission, Right, Subject};
 use crate::plan::permission_address;
 use crate::resolve::with_claims;
 use crate::state::{Change, Recorded};
@@ -66,16 +68,28 @@ pub fn check(
     Ok(Rights::of(context, &lab, &recorded).world().may(who, right, on))
 }
 
+/// All that somebody may do with one thing.
+#[derive(Debug, Clone, Serialize)]
+pub struct EffectiveRights {
+    #[serde(serialize_with = "as_text")]
+    pub object: Object,
+    pub allow: BTreeMap<Right, Because>,
+    /// Why it runs isolated, if it must.
+    pub isolated: Option<Forced>,
+}
+
+fn as_text<T: ToString, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&value.to_string())
+}
+
 /// All that somebody may do.
-pub fn effective(
-    context: &Context,
-    desired: &Desired,
-    who: &Person,
-) -> Result<BTreeMap<Object, Effective>, ControlError> {
+pub fn effective(context: &Context, desired: &Desired, who: &Person) -> Result<Vec<EffectiveRights>, ControlError> {
     let recorded = context.recorded(&desired.lab)?;
     let lab = with_claims(desired, &recorded.claims);
     refuse_stranger(&lab, who)?;
-    Ok(Rights::of(context, &lab, &recorded).world().effective(who))
+    let all = Rights::of(context, &lab, &recorded).world().effective(who).into_iter();
+    let of = |(object, Effective { rights, forced })| EffectiveRights { object, allow: rights, isolated: forced };
+    Ok(all.map(of).collect())
 }
 
 /// A user whom the lab does not know may do nothing, which would look like an answer.
@@ -148,8 +162,6 @@ pub fn revoke(context: &Context, desired: &Desired, permission: &Permission) -> 
 
 /// Whom the lab does not know would be let in as soon as somebody by that name comes.
 fn refuse_unknown_subject(lab: &Desired, permission: &Permission) -> Result<(), ControlError> {
-    use crate::model::id::UserGroupName;
-    use crate::model::lab::Subject;
     match &permission.to {
         Subject::User(user) if !lab.users.contains_key(user) => {
             Err(ControlError::NoUser { user: user.clone(), lab: lab.lab.clone() })
@@ -161,30 +173,5 @@ fn refuse_unknown_subject(lab: &Desired, permission: &Permission) -> Result<(), 
             Err(ControlError::NoUserGroup { group: group.clone(), lab: lab.lab.clone() })
         }
         _ => Ok(()),
-    }
-}
-
-/// In the paper's words.
-pub fn refusal_words(right: Option<Right>, on: &Object, refused: Refused) -> String {
-    let what = match on {
-        Object::Vm(vm) => format!("vm `{vm}`"),
-        Object::Template(template) => format!("template `{template}`"),
-        Object::VmGroup(group) => format!("vm group `{group}`"),
-    };
-    let action = match right {
-        Some(Right::Run) => "run",
-        Some(Right::Modify) => "modify",
-        Some(Right::Derive) => "derive",
-        Some(Right::View) => "look at the screen of",
-        None => "let others use",
-    };
-    match refused {
-        Refused::NotKnown => format!("there is no {what} that you may know of; nothing was changed"),
-        Refused::NoRight => format!("you don't have permission to {action} {what}; nothing was changed"),
-        Refused::NotInSession => {
-            format!(
-                "you may look at the screen of {what} in a session alone, or if its owner lets you; nothing was changed"
-            )
-        }
     }
 }

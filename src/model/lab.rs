@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use ipnet::Ipv4Net;
 use schemars::JsonSchema;
@@ -16,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use super::claim::{PowerWish, TimeChange, TimeClaim};
 use super::disk::size;
 use crate::model::id::{
-    FamilyName, LabName, Mac, MacPrefix, SessionName, TemplateName, UserGroupName, UserName, VmGroupName, VmName,
+    FamilyName, InvalidName, LabName, Mac, MacPrefix, SessionName, TemplateName, UserGroupName, UserName, VmGroupName,
+    VmName,
 };
 
 /// Everything one lab wants.
@@ -385,6 +387,58 @@ pub enum Object {
     VmGroup(VmGroupName),
 }
 
+/// As people type it: a login name, or `group/NAME`.
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(user) => write!(f, "{user}"),
+            Self::Group(group) => write!(f, "group/{group}"),
+        }
+    }
+}
+
+impl FromStr for Subject {
+    type Err = InvalidName;
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        match text.strip_prefix("group/").or_else(|| text.strip_prefix("user-group/")) {
+            Some(group) => UserGroupName::new(group).map(Self::Group),
+            None => UserName::new(text.strip_prefix("user/").unwrap_or(text)).map(Self::User),
+        }
+    }
+}
+
+/// As people type it: `vm/NAME`, `template/NAME` or `vm-group/NAME`.
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Vm(vm) => write!(f, "vm/{vm}"),
+            Self::Template(template) => write!(f, "template/{template}"),
+            Self::VmGroup(group) => write!(f, "vm-group/{group}"),
+        }
+    }
+}
+
+/// Why a text is no thing that permissions are about.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidObject {
+    #[error("write `vm/NAME`, `template/NAME` or `vm-group/NAME`")]
+    Kind,
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+}
+
+impl FromStr for Object {
+    type Err = InvalidObject;
+    fn from_str(text: &str) -> Result<Self, InvalidObject> {
+        Ok(match text.split_once('/') {
+            Some(("vm", name)) => Self::Vm(VmName::new(name)?),
+            Some(("template", name)) => Self::Template(TemplateName::new(name)?),
+            Some(("vm-group", name)) => Self::VmGroup(VmGroupName::new(name)?),
+            _ => return Err(InvalidObject::Kind),
+        })
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Right {
@@ -394,6 +448,17 @@ pub enum Right {
     Derive,
     /// The screen, without control.
     View,
+}
+
+impl fmt::Display for Right {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Run => "run",
+            Self::Modify => "modify",
+            Self::Derive => "derive",
+            Self::View => "view",
+        })
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,6 +13,7 @@ mod listings;
 pub mod log;
 pub mod page;
 pub mod paint;
+pub mod permissions;
 mod plain_words;
 pub mod plan;
 pub mod schemas;
