@@ -156,6 +156,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "state",
             "scheduler",
             "host",
+            "host/run",
             "host/machine",
             "trial",
             "observe",

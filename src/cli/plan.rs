@@ -7,9 +7,7 @@ use super::{Ended, LabFolder};
 use crate::control::plan as control;
 use crate::exit::Exit;
 use crate::model::address::AddressPattern;
-use crate::plan::SavedPlan;
-use crate::report::{self, Failure, Ui};
-use crate::state::Recorded;
+use crate::report::{self, Ui};
 
 /// Show what would change, and change nothing
 #[derive(Debug, clap::Args)]
@@ -80,20 +78,13 @@ impl From<&Part> for control::Scope {
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
     let context = open(site, &arguments.lab.folder()?)?;
-    let (desired, recorded) = context.desired_and_recorded()?;
-    let recorded = match recorded {
-        Some(recorded) => recorded,
-        // A kept plan speaks of one state, so there must be one.
-        None if arguments.output.is_some() => context.store()?.recorded(&desired.lab)?,
-        None => Recorded::nothing(),
-    };
     let scope = control::Scope::from(&arguments.scope);
-    let plan = scope.plan(&context, &desired, &recorded)?;
+    let (desired, plan) = scope.fresh(&context, arguments.output.is_some())?;
     let text = || report::paint::plan(&report::plan::text(&plan, arguments.verbose));
     ui.data(&if arguments.json { report::plan::stream(&plan) } else { text() });
     let (refused, empty) = (!plan.refusals.is_empty(), plan.is_empty());
     if let Some(file) = &arguments.output {
-        save(file, &scope.keep(&context, desired, plan)?)?;
+        control::save(file, &scope.keep(&context, desired, plan)?)?;
         ui.say(&format!("the plan is in {}: `labwright apply {}` carries it out", file.display(), file.display()));
     }
     match (refused, empty) {
@@ -101,11 +92,4 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
         (false, false) if arguments.detailed_exitcode => Ok(Exit::Changes),
         _ => Ok(Exit::Done),
     }
-}
-
-fn save(file: &Path, saved: &SavedPlan) -> Result<(), Failure> {
-    let text = serde_json::to_vec(saved).expect("a plan has only string keys");
-    crate::files::write_atomically(file, &text, 0o640, crate::files::Flush::Now)
-        .map_err(crate::run::RunFileError::from)?;
-    Ok(())
 }

@@ -22,6 +22,7 @@
 //! check       whether a host and the cluster can run guests
 //! exam        the same with real guests, here or in jobs
 //! freeze      nothing more shall be done, for the time being
+//! by_hand     a start as a script, for when nothing else works
 //! clear       what the site does not remember any more
 //! readiness   whether this machine can do what a plan asks of it
 //! init        a new lab to begin from
@@ -31,6 +32,7 @@
 
 pub mod apply;
 pub mod aside;
+pub mod by_hand;
 pub mod check;
 pub mod claims;
 mod clear;

@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 
 use super::{Context, ControlError};
 use crate::disks;
+use crate::files;
 use crate::model::address::{Address, AddressPattern};
 use crate::model::id::VmName;
 use crate::model::lab::Desired;
 use crate::plan::{Ask, Effect, Plan, SavedPlan, Today, refresh_only, refuse_held, target, unknown_addresses};
 use crate::resolve::with_claims;
+use crate::run::RunFileError;
 use crate::state::Recorded;
 
 /// Which part of a plan is meant, and which guards are.
@@ -33,6 +35,18 @@ pub enum NamedFor {
 impl Scope {
     pub fn is_everything(&self) -> bool {
         self.targets.is_empty() && self.allow.is_empty() && !self.refresh_only
+    }
+
+    /// The part that is meant of the lab's plan as it is now. One that will be kept speaks of one state, so there must be one.
+    pub fn fresh(&self, context: &Context, will_be_kept: bool) -> Result<(Desired, Plan), ControlError> {
+        let (desired, recorded) = context.desired_and_recorded()?;
+        let recorded = match recorded {
+            Some(recorded) => recorded,
+            None if will_be_kept => context.store()?.recorded(&desired.lab)?,
+            None => Recorded::nothing(),
+        };
+        let plan = self.plan(context, &desired, &recorded)?;
+        Ok((desired, plan))
     }
 
     /// The part of the lab's plan that is meant.
@@ -60,6 +74,12 @@ impl Scope {
             plan,
         })
     }
+}
+
+/// Keeps a plan in `file`, for people of its group.
+pub fn save(file: &Path, saved: &SavedPlan) -> Result<(), ControlError> {
+    let text = serde_json::to_vec(saved).expect("a plan has only string keys");
+    Ok(files::write_atomically(file, &text, 0o640, files::Flush::Now).map_err(RunFileError::from)?)
 }
 
 /// The plan that was kept in `file`, made anew: it is the same, or it is refused. `desired` is what the manifest asks for now.

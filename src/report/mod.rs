@@ -11,6 +11,7 @@ pub mod findings;
 mod harmless;
 mod listings;
 pub mod log;
+pub mod manual;
 pub mod page;
 pub mod paint;
 pub mod permissions;
