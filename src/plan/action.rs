@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::remark::{Answer, Remark};
 use crate::model::address::Address;
 use crate::model::disk::DiskOrigin;
 use crate::model::id::{LabName, RunId, TemplateName, UserName, VmName};
@@ -88,18 +89,6 @@ fn unnumbered(change: &Change) -> Change {
         }
     }
     change
-}
-
-/// What becomes of what was asked of a vm.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Answer {
-    /// This plan does it.
-    Planned,
-    /// Nothing is to be done; a half-sentence says why.
-    Already(String),
-    /// It cannot be done now; a half-sentence says why.
-    NotDone(String),
 }
 
 /// What happens to one thing, as the user sees it.
@@ -325,7 +314,8 @@ pub struct PublishSource {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
     pub address: Address,
-    pub text: String,
+    #[serde(flatten)]
+    pub what: Remark,
 }
 
 /// Something that forbids this plan, or a part of it.

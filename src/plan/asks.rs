@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::life::{Life, life};
 use super::vms::Steps;
-use super::{Answer, Effect, Inputs, Plan, Planner, Verb, Wish};
+use super::{Already, Answer, Effect, Inputs, NotDone, Note, Plan, Planner, Verb, Wish};
 use crate::model::address::Address;
 use crate::model::claim::ClaimedPower;
 use crate::model::id::VmName;
@@ -23,7 +23,7 @@ impl Planner<'_> {
     pub(super) fn plan_stop(&mut self, name: &VmName, known_as: &VmName, known: &RecordedVm) {
         let address = Address::vm(name);
         let life = self.life(known_as, known);
-        if let Some((what, until)) = life.unknown_words(self.inputs.site) {
+        if let Some((what, until)) = life.unknown_remarks(self.inputs.site, false) {
             self.drift(&address, what);
             return self.wait(&address, until);
         }
@@ -73,7 +73,7 @@ pub(super) fn answers(plan: &Plan, inputs: &Inputs<'_>) -> BTreeMap<VmName, Answ
 fn answer(plan: &Plan, inputs: &Inputs<'_>, name: &VmName, wish: Wish) -> Answer {
     let address = Address::vm(name);
     if let Some(worker) = inputs.recorded.held.get(&address) {
-        return Answer::NotDone(format!("it {worker}"));
+        return Answer::NotDone(Box::new(NotDone::Worked(worker.clone())));
     }
     let actions = || plan.changes.iter().filter(|change| change.address == address).flat_map(|change| &change.actions);
     let starts = actions().any(|action| matches!(action.effect, Effect::Start { .. }));
@@ -83,10 +83,10 @@ fn answer(plan: &Plan, inputs: &Inputs<'_>, name: &VmName, wish: Wish) -> Answer
     match wish {
         Wish::Start | Wish::Restart if starts => Answer::Planned,
         Wish::Stop if stops => Answer::Planned,
-        Wish::Start if life.is_live() && is_queued(inputs, known) => Answer::Already("is in the queue already".into()),
-        Wish::Start if life.is_live() => Answer::Already("runs already".into()),
-        Wish::Stop if life.is_off() => Answer::Already("is off already".into()),
-        Wish::Start | Wish::Stop | Wish::Restart => Answer::NotDone(why_not(plan, &address)),
+        Wish::Start if life.is_live() && is_queued(inputs, known) => Answer::Already(Already::Queued),
+        Wish::Start if life.is_live() => Answer::Already(Already::Runs),
+        Wish::Stop if life.is_off() => Answer::Already(Already::Off),
+        Wish::Start | Wish::Stop | Wish::Restart => Answer::NotDone(Box::new(why_not(plan, name))),
     }
 }
 
@@ -97,13 +97,12 @@ fn is_queued(inputs: &Inputs<'_>, known: Option<&RecordedVm>) -> bool {
 }
 
 /// The first thing that was said of a vm which nothing is done about.
-fn why_not(plan: &Plan, address: &Address) -> String {
-    let refused = plan.refusals.iter().find(|refusal| refusal.holds(address));
-    let refused = refused.map(|refusal| match refusal.address == *address {
-        true => refusal.text.clone(),
-        false => format!("{}: {}", refusal.address, refusal.text),
-    });
-    let waits = plan.waits.iter().find(|note| note.address == *address).map(|note| format!("it waits {}", note.text));
-    let noted = plan.notes.iter().find(|note| note.address == *address).map(|note| note.text.clone());
-    refused.or(waits).or(noted).unwrap_or_else(|| "the plan has nothing to say about it".into())
+fn why_not(plan: &Plan, vm: &VmName) -> NotDone {
+    let address = Address::vm(vm);
+    let of_it = |notes: &[Note]| notes.iter().find(|note| note.address == address).cloned();
+    let refused = plan.refusals.iter().find(|refusal| refusal.holds(&address)).cloned();
+    let refused = refused.map(|refusal| NotDone::Refused { vm: vm.clone(), refusal });
+    let waits = || of_it(&plan.waits).map(NotDone::Waits);
+    let noted = || of_it(&plan.notes).map(NotDone::Noted);
+    refused.or_else(waits).or_else(noted).unwrap_or(NotDone::Unsaid)
 }

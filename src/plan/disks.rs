@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::templates::CurrentVersion;
 use super::vms::{Steps, Work};
-use super::{ActionId, Effect, Held, Planner};
+use super::{ActionId, Effect, Held, Planner, Remark};
 use crate::model::address::{Address, Kind};
 use crate::model::disk::DiskOrigin;
 use crate::model::id::{TemplateName, VmName};
@@ -54,17 +54,11 @@ impl Planner<'_> {
         let (mut missing, mut strange) = (Vec::new(), Vec::new());
         for disk in known.disks.iter().filter(|disk| disk.made && disk.moving_to.is_none()) {
             if disks_missing.contains(&disk.path) {
-                self.drift(address, format!("its disk {} is gone", disk.path.display()));
+                self.drift(address, Remark::DiskGone { disk: disk.path.clone() });
                 missing.push(disk);
             } else if let Some(found) = disks_strange.get(&disk.path) {
-                let recorded = match &disk.base {
-                    Some(base) => format!("lies over {}", base.display()),
-                    None => "stands alone".into(),
-                };
-                self.drift(
-                    address,
-                    format!("its disk {} {found}; our records say that it {recorded}", disk.path.display()),
-                );
+                let (found, base) = (found.clone(), disk.base.clone());
+                self.drift(address, Remark::DiskStrange { disk: disk.path.clone(), found, base });
                 strange.push(disk);
             }
         }
@@ -225,7 +219,7 @@ impl Planner<'_> {
         };
         let Some(current) = self.version_of(template, version) else {
             if self.inputs.desired.templates.get(template).is_some_and(is_to_be_installed) {
-                self.wait(address, format!("until template `{template}` is installed and published"));
+                self.wait(address, Remark::TemplateUnpublished { template: template.clone() });
                 return None;
             }
             self.hold_with_template(address, template);

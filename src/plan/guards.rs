@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::life::{fenced_after, is_fenced};
-use super::{Inputs, Planner};
+use super::{Inputs, Planner, Remark};
 use crate::model::address::{Address, Kind};
 use crate::model::id::{UserName, VmName};
 use crate::model::job::{Task, TaskId};
@@ -175,31 +175,20 @@ impl Planner<'_> {
     /// Jobs that carry our mark and are not ours, or belong to no run we know, are shown and left alone.
     pub(super) fn report_strange_jobs(&mut self) {
         for task in &self.inputs.observed.foreign_tasks {
-            let text = format!(
-                "it carries our mark ({}) and belongs to `{}`, who is not the account that submits our jobs; it is not counted and left alone",
-                task.name, task.owner
-            );
-            self.drift(&Address::new(Kind::Job, task.id), text);
+            let what = Remark::JobForeign { name: task.name.clone(), owner: task.owner.clone() };
+            self.drift(&Address::new(Kind::Job, task.id), what);
         }
         for task in unknown_jobs(self.inputs) {
-            let (name, id) = (&task.name, task.id);
-            let text = format!(
-                "it carries our mark ({name}) and belongs to no run we know; it is left alone: `labwright import vm/NAME --job {id}` takes it over"
-            );
-            self.drift(&Address::new(Kind::Job, id), text);
+            let what = Remark::JobUnknown { name: task.name.clone(), task: task.id };
+            self.drift(&Address::new(Kind::Job, task.id), what);
         }
     }
 
     /// Whether a vm that is off by our records must be left alone, since it may run as a job that no record knows. To name
     /// the vm does not help: that is said for many reasons, and none of them tells whose the job is.
     pub(super) fn may_run_unknown(&mut self, name: &VmName) -> bool {
-        let address = Address::vm(name);
-        let Some(first) = self.strays.first() else { return false };
-        let job = Address::new(Kind::Job, first);
-        let text = format!(
-            "until it is known whose job {first} is: it may be this vm's. `labwright import {address} --job {first}` takes it over if it is; `--allow {job}` goes on if it is no vm's of this lab"
-        );
-        self.wait(&address, text);
+        let Some(first) = self.strays.first().copied() else { return false };
+        self.wait(&Address::vm(name), Remark::MayRunUnknown { vm: name.clone(), task: first });
         true
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::objects::needs_of;
-use super::{Held, Plan, Planner, Refusal};
+use super::{Held, Plan, Planner, Refusal, Remark};
 use crate::model::address::{Address, AddressPattern, Kind};
 use crate::model::id::VmName;
 use crate::model::lab::Vm;
@@ -12,8 +12,8 @@ use crate::state::Worker;
 impl Planner<'_> {
     /// Whether somebody works on a thing: then it waits.
     pub(super) fn is_held(&mut self, address: &Address) -> bool {
-        let Some(worker) = self.inputs.recorded.held.get(address) else { return false };
-        self.wait(address, format!("it {worker}, and is left out until that is done"));
+        let Some(worker) = self.inputs.recorded.held.get(address).cloned() else { return false };
+        self.wait(address, Remark::Worked { worker });
         true
     }
 
@@ -28,7 +28,7 @@ impl Planner<'_> {
         let needs = needs_of(vm).into_iter().filter(|thing| gets_disks || thing.kind != Kind::Template);
         let held = needs.filter_map(|thing| Some((self.inputs.recorded.held.get(&thing)?, thing))).next();
         let Some((worker, thing)) = held else { return false };
-        self.wait(&Address::vm(name), format!("for {thing}, which {worker}"));
+        self.wait(&Address::vm(name), Remark::NeedWorked { thing, worker: worker.clone() });
         true
     }
 }

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use super::Remark;
 use crate::model::job::{TaskId, TaskState};
 use crate::model::site::Site;
 use crate::observe::{Observed, Phase};
@@ -48,21 +49,16 @@ impl Life {
     }
 
     /// What is wrong with an unknown one, and until when nothing is done about it.
-    pub fn unknown_words(&self, site: &Site) -> Option<(String, String)> {
-        match self {
-            Self::Unknown { host, in_queue: true, .. } => Some((
-                format!("its host {host} does not answer"),
-                format!("until {host} answers or `labwright host forget {host}` is typed"),
-            )),
-            Self::Unknown { host, silent_seconds, in_queue: false } => Some((
-                format!(
-                    "its job is gone without a word, and its starter on {host} is known to be silent for {} s",
-                    silent_seconds.unwrap_or(0)
-                ),
-                format!("until its starter was silent for {} s: then it is over for certain", fenced_after(site)),
-            )),
-            _ => None,
-        }
+    pub fn unknown_remarks(&self, site: &Site, leaving: bool) -> Option<(Remark, Remark)> {
+        let Self::Unknown { host, silent_seconds, in_queue } = self else { return None };
+        let host = host.clone();
+        Some(if *in_queue {
+            (Remark::HostSilent { host: host.clone() }, Remark::ForHost { host, leaving })
+        } else {
+            let seconds = silent_seconds.unwrap_or(0);
+            let until = Remark::ForSilence { seconds: fenced_after(site), leaving };
+            (Remark::StarterSilent { host, seconds }, until)
+        })
     }
 }
 

@@ -15,6 +15,7 @@ mod life;
 mod moves;
 mod objects;
 mod power;
+mod remark;
 mod returning;
 mod saved;
 mod scope;
@@ -22,12 +23,13 @@ mod spec;
 mod templates;
 mod vms;
 
-pub use action::{Action, ActionId, Answer, Change, Effect, Held, Note, Plan, PublishSource, Refusal, Touched, Verb};
+pub use action::{Action, ActionId, Change, Effect, Held, Note, Plan, PublishSource, Refusal, Touched, Verb};
 pub use check::{Flaw, check};
 pub use held::refuse_held;
 pub use import::{FoundJob, import_job};
 pub use life::{Life, is_fenced, life};
 pub use objects::{as_applied, is_long, permission_address};
+pub use remark::{Already, Answer, NotDone, Remark};
 pub use saved::{SavedPlan, Today};
 pub use scope::{give_up_only, refresh_only, target, unknown_addresses};
 pub use spec::{Seat, run_spec};
@@ -184,17 +186,17 @@ impl<'a> Planner<'a> {
     }
 
     /// Something that the plan does nothing about until something else happens.
-    fn wait(&mut self, address: &Address, text: impl Into<String>) {
-        self.plan.waits.push(Note { address: address.clone(), text: text.into() });
+    fn wait(&mut self, address: &Address, what: Remark) {
+        self.plan.waits.push(Note { address: address.clone(), what });
     }
 
-    fn note(&mut self, address: &Address, text: impl Into<String>) {
-        self.plan.notes.push(Note { address: address.clone(), text: text.into() });
+    fn note(&mut self, address: &Address, what: Remark) {
+        self.plan.notes.push(Note { address: address.clone(), what });
     }
 
     /// Something is not as it was recorded.
-    fn drift(&mut self, address: &Address, text: impl Into<String>) {
-        self.plan.drift.push(Note { address: address.clone(), text: text.into() });
+    fn drift(&mut self, address: &Address, what: Remark) {
+        self.plan.drift.push(Note { address: address.clone(), what });
     }
 
     fn refuse(&mut self, address: &Address, text: impl Into<String>, hint: impl Into<String>) {

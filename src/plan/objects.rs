@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{ActionId, Change, Effect, Planner, Verb};
+use super::{ActionId, Change, Effect, Planner, Remark, Verb};
 use crate::model::address::{Address, Kind};
 use crate::model::id::{LabName, VmGroupName, VmName};
 use crate::model::lab::{Desired, Permission, Vm, VmGroup, VmSource};
@@ -74,7 +74,7 @@ impl Planner<'_> {
             if let Some(vm) = stays {
                 // Of a user the vm itself tells; there may be hundreds.
                 if address.kind != Kind::User {
-                    self.wait(address, format!("to be forgotten, until {vm} needs it no more"));
+                    self.wait(address, Remark::StillNeeded { by: vm.clone() });
                 }
                 continue;
             }

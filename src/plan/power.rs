@@ -6,7 +6,7 @@ use super::claims;
 use super::life::{Life, life};
 use super::spec::{Seat, run_spec};
 use super::vms::{Steps, Work};
-use super::{Effect, Inputs, Planner, Wish};
+use super::{Effect, Inputs, Planner, Remark, Wish};
 use crate::model::address::Address;
 use crate::model::claim::ClaimedPower;
 use crate::model::id::{Mac, RunId, VmName};
@@ -58,7 +58,7 @@ impl Planner<'_> {
                 Decision { stop: true, start: false, reasons: vec![why] }
             }
             (PowerState::OnDemand, true) if stale => {
-                self.note(address, "runs with its old settings; the new ones take effect at its next start");
+                self.note(address, Remark::OldSettings);
                 Decision { stop: false, start: false, reasons }
             }
             (PowerState::OnDemand, true) => {
@@ -78,10 +78,7 @@ impl Planner<'_> {
         let powered_off = matches!(reason, Some(StopReason::Guest));
         let asked_for = self.inputs.asks.contains_key(work.name);
         if powered_off && !asked_for && work.claim.is_none() && work.vm.restart == RestartPolicy::OnFailure && !stale {
-            self.note(
-                address,
-                format!("its guest powered itself off, so it stays off; `labwright vm start {}` starts it", work.name),
-            );
+            self.note(address, Remark::PoweredOff { vm: work.name.clone() });
             return Decision { stop: false, start: false, reasons: Vec::new() };
         }
         if self.may_run_unknown(work.name) {
@@ -103,20 +100,18 @@ impl Planner<'_> {
         let task = self.inputs.observed.tasks.get(&(run.batch.clone(), run.task));
         match task.map(|task| &task.state) {
             Some(TaskState::Pending { reason }) => {
-                let why = reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
-                self.wait(address, format!("in the queue{why}"));
+                self.wait(address, Remark::Queued { reason: reason.clone() });
             }
-            Some(TaskState::Held) => self.wait(address, "in the queue, where it is held"),
-            Some(TaskState::Suspended) => self.wait(address, "for its job to go on: it is suspended"),
-            Some(TaskState::Deleting) => self.wait(address, "for its job to go: it was told to"),
+            Some(TaskState::Held) => self.wait(address, Remark::QueueHeld),
+            Some(TaskState::Suspended) => self.wait(address, Remark::JobSuspended),
+            Some(TaskState::Deleting) => self.wait(address, Remark::JobDeleting),
             Some(state @ TaskState::Error { .. }) => {
-                let why = state.reason().map(|reason| format!(": {reason}")).unwrap_or_default();
-                self.wait(address, format!("for an admin: its job is in error{why}"));
+                self.wait(address, Remark::JobError { reason: state.reason() });
             }
             _ => {}
         }
         if let Some(Phase::Paused { reason }) = self.inputs.observed.runs.get(&run.run).map(|report| &report.phase) {
-            self.wait(address, format!("for its guest to go on: it is paused, {reason}"));
+            self.wait(address, Remark::Paused { reason: reason.clone() });
         }
     }
 
@@ -139,8 +134,7 @@ impl Planner<'_> {
         let address = Address::vm(name);
         match life {
             Life::Off { reason, news: true } => {
-                let how = reason.as_ref().map_or_else(|| "without a word".to_owned(), |reason| format!("({reason})"));
-                self.drift(&address, format!("its run {} ended {how}", run.run));
+                self.drift(&address, Remark::RunEnded { run: run.run.clone(), reason: reason.clone() });
                 let task = self.inputs.observed.tasks.get(&(run.batch.clone(), run.task)).map(|task| task.id);
                 let (batch, number) = (run.batch.clone(), run.task);
                 let (vm, run, reason) = (name.clone(), run.run.clone(), reason.clone());
@@ -153,13 +147,7 @@ impl Planner<'_> {
                 self.step(steps, Effect::RecordEnd { vm, run, batch, task: number, reason });
             }
             Life::Lost { task } => {
-                self.drift(
-                    &address,
-                    format!(
-                        "its run {} is in the queue as job {task}, although its submit was never confirmed",
-                        run.run
-                    ),
-                );
+                self.drift(&address, Remark::SubmitUnconfirmed { run: run.run.clone(), task: *task });
                 let (vm, run, task) = (name.clone(), run.run.clone(), *task);
                 self.step(steps, Effect::Adopt { vm, run, task });
             }

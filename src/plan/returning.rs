@@ -2,7 +2,7 @@
 //! begin with new ones before somebody has chosen. Where nothing was ever written to them, there is nothing to choose.
 
 use super::disks::NewDisk;
-use super::{Inputs, Planner};
+use super::{Inputs, Planner, Remark};
 use crate::model::address::Address;
 use crate::model::id::VmName;
 use crate::model::lab::Vm;
@@ -13,9 +13,7 @@ impl Planner<'_> {
     pub(super) fn waits_for_restore(&mut self, name: &VmName) -> bool {
         let sets = self.inputs.recorded.aside.get(name);
         let Some(set) = sets.and_then(|sets| sets.iter().find(|set| set.is_returning())) else { return false };
-        let text =
-            format!("until {} is put back, which was cut short: `labwright restore vm/{name}` goes on", set.words());
-        self.wait(&Address::vm(name), text);
+        self.wait(&Address::vm(name), Remark::Restoring { vm: name.clone(), set: set.words() });
         true
     }
 
@@ -39,7 +37,7 @@ impl Planner<'_> {
         let Some(latest) = own.last() else { return true };
         let words: Vec<String> = own.iter().map(|set| set.words()).collect();
         if self.allowed(&address) {
-            self.note(&address, format!("begins with new disks; set aside stay {}", words.join(", ")));
+            self.note(&address, Remark::NewDisks { aside: words });
             return true;
         }
         let choice = if own.len() == 1 { String::new() } else { format!(" --set {}", latest.name) };

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::objects::{Edits, fields};
-use super::{Action, ActionId, Change, Effect, Inputs, Planner, PublishSource, Verb};
+use super::{Action, ActionId, Change, Effect, Inputs, Planner, PublishSource, Remark, Verb};
 use crate::model::address::{Address, Kind};
 use crate::model::id::TemplateName;
 use crate::model::lab::{DiskSource, Template};
@@ -51,7 +51,7 @@ impl Planner<'_> {
         }
         let images: Option<Vec<(&PathBuf, Option<&String>)>> = template.disks.iter().map(as_image).collect();
         let Some(images) = images else {
-            self.wait(&address, "until its empty disk is installed and published, no vm can derive from it");
+            self.wait(&address, Remark::NotInstalled);
             self.record_template(&address, template, Vec::new(), None);
             return None;
         };
@@ -158,9 +158,7 @@ impl Planner<'_> {
                     let action = self.action(Vec::new(), effect);
                     actions.push(action);
                 }
-                Freshness::Missing => {
-                    self.note(address, format!("its image is gone; vms derive from version {version}, which is kept"))
-                }
+                Freshness::Missing => self.note(address, Remark::ImageGone { version }),
                 Freshness::Same | Freshness::Different => {}
             }
         }

@@ -18,7 +18,7 @@ use super::life::Life;
 use super::objects::{Edits, fields, needs_of};
 use super::power::{Decision, news, started};
 use super::templates::same_but_for_folders;
-use super::{Action, ActionId, Change, Effect, Planner, Touched, Verb, Wish};
+use super::{Action, ActionId, Change, Effect, Planner, Remark, Touched, Verb, Wish};
 use crate::model::address::{Address, Kind};
 use crate::model::claim::PowerWish;
 use crate::model::id::{Mac, VmName};
@@ -67,9 +67,9 @@ impl Planner<'_> {
         }
         let mut steps = Steps::default();
         let life = self.life(name, known);
-        if let Some((what, until)) = life.unknown_words(self.inputs.site) {
+        if let Some((what, until)) = life.unknown_remarks(self.inputs.site, true) {
             self.drift(&address, what);
-            self.wait(&address, format!("to leave the manifest, {until}"));
+            self.wait(&address, until);
             return;
         }
         // A lost host is given up, and nothing else is meant.
@@ -157,7 +157,7 @@ impl Planner<'_> {
             return;
         }
         let life = self.life(name, known);
-        if let Some((what, until)) = life.unknown_words(self.inputs.site) {
+        if let Some((what, until)) = life.unknown_remarks(self.inputs.site, false) {
             self.drift(&address, what);
             self.wait(&address, until);
             return;
@@ -285,7 +285,7 @@ impl Planner<'_> {
         if work.known.generation == 0 {
             return Some("its address is to be reserved");
         }
-        self.drift(address, "its DHCP reservation is gone");
+        self.drift(address, Remark::ReservationGone);
         Some("its DHCP reservation is missing")
     }
 
@@ -318,10 +318,7 @@ impl Planner<'_> {
         let (range, held) = (&vm.vm_group, self.addresses_of_leavers(group));
         if held > 0 {
             // Refused, the plan could not even let them go.
-            let text = format!(
-                "waits for an address of vm group `{range}`: {held} are held until the vms that leave are stopped; apply again after this plan"
-            );
-            self.note(address, text);
+            self.note(address, Remark::AddressHeld { group: range.clone(), held });
         } else {
             let text = format!("no address of vm group `{range}` is free: it has {}, all in use", group.range.count());
             self.refuse(address, text, "widen the group's `ip_range`");

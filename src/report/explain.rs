@@ -22,7 +22,7 @@ pub fn text(explanation: &Explanation) -> String {
         lines.add("plan", format!("{}: {}", change.verb.as_str(), change.reason));
     }
     for note in notes {
-        lines.add("note", &note.text);
+        lines.add("note", note.what.to_string());
     }
     for refusal in refusals {
         lines.add("refused", format!("{}; {}", refusal.text, refusal.hint));

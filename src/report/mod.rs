@@ -17,6 +17,7 @@ pub mod paint;
 pub mod permissions;
 mod plain_words;
 pub mod plan;
+mod remarks;
 pub mod schemas;
 pub mod screens;
 pub mod status;

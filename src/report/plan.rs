@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use super::edits::{self, Detail};
 use super::plain_words::{self, count};
+use super::remarks::code;
 use super::stream::{self, ChangeLine, PlanLine, Remark, Version};
 use super::values::values;
 use super::{harmless, one_line, steps};
@@ -45,8 +46,8 @@ pub fn text(plan: &Plan, verbose: bool) -> String {
     }
     let remarks = [("drift", &plan.drift), ("waits", &plan.waits), ("note", &plan.notes)];
     for (what, notes) in remarks {
-        for Note { address, text: said } in notes {
-            writeln!(text, "{what}: {address}: {}", brief(said)).expect(TAKES_ALL);
+        for Note { address, what: said } in notes {
+            writeln!(text, "{what}: {address}: {}", brief(&said.to_string())).expect(TAKES_ALL);
         }
     }
     for refusal in &plan.refusals {
@@ -206,7 +207,7 @@ fn refusal_line(refusal: &Refusal) -> PlanLine<'_> {
 }
 
 fn remark(note: &Note) -> Remark<'_> {
-    Remark { address: &note.address, text: &note.text }
+    Remark { address: &note.address, code: code(&note.what), text: note.what.to_string() }
 }
 
 #[cfg(test)]

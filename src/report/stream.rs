@@ -169,8 +169,10 @@ pub struct ChangeLine<'a> {
 pub struct Remark<'a> {
     /// What it is about, as `kind/name`.
     pub address: &'a Address,
+    /// Tells its kind from others; `other` in plans of a labwright that had no codes. Codes are only added.
+    pub code: String,
     /// The sentence.
-    pub text: &'a str,
+    pub text: String,
 }
 
 impl Version {

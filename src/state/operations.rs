@@ -22,6 +22,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{OptionalExtension as _, Transaction, params};
+use serde::{Deserialize, Serialize};
 
 use super::recorded::{Reader, Recorded, TakenAddress};
 use super::write::{ApplyId, ApplyInfo, Broken};
@@ -62,7 +63,7 @@ pub struct Hold {
 }
 
 /// Who works on a thing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Worker {
     pub apply: i64,
     pub who: String,

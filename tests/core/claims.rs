@@ -4,7 +4,7 @@ use insta::assert_snapshot;
 use labwright::control::view::VmState;
 use labwright::model::claim::{Claim, ClaimBody, ClaimId, ClaimedPower, GivenAs, GrantClaim, PowerClaim, VmClaim};
 use labwright::model::lab::{Desired, PowerState, VmSource};
-use labwright::plan::{Answer, Plan, Wish, refresh_only};
+use labwright::plan::{Already, Answer, Plan, Wish, refresh_only};
 use labwright::resolve::{why_idle, with_claims};
 use labwright::run::StopReason;
 use labwright::state::Change;
@@ -270,7 +270,7 @@ fn who_starts_a_vm_that_runs_already_claims_it() {
     let lab = bob_started();
     lab.alter_state("DELETE FROM claims");
     let plan = lab.asked(&[("bob-gsr", Wish::Start, true)]);
-    assert_eq!(plan.answers["bob-gsr"], Answer::Already("runs already".into()));
+    assert_eq!(plan.answers["bob-gsr"], Answer::Already(Already::Runs));
     assert_eq!(lab.carry_out(&plan).unwrap().failed, []);
     assert_eq!(standing(&lab), ["bob-gsr of test: running"]);
     assert!(lab.asked(&[("bob-gsr", Wish::Start, true)]).is_empty(), "once is enough");
