@@ -5,12 +5,12 @@
 mod again;
 #[path = "system/bounds.rs"]
 mod bounds;
+#[path = "system/by_hand.rs"]
+mod break_glass;
 #[path = "system/bridge.rs"]
 mod bridge;
 #[path = "system/burst.rs"]
 mod burst;
-#[path = "system/by_hand.rs"]
-mod by_hand;
 #[path = "system/check.rs"]
 mod check;
 #[path = "system/dhcp.rs"]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{Code, Context};
 use crate::host::RUN_ROOT;
-use crate::host::machine::by_hand::{ByHand, script};
+use crate::host::machine::break_glass::{ByHand, script};
 use crate::host::run::accel::{self, AccelError, Accelerator};
 use crate::model::id::{RunId, VmGroupName, VmName};
 use crate::model::lab::Desired;

@@ -8,13 +8,13 @@ use crate::host::machine::setup::Wanted;
 use crate::model::diagnostic::Severity;
 use crate::model::lab::VmGroup;
 use crate::model::site::{SchedulerSettings, Site};
-use crate::scheduler::grid_engine::{self, Finding, GridEngine, Here};
+use crate::scheduler::grid_engine::{self, Finding, GridEngine, ThisHost};
 
 /// This machine as one of the site's hosts; `program` is what its jobs would run.
 pub fn lines_of_host(groups: &[VmGroup], site: &Site, program: &Path) -> Vec<Line> {
     let mut lines = check::check(&Wanted::new(groups, site), &site.storage);
     if let SchedulerSettings::GridEngine(settings) = &site.scheduler {
-        let here = Here { runs: &site.storage.runs, service_user: &site.service_user, program };
+        let here = ThisHost { runs: &site.storage.runs, service_user: &site.service_user, program };
         let findings = grid_engine::check_here(&GridEngine::new(settings.clone()), &here);
         lines.extend(lines_of("jobs here", "a starter can begin on this host", findings));
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::harmless;
+use super::escaped;
 use super::stream::{self, ApplyLine, Version};
 use crate::apply::{Failure, Summary};
 use crate::model::address::Address;
@@ -19,7 +19,7 @@ pub fn text(summary: &Summary, again: &str, look: Option<&str>) -> String {
         let Failure { effect, detail, .. } = alike[0];
         let names = shortened(alike.iter().map(|failure| &failure.address));
         let times = if alike.len() > 1 { format!("{} changes: {names}", alike.len()) } else { names };
-        writeln!(text, "failed: {times}: cannot {effect}: {}", harmless(detail)).expect(takes_all);
+        writeln!(text, "failed: {times}: cannot {effect}: {}", escaped(detail)).expect(takes_all);
     }
     if !summary.skipped.is_empty() {
         writeln!(text, "skipped: {}", shortened(summary.skipped.iter())).expect(takes_all);
@@ -55,7 +55,7 @@ fn alike(failed: &[Failure]) -> Vec<Vec<&Failure>> {
 fn shortened<'a>(addresses: impl ExactSizeIterator<Item = &'a Address>) -> String {
     let more = if addresses.len() > NAMES_MAX { ", …" } else { "" };
     let names: Vec<String> = addresses.take(NAMES_MAX).map(ToString::to_string).collect();
-    harmless(&names.join(", ")).into_owned() + more
+    escaped(&names.join(", ")).into_owned() + more
 }
 
 /// The line stream of an outcome.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
-use super::harmless::{harmless, is_harmful, push_harmless};
+use super::escape::{escaped, is_harmful, push_escaped};
 use crate::model::diagnostic::{Diagnostic, Diagnostics, Severity, Span};
 
 /// Most findings that are written out; the rest is counted. Nobody mends more than this in one go.
@@ -55,17 +55,17 @@ fn one(diagnostic: &Diagnostic, renderer: &Renderer) -> String {
         Severity::Warning => Level::WARNING,
     };
     // The message names the values, the rule's summary is constant; people look for the former.
-    let mut group = level.primary_title(harmless(&diagnostic.message)).id(diagnostic.rule.code()).elements(NOTHING);
+    let mut group = level.primary_title(escaped(&diagnostic.message)).id(diagnostic.rule.code()).elements(NOTHING);
     let beside = diagnostic.place.as_ref().and_then(|place| beside(place, &diagnostic.related));
     if let Some(place) = &diagnostic.place {
         group = with_excerpt(group, place, "", AnnotationKind::Primary, beside);
     }
     for (place, why) in diagnostic.related.iter().skip(usize::from(beside.is_some())) {
-        group = group.element(Level::NOTE.message(harmless(why)));
+        group = group.element(Level::NOTE.message(escaped(why)));
         group = with_excerpt(group, place, "", AnnotationKind::Context, None);
     }
     if let Some(hint) = &diagnostic.hint {
-        group = group.element(Level::HELP.message(harmless(hint)));
+        group = group.element(Level::HELP.message(escaped(hint)));
     }
     renderer.render(&[group])
 }
@@ -88,16 +88,16 @@ fn with_excerpt<'g>(
     beside: Option<&(Span, String)>,
 ) -> Group<'g> {
     let (line, column) = place.line_column();
-    let path = harmless(&place.source.name).into_owned();
+    let path = escaped(&place.source.name).into_owned();
     let other_line = beside.map_or(line, |(span, _)| span.line_column().0);
     let excerpt = Excerpt::new(place, line.min(other_line)..=line.max(other_line));
     let annotation = kind.span(excerpt.shown(&place.bytes));
-    let annotation = if label.is_empty() { annotation } else { annotation.label(harmless(label).into_owned()) };
+    let annotation = if label.is_empty() { annotation } else { annotation.label(escaped(label).into_owned()) };
     let faithful = excerpt.is_faithful();
     let mut snippet =
         Snippet::source(excerpt.text.clone()).line_start(excerpt.first_line as usize).annotation(annotation);
     if let Some((span, why)) = beside {
-        let label = harmless(why).into_owned();
+        let label = escaped(why).into_owned();
         snippet = snippet.annotation(AnnotationKind::Context.span(excerpt.shown(&span.bytes)).label(label));
     }
     if faithful {
@@ -107,7 +107,7 @@ fn with_excerpt<'g>(
     group.element(Origin::path(path).line(line as usize).char_column(column as usize)).element(snippet)
 }
 
-/// Whole lines of a source, made harmless, with the way from places in the source to places in it.
+/// Whole lines of a source, made escaped, with the way from places in the source to places in it.
 struct Excerpt {
     first_line: u32,
     text: String,
@@ -134,7 +134,7 @@ impl Excerpt {
             excerpt.pieces.push((cut.clone(), excerpt.text.len()));
             for (at, c) in source.text[cut.clone()].char_indices() {
                 let before = excerpt.text.len();
-                push_harmless(&mut excerpt.text, c);
+                push_escaped(&mut excerpt.text, c);
                 let grown = (excerpt.text.len() - before).saturating_sub(c.len_utf8());
                 if grown > 0 {
                     excerpt.grown.push((cut.start + at, grown));
@@ -195,5 +195,5 @@ pub fn has_harmful(text: &str) -> bool {
 
 /// For callers outside: a user's text, fit for a terminal.
 pub fn shown(text: &str) -> Cow<'_, str> {
-    harmless(text)
+    escaped(text)
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::diagnostics_json::{severity, snippet};
-use super::harmless::harmless;
+use super::escape::escaped;
 use crate::control::validate::Checked;
 use crate::model::diagnostic::{Diagnostic, Severity, Span};
 use crate::model::rules::Rule;
@@ -47,7 +47,7 @@ fn annotation(diagnostic: &Diagnostic) -> String {
 
 /// A message as GitHub unescapes it.
 fn data(text: &str) -> String {
-    let clean: Vec<String> = text.split('\n').map(|line| harmless(line).into_owned()).collect();
+    let clean: Vec<String> = text.split('\n').map(|line| escaped(line).into_owned()).collect();
     clean.join("\n").replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
 }
 
@@ -181,7 +181,7 @@ fn xml(text: &str) -> String {
             '>' => clean.push_str("&gt;"),
             '"' => clean.push_str("&quot;"),
             '\n' => clean.push('\n'),
-            c => clean.push_str(&harmless(c.encode_utf8(&mut [0; 4]))),
+            c => clean.push_str(&escaped(c.encode_utf8(&mut [0; 4]))),
         }
     }
     clean

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use similar::{ChangeTag, TextDiff};
 
-use super::harmless;
+use super::escaped;
 use crate::plan::is_long;
 
 /// How much of a change's fields is shown.
@@ -38,11 +38,11 @@ fn field(name: &str, before: Option<&String>, after: Option<&String>, detail: De
     match (before, after) {
         (Some(before), Some(after)) if long => headed(name, &diff(before, after, detail)),
         _ if detail == Detail::Differences => Vec::new(),
-        (Some(before), Some(after)) => vec![format!("{INDENT}{name}: {} -> {}", harmless(before), harmless(after))],
+        (Some(before), Some(after)) => vec![format!("{INDENT}{name}: {} -> {}", escaped(before), escaped(after))],
         (Some(value), None) | (None, Some(value)) if long => {
-            headed(name, &lines_of(value).iter().map(|line| format!("  {}", harmless(line))).collect::<Vec<_>>())
+            headed(name, &lines_of(value).iter().map(|line| format!("  {}", escaped(line))).collect::<Vec<_>>())
         }
-        (Some(value), None) | (None, Some(value)) => vec![format!("{INDENT}{name}: {}", harmless(value))],
+        (Some(value), None) | (None, Some(value)) => vec![format!("{INDENT}{name}: {}", escaped(value))],
         (None, None) => Vec::new(),
     }
 }
@@ -71,7 +71,7 @@ fn diff(before: &str, after: &str, detail: Detail) -> Vec<String> {
                 ChangeTag::Insert => '+',
                 ChangeTag::Equal => ' ',
             };
-            lines.push(format!("{sign} {}", harmless(change.value())));
+            lines.push(format!("{sign} {}", escaped(change.value())));
         }
     }
     let surplus = lines.len().saturating_sub(DIFF_LINES_MAX);

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::table::word;
-use super::{harmless, times};
+use super::{escaped, times};
 use crate::control::view::{Apply, Effect, Explanation, Past, PastClaim, RecordedAs, Run, Said, VmState};
 use crate::model::claim::ClaimBody;
 
@@ -34,7 +34,7 @@ struct Lines(String);
 
 impl Lines {
     fn add(&mut self, what: &str, value: impl AsRef<str>) {
-        writeln!(self.0, "  {what:<10} {}", harmless(value.as_ref())).expect("a string takes all");
+        writeln!(self.0, "  {what:<10} {}", escaped(value.as_ref())).expect("a string takes all");
     }
 }
 

@@ -6,9 +6,9 @@ pub mod diagnostics;
 pub mod diagnostics_ci;
 pub mod diagnostics_json;
 mod edits;
+mod escape;
 pub mod explain;
 pub mod findings;
-mod harmless;
 mod listings;
 pub mod log;
 pub mod manual;
@@ -28,5 +28,5 @@ pub mod times;
 mod ui;
 mod values;
 
-pub use harmless::{harmless, one_line};
+pub use escape::{escaped, one_line};
 pub use ui::{Colour, Failure, Ui, broken};

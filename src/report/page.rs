@@ -1,7 +1,7 @@
 //! The page of a check: what was tried, what was found, and what to do about it.
 
 use super::table::{Format, Row, render};
-use super::{broken, harmless};
+use super::{broken, escaped};
 use crate::control::exam::HostLine;
 use crate::host::machine::check::{Line, Verdict};
 
@@ -21,7 +21,7 @@ pub fn page<L: OnPage>(lines: &[L], format: Format) -> String {
     }
     let one_line = |text: &str| {
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-        harmless(&lines.collect::<Vec<_>>().join("; ")).into_owned()
+        escaped(&lines.collect::<Vec<_>>().join("; ")).into_owned()
     };
     let paragraph = |line: &L| {
         let (found, mend) = line.found();

@@ -9,7 +9,7 @@ use super::plain_words::{self, count};
 use super::remarks::code;
 use super::stream::{self, ChangeLine, PlanLine, Remark, Version};
 use super::values::values;
-use super::{harmless, one_line, steps};
+use super::{escaped, one_line, steps};
 use crate::model::address::{Address, Kind};
 use crate::plan::{ActionId, Change, Held, Note, Plan, Refusal, Verb};
 
@@ -52,18 +52,18 @@ pub fn text(plan: &Plan, verbose: bool) -> String {
     }
     for refusal in &plan.refusals {
         let Refusal { address, text: why, hint, .. } = refusal;
-        writeln!(text, "refused: {address}: {}", harmless(why)).expect(TAKES_ALL);
+        writeln!(text, "refused: {address}: {}", escaped(why)).expect(TAKES_ALL);
         if let Some(others) = others_held(refusal) {
-            writeln!(text, "  holds back: {}", harmless(&others)).expect(TAKES_ALL);
+            writeln!(text, "  holds back: {}", escaped(&others)).expect(TAKES_ALL);
         }
-        writeln!(text, "  hint: {}", harmless(hint)).expect(TAKES_ALL);
+        writeln!(text, "  hint: {}", escaped(hint)).expect(TAKES_ALL);
     }
     text
 }
 
 /// Our own sentences as they are; of what a program said in several lines the beginning, since `explain` has all of it.
 fn brief(text: &str) -> Cow<'_, str> {
-    if text.contains('\n') { Cow::Owned(one_line(text)) } else { harmless(text) }
+    if text.contains('\n') { Cow::Owned(one_line(text)) } else { escaped(text) }
 }
 
 /// What a refusal holds back besides what it is about.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::table::{Format, render, word};
-use super::{harmless, one_line, times};
+use super::{escaped, one_line, times};
 use crate::control::view::{Freeze, Status, Vm};
 use crate::state::FreezeScope;
 
@@ -46,7 +46,7 @@ fn heading(status: &Status, apply: &str) -> String {
             FreezeScope::Site => ("the whole site", " --all"),
             FreezeScope::Lab => ("the lab", ""),
         };
-        let (since, why) = (times::moment(since), harmless(why));
+        let (since, why) = (times::moment(since), escaped(why));
         writeln!(text, "frozen: {who} froze {thing} at {since} ({why}); `labwright thaw{all}` ends it")
             .expect(TAKES_ALL);
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::harmless;
+use super::escaped;
 use super::plain_words::count;
 use crate::model::address::Address;
 use crate::model::claim::ClaimedPower;
@@ -14,7 +14,7 @@ use crate::state::Entry;
 pub(super) fn lines(change: &Change, needs: &BTreeSet<&Address>) -> Vec<String> {
     let after = needs.iter().map(|address| format!("after {address}"));
     let steps = change.actions.iter().filter_map(|action| words(&action.effect));
-    after.chain(steps).map(|line| format!("      {}", harmless(&line))).collect()
+    after.chain(steps).map(|line| format!("      {}", escaped(&line))).collect()
 }
 
 /// What an effect does outside our records; `None` of one that is only recorded.

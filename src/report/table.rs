@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::{harmless, paint, ui};
+use super::{escaped, paint, ui};
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -51,7 +51,7 @@ pub fn render<R: Row>(rows: &[R], format: Format) -> String {
         }
         Format::Yaml => serde_yaml::to_string(rows).expect("a row has only string keys"),
         Format::Csv => csv(R::COLUMNS, rows.iter().map(Row::cells)),
-        Format::Name => rows.iter().map(|row| format!("{}\n", harmless(&row.name()))).collect(),
+        Format::Name => rows.iter().map(|row| format!("{}\n", escaped(&row.name()))).collect(),
     }
 }
 
@@ -98,7 +98,7 @@ impl Columns {
         for row in rows {
             for (column, cell) in columns.iter_mut().zip(row.cells()) {
                 // One line of a table is one line of text, whatever a program said.
-                column.cells.push(harmless(&cell).split_whitespace().collect::<Vec<_>>().join(" "));
+                column.cells.push(escaped(&cell).split_whitespace().collect::<Vec<_>>().join(" "));
             }
         }
         Self(columns)

@@ -6,7 +6,7 @@ use std::io::IsTerminal as _;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::harmless;
+use super::escaped;
 use crate::exit::Exit;
 
 /// The user's end of a command.
@@ -70,12 +70,12 @@ impl Failure {
     }
 
     pub fn render(&self) -> String {
-        let mut text = format!("error: {}\n", harmless(&self.message));
+        let mut text = format!("error: {}\n", escaped(&self.message));
         for cause in &self.causes {
-            writeln!(text, "  caused by: {}", harmless(cause)).expect("a string takes all");
+            writeln!(text, "  caused by: {}", escaped(cause)).expect("a string takes all");
         }
         if let Some(hint) = &self.hint {
-            writeln!(text, "hint: {}", harmless(hint)).expect("a string takes all");
+            writeln!(text, "hint: {}", escaped(hint)).expect("a string takes all");
         }
         text
     }
@@ -105,7 +105,7 @@ impl Ui {
 
     /// A line for the person who looks on.
     pub fn say(&self, line: &str) {
-        let line = harmless(line);
+        let line = escaped(line);
         match &self.bar {
             Some(bar) => bar.println(&line),
             None => write_or_leave("standard error", &mut anstream::stderr().lock(), &format!("{line}\n")),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::machine::{self, Told};
+use super::machine::{self, Input};
 use super::{Desk, StartError, signals};
 use crate::error::chain;
 use crate::run::{Event, RunSpec, StopReason};
@@ -48,12 +48,12 @@ fn wait(desk: &Desk<'_>, spec: &RunSpec, pause: Duration) -> Result<Option<StopR
     let end = desk.clock.now() + pause;
     loop {
         while let Some(told) = desk.signals.next().map_err(StartError::Signals)? {
-            if told == signals::Told::Stop {
+            if told == signals::Meaning::Stop {
                 return Ok(Some(StopReason::Asked));
             }
         }
         for told in desk.inbox.take() {
-            if let Told::Control { control, .. } = told
+            if let Input::Control { control, .. } = told
                 && let Some(reason) = machine::over(spec, &control)
             {
                 return Ok(Some(reason));

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::StartError;
 use super::launch::Prepared;
-use super::said::Said;
+use super::stderr::LastWords;
 use crate::host::run::accel::Accelerator;
 use crate::host::run::bounds::Joining;
 use crate::host::run::qemu::{self, VncPassword};
@@ -35,7 +35,7 @@ pub(super) struct Host {
 #[derive(Debug)]
 pub(super) struct Guest {
     child: Child,
-    said: Said,
+    said: LastWords,
     /// On its way into its cgroup, where it has one.
     joining: Option<Joining>,
     /// Why qemu is not in the cgroup that it should be in.
@@ -59,7 +59,7 @@ impl Guest {
             monitor: inherit(&monitor_end, Inherit::Shared).map_err(descriptors)?,
         };
         let given = qemu::Given { accel: host.accel, hold, folder: folder.path(), vnc_password: password };
-        let (stderr, said) = Said::listen().map_err(StartError::Spawn)?;
+        let (stderr, said) = LastWords::listen().map_err(StartError::Spawn)?;
         let child = Command::new("/proc/self/exe")
             .args(confinement(spec, prepared))
             .arg(&spec.qemu.binary)

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::machine::Told;
+use super::machine::Input;
 
 /// Time since the starter began, the same for all its threads.
 #[derive(Debug, Clone, Copy)]
@@ -30,14 +30,14 @@ impl Clock {
 /// The main thread's end.
 #[derive(Debug)]
 pub(super) struct Inbox {
-    told: Receiver<Told>,
+    told: Receiver<Input>,
     post: Post,
 }
 
 /// Everybody else's end.
 #[derive(Debug, Clone)]
 pub(super) struct Post {
-    told: Sender<Told>,
+    told: Sender<Input>,
     bell: Arc<EventFd>,
 }
 
@@ -53,7 +53,7 @@ impl Inbox {
     }
 
     /// All that has come.
-    pub(super) fn take(&self) -> Vec<Told> {
+    pub(super) fn take(&self) -> Vec<Input> {
         // An error means that nobody has rung.
         let _ = self.post.bell.read();
         self.told.try_iter().collect()
@@ -68,7 +68,7 @@ impl AsFd for Inbox {
 
 impl Post {
     /// The main thread has stopped listening only when it is about to end.
-    pub(super) fn tell(&self, told: Told) {
+    pub(super) fn tell(&self, told: Input) {
         drop(self.told.send(told));
         // An error means that the bell has been rung more often than a counter holds: it rings anyway.
         let _ = self.bell.write(1);

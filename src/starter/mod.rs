@@ -29,8 +29,8 @@ pub mod machine;
 mod network;
 mod report;
 mod requests;
-mod said;
 mod signals;
+mod stderr;
 mod storage;
 mod watch;
 

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::inbox::Post;
-use super::machine::Told;
+use super::machine::Input;
 use crate::error::chain;
 use crate::host::run::filter::RunFilter;
 use crate::host::run::port::{self, Port};
@@ -99,11 +99,11 @@ impl Watch {
         match (stands, self.is_cut_off) {
             (Err(reason), false) => {
                 tracing::warn!(reason, "the guest is cut off");
-                self.post.tell(Told::CutOff(reason));
+                self.post.tell(Input::CutOff(reason));
                 self.is_cut_off = true;
             }
             (Ok(()), true) => {
-                self.post.tell(Told::Connected);
+                self.post.tell(Input::Connected);
                 self.is_cut_off = false;
             }
             _ => {}
@@ -114,7 +114,7 @@ impl Watch {
         let error = match self.filter.look() {
             Ok(seen) if self.address.is_some_and(|before| seen > before) => {
                 self.address = None;
-                self.post.tell(Told::Address);
+                self.post.tell(Input::Address);
                 return Ok(());
             }
             Ok(seen) => {
@@ -127,7 +127,7 @@ impl Watch {
         tracing::warn!(%error, "the filter is not whole any more; putting it back");
         match self.filter.mend() {
             Ok(None) => {}
-            Ok(Some(missed)) => self.post.tell(Told::Warning(chain(&missed))),
+            Ok(Some(missed)) => self.post.tell(Input::Warning(chain(&missed))),
             Err(error) => return Err(format!("its filter cannot be put back: {}", chain(&error))),
         }
         Ok(())

@@ -11,7 +11,7 @@ pub(super) struct Signals(SignalFd);
 
 /// What a signal means here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum Meaning {
     /// The scheduler or a person wants the run to end.
     Stop,
     /// A child has changed.
@@ -40,13 +40,13 @@ impl Signals {
     }
 
     /// The next signal that means something, if one has come.
-    pub(super) fn next(&self) -> nix::Result<Option<Told>> {
+    pub(super) fn next(&self) -> nix::Result<Option<Meaning>> {
         while let Some(info) = self.0.read_signal()? {
             let number = i32::try_from(info.ssi_signo).unwrap_or(0);
             match Signal::try_from(number) {
-                Ok(Signal::SIGCHLD) => return Ok(Some(Told::Child)),
+                Ok(Signal::SIGCHLD) => return Ok(Some(Meaning::Child)),
                 Ok(Signal::SIGUSR1) | Err(_) => {}
-                Ok(_) => return Ok(Some(Told::Stop)),
+                Ok(_) => return Ok(Some(Meaning::Stop)),
             }
         }
         Ok(None)

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::{Gid, Uid};
 
 use super::inbox::{Clock, Post};
-use super::machine::{Reply, Told};
+use super::machine::{Input, Reply};
 use super::report::{Order, Pulse, Writer};
 use crate::error::chain;
 use crate::files::{self, FileError};
@@ -241,11 +241,11 @@ fn read_control(folder: &Path, post: &Post, clock: Clock) {
     // Whatever was written after this moment may not be in what is read.
     let looked = clock.now();
     match Control::read(folder) {
-        Ok(Some(control)) => post.tell(Told::Control { control: Box::new(control), looked }),
+        Ok(Some(control)) => post.tell(Input::Control { control: Box::new(control), looked }),
         Ok(None) | Err(RunFileError::Io { .. }) => {}
         Err(error) => {
             tracing::warn!(%error, "control.json is not obeyed");
-            post.tell(Told::Unreadable(format!("control.json is not obeyed: {}", chain(&error))));
+            post.tell(Input::Unreadable(format!("control.json is not obeyed: {}", chain(&error))));
         }
     }
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::guest::{Guest, describe};
 use super::launch::{self, Launched, Prepared};
-use super::machine::{Act, Command, End, Machine, Seen, Told};
+use super::machine::{Act, Command, End, Input, Machine, Seen};
 use super::network::Network;
 use super::signals;
 use super::{Desk, StartError, requests};
@@ -81,11 +81,11 @@ impl Watch<'_> {
     }
 
     /// All that has come, in the order in which it happened as far as that can be known.
-    fn gather(&mut self, told: &mut Vec<Told>) -> Result<(), StartError> {
+    fn gather(&mut self, told: &mut Vec<Input>) -> Result<(), StartError> {
         let Desk { signals, inbox, .. } = self.given.desk;
         while let Some(signal) = signals.next().map_err(StartError::Signals)? {
-            if signal == signals::Told::Stop {
-                told.push(Told::Stop);
+            if signal == signals::Meaning::Stop {
+                told.push(Input::Stop);
             }
         }
         // Whoever ended it, its last words are read before it is taken for ended.
@@ -99,7 +99,7 @@ impl Watch<'_> {
         Ok(())
     }
 
-    fn listen(&mut self, told: &mut Vec<Told>) -> Result<(), StartError> {
+    fn listen(&mut self, told: &mut Vec<Input>) -> Result<(), StartError> {
         while !self.is_closed {
             match self.guest.monitor.hear() {
                 Ok(Some(Heard::Event(event))) => told.extend(meaning(&event)),
@@ -107,12 +107,12 @@ impl Watch<'_> {
                     if let Err(why) = &result {
                         tracing::warn!(command, why, "qemu does not take the command");
                     }
-                    told.extend(command_of(command).map(|command| Told::Answered(command, result)));
+                    told.extend(command_of(command).map(|command| Input::Answered(command, result)));
                 }
                 Ok(None) => return Ok(()),
                 Err(QmpError::Closed) => {
                     self.is_closed = true;
-                    told.push(Told::Closed);
+                    told.push(Input::Closed);
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -120,16 +120,16 @@ impl Watch<'_> {
         Ok(())
     }
 
-    fn ended(&mut self, status: ExitStatus) -> Told {
+    fn ended(&mut self, status: ExitStatus) -> Input {
         let exit = describe(Some(status));
         let exit = match self.prepared.group.as_mut().and_then(Group::out_of_memory) {
             Some(why) => format!("{exit}: {why}"),
             None => exit,
         };
-        Told::Ended { exit, last_words: self.guest.last_words() }
+        Input::Ended { exit, last_words: self.guest.last_words() }
     }
 
-    fn seen(&self, told: Vec<Told>) -> Seen {
+    fn seen(&self, told: Vec<Input>) -> Seen {
         let Desk { storage, clock, .. } = self.given.desk;
         let here = jiff::Timestamp::now();
         let offset = jiff::SignedDuration::from_millis(storage.clock_offset_ms());
@@ -153,7 +153,7 @@ impl Watch<'_> {
         let _ = poll(&mut wakers, patience);
     }
 
-    fn carry_out(&mut self, act: Act, told: &mut Vec<Told>) -> Result<(), StartError> {
+    fn carry_out(&mut self, act: Act, told: &mut Vec<Input>) -> Result<(), StartError> {
         let storage = self.given.desk.storage;
         match act {
             Act::Tell(command) => alive(self.guest.monitor.tell(name_of(command)))?,
@@ -162,7 +162,7 @@ impl Watch<'_> {
             Act::TakeSlot => {
                 let slots = std::thread::available_parallelism().map_or(1, usize::from);
                 self.slot = take_boot_slot(self.given.run_root, slots)?;
-                told.extend(self.slot.is_some().then_some(Told::Slot));
+                told.extend(self.slot.is_some().then_some(Input::Slot));
             }
             Act::GiveSlotBack => self.slot = None,
             Act::Report(event) => storage.record(event),
@@ -184,7 +184,7 @@ impl Watch<'_> {
         let (disks, post) = (self.given.spec.disks.len(), self.given.desk.inbox.post());
         let carry_out = move || {
             let reply = requests::carry_out(&request, disks, &qemu, &folder);
-            post.tell(Told::Done(request.number, reply));
+            post.tell(Input::Done(request.number, reply));
         };
         let thread = std::thread::Builder::new().name("request".to_owned()).spawn(carry_out);
         thread.map(drop).map_err(StartError::Thread)
@@ -239,19 +239,19 @@ fn command_of(name: &str) -> Option<Command> {
 }
 
 /// What an event of qemu means to a guest's life.
-fn meaning(event: &qmp::Event) -> Option<Told> {
+fn meaning(event: &qmp::Event) -> Option<Input> {
     let word = |key: &str| event.data[key].as_str().unwrap_or_default().to_owned();
     match event.name.as_str() {
-        "STOP" => Some(Told::Stands),
-        "RESUME" => Some(Told::Moves),
-        "SHUTDOWN" => Some(Told::Shutdown(word("reason"))),
+        "STOP" => Some(Input::Stands),
+        "RESUME" => Some(Input::Moves),
+        "SHUTDOWN" => Some(Input::Shutdown(word("reason"))),
         "BLOCK_IO_ERROR" if event.data["action"] == "stop" && event.data["nospace"] == Value::Bool(true) => {
-            Some(Told::Trouble("its disk is full on storage".to_owned()))
+            Some(Input::Trouble("its disk is full on storage".to_owned()))
         }
         "BLOCK_IO_ERROR" if event.data["action"] == "stop" => {
-            Some(Told::Trouble(format!("its disk cannot be used: {}", word("reason"))))
+            Some(Input::Trouble(format!("its disk cannot be used: {}", word("reason"))))
         }
-        "GUEST_PANICKED" => Some(Told::Trouble("the guest's system has panicked".to_owned())),
+        "GUEST_PANICKED" => Some(Input::Trouble("the guest's system has panicked".to_owned())),
         "RESET" => {
             tracing::info!(reason = word("reason"), "the guest was reset");
             None

@@ -21,7 +21,7 @@ use crate::disks::Owner;
 use crate::error::chain;
 use crate::host::RUN_ROOT;
 use crate::host::machine::check::{Line, failed, ok};
-use crate::host::machine::neighbour::{self, Neighbour, Sight};
+use crate::host::machine::probe::{self, Neighbour, Sight};
 use crate::host::machine::vnc::{self, Entry};
 use crate::host::machine::wire;
 use crate::model::id::{RunId, TemplateName};
@@ -57,7 +57,7 @@ pub struct Trial {
 }
 
 /// What a trial needs of its host.
-pub struct Here<'a> {
+pub struct TrialHost<'a> {
     pub site: &'a Site,
     pub owner: Owner,
     /// What starts a guest: this one.
@@ -84,7 +84,7 @@ impl Trial {
         self.timeout() + AFTER_BOOT + STOP_WAIT
     }
 
-    pub fn carry_out(&self, here: &Here<'_>) -> Vec<Line> {
+    pub fn carry_out(&self, here: &TrialHost<'_>) -> Vec<Line> {
         let (mut lines, mut starter) = (Vec::new(), None);
         if let Err(line) = self.examine(here, &mut starter, &mut lines) {
             lines.push(line);
@@ -99,7 +99,7 @@ impl Trial {
     }
 
     /// A line that is an error ends it.
-    fn examine(&self, here: &Here<'_>, starter: &mut Option<Child>, lines: &mut Vec<Line>) -> Result<(), Line> {
+    fn examine(&self, here: &TrialHost<'_>, starter: &mut Option<Child>, lines: &mut Vec<Line>) -> Result<(), Line> {
         here.refuse_when_interrupted(BOOT)?;
         let (vnc, line) = self.boot(here, starter)?;
         lines.push(line);
@@ -111,7 +111,7 @@ impl Trial {
     }
 
     /// Starts a starter and waits until its guest uses its address; answers where vnc listens.
-    fn boot(&self, here: &Here<'_>, starter: &mut Option<Child>) -> Result<(String, Line), Line> {
+    fn boot(&self, here: &TrialHost<'_>, starter: &mut Option<Child>) -> Result<(String, Line), Line> {
         let Self { template, guest: RunSpec { run, network, .. }, .. } = self;
         let folder = here.folder(run);
         let internal = |error: &dyn std::error::Error| {
@@ -138,7 +138,7 @@ impl Trial {
         self.wait_ready(here, starter)
     }
 
-    fn wait_ready(&self, here: &Here<'_>, starter: &mut Child) -> Result<(String, Line), Line> {
+    fn wait_ready(&self, here: &TrialHost<'_>, starter: &mut Child) -> Result<(String, Line), Line> {
         let Self { template, guest: spec, .. } = self;
         let (began, mut told) = (Instant::now(), Instant::now());
         let folder = here.folder(&spec.run);
@@ -181,7 +181,7 @@ impl Trial {
         }
     }
 
-    fn too_late(&self, here: &Here<'_>, runs: bool) -> Line {
+    fn too_late(&self, here: &TrialHost<'_>, runs: bool) -> Line {
         let Self { template, guest: spec, timeout_seconds: seconds, .. } = self;
         if !runs {
             let found = format!("a guest of template {template} did not start within {seconds} s");
@@ -203,12 +203,12 @@ impl Trial {
         failed(BOOT, found, mend)
     }
 
-    fn isolation(&self, here: &Here<'_>) -> Line {
+    fn isolation(&self, here: &TrialHost<'_>) -> Line {
         let RunNetwork { ip, mac, bridge, .. } = &self.guest.network;
         let join =
             |(run, network): &(RunId, RunNetwork)| Neighbour::join(run, network, Path::new(RUN_ROOT), here.owner);
         let [one, other] = &self.neighbours;
-        let sight = || neighbour::sight(&join(one)?, &join(other)?, (*ip, *mac));
+        let sight = || probe::sight(&join(one)?, &join(other)?, (*ip, *mac));
         here.onlooker.hears("  two neighbours ask for it");
         match sight() {
             Ok(Sight::Isolated) => {
@@ -229,10 +229,10 @@ impl Trial {
     }
 
     /// Isolation that also cuts off the gateway would cut off DHCP renewals and all that an exam allows.
-    fn gateway(&self, here: &Here<'_>) -> Option<Line> {
+    fn gateway(&self, here: &TrialHost<'_>) -> Option<Line> {
         let RunNetwork { ip, mac, bridge, gateway, .. } = &self.guest.network;
         let gateway = gateway.filter(|_| here.site.network.gateway_on_host)?;
-        Some(match neighbour::answers_gateway(gateway, bridge, (*ip, *mac)) {
+        Some(match probe::answers_gateway(gateway, bridge, (*ip, *mac)) {
             Ok(true) => ok(GATEWAY, format!("the guest answers {gateway}")),
             Ok(false) => failed(
                 GATEWAY,
@@ -246,7 +246,7 @@ impl Trial {
 
 impl Trial {
     /// A redundant gateway may send from other Ethernet addresses than it has.
-    fn gateways_traffic(&self, here: &Here<'_>) -> Option<Line> {
+    fn gateways_traffic(&self, here: &TrialHost<'_>) -> Option<Line> {
         here.onlooker.hears("  a neighbour speaks with the gateway");
         let (_, network) = self.neighbours.first()?;
         wire::watch_gateway(network, Path::new(RUN_ROOT)).unwrap_or_else(|error| {
@@ -255,7 +255,7 @@ impl Trial {
     }
 }
 
-impl Here<'_> {
+impl TrialHost<'_> {
     fn runs(&self) -> OnStorage {
         OnStorage { root: self.site.storage.runs.clone(), owner: self.owner }
     }

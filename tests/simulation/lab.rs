@@ -61,11 +61,11 @@ struct Command<'a> {
 
 /// What the user would be told of tries that are made again.
 #[derive(Default)]
-struct Told {
+struct Input {
     retries: Vec<String>,
 }
 
-impl Progress for Told {
+impl Progress for Input {
     fn batch(&mut self, _: BatchKind, _: usize, _: usize, _: Duration) {}
 
     fn retry(&mut self, kind: BatchKind, number: usize, pause: Duration, why: &str) {
@@ -375,7 +375,7 @@ impl Lab {
         };
         let id = store.begin(&plan.lab, &apply::decision(plan), &info, self.world.now())?;
         drop(lock);
-        let mut told = Told::default();
+        let mut told = Input::default();
         let summary = apply::apply(plan, id, &mut store, &world, &mut told)?;
         self.told.lock().unwrap().extend(told.retries);
         store.end(id, "ended", self.world.now())?;

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
 
-use labwright::host::machine::by_hand::{ByHand, script};
+use labwright::host::machine::break_glass::{ByHand, script};
 use labwright::host::run::accel::Accelerator;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use labwright::disks::Owner;
-use labwright::host::machine::neighbour::{Neighbour, Sight, answers_gateway, sight};
+use labwright::host::machine::probe::{Neighbour, Sight, answers_gateway, sight};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 

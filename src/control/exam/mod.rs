@@ -38,7 +38,7 @@ use crate::model::reservation::Reservation;
 use crate::plan::{Seat, run_spec};
 use crate::run::{RunSpec, Runs as _};
 use crate::state::{Lock, Recorded, RecordedDisk};
-use crate::trial::{BOOT, CLEANUP, Here, Onlooker, Order, Trial, answer};
+use crate::trial::{BOOT, CLEANUP, Onlooker, Order, Trial, TrialHost, answer};
 
 pub use hosts::{HostLine, Which, lines_of_hosts};
 
@@ -81,7 +81,7 @@ pub fn lines(
 pub fn carry_out(order: &Order, context: &Context, folder: &Path, onlooker: &dyn Onlooker) -> Result<(), ControlError> {
     let (site, program) = (&context.site, context.caller.program.as_path());
     let mut lines = if order.with_host { lines_of_host(&order.groups, site, program) } else { Vec::new() };
-    lines.extend(order.trial.carry_out(&Here { site, owner: context.owner()?, program, onlooker }));
+    lines.extend(order.trial.carry_out(&TrialHost { site, owner: context.owner()?, program, onlooker }));
     Ok(answer(folder, lines)?)
 }
 
@@ -136,9 +136,9 @@ impl<'a> Exam<'a> {
         Ok(exam)
     }
 
-    fn here(&self) -> Here<'a> {
+    fn here(&self) -> TrialHost<'a> {
         let Self { context, owner, onlooker, .. } = *self;
-        Here { site: &context.site, owner, program: &context.caller.program, onlooker }
+        TrialHost { site: &context.site, owner, program: &context.caller.program, onlooker }
     }
 }
 

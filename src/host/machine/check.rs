@@ -9,7 +9,7 @@ use nix::sys::statfs::{CODA_SUPER_MAGIC, FUSE_SUPER_MAGIC, NFS_SUPER_MAGIC, SMB_
 use nix::unistd::{Uid, User};
 use serde::{Deserialize, Serialize};
 
-use super::obstacles::{self, DroppingChain, dropping_chains, dropping_legacy_chains};
+use super::conflicts::{self, DroppingChain, dropping_chains, dropping_legacy_chains};
 use super::readiness::{self, of_drop_table};
 use super::screens::{self, Reach};
 use super::setup::Wanted;
@@ -347,7 +347,7 @@ fn foreign_chains() -> Vec<Line> {
 /// DHCP servers of this host that give a lab's addresses to anyone who asks, one line each.
 fn dynamic_ranges(wanted: &Wanted<'_>) -> Vec<Line> {
     const WHAT: &str = "dhcp range";
-    let given = obstacles::given_to_anyone();
+    let given = conflicts::given_to_anyone();
     let unread = given.unread.into_iter().map(|(path, error)| {
         let found = format!("what {} gives to anyone cannot be seen: {error}", path.display());
         warning(WHAT, found, "see whether the DHCP server that reads it still starts")

@@ -16,12 +16,12 @@
 //! ```
 
 pub mod account;
+pub mod break_glass;
 pub mod bridge;
-pub mod by_hand;
 pub mod check;
+mod conflicts;
 pub mod embedded;
-pub mod neighbour;
-mod obstacles;
+pub mod probe;
 pub mod readiness;
 mod screens;
 pub mod setup;

@@ -12,7 +12,7 @@ use crate::run::probe_name;
 
 /// What a look at this machine needs to know.
 #[derive(Debug, Clone, Copy)]
-pub struct Here<'a> {
+pub struct ThisHost<'a> {
     /// The site's `runs` folder.
     pub runs: &'a Path,
     /// Account that owns disks and run folders.
@@ -22,7 +22,7 @@ pub struct Here<'a> {
 }
 
 /// What is wrong with this machine; nothing, if all is as it should be.
-pub fn check_here(engine: &GridEngine, here: &Here<'_>) -> Vec<Finding> {
+pub fn check_here(engine: &GridEngine, here: &ThisHost<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     match engine.client.account() {
         Err(wrong) => {
@@ -68,7 +68,7 @@ fn of_program(program: &Path) -> Vec<Finding> {
 }
 
 /// A run's folder is made by the controller's root and belongs to the service account, which its starter acts as.
-fn of_runs(here: &Here<'_>) -> Vec<Finding> {
+fn of_runs(here: &ThisHost<'_>) -> Vec<Finding> {
     let Ok(Some(user)) = User::from_name(here.service_user) else { return Vec::new() };
     if !Uid::effective().is_root() {
         return Vec::new();
@@ -134,7 +134,7 @@ mod tests {
             std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
         };
         mode(0o700);
-        let here = Here { runs: folder.path(), service_user: "nobody", program: Path::new("/bin/sh") };
+        let here = ThisHost { runs: folder.path(), service_user: "nobody", program: Path::new("/bin/sh") };
         let found = of_runs(&here);
         assert!(found[0].message.contains("nobody may not write below"), "{found:?}");
         mode(0o711);

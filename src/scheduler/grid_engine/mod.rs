@@ -33,7 +33,7 @@ mod xml;
 pub use accounting::Account;
 pub use check::{Finding, check};
 pub use engine::GridEngine;
-pub use here::{Here, check_here};
+pub use here::{ThisHost, check_here};
 pub use queue::{Entry, Folded, Instance, Queue};
 pub use reasons::Reasons;
 

@@ -12,8 +12,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
-use super::books::{self, Books, Job, Started, failed};
 use super::held::{self, MEMORY_UNIT_MIB};
+use super::jobs::{self, Job, JobStore, Started, failed};
 use crate::scheduler::SchedulerError;
 
 /// How often the dispatcher whose turn it is looks for a free place. Only one looks at a time, and a look costs about a
@@ -25,7 +25,7 @@ const OURSELVES: &str = "/proc/self/exe";
 
 /// One array's folder and number, from the path that `submit` gave us.
 struct Place {
-    books: Books,
+    books: JobStore,
     number: u64,
 }
 
@@ -33,7 +33,7 @@ fn place(job_folder: &Path) -> Result<Place, SchedulerError> {
     let number = job_folder.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
     let folder = job_folder.parent().and_then(Path::parent);
     match (number, folder) {
-        (Some(number), Some(folder)) => Ok(Place { books: Books { folder: folder.to_owned() }, number }),
+        (Some(number), Some(folder)) => Ok(Place { books: JobStore { folder: folder.to_owned() }, number }),
         _ => Err(SchedulerError::NotAJob { path: job_folder.to_owned() }),
     }
 }
@@ -64,11 +64,11 @@ pub fn dispatch(job_folder: &Path) -> Result<(), SchedulerError> {
     first_error
 }
 
-fn start_when_there_is_room(books: &Books, number: u64, job: &Job, task: u32) -> Result<(), SchedulerError> {
+fn start_when_there_is_room(books: &JobStore, number: u64, job: &Job, task: u32) -> Result<(), SchedulerError> {
     let job_folder = books.job_folder(number);
     loop {
         reap();
-        if books::is_killed(&job_folder, task)? {
+        if jobs::is_killed(&job_folder, task)? {
             return Ok(());
         }
         if let Some(place) = take_place(books, number, job, task)? {
@@ -79,7 +79,7 @@ fn start_when_there_is_room(books: &Books, number: u64, job: &Job, task: u32) ->
 }
 
 /// Locks a slot, the memory and the task's running byte, all or none, in a file description of their own.
-fn take_place(books: &Books, number: u64, job: &Job, task: u32) -> Result<Option<File>, SchedulerError> {
+fn take_place(books: &JobStore, number: u64, job: &Job, task: u32) -> Result<Option<File>, SchedulerError> {
     let _mutex = books.mutex()?;
     let held = books.held()?;
     let free = |range: std::ops::Range<u64>, count: u64| {
@@ -139,8 +139,8 @@ pub fn become_task(job_folder: &Path, task: u32) -> Result<Option<Infallible>, S
     nix::unistd::setsid().map_err(|errno| failed("make a session for", job_folder)(errno.into()))?;
     let pid = nix::unistd::getpid().as_raw();
     let start_time = start_time(pid).map_err(failed("read", Path::new("/proc/self/stat")))?;
-    books::write_started(job_folder, task, Started { pid, start_time })?;
-    if books::is_killed(job_folder, task)? {
+    jobs::write_started(job_folder, task, Started { pid, start_time })?;
+    if jobs::is_killed(job_folder, task)? {
         return Ok(None);
     }
     let (program, arguments) =

@@ -33,9 +33,9 @@
 //! A job's folder goes with the next `submit` or `list` after its last byte was freed. A task inherits one descriptor,
 //! which is its slot: a task that starts long-lived processes marks it close-on-exec first.
 
-mod books;
 mod dispatch;
 mod held;
+mod jobs;
 mod queue;
 
 pub use dispatch::{become_task, dispatch};

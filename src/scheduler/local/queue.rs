@@ -11,9 +11,9 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::books::{self, Books, Job, failed};
 use super::dispatch::start_time;
 use super::held::{self, MEMORY_UNIT_MIB, TASKS_MAX};
+use super::jobs::{self, Job, JobStore, failed};
 use crate::host::sys::Process;
 use crate::model::job::{JobId, Task, TaskId, TaskState};
 use crate::scheduler::{Ended, Host, HostUsage, Scheduler, SchedulerError, Submission};
@@ -21,7 +21,7 @@ use crate::scheduler::{Ended, Host, HostUsage, Scheduler, SchedulerError, Submis
 /// The embedded scheduler's queue below one folder.
 #[derive(Debug, Clone)]
 pub struct Local {
-    books: Books,
+    books: JobStore,
     slots: u32,
     memory_mib: u64,
     /// The `labwright` program, which dispatchers run.
@@ -31,7 +31,7 @@ pub struct Local {
 impl Local {
     /// `folder` is made with the first submit. `slots` and `memory_mib` are what the tasks of this folder share.
     pub fn new(folder: PathBuf, slots: u32, memory_mib: u64, program: PathBuf) -> Self {
-        Self { books: Books { folder }, slots, memory_mib, program }
+        Self { books: JobStore { folder }, slots, memory_mib, program }
     }
 
     fn job_of(&self, submission: &Submission) -> Result<Job, SchedulerError> {
@@ -178,7 +178,7 @@ impl Local {
     fn states(&self, held: &File, number: u64) -> Result<BTreeMap<u32, TaskState>, SchedulerError> {
         let pending = locked_tasks(held, &held::pending(number)).map_err(self.books.held_failed())?;
         let running = locked_tasks(held, &held::running(number)).map_err(self.books.held_failed())?;
-        let killed = books::killed(&self.books.job_folder(number))?;
+        let killed = jobs::killed(&self.books.job_folder(number))?;
         let waiting =
             pending.filter(|task| !killed.contains(task)).map(|task| (task, TaskState::Pending { reason: None }));
         let mut states: BTreeMap<u32, TaskState> = waiting.collect();
@@ -197,8 +197,8 @@ fn locked_tasks(held: &File, range: &Range<u64>) -> std::io::Result<impl Iterato
 
 /// Marks a task as not wanted; one that has become a process already is signalled.
 fn stop(job_folder: &Path, task: u32) -> Result<(), SchedulerError> {
-    books::mark_killed(job_folder, task)?;
-    let Some(started) = books::read_started(job_folder, task)? else { return Ok(()) };
+    jobs::mark_killed(job_folder, task)?;
+    let Some(started) = jobs::read_started(job_folder, task)? else { return Ok(()) };
     let signalled = Process::open(Pid::from_raw(started.pid)).and_then(|process| match start_time(started.pid) {
         Ok(found) if found == started.start_time => process.signal(Signal::SIGTERM),
         // The process is over, or it is another's by now.
@@ -206,7 +206,7 @@ fn stop(job_folder: &Path, task: u32) -> Result<(), SchedulerError> {
     });
     match signalled {
         Ok(()) | Err(Errno::ESRCH) => Ok(()),
-        Err(errno) => Err(failed("signal the process in", &books::started_path(job_folder, task))(errno.into())),
+        Err(errno) => Err(failed("signal the process in", &jobs::started_path(job_folder, task))(errno.into())),
     }
 }
 

@@ -79,7 +79,7 @@ pub enum Command {
 
 /// Something that happened since the last step.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Told {
+pub enum Input {
     /// The scheduler or a person wants the run to end.
     Stop,
     /// `control.json`, and when the look at it began.
@@ -117,7 +117,7 @@ pub enum Told {
 /// What is known at a step. Times are counted from the starter's begin.
 #[derive(Debug, Clone)]
 pub struct Seen {
-    pub told: Vec<Told>,
+    pub told: Vec<Input>,
     /// When the writing of the last record began that is on storage.
     pub written: Duration,
     /// Since when qemu owes an answer.
@@ -292,24 +292,24 @@ impl Machine {
         matches!(self.stage, Stage::Booting { .. })
     }
 
-    fn hear(&mut self, told: Told, seen: &Seen, now: Duration) {
+    fn hear(&mut self, told: Input, seen: &Seen, now: Duration) {
         match told {
-            Told::Stop => self.stop(StopReason::Asked, now),
-            Told::Control { control, looked } => self.take_control(*control, looked, seen, now),
-            Told::Unreadable(why) => self.tell_unreadable(why),
-            Told::Warning(message) => self.acts.push(Act::Report(Event::Warning { message })),
-            Told::CutOff(reason) => self.acts.push(Act::Report(Event::CutOff { reason })),
-            Told::Connected => self.acts.push(Act::Report(Event::Connected)),
-            Told::Slot => self.begin(now),
-            Told::Address => self.be_ready(),
-            Told::Answered(command, result) => self.take_answer(command, result, now),
-            Told::Stands => self.stand(now),
-            Told::Moves => self.move_on(now),
-            Told::Trouble(what) => self.trouble = Some(what),
-            Told::Shutdown(reason) => self.shutdown = Some(reason),
-            Told::Closed => self.closed = Some(now),
-            Told::Ended { exit, last_words } => self.after_death(exit, &last_words, now),
-            Told::Done(number, reply) => self.finish_job(number, reply, now),
+            Input::Stop => self.stop(StopReason::Asked, now),
+            Input::Control { control, looked } => self.take_control(*control, looked, seen, now),
+            Input::Unreadable(why) => self.tell_unreadable(why),
+            Input::Warning(message) => self.acts.push(Act::Report(Event::Warning { message })),
+            Input::CutOff(reason) => self.acts.push(Act::Report(Event::CutOff { reason })),
+            Input::Connected => self.acts.push(Act::Report(Event::Connected)),
+            Input::Slot => self.begin(now),
+            Input::Address => self.be_ready(),
+            Input::Answered(command, result) => self.take_answer(command, result, now),
+            Input::Stands => self.stand(now),
+            Input::Moves => self.move_on(now),
+            Input::Trouble(what) => self.trouble = Some(what),
+            Input::Shutdown(reason) => self.shutdown = Some(reason),
+            Input::Closed => self.closed = Some(now),
+            Input::Ended { exit, last_words } => self.after_death(exit, &last_words, now),
+            Input::Done(number, reply) => self.finish_job(number, reply, now),
         }
     }
 

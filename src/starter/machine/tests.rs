@@ -41,13 +41,13 @@ impl Guest {
     fn ready() -> Self {
         let mut guest = Self::waiting(&spec());
         guest.at(0, []);
-        guest.at(1, [Told::Slot]);
-        assert_eq!(guest.at(2, [Told::Moves, Told::Address]), ["give slot back", "report ready"]);
+        guest.at(1, [Input::Slot]);
+        assert_eq!(guest.at(2, [Input::Moves, Input::Address]), ["give slot back", "report ready"]);
         guest
     }
 
     /// What comes of what was told, without the pings.
-    fn at(&mut self, second: u64, told: impl IntoIterator<Item = Told>) -> Vec<String> {
+    fn at(&mut self, second: u64, told: impl IntoIterator<Item = Input>) -> Vec<String> {
         let seen = Seen {
             told: told.into_iter().collect(),
             written: seconds(self.written.unwrap_or(second)),
@@ -58,7 +58,7 @@ impl Guest {
     }
 
     fn reads(&mut self, second: u64, control: Control) -> Vec<String> {
-        self.at(second, [Told::Control { control: Box::new(control), looked: seconds(second) }])
+        self.at(second, [Input::Control { control: Box::new(control), looked: seconds(second) }])
     }
 }
 
@@ -92,11 +92,11 @@ fn a_guest_begins_with_a_slot_and_gives_it_back_when_it_is_ready_or_late() {
     let mut guest = Guest::waiting(&spec());
     assert_eq!(guest.at(0, []), ["take slot"]);
     assert_eq!(guest.at(1, []), ["take slot"]);
-    assert_eq!(guest.at(2, [Told::Slot]), ["cont", "report running"]);
-    assert_eq!(guest.at(3, [Told::Moves]), NOTHING);
+    assert_eq!(guest.at(2, [Input::Slot]), ["cont", "report running"]);
+    assert_eq!(guest.at(3, [Input::Moves]), NOTHING);
     assert_eq!(guest.at(63, []), ["give slot back"]);
-    assert_eq!(guest.at(64, [Told::Address]), ["give slot back", "report ready"]);
-    assert_eq!(guest.at(65, [Told::Address]), NOTHING);
+    assert_eq!(guest.at(64, [Input::Address]), ["give slot back", "report ready"]);
+    assert_eq!(guest.at(65, [Input::Address]), NOTHING);
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn a_guest_without_a_record_for_long_enough_stands() {
     guest.written = Some(10);
     assert_eq!(guest.at(69, []), NOTHING);
     assert_eq!(guest.at(70, []), ["stop", "report paused no record could be written for 60 s"]);
-    assert_eq!(guest.at(71, [Told::Stands]), NOTHING);
+    assert_eq!(guest.at(71, [Input::Stands]), NOTHING);
 }
 
 /// Neither a record nor a look alone is enough, and the look must come after the record: until it sees a record, a controller
@@ -136,7 +136,7 @@ fn a_fenced_guest_goes_on_only_after_a_record_and_a_look_after_that() {
     for (written, looked, told, goes_on) in table {
         let mut guest = fenced();
         guest.written = Some(written);
-        let acts = guest.at(told, [Told::Control { control: Box::new(control()), looked: seconds(looked) }]);
+        let acts = guest.at(told, [Input::Control { control: Box::new(control()), looked: seconds(looked) }]);
         let expected: &[&str] = if goes_on { &["cont", "report resumed"] } else { &[] };
         assert_eq!(acts, expected, "record {written}, look {looked}, told {told}");
     }
@@ -150,7 +150,7 @@ fn a_fenced_guest_whose_vm_runs_elsewhere_ends_without_another_write() {
     guest.written = Some(80);
     let newer = Control::new(4, Wanted::Running);
     assert_eq!(guest.reads(81, newer)[..2], ["report stopping superseded", "kill"]);
-    let ended = Told::Ended { exit: "killed by signal 9".into(), last_words: String::new() };
+    let ended = Input::Ended { exit: "killed by signal 9".into(), last_words: String::new() };
     assert_eq!(guest.at(82, [ended]), ["end: a newer run took its place; killed by signal 9"]);
 }
 
@@ -168,8 +168,8 @@ fn a_newer_generation_ends_any_guest_at_once() {
 fn one_that_was_suspended_is_fenced_too_and_resumes_only_after() {
     let mut guest = Guest::ready();
     assert_eq!(guest.reads(3, asks(&[json!("suspend")])), ["stop"]);
-    let stopped = || Told::Answered(Command::Stop, Ok(()));
-    assert_eq!(guest.at(4, [Told::Stands, stopped()]), ["answer 1: Ok(None)", "report paused it was asked to"]);
+    let stopped = || Input::Answered(Command::Stop, Ok(()));
+    assert_eq!(guest.at(4, [Input::Stands, stopped()]), ["answer 1: Ok(None)", "report paused it was asked to"]);
     guest.written = Some(4);
     assert_eq!(guest.at(64, []), ["stop", "report paused no record could be written for 60 s"]);
     let resume = asks(&[json!("suspend"), json!("resume")]);
@@ -177,7 +177,7 @@ fn one_that_was_suspended_is_fenced_too_and_resumes_only_after() {
     guest.written = Some(66);
     assert_eq!(guest.reads(67, resume), ["cont", "report paused it was asked to"]);
     assert_eq!(
-        guest.at(68, [Told::Moves, Told::Answered(Command::Cont, Ok(()))]),
+        guest.at(68, [Input::Moves, Input::Answered(Command::Cont, Ok(()))]),
         ["answer 2: Ok(None)", "report resumed"]
     );
 }
@@ -186,7 +186,7 @@ fn one_that_was_suspended_is_fenced_too_and_resumes_only_after() {
 fn a_guest_that_was_suspended_stays_so_when_storage_is_back() {
     let mut guest = Guest::ready();
     guest.reads(3, asks(&[json!("suspend")]));
-    guest.at(4, [Told::Stands, Told::Answered(Command::Stop, Ok(()))]);
+    guest.at(4, [Input::Stands, Input::Answered(Command::Stop, Ok(()))]);
     guest.written = Some(4);
     guest.at(64, []);
     guest.written = Some(70);
@@ -198,7 +198,7 @@ fn no_guest_begins_while_storage_is_silent() {
     let mut guest = Guest::waiting(&spec());
     guest.written = Some(0);
     assert_eq!(guest.at(60, []), NOTHING);
-    assert_eq!(guest.at(61, [Told::Slot]), ["give slot back"]);
+    assert_eq!(guest.at(61, [Input::Slot]), ["give slot back"]);
     guest.written = Some(62);
     assert_eq!(guest.reads(63, control()), ["take slot"]);
 }
@@ -215,22 +215,22 @@ fn a_guest_that_its_site_holds_is_left_alone_until_somebody_lets_it_go() {
     assert_eq!(guest.reads(62, control()), NOTHING);
     assert_eq!(guest.reads(63, asks(&[json!("resume")])), ["cont"]);
     assert_eq!(
-        guest.at(64, [Told::Moves, Told::Answered(Command::Cont, Ok(()))]),
+        guest.at(64, [Input::Moves, Input::Answered(Command::Cont, Ok(()))]),
         ["answer 1: Ok(None)", "report resumed"]
     );
-    assert_eq!(guest.at(65, [Told::Address]), ["give slot back", "report ready"]);
+    assert_eq!(guest.at(65, [Input::Address]), ["give slot back", "report ready"]);
 }
 
 #[test]
 fn a_guest_that_qemu_halts_is_told_and_let_go_on_until_it_does() {
-    let full = || Told::Trouble("its disk is full on storage".into());
+    let full = || Input::Trouble("its disk is full on storage".into());
     let mut guest = Guest::ready();
-    assert_eq!(guest.at(10, [full(), Told::Stands]), ["report paused its disk is full on storage"]);
+    assert_eq!(guest.at(10, [full(), Input::Stands]), ["report paused its disk is full on storage"]);
     assert_eq!(guest.at(19, []), NOTHING);
     assert_eq!(guest.at(20, []), ["cont"]);
-    assert_eq!(guest.at(20, [Told::Moves, full(), Told::Stands]), NOTHING, "still full: said once");
+    assert_eq!(guest.at(20, [Input::Moves, full(), Input::Stands]), NOTHING, "still full: said once");
     assert_eq!(guest.at(30, []), ["cont"]);
-    assert_eq!(guest.at(30, [Told::Moves]), NOTHING);
+    assert_eq!(guest.at(30, [Input::Moves]), NOTHING);
     assert_eq!(guest.at(31, []), ["report resumed"]);
     assert_eq!(guest.at(50, []), NOTHING);
 }
@@ -238,9 +238,9 @@ fn a_guest_that_qemu_halts_is_told_and_let_go_on_until_it_does() {
 #[test]
 fn who_resumes_a_halted_guest_need_not_wait() {
     let mut guest = Guest::ready();
-    guest.at(10, [Told::Trouble("its disk is full on storage".into()), Told::Stands]);
+    guest.at(10, [Input::Trouble("its disk is full on storage".into()), Input::Stands]);
     assert_eq!(guest.reads(11, asks(&[json!("resume")])), ["cont"]);
-    assert_eq!(guest.at(11, [Told::Moves, Told::Answered(Command::Cont, Ok(()))]), ["answer 1: Ok(None)"]);
+    assert_eq!(guest.at(11, [Input::Moves, Input::Answered(Command::Cont, Ok(()))]), ["answer 1: Ok(None)"]);
     assert_eq!(guest.at(12, []), ["report resumed"]);
 }
 
@@ -256,7 +256,7 @@ fn a_silent_qemu_is_told_and_at_last_killed() {
     guest.at(45, []);
     guest.at(69, []);
     assert_eq!(guest.at(90, []), ["kill"]);
-    let ended = Told::Ended { exit: "killed by signal 9".into(), last_words: String::new() };
+    let ended = Input::Ended { exit: "killed by signal 9".into(), last_words: String::new() };
     assert_eq!(guest.at(91, [ended]), ["end: qemu ended with an error; qemu did not answer for 60 s and was killed"]);
 }
 
@@ -283,22 +283,22 @@ fn a_qemu_that_has_a_reason_to_be_silent_is_spared() {
 #[test]
 fn a_guest_is_asked_to_go_and_made_to_go_after_its_grace() {
     let mut guest = Guest::ready();
-    assert_eq!(guest.at(10, [Told::Stop]), ["report stopping asked", "powerbutton"]);
-    assert_eq!(guest.at(11, [Told::Stop]), NOTHING);
+    assert_eq!(guest.at(10, [Input::Stop]), ["report stopping asked", "powerbutton"]);
+    assert_eq!(guest.at(11, [Input::Stop]), NOTHING);
     assert_eq!(guest.at(13, []), ["powerbutton"]);
     assert_eq!(guest.at(41, []), ["quit"]);
     assert_eq!(guest.at(47, []), ["kill"]);
-    let ended = Told::Ended { exit: "killed by signal 9".into(), last_words: "noise".into() };
+    let ended = Input::Ended { exit: "killed by signal 9".into(), last_words: "noise".into() };
     assert_eq!(guest.at(47, [ended]), ["end: it was asked to stop; killed by signal 9"]);
 }
 
 #[test]
 fn a_guest_that_hears_no_power_button_is_not_waited_for() {
     let mut guest = Guest::waiting(&spec());
-    assert_eq!(guest.at(1, [Told::Stop]), ["report stopping asked", "quit"]);
+    assert_eq!(guest.at(1, [Input::Stop]), ["report stopping asked", "quit"]);
     let mut guest = Guest::ready();
-    guest.at(10, [Told::Stands]);
-    assert_eq!(guest.at(11, [Told::Stop]), ["report stopping asked", "quit"]);
+    guest.at(10, [Input::Stands]);
+    assert_eq!(guest.at(11, [Input::Stop]), ["report stopping asked", "quit"]);
 }
 
 #[test]
@@ -337,8 +337,8 @@ fn what_is_not_obeyed_is_told_whenever_it_is_something_else() {
     let machine = Machine::new(&spec(), both(), seconds(0));
     let mut guest = Guest { machine, written: None, unanswered: None };
     assert_eq!(guest.at(0, []), [unheeded("clock.zone, console"), "take slot".to_owned()]);
-    guest.at(1, [Told::Slot]);
-    guest.at(2, [Told::Moves, Told::Address]);
+    guest.at(1, [Input::Slot]);
+    guest.at(2, [Input::Moves, Input::Address]);
     assert_eq!(guest.reads(3, both()), NOTHING);
     assert_eq!(guest.reads(4, has(r#""version":2,"console":"open""#)), [unheeded("console")]);
     assert_eq!(guest.reads(5, control()), NOTHING);
@@ -347,21 +347,21 @@ fn what_is_not_obeyed_is_told_whenever_it_is_something_else() {
 
 #[test]
 fn what_a_dead_qemu_means() {
-    let ended = |last_words: &str| Told::Ended { exit: "exit 1".into(), last_words: last_words.into() };
+    let ended = |last_words: &str| Input::Ended { exit: "exit 1".into(), last_words: last_words.into() };
     // (when, what was told before, its last words, what comes of it)
-    let table: [(u64, Option<Told>, &str, &str); 6] = [
-        (100, Some(Told::Shutdown("guest-shutdown".into())), "", "end: the guest powered itself off; exit 1"),
-        (5, Some(Told::Shutdown("guest-shutdown".into())), "", "end: the guest powered itself off; exit 1"),
+    let table: [(u64, Option<Input>, &str, &str); 6] = [
+        (100, Some(Input::Shutdown("guest-shutdown".into())), "", "end: the guest powered itself off; exit 1"),
+        (5, Some(Input::Shutdown("guest-shutdown".into())), "", "end: the guest powered itself off; exit 1"),
         (100, None, "no space", "end: qemu ended with an error; exit 1: no space"),
         (
             100,
-            Some(Told::Shutdown("guest-panic".into())),
+            Some(Input::Shutdown("guest-panic".into())),
             "",
             "end: qemu ended with an error; exit 1: the guest's system has panicked",
         ),
         (
             100,
-            Some(Told::Shutdown("host-signal".into())),
+            Some(Input::Shutdown("host-signal".into())),
             "x",
             "end: qemu ended with an error; exit 1: somebody has ended qemu by a signal: x",
         ),
@@ -369,7 +369,7 @@ fn what_a_dead_qemu_means() {
     ];
     for (second, before, last_words, expected) in table {
         let mut guest = Guest::ready();
-        guest.at(3, before.into_iter().chain([Told::Stands, Told::Closed]));
+        guest.at(3, before.into_iter().chain([Input::Stands, Input::Closed]));
         let acts = guest.at(second, [ended(last_words)]);
         assert!(acts.contains(&expected.to_owned()), "{expected}: {acts:?}");
     }
@@ -377,11 +377,11 @@ fn what_a_dead_qemu_means() {
 
 #[test]
 fn an_early_death_is_started_again_so_often_and_no_more() {
-    let ended = || Told::Ended { exit: "exit 1".into(), last_words: String::new() };
+    let ended = || Input::Ended { exit: "exit 1".into(), last_words: String::new() };
     let mut guest = Guest::ready();
     for _ in 1..3 {
         assert_eq!(guest.at(3, [ended()]), ["report restarting exit 1", "give slot back", "restart", "take slot"]);
-        assert_eq!(guest.at(3, [Told::Slot]), ["cont", "report running"]);
+        assert_eq!(guest.at(3, [Input::Slot]), ["cont", "report running"]);
     }
     assert_eq!(guest.at(4, [ended()]), ["end: qemu ended with an error; exit 1"]);
 }
@@ -397,24 +397,24 @@ fn requests_are_answered_once_and_in_order() {
         env!("CARGO_PKG_VERSION")
     );
     assert_eq!(
-        guest.at(5, [Told::Done(1, Ok(Some(vec![1])))]),
+        guest.at(5, [Input::Done(1, Ok(Some(vec![1])))]),
         ["answer 1: Ok(Some([1]))".to_owned(), unknown, "carry 3".to_owned()]
     );
-    let ended = Told::Ended { exit: "exit 1".into(), last_words: String::new() };
+    let ended = Input::Ended { exit: "exit 1".into(), last_words: String::new() };
     let acts = guest.at(100, [ended]);
     assert_eq!(acts[0], "answer 3: Err(\"qemu ended while it worked on it\")");
-    assert_eq!(guest.at(101, [Told::Done(3, Ok(None))]), NOTHING, "nobody waits for it any more");
+    assert_eq!(guest.at(101, [Input::Done(3, Ok(None))]), NOTHING, "nobody waits for it any more");
 }
 
 #[test]
 fn a_snapshot_halts_the_guest_for_a_while_and_a_failed_revert_for_good() {
     let mut guest = Guest::ready();
     guest.reads(3, asks(&[json!({ "revert": { "name": "x" } })]));
-    assert_eq!(guest.at(4, [Told::Stands]), NOTHING);
-    assert_eq!(guest.at(5, [Told::Moves, Told::Done(1, Ok(None))]), ["answer 1: Ok(None)"]);
+    assert_eq!(guest.at(4, [Input::Stands]), NOTHING);
+    assert_eq!(guest.at(5, [Input::Moves, Input::Done(1, Ok(None))]), ["answer 1: Ok(None)"]);
     guest.reads(6, asks(&[json!("screen"), json!({ "revert": { "name": "x" } })]));
     assert_eq!(
-        guest.at(7, [Told::Stands, Told::Done(2, Err("no".into()))]),
+        guest.at(7, [Input::Stands, Input::Done(2, Err("no".into()))]),
         ["report paused a revert failed half-way; reset the vm or revert again", "answer 2: Err(\"no\")"]
     );
     assert_eq!(guest.at(60, []), NOTHING, "it is not let go on by itself");
@@ -422,7 +422,7 @@ fn a_snapshot_halts_the_guest_for_a_while_and_a_failed_revert_for_good() {
 
 #[test]
 fn a_control_file_that_nobody_can_read_is_told_once() {
-    let unreadable = || Told::Unreadable("it is no JSON".into());
+    let unreadable = || Input::Unreadable("it is no JSON".into());
     let mut guest = Guest::ready();
     assert_eq!(guest.at(3, [unreadable()]), ["report warning it is no JSON"]);
     assert_eq!(guest.at(4, [unreadable()]), NOTHING);
@@ -434,7 +434,7 @@ fn a_control_file_that_nobody_can_read_is_told_once() {
 #[test]
 fn a_qemu_that_does_not_end_by_itself_is_ended() {
     let mut guest = Guest::ready();
-    assert_eq!(guest.at(10, [Told::Closed]), NOTHING);
+    assert_eq!(guest.at(10, [Input::Closed]), NOTHING);
     assert_eq!(guest.at(14, []), NOTHING);
     assert_eq!(guest.at(15, []), ["kill"]);
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use labwright::model::job::{TaskId, TaskState};
 use labwright::run::{Control, Event, Record, RunSpec, StopReason, parse_report};
-use labwright::starter::machine::{self, Act, Command, Machine, Seen, Told};
+use labwright::starter::machine::{self, Act, Command, Input, Machine, Seen};
 
 use super::{Inner, SimTask};
 use labwright::model::id::RunId;
@@ -53,7 +53,7 @@ pub(crate) struct SimRun {
     pub(crate) guest: Guest,
     /// What its starter decides by, and what that is told next.
     machine: Option<Machine>,
-    told: Vec<Told>,
+    told: Vec<Input>,
     /// When its starter last wrote, in the world's time.
     pub(super) last_write: Timestamp,
     /// Disks that its guest has open.
@@ -277,14 +277,14 @@ impl Inner {
             }
             let looked = self.uptime();
             let sim = self.runs.get_mut(run).expect("it lives");
-            sim.told.push(Told::Control { control: Box::new(sim.control.clone()), looked });
+            sim.told.push(Input::Control { control: Box::new(sim.control.clone()), looked });
         }
         self.decide(run);
     }
 
     /// The scheduler's signal, as its job gets it.
     pub(super) fn signal(&mut self, run: &RunId) {
-        self.runs.get_mut(run).expect("it has a folder").told.push(Told::Stop);
+        self.runs.get_mut(run).expect("it has a folder").told.push(Input::Stop);
         self.decide(run);
     }
 
@@ -308,22 +308,22 @@ impl Inner {
             return;
         }
         let told = match act {
-            Act::TakeSlot => vec![Told::Slot],
+            Act::TakeSlot => vec![Input::Slot],
             Act::Tell(Command::Cont) => {
                 self.execute(run);
-                vec![Told::Moves]
+                vec![Input::Moves]
             }
             Act::Tell(Command::Stop) => {
                 self.runs.get_mut(run).expect("it lives").guest = Guest::Suspended;
-                vec![Told::Stands]
+                vec![Input::Stands]
             }
             Act::Tell(Command::PowerButton | Command::Quit) if self.runs[run].hung => Vec::new(),
             Act::Tell(Command::PowerButton | Command::Quit) | Act::Kill => {
-                vec![Told::Ended { exit: "exit 0".into(), last_words: String::new() }]
+                vec![Input::Ended { exit: "exit 0".into(), last_words: String::new() }]
             }
             Act::ReportRunning => {
                 self.say(run, self.running(run));
-                vec![Told::Address]
+                vec![Input::Address]
             }
             Act::Report(event) => {
                 self.say(run, event);

@@ -12,7 +12,7 @@ pub(super) fn is_harmful(c: char) -> bool {
 }
 
 /// Adds a character, or its number where it is harmful. A tab becomes one blank, so that columns stay.
-pub(super) fn push_harmless(text: &mut String, c: char) {
+pub(super) fn push_escaped(text: &mut String, c: char) {
     match c {
         '\t' => text.push(' '),
         c if is_harmful(c) => text.extend(c.escape_unicode()),
@@ -21,19 +21,19 @@ pub(super) fn push_harmless(text: &mut String, c: char) {
 }
 
 /// A text without harmful characters.
-pub fn harmless(text: &str) -> Cow<'_, str> {
+pub fn escaped(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_harmful) {
         return Cow::Borrowed(text);
     }
     let mut clean = String::with_capacity(text.len() + 16);
-    text.chars().for_each(|c| push_harmless(&mut clean, c));
+    text.chars().for_each(|c| push_escaped(&mut clean, c));
     Cow::Owned(clean)
 }
 
 /// The beginning of what a program said, in one line and fit for a terminal; `explain` has all of it.
 pub fn one_line(text: &str) -> String {
     const CHARACTERS_MAX: usize = 160;
-    let line = harmless(text).split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = escaped(text).split_whitespace().collect::<Vec<_>>().join(" ");
     if line.chars().count() <= CHARACTERS_MAX {
         return line;
     }

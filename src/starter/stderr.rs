@@ -13,12 +13,12 @@ const KEPT_BYTES: usize = 1000;
 const ARRIVAL_WAIT: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
-pub(super) struct Said {
+pub(super) struct LastWords {
     kept: Arc<Mutex<VecDeque<u8>>>,
     reader: JoinHandle<()>,
 }
 
-impl Said {
+impl LastWords {
     /// The end that is qemu's, and what comes out of it. The thread ends when nobody holds qemu's end any more.
     pub(super) fn listen() -> std::io::Result<(PipeWriter, Self)> {
         let (from_qemu, qemus) = std::io::pipe()?;
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn the_end_of_an_endless_text_is_kept() {
-        let (mut qemu, said) = Said::listen().unwrap();
+        let (mut qemu, said) = LastWords::listen().unwrap();
         for number in 0..100_000 {
             writeln!(qemu, "the same thing again, for the {number}th time").unwrap();
         }
@@ -83,7 +83,7 @@ mod tests {
     /// Something else than qemu may hold its end of the pipe open: nobody waits for that for long.
     #[test]
     fn a_pipe_that_stays_open_holds_nobody_up() {
-        let (mut qemu, said) = Said::listen().unwrap();
+        let (mut qemu, said) = LastWords::listen().unwrap();
         writeln!(qemu, "a word").unwrap();
         assert_eq!(said.last_words(), "a word");
         drop(qemu);

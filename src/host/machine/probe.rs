@@ -25,7 +25,7 @@ const ANSWER_WAIT: Duration = Duration::from_secs(3);
 const ASK_EVERY: Duration = Duration::from_millis(300);
 
 #[derive(Debug, thiserror::Error)]
-pub enum NeighbourError {
+pub enum ProbeError {
     #[error(transparent)]
     Folder(#[from] RunFolderError),
     #[error(transparent)]
@@ -73,7 +73,7 @@ impl Neighbour {
         network: &RunNetwork,
         run_root: &std::path::Path,
         owner: Owner,
-    ) -> Result<Self, NeighbourError> {
+    ) -> Result<Self, ProbeError> {
         let folder = RunFolder::create(run_root, run, Uid::from_raw(owner.uid), Gid::from_raw(owner.gid))?;
         let pinned = gateway::pin(network, run_root)?;
         let mut filter = RunFilter::start(run, &pinned.network, run_root)?;
@@ -85,12 +85,12 @@ impl Neighbour {
         Ok(Self { tap, _filter: filter, _folder: folder, ip: network.ip, mac })
     }
 
-    fn ask_for(&self, ip: Ipv4Addr) -> Result<(), NeighbourError> {
+    fn ask_for(&self, ip: Ipv4Addr) -> Result<(), ProbeError> {
         self.tap.send(&who_has(self.mac, self.ip, ip)).map_err(|source| self.frame_error(source))
     }
 
     /// Whether a frame from `sender` comes in time.
-    fn hears(&self, sender: Mac, wait: Duration) -> Result<bool, NeighbourError> {
+    fn hears(&self, sender: Mac, wait: Duration) -> Result<bool, ProbeError> {
         let until = Instant::now() + wait;
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -104,13 +104,13 @@ impl Neighbour {
         }
     }
 
-    fn frame_error(&self, source: std::io::Error) -> NeighbourError {
-        NeighbourError::Frame { tap: self.tap.name().to_owned(), source }
+    fn frame_error(&self, source: std::io::Error) -> ProbeError {
+        ProbeError::Frame { tap: self.tap.name().to_owned(), source }
     }
 }
 
 /// First the neighbours must hear each other, so that silence means something; then one asks the guest the same way.
-pub fn sight(one: &Neighbour, other: &Neighbour, (ip, mac): (Ipv4Addr, Mac)) -> Result<Sight, NeighbourError> {
+pub fn sight(one: &Neighbour, other: &Neighbour, (ip, mac): (Ipv4Addr, Mac)) -> Result<Sight, ProbeError> {
     let began = Instant::now();
     loop {
         one.ask_for(other.ip)?;
@@ -133,14 +133,14 @@ pub fn sight(one: &Neighbour, other: &Neighbour, (ip, mac): (Ipv4Addr, Mac)) -> 
 
 /// Whether the guest answers its gateway, which is this host: a packet to it makes the kernel ask for it by ARP. No guest's
 /// firewall is in the way of that.
-pub fn answers_gateway(gateway: Ipv4Addr, bridge: &str, (ip, mac): (Ipv4Addr, Mac)) -> Result<bool, NeighbourError> {
+pub fn answers_gateway(gateway: Ipv4Addr, bridge: &str, (ip, mac): (Ipv4Addr, Mac)) -> Result<bool, ProbeError> {
     const DISCARD: u16 = 9;
     let address = ip.to_string();
     command::run("ip", &["neigh", "flush", "to", &address, "dev", bridge], "")?;
     let began = Instant::now();
     while began.elapsed() < ANSWER_WAIT {
         let sent = UdpSocket::bind((gateway, 0)).and_then(|socket| socket.send_to(b"labwright", (ip, DISCARD)));
-        sent.map_err(|source| NeighbourError::Gateway { gateway, source })?;
+        sent.map_err(|source| ProbeError::Gateway { gateway, source })?;
         std::thread::sleep(ASK_EVERY);
         let known = command::run("ip", &["neigh", "show", "to", &address, "dev", bridge], "")?;
         if known.contains(&format!("lladdr {mac}")) {

@@ -40,7 +40,7 @@ pub(super) struct Started {
 
 /// The folder, by its absolute path.
 #[derive(Debug, Clone)]
-pub(super) struct Books {
+pub(super) struct JobStore {
     pub(super) folder: PathBuf,
 }
 
@@ -49,7 +49,7 @@ pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error
     move |source| SchedulerError::Io { action, path, source }
 }
 
-impl Books {
+impl JobStore {
     /// Makes the folder where it is missing.
     pub(super) fn create(&self) -> Result<(), SchedulerError> {
         let jobs = self.folder.join(JOBS);
