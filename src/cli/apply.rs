@@ -15,10 +15,9 @@ use crate::apply::{BatchKind, Goal, Progress, Readiness, WaitEnd};
 use crate::control::apply::{Client, Done, Request};
 use crate::control::{self, Context, ControlError};
 use crate::exit::Exit;
-use crate::files;
 use crate::model::id::RunId;
 use crate::model::lab::Desired;
-use crate::plan::{Answer, Plan, SavedPlan};
+use crate::plan::{Answer, Plan};
 use crate::report::{self, Failure, Ui};
 use crate::state::Recorded;
 
@@ -113,40 +112,13 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &mut Ui) -> En
     reconcile(&context, &desired, &make, &arguments.options.waiting(&arguments.waiting), "apply", ui)
 }
 
-/// What every format of a kept plan has.
-#[derive(serde::Deserialize)]
-struct SavedVersion {
-    version: u32,
-}
-
-/// The file that a person has named, wherever links lead to it.
-fn read_plan(file: &Path) -> std::io::Result<Vec<u8>> {
-    let text = files::read_bounded(&file.canonicalize()?, files::BYTES_MAX).map_err(|error| error.source)?;
-    text.ok_or_else(|| std::io::ErrorKind::NotFound.into())
-}
-
 /// Carries out a kept plan, or refuses if another one would be made today.
 fn run_saved(arguments: &Arguments, file: &Path, site: Option<&Path>, ui: &mut Ui) -> Ended {
     if !control::plan::Scope::from(&arguments.scope).is_everything() {
         return Err(Failure::new(Exit::Usage, "a kept plan has its own `--target`, `--allow` and `--refresh-only`")
             .hint("give them to `labwright plan -o FILE`"));
     }
-    let unreadable = |error: &dyn std::error::Error| {
-        Failure::from_error(Exit::Failed, error)
-            .within(format!("cannot read {} as a plan; nothing was changed", file.display()))
-            .hint("a lab is named by its folder, a plan by the file that `labwright plan -o FILE` wrote")
-    };
-    let text = read_plan(file).map_err(|error| unreadable(&error))?;
-    let version = serde_json::from_slice::<SavedVersion>(&text).map_err(|error| unreadable(&error))?.version;
-    if version != SavedPlan::VERSION {
-        let known = SavedPlan::VERSION;
-        let what = format!(
-            "the plan in {} has format {version}, this labwright knows {known}; nothing was changed",
-            file.display()
-        );
-        return Err(Failure::new(Exit::Refused, what).hint("make a new one with `labwright plan -o FILE`"));
-    }
-    let saved: SavedPlan = serde_json::from_slice(&text).map_err(|error| unreadable(&error))?;
+    let saved = control::plan::read(file)?;
     let context = open(site, &saved.folder)?;
     let desired = context.desired()?;
     let make = |recorded: &Recorded| control::plan::again(&context, file, &saved, &desired, recorded);

@@ -126,7 +126,12 @@ fn hint(error: &ControlError) -> Option<String> {
         ControlError::Unheard { near: Some(near), .. } => format!("did you mean `{near}`?"),
         ControlError::Unheard { near: None, .. } => "`labwright plan --verbose` shows all that there is".to_owned(),
         ControlError::UnknownApply { .. } => "`labwright history` lists the latest".to_owned(),
-        ControlError::PlanMoved { .. } => "make a new one with `labwright plan -o FILE`".to_owned(),
+        ControlError::PlanUnread { .. } | ControlError::NotAPlan { .. } => {
+            "a lab is named by its folder, a plan by the file that `labwright plan -o FILE` wrote".to_owned()
+        }
+        ControlError::PlanMoved { .. } | ControlError::PlanVersion { .. } => {
+            "make a new one with `labwright plan -o FILE`".to_owned()
+        }
         ControlError::NotRoot => "run it again with `sudo`; `labwright plan` and `validate` need no root".to_owned(),
         ControlError::Password { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
             "only root and the service account may: `sudo labwright vm vnc …`".to_owned()

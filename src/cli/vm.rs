@@ -1,6 +1,5 @@
 //! `labwright vm`: one vm at a time.
 
-use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -9,14 +8,14 @@ use serde::Serialize;
 
 use super::context::of_known_lab;
 use super::{Ended, LabOption, apply, export_run, own, vnc};
+use crate::control;
 use crate::control::request::{Guest, Guests};
-use crate::control::{self, pick};
 use crate::disks::Snapshot;
 use crate::exit::Exit;
 use crate::model::address::AddressPattern;
 use crate::model::id::{SnapshotName, VmName};
-use crate::model::lab::{Desired, Vm};
-use crate::plan::{Ask, Wish};
+use crate::model::lab::Desired;
+use crate::plan::Wish;
 use crate::report::table::{Format, Row, render};
 use crate::report::{Failure, Ui};
 use crate::resolve::with_claims;
@@ -301,14 +300,7 @@ fn power(arguments: &PowerArguments, wish: Wish, options: &apply::Options, site:
     let (context, desired) = &of_known_lab(site, &arguments.lab.lab)?;
     let recorded = context.recorded(&desired.lab)?;
     let desired = &*with_claims(desired, &recorded.claims);
-    let leaving = recorded.vms.iter().filter(|(name, _)| !desired.vms.contains_key(*name));
-    let leaving = leaving.filter(|_| wish == Wish::Stop).map(|(name, known)| (name, &known.vm));
-    let known: Vec<(&VmName, &Vm)> = desired.vms.iter().chain(leaving).collect();
-    let families = known.iter().map(|(name, vm)| (*name, Some(&vm.family)));
-    let meant = pick::vms(&desired.lab, &arguments.vms, families)?;
-    let is_named = |name: &VmName| arguments.vms.iter().any(|word| word.trim_start_matches("vm/") == name.as_str());
-    let ask = |name: VmName| (name.clone(), Ask { wish, by_name: is_named(&name) });
-    let asks: BTreeMap<VmName, Ask> = meant.into_iter().map(ask).collect();
+    let asks = control::plan::asks(desired, &recorded, &arguments.vms, wish)?;
     let make = |recorded: &Recorded| control::plan::power(context, desired, recorded, &arguments.allow, &asks);
     let verb = match wish {
         Wish::Start => "start",

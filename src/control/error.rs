@@ -20,6 +20,7 @@ use crate::model::claim::ClaimId;
 use crate::model::id::{LabName, UserGroupName, UserName, VmName};
 use crate::model::lab::{Object, Right};
 use crate::observe::ObserveError;
+use crate::plan::SavedPlan;
 use crate::run::RunFileError;
 use crate::scheduler::SchedulerError;
 use crate::state::{Frozen, StateError};
@@ -49,6 +50,12 @@ pub enum ControlError {
     Image { image: PathBuf, source: io::Error },
     #[error("the plan in {file} no longer fits; nothing was changed")]
     PlanMoved { file: PathBuf, moved: Vec<String> },
+    #[error("cannot read {} as a plan; nothing was changed", file.display())]
+    PlanUnread { file: PathBuf, source: io::Error },
+    #[error("cannot read {} as a plan; nothing was changed", file.display())]
+    NotAPlan { file: PathBuf, source: serde_json::Error },
+    #[error("the plan in {} has format {found}, this labwright knows {}; nothing was changed", file.display(), SavedPlan::VERSION)]
+    PlanVersion { file: PathBuf, found: u32 },
     #[error("this plan must not be applied; nothing was changed")]
     PlanRefused,
     #[error("making disks and starting vms takes root; nothing was changed")]
@@ -73,6 +80,10 @@ pub enum ControlError {
     Order(#[from] OrderError),
     #[error("the batch system has no host `{host}`, and no vm is recorded on it")]
     NoHost { host: String, hosts: Vec<String> },
+    #[error("there is no file {}; nothing was changed", file.display())]
+    NoFile { file: PathBuf },
+    #[error("cannot see which runs there were in {}", folder.display())]
+    Runs { folder: PathBuf, source: io::Error },
     #[error("frozen by {} since {:.0}: {}; nothing was changed", frozen.who, frozen.since, frozen.why)]
     Frozen { frozen: Frozen },
     #[error("{}", not_allowed(*right, on, *refused))]
@@ -159,6 +170,7 @@ impl ControlError {
             Self::OfVms { failed, .. } => failed.first().map_or(Code::Failed, |(_, error)| error.code()),
             Self::NotOwned { .. } | Self::NoLab => Code::Usage,
             Self::PlanMoved { .. }
+            | Self::PlanVersion { .. }
             | Self::PlanRefused
             | Self::NotRoot
             | Self::NotAllowed { .. }

@@ -21,6 +21,7 @@
 //! forget      a host that is lost is given up
 //! check       whether a host and the cluster can run guests
 //! exam        the same with real guests, here or in jobs
+//! state       the site's memory is made, or a copy takes its place
 //! freeze      nothing more shall be done, for the time being
 //! by_hand     a start as a script, for when nothing else works
 //! clear       what the site does not remember any more
@@ -55,6 +56,7 @@ mod readiness;
 pub mod request;
 pub mod restore;
 pub mod validate;
+pub mod state;
 pub mod view;
 
 pub use error::{Code, ControlError};

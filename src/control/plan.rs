@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::{Context, ControlError};
+use super::{Context, ControlError, pick};
 use crate::disks;
 use crate::files;
 use crate::model::address::{Address, AddressPattern};
 use crate::model::id::VmName;
-use crate::model::lab::Desired;
-use crate::plan::{Ask, Effect, Plan, SavedPlan, Today, refresh_only, refuse_held, target, unknown_addresses};
+use crate::model::lab::{Desired, Vm};
+use crate::plan::{Ask, Effect, Plan, SavedPlan, Today, Wish, refresh_only, refuse_held, target, unknown_addresses};
 use crate::resolve::with_claims;
 use crate::run::RunFileError;
 use crate::state::Recorded;
@@ -82,6 +82,27 @@ pub fn save(file: &Path, saved: &SavedPlan) -> Result<(), ControlError> {
     Ok(files::write_atomically(file, &text, 0o640, files::Flush::Now).map_err(RunFileError::from)?)
 }
 
+/// What every format of a kept plan has.
+#[derive(serde::Deserialize)]
+struct SavedVersion {
+    version: u32,
+}
+
+/// The plan that a person kept in a file, wherever links lead to it.
+pub fn read(file: &Path) -> Result<SavedPlan, ControlError> {
+    let read = || {
+        let text = files::read_bounded(&file.canonicalize()?, files::BYTES_MAX).map_err(|error| error.source)?;
+        text.ok_or_else(|| std::io::ErrorKind::NotFound.into())
+    };
+    let text = read().map_err(|source| ControlError::PlanUnread { file: file.to_owned(), source })?;
+    let not_a_plan = |source| ControlError::NotAPlan { file: file.to_owned(), source };
+    let SavedVersion { version } = serde_json::from_slice(&text).map_err(not_a_plan)?;
+    if version != SavedPlan::VERSION {
+        return Err(ControlError::PlanVersion { file: file.to_owned(), found: version });
+    }
+    serde_json::from_slice(&text).map_err(not_a_plan)
+}
+
 /// The plan that was kept in `file`, made anew: it is the same, or it is refused. `desired` is what the manifest asks for now.
 pub fn again(
     context: &Context,
@@ -95,6 +116,23 @@ pub fn again(
     let images = digests(saved.images.keys().cloned())?;
     let moved = saved.moved(&Today { desired, plan: &fresh, images: &images });
     if moved.is_empty() { Ok(fresh) } else { Err(ControlError::PlanMoved { file: file.to_owned(), moved }) }
+}
+
+/// What is asked of the vms that names, families and patterns mean; one that leaves the manifest can still be stopped.
+pub fn asks(
+    desired: &Desired,
+    recorded: &Recorded,
+    words: &[String],
+    wish: Wish,
+) -> Result<BTreeMap<VmName, Ask>, ControlError> {
+    let leaving = recorded.vms.iter().filter(|(name, _)| !desired.vms.contains_key(*name));
+    let leaving = leaving.filter(|_| wish == Wish::Stop).map(|(name, known)| (name, &known.vm));
+    let known: Vec<(&VmName, &Vm)> = desired.vms.iter().chain(leaving).collect();
+    let families = known.iter().map(|(name, vm)| (*name, Some(&vm.family)));
+    let meant = pick::vms(&desired.lab, words, families)?;
+    let is_named = |name: &VmName| words.iter().any(|word| word.trim_start_matches("vm/") == name.as_str());
+    let ask = |name: VmName| (name.clone(), Ask { wish, by_name: is_named(&name) });
+    Ok(meant.into_iter().map(ask).collect())
 }
 
 /// The part of the lab's plan that does what is asked of vms.
