@@ -164,7 +164,10 @@ const ROOMS: &[(&str, &[&str])] = &[
             "apply",
         ],
     ),
-    ("report", &["model", "access", "exit", "run", "manifest", "host/machine", "state", "plan", "apply", "control"]),
+    (
+        "report",
+        &["model", "access", "error", "exit", "run", "manifest", "host/machine", "state", "plan", "apply", "control"],
+    ),
 ];
 /// What puts the house together: it may name every room, and no room names it.
 const ABOVE_ALL: [&str; 3] = ["cli", "lib", "main"];

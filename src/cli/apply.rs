@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
 
-use super::context::{command, open};
+use super::context::open;
 use super::plan::Scope;
 use super::{Ended, LabFolder};
 use crate::apply::{BatchKind, Goal, Progress, Readiness, WaitEnd};
@@ -18,7 +18,7 @@ use crate::exit::Exit;
 use crate::model::id::RunId;
 use crate::model::lab::Desired;
 use crate::plan::{Answer, Plan};
-use crate::report::{self, Failure, Ui};
+use crate::report::{self, Failure, Ui, command};
 use crate::state::Recorded;
 
 /// Effects that run side by side unless `--parallelism` says otherwise.

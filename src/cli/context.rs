@@ -6,14 +6,14 @@ use std::sync::Arc;
 use super::typed;
 use crate::access::Person;
 use crate::control::manifests::DesiredError;
-use crate::control::{Caller, Context, Listener, Note, SITE_FILE};
+use crate::control::{Caller, Context, Listener, Note};
 use crate::error::chain;
 use crate::exit::Exit;
 use crate::model::diagnostic::{Diagnostics, Severity};
 use crate::model::id::UserName;
 use crate::model::lab::Desired;
 use crate::model::site::Site;
-use crate::report::{self, Failure, Ui};
+use crate::report::{self, Failure, Ui, command};
 
 /// The site, and the lab in a folder.
 pub(super) fn open(site: Option<&Path>, lab: &Path) -> Result<Context, Failure> {
@@ -63,26 +63,6 @@ pub(super) fn program() -> Result<PathBuf, Failure> {
 fn installed(running: &Path) -> Option<PathBuf> {
     let place = running.to_str()?.strip_suffix(" (deleted)")?;
     (!running.exists()).then(|| place.into())
-}
-
-/// A command about this lab as it can be typed here: with site and folder, where they would not be found by themselves.
-pub(super) fn command(context: &Context, words: &str) -> String {
-    command_at(context.site.file.as_deref(), &context.lab_folder, words)
-}
-
-/// The same, of the lab in a folder.
-pub(super) fn command_at(site: Option<&Path>, lab_folder: &Path, words: &str) -> String {
-    let found = |file: &Path| file == Path::new(SITE_FILE) || std::env::var_os("LABWRIGHT_SITE").is_some();
-    let site = site.filter(|file| !found(file));
-    let site = site.map(|file| format!(" --site {}", file.display())).unwrap_or_default();
-    let here = std::env::current_dir().is_ok_and(|folder| folder == lab_folder);
-    let takes_folder = matches!(words, "apply" | "destroy" | "status" | "validate");
-    let lab = match (here, takes_folder) {
-        (true, _) => String::new(),
-        (false, true) => format!(" {}", lab_folder.display()),
-        (false, false) => format!(" --lab {}", lab_folder.display()),
-    };
-    format!("labwright{site} {words}{lab}")
 }
 
 /// The person who looks on.

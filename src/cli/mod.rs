@@ -9,7 +9,6 @@ mod destroy;
 mod exam;
 mod explain;
 mod export_run;
-mod failure;
 mod freeze;
 mod get;
 mod history;
@@ -237,7 +236,7 @@ fn run(arguments: Arguments, ui: &mut Ui) -> Ended {
         Command::Starter(arguments) => ended(arguments.run()),
         Command::Confine(arguments) => ended(arguments.run()),
         Command::HostTrial(arguments) => arguments.run(ui),
-        Command::LocalDispatch(arguments) => Ok(local_dispatch::run(&arguments).map(|()| Exit::Done)?),
+        Command::LocalDispatch(arguments) => ended(local_dispatch::run(&arguments)),
         Command::Completions(arguments) => completions::run(&arguments, &mut Arguments::command(), ui),
         Command::Man(arguments) => manual::run(&arguments, Arguments::command(), ui),
         Command::Help { command } => help(&command, ui),

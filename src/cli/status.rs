@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::context::{command, of_known_lab};
+use super::context::of_known_lab;
 use super::{Ended, LabFolder};
 use crate::control::{Context, pick};
 use crate::exit::Exit;
 use crate::model::lab::Desired;
 use crate::report::table::Format;
-use crate::report::{Failure, Ui, status};
+use crate::report::{Failure, Ui, command, status};
 
 /// How long a look stands where somebody watches.
 const WATCH_PERIOD: Duration = Duration::from_secs(2);

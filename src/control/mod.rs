@@ -55,8 +55,8 @@ pub mod purge;
 mod readiness;
 pub mod request;
 pub mod restore;
-pub mod validate;
 pub mod state;
+pub mod validate;
 pub mod view;
 
 pub use error::{Code, ControlError};

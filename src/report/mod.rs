@@ -2,12 +2,14 @@
 //! stage's values and changes none; with `main` it is the only place that prints.
 
 pub mod apply;
+mod command;
 pub mod diagnostics;
 pub mod diagnostics_ci;
 pub mod diagnostics_json;
 mod edits;
 mod escape;
 pub mod explain;
+mod failure;
 pub mod findings;
 mod listings;
 pub mod log;
@@ -28,5 +30,6 @@ pub mod times;
 mod ui;
 mod values;
 
+pub use command::command;
 pub use escape::{escaped, one_line};
 pub use ui::{Colour, Failure, Ui, broken};

@@ -3,7 +3,8 @@
 
 use std::io::ErrorKind;
 
-use super::context::command_at;
+use super::Failure;
+use super::command::command_at;
 use crate::control::aside::AsideError;
 use crate::control::host_labs::InUse;
 use crate::control::import::ImportError;
@@ -14,10 +15,6 @@ use crate::control::{Code, ControlError};
 use crate::error::chain;
 use crate::exit::Exit;
 use crate::model::id::VmName;
-use crate::observe::ObserveError;
-use crate::report::Failure;
-use crate::run::RunFileError;
-use crate::scheduler::SchedulerError;
 use crate::state::{AsideSet, StateError};
 
 impl From<Code> for Exit {
@@ -254,24 +251,6 @@ impl From<PickError> for Failure {
 
 impl From<StateError> for Failure {
     fn from(error: StateError) -> Self {
-        ControlError::from(error).into()
-    }
-}
-
-impl From<ObserveError> for Failure {
-    fn from(error: ObserveError) -> Self {
-        ControlError::from(error).into()
-    }
-}
-
-impl From<SchedulerError> for Failure {
-    fn from(error: SchedulerError) -> Self {
-        ControlError::from(error).into()
-    }
-}
-
-impl From<RunFileError> for Failure {
-    fn from(error: RunFileError) -> Self {
         ControlError::from(error).into()
     }
 }
