@@ -331,6 +331,31 @@ pub struct Vm {
     pub origin: Origin,
 }
 
+impl Vm {
+    /// A vm of which nothing is said but what must be.
+    pub fn new(
+        owner: UserName,
+        vm_group: VmGroupName,
+        family: FamilyName,
+        source: VmSource,
+        hardware: Hardware,
+    ) -> Self {
+        Self {
+            owner,
+            vm_group,
+            description: None,
+            family,
+            for_each: None,
+            source,
+            hardware,
+            isolated: false,
+            state: PowerState::default(),
+            restart: RestartPolicy::default(),
+            origin: Origin::default(),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VmSource {

@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use crate::access::{Roles, World};
 use crate::model::claim::{Claim, ClaimBody, ClaimId, PowerClaim, PowerWish, TimeClaim, VmClaim};
 use crate::model::id::{FamilyName, VmName};
-use crate::model::lab::{AddedTime, Desired, Object, Origin, Permission, PowerState, RestartPolicy, Subject, Vm};
+use crate::model::lab::{AddedTime, Desired, Object, Origin, Permission, PowerState, Subject, Vm};
 
 /// The lab with the claims on it. Whether a vm is `on_demand`, is renamed, or leaves, is for the plan to see, which ends claims.
 pub fn with_claims<'a>(desired: &'a Desired, claims: &[Claim]) -> Cow<'a, Desired> {
@@ -56,19 +56,8 @@ fn without_added_time(desired: &Desired) -> Cow<'_, Desired> {
 /// A vm that a person made. Its power is for people alone.
 fn vm(claim: ClaimId, family: FamilyName, made: &VmClaim) -> Vm {
     let VmClaim { version: _, owner, source, vm_group, hardware, isolated } = made.clone();
-    Vm {
-        owner,
-        vm_group,
-        description: None,
-        family,
-        for_each: None,
-        source,
-        hardware,
-        isolated,
-        state: PowerState::OnDemand,
-        restart: RestartPolicy::OnFailure,
-        origin: Origin { file: format!("claim {claim}"), line: 0 },
-    }
+    let origin = Origin { file: format!("claim {claim}"), line: 0 };
+    Vm { isolated, origin, ..Vm::new(owner, vm_group, family, source, hardware) }
 }
 
 /// Isolates the vms that people made and that a permission is about; and all that a permission by command is about.
