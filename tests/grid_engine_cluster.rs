@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use labwright::model::diagnostic::Severity;
 use labwright::model::job::{JobId, Task, TaskId, TaskState};
 use labwright::model::site::{GridEngineSettings, Timing};
-use labwright::scheduler::grid_engine::{Finding, GridEngine, check};
+use labwright::scheduler::Finding;
+use labwright::scheduler::grid_engine::GridEngine;
 use labwright::scheduler::{Scheduler, SchedulerError, Submission};
 
 /// Longest wait for anything that the cluster does by itself; the machines that run this are busy.
@@ -155,12 +156,12 @@ fn labs_jobs_on_a_real_cluster() {
 }
 
 fn set_up(cluster: &Cluster) {
-    assert_eq!(check(&cluster.engine, &Timing::default()).unwrap(), []);
+    assert_eq!(cluster.engine.check(&Timing::default()).unwrap().unwrap(), []);
     let attribute = |words: &[&str]| cluster.run(&[&["master", "qconf", "-mattr"], words].concat());
     attribute(&["queue", "notify", "0:0:5", "all.q"]);
     let second = cluster.host_name(2);
     cluster.run(&["master", "qconf", "-dattr", "exechost", "complex_values", "vm_mem", &second]);
-    let found = check(&cluster.engine, &Timing::default()).unwrap();
+    let found = cluster.engine.check(&Timing::default()).unwrap().unwrap();
     let expected = [Finding {
         severity: Severity::Error,
         message: "queue all.q kills a job 0:0:5 after its notice, but a guest has 30 s to power itself off".into(),
@@ -178,7 +179,7 @@ fn set_up(cluster: &Cluster) {
         memory_resource: "nosuch_mem".into(),
         ..cluster.engine.settings().clone()
     };
-    let found = check(&GridEngine::new(wrong), &Timing::default()).unwrap();
+    let found = GridEngine::new(wrong).check(&Timing::default()).unwrap().unwrap();
     let mends: Vec<&str> =
         found.iter().filter(|found| found.severity == Severity::Error).map(|found| found.mend.as_str()).collect();
     let expected = [
@@ -270,7 +271,7 @@ fn requests(cluster: &Cluster) {
         tasks_at_once: Some(2),
         ..cluster.engine.settings().clone()
     });
-    assert_eq!(check(&engine, &Timing::default()).unwrap(), []);
+    assert_eq!(engine.check(&Timing::default()).unwrap().unwrap(), []);
     let job = engine.submit(&cluster.submission("asks", 4, 64, "sleep 300")).unwrap();
     let tasks = until("two tasks to run", || {
         let tasks = cluster.tasks(job);

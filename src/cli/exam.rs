@@ -61,8 +61,10 @@ pub(super) fn run(wanted: &Wanted<'_>, site: Option<&Path>, ui: &Ui) -> Ended {
 }
 
 fn hosts(context: &Context, desired: &Desired, which: &Which, wanted: &Wanted<'_>, onlooker: &Terminal<'_>) -> Ended {
-    let of_cluster: Vec<HostLine> =
-        lines_of_cluster(&context.site).into_iter().map(|line| HostLine::new(None, line)).collect();
+    let of_cluster: Vec<HostLine> = lines_of_cluster(&context.site, &context.caller.program)
+        .into_iter()
+        .map(|line| HostLine::new(None, line))
+        .collect();
     let (hosts, of_hosts) = exam::lines_of_hosts(context, desired, which, wanted.timeout, onlooker)?;
     let mut lines = [of_cluster, of_hosts].concat();
     let is_red = |host: &&String| lines.iter().any(|line| line.is_red() && line.host.as_ref() == Some(host));
@@ -84,7 +86,7 @@ fn hosts(context: &Context, desired: &Desired, which: &Which, wanted: &Wanted<'_
 fn here(context: &Context, desired: &Desired, wanted: &Wanted<'_>, onlooker: &Terminal<'_>) -> Ended {
     let groups: Vec<VmGroup> = desired.vm_groups.values().cloned().collect();
     let mut lines = lines_of_host(&groups, &context.site, &context.caller.program);
-    lines.extend(lines_of_cluster(&context.site));
+    lines.extend(lines_of_cluster(&context.site, &context.caller.program));
     lines.extend(exam::lines(context, desired, wanted.timeout, onlooker)?);
     let (word, exit) = match failures(&lines) {
         0 => (format!("green: this host is ready for {}", desired.lab), Exit::Done),
@@ -104,7 +106,8 @@ fn show(page: &str, word: &str, output: Format, ui: &Ui) {
 
 /// The usual page, without a guest.
 pub(super) fn without_guest(groups: &[VmGroup], site: &Site) -> Result<Vec<Line>, Failure> {
-    Ok([lines_of_host(groups, site, &program()?), lines_of_cluster(site)].concat())
+    let program = program()?;
+    Ok([lines_of_host(groups, site, &program), lines_of_cluster(site, &program)].concat())
 }
 
 /// Try this host, as an order says; the batch system calls this.

@@ -129,7 +129,7 @@ fn act(
     request: &Request<'_>,
     client: &mut dyn Client,
 ) -> Result<Summary, ControlError> {
-    let (scheduler, dhcp) = (context.scheduler()?, context.dhcp());
+    let (scheduler, dhcp) = (context.scheduler(), context.dhcp());
     let owner = context.owner()?;
     let (runs, disks) = (context.runs(owner), disks::OnStorage { owner });
     let interrupts = client.begins();
@@ -201,7 +201,7 @@ pub fn wait(
         return Ok(None);
     }
     let goal = if context.site.qemu.keeps_guests_paused() { Goal::Held } else { Goal::Ready };
-    let (folders, scheduler) = (context.runs(context.owner()?), context.scheduler()?);
+    let (folders, scheduler) = (context.runs(context.owner()?), context.scheduler());
     let interrupts = client.begins();
     let wait = Wait { folders: &folders, scheduler: &*scheduler, runs: &runs, goal, timeout, interrupts: &interrupts };
     let (readiness, end) = wait.until_ready(&mut |readiness| client.looks(readiness, goal))?;

@@ -7,26 +7,25 @@ use crate::host::machine::check::{self, Line, Verdict};
 use crate::host::machine::setup::Wanted;
 use crate::model::diagnostic::Severity;
 use crate::model::lab::VmGroup;
-use crate::model::site::{SchedulerSettings, Site};
-use crate::scheduler::grid_engine::{self, Finding, GridEngine, ThisHost};
+use crate::model::site::Site;
+use crate::scheduler::{self, Finding, ThisHost};
 
 /// This machine as one of the site's hosts; `program` is what its jobs would run.
 pub fn lines_of_host(groups: &[VmGroup], site: &Site, program: &Path) -> Vec<Line> {
     let mut lines = check::check(&Wanted::new(groups, site), &site.storage);
-    if let SchedulerSettings::GridEngine(settings) = &site.scheduler {
-        let here = ThisHost { runs: &site.storage.runs, service_user: &site.service_user, program };
-        let findings = grid_engine::check_here(&GridEngine::new(settings.clone()), &here);
+    let here = ThisHost { runs: &site.storage.runs, service_user: &site.service_user, program };
+    if let Some(findings) = scheduler::open(&site.scheduler, program).check_here(&here) {
         lines.extend(lines_of("jobs here", "a starter can begin on this host", findings));
     }
     lines
 }
 
 /// The cluster that jobs go to; nothing where jobs are this machine's own.
-pub fn lines_of_cluster(site: &Site) -> Vec<Line> {
+pub fn lines_of_cluster(site: &Site, program: &Path) -> Vec<Line> {
     const WHAT: &str = "cluster";
-    let SchedulerSettings::GridEngine(settings) = &site.scheduler else { return Vec::new() };
-    match grid_engine::check(&GridEngine::new(settings.clone()), &site.timing) {
-        Ok(findings) => lines_of(WHAT, "Grid Engine is set up as labs need it", findings),
+    match scheduler::open(&site.scheduler, program).check(&site.timing) {
+        Ok(None) => Vec::new(),
+        Ok(Some(findings)) => lines_of(WHAT, "Grid Engine is set up as labs need it", findings),
         Err(error) => {
             let mend = "see `scheduler:` in site.yaml; `qconf -as HOST` lets a host ask and submit";
             vec![check::failed(WHAT, chain(&error), mend)]

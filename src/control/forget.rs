@@ -34,7 +34,7 @@ pub fn plan(context: &Context, desired: &Desired, recorded: &Recorded, lost: &Lo
 
 fn refuse_unknown(context: &Context, host: &str) -> Result<(), ControlError> {
     // A batch system that does not answer knows no host better than we do.
-    let hosts = context.scheduler()?.capacity().unwrap_or_default();
+    let hosts = context.scheduler().capacity().unwrap_or_default();
     let hosts: Vec<String> = hosts.into_iter().map(|host| host.name).collect();
     let is_meant = |known: &String| known == host || known.split('.').next() == Some(host);
     if hosts.is_empty() || hosts.iter().any(is_meant) {

@@ -11,7 +11,7 @@ use crate::host::machine::bridge::runs_on;
 use crate::host::machine::setup::OtherLab;
 use crate::model::id::{LabName, RunId, SessionName, VmName};
 use crate::model::lab::{Desired, Session, VmGroup};
-use crate::model::site::{SchedulerSettings, Site};
+use crate::model::site::Site;
 use crate::observe::{Phase, fold};
 use crate::run::read_report;
 use crate::state::{Recorded, RecordedRun, RunState, StateError, Store};
@@ -90,9 +90,9 @@ impl HostLabs {
             return Err(InUse::Guests { runs: here }.into());
         }
         for Named { context, desired, recorded } in &self.named {
-            let is_here = |run: &RecordedRun| match self.site.scheduler {
-                SchedulerSettings::Local { .. } => is_live(run, &self.site),
-                SchedulerSettings::GridEngine(_) => here.contains(&run.run),
+            let is_here = |run: &RecordedRun| match self.site.scheduler.is_this_machine() {
+                true => is_live(run, &self.site),
+                false => here.contains(&run.run),
             };
             let running = recorded.vms.iter().filter(|(_, vm)| vm.run.as_ref().is_some_and(is_here));
             let vms: Vec<VmName> = running.map(|(name, _)| name.clone()).collect();

@@ -178,7 +178,7 @@ impl Import<'_> {
 
     /// The job, and the files that its mark leads to. What is not there is `None`; what cannot be read ends the request.
     fn find(&self, wanted: WantedJob) -> Result<FoundJob, ControlError> {
-        let scheduler = self.context.scheduler()?;
+        let scheduler = self.context.scheduler();
         let task = wanted.find(scheduler.list().map_err(ImportError::Queue)?)?;
         let account = scheduler.account().map_err(ImportError::Queue)?;
         let runs = &self.context.site.storage.runs;

@@ -17,12 +17,12 @@ use crate::model::diagnostic::{Diagnostics, Severity};
 use crate::model::id::{LabName, VmName};
 use crate::model::lab::{Desired, DiskSource};
 use crate::model::rules::Rule;
-use crate::model::site::{DhcpSettings, SchedulerSettings, Site, Storage};
+use crate::model::site::{DhcpSettings, Site, Storage};
 use crate::observe::{Observed, World, observe};
 use crate::plan::{Ask, Inputs, LostHost, Plan, as_applied, plan};
 use crate::resolve::with_claims;
 use crate::run;
-use crate::scheduler::{Scheduler, grid_engine::GridEngine, local::Local};
+use crate::scheduler::{self, Scheduler};
 use crate::state::{ApplyInfo, Holder, Intent, Ledger, Lock, Outcome, Recorded, StateError, Store};
 
 /// Where a site's settings are looked for when nothing else is said.
@@ -277,13 +277,8 @@ impl Context {
         Ok(Lock::take(&self.site.state, &holder, LOCK_PATIENCE)?)
     }
 
-    pub fn scheduler(&self) -> Result<Box<dyn Scheduler>, ControlError> {
-        match &self.site.scheduler {
-            SchedulerSettings::Local { folder, slots, memory_mib } => {
-                Ok(Box::new(Local::new(folder.clone(), *slots, *memory_mib, self.caller.program.clone())))
-            }
-            SchedulerSettings::GridEngine(settings) => Ok(Box::new(GridEngine::new(settings.clone()))),
-        }
+    pub fn scheduler(&self) -> Box<dyn Scheduler> {
+        scheduler::open(&self.site.scheduler, &self.caller.program)
     }
 
     pub fn dhcp(&self) -> Box<dyn Dhcp> {
@@ -349,7 +344,7 @@ impl Context {
     }
 
     pub fn observe(&self, desired: &Desired, recorded: &Recorded) -> Result<Observed, ControlError> {
-        let (scheduler, dhcp) = (self.scheduler()?, self.dhcp());
+        let (scheduler, dhcp) = (self.scheduler(), self.dhcp());
         // Looking changes no owner, so any will do.
         let nobody = Owner { uid: 0, gid: 0 };
         let (runs, disks) = (self.runs(nobody), disks::OnStorage { owner: nobody });

@@ -8,7 +8,7 @@ use super::{Context, ControlError};
 use crate::host::machine::readiness::{Needs, lacks};
 use crate::host::machine::setup::Wanted;
 use crate::model::lab::{Desired, VmGroup};
-use crate::model::site::{SchedulerSettings, Site};
+use crate::model::site::Site;
 use crate::plan::{Effect, Plan};
 use crate::run::RunSpec;
 
@@ -29,7 +29,7 @@ pub(super) fn refuse_unready(context: &Context, desired: &Desired, plan: &Plan) 
     let paths = paths(site, &starts);
     let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
     let groups = groups(desired, plan);
-    let is_local = matches!(site.scheduler, SchedulerSettings::Local { .. });
+    let is_local = site.scheduler.is_this_machine();
     let needs =
         Needs { wanted: Wanted::new(&groups, site), paths: &paths, starts_here: is_local && !starts.is_empty() };
     let lacking = lacks(&needs);

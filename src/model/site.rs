@@ -185,6 +185,11 @@ impl SchedulerSettings {
     /// Whether a job that is not in the queue is certainly over. Local jobs are kernel locks; a cluster can lose a job whose
     /// host is only cut off.
     pub fn knows_every_death(&self) -> bool {
+        self.is_this_machine()
+    }
+
+    /// Whether jobs are processes of this machine, and no other host is concerned.
+    pub fn is_this_machine(&self) -> bool {
         matches!(self, Self::Local { .. })
     }
 }

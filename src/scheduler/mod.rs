@@ -10,9 +10,11 @@ mod submit;
 pub use submit::submit_or_adopt;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use crate::model::diagnostic::Severity;
 use crate::model::job::{JobId, Task, TaskId};
+use crate::model::site::{SchedulerSettings, Timing};
 
 /// Everything the controller asks of a batch system. Every call is one conversation with it, whatever the number of
 /// jobs.
@@ -37,6 +39,48 @@ pub trait Scheduler: Send + Sync {
     /// Tasks that are over, of jobs whose names begin so, from the batch system's books; nothing where it keeps none. The
     /// books may be gigabytes: what is planned never depends on them, and a look at them is bounded in time.
     fn ended(&self, name_prefix: &str) -> Result<Vec<Ended>, SchedulerError>;
+
+    /// What of its configuration is not as labs need it. `None`: there is nothing about it that somebody could set up wrongly.
+    fn check(&self, _: &Timing) -> Result<Option<Vec<Finding>>, SchedulerError> {
+        Ok(None)
+    }
+
+    /// The same of this machine, as one of its execution hosts.
+    fn check_here(&self, _: &ThisHost<'_>) -> Option<Vec<Finding>> {
+        None
+    }
+}
+
+/// The batch system of a site's settings; `program` is what jobs run.
+pub fn open(settings: &SchedulerSettings, program: &Path) -> Box<dyn Scheduler> {
+    match settings {
+        SchedulerSettings::Local { folder, slots, memory_mib } => {
+            Box::new(local::Local::new(folder.clone(), *slots, *memory_mib, program.to_owned()))
+        }
+        SchedulerSettings::GridEngine(settings) => Box::new(grid_engine::GridEngine::new(settings.clone())),
+    }
+}
+
+/// One thing that is not as labs need it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// An error: jobs are refused, or guests come to harm. A warning: all goes on, but worse than it could.
+    pub severity: Severity,
+    /// What is wrong and what it leads to.
+    pub message: String,
+    /// What an administrator of the cluster does about it: a command line, or a line to write in its editor.
+    pub mend: String,
+}
+
+/// What a look at this machine needs to know.
+#[derive(Debug, Clone, Copy)]
+pub struct ThisHost<'a> {
+    /// The site's `runs` folder.
+    pub runs: &'a Path,
+    /// Account that owns disks and run folders.
+    pub service_user: &'a str,
+    /// What jobs run, at the same path on every host.
+    pub program: &'a Path,
 }
 
 /// A task that is over.

@@ -74,7 +74,7 @@ pub fn lines_of_hosts(
     onlooker: &dyn Onlooker,
 ) -> Result<(Vec<String>, Vec<HostLine>), ControlError> {
     let exam = Exam::begin(context, desired, timeout, onlooker)?;
-    let scheduler = context.scheduler()?;
+    let scheduler = context.scheduler();
     let tour = Tour { exam: &exam, account: scheduler.account()?, scheduler: &*scheduler };
     let hosts = choose(tour.scheduler.capacity()?, which)?;
     tour.end_left_over_jobs()?;

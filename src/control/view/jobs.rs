@@ -122,7 +122,7 @@ impl View<'_> {
         }
         let silent = all.iter().filter(|(past, used)| past::needs_books(past, used)).count();
         if silent > 0 {
-            match context.scheduler()?.ended(&BatchId::job_names(site, lab)) {
+            match context.scheduler().ended(&BatchId::job_names(site, lab)) {
                 Ok(ended) => {
                     let books = past::books(site, ended);
                     let without = all.iter_mut().filter(|(past, used)| past::needs_books(past, used));

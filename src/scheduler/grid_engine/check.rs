@@ -5,7 +5,7 @@ use super::engine::{GridEngine, unreadable, words};
 use super::hosts::{self, ExecHost};
 use crate::model::diagnostic::Severity;
 use crate::model::site::Timing;
-use crate::scheduler::SchedulerError;
+use crate::scheduler::{Finding, SchedulerError};
 
 /// Most queues that are looked at, where the site names none.
 const QUEUES_MAX: usize = 20;
@@ -13,22 +13,11 @@ const QUEUES_MAX: usize = 20;
 /// Attributes of a queue, and requests of a job, that end a job when its time is over.
 const TIME_LIMITS: [&str; 4] = ["s_rt", "h_rt", "s_cpu", "h_cpu"];
 
-/// One thing that is not as labs need it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// An error: jobs are refused, or guests come to harm. A warning: all goes on, but worse than it could.
-    pub severity: Severity,
-    /// What is wrong and what it leads to.
-    pub message: String,
-    /// What an administrator of the cluster does about it: a command line, or a line to write in its editor.
-    pub mend: String,
-}
-
 /// How long, after a guest's grace period, a starter may still need to leave nothing behind.
 const NOTIFY_MARGIN_SECONDS: u64 = 30;
 
 /// What is wrong with the cluster; nothing, if all is as it should be.
-pub fn check(engine: &GridEngine, timing: &Timing) -> Result<Vec<Finding>, SchedulerError> {
+pub(super) fn check(engine: &GridEngine, timing: &Timing) -> Result<Vec<Finding>, SchedulerError> {
     let settings = engine.settings();
     let ask = |tool: &str, arguments: &[&str]| {
         let arguments: Vec<_> = arguments.iter().map(std::ffi::OsString::from).collect();

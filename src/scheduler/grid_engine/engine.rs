@@ -9,11 +9,11 @@ use std::time::Duration;
 use super::client::{Answer, Client};
 use super::queue::{Folded, Queue, size_mib};
 use super::reasons::{self, Reasons};
-use super::{XmlError, accounting, answers, queue};
+use super::{XmlError, accounting, answers, check, here, queue};
 use crate::model::job::{JobId, Task, TaskId, TaskState};
-use crate::model::site::GridEngineSettings;
+use crate::model::site::{GridEngineSettings, Timing};
 use crate::run::probe_name;
-use crate::scheduler::{Ended, Host, HostUsage, Scheduler, SchedulerError, Submission};
+use crate::scheduler::{Ended, Finding, Host, HostUsage, Scheduler, SchedulerError, Submission, ThisHost};
 
 /// Grid Engine hands a task its number in the environment only; our programs take it as their last argument. And it
 /// gives a task a search path without the folders of `nft` and `ip`.
@@ -220,6 +220,14 @@ impl Scheduler for GridEngine {
                 memory_mib: one.memory_mib,
             })
             .collect())
+    }
+
+    fn check(&self, timing: &Timing) -> Result<Option<Vec<Finding>>, SchedulerError> {
+        check::check(self, timing).map(Some)
+    }
+
+    fn check_here(&self, here: &ThisHost<'_>) -> Option<Vec<Finding>> {
+        Some(here::check_here(self, here))
     }
 }
 

@@ -6,23 +6,13 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{Uid, User};
 
-use super::check::{Finding, error, warning};
+use super::check::{error, warning};
 use super::engine::GridEngine;
 use crate::run::probe_name;
-
-/// What a look at this machine needs to know.
-#[derive(Debug, Clone, Copy)]
-pub struct ThisHost<'a> {
-    /// The site's `runs` folder.
-    pub runs: &'a Path,
-    /// Account that owns disks and run folders.
-    pub service_user: &'a str,
-    /// What jobs run, at the same path on every host.
-    pub program: &'a Path,
-}
+use crate::scheduler::{Finding, ThisHost};
 
 /// What is wrong with this machine; nothing, if all is as it should be.
-pub fn check_here(engine: &GridEngine, here: &ThisHost<'_>) -> Vec<Finding> {
+pub(super) fn check_here(engine: &GridEngine, here: &ThisHost<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     match engine.client.account() {
         Err(wrong) => {

@@ -31,9 +31,7 @@ mod reasons;
 mod xml;
 
 pub use accounting::Account;
-pub use check::{Finding, check};
 pub use engine::GridEngine;
-pub use here::{ThisHost, check_here};
 pub use queue::{Entry, Folded, Instance, Queue};
 pub use reasons::Reasons;
 
