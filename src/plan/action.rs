@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::ground::Ground;
 use super::remark::{Answer, Remark};
 use crate::model::address::Address;
 use crate::model::disk::DiskOrigin;
@@ -322,8 +323,8 @@ pub struct Note {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     pub address: Address,
-    pub text: String,
-    pub hint: String,
+    #[serde(flatten)]
+    pub why: Ground,
     #[serde(default)]
     pub holds: Held,
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::life::{Life, life};
 use super::vms::Steps;
-use super::{Already, Answer, Effect, Inputs, NotDone, Note, Plan, Planner, Verb, Wish};
+use super::{Already, Answer, Disturbance, Effect, Inputs, NotDone, Note, Plan, Planner, Verb, Wish};
 use crate::model::address::Address;
 use crate::model::claim::ClaimedPower;
 use crate::model::id::VmName;
@@ -30,7 +30,7 @@ impl Planner<'_> {
         if !life.is_live() {
             return self.give_up_claim(known_as, known, &life);
         }
-        if !self.may_disturb_power(name, "it would be stopped") {
+        if !self.may_disturb_power(name, Disturbance::Stopped) {
             return;
         }
         let mut steps = Steps::default();

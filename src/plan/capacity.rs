@@ -3,7 +3,7 @@
 //! told with the smallest change that makes it fit.
 
 use super::life::life;
-use super::{Effect, Inputs, Planner};
+use super::{Effect, Ground, Inputs, Planner};
 use crate::model::address::Address;
 use crate::model::lab::Hardware;
 use crate::model::site::SchedulerSettings;
@@ -35,45 +35,20 @@ impl Planner<'_> {
         let Some(first) = starts.get(fitting) else { return };
         let count = running.len() + starts.len();
         let all_mib = before + starts.iter().map(|start| start.hardware.host_memory_mib()).sum::<u64>();
-        let lacks_memory = all_mib > memory_mib;
-        let text = if lacks_memory {
-            format!(
-                "the {count} vms that are to run take {all_mib} MiB of this site, which has {memory_mib} MiB: {} find no room",
-                starts.len() - fitting
-            )
-        } else {
-            format!(
-                "{count} vms are to run at once on this site, which has {slots} slots: {} find no room",
-                starts.len() - fitting
-            )
-        };
-        let hint = match fitting_memory(&starts, memory_mib.saturating_sub(before)).filter(|_| lacks_memory) {
-            Some(memory) => format!(
-                "with `memory: {memory}M` all would fit; or give the site more under `scheduler: {{ local: … }}`, or run fewer at once"
-            ),
-            None => format!(
-                "give the site at least `slots: {count}` and `memory: {all_mib}M` under `scheduler: {{ local: … }}`, or run fewer at once"
-            ),
-        };
+        let fitting_mib = fitting_memory(&starts, memory_mib.saturating_sub(before)).filter(|_| all_mib > memory_mib);
+        let without = starts.len() - fitting;
+        let why = Ground::NoRoom { without, slots, memory_mib, wanted_slots: count, wanted_mib: all_mib, fitting_mib };
         let held: Vec<Address> = starts[fitting..].iter().map(|start| start.address.clone()).collect();
-        self.refuse_with(&first.address, text, hint, held);
+        self.refuse_with(&first.address, why, held);
     }
 
     fn refuse_too_big(&mut self, too_big: &[Start], memory_mib: u64) {
         let Some(first) = too_big.first() else { return };
-        let wanted = first.hardware.host_memory_mib();
-        let others = match too_big.len() {
-            1 => String::new(),
-            number => format!(" (and {} more vms like it)", number - 1),
-        };
-        let text = format!(
-            "it takes {wanted} MiB of a host{others}, and this site has {memory_mib} MiB in all: it would wait for ever"
-        );
-        let most = memory_mib.saturating_sub(wanted - u64::from(first.hardware.memory_mib));
-        let hint =
-            format!("`memory: {most}M` is the most that fits; or give the site more under `scheduler: {{ local: … }}`");
+        let wanted_mib = first.hardware.host_memory_mib();
+        let most_mib = memory_mib.saturating_sub(wanted_mib - u64::from(first.hardware.memory_mib));
+        let why = Ground::TooBig { wanted_mib, others: too_big.len() - 1, memory_mib, most_mib };
         let held: Vec<Address> = too_big.iter().map(|start| start.address.clone()).collect();
-        self.refuse_with(&first.address, text, hint, held);
+        self.refuse_with(&first.address, why, held);
     }
 
     /// Vms that are refused already start nothing.

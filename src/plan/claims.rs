@@ -11,7 +11,7 @@
 use super::life::Life;
 use super::power::Decision;
 use super::vms::{Steps, Work};
-use super::{Planner, Wish};
+use super::{Ground, Leaves, Planner, Wish};
 use crate::model::address::Address;
 use crate::model::claim::{Claim, ClaimBody, ClaimedPower, PowerWish};
 use crate::model::id::VmName;
@@ -93,13 +93,12 @@ impl<'a> Planner<'a> {
     pub(super) fn may_lose(&mut self, name: &VmName, made: Option<&Claim>) -> bool {
         let address = Address::vm(name);
         let Some(Claim { id, by, at, .. }) = made.filter(|_| !self.allowed(&address)) else { return true };
-        let why = match name.owner().map(|owner| (owner, self.inputs.desired.users.contains_key(owner))) {
-            _ if self.inputs.desired.is_nothing() => "the lab is taken down".to_owned(),
-            Some((owner, false)) => format!("its owner `{owner}` left the manifest"),
-            _ => "its vm group left the manifest".to_owned(),
+        let leaves = match name.owner().filter(|owner| !self.inputs.desired.users.contains_key(*owner)) {
+            _ if self.inputs.desired.is_nothing() => Leaves::WithItsLab,
+            Some(owner) => Leaves::OwnerLeft { owner: owner.to_owned() },
+            None => Leaves::GroupLeft,
         };
-        let text = format!("{why}, and it would be stopped and its disks set aside: {by} made it {at:.0} (claim {id})");
-        self.refuse(&address, text, format!("if that is meant: `--allow {address}`; its disks are kept"));
+        self.refuse(&address, Ground::MadeByCommand { leaves, by: by.clone(), at: *at, claim: *id });
         false
     }
 
@@ -109,8 +108,8 @@ impl<'a> Planner<'a> {
         let claim = self.power_claim(name).filter(|claim| claim.wanted == ClaimedPower::Running);
         let others = claim.filter(|claim| claim.by != self.inputs.by && self.inputs.desired.is_nothing());
         let Some(PowerWish { claim, by, at, .. }) = others.filter(|_| !self.allowed(&address)) else { return true };
-        let text = format!("{by} wants it to run since {at:.0} (claim {claim}), and it would be stopped");
-        self.refuse(&address, text, format!("if that is meant: `--allow {address}`; its disks are kept"));
+        let why = Ground::WantedByOthers { by: by.clone(), since: *at, claim: *claim };
+        self.refuse(&address, why);
         false
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::templates::CurrentVersion;
 use super::vms::{Steps, Work};
-use super::{ActionId, Effect, Held, Planner, Remark};
+use super::{ActionId, DiskLoss, Effect, Ground, Held, Planner, Remark};
 use crate::model::address::{Address, Kind};
 use crate::model::disk::DiskOrigin;
 use crate::model::id::{TemplateName, VmName};
@@ -67,21 +67,12 @@ impl Planner<'_> {
 
     /// qemu is told what lies below a disk by our records: over another base, the guest would read a mixture of the two.
     pub(super) fn refuse_strange_disk(&mut self, address: &Address, disk: &RecordedDisk) {
-        let text = format!(
-            "its disk {} is not the one that was recorded, and a start could ruin what is on it",
-            disk.path.display()
-        );
-        let hint = format!(
-            "put the right file back (`qemu-img info` shows what lies below it), or have it set aside and made anew with `--allow {address}`"
-        );
-        self.refuse(address, text, hint);
+        self.refuse(address, Ground::DiskStrange { disk: disk.path.clone() });
     }
 
     /// The storage may only be away: what our records forget now, nobody would find when it is back.
-    pub(super) fn refuse_missing_disk(&mut self, address: &Address, disk: &RecordedDisk, loss: &str) {
-        let text = format!("its disk {} is gone; {loss}", disk.path.display());
-        let hint = format!("put the file back (is the storage mounted?), or give it up with `--allow {address}`");
-        self.refuse(address, text, hint);
+    pub(super) fn refuse_missing_disk(&mut self, address: &Address, disk: &RecordedDisk, loss: DiskLoss) {
+        self.refuse(address, Ground::DiskGone { disk: disk.path.clone(), loss });
     }
 
     /// Whether a vm would begin its life with the disks that it has. An image is its content, never its path: where the
@@ -253,8 +244,7 @@ impl Planner<'_> {
             held.insert(address.clone());
             return;
         }
-        let text = format!("template `{template}` has no version to derive from");
-        self.refuse(address, text, "publish one: `labwright plan` says what the template waits for");
+        self.refuse(address, Ground::NoVersion { template: template.clone() });
     }
 
     /// Actions that make the disks, side by side; answers what they will be.

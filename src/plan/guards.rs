@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 
 use super::life::{fenced_after, is_fenced};
-use super::{Inputs, Planner, Remark};
+use super::{Disturbance, Ground, Inputs, Planner, Remark, SessionLoss};
 use crate::model::address::{Address, Kind};
 use crate::model::id::{UserName, VmName};
 use crate::model::job::{Task, TaskId};
 use crate::model::lab::{Desired, Session};
-use crate::state::{FreezeScope, Recorded, Thing};
+use crate::state::{FreezeScope, Frozen, Recorded, Thing};
 
 /// A roster that loses more of its members than this, in percent, stops the plan: half a file looks like a whole one.
 const SHRINK_PERCENT_MAX: usize = 20;
@@ -47,12 +47,12 @@ impl Planner<'_> {
     /// A frozen lab is looked at, never touched.
     pub(super) fn guard_freeze(&mut self) {
         if let Some(frozen) = &self.inputs.recorded.frozen {
-            let (address, thaw) = match frozen.scope {
-                FreezeScope::Lab => (Address::new(Kind::Lab, &self.inputs.desired.lab), "labwright thaw"),
-                FreezeScope::Site => (Address::new(Kind::Site, &self.inputs.recorded.site), "labwright thaw --all"),
+            let address = match frozen.scope {
+                FreezeScope::Lab => Address::new(Kind::Lab, &self.inputs.desired.lab),
+                FreezeScope::Site => Address::new(Kind::Site, &self.inputs.recorded.site),
             };
-            let text = format!("it is frozen by {} since {:.0}: {}", frozen.who, frozen.since, frozen.why);
-            self.refuse(&address, text, format!("`{thaw}` lets plans be applied again"));
+            let Frozen { who, since, why, scope } = frozen.clone();
+            self.refuse(&address, Ground::Frozen { who, since, why, scope });
         }
     }
 
@@ -65,19 +65,16 @@ impl Planner<'_> {
             let lost: BTreeSet<&UserName> = before.members.difference(&group.members).collect();
             let too_many = lost.len() * 100 > before.members.len() * SHRINK_PERCENT_MAX;
             if too_many && !self.allowed(&address) {
-                let names: Vec<&str> = lost.iter().take(5).map(|user| user.as_str()).collect();
-                let more = if lost.len() > names.len() { ", …" } else { "" };
-                let text = format!(
-                    "{} of {} members would leave ({}{more}): more than {SHRINK_PERCENT_MAX} % looks like a roster that is not whole",
-                    lost.len(),
-                    before.members.len(),
-                    names.join(", ")
-                );
-                let hint = format!("if they really leave: `--allow {address}`");
+                let why = Ground::RosterShrinks {
+                    lost: lost.len(),
+                    members: before.members.len(),
+                    percent_max: SHRINK_PERCENT_MAX,
+                    first: lost.iter().take(5).map(|user| (*user).clone()).collect(),
+                };
                 let users = before.members.symmetric_difference(&group.members);
                 let users = users.map(|user| Address::new(Kind::User, user));
                 let held: Vec<Address> = users.chain(self.leaving_with(&lost)).collect();
-                self.refuse_with(&address, text, hint, held);
+                self.refuse_with(&address, why, held);
             }
         }
     }
@@ -104,35 +101,34 @@ impl Planner<'_> {
                 continue;
             }
             let wanted = self.inputs.desired.sessions.get(open.name.as_str());
-            let what = match wanted {
-                None => "would leave the manifest",
-                Some(wanted) if wanted.window().1 < open.until => "would end earlier",
+            let loss = match wanted {
+                None => SessionLoss::Leaves,
+                Some(wanted) if wanted.window().1 < open.until => SessionLoss::EndsEarlier,
                 // Until it opens again, nothing would guard its vms.
-                Some(wanted) if wanted.window().0 > self.inputs.now => "would start only later",
-                Some(wanted) if !wanted.vms.is_superset(&open.vms) => "would lose vms",
+                Some(wanted) if wanted.window().0 > self.inputs.now => SessionLoss::StartsLater,
+                Some(wanted) if !wanted.vms.is_superset(&open.vms) => SessionLoss::LosesVms,
                 Some(_) => continue,
             };
-            found.push((address.clone(), format!("it is open until {:.0} and {what}", open.until)));
+            found.push((address, Ground::SessionEdited { until: open.until, loss }));
         }
-        for (address, text) in found {
-            let hint = format!("wait until it is over, or mean it: `--allow {address}`");
-            self.refuse(&address, text, hint);
+        for (address, why) in found {
+            self.refuse(&address, why);
         }
     }
 
     /// Refuses to stop, rebuild or re-address a vm of an open session; answers whether it may be done.
-    pub(super) fn may_disturb(&mut self, name: &VmName, what: &str) -> bool {
+    pub(super) fn may_disturb(&mut self, name: &VmName, disturbance: Disturbance) -> bool {
         let address = Address::vm(name);
         let guard = self.open_sessions.iter().find(|open| open.holds(name));
         let Some(open) = guard.filter(|_| !self.allowed(&address)) else { return true };
-        let text = format!("{what}, while session `{}` is open until {:.0}", open.name, open.until);
-        self.refuse(&address, text, format!("wait until the session is over, or mean it: `--allow {address}`"));
+        let why = Ground::DuringSession { session: open.name.clone(), until: open.until, disturbance };
+        self.refuse(&address, why);
         false
     }
 
     /// The same where nothing but a stop or a restart is meant: who asks that of the vm by its name means it.
-    pub(super) fn may_disturb_power(&mut self, name: &VmName, what: &str) -> bool {
-        self.inputs.asks.get(name).is_some_and(|ask| ask.by_name) || self.may_disturb(name, what)
+    pub(super) fn may_disturb_power(&mut self, name: &VmName, disturbance: Disturbance) -> bool {
+        self.inputs.asks.get(name).is_some_and(|ask| ask.by_name) || self.may_disturb(name, disturbance)
     }
 
     /// Refuses to take a student's disks out of use; answers whether it may be done.
@@ -141,12 +137,7 @@ impl Planner<'_> {
         if self.allowed(&address) {
             return true;
         }
-        let text = format!("its disks would be set aside and made anew: {owner} would not find the work on them");
-        self.refuse(
-            &address,
-            text,
-            format!("if that is meant: `--allow {address}`; the old disks are kept and can be restored"),
-        );
+        self.refuse(&address, Ground::DisksReplaced { owner: owner.clone() });
         false
     }
 
@@ -156,19 +147,12 @@ impl Planner<'_> {
         if lost_host.is_some_and(|lost| lost.powered_off) {
             return true;
         }
-        let text = match silent_seconds {
-            Some(silent) if is_fenced(silent, site) => return true,
-            Some(silent) => format!(
-                "its starter on {host} is known to be silent for {silent} s, and its guest stands still for certain only after {} s: wait {} s more",
-                fenced_after(site),
-                fenced_after(site) - silent
-            ),
-            None => format!("its starter on {host} never wrote anything, so nobody knows since when it is silent"),
-        };
-        let hint = format!(
-            "if {host} is switched off for certain: `labwright host forget {host} --powered-off`; a starter that goes on writing lives, and only the batch system does not hear its host"
-        );
-        self.refuse(&Address::vm(name), text, hint);
+        if silent_seconds.is_some_and(|silent| is_fenced(silent, site)) {
+            return true;
+        }
+        let host = host.to_owned();
+        let why = Ground::MayStillWrite { host, silent_seconds, fenced_seconds: fenced_after(site) };
+        self.refuse(&Address::vm(name), why);
         false
     }
 

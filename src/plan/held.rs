@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::objects::needs_of;
-use super::{Held, Plan, Planner, Refusal, Remark};
+use super::{Ground, Held, Plan, Planner, Refusal, Remark};
 use crate::model::address::{Address, AddressPattern, Kind};
 use crate::model::id::VmName;
 use crate::model::lab::Vm;
@@ -40,8 +40,7 @@ pub fn refuse_held(mut plan: Plan, held: &BTreeMap<Address, Worker>, targets: &[
         plan.waits.retain(|wait| wait.address != *address);
         plan.refusals.push(Refusal {
             address: address.clone(),
-            text: worker.to_string(),
-            hint: "nothing is done to it meanwhile; run the command again when that is over".into(),
+            why: Ground::Worked { worker: worker.clone() },
             holds: Held::Only([address.clone()].into()),
         });
     }

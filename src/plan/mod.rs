@@ -8,6 +8,7 @@ mod capacity;
 mod check;
 mod claims;
 mod disks;
+mod ground;
 mod guards;
 mod held;
 mod import;
@@ -25,6 +26,7 @@ mod vms;
 
 pub use action::{Action, ActionId, Change, Effect, Held, Note, Plan, PublishSource, Refusal, Touched, Verb};
 pub use check::{Flaw, check};
+pub use ground::{DiskLoss, Disturbance, Ground, Leaves, SessionLoss};
 pub use held::refuse_held;
 pub use import::{FoundJob, import_job};
 pub use life::{Life, is_fenced, life};
@@ -118,11 +120,9 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
 pub fn refuse_flaws(mut plan: Plan, inputs: &Inputs<'_>) -> Plan {
     let flaws = check(&plan, inputs);
     if let Some(first) = flaws.first() {
-        let more = if flaws.len() > 1 { format!(" (and {} more like it)", flaws.len() - 1) } else { String::new() };
         plan.refusals.push(Refusal {
             address: Address::new(Kind::Lab, &plan.lab),
-            text: format!("this plan is wrong, which is a bug of labwright, not of the lab: {first}{more}"),
-            hint: "nothing was changed; please report it with the output of `labwright plan --json`".into(),
+            why: Ground::Bug { flaw: first.to_string(), more: flaws.len() - 1 },
             holds: Held::Everything,
         });
     }
@@ -199,23 +199,17 @@ impl<'a> Planner<'a> {
         self.plan.drift.push(Note { address: address.clone(), what });
     }
 
-    fn refuse(&mut self, address: &Address, text: impl Into<String>, hint: impl Into<String>) {
-        self.refuse_with(address, text, hint, []);
+    fn refuse(&mut self, address: &Address, why: Ground) {
+        self.refuse_with(address, why, []);
     }
 
     /// The same, where it holds back other things too. One about the lab or the site holds back everything.
-    fn refuse_with(
-        &mut self,
-        address: &Address,
-        text: impl Into<String>,
-        hint: impl Into<String>,
-        others: impl IntoIterator<Item = Address>,
-    ) {
+    fn refuse_with(&mut self, address: &Address, why: Ground, others: impl IntoIterator<Item = Address>) {
         let holds = match address.kind {
             Kind::Lab | Kind::Site => Held::Everything,
             _ => Held::Only(std::iter::once(address.clone()).chain(others).collect()),
         };
-        self.plan.refusals.push(Refusal { address: address.clone(), text: text.into(), hint: hint.into(), holds });
+        self.plan.refusals.push(Refusal { address: address.clone(), why, holds });
     }
 
     fn allowed(&self, address: &Address) -> bool {

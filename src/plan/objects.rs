@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{ActionId, Change, Effect, Planner, Remark, Verb};
+use super::{ActionId, Change, Effect, Ground, Leaves, Planner, Remark, Verb};
 use crate::model::address::{Address, Kind};
 use crate::model::id::{LabName, VmGroupName, VmName};
 use crate::model::lab::{Desired, Permission, Vm, VmGroup, VmSource};
@@ -19,14 +19,12 @@ impl Planner<'_> {
                     overlap(group, other) && !(is_common(name) && is_common(other_name))
                 });
             if let Some((lab, other_name, other)) = other {
-                let text = format!(
-                    "its range {}-{} overlaps {}-{} of vm group `{other_name}` in lab `{lab}`",
-                    group.range.first, group.range.last, other.range.first, other.range.last
-                );
+                let ends = |group: &VmGroup| (group.range.first, group.range.last);
+                let (lab, other_name) = (lab.clone(), other_name.clone());
+                let why = Ground::RangeOverlaps { range: ends(group), lab, group: other_name, other: ends(other) };
                 let vms = self.inputs.desired.vms.iter().filter(|(_, vm)| vm.vm_group == *name);
                 let vms: Vec<Address> = vms.map(|(name, _)| Address::vm(name)).collect();
-                let hint = "give one of the two groups another `ip_range`";
-                self.refuse_with(&Address::new(Kind::VmGroup, name), text, hint, vms);
+                self.refuse_with(&Address::new(Kind::VmGroup, name), why, vms);
             }
         }
     }
@@ -108,6 +106,10 @@ impl Planner<'_> {
             }
         }
         users
+    }
+
+    pub(super) fn leaves(&self) -> Leaves {
+        if self.inputs.desired.is_nothing() { Leaves::WithItsLab } else { Leaves::Manifest }
     }
 
     /// Why something leaves.

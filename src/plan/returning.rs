@@ -2,7 +2,7 @@
 //! begin with new ones before somebody has chosen. Where nothing was ever written to them, there is nothing to choose.
 
 use super::disks::NewDisk;
-use super::{Inputs, Planner, Remark};
+use super::{Ground, Inputs, Planner, Remark};
 use crate::model::address::Address;
 use crate::model::id::VmName;
 use crate::model::lab::Vm;
@@ -24,9 +24,8 @@ impl Planner<'_> {
         if let Some(waiting) = recorded.waiting.get(name) {
             let fits = waiting.owner.is_empty() || waiting.owner == vm.owner.as_str();
             if !fits {
-                let text =
-                    format!("the disks that were put back for it are {}'s, and it is {}'s", waiting.owner, vm.owner);
-                self.refuse(&address, text, format!("`labwright restore {address} --undo` sets them aside again"));
+                let (theirs, owner) = (waiting.owner.clone(), vm.owner.clone());
+                self.refuse(&address, Ground::DisksOfOther { theirs, owner });
             }
             return fits;
         }
@@ -40,14 +39,8 @@ impl Planner<'_> {
             self.note(&address, Remark::NewDisks { aside: words });
             return true;
         }
-        let choice = if own.len() == 1 { String::new() } else { format!(" --set {}", latest.name) };
-        self.refuse(
-            &address,
-            format!("it was here before, and its disks are set aside: {}", words.join(", ")),
-            format!(
-                "`labwright restore {address}{choice}` brings them back; to begin with new ones: `--allow {address}`"
-            ),
-        );
+        let latest = (own.len() > 1).then(|| latest.name.clone());
+        self.refuse(&address, Ground::WasHereBefore { sets: words, latest });
         false
     }
 

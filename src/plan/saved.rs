@@ -48,7 +48,7 @@ impl SavedPlan {
         moved.extend(self.moved_images(today.images));
         moved.extend(self.moved_changes(today.plan));
         let refused = today.plan.refusals.iter().filter(|refusal| !self.is_refused_already(refusal));
-        moved.extend(refused.map(|refusal| format!("{}: {}", refusal.address, refusal.text)));
+        moved.extend(refused.map(|refusal| format!("{}: {}", refusal.address, refusal.why)));
         if moved.is_empty() && !self.plan.changes.iter().eq(&today.plan.changes) {
             moved.push(
                 "what would be done differs in its details, such as an address or a published version".to_owned(),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::objects::{Edits, fields};
-use super::{Action, ActionId, Change, Effect, Inputs, Planner, PublishSource, Remark, Verb};
+use super::{Action, ActionId, Change, Effect, Ground, Inputs, Planner, PublishSource, Remark, Verb};
 use crate::model::address::{Address, Kind};
 use crate::model::id::TemplateName;
 use crate::model::lab::{DiskSource, Template};
@@ -75,7 +75,7 @@ impl Planner<'_> {
                 matches!(self.inputs.observed.images.get(*image), None | Some(ImageFact::Missing))
             }) =>
             {
-                self.refuse(&address, "its image is not there", "put the image in its place, or correct its path");
+                self.refuse(&address, Ground::ImageMissing);
                 None
             }
             older => {
@@ -105,11 +105,7 @@ impl Planner<'_> {
         if derived == 0 || self.allowed(address) {
             return true;
         }
-        let text = format!(
-            "its image changed while {derived} vms derive from it: they would keep version {}, new ones would get version {number}",
-            number - 1
-        );
-        self.refuse(address, text, format!("put the old image back, or mean it: `--allow {address}`"));
+        self.refuse(address, Ground::ImageChanged { derived, version: number });
         false
     }
 

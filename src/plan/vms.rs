@@ -18,7 +18,7 @@ use super::life::Life;
 use super::objects::{Edits, fields, needs_of};
 use super::power::{Decision, news, started};
 use super::templates::same_but_for_folders;
-use super::{Action, ActionId, Change, Effect, Planner, Remark, Touched, Verb, Wish};
+use super::{Action, ActionId, Change, DiskLoss, Disturbance, Effect, Ground, Planner, Remark, Touched, Verb, Wish};
 use crate::model::address::{Address, Kind};
 use crate::model::claim::PowerWish;
 use crate::model::id::{Mac, VmName};
@@ -76,11 +76,9 @@ impl Planner<'_> {
         if self.inputs.lost_host.is_some() {
             return self.take_note(name, known, &life);
         }
-        let disturbance = if life.is_live() { "would be stopped" } else { "would lose its disks" };
+        let disturbance = Disturbance::Leaves { why: self.leaves(), runs: life.is_live() };
         let made = self.made_by_command(name);
-        let may_leave = self.may_disturb(name, &format!("{}, and it {disturbance}", self.gone()))
-            && self.may_end_claim(name)
-            && self.may_lose(name, made);
+        let may_leave = self.may_disturb(name, disturbance) && self.may_end_claim(name) && self.may_lose(name, made);
         if !may_leave {
             return;
         }
@@ -89,7 +87,7 @@ impl Planner<'_> {
         }
         let (missing, _) = self.lost_disks(&address, known);
         if let Some(disk) = missing.first().filter(|_| !self.allowed(&address)) {
-            return self.refuse_missing_disk(&address, disk, "it would be forgotten, and nobody could restore it");
+            return self.refuse_missing_disk(&address, disk, DiskLoss::Forgotten);
         }
         self.record_news(&mut steps, name, known, &life);
         self.stop(&mut steps, name, known, &life);
@@ -128,7 +126,7 @@ impl Planner<'_> {
         let (version, mut disks, new) = self.with_waiting(name, version, new);
         let lost = disks.iter().find(|disk| self.inputs.observed.disks_missing.contains(&disk.path));
         if let Some(disk) = lost.cloned() {
-            return self.refuse_missing_disk(&address, &disk, "it was put back for it");
+            return self.refuse_missing_disk(&address, &disk, DiskLoss::PutBack);
         }
         let taken_back = !disks.is_empty();
         self.step(&mut steps, Entry::Vm { name: name.clone(), vm: Box::new(vm.clone()), ip, mac, version });
@@ -163,8 +161,7 @@ impl Planner<'_> {
             return;
         }
         let Some(group) = self.inputs.desired.vm_groups.get(&vm.vm_group) else {
-            let text = format!("its vm group `{}` is neither in the manifest nor recorded", vm.vm_group);
-            return self.refuse(&address, text, "mend the manifest: `labwright validate` says what is wrong with it");
+            return self.refuse(&address, Ground::NoGroup { group: vm.vm_group.clone() });
         };
         let stays = self.moves.same_group(&known.vm.vm_group, &vm.vm_group)
             && group.range.contains(known.ip)
@@ -179,8 +176,7 @@ impl Planner<'_> {
         let replaced = moving || !self.same_source(known, &vm.source);
         let (missing, strange) = self.lost_disks(&address, known);
         if !replaced && !missing.is_empty() && !self.allowed(&address) {
-            let loss = "a new one would start from the template, without what was on it";
-            self.refuse_missing_disk(&address, missing[0], loss);
+            self.refuse_missing_disk(&address, missing[0], DiskLoss::MadeAnew);
             return;
         }
         if replaced && !moving && !self.may_replace(name, &known.vm.owner) {
@@ -307,8 +303,7 @@ impl Planner<'_> {
 
     pub(super) fn new_address(&mut self, address: &Address, vm: &Vm) -> Option<(Ipv4Addr, Mac)> {
         let Some(group) = self.inputs.desired.vm_groups.get(&vm.vm_group) else {
-            let text = format!("its vm group `{}` is neither in the manifest nor recorded", vm.vm_group);
-            self.refuse(address, text, "mend the manifest: `labwright validate` says what is wrong with it");
+            self.refuse(address, Ground::NoGroup { group: vm.vm_group.clone() });
             return None;
         };
         let found = self.addresses.take(&vm.vm_group, group);
@@ -320,8 +315,7 @@ impl Planner<'_> {
             // Refused, the plan could not even let them go.
             self.note(address, Remark::AddressHeld { group: range.clone(), held });
         } else {
-            let text = format!("no address of vm group `{range}` is free: it has {}, all in use", group.range.count());
-            self.refuse(address, text, "widen the group's `ip_range`");
+            self.refuse(address, Ground::NoAddress { group: range.clone(), addresses: group.range.count() });
         }
         None
     }
@@ -412,15 +406,15 @@ impl Work<'_> {
     }
 
     /// What its owner would notice, for a guard that speaks of it.
-    fn disturbance(&self, decision: &Decision) -> &'static str {
+    fn disturbance(&self, decision: &Decision) -> Disturbance {
         if self.replaced || !self.given_up.is_empty() {
-            "its disks would be set aside and made anew"
+            Disturbance::Rebuilt
         } else if !self.stays {
-            "it would get another address"
+            Disturbance::Readdressed
         } else if decision.start {
-            "it would be restarted"
+            Disturbance::Restarted
         } else {
-            "it would be stopped"
+            Disturbance::Stopped
         }
     }
 

@@ -25,7 +25,7 @@ pub fn text(explanation: &Explanation) -> String {
         lines.add("note", note.what.to_string());
     }
     for refusal in refusals {
-        lines.add("refused", format!("{}; {}", refusal.text, refusal.hint));
+        lines.add("refused", format!("{}; {}", refusal.why, refusal.hint()));
     }
     lines.0
 }

@@ -68,7 +68,7 @@ fn details(error: &ControlError) -> Vec<String> {
         }
         ControlError::Aside(AsideError::NotDeleted { failed, .. }) => failed.iter().map(|error| chain(error)).collect(),
         ControlError::Import(ImportError::Stranger { reasons, .. }) => reasons.clone(),
-        ControlError::Import(ImportError::Held { by, .. }) => vec![format!("{}: {}", by.address, by.text)],
+        ControlError::Import(ImportError::Held { by, .. }) => vec![format!("{}: {}", by.address, by.why)],
         ControlError::InUse(error) => in_use(error),
         ControlError::OfVms { failed, .. } => {
             failed.iter().map(|(vm, error)| format!("{vm}: {}", in_one_line(&error.into()))).collect()
@@ -202,7 +202,7 @@ fn hint_to_aside(error: &AsideError) -> Option<String> {
 
 fn hint_to_import(error: &ImportError) -> Option<String> {
     Some(match error {
-        ImportError::Held { by, .. } => by.hint.clone(),
+        ImportError::Held { by, .. } => by.hint(),
         ImportError::Applied { .. } => {
             "a disk from elsewhere can only become that of a new vm: give it another name in the manifest".to_owned()
         }

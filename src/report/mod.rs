@@ -11,6 +11,7 @@ mod escape;
 pub mod explain;
 mod failure;
 pub mod findings;
+mod grounds;
 mod listings;
 pub mod log;
 pub mod manual;

@@ -51,12 +51,11 @@ pub fn text(plan: &Plan, verbose: bool) -> String {
         }
     }
     for refusal in &plan.refusals {
-        let Refusal { address, text: why, hint, .. } = refusal;
-        writeln!(text, "refused: {address}: {}", escaped(why)).expect(TAKES_ALL);
+        writeln!(text, "refused: {}: {}", refusal.address, escaped(&refusal.why.to_string())).expect(TAKES_ALL);
         if let Some(others) = others_held(refusal) {
             writeln!(text, "  holds back: {}", escaped(&others)).expect(TAKES_ALL);
         }
-        writeln!(text, "  hint: {}", escaped(hint)).expect(TAKES_ALL);
+        writeln!(text, "  hint: {}", escaped(&refusal.hint())).expect(TAKES_ALL);
     }
     text
 }
@@ -198,12 +197,12 @@ fn change_line<'a>(change: &'a Change, owners: &BTreeMap<ActionId, &'a Address>)
 }
 
 fn refusal_line(refusal: &Refusal) -> PlanLine<'_> {
-    let Refusal { address, text, hint, holds } = refusal;
+    let Refusal { address, why, holds } = refusal;
     let holds = match holds {
         Held::Everything => None,
         Held::Only(held) => Some(held.iter().collect()),
     };
-    PlanLine::Refusal { address, text, hint, holds }
+    PlanLine::Refusal { address, code: code(why), text: why.to_string(), hint: refusal.hint(), holds }
 }
 
 fn remark(note: &Note) -> Remark<'_> {

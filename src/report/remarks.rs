@@ -132,9 +132,9 @@ impl fmt::Display for NotDone {
         match self {
             Self::Worked(worker) => write!(f, "it {worker}"),
             Self::Refused { vm, refusal } if refusal.address == crate::model::address::Address::vm(vm) => {
-                f.write_str(&refusal.text)
+                refusal.why.fmt(f)
             }
-            Self::Refused { refusal, .. } => write!(f, "{}: {}", refusal.address, refusal.text),
+            Self::Refused { refusal, .. } => write!(f, "{}: {}", refusal.address, refusal.why),
             Self::Waits(note) => write!(f, "it waits {}", note.what),
             Self::Noted(note) => note.what.fmt(f),
             Self::Unsaid => f.write_str("the plan has nothing to say about it"),

@@ -39,10 +39,12 @@ pub enum PlanLine<'a> {
     Refusal {
         /// What it is about.
         address: &'a Address,
+        /// Tells its kind from others; `other` in plans of a labwright that had no codes. Codes are only added.
+        code: String,
         /// What forbids it, as a sentence.
-        text: &'a str,
+        text: String,
         /// What to do next.
-        hint: &'a str,
+        hint: String,
         /// What it holds back while the rest is done; all of the plan where this is missing.
         #[serde(skip_serializing_if = "Option::is_none")]
         holds: Option<Vec<&'a Address>>,

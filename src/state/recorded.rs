@@ -126,7 +126,7 @@ pub struct Frozen {
 }
 
 /// What stands still.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FreezeScope {
     #[default]

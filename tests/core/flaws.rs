@@ -367,6 +367,7 @@ fn a_flawed_plan_is_refused_as_our_bug() {
     });
     let refusal = judged.refusals.last().expect("it is refused");
     assert_eq!(refusal.address.to_string(), "lab/net101");
-    assert!(refusal.text.contains("bug of labwright") && refusal.text.contains("does not wait for"), "{refusal:?}");
+    let text = refusal.why.to_string();
+    assert!(text.contains("bug of labwright") && text.contains("does not wait for"), "{refusal:?}");
     assert_eq!(lab.judged(|_| {}).refusals, []);
 }

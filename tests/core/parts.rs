@@ -210,7 +210,8 @@ fn disks_that_were_set_aside_are_named_before_new_ones_are_made() {
     assert_eq!(refused(&plan), ["vm/bob-gsr"]);
     let refusal = &plan.refusals[0];
     assert!(
-        refusal.text.contains("2027-01-12 08:00:01") && refusal.hint.contains("labwright restore vm/bob-gsr"),
+        refusal.why.to_string().contains("2027-01-12 08:00:01")
+            && refusal.hint().contains("labwright restore vm/bob-gsr"),
         "{refusal:?}"
     );
     must_apply_the_rest(&lab);
@@ -266,19 +267,19 @@ fn what_does_not_fit_is_said_before_anything_is_done() {
     room(&mut lab, 4, 2 * 1184 - 1);
     let plan = lab.plan();
     assert_eq!(refused(&plan), ["vm/bob-gsr"]);
-    assert!(plan.refusals[0].hint.contains("`memory: 1023M`"), "{:?}", plan.refusals);
+    assert!(plan.refusals[0].hint().contains("`memory: 1023M`"), "{:?}", plan.refusals);
     lab.edit(&PAIR.replace("1G", "1023M"));
     assert_eq!(refused(&lab.plan()), [""; 0], "as the hint says");
     lab.edit(PAIR);
     room(&mut lab, 1, 64 * 1024);
     let plan = lab.plan();
     assert_eq!(refused(&plan), ["vm/bob-gsr"]);
-    assert!(plan.refusals[0].hint.contains("`slots: 2`"), "{:?}", plan.refusals);
+    assert!(plan.refusals[0].hint().contains("`slots: 2`"), "{:?}", plan.refusals);
     room(&mut lab, 4, 1000);
     let plan = lab.plan();
     assert_eq!(refused(&plan), ["vm/alice-gsr"], "one line for both");
     assert!(plan.refusals[0].holds(&"vm/bob-gsr".parse().unwrap()), "{:?}", plan.refusals);
-    assert!(plan.refusals[0].hint.contains("`memory: 840M`"), "{:?}", plan.refusals);
+    assert!(plan.refusals[0].hint().contains("`memory: 840M`"), "{:?}", plan.refusals);
     lab.edit(&PAIR.replace("1G", "840M"));
     assert_eq!(refused(&lab.plan()), ["vm/bob-gsr"], "one fits then, and not two");
     // A guest that runs already takes room too, and one that is restarted takes its own again.

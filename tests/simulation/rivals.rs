@@ -144,7 +144,7 @@ fn who_means_what_another_works_on_is_told_by_whom_it_is() {
             Applied::Refused(plan) => {
                 told += 1;
                 assert_eq!(plan.refusals[0].address.to_string(), "vm/ada-vm");
-                let text = &plan.refusals[0].text;
+                let text = plan.refusals[0].why.to_string();
                 assert!(text.starts_with("is being stopped by test (apply 2, since "), "{text}");
             }
             // Before the first has decided, and after it has let go.

@@ -10,7 +10,7 @@ use labwright::model::id::{RunId, VmName};
 use labwright::model::job::{TaskId, TaskState};
 use labwright::model::lab::Desired;
 use labwright::model::site::{GridEngineSettings, SchedulerSettings};
-use labwright::plan::{LostHost, Plan, Wish};
+use labwright::plan::{Ground, LostHost, Plan, Wish};
 use labwright::run::StopReason;
 use labwright::state::{FreezeScope, Frozen};
 
@@ -157,11 +157,11 @@ impl Term {
     }
 
     fn mean_it(&mut self, plan: &Plan) {
-        let lost = plan.refusals.iter().find(|refusal| refusal.text.contains(" is gone; "));
+        let lost = plan.refusals.iter().find(|refusal| matches!(refusal.why, Ground::DiskGone { .. }));
         if let Some(refusal) = lost {
             // Nobody gives a disk up while storage is away; and where it is there, no disk may be gone.
             if !self.lab.world.with(|inner| inner.faults.storage_unmounted) {
-                self.fail(&format!("{}: {}", refusal.address, refusal.text));
+                self.fail(&format!("{}: {}", refusal.address, refusal.why));
             }
             return;
         }
@@ -187,7 +187,7 @@ impl Term {
             }
             Applied::Refused(plan) => {
                 self.counts.refusals += 1;
-                let texts: Vec<_> = plan.refusals.iter().map(|r| format!("{}: {}", r.address, r.text)).collect();
+                let texts: Vec<_> = plan.refusals.iter().map(|r| format!("{}: {}", r.address, r.why)).collect();
                 format!("refused: {texts:?}")
             }
             Applied::Locked => "locked".into(),

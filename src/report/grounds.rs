@@ -1,0 +1,272 @@
+//! The words for why a plan, or a part of it, must not be applied, and what to do next.
+
+use std::fmt;
+
+use crate::plan::{DiskLoss, Disturbance, Ground, Leaves, Refusal, SessionLoss};
+use crate::state::FreezeScope;
+
+impl fmt::Display for Ground {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Frozen { who, since, why, .. } => write!(f, "it is frozen by {who} since {since:.0}: {why}"),
+            Self::RosterShrinks { lost, members, percent_max, first } => {
+                let names: Vec<&str> = first.iter().map(|user| user.as_str()).collect();
+                let more = if *lost > names.len() { ", …" } else { "" };
+                let names = names.join(", ");
+                write!(
+                    f,
+                    "{lost} of {members} members would leave ({names}{more}): more than {percent_max} % looks like a roster that is not whole"
+                )
+            }
+            Self::SessionEdited { until, loss } => write!(f, "it is open until {until:.0} and {loss}"),
+            Self::DuringSession { session, until, disturbance } => {
+                write!(f, "{disturbance}, while session `{session}` is open until {until:.0}")
+            }
+            Self::MayStillWrite { host, silent_seconds: None, .. } => {
+                write!(f, "its starter on {host} never wrote anything, so nobody knows since when it is silent")
+            }
+            Self::MayStillWrite { host, silent_seconds: Some(silent), fenced_seconds } => write!(
+                f,
+                "its starter on {host} is known to be silent for {silent} s, and its guest stands still for certain only after {fenced_seconds} s: wait {} s more",
+                fenced_seconds.saturating_sub(*silent)
+            ),
+            Self::Worked { worker } => worker.fmt(f),
+            Self::RangeOverlaps { range, lab, group, other } => write!(
+                f,
+                "its range {}-{} overlaps {}-{} of vm group `{group}` in lab `{lab}`",
+                range.0, range.1, other.0, other.1
+            ),
+            Self::MadeByCommand { leaves, by, at, claim } => write!(
+                f,
+                "{leaves}, and it would be stopped and its disks set aside: {by} made it {at:.0} (claim {claim})"
+            ),
+            Self::WantedByOthers { by, since, claim } => {
+                write!(f, "{by} wants it to run since {since:.0} (claim {claim}), and it would be stopped")
+            }
+            Self::Bug { flaw, more } => {
+                write!(f, "this plan is wrong, which is a bug of labwright, not of the lab: {flaw}")?;
+                if *more > 0 { write!(f, " (and {more} more like it)") } else { Ok(()) }
+            }
+            Self::Other { text, .. } => f.write_str(text),
+            Self::NoRoom { .. } | Self::TooBig { .. } | Self::NoGroup { .. } | Self::NoAddress { .. } => {
+                self.fmt_room(f)
+            }
+            _ => self.fmt_disk(f),
+        }
+    }
+}
+
+impl Ground {
+    fn fmt_room(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoRoom { without, memory_mib, wanted_slots, wanted_mib, .. } if wanted_mib > memory_mib => write!(
+                f,
+                "the {wanted_slots} vms that are to run take {wanted_mib} MiB of this site, which has {memory_mib} MiB: {without} find no room"
+            ),
+            Self::NoRoom { without, slots, wanted_slots, .. } => write!(
+                f,
+                "{wanted_slots} vms are to run at once on this site, which has {slots} slots: {without} find no room"
+            ),
+            Self::TooBig { wanted_mib, others, memory_mib, .. } => {
+                write!(f, "it takes {wanted_mib} MiB of a host")?;
+                if *others > 0 {
+                    write!(f, " (and {others} more vms like it)")?;
+                }
+                write!(f, ", and this site has {memory_mib} MiB in all: it would wait for ever")
+            }
+            Self::NoGroup { group } => write!(f, "its vm group `{group}` is neither in the manifest nor recorded"),
+            Self::NoAddress { group, addresses } => {
+                write!(f, "no address of vm group `{group}` is free: it has {addresses}, all in use")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn fmt_disk(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DisksReplaced { owner } => {
+                write!(f, "its disks would be set aside and made anew: {owner} would not find the work on them")
+            }
+            Self::DiskStrange { disk } => write!(
+                f,
+                "its disk {} is not the one that was recorded, and a start could ruin what is on it",
+                disk.display()
+            ),
+            Self::DiskGone { disk, loss } => write!(f, "its disk {} is gone; {loss}", disk.display()),
+            Self::DisksOfOther { theirs, owner } => {
+                write!(f, "the disks that were put back for it are {theirs}'s, and it is {owner}'s")
+            }
+            Self::WasHereBefore { sets, .. } => {
+                write!(f, "it was here before, and its disks are set aside: {}", sets.join(", "))
+            }
+            Self::NoVersion { template } => write!(f, "template `{template}` has no version to derive from"),
+            Self::ImageMissing => f.write_str("its image is not there"),
+            Self::ImageChanged { derived, version } => write!(
+                f,
+                "its image changed while {derived} vms derive from it: they would keep version {}, new ones would get version {version}",
+                version.saturating_sub(1)
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Refusal {
+    /// What to do next.
+    pub fn hint(&self) -> String {
+        let allow = format!("`--allow {}`", self.address);
+        match &self.why {
+            Ground::Frozen { scope, .. } => {
+                let all = if *scope == FreezeScope::Site { " --all" } else { "" };
+                format!("`labwright thaw{all}` lets plans be applied again")
+            }
+            Ground::RosterShrinks { .. } => format!("if they really leave: {allow}"),
+            Ground::SessionEdited { .. } => format!("wait until it is over, or mean it: {allow}"),
+            Ground::DuringSession { .. } => format!("wait until the session is over, or mean it: {allow}"),
+            Ground::DisksReplaced { .. } => {
+                format!("if that is meant: {allow}; the old disks are kept and can be restored")
+            }
+            Ground::MayStillWrite { host, .. } => format!(
+                "if {host} is switched off for certain: `labwright host forget {host} --powered-off`; a starter that goes on writing lives, and only the batch system does not hear its host"
+            ),
+            Ground::Worked { .. } => {
+                "nothing is done to it meanwhile; run the command again when that is over".to_owned()
+            }
+            Ground::RangeOverlaps { .. } => "give one of the two groups another `ip_range`".to_owned(),
+            Ground::MadeByCommand { .. } | Ground::WantedByOthers { .. } => {
+                format!("if that is meant: {allow}; its disks are kept")
+            }
+            Ground::DiskStrange { .. } => format!(
+                "put the right file back (`qemu-img info` shows what lies below it), or have it set aside and made anew with {allow}"
+            ),
+            Ground::DiskGone { .. } => {
+                format!("put the file back (is the storage mounted?), or give it up with {allow}")
+            }
+            Ground::DisksOfOther { .. } => {
+                format!("`labwright restore {} --undo` sets them aside again", self.address)
+            }
+            Ground::WasHereBefore { latest, .. } => {
+                let choice = latest.as_ref().map(|set| format!(" --set {set}")).unwrap_or_default();
+                format!(
+                    "`labwright restore {}{choice}` brings them back; to begin with new ones: {allow}",
+                    self.address
+                )
+            }
+            Ground::NoVersion { .. } => "publish one: `labwright plan` says what the template waits for".to_owned(),
+            Ground::ImageMissing => "put the image in its place, or correct its path".to_owned(),
+            Ground::ImageChanged { .. } => format!("put the old image back, or mean it: {allow}"),
+            Ground::NoGroup { .. } => "mend the manifest: `labwright validate` says what is wrong with it".to_owned(),
+            Ground::NoAddress { .. } => "widen the group's `ip_range`".to_owned(),
+            Ground::Bug { .. } => {
+                "nothing was changed; please report it with the output of `labwright plan --json`".to_owned()
+            }
+            Ground::NoRoom { .. } | Ground::TooBig { .. } => room_hint(&self.why),
+            Ground::Other { hint, .. } => hint.clone(),
+        }
+    }
+}
+
+/// The smallest change that makes it fit.
+fn room_hint(why: &Ground) -> String {
+    match why {
+        Ground::NoRoom { fitting_mib: Some(memory), .. } => format!(
+            "with `memory: {memory}M` all would fit; or give the site more under `scheduler: {{ local: … }}`, or run fewer at once"
+        ),
+        Ground::NoRoom { wanted_slots, wanted_mib, .. } => format!(
+            "give the site at least `slots: {wanted_slots}` and `memory: {wanted_mib}M` under `scheduler: {{ local: … }}`, or run fewer at once"
+        ),
+        Ground::TooBig { most_mib, .. } => format!(
+            "`memory: {most_mib}M` is the most that fits; or give the site more under `scheduler: {{ local: … }}`"
+        ),
+        _ => String::new(),
+    }
+}
+
+/// Behind "it is open until … and".
+impl fmt::Display for SessionLoss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Leaves => "would leave the manifest",
+            Self::EndsEarlier => "would end earlier",
+            Self::StartsLater => "would start only later",
+            Self::LosesVms => "would lose vms",
+        })
+    }
+}
+
+impl fmt::Display for Disturbance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stopped => "it would be stopped",
+            Self::Restarted => "it would be restarted",
+            Self::Readdressed => "it would get another address",
+            Self::Rebuilt => "its disks would be set aside and made anew",
+            Self::Leaves { why, runs } => {
+                let loss = if *runs { "would be stopped" } else { "would lose its disks" };
+                return write!(f, "{why}, and it {loss}");
+            }
+        })
+    }
+}
+
+impl fmt::Display for DiskLoss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Forgotten => "it would be forgotten, and nobody could restore it",
+            Self::PutBack => "it was put back for it",
+            Self::MadeAnew => "a new one would start from the template, without what was on it",
+        })
+    }
+}
+
+impl fmt::Display for Leaves {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WithItsLab => f.write_str("the lab is taken down"),
+            Self::Manifest => f.write_str("left the manifest"),
+            Self::OwnerLeft { owner } => write!(f, "its owner `{owner}` left the manifest"),
+            Self::GroupLeft => f.write_str("its vm group left the manifest"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::remarks::code;
+    use super::*;
+
+    #[test]
+    fn a_refusal_has_a_code_its_fields_words_and_a_hint() {
+        // (as a kept plan has it, its code, its words, what to do next)
+        let table = [
+            (
+                r#"{"code":"disk_gone","disk":"/d","loss":"put_back"}"#,
+                "disk_gone",
+                "its disk /d is gone; it was put back for it",
+                "put the file back (is the storage mounted?), or give it up with `--allow vm/a`",
+            ),
+            (
+                r#"{"code":"during_session","session":"final","until":"2027-01-12T12:00:00Z","disturbance":{"leaves":{"why":"manifest","runs":false}}}"#,
+                "during_session",
+                "left the manifest, and it would lose its disks, while session `final` is open until 2027-01-12T12:00:00Z",
+                "wait until the session is over, or mean it: `--allow vm/a`",
+            ),
+            (
+                r#"{"code":"no_room","without":1,"slots":2,"memory_mib":4096,"wanted_slots":3,"wanted_mib":5000,"fitting_mib":840}"#,
+                "no_room",
+                "the 3 vms that are to run take 5000 MiB of this site, which has 4096 MiB: 1 find no room",
+                "with `memory: 840M` all would fit; or give the site more under `scheduler: { local: … }`, or run fewer at once",
+            ),
+            // Of before there were codes.
+            (r#"{"text":"its image is not there","hint":"mend it"}"#, "other", "its image is not there", "mend it"),
+        ];
+        for (fields, expected, words, hint) in table {
+            let kept = format!(r#"{{"address":"vm/a","holds":"everything",{}"#, &fields[1..]);
+            let refusal: Refusal = serde_json::from_str(&kept).unwrap();
+            assert_eq!((code(&refusal.why).as_str(), refusal.why.to_string().as_str()), (expected, words));
+            assert_eq!(refusal.hint(), hint);
+            let kept: serde_json::Value = serde_json::from_str(&kept).unwrap();
+            assert_eq!(serde_json::to_value(&refusal).unwrap(), kept);
+        }
+    }
+}
