@@ -16,7 +16,7 @@ use crate::model::address::AddressPattern;
 use crate::model::id::{SnapshotName, VmName};
 use crate::model::lab::Desired;
 use crate::plan::Wish;
-use crate::report::table::{Format, Row, render};
+use crate::report::table::{Column, Format, Row, column, render};
 use crate::report::{Failure, Ui};
 use crate::resolve::with_claims;
 use crate::run::RequestKind;
@@ -289,10 +289,11 @@ impl SnapshotRow {
 }
 
 impl Row for SnapshotRow {
-    const COLUMNS: &'static [&'static str] = &["name", "taken", "memory"];
-    fn cells(&self) -> Vec<String> {
-        vec![self.name.clone(), format!("{:.0}", self.taken), format!("{} MiB", self.memory_mib)]
-    }
+    const COLUMNS: &'static [Column<Self>] = &[
+        column("name", |snapshot| snapshot.name.clone()),
+        column("taken", |snapshot| format!("{:.0}", snapshot.taken)),
+        column("memory", |snapshot| format!("{} MiB", snapshot.memory_mib)),
+    ];
 }
 
 /// The part of the lab's plan that does what is asked of vms.

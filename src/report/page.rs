@@ -1,6 +1,6 @@
 //! The page of a check: what was tried, what was found, and what to do about it.
 
-use super::table::{Format, Row, render};
+use super::table::{Column, Format, Row, column, render};
 use super::{broken, escaped};
 use crate::control::exam::HostLine;
 use crate::host::machine::check::{Line, Verdict};
@@ -34,11 +34,12 @@ pub fn page<L: OnPage>(lines: &[L], format: Format) -> String {
 }
 
 impl Row for Line {
-    const COLUMNS: &'static [&'static str] = &["what", "verdict", "found", "mend"];
-    fn cells(&self) -> Vec<String> {
-        let mend = self.mend.clone().unwrap_or_default();
-        vec![self.what.clone().into_owned(), self.verdict.as_str().to_owned(), self.found.clone(), mend]
-    }
+    const COLUMNS: &'static [Column<Self>] = &[
+        column("what", |line| line.what.clone().into_owned()),
+        column("verdict", |line| line.verdict.as_str().to_owned()),
+        column("found", |line| line.found.clone()),
+        column("mend", |line| line.mend.clone().unwrap_or_default()),
+    ];
 }
 
 impl OnPage for Line {
@@ -56,12 +57,13 @@ impl OnPage for Line {
 }
 
 impl Row for HostLine {
-    const COLUMNS: &'static [&'static str] = &["host", "what", "verdict", "found", "mend"];
-    fn cells(&self) -> Vec<String> {
-        let host = self.host.clone().unwrap_or_else(|| "(site)".to_owned());
-        let mend = self.mend.clone().unwrap_or_default();
-        vec![host, self.what.clone(), self.verdict.as_str().to_owned(), self.found.clone(), mend]
-    }
+    const COLUMNS: &'static [Column<Self>] = &[
+        column("host", |line| line.host.clone().unwrap_or_else(|| "(site)".to_owned())),
+        column("what", |line| line.what.clone()),
+        column("verdict", |line| line.verdict.as_str().to_owned()),
+        column("found", |line| line.found.clone()),
+        column("mend", |line| line.mend.clone().unwrap_or_default()),
+    ];
 }
 
 impl OnPage for HostLine {

@@ -2,20 +2,25 @@
 
 use std::collections::BTreeSet;
 
-use super::table::Row;
+use super::table::{Column, Row, column};
 use crate::access::{Because, Decision, Forced, Given, Refused};
 use crate::control::permissions::EffectiveRights;
 use crate::model::id::UserName;
 use crate::model::lab::{Object, Right, Subject};
 
 impl Row for EffectiveRights {
-    const COLUMNS: &'static [&'static str] = &["object", "allow", "isolated", "because"];
-    fn cells(&self) -> Vec<String> {
-        let isolated = if self.isolated.is_some() { "forced" } else { "" };
-        let reasons: BTreeSet<String> = self.allow.values().map(reason).collect();
-        let because: Vec<String> = reasons.into_iter().chain(self.isolated.as_ref().map(forced)).collect();
-        vec![self.object.to_string(), list(self.allow.keys()), isolated.to_owned(), because.join("; ")]
-    }
+    const COLUMNS: &'static [Column<Self>] = &[
+        column("object", |rights| rights.object.to_string()),
+        column("allow", |rights| list(rights.allow.keys())),
+        column("isolated", |rights| if rights.isolated.is_some() { "forced".into() } else { String::new() }),
+        column("because", because),
+    ];
+}
+
+/// Every line that decides, once.
+fn because(rights: &EffectiveRights) -> String {
+    let reasons: BTreeSet<String> = rights.allow.values().map(reason).collect();
+    reasons.into_iter().chain(rights.isolated.as_ref().map(forced)).collect::<Vec<_>>().join("; ")
 }
 
 /// Rights, with commas between.

@@ -3,28 +3,22 @@
 use std::net::SocketAddr;
 
 use super::listings::shown;
-use super::table::{Row, word};
+use super::table::{Column, Row, column, wide, word, yielding};
 use crate::control::view::Screen;
 
 impl Row for Screen {
-    const COLUMNS: &'static [&'static str] =
-        &["name", "owner", "host", "port", "display", "password", "viewer", "state", "runs_on", "vnc"];
-    const WIDE: &'static [&'static str] = &["state", "runs_on", "vnc"];
-    const YIELDING: &'static [&'static str] = &["viewer"];
-    fn cells(&self) -> Vec<String> {
-        vec![
-            self.name.to_string(),
-            self.owner.to_string(),
-            self.host.clone(),
-            shown(self.port.as_ref()),
-            shown(self.display.as_ref()),
-            self.password.clone(),
-            self.viewer.clone(),
-            word(&self.state),
-            self.runs_on.clone(),
-            self.vnc.clone(),
-        ]
-    }
+    const COLUMNS: &'static [Column<Self>] = &[
+        column("name", |screen| screen.name.to_string()),
+        column("owner", |screen| screen.owner.to_string()),
+        column("host", |screen| screen.host.clone()),
+        column("port", |screen| shown(screen.port.as_ref())),
+        column("display", |screen| shown(screen.display.as_ref())),
+        column("password", |screen| screen.password.clone()),
+        yielding(1, "viewer", |screen| screen.viewer.clone()),
+        wide("state", |screen| word(&screen.state)),
+        wide("runs_on", |screen| screen.runs_on.clone()),
+        wide("vnc", |screen| screen.vnc.clone()),
+    ];
 }
 
 /// One screen, for a person.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::table::{Format, render, word};
+use super::table::{Format, json, render, word, yaml};
 use super::{escaped, one_line, times};
 use crate::control::view::{Freeze, Status, Vm};
 use crate::state::FreezeScope;
@@ -16,8 +16,8 @@ const TAKES_ALL: &str = "a string takes all";
 /// `apply` is the command that makes the lab's vms.
 pub fn text(status: &Status, format: Format, apply: &str) -> String {
     match format {
-        Format::Json => serde_json::to_string_pretty(&status).expect("it has only string keys") + "\n",
-        Format::Yaml => serde_yaml::to_string(&status).expect("it has only string keys"),
+        Format::Json => json(status),
+        Format::Yaml => yaml(status),
         Format::Csv | Format::Name => render(&status.vms, format),
         Format::Table | Format::Wide => {
             heading(status, apply) + "\n" + &render(&status.vms, format) + &reasons(&status.vms)

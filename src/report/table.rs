@@ -20,19 +20,46 @@ pub enum Format {
     Name,
 }
 
-/// One line of a listing. JSON and YAML carry the type's fields, table and CSV its cells.
-pub trait Row: Serialize {
-    const COLUMNS: &'static [&'static str];
-    /// Columns that a table has only with `-o wide`.
-    const WIDE: &'static [&'static str] = &[];
-    /// Columns that a table leaves out first where the terminal is too narrow for all, in this order.
-    const YIELDING: &'static [&'static str] = &[];
-    fn cells(&self) -> Vec<String>;
+/// One line of a listing. JSON and YAML carry the type's fields, table and CSV its columns.
+pub trait Row: Serialize + Sized + 'static {
+    const COLUMNS: &'static [Column<Self>];
 
     /// What `-o name` prints, and what a row is picked by.
     fn name(&self) -> String {
-        self.cells().swap_remove(0)
+        (Self::COLUMNS[0].cell)(self)
     }
+}
+
+/// One column of a listing.
+pub struct Column<R> {
+    name: &'static str,
+    cell: fn(&R) -> String,
+    room: Room,
+}
+
+/// Where a table has a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Room {
+    /// A terminal that is too narrow for all columns goes without it, the lowest first.
+    Yields(u8),
+    Always,
+    /// Only with `-o wide`.
+    Wide,
+}
+
+/// A column that every table has.
+pub const fn column<R>(name: &'static str, cell: fn(&R) -> String) -> Column<R> {
+    Column { name, cell, room: Room::Always }
+}
+
+/// One that a table has only with `-o wide`.
+pub const fn wide<R>(name: &'static str, cell: fn(&R) -> String) -> Column<R> {
+    Column { name, cell, room: Room::Wide }
+}
+
+/// One that a table leaves out where the terminal is too narrow for all, the lowest `turn` first.
+pub const fn yielding<R>(turn: u8, name: &'static str, cell: fn(&R) -> String) -> Column<R> {
+    Column { name, cell, room: Room::Yields(turn) }
 }
 
 /// The word that YAML and JSON use for a value.
@@ -40,17 +67,23 @@ pub fn word<T: Serialize>(value: &T) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
+/// A value as programs read it.
+pub fn json<T: Serialize + ?Sized>(value: &T) -> String {
+    serde_json::to_string_pretty(value).expect("a value that is shown has only string keys") + "\n"
+}
+
+/// The same as YAML.
+pub fn yaml<T: Serialize + ?Sized>(value: &T) -> String {
+    serde_yaml::to_string(value).expect("a value that is shown has only string keys")
+}
+
 pub fn render<R: Row>(rows: &[R], format: Format) -> String {
     match format {
-        Format::Table => table::<R>(rows, R::WIDE, ui::terminal_width()),
-        Format::Wide => table::<R>(rows, &[], None),
-        Format::Json => {
-            let mut text = serde_json::to_string_pretty(rows).expect("a row has only string keys");
-            text.push('\n');
-            text
-        }
-        Format::Yaml => serde_yaml::to_string(rows).expect("a row has only string keys"),
-        Format::Csv => csv(R::COLUMNS, rows.iter().map(Row::cells)),
+        Format::Table => table(rows, false, ui::terminal_width()),
+        Format::Wide => table(rows, true, None),
+        Format::Json => json(rows),
+        Format::Yaml => yaml(rows),
+        Format::Csv => csv(rows),
         Format::Name => rows.iter().map(|row| format!("{}\n", escaped(&row.name()))).collect(),
     }
 }
@@ -63,59 +96,56 @@ const NARROW: usize = 8;
 
 /// Columns padded to their widest cell; an empty listing still shows its columns. Where it would be wider than `width`, columns
 /// that may yield are left out, and then the widest ones are cut: a line is never broken in two.
-fn table<R: Row>(rows: &[R], without: &[&str], width: Option<usize>) -> String {
-    let mut columns = Columns::of(rows);
-    without.iter().for_each(|name| columns.leave_out(name));
+fn table<R: Row>(rows: &[R], with_wide: bool, width: Option<usize>) -> String {
+    let shown = R::COLUMNS.iter().filter(|column| with_wide || column.room != Room::Wide);
+    let mut columns = Filled(shown.map(|column| Cells::of(column, rows)).collect());
     if let Some(width) = width {
-        R::YIELDING.iter().for_each(|name| {
+        let mut yielding: Vec<&Column<R>> =
+            R::COLUMNS.iter().filter(|column| matches!(column.room, Room::Yields(_))).collect();
+        yielding.sort_by_key(|column| column.room);
+        for column in yielding {
             if columns.width() > width {
-                columns.leave_out(name);
+                columns.leave_out(column.name);
             }
-        });
+        }
         columns.squeeze(width);
     }
     columns.text()
 }
 
 /// A heading and the cells below it.
-struct Column {
+struct Cells {
     name: &'static str,
     cells: Vec<String>,
 }
 
-impl Column {
+impl Cells {
+    fn of<R>(column: &Column<R>, rows: &[R]) -> Self {
+        // One line of a table is one line of text, whatever a program said.
+        let cell = |row| escaped(&(column.cell)(row)).split_whitespace().collect::<Vec<_>>().join(" ");
+        Self { name: column.name, cells: rows.iter().map(cell).collect() }
+    }
+
     fn width(&self) -> usize {
         self.cells.iter().map(|cell| cell.chars().count()).max().unwrap_or(0).max(self.name.chars().count())
     }
 }
 
-struct Columns(Vec<Column>);
+struct Filled(Vec<Cells>);
 
-impl Columns {
-    fn of<R: Row>(rows: &[R]) -> Self {
-        let mut columns: Vec<Column> =
-            R::COLUMNS.iter().map(|&name| Column { name, cells: Vec::with_capacity(rows.len()) }).collect();
-        for row in rows {
-            for (column, cell) in columns.iter_mut().zip(row.cells()) {
-                // One line of a table is one line of text, whatever a program said.
-                column.cells.push(escaped(&cell).split_whitespace().collect::<Vec<_>>().join(" "));
-            }
-        }
-        Self(columns)
-    }
-
+impl Filled {
     fn leave_out(&mut self, name: &str) {
         self.0.retain(|column| column.name != name);
     }
 
     fn width(&self) -> usize {
-        self.0.iter().map(Column::width).sum::<usize>() + GAP.len() * self.0.len().saturating_sub(1)
+        self.0.iter().map(Cells::width).sum::<usize>() + GAP.len() * self.0.len().saturating_sub(1)
     }
 
     /// Makes the widest column narrower, again and again, until all fit or nothing more can be cut; then cuts the cells.
     fn squeeze(&mut self, width: usize) {
         let floors: Vec<usize> = self.0.iter().map(|column| NARROW.max(column.name.chars().count())).collect();
-        let mut widths: Vec<usize> = self.0.iter().map(Column::width).collect();
+        let mut widths: Vec<usize> = self.0.iter().map(Cells::width).collect();
         let gaps = GAP.len() * widths.len().saturating_sub(1);
         while widths.iter().sum::<usize>() + gaps > width {
             let can_shrink = (0..widths.len()).filter(|&at| widths[at] > floors[at]);
@@ -158,15 +188,13 @@ fn shortened(text: &str, width: usize) -> String {
     format!("{start}…")
 }
 
-fn csv(columns: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+fn csv<R: Row>(rows: &[R]) -> String {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    let write = |writer: &mut csv::Writer<Vec<u8>>, record: &[String]| {
+    let mut write = |record: Vec<String>| {
         writer.write_record(record).expect("memory takes all, and every row has the same columns");
     };
-    write(&mut writer, &columns.iter().map(ToString::to_string).collect::<Vec<_>>());
-    for row in rows {
-        write(&mut writer, &row);
-    }
+    write(R::COLUMNS.iter().map(|column| column.name.to_owned()).collect());
+    rows.iter().for_each(|row| write(R::COLUMNS.iter().map(|column| (column.cell)(row)).collect()));
     String::from_utf8(writer.into_inner().expect("memory takes all")).expect("cells are UTF-8")
 }
 
@@ -183,12 +211,13 @@ mod tests {
     }
 
     impl Row for Disk {
-        const COLUMNS: &'static [&'static str] = &["vm", "state", "path", "note", "extra"];
-        const WIDE: &'static [&'static str] = &["extra"];
-        const YIELDING: &'static [&'static str] = &["note"];
-        fn cells(&self) -> Vec<String> {
-            [self.vm, self.state, self.path, self.note, "x"].map(str::to_owned).to_vec()
-        }
+        const COLUMNS: &'static [Column<Self>] = &[
+            column("vm", |disk| disk.vm.to_owned()),
+            column("state", |disk| disk.state.to_owned()),
+            column("path", |disk| disk.path.to_owned()),
+            yielding(1, "note", |disk| disk.note.to_owned()),
+            wide("extra", |_| "x".to_owned()),
+        ];
     }
 
     const DISKS: [Disk; 2] = [
@@ -197,7 +226,7 @@ mod tests {
     ];
 
     fn shown(width: Option<usize>) -> String {
-        table::<Disk>(&DISKS, Disk::WIDE, width)
+        table(&DISKS, false, width)
     }
 
     #[test]

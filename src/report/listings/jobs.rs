@@ -2,41 +2,32 @@
 
 use super::shown;
 use crate::control::view::{Job, Usage};
-use crate::report::table::Row;
+use crate::report::table::{Column, Row, column, wide, yielding};
 use crate::report::{one_line, times};
 
 impl Row for Job {
-    const COLUMNS: &'static [&'static str] =
-        &["job", "vm", "run", "state", "host", "started", "run_time", "reason", "owner"];
-    const WIDE: &'static [&'static str] = &["owner"];
-    const YIELDING: &'static [&'static str] = &["run", "started", "job"];
-    fn cells(&self) -> Vec<String> {
-        vec![
-            shown(self.job.as_ref()),
-            shown(self.vm.as_ref()),
-            shown(self.run.as_ref()),
-            self.state.into(),
-            shown(self.host.as_ref()),
-            self.started.as_ref().map(times::moment).unwrap_or_default(),
-            clock(self.run_seconds),
-            self.reason.as_deref().map(one_line).unwrap_or_default(),
-            self.owner.clone(),
-        ]
-    }
+    const COLUMNS: &'static [Column<Self>] = &[
+        yielding(3, "job", |job| shown(job.job.as_ref())),
+        column("vm", |job| shown(job.vm.as_ref())),
+        yielding(1, "run", |job| shown(job.run.as_ref())),
+        column("state", |job| job.state.into()),
+        column("host", |job| shown(job.host.as_ref())),
+        yielding(2, "started", |job| job.started.as_ref().map(times::moment).unwrap_or_default()),
+        column("run_time", |job| clock(job.run_seconds)),
+        column("reason", |job| job.reason.as_deref().map(one_line).unwrap_or_default()),
+        wide("owner", |job| job.owner.clone()),
+    ];
 }
 
 impl Row for Usage {
-    const COLUMNS: &'static [&'static str] = &["user", "lab", "vms", "runs", "run_time", "memory_gib_hours"];
-    fn cells(&self) -> Vec<String> {
-        vec![
-            self.user.clone(),
-            self.lab.to_string(),
-            self.vms.to_string(),
-            self.runs.to_string(),
-            clock(self.run_seconds),
-            format!("{:.2}", self.memory_gib_hours),
-        ]
-    }
+    const COLUMNS: &'static [Column<Self>] = &[
+        column("user", |usage| usage.user.clone()),
+        column("lab", |usage| usage.lab.to_string()),
+        column("vms", |usage| usage.vms.to_string()),
+        column("runs", |usage| usage.runs.to_string()),
+        column("run_time", |usage| clock(usage.run_seconds)),
+        column("memory_gib_hours", |usage| format!("{:.2}", usage.memory_gib_hours)),
+    ];
 }
 
 /// `h:mm:ss`.

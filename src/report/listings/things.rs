@@ -5,58 +5,44 @@ use std::path::Path;
 use super::{shown, yes_no};
 use crate::control::view::{Aside, Claim, Disk, Template, VmGroup};
 use crate::model::disk::size;
-use crate::report::table::Row;
+use crate::report::table::{Column, Row, column, wide, yielding};
 use crate::report::times;
 
 impl Row for Template {
-    const COLUMNS: &'static [&'static str] =
-        &["name", "owner", "version", "vms", "memory", "cpus", "description", "vm_group", "disks"];
-    const WIDE: &'static [&'static str] = &["vm_group", "disks"];
-    const YIELDING: &'static [&'static str] = &["owner"];
-    fn cells(&self) -> Vec<String> {
-        vec![
-            self.name.to_string(),
-            self.owner.to_string(),
-            self.version.map_or_else(|| "none yet".into(), |version| version.to_string()),
-            self.vms.to_string(),
-            format!("{} MiB", self.memory_mib),
-            self.cpus.to_string(),
-            shown(self.description.as_ref()),
-            self.vm_group.to_string(),
-            self.disks.join(", "),
-        ]
-    }
+    const COLUMNS: &'static [Column<Self>] = &[
+        column("name", |template| template.name.to_string()),
+        yielding(1, "owner", |template| template.owner.to_string()),
+        column("version", |template| template.version.map_or_else(|| "none yet".into(), |version| version.to_string())),
+        column("vms", |template| template.vms.to_string()),
+        column("memory", |template| format!("{} MiB", template.memory_mib)),
+        column("cpus", |template| template.cpus.to_string()),
+        column("description", |template| shown(template.description.as_ref())),
+        wide("vm_group", |template| template.vm_group.to_string()),
+        wide("disks", |template| template.disks.join(", ")),
+    ];
 }
 
 impl Row for Disk {
-    const COLUMNS: &'static [&'static str] = &["vm", "slot", "used", "path", "base"];
-    const YIELDING: &'static [&'static str] = &["base"];
-    fn cells(&self) -> Vec<String> {
-        vec![
-            self.vm.to_string(),
-            self.slot.to_string(),
-            used(self.used_bytes),
-            self.path.display().to_string(),
-            base(self.base.as_deref()),
-        ]
-    }
+    const COLUMNS: &'static [Column<Self>] = &[
+        column("vm", |disk| disk.vm.to_string()),
+        column("slot", |disk| disk.slot.to_string()),
+        column("used", |disk| used(disk.used_bytes)),
+        column("path", |disk| disk.path.display().to_string()),
+        yielding(1, "base", |disk| base(disk.base.as_deref())),
+    ];
 }
 
 impl Row for Aside {
-    const COLUMNS: &'static [&'static str] = &["vm", "set", "slot", "age", "since", "used", "path", "base"];
-    const YIELDING: &'static [&'static str] = &["base", "age"];
-    fn cells(&self) -> Vec<String> {
-        vec![
-            self.vm.clone(),
-            self.set.clone(),
-            self.slot.to_string(),
-            format!("{} d", self.age_days),
-            times::moment(&self.since),
-            used(self.used_bytes),
-            self.path.display().to_string(),
-            base(self.base.as_deref()),
-        ]
-    }
+    const COLUMNS: &'static [Column<Self>] = &[
+        column("vm", |disk| disk.vm.clone()),
+        column("set", |disk| disk.set.clone()),
+        column("slot", |disk| disk.slot.to_string()),
+        yielding(2, "age", |disk| format!("{} d", disk.age_days)),
+        column("since", |disk| times::moment(&disk.since)),
+        column("used", |disk| used(disk.used_bytes)),
+        column("path", |disk| disk.path.display().to_string()),
+        yielding(1, "base", |disk| base(disk.base.as_deref())),
+    ];
 }
 
 fn used(bytes: Option<u64>) -> String {
@@ -68,38 +54,27 @@ fn base(path: Option<&Path>) -> String {
 }
 
 impl Row for VmGroup {
-    const COLUMNS: &'static [&'static str] =
-        &["name", "range", "gateway", "bridge", "vms", "free", "vlan", "dns", "predefined"];
-    const WIDE: &'static [&'static str] = &["vlan", "dns", "predefined"];
-    const YIELDING: &'static [&'static str] = &["bridge", "gateway"];
-    fn cells(&self) -> Vec<String> {
-        let dns: Vec<String> = self.dns.iter().map(ToString::to_string).collect();
-        vec![
-            self.name.clone(),
-            format!("{}-{}", self.first, self.last),
-            shown(self.gateway.as_ref()),
-            self.bridge.clone(),
-            self.vms.to_string(),
-            self.free.to_string(),
-            shown(self.vlan.as_ref()),
-            dns.join(", "),
-            yes_no(self.predefined),
-        ]
-    }
+    const COLUMNS: &'static [Column<Self>] = &[
+        column("name", |group| group.name.clone()),
+        column("range", |group| format!("{}-{}", group.first, group.last)),
+        yielding(2, "gateway", |group| shown(group.gateway.as_ref())),
+        yielding(1, "bridge", |group| group.bridge.clone()),
+        column("vms", |group| group.vms.to_string()),
+        column("free", |group| group.free.to_string()),
+        wide("vlan", |group| shown(group.vlan.as_ref())),
+        wide("dns", |group| group.dns.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+        wide("predefined", |group| yes_no(group.predefined)),
+    ];
 }
 
 impl Row for Claim {
-    const COLUMNS: &'static [&'static str] = &["id", "kind", "name", "wants", "by", "since", "idle"];
-    const YIELDING: &'static [&'static str] = &["idle"];
-    fn cells(&self) -> Vec<String> {
-        vec![
-            self.id.to_string(),
-            self.kind.clone(),
-            self.name.clone(),
-            self.wants.clone(),
-            self.by.clone(),
-            times::moment(&self.at),
-            shown(self.idle.as_ref()),
-        ]
-    }
+    const COLUMNS: &'static [Column<Self>] = &[
+        column("id", |claim| claim.id.to_string()),
+        column("kind", |claim| claim.kind.clone()),
+        column("name", |claim| claim.name.clone()),
+        column("wants", |claim| claim.wants.clone()),
+        column("by", |claim| claim.by.clone()),
+        column("since", |claim| times::moment(&claim.at)),
+        yielding(1, "idle", |claim| shown(claim.idle.as_ref())),
+    ];
 }

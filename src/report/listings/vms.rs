@@ -2,81 +2,48 @@
 
 use super::{shown, yes_no};
 use crate::control::view::{Mapping, Name, Vm};
-use crate::report::table::{Row, word};
+use crate::report::table::{Column, Row, column, wide, word, yielding};
 use crate::report::{one_line, times};
 
 impl Row for Vm {
-    const COLUMNS: &'static [&'static str] = &[
-        "name",
-        "owner",
-        "from",
-        "ip",
-        "wanted",
-        "state",
-        "host",
-        "why",
-        "claim",
-        "family",
-        "vm_group",
-        "mac",
-        "memory",
-        "cpus",
-        "isolated",
-        "version",
-        "description",
+    const COLUMNS: &'static [Column<Self>] = &[
+        column("name", |vm| vm.name.to_string()),
+        yielding(3, "owner", |vm| vm.owner.to_string()),
+        yielding(1, "from", |vm| vm.from.clone()),
+        column("ip", |vm| vm.ip.to_string()),
+        yielding(2, "wanted", |vm| word(&vm.wanted)),
+        column("state", |vm| word(&vm.state)),
+        column("host", |vm| shown(vm.host.as_ref())),
+        wide("why", |vm| vm.why.as_deref().map(one_line).unwrap_or_default()),
+        wide("claim", |vm| shown(vm.claim.as_ref())),
+        wide("family", |vm| vm.family.to_string()),
+        wide("vm_group", |vm| vm.vm_group.to_string()),
+        wide("mac", |vm| vm.mac.to_string()),
+        wide("memory", |vm| format!("{} MiB", vm.memory_mib)),
+        wide("cpus", |vm| vm.cpus.to_string()),
+        wide("isolated", |vm| yes_no(vm.isolated)),
+        wide("version", |vm| shown(vm.version.as_ref())),
+        wide("description", |vm| shown(vm.description.as_ref())),
     ];
-    const WIDE: &'static [&'static str] =
-        &["why", "claim", "family", "vm_group", "mac", "memory", "cpus", "isolated", "version", "description"];
-    const YIELDING: &'static [&'static str] = &["from", "wanted", "owner"];
-    fn cells(&self) -> Vec<String> {
-        vec![
-            self.name.to_string(),
-            self.owner.to_string(),
-            self.from.clone(),
-            self.ip.to_string(),
-            word(&self.wanted),
-            word(&self.state),
-            shown(self.host.as_ref()),
-            self.why.as_deref().map(one_line).unwrap_or_default(),
-            shown(self.claim.as_ref()),
-            self.family.to_string(),
-            self.vm_group.to_string(),
-            self.mac.to_string(),
-            format!("{} MiB", self.memory_mib),
-            self.cpus.to_string(),
-            yes_no(self.isolated),
-            shown(self.version.as_ref()),
-            shown(self.description.as_ref()),
-        ]
-    }
 }
 
 impl Row for Name {
-    const COLUMNS: &'static [&'static str] = &["name"];
-    fn cells(&self) -> Vec<String> {
-        vec![self.name.to_string()]
-    }
+    const COLUMNS: &'static [Column<Self>] = &[column("name", |vm| vm.name.to_string())];
 }
 
 impl Row for Mapping {
-    const COLUMNS: &'static [&'static str] =
-        &["name", "owner", "ip", "mac", "host", "state", "vnc", "isolated", "gateway_mac", "since", "tap", "pid"];
-    const WIDE: &'static [&'static str] = &["tap", "pid"];
-    const YIELDING: &'static [&'static str] = &["gateway_mac", "since", "isolated", "mac", "owner"];
-    fn cells(&self) -> Vec<String> {
-        vec![
-            self.name.to_string(),
-            self.owner.to_string(),
-            self.ip.to_string(),
-            self.mac.to_string(),
-            self.host.clone(),
-            word(&self.state),
-            self.vnc.clone(),
-            yes_no(self.isolated),
-            shown(self.gateway_mac.as_ref()),
-            times::moment(&self.since),
-            self.tap.clone(),
-            self.pid.to_string(),
-        ]
-    }
+    const COLUMNS: &'static [Column<Self>] = &[
+        column("name", |vm| vm.name.to_string()),
+        yielding(5, "owner", |vm| vm.owner.to_string()),
+        column("ip", |vm| vm.ip.to_string()),
+        yielding(4, "mac", |vm| vm.mac.to_string()),
+        column("host", |vm| vm.host.clone()),
+        column("state", |vm| word(&vm.state)),
+        column("vnc", |vm| vm.vnc.clone()),
+        yielding(3, "isolated", |vm| yes_no(vm.isolated)),
+        yielding(1, "gateway_mac", |vm| shown(vm.gateway_mac.as_ref())),
+        yielding(2, "since", |vm| times::moment(&vm.since)),
+        wide("tap", |vm| vm.tap.clone()),
+        wide("pid", |vm| vm.pid.to_string()),
+    ];
 }
