@@ -98,7 +98,17 @@ impl Lab {
     #[track_caller]
     fn start(&self, vm: &str) {
         self.done(&format!("vm start {vm} --yes"));
-        self.wait_until(&format!("the start of {vm}"), || self.qemu_of(vm).is_some());
+        self.wait_until(&format!("the start of {vm}"), || self.is_running(vm) && self.is_reported(vm));
+    }
+
+    /// Its starter has said that it runs; until then a stop ends it at once.
+    fn is_reported(&self, vm: &str) -> bool {
+        let folders = std::fs::read_dir(self.0.path("site/storage/runs")).unwrap().map(|entry| entry.unwrap().path());
+        let holds = |path: std::path::PathBuf, words: &str| {
+            std::fs::read_to_string(path).is_ok_and(|text| text.contains(words))
+        };
+        let mut of_vm = folders.filter(|folder| holds(folder.join("spec.json"), &format!("\"vm\":\"{vm}\"")));
+        of_vm.any(|folder| holds(folder.join("report.jsonl"), "\"event\":\"running\""))
     }
 
     /// The process that has a vm's disk open.
