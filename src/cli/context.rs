@@ -104,7 +104,7 @@ fn words(note: &Note<'_>) -> String {
             format!("warning: {why}; this is lab `{lab}` as it was last applied")
         }
         Note::PlanMoved { lab } => {
-            format!("lab `{lab}` changed while you thought; nothing was done, and this is the plan now:")
+            format!("lab `{lab}` changed meanwhile; nothing was done, and this is the plan now:")
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 use std::time::Duration;
 
-use super::readiness::refuse_unready;
+use super::readiness::{refuse_unready, takes_a_ready_machine};
 use super::{Context, ControlError, Note, clear};
 use crate::apply::{self, Awaited, Clock as _, Goal, Progress, Readiness, Summary, SystemClock, Wait, WaitEnd, World};
 use crate::disks;
@@ -14,7 +14,7 @@ use crate::model::lab::Desired;
 use crate::observe::Observed;
 use crate::plan::{Effect, Plan};
 use crate::run::last_words;
-use crate::state::{Lock, Recorded, StateError, Store};
+use crate::state::{ApplyInfo, Lock, Recorded, StateError, Store};
 
 /// How a plan is to be carried out.
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +53,8 @@ pub struct Done {
 }
 
 /// Carries out what `make` plans. The lock is held from the look that decides until it is written down what is going to be done,
-/// and never while somebody thinks: what was agreed to is planned again under it, and where something else comes out, that is shown and asked about.
+/// and never while somebody thinks or this machine is looked over: what was found good is planned again under it, and where
+/// something else comes out, that is shown and asked about.
 pub fn reconcile(
     context: &Context,
     desired: &Desired,
@@ -61,43 +62,65 @@ pub fn reconcile(
     request: &Request<'_>,
     client: &mut dyn Client,
 ) -> Result<Done, ControlError> {
-    let mut agreed: Option<Plan> = None;
+    let mut good: Option<Plan> = None;
     loop {
         let mut store = context.store()?;
-        let is_answered = request.is_agreed || agreed.is_some();
-        let lock = is_answered.then(|| context.lock(format!("{} {}", request.doing, desired.lab))).transpose()?;
+        let decides = (request.is_agreed || good.is_some()).then(|| Decides::begin(context, desired, request));
+        let decides = decides.transpose()?;
         let recorded = store.recorded(&desired.lab)?;
-        if let (Some(_), Some(frozen)) = (&agreed, &recorded.frozen) {
+        if let (Some(_), Some(frozen)) = (&good, &recorded.frozen) {
             return Err(StateError::Frozen { frozen: frozen.clone() }.into());
         }
         let plan = make(&recorded)?;
-        let is_known = agreed.as_ref().is_some_and(|agreed| agreed.does_the_same(&plan));
-        if !is_known {
-            if agreed.is_some() {
+        let is_good = good.as_ref().is_some_and(|good| good.does_the_same(&plan));
+        if !is_good {
+            if good.is_some() {
                 context.listener.note(&Note::PlanMoved { lab: &desired.lab });
             }
             client.shows(&plan);
-            if !may_begin(context, desired, &plan, request)? {
+            if !may_begin(&plan, request)? {
                 return Ok(Done { plan, summary: Summary::default() });
             }
         }
-        if let Some(lock) = lock.filter(|_| request.is_agreed || is_known) {
-            let summary = act(context, &plan, &mut store, lock, request, client)?;
+        let needs_nobody = request.is_agreed && !takes_a_ready_machine(&plan);
+        if let Some(decides) = decides.filter(|_| is_good || needs_nobody) {
+            let summary = act(context, &plan, &mut store, decides, request, client)?;
             clear::piece(context, &plan.lab, &recorded, &mut store);
             return Ok(Done { plan, summary });
         }
-        // Nor is the state kept open.
+        // The lock is given back by now; nor is the state kept open.
         drop(store);
-        agreed = match client.agrees(&plan) {
-            Some(true) => Some(plan),
-            Some(false) => return Err(ControlError::NotConfirmed),
-            None => return Err(ControlError::NobodyToAsk),
-        };
+        refuse_unready(context, desired, &plan)?;
+        if !request.is_agreed {
+            agree(&plan, client)?;
+        }
+        good = Some(plan);
     }
 }
 
-/// Whether there is anything to do; an error where it must not be done, or cannot be done here.
-fn may_begin(context: &Context, desired: &Desired, plan: &Plan, request: &Request<'_>) -> Result<bool, ControlError> {
+fn agree(plan: &Plan, client: &mut dyn Client) -> Result<(), ControlError> {
+    match client.agrees(plan) {
+        Some(true) => Ok(()),
+        Some(false) => Err(ControlError::NotConfirmed),
+        None => Err(ControlError::NobodyToAsk),
+    }
+}
+
+/// The lock, and what takes long to find out for the history.
+struct Decides {
+    lock: Lock,
+    info: ApplyInfo,
+}
+
+impl Decides {
+    fn begin(context: &Context, desired: &Desired, request: &Request<'_>) -> Result<Self, ControlError> {
+        let info = context.apply_info("");
+        Ok(Self { lock: context.lock(format!("{} {}", request.doing, desired.lab))?, info })
+    }
+}
+
+/// Whether there is anything to do; an error where it must not be done.
+fn may_begin(plan: &Plan, request: &Request<'_>) -> Result<bool, ControlError> {
     if plan.is_refused() || (plan.is_empty() && !plan.refusals.is_empty()) {
         return Err(ControlError::PlanRefused);
     }
@@ -107,7 +130,6 @@ fn may_begin(context: &Context, desired: &Desired, plan: &Plan, request: &Reques
     if needs_root(plan) && !request.is_root {
         return Err(ControlError::NotRoot);
     }
-    refuse_unready(context, desired, plan)?;
     Ok(true)
 }
 
@@ -125,7 +147,7 @@ fn act(
     context: &Context,
     plan: &Plan,
     store: &mut Store,
-    lock: Lock,
+    decides: Decides,
     request: &Request<'_>,
     client: &mut dyn Client,
 ) -> Result<Summary, ControlError> {
@@ -146,7 +168,9 @@ fn act(
         interrupts: &interrupts,
         parallelism: request.parallelism,
     };
-    let id = store.begin(&plan.lab, &apply::decision(plan), &context.apply_info(&plan.counts()), clock.now())?;
+    let Decides { lock, info } = decides;
+    let info = ApplyInfo { summary: plan.counts(), ..info };
+    let id = store.begin(&plan.lab, &apply::decision(plan), &info, clock.now())?;
     drop(lock);
     let summary = apply::apply(plan, id, store, &world, client)?;
     store.end(id, &outcome(plan, &summary), clock.now())?;

@@ -21,9 +21,7 @@ pub(super) fn refuse_unready(context: &Context, desired: &Desired, plan: &Plan) 
             _ => None,
         })
         .collect();
-    let makes_disks = |effect: &Effect| matches!(effect, Effect::Publish { .. } | Effect::MakeDisk { .. });
-    let is_new = |effect: &Effect| matches!(effect, Effect::Reserve { .. }) || makes_disks(effect);
-    if starts.is_empty() && !plan.actions().any(|(_, action)| is_new(&action.effect)) {
+    if !takes_a_ready_machine(plan) {
         return Ok(());
     }
     let paths = paths(site, &starts);
@@ -37,6 +35,16 @@ pub(super) fn refuse_unready(context: &Context, desired: &Desired, plan: &Plan) 
         return Ok(());
     }
     Err(ControlError::NotReady { lacking })
+}
+
+/// Whether it does anything that a machine may not be ready for.
+pub(super) fn takes_a_ready_machine(plan: &Plan) -> bool {
+    plan.actions().any(|(_, action)| {
+        matches!(
+            action.effect,
+            Effect::Start { .. } | Effect::Reserve { .. } | Effect::Publish { .. } | Effect::MakeDisk { .. }
+        )
+    })
 }
 
 /// What the guests' account must get to: the folders of the site, and each file that qemu opens.
