@@ -1,6 +1,5 @@
 //! `labwright apply`: plan, ask, act, and with `--wait` see the guests come up.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -11,14 +10,13 @@ use nix::sys::signal::{SigSet, Signal};
 use super::context::open;
 use super::plan::Scope;
 use super::{Ended, LabFolder};
-use crate::apply::{BatchKind, Goal, Progress, Readiness, WaitEnd};
+use crate::apply::{BatchKind, Goal, Progress, Readiness};
 use crate::control::apply::{Client, Done, Request};
 use crate::control::{self, Context, ControlError};
 use crate::exit::Exit;
-use crate::model::id::RunId;
 use crate::model::lab::Desired;
-use crate::plan::{Answer, Plan};
-use crate::report::{self, Failure, Ui, command};
+use crate::plan::Plan;
+use crate::report::{self, Failure, Ui, command, progress, shortfall};
 use crate::state::Recorded;
 
 /// Effects that run side by side unless `--parallelism` says otherwise.
@@ -138,7 +136,7 @@ pub(super) fn reconcile(
     let request = Request { doing, parallelism: options.parallelism, is_root, is_agreed: options.yes };
     let mut client = Terminal { ui, options, doing, last: None };
     let done = control::apply::reconcile(context, desired, make, &request, &mut client);
-    let Done { plan, summary } = done.map_err(|error| told(context, error))?;
+    let Done { plan, summary } = done.map_err(|error| shortfall::not_begun(context, error))?;
     if !plan.is_empty() {
         let text = if options.json {
             report::apply::stream(&summary)
@@ -152,82 +150,22 @@ pub(super) fn reconcile(
         return Ok(Exit::Failed);
     }
     let ended = wait(context, desired, &plan, &mut client)?;
-    tell_of_refused(&plan)?;
-    tell_of_undone(&plan)?;
-    Ok(ended)
-}
-
-/// What a machine lacks is told with the commands that mend it, as they can be typed here.
-fn told(context: &Context, error: ControlError) -> Failure {
-    let ControlError::NotReady { lacking } = &error else { return error.into() };
-    let mends: BTreeSet<&str> = lacking.iter().filter_map(|line| line.mend.as_deref()).collect();
-    let setup = command(context, "host setup");
-    let mends: Vec<String> =
-        mends.into_iter().map(|mend| mend.replace("`labwright host setup`", &format!("`{setup}`"))).collect();
-    Failure::from(error).hint(mends.join("\nhint: "))
+    match shortfall::left_undone(&plan) {
+        Some(failure) => Err(failure),
+        None => Ok(ended),
+    }
 }
 
 /// The plan; of vms that were asked for by name and are as they should be, just that.
 fn show(plan: &Plan, options: &Options, ui: &Ui) {
-    let already: Vec<String> = plan
-        .answers
-        .iter()
-        .filter_map(|(vm, answer)| match answer {
-            Answer::Already(why) => Some(format!("{vm} {why}\n")),
-            Answer::Planned | Answer::NotDone(_) => None,
-        })
-        .collect();
+    let already = progress::already(plan);
     if options.json {
         ui.data(&report::plan::stream(plan));
     } else if plan.answers.is_empty() || !plan.is_empty() || !plan.refusals.is_empty() {
         ui.data(&report::paint::plan(&report::plan::text(plan, false)));
-        ui.data(&already.concat());
+        ui.data(&already);
     } else {
-        ui.data(&already.concat());
-    }
-}
-
-/// What was held back while all else was done.
-fn tell_of_refused(plan: &Plan) -> Result<(), Failure> {
-    const NAMES_MAX: usize = 5;
-    if plan.refusals.is_empty() {
-        return Ok(());
-    }
-    let names: Vec<String> = plan.refusals.iter().map(|refusal| refusal.address.to_string()).collect();
-    let more = if names.len() > NAMES_MAX { ", …" } else { "" };
-    let what =
-        format!("{}{more} refused, as said above, and left as it was", names[..names.len().min(NAMES_MAX)].join(", "));
-    Err(Failure::new(Exit::Refused, what).hint("all else was done; each refusal says how to mean it"))
-}
-
-/// What was asked of a vm by name and is not done is an error, whatever the reason.
-fn tell_of_undone(plan: &Plan) -> Result<(), Failure> {
-    let undone = plan.answers.iter().filter_map(|(vm, answer)| match answer {
-        Answer::NotDone(why) => Some(format!("{vm}: {why}")),
-        Answer::Planned | Answer::Already(_) => None,
-    });
-    let undone: Vec<String> = undone.collect();
-    let Some(first) = undone.first() else { return Ok(()) };
-    if undone.len() == 1 {
-        return Err(Failure::new(Exit::NotReady, format!("not done: {first}")));
-    }
-    let mut failure = Failure::new(Exit::NotReady, format!("not done for {} vms", undone.len()));
-    failure.causes = undone;
-    Err(failure)
-}
-
-/// What a person is asked before a plan is carried out.
-fn question(plan: &Plan, doing: &str) -> String {
-    let lab = &plan.lab;
-    let without = if plan.refusals.is_empty() { "" } else { " without what is refused" };
-    match doing {
-        "apply" => format!("Apply this plan to lab `{lab}`{without}?"),
-        "destroy" => format!("Take lab `{lab}` down{without}: stop its vms and set their disks aside?"),
-        other => {
-            let words = other.strip_prefix("vm ").unwrap_or(other);
-            let (first, rest) = words.split_at(1);
-            format!("{}{rest}{without}?", first.to_uppercase())
-        }
+        ui.data(&already);
     }
 }
 
@@ -246,7 +184,7 @@ impl Client for Terminal<'_> {
     }
 
     fn agrees(&mut self, plan: &Plan) -> Option<bool> {
-        self.ui.confirm(&question(plan, self.doing))
+        self.ui.confirm(&progress::question(plan, self.doing))
     }
 
     fn begins(&mut self) -> Arc<AtomicU8> {
@@ -257,14 +195,7 @@ impl Client for Terminal<'_> {
         let reached = readiness.reached(goal);
         self.ui.progress(&format!("guests {}", goal.word()), reached, readiness.wanted);
         if self.last.as_ref() != Some(readiness) {
-            let Readiness { wanted, queued, starting, running, ended, gone, unheard, .. } = readiness;
-            let booting = if goal == Goal::Ready { format!("{running} booting, ") } else { String::new() };
-            self.ui.say(&format!(
-                "  {reached}/{wanted} {}, {booting}{starting} starting, {queued} queued, {} ended{}",
-                goal.word(),
-                ended.len() + gone.len(),
-                if *unheard > 0 { format!(", {unheard} unknown") } else { String::new() }
-            ));
+            self.ui.say(&progress::guests(readiness, goal));
             self.last = Some(readiness.clone());
         }
     }
@@ -276,19 +207,11 @@ impl Progress for Terminal<'_> {
         if self.options.json || kind == BatchKind::Record {
             return;
         }
-        let (one, many, participle) = kind.words();
-        let what = if done == 1 { one } else { many };
-        let failures = if failed > 0 { format!(", {failed} failed") } else { String::new() };
-        self.ui.say(&format!("  {done} {what} {participle}{failures} ({:.1} s)", took.as_secs_f64()));
+        self.ui.say(&progress::batch(kind, done, failed, took));
     }
 
     fn retry(&mut self, kind: BatchKind, number: usize, pause: Duration, why: &str) {
-        let (one, many, participle) = kind.words();
-        let what = if number == 1 { one } else { many };
-        self.ui.say(&format!(
-            "  {number} {what} not {participle} yet: {why}; another try in {:.1} s",
-            pause.as_secs_f64()
-        ));
+        self.ui.say(&progress::retry(kind, number, pause, why));
     }
 }
 
@@ -325,31 +248,8 @@ fn wait(context: &Context, desired: &Desired, plan: &Plan, client: &mut Terminal
     rows.retain(|row| waited.vms.values().any(|name| row.name == *name));
     let format = if options.json { report::table::Format::Json } else { report::table::Format::Table };
     client.ui.data(&report::table::render(&rows, format));
-    let name = |run: &RunId| waited.vms.get(run).map_or_else(|| run.to_string(), ToString::to_string);
-    for (run, reason) in &waited.readiness.ended {
-        client.ui.say(&format!("{} is over: {reason}", name(run)));
+    for line in progress::ends(&waited) {
+        client.ui.say(&line);
     }
-    for (run, said) in &waited.gone {
-        let how = said.as_ref().map_or_else(|| " without a word".to_owned(), |said| format!("; it said: {said}"));
-        client.ui.say(&format!("{} is gone: its job ended{how}", name(run)));
-    }
-    not_ready(&waited.readiness, waited.end, waited.goal)
-}
-
-fn not_ready(readiness: &Readiness, end: WaitEnd, goal: Goal) -> Ended {
-    if end == WaitEnd::Settled && readiness.ended.is_empty() && readiness.gone.is_empty() {
-        return Ok(Exit::Done);
-    }
-    let (reached, wanted) = (readiness.reached(goal), readiness.wanted);
-    let so_far = format!("{reached} of {wanted} {} {}", if wanted == 1 { "vm is" } else { "vms are" }, goal.word());
-    let failure = match end {
-        WaitEnd::Interrupted => {
-            Failure::new(Exit::NotReady, format!("you ended the wait; {so_far}, and nothing was taken back"))
-        }
-        WaitEnd::TimedOut => {
-            Failure::new(Exit::NotReady, format!("{so_far} after all the time that `--timeout` gives"))
-        }
-        WaitEnd::Settled => Failure::new(Exit::NotReady, so_far),
-    };
-    Err(failure.hint("`labwright status` shows where the others are; `labwright apply --wait` goes on waiting"))
+    shortfall::not_ready(&waited.readiness, waited.end, waited.goal).map_or(Ok(Exit::Done), Err)
 }
