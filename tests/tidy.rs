@@ -166,7 +166,20 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     (
         "report",
-        &["model", "access", "error", "exit", "run", "manifest", "host/machine", "state", "plan", "apply", "control"],
+        &[
+            "model",
+            "access",
+            "disks",
+            "error",
+            "exit",
+            "run",
+            "manifest",
+            "host/machine",
+            "state",
+            "plan",
+            "apply",
+            "control",
+        ],
     ),
 ];
 /// What puts the house together: it may name every room, and no room names it.

@@ -4,20 +4,17 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-
 use super::context::of_known_lab;
 use super::{Ended, LabOption, apply, export_run, own, vnc};
 use crate::control;
 use crate::control::request::{Guest, Guests};
-use crate::disks::Snapshot;
 use crate::exit::Exit;
 use crate::model::address::AddressPattern;
 use crate::model::id::{SnapshotName, VmName};
 use crate::model::lab::Desired;
 use crate::plan::Wish;
-use crate::report::table::{Column, Format, Row, column, render};
-use crate::report::{Failure, Ui};
+use crate::report::table::Format;
+use crate::report::{Failure, Ui, requests};
 use crate::resolve::with_claims;
 use crate::run::RequestKind;
 use crate::state::Recorded;
@@ -233,21 +230,8 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
 /// Asks the same of all that are named.
 fn ask(words: &[String], lab: &LabOption, kind: &RequestKind, site: Option<&Path>, ui: &Ui) -> Ended {
     let (context, Desired { lab, .. }) = of_known_lab(site, &lab.lab)?;
-    Guests::named(&context, &lab, words)?.ask(kind, &mut |vm| ui.say(&done(vm, kind)))?;
+    Guests::named(&context, &lab, words)?.ask(kind, &mut |vm| ui.say(&requests::done(vm, kind)))?;
     Ok(Exit::Done)
-}
-
-/// What came of a request, in words.
-fn done(vm: &VmName, kind: &RequestKind) -> String {
-    match kind {
-        RequestKind::Screen => format!("a picture of {vm} was taken"),
-        RequestKind::Suspend => format!("{vm} stands still; `labwright vm resume {vm}` lets it go on"),
-        RequestKind::Resume => format!("{vm} goes on"),
-        RequestKind::Snapshot { name } => format!("{vm} can go back to now: `labwright vm revert {vm} {name}`"),
-        RequestKind::Revert { name } => format!("{vm} is as it was at `{name}`"),
-        RequestKind::DeleteSnapshot { name } => format!("{vm} has no snapshot `{name}` any more"),
-        RequestKind::Other(what) => format!("{vm} did {what}"),
-    }
 }
 
 /// A picture of one, or one of each in a folder.
@@ -270,30 +254,8 @@ fn screens(words: &[String], lab: &LabOption, output: &Path, site: Option<&Path>
 fn snapshots(word: &str, lab: &LabOption, format: Format, site: Option<&Path>, ui: &Ui) -> Ended {
     let (context, Desired { lab, .. }) = of_known_lab(site, &lab.lab)?;
     let snapshots = Guest::named(&context, &lab, word)?.snapshots()?;
-    ui.data(&render(&snapshots.iter().map(SnapshotRow::new).collect::<Vec<_>>(), format));
+    ui.data(&requests::snapshots(&snapshots, format));
     Ok(Exit::Done)
-}
-
-#[derive(Debug, Serialize)]
-struct SnapshotRow {
-    name: String,
-    taken: jiff::Timestamp,
-    memory_mib: u64,
-}
-
-impl SnapshotRow {
-    fn new(snapshot: &Snapshot) -> Self {
-        let memory_mib = snapshot.memory_bytes.div_ceil(1 << 20);
-        Self { name: snapshot.name.clone(), taken: snapshot.taken, memory_mib }
-    }
-}
-
-impl Row for SnapshotRow {
-    const COLUMNS: &'static [Column<Self>] = &[
-        column("name", |snapshot| snapshot.name.clone()),
-        column("taken", |snapshot| format!("{:.0}", snapshot.taken)),
-        column("memory", |snapshot| format!("{} MiB", snapshot.memory_mib)),
-    ];
 }
 
 /// The part of the lab's plan that does what is asked of vms.

@@ -22,6 +22,7 @@ mod plain_words;
 pub mod plan;
 pub mod progress;
 mod remarks;
+pub mod requests;
 pub mod schemas;
 pub mod screens;
 pub mod shortfall;

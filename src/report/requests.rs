@@ -1,0 +1,48 @@
+//! What running guests were asked for, and what came of it.
+
+use serde::Serialize;
+
+use super::table::{Column, Format, Row, column, render};
+use crate::disks::Snapshot;
+use crate::model::id::VmName;
+use crate::run::RequestKind;
+
+/// What came of a request, in words.
+pub fn done(vm: &VmName, kind: &RequestKind) -> String {
+    match kind {
+        RequestKind::Screen => format!("a picture of {vm} was taken"),
+        RequestKind::Suspend => format!("{vm} stands still; `labwright vm resume {vm}` lets it go on"),
+        RequestKind::Resume => format!("{vm} goes on"),
+        RequestKind::Snapshot { name } => format!("{vm} can go back to now: `labwright vm revert {vm} {name}`"),
+        RequestKind::Revert { name } => format!("{vm} is as it was at `{name}`"),
+        RequestKind::DeleteSnapshot { name } => format!("{vm} has no snapshot `{name}` any more"),
+        RequestKind::Other(what) => format!("{vm} did {what}"),
+    }
+}
+
+/// The snapshots of a vm.
+pub fn snapshots(snapshots: &[Snapshot], format: Format) -> String {
+    render(&snapshots.iter().map(SnapshotRow::new).collect::<Vec<_>>(), format)
+}
+
+#[derive(Debug, Serialize)]
+struct SnapshotRow {
+    name: String,
+    taken: jiff::Timestamp,
+    memory_mib: u64,
+}
+
+impl SnapshotRow {
+    fn new(snapshot: &Snapshot) -> Self {
+        let memory_mib = snapshot.memory_bytes.div_ceil(1 << 20);
+        Self { name: snapshot.name.clone(), taken: snapshot.taken, memory_mib }
+    }
+}
+
+impl Row for SnapshotRow {
+    const COLUMNS: &'static [Column<Self>] = &[
+        column("name", |snapshot| snapshot.name.clone()),
+        column("taken", |snapshot| format!("{:.0}", snapshot.taken)),
+        column("memory", |snapshot| format!("{} MiB", snapshot.memory_mib)),
+    ];
+}
