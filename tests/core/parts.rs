@@ -197,6 +197,30 @@ fn an_apply_that_was_overtaken_is_stopped() {
     assert_eq!(lab.recorded(&lab.desired()).serial, 1);
 }
 
+/// Runs of another lab's apply take numbers, and no plan is another one for that.
+#[test]
+fn a_plan_does_the_same_whatever_numbers_its_runs_get() {
+    let lab = Lab::new(PAIR);
+    let then = lab.plan();
+    lab.alter_state("UPDATE site SET next_run = 42");
+    let now = lab.plan();
+    assert!(then != now && now.does_the_same(&then));
+    lab.edit(&PAIR.replace("memory: 1G", "memory: 2G"));
+    assert!(!lab.plan().does_the_same(&then));
+}
+
+/// One that was kept before applies could run side by side does not say after which apply it was made.
+#[test]
+fn a_plan_of_before_there_were_several_at_once_is_read() {
+    let lab = running(PAIR);
+    let plan = lab.plan();
+    assert!(plan.after > 0);
+    let mut kept = serde_json::to_value(&plan).unwrap();
+    kept.as_object_mut().unwrap().remove("after").unwrap();
+    let read: labwright::plan::Plan = serde_json::from_value(kept).unwrap();
+    assert_eq!(read, labwright::plan::Plan { after: 0, ..plan });
+}
+
 /// A vm that comes back while its disks are kept: its student would look for the work on them.
 #[test]
 fn disks_that_were_set_aside_are_named_before_new_ones_are_made() {
