@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use super::aside::AsideError;
 use super::host_labs::InUse;
 use super::import::ImportError;
@@ -90,6 +92,21 @@ pub enum ControlError {
     NotAllowed { right: Option<Right>, on: Object, refused: Refused },
     #[error("lab `{lab}` has no user `{user}`; nothing was changed")]
     NoUser { user: UserName, lab: LabName },
+    #[error("there is no lab `{lab}` that you may know of")]
+    NoSuchLab { lab: LabName },
+    #[error("no site.yaml says which site this is; nothing was done")]
+    NoSite,
+    /// The paper's words.
+    #[error("You don't have permission to run this vm unisolated.")]
+    Unisolated { vm: VmName },
+    #[error("vm `{vm}` was not made to run isolated, and a start alone does not make it so; nothing was changed")]
+    NotMadeIsolated { vm: VmName },
+    #[error("{running} vms of {user} run or are about to, and {user} may run {limit} at once; nothing was changed")]
+    RunningLimit { user: UserName, running: usize, limit: u32 },
+    #[error("vms for somebody else are made by admins; nothing was changed")]
+    ForOthers,
+    #[error("a computer with {what} cannot be built; nothing was changed")]
+    Hardware { what: String },
     #[error("lab `{lab}` has no user group `{group}`; nothing was changed")]
     NoUserGroup { group: UserGroupName, lab: LabName },
     #[error("there is a vm `{name}` already; nothing was changed")]
@@ -141,7 +158,8 @@ pub enum ControlError {
 }
 
 /// What kind of no a request got. A client turns it into an exit code or a status of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Code {
     /// Something failed while acting.
     Failed,
@@ -168,13 +186,17 @@ impl ControlError {
             Self::NoSuchHost { .. } => Code::Usage,
             Self::Import(error) => error.code(),
             Self::OfVms { failed, .. } => failed.first().map_or(Code::Failed, |(_, error)| error.code()),
-            Self::NotOwned { .. } | Self::NoLab => Code::Usage,
+            Self::NotOwned { .. } | Self::NoLab | Self::NoSite | Self::Hardware { .. } => Code::Usage,
             Self::PlanMoved { .. }
             | Self::PlanVersion { .. }
             | Self::PlanRefused
             | Self::NotRoot
             | Self::NotAllowed { .. }
             | Self::NameTaken { .. }
+            | Self::Unisolated { .. }
+            | Self::NotMadeIsolated { .. }
+            | Self::RunningLimit { .. }
+            | Self::ForOthers
             | Self::NotReady { .. }
             | Self::Frozen { .. }
             | Self::InUse(_)

@@ -5,6 +5,7 @@
 //! manifests   a lab's folder and a site's file as what they mean
 //! open        the site, the lab, the state, the scheduler, the DHCP server
 //! pick        the vms that names, families and patterns mean
+//! power       vms started and stopped as far as who asks may
 //! plan        the part of the plan that is meant; plans that were kept; power
 //! apply       plan, ask, act, wait
 //! validate    whether labs' files are sound
@@ -51,6 +52,7 @@ pub mod own;
 pub mod permissions;
 pub mod pick;
 pub mod plan;
+pub mod power;
 pub mod purge;
 mod readiness;
 pub mod request;

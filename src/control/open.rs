@@ -88,6 +88,37 @@ impl Context {
         Self { site, lab_folder, caller, listener }
     }
 
+    /// A site by its file, for requests that name the labs in it.
+    pub fn of_site_file(
+        site: Option<&Path>,
+        caller: Caller,
+        listener: Arc<dyn Listener>,
+    ) -> Result<Self, ControlError> {
+        let site = load_site(&site_file(site).ok_or(ControlError::NoSite)?, &*listener)?;
+        refuse_unwritable(&site.state)?;
+        Ok(Self { site, lab_folder: "/".into(), caller, listener })
+    }
+
+    /// The labs of the site, by name.
+    pub fn labs(&self) -> Result<Vec<LabName>, ControlError> {
+        let mut store = self.at_home(Store::open_to_read(&self.site.state)?)?;
+        Ok(store.labs()?.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// A lab of the site as it was last applied, whatever the files in its folder say by now.
+    pub fn of_applied_lab(&self, lab: &LabName) -> Result<(Self, Desired), ControlError> {
+        let mut store = self.at_home(Store::open_to_read(&self.site.state)?)?;
+        let found = store.labs()?.into_iter().find(|(name, _)| name == lab);
+        let (name, folder) = found.ok_or_else(|| ControlError::NoSuchLab { lab: lab.clone() })?;
+        Ok((self.with_lab(folder), applied(&mut store, name)?))
+    }
+
+    /// The same for somebody else who asks.
+    #[must_use]
+    pub fn with_caller(&self, caller: Caller) -> Self {
+        Self { caller, ..self.clone() }
+    }
+
     /// The same site with the lab of another folder.
     #[must_use]
     pub fn with_lab(&self, lab_folder: PathBuf) -> Self {

@@ -8,7 +8,7 @@ use super::{Context, ControlError};
 use crate::model::address::Address;
 use crate::model::claim::{ClaimBody, VmClaim};
 use crate::model::id::{TemplateName, UserName, VmName};
-use crate::model::lab::{Desired, Object, Right, VmSource};
+use crate::model::lab::{Desired, Hardware, Object, Right, VmSource};
 use crate::resolve::with_claims;
 use crate::state::Change;
 
@@ -38,6 +38,7 @@ pub fn derive(context: &Context, desired: &Desired, wanted: &Wanted) -> Result<V
     let rights = Rights::of(context, &lab, &recorded);
     let from = Object::Template(wanted.template.clone());
     rights.require(Right::Derive, &from)?;
+    rights.refuse_for_others(&wanted.owner)?;
     let owner = lab.users.get(&wanted.owner);
     owner.ok_or_else(|| ControlError::NoUser { user: wanted.owner.clone(), lab: lab.lab.clone() })?;
     if lab.vms.contains_key(&name) || recorded.vms.contains_key(&name) {
@@ -47,6 +48,7 @@ pub fn derive(context: &Context, desired: &Desired, wanted: &Wanted) -> Result<V
     let mut hardware = template.hardware.clone();
     hardware.memory_mib = wanted.memory_mib.unwrap_or(hardware.memory_mib);
     hardware.cpus = wanted.cpus.unwrap_or(hardware.cpus);
+    refuse_unbuildable(&hardware)?;
     // A disc lies in the drive of the machine that was installed from it.
     hardware.cdrom = None;
     let source = if wanted.is_clone { VmSource::Clone } else { VmSource::Derive }(wanted.template.clone());
@@ -63,6 +65,17 @@ pub fn derive(context: &Context, desired: &Desired, wanted: &Wanted) -> Result<V
     let of_lab = Lab { context, name: &desired.lab, after: recorded.latest, doing: "changed" };
     of_lab.record(&mut store, lock, &format!("vm derive {name}"), vec![step])?;
     Ok(name)
+}
+
+/// What a manifest could not write either.
+fn refuse_unbuildable(hardware: &Hardware) -> Result<(), ControlError> {
+    let Hardware { memory_mib, cpus, .. } = hardware;
+    let what = match () {
+        () if !Hardware::MEMORY_MIB.contains(&u64::from(*memory_mib)) => format!("{memory_mib} MiB of memory"),
+        () if !Hardware::CPUS.contains(cpus) => format!("{cpus} processors"),
+        () => return Ok(()),
+    };
+    Err(ControlError::Hardware { what })
 }
 
 /// Ends the claim by which a vm was made; the plan then sets it aside.

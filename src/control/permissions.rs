@@ -7,10 +7,10 @@ use serde::{Serialize, Serializer};
 use super::aside::refuse_frozen;
 use super::journal::{Lab, Step};
 use super::{Context, ControlError};
-use crate::access::{Because, Decision, Effective, Forced, Person, Roles, World};
+use crate::access::{Because, Decision, Effective, Forced, Person, Refused, Roles, World};
 use crate::model::address::{Address, Kind};
 use crate::model::claim::{Claim, ClaimBody, GrantClaim};
-use crate::model::id::{UserGroupName, VmName};
+use crate::model::id::{UserGroupName, UserName, VmName};
 use crate::model::lab::{Desired, Object, Permission, Right, Subject};
 use crate::plan::permission_address;
 use crate::resolve::with_claims;
@@ -52,6 +52,43 @@ impl<'a> Rights<'a> {
         let decision = self.world().may(self.caller, right, on);
         decision.map(drop).map_err(|refused| ControlError::NotAllowed { right: Some(right), on: on.clone(), refused })
     }
+
+    /// All that somebody may do.
+    pub fn of_person(&self, who: &Person) -> Vec<EffectiveRights> {
+        let of = |(object, Effective { rights, forced })| EffectiveRights { object, allow: rights, isolated: forced };
+        self.world().effective(who).into_iter().map(of).collect()
+    }
+
+    /// Whether everything of the lab is who asks' to do and to see.
+    pub fn are_all(&self) -> bool {
+        self.world().all_rights(self.caller).is_some()
+    }
+
+    /// What somebody makes counts against its owner's limits.
+    pub fn refuse_for_others(&self, owner: &UserName) -> Result<(), ControlError> {
+        let is_own = self.caller.user() == Some(owner);
+        if is_own || self.are_all() { Ok(()) } else { Err(ControlError::ForOthers) }
+    }
+
+    /// Whether who asks may know that a thing is there.
+    pub fn sees(&self, on: &Object) -> bool {
+        self.world().is_visible(self.caller, on)
+    }
+
+    /// The same as a refusal.
+    pub fn require_sight(&self, on: &Object) -> Result<(), ControlError> {
+        if self.sees(on) { Ok(()) } else { Err(Self::not_known(on)) }
+    }
+
+    /// What is not there, and what somebody may not know of, reads alike.
+    pub fn not_known(on: &Object) -> ControlError {
+        ControlError::NotAllowed { right: None, on: on.clone(), refused: Refused::NotKnown }
+    }
+
+    /// Why a vm runs isolated when who asks starts it.
+    pub fn forced(&self, vm: &VmName) -> Option<Forced> {
+        self.world().forced(self.caller.user(), vm)
+    }
 }
 
 /// Whether somebody may do something, and why.
@@ -87,9 +124,7 @@ pub fn effective(context: &Context, desired: &Desired, who: &Person) -> Result<V
     let recorded = context.recorded(&desired.lab)?;
     let lab = with_claims(desired, &recorded.claims);
     refuse_stranger(&lab, who)?;
-    let all = Rights::of(context, &lab, &recorded).world().effective(who).into_iter();
-    let of = |(object, Effective { rights, forced })| EffectiveRights { object, allow: rights, isolated: forced };
-    Ok(all.map(of).collect())
+    Ok(Rights::of(context, &lab, &recorded).of_person(who))
 }
 
 /// A user whom the lab does not know may do nothing, which would look like an answer.

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -269,6 +270,9 @@ const QEMU_MIB: u64 = 128;
 const TABLES_DIVISOR: u64 = 64;
 
 impl Hardware {
+    pub const MEMORY_MIB: RangeInclusive<u64> = 16..=4 << 20;
+    pub const CPUS: RangeInclusive<u32> = 1..=255;
+
     /// What such a guest costs its host: its job asks for it, its cgroup is bounded by it, and a plan counts with it.
     pub fn host_memory_mib(&self) -> u64 {
         let guest = u64::from(self.memory_mib);

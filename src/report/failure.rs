@@ -96,6 +96,22 @@ fn hint(error: &ControlError) -> Option<String> {
         ControlError::Request(error) => return hint_to_request(error),
         ControlError::Aside(error) => return hint_to_aside(error),
         ControlError::Import(error) => return hint_to_import(error),
+        ControlError::Unisolated { vm } => format!("`labwright vm start {vm} --isolate` starts it isolated"),
+        ControlError::NotMadeIsolated { vm } => {
+            format!(
+                "start it without `--isolate`, or make one with `labwright vm derive … --isolate`; {vm} stays as it is"
+            )
+        }
+        ControlError::RunningLimit { .. } => {
+            "`labwright get vms` lists them, and `labwright vm stop` ends one; an admin may raise `running_vms`"
+                .to_owned()
+        }
+        ControlError::ForOthers => "leave `--owner` out to make one of your own".to_owned(),
+        ControlError::Hardware { .. } => "memory goes from `16M` to `4T`, processors from 1 to 255".to_owned(),
+        ControlError::NoSite => "name its file with `--site FILE`".to_owned(),
+        ControlError::NoSuchLab { .. } => {
+            "`labwright get vms` without `--lab` lists your labs, where there are several".to_owned()
+        }
         ControlError::NoClaim { .. } => "`labwright get claims` lists those that stand".to_owned(),
         ControlError::NoHost { hosts, .. } => format!("its hosts: {}", hosts.join(", ")),
         ControlError::NoHosts => "see `scheduler:` in site.yaml, and `qhost`".to_owned(),

@@ -171,21 +171,19 @@ impl<'a> Resolver<'a> {
     }
 
     fn check_hardware(&mut self, memory: Option<&Spanned<Size>>, cpus: Option<&Spanned<u32>>) {
-        const MEMORY_MIN: u64 = 16 << 20;
-        const MEMORY_MAX: u64 = 4 << 40;
-        const CPUS_MAX: u32 = 255;
+        const MIB: u64 = 1 << 20;
         if let Some(memory) = memory {
             let bytes = memory.0;
-            if !(MEMORY_MIN..=MEMORY_MAX).contains(&bytes) || !bytes.is_multiple_of(1 << 20) {
+            if !Hardware::MEMORY_MIB.contains(&bytes.div_ceil(MIB)) || !bytes.is_multiple_of(MIB) {
                 let message = format!("a computer with {} of memory cannot be built", memory.display());
                 self.note(Rule::Hardware, memory.at, message, "write whole MiB, from `16M` to `4T`, such as `2G`");
             }
         }
         if let Some(cpus) = cpus
-            && !(1..=CPUS_MAX).contains(&cpus.value)
+            && !Hardware::CPUS.contains(&cpus.value)
         {
             let message = format!("a computer with {} processors cannot be built", cpus.value);
-            self.note(Rule::Hardware, cpus.at, message, format!("write a number from 1 to {CPUS_MAX}"));
+            self.note(Rule::Hardware, cpus.at, message, format!("write a number from 1 to {}", Hardware::CPUS.end()));
         }
     }
 

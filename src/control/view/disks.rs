@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Listed, Moment, View, sorted};
 use crate::control::ControlError;
@@ -12,7 +12,7 @@ use crate::model::id::{TemplateName, UserName, VmGroupName, VmName};
 use crate::model::lab::{self, VmSource};
 use crate::state::{AsideDisk, RecordedDisk, RecordedVm};
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Template {
     pub name: TemplateName,
     /// As it is recorded.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::View;
 use crate::control::{ControlError, pick};
+use crate::model::id::LabName;
 
 /// A value of a listing: what it is picked by.
 pub trait Listed {
@@ -28,6 +29,25 @@ pub struct Only {
     pub owner: Option<String>,
 }
 
+/// The same of values that come without their lab's records: vms are picked by the names that are listed.
+pub fn listed<T: Listed>(lab: &LabName, mut all: Vec<T>, only: &Only) -> Result<Vec<T>, ControlError> {
+    if !only.names.is_empty() {
+        let picked = pick::names(lab, T::KIND, &only.names, all.iter().map(Listed::key))?;
+        all.retain(|each| picked.contains(each.key()));
+    }
+    owned(all, only)
+}
+
+fn owned<T: Listed>(mut all: Vec<T>, only: &Only) -> Result<Vec<T>, ControlError> {
+    if let Some(owner) = &only.owner {
+        if !T::IS_OWNED {
+            return Err(ControlError::NotOwned { kind: T::KIND });
+        }
+        all.retain(|each| each.owner() == Some(owner));
+    }
+    Ok(all)
+}
+
 impl View<'_> {
     /// Those of `all` that are meant.
     pub fn only<T: Listed>(&self, mut all: Vec<T>, only: &Only) -> Result<Vec<T>, ControlError> {
@@ -35,13 +55,7 @@ impl View<'_> {
             let picked = self.picked(&all, &only.names)?;
             all.retain(|each| picked.contains(each.key()));
         }
-        if let Some(owner) = &only.owner {
-            if !T::IS_OWNED {
-                return Err(ControlError::NotOwned { kind: T::KIND });
-            }
-            all.retain(|each| each.owner() == Some(owner));
-        }
-        Ok(all)
+        owned(all, only)
     }
 
     /// What is no vm's is picked among the values; what is, among all vms: one that has nothing to list is no mistake.

@@ -8,6 +8,7 @@
 //! networks  vm groups, and how full they are
 //! jobs      what runs and ran, and what that used
 //! claims    what people asked for by command
+//! seen      the part of it that who looks may know of
 //! status    how a lab stands as a whole
 //! screens   where guests' screens are served, and what opens them
 //! explain   why one thing is as it is
@@ -28,6 +29,7 @@ mod networks;
 mod origin;
 mod people;
 mod screens;
+mod seen;
 mod status;
 mod vms;
 
@@ -36,7 +38,7 @@ pub use disks::{Aside, Disk, Template};
 pub use explain::{Explanation, Past, PastClaim, RecordedAs, Run, Said};
 pub use history::{Apply, Effect, effects_of, history};
 pub use jobs::{Job, Usage};
-pub use listed::{Listed, Only};
+pub use listed::{Listed, Only, listed};
 pub use moment::Moment;
 pub use networks::VmGroup;
 pub use people::{Permission, Session, SessionState, User, UserGroup};

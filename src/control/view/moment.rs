@@ -2,9 +2,10 @@
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
 pub enum Moment {
     At(Timestamp),
     /// It was kept as text, which nobody of us wrote: it is shown as it stands.
@@ -15,6 +16,12 @@ impl Moment {
     /// A moment that was kept as text.
     pub fn read(text: String) -> Self {
         text.parse().map_or(Self::AsWritten(text), Self::At)
+    }
+}
+
+impl From<String> for Moment {
+    fn from(text: String) -> Self {
+        Self::read(text)
     }
 }
 

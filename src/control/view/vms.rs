@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Listed, Moment, View};
 use crate::control::ControlError;
@@ -18,7 +18,7 @@ use crate::run::{PAUSED_ON_REQUEST, StopReason};
 use crate::state::{Recorded, RecordedVm};
 
 /// One vm, as recorded and seen.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Vm {
     pub name: VmName,
     pub owner: UserName,
@@ -45,7 +45,7 @@ pub struct Vm {
 }
 
 /// Where a vm's run stands. In the order of the words, in which they are counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VmState {
     /// Its guest runs and has not said that it is up.
@@ -81,7 +81,7 @@ pub struct Name {
 }
 
 /// One running vm: the paper's Mapping table (section V.A).
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Mapping {
     pub name: VmName,
     pub owner: UserName,
