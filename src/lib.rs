@@ -32,4 +32,5 @@ pub mod trial;
 // What one can ask of a site, and who asks.
 pub mod cli;
 pub mod control;
+pub mod daemon;
 pub mod report;

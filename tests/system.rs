@@ -33,6 +33,8 @@ mod readme;
 mod ready;
 #[path = "system/rules.rs"]
 mod rules;
+#[path = "system/serve.rs"]
+mod serve;
 #[path = "system/starter.rs"]
 mod starter;
 #[path = "system/vnc.rs"]

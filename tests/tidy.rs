@@ -181,6 +181,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "control",
         ],
     ),
+    ("daemon", &["model", "access", "state", "plan", "apply", "control", "report"]),
 ];
 /// What puts the house together: it may name every room, and no room names it.
 const ABOVE_ALL: [&str; 3] = ["cli", "lib", "main"];

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::person::is_one_of;
 use super::{Person, Roles};
@@ -25,7 +25,7 @@ pub struct World<'a> {
 }
 
 /// Where a permission comes from.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Given {
     /// By the manifest; its place where the manifest itself was read.
@@ -37,7 +37,7 @@ pub enum Given {
 }
 
 /// Why somebody may do something.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Because {
     Root,
@@ -48,7 +48,7 @@ pub enum Because {
 }
 
 /// Why somebody may not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Refused {
     /// There is no such thing, or none that they may know of: both read alike.
@@ -61,7 +61,7 @@ pub enum Refused {
 pub type Decision = Result<Because, Refused>;
 
 /// Why a vm runs isolated, whatever its owner wants.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Forced {
     /// It was so when the vm was made.

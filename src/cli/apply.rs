@@ -88,6 +88,11 @@ impl Options {
         Self { yes, parallelism: PARALLELISM, json: false, wait: None }
     }
 
+    /// Whether they say how it is done, which is for those who do it themselves.
+    pub(super) fn is_of_root(&self) -> bool {
+        self.json || self.wait.is_some() || self.parallelism != PARALLELISM
+    }
+
     pub(super) fn waiting(&self, waiting: &Waiting) -> Self {
         Self { wait: waiting.wait.then(|| Duration::from_secs(waiting.timeout)), ..self.clone() }
     }

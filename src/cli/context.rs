@@ -25,6 +25,11 @@ pub(super) fn of_known_lab(site: Option<&Path>, lab: &Path) -> Result<(Context, 
     Ok(Context::of_known_lab(site, lab, caller()?, Arc::new(Terminal))?)
 }
 
+/// A site by its file, for a request that is about no lab's folder.
+pub(super) fn of_site_file(site: Option<&Path>) -> Result<Context, Failure> {
+    Ok(Context::of_site_file(site, caller()?, Arc::new(Terminal))?)
+}
+
 /// A site whose settings are known, for a request that is about no lab's folder.
 pub(super) fn of_site(site: Site) -> Result<Context, Failure> {
     Ok(Context::of_site(site, "/".into(), caller()?, Arc::new(Terminal)))

@@ -5,12 +5,14 @@ use std::path::Path;
 use clap::ValueEnum;
 
 use super::context::of_known_lab;
+use super::remote::{self, Daemon};
 use super::{Ended, LabOption};
 use crate::control::ControlError;
-use crate::control::view::{Listed, Only, View};
+use crate::control::view::{Listed, Only, View, listed};
 use crate::exit::Exit;
-use crate::report::Ui;
+use crate::model::id::LabName;
 use crate::report::table::{Format, Row, render};
+use crate::report::{Failure, Ui};
 
 /// List what there is
 #[derive(Debug, clap::Args)]
@@ -79,6 +81,9 @@ impl Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
+    if let Some(daemon) = remote::daemon(site) {
+        return from_daemon(&daemon, arguments, ui);
+    }
     let (context, desired) = of_known_lab(site, &arguments.lab.lab)?;
     let view = context.view(&desired)?;
     let shown = Shown { view: &view, only: arguments.only(), format: arguments.output };
@@ -97,6 +102,24 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
         Listing::Permissions => shown.text(view.permissions()?)?,
         Listing::Sessions => shown.text(view.sessions()?)?,
         Listing::Claims => shown.text(view.claims())?,
+    });
+    Ok(Exit::Done)
+}
+
+/// What the daemon lets people see.
+fn from_daemon(daemon: &Daemon, arguments: &Arguments, ui: &Ui) -> Ended {
+    fn text<R: Row + Listed>(lab: &LabName, values: Vec<R>, arguments: &Arguments) -> Result<String, Failure> {
+        Ok(render(&listed(lab, values, &arguments.only())?, arguments.output))
+    }
+    let lab = daemon.lab(&arguments.lab)?;
+    ui.data(&match arguments.kind {
+        Listing::Vms => text(&lab, daemon.vms(&lab)?, arguments)?,
+        Listing::Mappings => text(&lab, daemon.mappings(&lab)?, arguments)?,
+        Listing::Templates => text(&lab, daemon.templates(&lab)?, arguments)?,
+        _ => {
+            let what = "the daemon lists `vms`, `templates` and `mappings`; the rest is for root";
+            return Err(Failure::new(Exit::Refused, what));
+        }
     });
     Ok(Exit::Done)
 }

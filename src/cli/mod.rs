@@ -22,8 +22,10 @@ mod own;
 mod permission;
 mod plan;
 mod purge;
+mod remote;
 mod restore;
 mod schema;
+mod serve;
 mod starter;
 mod state;
 mod status;
@@ -97,6 +99,7 @@ enum Command {
     Version,
     #[command(subcommand)]
     Host(host::Command),
+    Serve(serve::Arguments),
     #[command(hide = true)]
     Starter(starter::StarterArguments),
     #[command(hide = true)]
@@ -233,6 +236,7 @@ fn run(arguments: Arguments, ui: &mut Ui) -> Ended {
         Command::Init(arguments) => init::run(&arguments, ui),
         Command::Schema(arguments) => schema::run(&arguments, ui),
         Command::Host(command) => host::run(&command, site, ui),
+        Command::Serve(arguments) => serve::run(&arguments, site),
         Command::Starter(arguments) => ended(arguments.run()),
         Command::Confine(arguments) => ended(arguments.run()),
         Command::HostTrial(arguments) => arguments.run(ui),

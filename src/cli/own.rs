@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use super::context::of_known_lab;
-use super::{Ended, LabOption, apply};
+use super::{Ended, LabOption, apply, remote};
 use crate::control;
 use crate::control::own::{self, Wanted};
+use crate::daemon::messages;
 use crate::exit::Exit;
 use crate::manifest::Size;
 use crate::model::address::{Address, AddressPattern};
@@ -57,6 +58,14 @@ fn memory(text: &str) -> Result<u32, String> {
 }
 
 pub(super) fn derive(arguments: &DeriveArguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
+    if let Some(daemon) = remote::daemon(site) {
+        let lab = daemon.lab(&arguments.lab)?;
+        return Ok(remote::tell(&daemon.derive(&lab, &arguments.message())?, ui));
+    }
+    derive_here(arguments, site, ui).map_err(remote::or_by_daemon)
+}
+
+fn derive_here(arguments: &DeriveArguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
     let (context, desired) = of_known_lab(site, &arguments.lab.lab)?;
     let owner = match &arguments.owner {
         Some(owner) => owner.clone(),
@@ -77,7 +86,30 @@ pub(super) fn derive(arguments: &DeriveArguments, site: Option<&Path>, ui: &mut 
     carry_out(&context, &desired, &name, false, ui)
 }
 
+impl DeriveArguments {
+    fn message(&self) -> messages::Derive {
+        let Self { template, name, owner, memory, cpus, isolate, clone, .. } = self;
+        messages::Derive {
+            template: template.clone(),
+            name: name.clone(),
+            owner: owner.clone(),
+            memory_mib: *memory,
+            cpus: *cpus,
+            isolated: *isolate,
+            clone: *clone,
+        }
+    }
+}
+
 pub(super) fn delete(arguments: &DeleteArguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
+    if let Some(daemon) = remote::daemon(site) {
+        let lab = daemon.lab(&arguments.lab)?;
+        return Ok(remote::tell(&daemon.delete(&lab, &arguments.vm)?, ui));
+    }
+    delete_here(arguments, site, ui).map_err(remote::or_by_daemon)
+}
+
+fn delete_here(arguments: &DeleteArguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
     let (context, desired) = of_known_lab(site, &arguments.lab.lab)?;
     own::give_up(&context, &desired, &arguments.vm)?;
     carry_out(&context, &desired, &arguments.vm, true, ui)

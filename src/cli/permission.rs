@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::context::of_known_lab;
+use super::context::{of_known_lab, whoami};
+use super::remote::{self, Daemon};
 use super::{Ended, LabOption};
-use crate::access::Person;
-use crate::control::permissions;
+use crate::access::{Person, Refused};
+use crate::control::permissions::{self, EffectiveRights};
 use crate::exit::Exit;
-use crate::model::id::UserName;
+use crate::model::id::{LabName, UserName};
 use crate::model::lab::{Object, Permission, Right, Subject};
 use crate::report::table::{Format, render};
-use crate::report::{Ui, permissions as words};
+use crate::report::{Failure, Ui, permissions as words};
 
 /// Who may do what, and why
 #[derive(Debug, clap::Subcommand)]
@@ -119,18 +120,43 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
 }
 
 fn check(user: &UserName, right: Right, on: &Object, lab: &LabOption, site: Option<&Path>, ui: &Ui) -> Ended {
-    let (context, desired) = of_known_lab(site, &lab.lab)?;
-    let decision = permissions::check(&context, &desired, &Person::User(user.clone()), right, on)?;
+    let decision = match remote::daemon(site) {
+        Some(daemon) => {
+            let (_, rights) = own_rights(&daemon, user, lab)?;
+            let about = rights.into_iter().find(|about| about.object == *on).ok_or(Refused::NotKnown);
+            about.and_then(|mut about| about.allow.remove(&right).ok_or(Refused::NoRight))
+        }
+        None => {
+            let (context, desired) = of_known_lab(site, &lab.lab)?;
+            permissions::check(&context, &desired, &Person::User(user.clone()), right, on)?
+        }
+    };
     ui.data(&words::decision(user, right, on, &decision));
     Ok(if decision.is_ok() { Exit::Done } else { Exit::Refused })
 }
 
 fn list(user: &UserName, lab: &LabOption, format: Format, site: Option<&Path>, ui: &Ui) -> Ended {
-    let (context, desired) = of_known_lab(site, &lab.lab)?;
-    let rights = permissions::effective(&context, &desired, &Person::User(user.clone()))?;
+    let (lab, rights) = match remote::daemon(site) {
+        Some(daemon) => own_rights(&daemon, user, lab)?,
+        None => {
+            let (context, desired) = of_known_lab(site, &lab.lab)?;
+            let rights = permissions::effective(&context, &desired, &Person::User(user.clone()))?;
+            (desired.lab, rights)
+        }
+    };
     if rights.is_empty() {
-        ui.say(&format!("{user} may do nothing in lab `{}`", desired.lab));
+        ui.say(&format!("{user} may do nothing in lab `{lab}`"));
     }
     ui.data(&render(&rights, format));
     Ok(Exit::Done)
+}
+
+/// What the daemon says of who asks; others' rights are for those who work on the state itself.
+fn own_rights(daemon: &Daemon, user: &UserName, lab: &LabOption) -> Result<(LabName, Vec<EffectiveRights>), Failure> {
+    if user.as_str() != whoami() {
+        return Err(Failure::new(Exit::Refused, "what others may do is for root to ask; nothing was done"));
+    }
+    let lab = daemon.lab(lab)?;
+    let rights = daemon.rights(&lab)?;
+    Ok((lab, rights))
 }

@@ -5,9 +5,11 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use super::context::of_known_lab;
+use super::remote::{self, Daemon};
 use super::{Ended, LabOption, apply, export_run, own, vnc};
-use crate::control;
 use crate::control::request::{Guest, Guests};
+use crate::control::{self, pick};
+use crate::daemon::messages;
 use crate::exit::Exit;
 use crate::model::address::AddressPattern;
 use crate::model::id::{SnapshotName, VmName};
@@ -180,6 +182,9 @@ pub(super) struct PowerArguments {
 pub(super) struct StartArguments {
     #[command(flatten)]
     power: PowerArguments,
+    /// Start it isolated or not at all; where isolation is forced on you, say by this that you know.
+    #[arg(long)]
+    isolate: bool,
     #[command(flatten)]
     waiting: apply::Waiting,
 }
@@ -192,9 +197,11 @@ impl StartArguments {
 
 pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended {
     match command {
-        Command::Start(arguments) => power(&arguments.power, Wish::Start, &arguments.options(), site, ui),
-        Command::Stop(arguments) => power(arguments, Wish::Stop, &arguments.options, site, ui),
-        Command::Restart(arguments) => power(&arguments.power, Wish::Restart, &arguments.options(), site, ui),
+        Command::Start(arguments) => start(arguments, Wish::Start, site, ui),
+        Command::Stop(arguments) => {
+            power(arguments, &Asked { wish: Wish::Stop, isolated: false }, &arguments.options, site, ui)
+        }
+        Command::Restart(arguments) => start(arguments, Wish::Restart, site, ui),
         Command::Derive(arguments) => own::derive(arguments, site, ui),
         Command::Delete(arguments) => own::delete(arguments, site, ui),
         Command::Vnc(arguments) => vnc::run(arguments, site, ui),
@@ -258,19 +265,82 @@ fn snapshots(word: &str, lab: &LabOption, format: Format, site: Option<&Path>, u
     Ok(Exit::Done)
 }
 
+/// What is asked of vms.
+struct Asked {
+    wish: Wish,
+    isolated: bool,
+}
+
+impl Asked {
+    fn verb(&self) -> &'static str {
+        match self.wish {
+            Wish::Start => "start",
+            Wish::Stop => "stop",
+            Wish::Restart => "restart",
+        }
+    }
+}
+
+fn start(arguments: &StartArguments, wish: Wish, site: Option<&Path>, ui: &mut Ui) -> Ended {
+    power(&arguments.power, &Asked { wish, isolated: arguments.isolate }, &arguments.options(), site, ui)
+}
+
+fn power(
+    arguments: &PowerArguments,
+    asked: &Asked,
+    options: &apply::Options,
+    site: Option<&Path>,
+    ui: &mut Ui,
+) -> Ended {
+    match remote::daemon(site) {
+        Some(daemon) => power_by_daemon(&daemon, arguments, asked, options, ui),
+        None => power_here(arguments, asked, options, site, ui).map_err(remote::or_by_daemon),
+    }
+}
+
+/// One request for each vm that is meant; the first that is refused ends it.
+fn power_by_daemon(
+    daemon: &Daemon,
+    arguments: &PowerArguments,
+    asked: &Asked,
+    options: &apply::Options,
+    ui: &Ui,
+) -> Ended {
+    if !arguments.allow.is_empty() || options.is_of_root() {
+        let what = "the daemon takes no `--allow`, `--wait`, `--json` and `--parallelism`; nothing was done";
+        return Err(Failure::new(Exit::Usage, what).hint("`labwright get mappings` shows what runs, once it does"));
+    }
+    let lab = daemon.lab(&arguments.lab)?;
+    let vms = daemon.vms(&lab)?;
+    let meant = pick::vms(&lab, &arguments.vms, vms.iter().map(|vm| (&vm.name, Some(&vm.family))))?;
+    let wanted = match asked.wish {
+        Wish::Start => messages::Wanted::Start,
+        Wish::Stop => messages::Wanted::Stop,
+        Wish::Restart => messages::Wanted::Restart,
+    };
+    for vm in meant {
+        remote::tell(&daemon.power(&lab, &vm, messages::Power { wanted, isolated: asked.isolated })?, ui);
+    }
+    Ok(Exit::Done)
+}
+
 /// The part of the lab's plan that does what is asked of vms.
-fn power(arguments: &PowerArguments, wish: Wish, options: &apply::Options, site: Option<&Path>, ui: &mut Ui) -> Ended {
+fn power_here(
+    arguments: &PowerArguments,
+    asked: &Asked,
+    options: &apply::Options,
+    site: Option<&Path>,
+    ui: &mut Ui,
+) -> Ended {
     let (context, desired) = &of_known_lab(site, &arguments.lab.lab)?;
     let recorded = context.recorded(&desired.lab)?;
     let desired = &*with_claims(desired, &recorded.claims);
-    let asks = control::plan::asks(desired, &recorded, &arguments.vms, wish)?;
+    let asks = control::plan::asks(desired, &recorded, &arguments.vms, asked.wish)?;
+    if asked.isolated {
+        asks.keys().try_for_each(|vm| control::power::refuse_unless_isolated(desired, vm))?;
+    }
     let make = |recorded: &Recorded| control::plan::power(context, desired, recorded, &arguments.allow, &asks);
-    let verb = match wish {
-        Wish::Start => "start",
-        Wish::Stop => "stop",
-        Wish::Restart => "restart",
-    };
-    let doing = format!("vm {verb} {}", arguments.vms.join(" "));
+    let doing = format!("vm {} {}", asked.verb(), arguments.vms.join(" "));
     apply::reconcile(context, desired, &make, options, &doing, ui)
 }
 

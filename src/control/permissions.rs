@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::aside::refuse_frozen;
 use super::journal::{Lab, Step};
@@ -106,9 +106,9 @@ pub fn check(
 }
 
 /// All that somebody may do with one thing.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct EffectiveRights {
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "as_text", deserialize_with = "from_text")]
     pub object: Object,
     pub allow: BTreeMap<Right, Because>,
     /// Why it runs isolated, if it must.
@@ -117,6 +117,10 @@ pub struct EffectiveRights {
 
 fn as_text<T: ToString, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&value.to_string())
+}
+
+fn from_text<'d, D: Deserializer<'d>>(deserializer: D) -> Result<Object, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
 }
 
 /// All that somebody may do.

@@ -1,0 +1,114 @@
+//! Commands of people who are not root, where a daemon serves the site: what it answers, and in which words.
+
+use std::path::{Path, PathBuf};
+
+use super::LabOption;
+use crate::control::permissions::EffectiveRights;
+use crate::control::view::{Mapping, Template, Vm};
+use crate::daemon::SOCKET;
+use crate::daemon::client::{Client, ClientError};
+use crate::daemon::messages::{Acted, Derive, Lab, Power};
+use crate::error::chain;
+use crate::exit::Exit;
+use crate::model::id::{LabName, VmName};
+use crate::report::{Failure, Ui};
+
+/// The daemon of this machine, for somebody who is not root and means no other site.
+pub(super) fn daemon(site: Option<&Path>) -> Option<Daemon> {
+    let socket = socket();
+    let is_for_it = !nix::unistd::geteuid().is_root() && site.is_none();
+    (is_for_it && socket.exists()).then(|| Daemon { client: Client::new(socket) })
+}
+
+fn socket() -> PathBuf {
+    std::env::var_os("LABWRIGHT_SOCKET").map_or_else(|| SOCKET.into(), PathBuf::from)
+}
+
+/// Who may not do it on the state itself is told what would let them.
+pub(super) fn or_by_daemon(failure: Failure) -> Failure {
+    let is_lack_of_rights = matches!(failure.exit, Exit::Failed | Exit::Refused);
+    if nix::unistd::geteuid().is_root() || !is_lack_of_rights {
+        return failure;
+    }
+    let socket = socket();
+    let way = match socket.exists() {
+        true => format!("without `--site`, the daemon at {} does it for you", socket.display()),
+        false => format!(
+            "no daemon serves {}, which would do it for you: an admin starts `labwright serve`",
+            socket.display()
+        ),
+    };
+    let hint = failure.hint.as_ref().map_or_else(|| way.clone(), |hint| format!("{hint}\nhint: {way}"));
+    failure.hint(hint)
+}
+
+/// What was done, in the words that root reads.
+pub(super) fn tell(acted: &Acted, ui: &Ui) -> Exit {
+    ui.data(&acted.plan);
+    ui.data(&acted.outcome);
+    Exit::Done
+}
+
+pub(super) struct Daemon {
+    client: Client,
+}
+
+impl Daemon {
+    /// The lab that is meant: by its name, or the only one that there is for who asks.
+    pub(super) fn lab(&self, option: &LabOption) -> Result<LabName, Failure> {
+        let named = option.lab.to_str().unwrap_or_default();
+        if named != "." {
+            let of_folder = option.lab.file_name().and_then(|name| name.to_str()).unwrap_or(named);
+            return LabName::new(of_folder).map_err(|error| Failure::from_error(Exit::Usage, &error));
+        }
+        let mut labs = self.client.get::<Vec<Lab>>(&["labs"]).map_err(failure)?;
+        match (labs.pop(), labs.len()) {
+            (Some(lab), 0) => Ok(lab.name),
+            (None, _) => Err(Failure::new(Exit::Failed, "there is no lab that you may know of")),
+            (Some(last), _) => {
+                let names: Vec<String> =
+                    labs.iter().chain([&last]).map(|lab| format!("`--lab {}`", lab.name)).collect();
+                Err(Failure::new(Exit::Usage, "you are in several labs; nothing was done").hint(names.join(" or ")))
+            }
+        }
+    }
+
+    pub(super) fn vms(&self, lab: &LabName) -> Result<Vec<Vm>, Failure> {
+        self.client.get(&["labs", lab.as_str(), "vms"]).map_err(failure)
+    }
+
+    pub(super) fn templates(&self, lab: &LabName) -> Result<Vec<Template>, Failure> {
+        self.client.get(&["labs", lab.as_str(), "templates"]).map_err(failure)
+    }
+
+    pub(super) fn mappings(&self, lab: &LabName) -> Result<Vec<Mapping>, Failure> {
+        self.client.get(&["labs", lab.as_str(), "mappings"]).map_err(failure)
+    }
+
+    pub(super) fn rights(&self, lab: &LabName) -> Result<Vec<EffectiveRights>, Failure> {
+        self.client.get(&["labs", lab.as_str(), "permissions", "effective"]).map_err(failure)
+    }
+
+    pub(super) fn derive(&self, lab: &LabName, wanted: &Derive) -> Result<Acted, Failure> {
+        self.client.post(&["labs", lab.as_str(), "vms"], wanted).map_err(failure)
+    }
+
+    pub(super) fn delete(&self, lab: &LabName, vm: &VmName) -> Result<Acted, Failure> {
+        self.client.delete(&["labs", lab.as_str(), "vms", vm.as_str()]).map_err(failure)
+    }
+
+    pub(super) fn power(&self, lab: &LabName, vm: &VmName, power: Power) -> Result<Acted, Failure> {
+        self.client.post(&["labs", lab.as_str(), "vms", vm.as_str(), "power"], &power).map_err(failure)
+    }
+}
+
+fn failure(error: ClientError) -> Failure {
+    match error {
+        ClientError::Refused(refusal) => {
+            Failure { exit: refusal.code.into(), message: refusal.message, causes: refusal.causes, hint: refusal.hint }
+        }
+        ClientError::Broken { .. } | ClientError::Late { .. } => Failure::new(Exit::Failed, chain(&error))
+            .hint("what was asked for may be done or not: `labwright get vms` shows it"),
+        _ => Failure::from_error(Exit::Failed, &error).hint("an admin looks after `labwright serve`"),
+    }
+}

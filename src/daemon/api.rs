@@ -1,0 +1,320 @@
+//! The paths, and what each asks of `control`. Who asks sees what is theirs and what they have a right to; all else is not
+//! there, and reads so.
+//!
+//! ```text
+//! GET    /v1/labs
+//! GET    /v1/labs/{lab}/vms                     POST: derive
+//! GET    /v1/labs/{lab}/vms/{vm}                DELETE: its disks are set aside
+//! POST   /v1/labs/{lab}/vms/{vm}/power
+//! GET    /v1/labs/{lab}/templates
+//! GET    /v1/labs/{lab}/mappings
+//! GET    /v1/labs/{lab}/permissions/effective
+//! ```
+//!
+//! The `/` in the name of a vm of somebody's own is written `%2F`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::to_bytes;
+use axum::extract::rejection::{JsonRejection, PathRejection};
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use serde::Serialize;
+use tokio::sync::Semaphore;
+
+use super::messages::{Derive, Lab, Power, Refusal};
+use super::{Daemon, Peer, act};
+use crate::control::view::View;
+use crate::control::{Code, Context, ControlError};
+use crate::model::id::{LabName, VmName};
+use crate::model::lab::Desired;
+use crate::report::Failure;
+use crate::state::StateError;
+
+const BODY_BYTES_MAX: usize = 1 << 20;
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The queue may be slow, a plan's state locked for a while.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(30);
+/// Disks may be copied in full.
+const ACT_TIMEOUT: Duration = Duration::from_secs(600);
+
+pub(super) fn router(daemon: Arc<Daemon>, peer: Peer) -> Router {
+    Router::new()
+        .route("/v1/labs", get(labs))
+        .route("/v1/labs/{lab}/vms", get(vms).post(derive))
+        .route("/v1/labs/{lab}/vms/{vm}", get(vm).delete(give_up))
+        .route("/v1/labs/{lab}/vms/{vm}/power", post(power))
+        .route("/v1/labs/{lab}/templates", get(templates))
+        .route("/v1/labs/{lab}/mappings", get(mappings))
+        .route("/v1/labs/{lab}/permissions/effective", get(effective))
+        .fallback(async || No::of(StatusCode::NOT_FOUND, Code::Usage, "there is no such path"))
+        .method_not_allowed_fallback(async || {
+            No::of(StatusCode::METHOD_NOT_ALLOWED, Code::Usage, "this path takes another method")
+        })
+        .layer(middleware::from_fn(whole))
+        .layer(Extension(peer))
+        .with_state(daemon)
+}
+
+/// A request is begun when all of it is here: one that is slow or endless holds no place among those that work.
+async fn whole(request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, BODY_BYTES_MAX)).await {
+        Ok(Ok(body)) => next.run(Request::from_parts(head, body.into())).await,
+        Ok(Err(_)) => {
+            let what = "the body is longer than 1 MiB, or ends before its end; nothing was done";
+            No::of(StatusCode::PAYLOAD_TOO_LARGE, Code::Usage, what).into_response()
+        }
+        Err(_) => {
+            let what = "the body takes too long; nothing was done";
+            No::of(StatusCode::REQUEST_TIMEOUT, Code::Usage, what).into_response()
+        }
+    }
+}
+
+type Answer<T> = Result<Json<T>, No>;
+type In<T> = Result<Path<T>, PathRejection>;
+
+async fn labs(State(daemon): State<Arc<Daemon>>, Extension(peer): Extension<Peer>) -> impl IntoResponse {
+    let known = |context: &Context, name: &LabName| -> Result<bool, ControlError> {
+        let (context, desired) = context.of_applied_lab(name)?;
+        Ok(context.view(&desired)?.refuse_stranger().is_ok())
+    };
+    let work = move |context: &Context| {
+        let mut seen = Vec::new();
+        for name in context.labs()? {
+            if known(context, &name)? {
+                seen.push(Lab { name });
+            }
+        }
+        Ok(seen)
+    };
+    daemon.look(peer, "get labs", work).await
+}
+
+async fn vms(
+    State(daemon): State<Arc<Daemon>>,
+    Extension(peer): Extension<Peer>,
+    lab: In<LabName>,
+) -> impl IntoResponse {
+    daemon.look_at(peer, lab, "get vms", |view| view.seen_vms()).await
+}
+
+async fn templates(
+    State(daemon): State<Arc<Daemon>>,
+    Extension(peer): Extension<Peer>,
+    lab: In<LabName>,
+) -> impl IntoResponse {
+    daemon.look_at(peer, lab, "get templates", |view| view.seen_templates()).await
+}
+
+async fn mappings(
+    State(daemon): State<Arc<Daemon>>,
+    Extension(peer): Extension<Peer>,
+    lab: In<LabName>,
+) -> impl IntoResponse {
+    daemon.look_at(peer, lab, "get mappings", |view| view.seen_mappings()).await
+}
+
+async fn effective(
+    State(daemon): State<Arc<Daemon>>,
+    Extension(peer): Extension<Peer>,
+    lab: In<LabName>,
+) -> impl IntoResponse {
+    daemon.look_at(peer, lab, "permission check", |view| Ok(view.own_rights())).await
+}
+
+async fn vm(
+    State(daemon): State<Arc<Daemon>>,
+    Extension(peer): Extension<Peer>,
+    named: In<(LabName, VmName)>,
+) -> Result<impl IntoResponse, No> {
+    let Path((lab, vm)) = named?;
+    daemon.look_at(peer, Ok(Path(lab)), "get vms", move |view| view.seen_vm(&vm)).await
+}
+
+async fn derive(
+    State(daemon): State<Arc<Daemon>>,
+    Extension(peer): Extension<Peer>,
+    lab: In<LabName>,
+    body: Result<Json<Derive>, JsonRejection>,
+) -> Result<impl IntoResponse, No> {
+    let (Path(lab), Json(wanted)) = (lab?, body?);
+    let command = format!("vm derive {} --name {}", wanted.template, wanted.name);
+    daemon.act(peer, lab, command, move |asked| act::derive(asked, &wanted)).await
+}
+
+async fn give_up(
+    State(daemon): State<Arc<Daemon>>,
+    Extension(peer): Extension<Peer>,
+    named: In<(LabName, VmName)>,
+) -> Result<impl IntoResponse, No> {
+    let Path((lab, vm)) = named?;
+    daemon.act(peer, lab, format!("vm delete {vm}"), move |asked| act::give_up(asked, &vm)).await
+}
+
+async fn power(
+    State(daemon): State<Arc<Daemon>>,
+    Extension(peer): Extension<Peer>,
+    named: In<(LabName, VmName)>,
+    body: Result<Json<Power>, JsonRejection>,
+) -> Result<impl IntoResponse, No> {
+    let (Path((lab, vm)), Json(power)) = (named?, body?);
+    let command = act::power_command(&vm, &power);
+    daemon.act(peer, lab, command, move |asked| act::power(asked, vm, &power)).await
+}
+
+impl Daemon {
+    /// A lab that who asks may know of, and what they see of it.
+    async fn look_at<T: Serialize + Send + 'static>(
+        self: Arc<Self>,
+        peer: Peer,
+        lab: In<LabName>,
+        command: &str,
+        see: impl FnOnce(&View<'_>) -> Result<T, ControlError> + Send + 'static,
+    ) -> Answer<T> {
+        let Path(lab) = lab?;
+        let work = move |context: &Context| {
+            let (context, desired) = context.of_applied_lab(&lab)?;
+            let view = context.view(&desired)?;
+            view.refuse_stranger()?;
+            see(&view)
+        };
+        self.look(peer, command, work).await
+    }
+
+    async fn look<T: Serialize + Send + 'static>(
+        self: Arc<Self>,
+        peer: Peer,
+        command: &str,
+        work: impl FnOnce(&Context) -> Result<T, ControlError> + Send + 'static,
+    ) -> Answer<T> {
+        let context = self.context_of(&peer, command.to_owned());
+        let turn = Arc::clone(&self.bounds.looks);
+        self.in_turn(&peer, turn, LOOK_TIMEOUT, move || work(&context).map_err(|error| No::told(&error))).await
+    }
+
+    async fn act<T: Serialize + Send + 'static>(
+        self: Arc<Self>,
+        peer: Peer,
+        lab: LabName,
+        command: String,
+        work: impl FnOnce(&act::Asked<'_>) -> Result<T, No> + Send + 'static,
+    ) -> Answer<T> {
+        let context = self.context_of(&peer, command);
+        let turn = Arc::clone(&self.bounds.acts);
+        let interrupts = Arc::clone(&self.interrupts);
+        let work = move || {
+            let opened = open(&context, &lab);
+            let (context, desired) = &opened.map_err(|error| No::told(&error))?;
+            work(&act::Asked { context, desired, interrupts })
+        };
+        self.in_turn(&peer, turn, ACT_TIMEOUT, work).await
+    }
+
+    fn context_of(&self, peer: &Peer, command: String) -> Context {
+        self.context.with_caller(peer.caller(&self.context.caller, command))
+    }
+
+    /// Does it on a thread that may wait, once it is its turn. What is too late for its client goes on.
+    async fn in_turn<T: Serialize + Send + 'static>(
+        &self,
+        peer: &Peer,
+        turn: Arc<Semaphore>,
+        patience: Duration,
+        work: impl FnOnce() -> Result<T, No> + Send + 'static,
+    ) -> Answer<T> {
+        let too_many =
+            || No::of(StatusCode::TOO_MANY_REQUESTS, Code::Refused, "you ask for too much at once; nothing was done");
+        let place = self.bounds.requests.take(peer.uid).ok_or_else(too_many)?;
+        let done = async {
+            let turn = turn.acquire_owned().await;
+            tokio::task::spawn_blocking(move || {
+                let (_turn, _place) = (turn, place);
+                work()
+            })
+            .await
+        };
+        match tokio::time::timeout(patience, done).await {
+            Ok(Ok(answer)) => answer.map(Json),
+            Ok(Err(_)) => Err(No::of(StatusCode::INTERNAL_SERVER_ERROR, Code::Failed, "this is a bug of labwright")),
+            Err(_) => {
+                let late = "it takes longer than you can be kept waiting; what was begun goes on";
+                Err(No::of(StatusCode::GATEWAY_TIMEOUT, Code::NotReady, late))
+            }
+        }
+    }
+}
+
+/// A lab that who asks may know of.
+fn open(context: &Context, lab: &LabName) -> Result<(Context, Desired), ControlError> {
+    let (context, desired) = context.of_applied_lab(lab)?;
+    context.view(&desired)?.refuse_stranger()?;
+    Ok((context, desired))
+}
+
+/// A no, with its status.
+pub(super) struct No {
+    status: StatusCode,
+    refusal: Refusal,
+}
+
+impl No {
+    pub(super) fn of(status: StatusCode, code: Code, message: impl Into<String>) -> Self {
+        Self { status, refusal: Refusal { code, message: message.into(), causes: Vec::new(), hint: None } }
+    }
+
+    pub(super) fn told(error: &ControlError) -> Self {
+        let Failure { message, causes, hint, .. } = error.into();
+        Self { status: status(error), refusal: Refusal { code: error.code(), message, causes, hint } }
+    }
+
+    pub(super) fn because(mut self, causes: Vec<String>, hint: Option<String>) -> Self {
+        self.refusal.causes = causes;
+        self.refusal.hint = hint;
+        self
+    }
+}
+
+impl IntoResponse for No {
+    fn into_response(self) -> Response {
+        (self.status, Json(self.refusal)).into_response()
+    }
+}
+
+impl From<PathRejection> for No {
+    fn from(rejection: PathRejection) -> Self {
+        Self::of(rejection.status(), Code::Usage, rejection.body_text())
+    }
+}
+
+impl From<JsonRejection> for No {
+    fn from(rejection: JsonRejection) -> Self {
+        Self::of(rejection.status(), Code::Usage, rejection.body_text())
+    }
+}
+
+fn status(error: &ControlError) -> StatusCode {
+    use crate::access::Refused;
+    use crate::control::pick::PickError;
+    match error {
+        ControlError::NotAllowed { refused: Refused::NotKnown, .. }
+        | ControlError::NoSuchLab { .. }
+        | ControlError::NoUser { .. }
+        | ControlError::UnknownAddress { .. }
+        | ControlError::Pick(PickError::NothingFits { .. } | PickError::Unknown { .. }) => StatusCode::NOT_FOUND,
+        ControlError::State(StateError::Locked { .. } | StateError::Held { .. } | StateError::Stale { .. })
+        | ControlError::NameTaken { .. } => StatusCode::CONFLICT,
+        _ => match error.code() {
+            Code::Refused => StatusCode::FORBIDDEN,
+            Code::Invalid | Code::Usage => StatusCode::BAD_REQUEST,
+            Code::NotReady => StatusCode::CONFLICT,
+            Code::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+        },
+    }
+}

@@ -1,0 +1,129 @@
+//! The other end of the socket: one request, one answer, for commands of people who are not root.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1::handshake;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use super::messages::Refusal;
+
+/// A listing of the largest lab is smaller.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// The daemon gives up before.
+const TIMEOUT: Duration = Duration::from_secs(660);
+
+/// Why there is no answer that can be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("cannot reach the daemon at {}", socket.display())]
+    Connect { socket: PathBuf, source: io::Error },
+    #[error("the daemon at {} broke off", socket.display())]
+    Broken { socket: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("the daemon at {} did not answer in time", socket.display())]
+    Late { socket: PathBuf },
+    #[error("the daemon at {} answers what cannot be understood ({status})", socket.display())]
+    Answer { socket: PathBuf, status: StatusCode, source: serde_json::Error },
+    /// Its own words.
+    #[error("{}", .0.message)]
+    Refused(Refusal),
+}
+
+/// Where a daemon listens.
+#[derive(Debug, Clone)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    pub fn new(socket: PathBuf) -> Self {
+        Self { socket }
+    }
+
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    pub fn get<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, ClientError> {
+        self.ask(Method::GET, path, Bytes::new())
+    }
+
+    pub fn delete<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, ClientError> {
+        self.ask(Method::DELETE, path, Bytes::new())
+    }
+
+    pub fn post<T: DeserializeOwned>(&self, path: &[&str], body: &impl Serialize) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body).expect("a message has only string keys");
+        self.ask(Method::POST, path, body.into())
+    }
+
+    fn ask<T: DeserializeOwned>(&self, method: Method, path: &[&str], body: Bytes) -> Result<T, ClientError> {
+        let socket = || self.socket.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|source| ClientError::Connect { socket: socket(), source })?;
+        let exchange = async { tokio::time::timeout(TIMEOUT, self.exchange(method, path, body)).await };
+        let (status, text) = runtime.block_on(exchange).map_err(|_| ClientError::Late { socket: socket() })??;
+        let unclear = |source| ClientError::Answer { socket: socket(), status, source };
+        if status.is_success() {
+            return serde_json::from_slice(&text).map_err(unclear);
+        }
+        Err(ClientError::Refused(serde_json::from_slice(&text).map_err(unclear)?))
+    }
+
+    async fn exchange(&self, method: Method, path: &[&str], body: Bytes) -> Result<(StatusCode, Bytes), ClientError> {
+        let socket = || self.socket.clone();
+        let broken = |source| ClientError::Broken { socket: socket(), source };
+        let stream = UnixStream::connect(&self.socket).await;
+        let stream = stream.map_err(|source| ClientError::Connect { socket: socket(), source })?;
+        let (mut sender, connection) =
+            handshake(TokioIo::new(stream)).await.map_err(|error| broken(Box::new(error)))?;
+        let connection = tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(uri(path))
+            .header("host", "labwright")
+            .header("content-type", "application/json")
+            .body(Full::new(body))
+            .expect("a path of escaped segments is a path");
+        let answer = sender.send_request(request).await.map_err(|error| broken(Box::new(error)))?;
+        let status = answer.status();
+        let text = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(broken)?.to_bytes();
+        connection.abort();
+        Ok((status, text))
+    }
+}
+
+/// A path of these segments, each escaped as a whole.
+fn uri(segments: &[&str]) -> String {
+    let mut uri = "/v1".to_owned();
+    for segment in segments {
+        uri.push('/');
+        for byte in segment.bytes() {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => uri.push(char::from(byte)),
+                b'.' if !matches!(*segment, "." | "..") => uri.push('.'),
+                byte => write!(uri, "%{byte:02X}").expect("a string takes all"),
+            }
+        }
+    }
+    uri
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_stays_one() {
+        assert_eq!(uri(&["labs", "net101", "vms", "doraz/mine"]), "/v1/labs/net101/vms/doraz%2Fmine");
+        assert_eq!(uri(&["labs", "..", "a b?c"]), "/v1/labs/%2E%2E/a%20b%3Fc");
+    }
+}

@@ -1,0 +1,71 @@
+//! What goes over the wire, as JSON, for both ends. Listings are the values of `control::view`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::control::Code;
+use crate::model::id::{LabName, TemplateName, UserName, VmName};
+
+/// A lab in which who asks may see something.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Lab {
+    pub name: LabName,
+}
+
+/// A vm that somebody wants for themselves.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Derive {
+    pub template: TemplateName,
+    /// Without the owner's name.
+    pub name: VmName,
+    /// Somebody else, for admins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<UserName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<u32>,
+    #[serde(default)]
+    pub isolated: bool,
+    #[serde(default)]
+    pub clone: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Power {
+    pub wanted: Wanted,
+    /// They know that it runs isolated, and want it so.
+    #[serde(default)]
+    pub isolated: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wanted {
+    Start,
+    Stop,
+    Restart,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Acted {
+    pub vm: VmName,
+    /// Whether anything had to be done.
+    pub changed: bool,
+    /// In words, as the command line shows it: what was planned for this vm, or why nothing had to be done.
+    pub plan: String,
+    /// In words: how that went.
+    pub outcome: String,
+}
+
+/// What was not done, and why.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Refusal {
+    pub code: Code,
+    pub message: String,
+    #[serde(default)]
+    pub causes: Vec<String>,
+    pub hint: Option<String>,
+}

@@ -1,0 +1,64 @@
+//! The site's daemon: people who are not root ask for their vms here, over a unix socket. In: HTTP requests, each of the account
+//! that the kernel names. Out: what `control` answers, as JSON; what it refuses, with its words. It decides nothing itself, keeps
+//! nothing between two requests, and root needs it for nothing.
+//!
+//! ```text
+//! socket    the socket, who is at its other end, and how much of us anybody may take
+//! bounds    how many at once, in all and of one account
+//! api       the paths, and what each asks of `control`
+//! act       what changes something: derive, delete, power
+//! messages  what goes over the wire, for both ends
+//! client    the other end
+//! ```
+//!
+//! A lab is as it was last applied, with what people asked for by command: never what its folder's files say meanwhile, which
+//! others may write.
+
+mod act;
+mod api;
+mod bounds;
+pub mod client;
+pub mod messages;
+mod socket;
+
+pub use socket::{ServeError, serve};
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
+
+use crate::access::Person;
+use crate::control::{Caller, Context};
+use bounds::Bounds;
+
+/// Where the socket is unless somebody says otherwise.
+pub const SOCKET: &str = "/run/labwright/api.sock";
+
+/// What all requests share.
+pub struct Daemon {
+    /// The site, opened by whoever started us.
+    pub context: Context,
+    bounds: Bounds,
+    /// More than 0 from when we are to end: what is under way is finished and recorded.
+    interrupts: Arc<AtomicU8>,
+}
+
+impl Daemon {
+    pub fn new(context: Context) -> Self {
+        Self { context, bounds: Bounds::default(), interrupts: Arc::default() }
+    }
+}
+
+/// Who is at the other end of a connection, from the kernel: the account that made it, whoever else may hold it by now.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    uid: u32,
+    name: String,
+    person: Person,
+}
+
+impl Peer {
+    /// As `control` knows them, with what they ask for in the words of a command line.
+    fn caller(&self, daemon: &Caller, command: String) -> Caller {
+        Caller { name: self.name.clone(), person: self.person.clone(), command, ..daemon.clone() }
+    }
+}

@@ -1,0 +1,168 @@
+//! The socket, who is at its other end, and how much of us anybody may take before a first byte is understood.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::bounds::Place;
+use super::{Daemon, Peer, api};
+use crate::access::Person;
+use crate::model::id::UserName;
+
+/// A client that says nothing keeps its place for no longer.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Of a request's line and headers.
+const HEADER_BYTES_MAX: usize = 16 << 10;
+/// How long connections may go on once we are to end. What is being done on a lab is waited for without end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// After an accept that failed, as for want of open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const FULL: &str =
+    "HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\nconnection: close\r\nretry-after: 1\r\n";
+const FULL_BODY: &str =
+    r#"{"code":"refused","message":"too many connections at once; nothing was done","causes":[],"hint":"try again"}"#;
+
+/// Why there is no daemon.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("the folder {} of the socket cannot be used", folder.display())]
+    Folder { folder: PathBuf, source: io::Error },
+    #[error("others than root may write into {}, and could put a socket of their own in place of ours", folder.display())]
+    Open { folder: PathBuf },
+    #[error("a daemon serves {} already", socket.display())]
+    Served { socket: PathBuf },
+    #[error("{} is there and is no socket", socket.display())]
+    InTheWay { socket: PathBuf },
+    #[error("cannot listen at {}", socket.display())]
+    Listen { socket: PathBuf, source: io::Error },
+    #[error("cannot start the daemon's threads")]
+    Threads(#[source] io::Error),
+    #[error("cannot wait for signals")]
+    Signals(#[source] io::Error),
+}
+
+/// Serves until SIGTERM or SIGINT; what is under way then is finished and recorded.
+pub fn serve(daemon: Daemon, socket: &Path) -> Result<(), ServeError> {
+    let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = threads.map_err(ServeError::Threads)?;
+    let ended = runtime.block_on(accept(Arc::new(daemon), socket));
+    // Waits for what works on a lab.
+    drop(runtime);
+    ended
+}
+
+async fn accept(daemon: Arc<Daemon>, socket: &Path) -> Result<(), ServeError> {
+    let failed = |source| ServeError::Listen { socket: socket.to_owned(), source };
+    let mut term = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
+    let listener = listen(socket)?;
+    let identity = socket.symlink_metadata().map_err(failed)?.ino();
+    tracing::info!(socket = %socket.display(), "serving");
+    let connections = GracefulShutdown::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => meet(&daemon, stream, &connections),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection was not accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            _ = term.recv() => break,
+            _ = int.recv() => break,
+        }
+    }
+    daemon.interrupts.store(1, Ordering::Relaxed);
+    if socket.symlink_metadata().is_ok_and(|now| now.ino() == identity) {
+        // One that stays is taken for what it is by the next daemon.
+        drop(std::fs::remove_file(socket));
+    }
+    drop(listener);
+    tracing::info!("ending");
+    if tokio::time::timeout(STOP_TIMEOUT, connections.shutdown()).await.is_err() {
+        tracing::info!("some clients are left without an answer");
+    }
+    Ok(())
+}
+
+/// A socket for everybody, in a folder where nobody but root can put another.
+fn listen(socket: &Path) -> Result<UnixListener, ServeError> {
+    let failed = |source| ServeError::Listen { socket: socket.to_owned(), source };
+    let folder = socket.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let unusable = |source| ServeError::Folder { folder: folder.to_owned(), source };
+    std::fs::create_dir_all(folder).map_err(unusable)?;
+    let there = folder.metadata().map_err(unusable)?;
+    if there.uid() != 0 || there.mode() & 0o022 != 0 {
+        return Err(ServeError::Open { folder: folder.to_owned() });
+    }
+    match socket.symlink_metadata() {
+        Ok(found) if !found.file_type().is_socket() => return Err(ServeError::InTheWay { socket: socket.to_owned() }),
+        Ok(_) if std::os::unix::net::UnixStream::connect(socket).is_ok() => {
+            return Err(ServeError::Served { socket: socket.to_owned() });
+        }
+        // Of a daemon that was killed.
+        Ok(_) => std::fs::remove_file(socket).map_err(failed)?,
+        Err(_) => {}
+    }
+    let listener = UnixListener::bind(socket).map_err(failed)?;
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o666)).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Who it is is asked before they say anything.
+fn meet(daemon: &Arc<Daemon>, stream: UnixStream, connections: &GracefulShutdown) {
+    let uid = match stream.peer_cred() {
+        Ok(credentials) => credentials.uid(),
+        Err(error) => return tracing::warn!(%error, "a connection of nobody"),
+    };
+    let Some(place) = daemon.bounds.connections.take(uid) else {
+        tracing::warn!(uid, "too many connections");
+        return turn_away(&stream);
+    };
+    let watcher = connections.watcher();
+    let daemon = Arc::clone(daemon);
+    tokio::spawn(async move {
+        let Ok(peer) = tokio::task::spawn_blocking(move || peer(uid)).await else { return };
+        let service = TowerToHyperService::new(api::router(daemon, peer));
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .max_buf_size(HEADER_BYTES_MAX)
+            .serve_connection(TokioIo::new(stream), service);
+        if let Err(error) = watcher.watch(connection).await {
+            tracing::debug!(uid, %error, "a connection broke");
+        }
+        drop::<Place>(place);
+    });
+}
+
+fn turn_away(stream: &UnixStream) {
+    let answer = format!("{FULL}content-length: {}\r\n\r\n{FULL_BODY}", FULL_BODY.len());
+    // A new socket takes as much at once; who is gone already needs no answer.
+    if let Err(error) = stream.try_write(answer.as_bytes()) {
+        tracing::debug!(%error, "nobody heard that there are too many connections");
+    }
+}
+
+/// Of an account without a valid login name nothing is known.
+fn peer(uid: u32) -> Peer {
+    let login = nix::unistd::User::from_uid(uid.into()).ok().flatten().map(|user| user.name);
+    let name = login.clone().unwrap_or_else(|| format!("uid {uid}"));
+    let person = match login.and_then(|login| UserName::new(login).ok()) {
+        _ if uid == 0 => Person::Root,
+        Some(user) => Person::User(user),
+        None => Person::Nobody,
+    };
+    Peer { uid, name, person }
+}

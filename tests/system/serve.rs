@@ -1,0 +1,292 @@
+//! The daemon, asked by accounts of their own: what the paper shows of students (section V.A), and what they must not get.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output};
+use std::time::Duration;
+
+use nix::mount::{MsFlags, mount};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::lab::Lab;
+use crate::world::{BINARY, template, text, wait_until};
+
+/// Accounts of this test's own, in this test's mount namespace alone.
+const PEOPLE: [(&str, u32); 3] = [("badmin", 44_101), ("doraz", 44_102), ("alex", 44_103)];
+/// Nobody's.
+const STRANGER: u32 = 44_199;
+
+const LAB: &str = "lab: net101
+user_groups:
+  studs: { members: [doraz, alex], limits: { running_vms: 1 } }
+vm_groups:
+  lab1: { ip_range: 192.168.100.2-192.168.100.20, gateway: 192.168.100.1, bridge: vbr0 }
+templates:
+  gsr: { owner: badmin, vm_group: lab1, disks: [{ image: images/tiny.qcow2 }], memory: 128M }
+permissions:
+  - { to: { group: studs }, on: { template: gsr }, allow: [derive], force_isolated: true }
+";
+
+/// A lab that is applied, and a daemon.
+struct Served {
+    lab: Lab,
+    socket: PathBuf,
+    program: PathBuf,
+    daemon: Child,
+}
+
+impl Served {
+    fn new() -> Self {
+        let lab = Lab::prepared("", |folder| {
+            std::fs::create_dir_all(folder.join("images")).unwrap();
+            std::fs::write(folder.join("lab.yaml"), LAB).unwrap();
+            std::fs::copy(template(), folder.join("images/tiny.qcow2")).unwrap();
+        });
+        accounts(lab.world.folder.path());
+        lab.must(&["host", "setup", "--lab", &text(&lab.folder)]);
+        lab.must(&["apply", &text(&lab.folder), "--yes"]);
+        let socket = lab.world.folder.path().join("run-of-daemon/api.sock");
+        let daemon = daemon(&lab, &socket);
+        let program = lab.world.program_in_reach();
+        Self { lab, socket, program, daemon }
+    }
+
+    /// A command line as somebody types it.
+    fn typed(&self, uid: u32, line: &str) -> Output {
+        let mut command = Command::new(&self.program);
+        command.args(line.split_whitespace()).env("LABWRIGHT_SOCKET", &self.socket).env_remove("LABWRIGHT_SITE");
+        command.current_dir("/").uid(uid).gid(uid).output().unwrap()
+    }
+
+    /// What it prints, all in one, and its exit code.
+    fn says(&self, who: &str, line: &str) -> (String, i32) {
+        let output = self.typed(uid(who), line);
+        let said = [output.stdout, output.stderr].map(|said| String::from_utf8(said).unwrap()).concat();
+        (said, output.status.code().unwrap())
+    }
+
+    #[track_caller]
+    fn expect(&self, who: &str, line: &str, exit: i32, said: &str) {
+        let (all, code) = self.says(who, line);
+        assert_eq!((code, all.trim_end()), (exit, said.trim_end()), "{who}: labwright {line}");
+    }
+
+    fn rows(&self, who: &str, line: &str) -> Vec<serde_json::Value> {
+        let (said, code) = self.says(who, &format!("{line} -o json"));
+        assert_eq!(code, 0, "{who}: {line}: {said}");
+        serde_json::from_str(&said).unwrap()
+    }
+
+    /// The bytes that come back for these, from root, who sees everything.
+    fn answer(&self, request: &[u8]) -> String {
+        let mut stream = UnixStream::connect(&self.socket).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        // One that is refused early need not be read to its end.
+        drop(stream.write_all(request));
+        let mut answer = Vec::new();
+        drop(stream.read_to_end(&mut answer));
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    fn status(&self, line: &str) -> String {
+        let answer = self.answer(format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes());
+        answer.split_whitespace().nth(1).unwrap_or("nothing").to_owned()
+    }
+
+    fn end(&mut self) -> std::process::ExitStatus {
+        kill(Pid::from_raw(self.daemon.id().cast_signed()), Signal::SIGTERM).unwrap();
+        self.daemon.wait().unwrap()
+    }
+}
+
+fn daemon(lab: &Lab, socket: &Path) -> Child {
+    let mut command = Command::new(BINARY);
+    command.arg("--site").arg(&lab.site).args(["serve", "--socket"]).arg(socket).current_dir("/");
+    let daemon = command.spawn().unwrap();
+    wait_until("the daemon listens", || UnixStream::connect(socket).is_ok());
+    daemon
+}
+
+fn uid(who: &str) -> u32 {
+    PEOPLE.iter().find(|(name, _)| *name == who).map_or(STRANGER, |(_, uid)| *uid)
+}
+
+/// The machine's accounts and these, as far as this namespace sees.
+fn accounts(folder: &Path) {
+    let machine = std::fs::read_to_string("/etc/passwd").unwrap();
+    let ours = PEOPLE.map(|(name, uid)| format!("{name}:x:{uid}:{uid}::/nonexistent:/usr/sbin/nologin\n"));
+    let file = folder.join("passwd");
+    std::fs::write(&file, machine + &ours.concat()).unwrap();
+    let none: Option<&str> = None;
+    mount(Some(&file), "/etc/passwd", none, MsFlags::MS_BIND, none).unwrap();
+}
+
+/// The paper's walkthrough, from where the template and its permission are there.
+#[test]
+fn students_make_and_run_their_own() {
+    let mut served = Served::new();
+    served.expect(
+        "doraz",
+        "permission check doraz derive template/gsr",
+        0,
+        "yes: doraz may derive template/gsr: group/studs on template/gsr (the lab as it was applied)",
+    );
+    let (said, code) = served.says("doraz", "vm derive gsr --name mine");
+    assert!(code == 0 && said.ends_with("apply: 1 done, 0 failed, 0 skipped\n"), "{said}");
+    served.expect(
+        "doraz",
+        "vm start doraz/mine",
+        4,
+        "error: You don't have permission to run this vm unisolated.\n\
+         hint: `labwright vm start doraz/mine --isolate` starts it isolated",
+    );
+    served.expect("doraz", "get mappings -o name", 0, "");
+    let (said, code) = served.says("doraz", "vm start doraz/mine --isolate");
+    assert!(code == 0 && said.contains("apply: 1 done, 0 failed, 0 skipped\n"), "{said}");
+    wait_until("it runs", || served.rows("doraz", "get mappings").len() == 1);
+    let mapping = served.rows("doraz", "get mappings").remove(0);
+    let shown = ["name", "owner", "ip", "mac", "isolated"].map(|field| mapping[field].to_string().replace('"', ""));
+    assert_eq!(shown, ["doraz/mine", "doraz", "192.168.100.2", "de:af:de:af:64:02", "true"]);
+
+    // One more than the group may run.
+    assert_eq!(served.says("doraz", "vm derive gsr --name second").1, 0);
+    served.expect(
+        "doraz",
+        "vm start doraz/second --isolate",
+        4,
+        "error: 1 vms of doraz run or are about to, and doraz may run 1 at once; nothing was changed\n\
+         hint: `labwright get vms` lists them, and `labwright vm stop` ends one; an admin may raise `running_vms`",
+    );
+    nobody_else_sees_it(&served);
+
+    assert_eq!(served.says("doraz", "vm stop doraz/mine").1, 0);
+    wait_until("it is off", || served.rows("doraz", "get vms doraz/mine")[0]["state"] == "off");
+    assert_eq!(served.says("doraz", "vm delete doraz/mine").1, 0);
+    assert_eq!(served.says("doraz", "get vms -o name"), ("doraz/second\n".to_owned(), 0));
+    let history = served.lab.must(&["history", "--lab", &text(&served.lab.folder)]);
+    assert!(history.contains("doraz"), "root reads who did it:\n{history}");
+
+    assert!(served.end().success(), "a daemon that is asked to end has not failed");
+    assert!(!served.socket.exists(), "its socket goes with it");
+    let (said, code) = served.says("doraz", "vm start doraz/second --isolate");
+    assert!(code != 0 && said.contains(&format!("no daemon serves {}", served.socket.display())), "{said}");
+}
+
+/// What is there and not theirs, and what is not there at all, read the same to them.
+fn nobody_else_sees_it(served: &Served) {
+    served.expect("alex", "get vms -o name", 0, "");
+    served.expect("alex", "get mappings -o name", 0, "");
+    served.expect("alex", "get templates -o name", 0, "gsr");
+    for line in ["vm stop NAME", "vm delete NAME", "permission check alex run vm/NAME", "get vms NAME"] {
+        let [there, not_there] = ["doraz/mine", "doraz/none"].map(|name| {
+            let (said, code) = served.says("alex", &line.replace("NAME", name));
+            (said.replace(name, "NAME"), code)
+        });
+        assert_eq!(there, not_there, "{line}");
+        assert_ne!(there.1, 0, "{line}");
+    }
+    served.expect(
+        "alex",
+        "vm derive gsr --name mine --owner doraz",
+        4,
+        "error: vms for somebody else are made by admins; nothing was changed\n\
+         hint: leave `--owner` out to make one of your own",
+    );
+    served.expect(
+        "alex",
+        "permission check doraz",
+        4,
+        "error: what others may do is for root to ask; nothing was done",
+    );
+    // An account that is in no lab, and one without a name.
+    for line in ["get vms", "get vms --lab net101", "vm start doraz/mine --isolate --lab net101"] {
+        let (said, code) = served.says("nobody at all", line);
+        assert!(code != 0 && said.contains("that you may know of") && !said.contains("doraz"), "{line}: {said}");
+    }
+    let [lab, none] = ["net101", "net102"].map(|lab| {
+        let (said, code) = served.says("nobody at all", &format!("get vms --lab {lab}"));
+        (said.replace(lab, "LAB"), code)
+    });
+    assert_eq!(lab, none);
+}
+
+#[test]
+fn nobody_breaks_the_daemon() {
+    let served = Served::new();
+    for (line, status) in [
+        ("GET /v1/labs", "200"),
+        ("GET /v1/labs/net101/vms", "200"),
+        ("GET /v1/labs/net101/vms/doraz%2F..%2F..%2Fetc", "400"),
+        ("GET /v1/labs/..%2F..%2Fetc/vms", "400"),
+        ("GET /v1/labs/../../etc/passwd", "404"),
+        ("GET /v1/labs/net101/vms/a%00b%1b%5B31m", "400"),
+        ("GET /v1/labs/net101/vms/%ff%fe", "400"),
+        ("GET /v1/labs/net101/vms/none", "404"),
+        ("GET /v1/labs/none/vms", "404"),
+        ("GET /", "404"),
+        ("PUT /v1/labs", "405"),
+        ("POST /v1/labs/net101/vms", "415"),
+        ("nonsense", "400"),
+    ] {
+        assert_eq!(served.status(line), status, "{line}");
+    }
+    let post = |body: &str, length: usize| {
+        let head =
+            "POST /v1/labs/net101/vms HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n";
+        let answer = served.answer(format!("{head}content-length: {length}\r\n\r\n{body}").as_bytes());
+        answer.split_whitespace().nth(1).unwrap_or("nothing").to_owned()
+    };
+    for (body, status) in [
+        ("{", "400"),
+        (r#"{"template":"gsr","name":"../x"}"#, "422"),
+        (r#"{"template":"gsr","name":"x","is_root":true}"#, "422"),
+        (r#"{"template":"gsr","name":"x","owner":"doraz","cpus":0}"#, "400"),
+        (r#"{"template":"gsr","name":"x","owner":"doraz","memory_mib":4294967295}"#, "400"),
+    ] {
+        assert_eq!(post(body, body.len()), status, "{body}");
+    }
+    assert_eq!(post(&" ".repeat((1 << 20) + 1), (1 << 20) + 1), "413");
+
+    // Half a request and no more, a body that never comes, and as many connections as anybody can make.
+    let half: Vec<UnixStream> = ["GET /v1/la", "POST /v1/labs/net101/vms HTTP/1.1\r\ncontent-length: 9\r\n\r\n"]
+        .into_iter()
+        .map(|begin| {
+            let mut stream = UnixStream::connect(&served.socket).unwrap();
+            stream.write_all(begin.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    let crowd: Vec<UnixStream> = (0..500).map(|_| UnixStream::connect(&served.socket).unwrap()).collect();
+    served.expect("doraz", "get vms -o name", 0, "");
+    let mut last = crowd.last().unwrap();
+    let mut answer = [0; 64];
+    let read = last.read(&mut answer).unwrap();
+    assert!(String::from_utf8_lossy(&answer[..read]).starts_with("HTTP/1.1 429 "), "one account has its share");
+    for mut stream in half {
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("it is closed, not kept for ever");
+    }
+    drop(crowd);
+    wait_until("others are served again", || served.status("GET /v1/labs") == "200");
+
+    // A second daemon does not take the socket away, and a file in the way is left alone.
+    let serve = |socket: &Path| served.lab.labwright(&["serve", "--socket", &text(socket)]);
+    assert!(!serve(&served.socket).status.success());
+    assert_eq!(served.status("GET /v1/labs"), "200");
+    let open = served.lab.world.folder.path().join("open");
+    std::fs::create_dir(&open).unwrap();
+    std::fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    assert!(!serve(&open.join("api.sock")).status.success(), "a folder that others may write into");
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // One that a test has ended is no child any more.
+        drop(self.daemon.kill());
+        drop(self.daemon.wait());
+    }
+}
