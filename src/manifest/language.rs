@@ -75,10 +75,10 @@ record! {
 record! {
     /// What a user may use at once.
     pub struct LimitsDecl as "`limits`" {
-        /// How many vms may run at the same time; counted for `state: running` only, so far.
+        /// How many vms may run at the same time, started by the manifest or by command.
         #[example(2)]
         pub running_vms: Option<Spanned<u32>>,
-        /// How much room the disks may take.
+        /// How much room copied and new disks may take; derived ones are not counted, so far.
         #[example("13G")]
         pub storage: Option<Spanned<Size>>,
     }

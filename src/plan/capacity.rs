@@ -5,12 +5,15 @@
 use super::life::life;
 use super::{Effect, Ground, Inputs, Planner};
 use crate::model::address::Address;
+use crate::model::id::{UserName, VmName};
 use crate::model::lab::Hardware;
 use crate::model::site::SchedulerSettings;
+use crate::state::RecordedVm;
 
 /// A vm that this plan starts, with what it costs.
-struct Start {
-    address: Address,
+pub(super) struct Start {
+    pub(super) address: Address,
+    pub(super) owner: UserName,
     hardware: Hardware,
 }
 
@@ -52,13 +55,14 @@ impl Planner<'_> {
     }
 
     /// Vms that are refused already start nothing.
-    fn starts(&self) -> Vec<Start> {
+    pub(super) fn starts(&self) -> Vec<Start> {
         let held = |address: &Address| self.plan.refusals.iter().any(|refusal| refusal.holds(address));
         let changes = self.plan.changes.iter().filter(|change| !held(&change.address));
         let starts = changes.flat_map(|change| {
             change.actions.iter().filter_map(|action| match &action.effect {
                 Effect::Start { spec, .. } => {
-                    Some(Start { address: change.address.clone(), hardware: spec.hardware.clone() })
+                    let (owner, hardware) = (spec.owner.clone(), spec.hardware.clone());
+                    Some(Start { address: change.address.clone(), owner, hardware })
                 }
                 _ => None,
             })
@@ -68,6 +72,15 @@ impl Planner<'_> {
 
     /// What each guest costs that runs on.
     fn running_mib(&self) -> Vec<u64> {
+        self.running_on()
+            .map(|(_, known)| known)
+            .filter_map(|known| known.run.as_ref())
+            .map(|run| run.started.hardware.host_memory_mib())
+            .collect()
+    }
+
+    /// The vms that run, and that this plan does not stop.
+    pub(super) fn running_on(&self) -> impl Iterator<Item = (&VmName, &RecordedVm)> {
         let Inputs { recorded, observed, site, .. } = *self.inputs;
         let stopped: Vec<&crate::model::id::RunId> = self
             .plan
@@ -77,9 +90,8 @@ impl Planner<'_> {
                 _ => None,
             })
             .collect();
-        let runs = recorded.vms.values().filter(|known| !life(known, observed, site).is_off());
-        let runs = runs.filter_map(|known| known.run.as_ref()).filter(|run| !stopped.contains(&&run.run));
-        runs.map(|run| run.started.hardware.host_memory_mib()).collect()
+        let live = recorded.vms.iter().filter(move |(_, known)| !life(known, observed, site).is_off());
+        live.filter(move |(_, known)| known.run.as_ref().is_some_and(|run| !stopped.contains(&&run.run)))
     }
 }
 

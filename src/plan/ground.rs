@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::model::claim::ClaimId;
-use crate::model::id::{LabName, TemplateName, UserName, VmGroupName};
+use crate::model::id::{LabName, TemplateName, UserName, VmGroupName, VmName};
 use crate::state::{FreezeScope, Worker};
 
 /// In JSON, `code` tells which it is.
@@ -42,6 +42,8 @@ pub enum Ground {
     },
     /// Some vm needs more memory than the site has.
     TooBig { wanted_mib: u64, others: usize, memory_mib: u64, most_mib: u64 },
+    /// Its owner would run more vms at once than they may.
+    OverQuota { owner: UserName, limit: u32, running: Vec<VmName>, starts: usize },
     /// What a person made by command would leave.
     MadeByCommand { leaves: Leaves, by: String, at: Timestamp, claim: ClaimId },
     /// What somebody else asked to run would be stopped.

@@ -16,6 +16,7 @@ mod life;
 mod moves;
 mod objects;
 mod power;
+mod quotas;
 mod remark;
 mod returning;
 mod saved;
@@ -109,6 +110,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     planner.plan_templates();
     planner.plan_leavers();
     planner.plan_vms();
+    planner.guard_quotas();
     planner.guard_capacity();
     planner.plan_gone_objects();
     let mut plan = scope::hold_back(planner.plan);

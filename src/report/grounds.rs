@@ -43,6 +43,15 @@ impl fmt::Display for Ground {
             Self::WantedByOthers { by, since, claim } => {
                 write!(f, "{by} wants it to run since {since:.0} (claim {claim}), and it would be stopped")
             }
+            Self::OverQuota { owner, limit, running, starts } => {
+                let names = running.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                let runs = match running.len() {
+                    0 => String::new(),
+                    1 => format!("{names} runs, and "),
+                    several => format!("{several} run ({names}), and "),
+                };
+                write!(f, "{owner} may run {limit} vms at once: {runs}{starts} would start")
+            }
             Self::Bug { flaw, more } => {
                 write!(f, "this plan is wrong, which is a bug of labwright, not of the lab: {flaw}")?;
                 if *more > 0 { write!(f, " (and {more} more like it)") } else { Ok(()) }
@@ -152,6 +161,9 @@ impl Refusal {
                     self.address
                 )
             }
+            Ground::OverQuota { .. } => format!(
+                "stop one first, or raise `limits: {{ running_vms: … }}` of the user or a group; if it is meant: {allow}"
+            ),
             Ground::NoVersion { .. } => "publish one: `labwright plan` says what the template waits for".to_owned(),
             Ground::ImageMissing => "put the image in its place, or correct its path".to_owned(),
             Ground::ImageChanged { .. } => format!("put the old image back, or mean it: {allow}"),

@@ -114,3 +114,26 @@ fn what_cannot_be_done_now_is_answered() {
     let plan = lab.asked(&[("bob-gsr", Wish::Stop, true)]);
     assert!(matches!(answer(&plan, "bob-gsr"), Answer::NotDone(why) if why.to_string().contains("host forget")));
 }
+
+#[test]
+fn nobody_runs_more_at_once_than_they_may() {
+    let spare = "  spare: { derive: gsr, owner: bob, count: 3, name: \"spare-{n}\" }\n";
+    let mut lab = Lab::new(&(PAIR.replace(", state: running", "") + spare));
+    lab.must_apply();
+    let start = |lab: &Lab, vms: &[&str]| lab.asked(&vms.iter().map(|vm| (*vm, Wish::Start, true)).collect::<Vec<_>>());
+    assert!(start(&lab, &["bob-gsr", "spare-1"]).refusals.is_empty(), "two at once, as the paper has it");
+    let plan = start(&lab, &["bob-gsr", "spare-1", "spare-2", "alice-gsr"]);
+    assert_eq!(plan.actions().filter(|(_, action)| matches!(action.effect, Effect::Start { .. })).count(), 3);
+    assert_eq!(plan.refusals.len(), 1);
+    assert!(lab.carry_out(&start(&lab, &["bob-gsr"])).unwrap().failed.is_empty());
+    assert!(lab.carry_out(&start(&lab, &["spare-1"])).unwrap().failed.is_empty());
+    lab.world.with(crate::world::Inner::start_all);
+    let refused = start(&lab, &["spare-3"]);
+    let why = refused.refusals[0].why.to_string();
+    assert_eq!(why, "bob may run 2 vms at once: 2 run (bob-gsr, spare-1), and 1 would start");
+    assert!(start(&lab, &["alice-gsr"]).refusals.is_empty(), "others are not concerned");
+    let restart = lab.asked(&[("spare-1", Wish::Restart, true)]);
+    assert!(restart.refusals.is_empty(), "what is stopped first does not count: {:?}", restart.refusals);
+    lab.allow.push("vm/spare-3".parse().unwrap());
+    assert!(start(&lab, &["spare-3"]).refusals.is_empty(), "whoever means it");
+}
