@@ -8,9 +8,9 @@ use super::{Context, ControlError, plan};
 use crate::model::address::Address;
 use crate::model::id::VmName;
 use crate::model::lab::{Desired, Object, Right};
-use crate::plan::{Ask, Effect, Plan, Wish, life};
+use crate::plan::{Ask, Plan, Wish, life};
 use crate::resolve::with_claims;
-use crate::state::Recorded;
+use crate::state::{Recorded, RecordedVm};
 
 /// What somebody wants of a vm.
 #[derive(Debug, Clone)]
@@ -28,13 +28,12 @@ pub fn plan(context: &Context, desired: &Desired, recorded: &Recorded, power: &P
     rights.require(Right::Run, &Object::Vm(power.vm.clone()))?;
     if power.wish != Wish::Stop {
         refuse_unisolated(&rights, &lab, power)?;
+        if !rights.are_all() {
+            refuse_too_many(context, &lab, recorded, &power.vm)?;
+        }
     }
     let asks = BTreeMap::from([(power.vm.clone(), Ask { wish: power.wish, by_name: true })]);
-    let plan = plan::power(context, desired, recorded, &[], &asks)?;
-    if !rights.are_all() {
-        refuse_too_many(context, &lab, recorded, &plan, &power.vm)?;
-    }
-    Ok(plan)
+    plan::power(context, desired, recorded, &[], &asks)
 }
 
 /// Whom isolation is forced on says that they know it. It is a matter of the vm, so one that is not isolated cannot run so for one
@@ -56,24 +55,18 @@ pub fn refuse_unless_isolated(lab: &Desired, vm: &VmName) -> Result<(), ControlE
     }
 }
 
-/// A plan that starts vms keeps to what the vm's owner may run at once. What somebody works on at this moment counts as running:
-/// it may be about to.
-fn refuse_too_many(
-    context: &Context,
-    lab: &Desired,
-    recorded: &Recorded,
-    plan: &Plan,
-    vm: &VmName,
-) -> Result<(), ControlError> {
+/// Who starts a vm keeps to what its owner may run at once. The plan's own guard names what runs, which is not everybody's to know,
+/// and does not see what somebody works on at this moment: that may be about to run.
+fn refuse_too_many(context: &Context, lab: &Desired, recorded: &Recorded, vm: &VmName) -> Result<(), ControlError> {
     let owner = &lab.vms[vm].owner;
-    let limit = lab.users.get(owner).map(|user| user.limits.running_vms);
-    let Some(limit) = limit.filter(|_| plan.actions().any(|(_, action)| matches!(action.effect, Effect::Start { .. })))
-    else {
+    let runs = |known: &RecordedVm| known.run.as_ref().is_some_and(|run| !run.is_over());
+    let Some(limit) = lab.users.get(owner).map(|user| user.limits.running_vms) else { return Ok(()) };
+    if recorded.vms.get(vm).is_some_and(runs) {
         return Ok(());
-    };
+    }
     let is_held = |name: &VmName| recorded.held.contains_key(&Address::vm(name));
     let others = recorded.vms.iter().filter(|(name, known)| *name != vm && known.vm.owner == *owner);
-    let live = others.filter(|(name, known)| is_held(name) || known.run.as_ref().is_some_and(|run| !run.is_over()));
+    let live = others.filter(|(name, known)| is_held(name) || runs(known));
     if live.clone().count() < limit as usize {
         return Ok(());
     }
