@@ -111,7 +111,6 @@ fn every_example_is_sound() {
         (Rule::ImageUnseen, "\n# Needs an image: `labs/quickstart/make-template examples/images` makes a small one.\n"),
         (Rule::SessionsUnbuilt, "\n# Not built yet: "),
         (Rule::EgressUnbuilt, "\n# Not built yet: "),
-        (Rule::PermissionsUnbuilt, "\n# Not built yet: "),
         (Rule::LimitsUnbuilt, "\n# Not built yet: "),
     ];
     let runs = told[0].1;

@@ -23,11 +23,6 @@ pub fn not_yet_acted_upon(manifest: &Manifest, desired: &Desired) -> Diagnostics
             "`egress` opens nothing yet: isolated vms reach their gateway and DHCP alone, during a session too",
         ),
         (
-            Rule::PermissionsUnbuilt,
-            desired.permissions.iter().any(|permission| !permission.allow.is_empty()),
-            "what permissions `allow` is recorded and not asked for yet: root alone acts; `force_isolated` works",
-        ),
-        (
             Rule::LimitsUnbuilt,
             limits && derives_alone,
             "`limits: { storage }` counts copied and new disks alone: what derived ones grow to is not counted yet",
