@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
@@ -89,6 +89,20 @@ impl Served {
         let mut answer = Vec::new();
         drop(stream.read_to_end(&mut answer));
         String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    /// Status and body of what somebody asks without our client, which would not ask for what it is not shown.
+    fn raw(&self, who: &str, line: &str, body: &str) -> (String, String) {
+        let place = format!("UNIX-CONNECT:{},shut-none", text(&self.socket));
+        let mut socat = Command::new("socat");
+        socat.args(["-t", "60", "-", &place]).uid(uid(who)).gid(uid(who)).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut socat = socat.current_dir("/").spawn().unwrap();
+        let head = format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n");
+        let request = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
+        socat.stdin.take().unwrap().write_all(request.as_bytes()).unwrap();
+        let answer = String::from_utf8(socat.wait_with_output().unwrap().stdout).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head and a body");
+        (head.split_whitespace().nth(1).unwrap().to_owned(), body.to_owned())
     }
 
     fn status(&self, line: &str) -> String {
@@ -187,6 +201,20 @@ fn nobody_else_sees_it(served: &Served) {
         });
         assert_eq!(there, not_there, "{line}");
         assert_ne!(there.1, 0, "{line}");
+    }
+    let requests = [
+        ("GET /v1/labs/net101/vms/NAME", ""),
+        ("DELETE /v1/labs/net101/vms/NAME", ""),
+        ("POST /v1/labs/net101/vms/NAME/power", r#"{"wanted":"stop"}"#),
+        ("POST /v1/labs/net101/vms/NAME/power", r#"{"wanted":"start","isolated":true}"#),
+    ];
+    for (line, body) in requests {
+        let [there, not_there] = ["mine", "none"].map(|name| {
+            let (status, said) = served.raw("alex", &line.replace("NAME", &format!("doraz%2F{name}")), body);
+            (status, said.replace(name, "NAME"))
+        });
+        assert_eq!(there, not_there, "{line} {body}");
+        assert_eq!(there.0, "404", "{line} {body}");
     }
     served.expect(
         "alex",
