@@ -321,7 +321,7 @@ record! {
         pub to: Spanned<SubjectDecl>,
         /// What it is about.
         pub on: Spanned<ObjectDecl>,
-        /// What they may do with it; recorded, not acted upon yet.
+        /// What they may do with it, from their own account where `labwright serve` runs.
         #[example(["run", "derive"])]
         pub allow: Vec<Spanned<Right>>,
         /// Whether vms that this is about are isolated, whatever they say themselves.

@@ -125,6 +125,7 @@ rules! {
     // What is recorded, and nothing acts upon yet.
     SessionsUnbuilt "LW100" Warning,
     EgressUnbuilt "LW101" Warning,
+    ViewUnbuilt "LW102" Warning,
     LimitsUnbuilt "LW103" Warning,
 }
 
