@@ -5,7 +5,7 @@
 mod again;
 #[path = "system/bounds.rs"]
 mod bounds;
-#[path = "system/by_hand.rs"]
+#[path = "system/break_glass.rs"]
 mod break_glass;
 #[path = "system/bridge.rs"]
 mod bridge;

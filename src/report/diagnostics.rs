@@ -107,7 +107,7 @@ fn with_excerpt<'g>(
     group.element(Origin::path(path).line(line as usize).char_column(column as usize)).element(snippet)
 }
 
-/// Whole lines of a source, made escaped, with the way from places in the source to places in it.
+/// Whole lines of a source, escaped, with the way from places in the source to places in it.
 struct Excerpt {
     first_line: u32,
     text: String,

@@ -7,7 +7,6 @@
 //!
 //! ```text
 //! state.db.lock    the file itself (flock)   a decision
-//!                  byte 0                    everybody who has the state open (`in_use`)
 //!                  byte 0                    everybody who has the state open, together; or alone, who replaces the file
 //!                  byte 2^20 + id            apply `id`, as long as it runs
 //! ```

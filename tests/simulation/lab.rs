@@ -61,11 +61,11 @@ struct Command<'a> {
 
 /// What the user would be told of tries that are made again.
 #[derive(Default)]
-struct Input {
+struct Told {
     retries: Vec<String>,
 }
 
-impl Progress for Input {
+impl Progress for Told {
     fn batch(&mut self, _: BatchKind, _: usize, _: usize, _: Duration) {}
 
     fn retry(&mut self, kind: BatchKind, number: usize, pause: Duration, why: &str) {
@@ -375,7 +375,7 @@ impl Lab {
         };
         let id = store.begin(&plan.lab, &apply::decision(plan), &info, self.world.now())?;
         drop(lock);
-        let mut told = Input::default();
+        let mut told = Told::default();
         let summary = apply::apply(plan, id, &mut store, &world, &mut told)?;
         self.told.lock().unwrap().extend(told.retries);
         store.end(id, "ended", self.world.now())?;
@@ -383,10 +383,11 @@ impl Lab {
         Ok(summary)
     }
 
-    /// Forgets what ended more than half an hour ago. Where the queue or the storage is away, that is another day's work.
+    /// Forgets what ended long ago: by more than the controller's clock is ever set, since a site remembers for days what is in
+    /// its queue for seconds. Where the queue or the storage is away, that is another day's work.
     fn clear_away(&self, lab: &LabName, store: &mut Store) {
         let (recorded, now) = (store.recorded(lab).unwrap(), self.world.now());
-        let before = now - jiff::SignedDuration::from_mins(30);
+        let before = now - jiff::SignedDuration::from_hours(5);
         let clearing = Clearing { lab, recorded: &recorded, scheduler: &self.world, runs: &self.world, before, now };
         match clearing.piece(store) {
             Ok(_) | Err(ClearError::Queue(_) | ClearError::Run(_)) => {}

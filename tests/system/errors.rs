@@ -82,7 +82,7 @@ fn what_a_run_may_ask_for_in_vain() {
     insta::assert_snapshot!(said.0);
 }
 
-/// ThisHost the report cannot say it, or must not: standard error does.
+/// Here the report cannot say it, or must not: standard error does.
 #[test]
 fn what_a_starter_cannot_report() {
     let mut world = World::new();

@@ -350,7 +350,7 @@ impl Disks for World {
     }
 
     fn give_up(&self, _: &Path) -> Result<(), DiskError> {
-        // ThisHost, disks are made at once or not at all.
+        // Here, disks are made at once or not at all.
         self.call(|_| Ok(()))
     }
 }
