@@ -75,7 +75,7 @@ Exits 0 if they may, 4 if not.")]
 pub(super) enum Action {
     /// Start, stop and use it.
     Run,
-    /// Memory, cpus, cdrom, rename, reimage, snapshot, delete.
+    /// Delete what somebody made; memory, cpus, cdrom, rename, reimage and snapshot are to come.
     Modify,
     /// Make vms from it, derived or cloned.
     Derive,
