@@ -5,7 +5,7 @@ use std::path::Path;
 use super::context::of_known_lab;
 use super::{Ended, LabOption, apply, remote};
 use crate::control;
-use crate::control::own::{self, Wanted};
+use crate::control::own::{self, Lab, Wanted};
 use crate::daemon::messages;
 use crate::exit::Exit;
 use crate::manifest::Size;
@@ -38,6 +38,9 @@ pub(super) struct DeriveArguments {
     /// Copy the disks in full, rather than on write.
     #[arg(long)]
     clone: bool,
+    /// Do what a guard refuses, for this address: new disks, where the vm's old ones are set aside.
+    #[arg(long, value_name = "ADDRESS")]
+    allow: Vec<AddressPattern>,
     #[command(flatten)]
     lab: LabOption,
 }
@@ -59,6 +62,9 @@ fn memory(text: &str) -> Result<u32, String> {
 
 pub(super) fn derive(arguments: &DeriveArguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
     if let Some(daemon) = remote::daemon(site) {
+        if !arguments.allow.is_empty() {
+            return Err(Failure::new(Exit::Usage, "the daemon takes no `--allow`; nothing was done"));
+        }
         let lab = daemon.lab(&arguments.lab)?;
         return Ok(remote::tell(&daemon.derive(&lab, &arguments.message())?, ui));
     }
@@ -81,9 +87,13 @@ fn derive_here(arguments: &DeriveArguments, site: Option<&Path>, ui: &mut Ui) ->
         isolated: *isolate,
         is_clone: *clone,
     };
-    let name = own::derive(&context, &desired, &wanted)?;
+    let name = own::derive(&context, Lab::OfManifest(&desired), &wanted)?;
     ui.say(&format!("vm {name} is claimed; `labwright vm start {name}` starts it once its disk is made"));
-    carry_out(&context, &desired, &name, false, ui)
+    let made = carry_out(&context, &desired, &name, arguments.allow.clone(), ui);
+    if made.is_err() {
+        own::withdraw(&context, &desired.lab, &name)?;
+    }
+    made
 }
 
 impl DeriveArguments {
@@ -111,15 +121,26 @@ pub(super) fn delete(arguments: &DeleteArguments, site: Option<&Path>, ui: &mut 
 
 fn delete_here(arguments: &DeleteArguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
     let (context, desired) = of_known_lab(site, &arguments.lab.lab)?;
-    own::give_up(&context, &desired, &arguments.vm)?;
-    carry_out(&context, &desired, &arguments.vm, true, ui)
+    if !own::give_up(&context, Lab::OfManifest(&desired), &arguments.vm)? {
+        ui.say(&format!("vm {} was never made; nobody claims it any more", arguments.vm));
+        return Ok(Exit::Done);
+    }
+    carry_out(&context, &desired, &arguments.vm, vec![own_address(&arguments.vm)], ui)
 }
 
 /// The part of the plan that is about this vm. Whoever names a vm means it, so nobody is asked; its disks are never deleted.
-fn carry_out(context: &control::Context, desired: &Desired, name: &VmName, is_meant: bool, ui: &mut Ui) -> Ended {
-    let pattern: AddressPattern = Address::vm(name).to_string().parse().expect("a vm's address is a pattern");
-    let allow = if is_meant { vec![pattern.clone()] } else { Vec::new() };
-    let scope = control::plan::Scope { targets: vec![pattern], allow, refresh_only: false };
+fn carry_out(
+    context: &control::Context,
+    desired: &Desired,
+    name: &VmName,
+    allow: Vec<AddressPattern>,
+    ui: &mut Ui,
+) -> Ended {
+    let scope = control::plan::Scope { targets: vec![own_address(name)], allow, refresh_only: false };
     let make = |recorded: &Recorded| scope.plan(context, desired, recorded);
     apply::reconcile(context, desired, &make, &apply::Options::asking(true), &format!("apply --target vm/{name}"), ui)
+}
+
+fn own_address(name: &VmName) -> AddressPattern {
+    Address::vm(name).to_string().parse().expect("a vm's address is a pattern")
 }

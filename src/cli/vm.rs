@@ -319,7 +319,8 @@ fn power_by_daemon(
         Wish::Restart => messages::Wanted::Restart,
     };
     for vm in meant {
-        remote::tell(&daemon.power(&lab, &vm, messages::Power { wanted, isolated: asked.isolated })?, ui);
+        let by_name = arguments.vms.iter().any(|word| word.strip_prefix("vm/").unwrap_or(word) == vm.as_str());
+        remote::tell(&daemon.power(&lab, &vm, messages::Power { wanted, isolated: asked.isolated, by_name })?, ui);
     }
     Ok(Exit::Done)
 }

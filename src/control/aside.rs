@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::{Code, ControlError, pick};
 use crate::disks::DiskError;
+use crate::model::address::Kind;
 use crate::model::id::{InvalidName, VmName};
 use crate::model::job::TaskId;
 use crate::model::lab::Desired;
@@ -76,7 +77,9 @@ pub(super) fn among<'a>(
     let mut meant = BTreeSet::new();
     for word in words {
         let bare = word.strip_prefix("vm/").unwrap_or(word);
-        if let Some((kind, _)) = bare.split_once('/') {
+        // `doraz/mine` is a vm of somebody's own.
+        let is_kind = |kind: &str| bare == word && Kind::ALL.iter().any(|known| known.as_str() == kind);
+        if let Some((kind, _)) = bare.split_once('/').filter(|(kind, _)| is_kind(kind)) {
             return Err(AsideError::NoVm { kind: kind.to_owned() });
         }
         match pick::vms(&desired.lab, std::slice::from_ref(word), known.iter().copied()) {

@@ -199,7 +199,7 @@ impl Import<'_> {
         let Self { context, desired, address, .. } = *self;
         let (name, ip, record) = self.new_vm().ok_or_else(|| self.no_new_vm())?;
         let owner = context.owner()?;
-        let folder = context.site.storage.vms.join(desired.lab.as_str()).join(name.as_str());
+        let folder = context.site.storage.vms.join(desired.lab.as_str()).join(name.file_name());
         let disk = |(slot, _): (u32, _)| RecordedDisk {
             slot,
             path: folder.join(format!("disk-{slot}.qcow2")),

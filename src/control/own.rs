@@ -1,16 +1,18 @@
 //! Vms that people make for themselves: a claim beside the manifest, in its owner's name space. The plan then makes it so, as it
 //! does for any vm.
 
+use std::borrow::Cow;
+
 use super::aside::refuse_frozen;
-use super::journal::{Lab, Step};
+use super::journal::{self, Step};
 use super::permissions::Rights;
-use super::{Context, ControlError};
+use super::{Context, ControlError, understood};
 use crate::model::address::Address;
-use crate::model::claim::{ClaimBody, VmClaim};
-use crate::model::id::{TemplateName, UserName, VmName};
+use crate::model::claim::{Claim, ClaimBody, VmClaim};
+use crate::model::id::{LabName, TemplateName, UserName, VmName};
 use crate::model::lab::{Desired, Hardware, Object, Right, VmSource};
 use crate::resolve::with_claims;
-use crate::state::Change;
+use crate::state::{Change, Recorded};
 
 /// A vm that somebody wants to have.
 #[derive(Debug, Clone)]
@@ -27,14 +29,40 @@ pub struct Wanted {
     pub is_clone: bool,
 }
 
+/// What the lab is, besides what people asked for by command.
+#[derive(Debug, Clone, Copy)]
+pub enum Lab<'a> {
+    /// As its manifest wants it.
+    OfManifest(&'a Desired),
+    /// As it was last applied, at the moment of the decision.
+    AsApplied(&'a LabName),
+}
+
+impl<'a> Lab<'a> {
+    pub fn name(&self) -> &'a LabName {
+        match self {
+            Self::OfManifest(desired) => &desired.lab,
+            Self::AsApplied(name) => name,
+        }
+    }
+
+    pub fn desired(&self, recorded: &Recorded) -> Result<Cow<'a, Desired>, ControlError> {
+        match self {
+            Self::OfManifest(desired) => Ok(Cow::Borrowed(desired)),
+            Self::AsApplied(name) => understood((*name).clone(), recorded).map(Cow::Owned),
+        }
+    }
+}
+
 /// Claims a vm for its owner, whoever asks for it; answers its name. What a permission forces on it then stays with it.
-pub fn derive(context: &Context, desired: &Desired, wanted: &Wanted) -> Result<VmName, ControlError> {
+pub fn derive(context: &Context, of: Lab<'_>, wanted: &Wanted) -> Result<VmName, ControlError> {
     let name = VmName::owned(&wanted.owner, &wanted.name);
     let mut store = context.store()?;
     let lock = context.lock(format!("vm derive {name}"))?;
-    let recorded = store.recorded(&desired.lab)?;
+    let recorded = store.recorded(of.name())?;
     refuse_frozen(&recorded)?;
-    let lab = with_claims(desired, &recorded.claims);
+    let desired = of.desired(&recorded)?;
+    let lab = with_claims(&desired, &recorded.claims);
     let rights = Rights::of(context, &lab, &recorded);
     let from = Object::Template(wanted.template.clone());
     rights.require(Right::Derive, &from)?;
@@ -62,7 +90,7 @@ pub fn derive(context: &Context, desired: &Desired, wanted: &Wanted) -> Result<V
     };
     let put = Change::PutClaim { name: name.to_string(), body: ClaimBody::Vm(made), by: context.caller.name.clone() };
     let step = Step::record(Address::vm(&name), "claim the vm", vec![put]);
-    let of_lab = Lab { context, name: &desired.lab, after: recorded.latest, doing: "changed" };
+    let of_lab = journal::Lab { context, name: of.name(), after: recorded.latest, doing: "changed" };
     of_lab.record(&mut store, lock, &format!("vm derive {name}"), vec![step])?;
     Ok(name)
 }
@@ -78,21 +106,45 @@ fn refuse_unbuildable(hardware: &Hardware) -> Result<(), ControlError> {
     Err(ControlError::Hardware { what })
 }
 
-/// Ends the claim by which a vm was made; the plan then sets it aside.
-pub fn give_up(context: &Context, desired: &Desired, name: &VmName) -> Result<(), ControlError> {
+/// Ends the claim by which a vm was made; answers whether the plan has something to set aside then. Where somebody began to give it
+/// up and got no further, this goes on with it.
+pub fn give_up(context: &Context, of: Lab<'_>, name: &VmName) -> Result<bool, ControlError> {
     let mut store = context.known_store()?;
     let lock = context.lock(format!("vm delete {name}"))?;
-    let recorded = store.recorded(&desired.lab)?;
+    let recorded = store.recorded(of.name())?;
     refuse_frozen(&recorded)?;
-    let lab = with_claims(desired, &recorded.claims);
+    let desired = of.desired(&recorded)?;
+    let lab = with_claims(&desired, &recorded.claims);
     let rights = Rights::of(context, &lab, &recorded);
+    let is_recorded = recorded.vms.contains_key(name);
+    let Some(made) = claim_of(&recorded, name) else {
+        if is_recorded && !lab.vms.contains_key(name) && rights.is_in_own_name_space(name) {
+            return Ok(true);
+        }
+        rights.require(Right::Modify, &Object::Vm(name.clone()))?;
+        return Err(ControlError::OfManifest { vm: name.clone() });
+    };
     rights.require(Right::Modify, &Object::Vm(name.clone()))?;
-    let is_this = |body: &ClaimBody| matches!(body, ClaimBody::Vm(_));
-    let made = recorded.claims.iter().find(|claim| claim.name == name.as_str() && is_this(&claim.body));
-    let made = made.ok_or_else(|| ControlError::OfManifest { vm: name.clone() })?;
     let why = format!("{} deleted the vm", context.caller.name);
     let step = Step::record(Address::vm(name), "end the claim", vec![Change::EndClaim { id: made.id, why }]);
-    let of_lab = Lab { context, name: &desired.lab, after: recorded.latest, doing: "changed" };
+    let of_lab = journal::Lab { context, name: of.name(), after: recorded.latest, doing: "changed" };
     of_lab.record(&mut store, lock, &format!("vm delete {name}"), vec![step])?;
-    Ok(())
+    Ok(is_recorded)
+}
+
+/// Ends the claim on a vm of which nothing came, so that its name is free and no later plan is held up by it.
+pub fn withdraw(context: &Context, lab: &LabName, name: &VmName) -> Result<(), ControlError> {
+    let mut store = context.known_store()?;
+    let lock = context.lock(format!("vm derive {name}"))?;
+    let recorded = store.recorded(lab)?;
+    let Some(made) = claim_of(&recorded, name).filter(|_| !recorded.vms.contains_key(name)) else { return Ok(()) };
+    let end = Change::EndClaim { id: made.id, why: "it could not be made".to_owned() };
+    let step = Step::record(Address::vm(name), "end the claim", vec![end]);
+    let of_lab = journal::Lab { context, name: lab, after: recorded.latest, doing: "changed" };
+    of_lab.record(&mut store, lock, &format!("vm derive {name}"), vec![step])
+}
+
+fn claim_of<'a>(recorded: &'a Recorded, name: &VmName) -> Option<&'a Claim> {
+    let is_this = |claim: &&Claim| claim.name == name.as_str() && matches!(claim.body, ClaimBody::Vm(_));
+    recorded.claims.iter().find(is_this)
 }

@@ -47,6 +47,12 @@ impl<'a> Rights<'a> {
         World { lab, claims, roles, owners_may_share: *owners_may_share, in_session }
     }
 
+    /// Whether a vm of this name could only ever be theirs, or they may do everything.
+    pub fn is_in_own_name_space(&self, name: &VmName) -> bool {
+        let is_theirs = |user: &UserName| name.owner() == Some(user.as_str());
+        self.world().all_rights(self.caller).is_some() || self.caller.user().is_some_and(is_theirs)
+    }
+
     /// Refuses unless who asks may.
     pub fn require(&self, right: Right, on: &Object) -> Result<(), ControlError> {
         let decision = self.world().may(self.caller, right, on);

@@ -19,6 +19,8 @@ pub struct Power {
     pub wish: Wish,
     /// They know that it runs isolated, and want it so.
     pub isolated: bool,
+    /// The vm itself was named: see `plan::Ask`.
+    pub by_name: bool,
 }
 
 /// The part of the lab's plan that does it.
@@ -32,7 +34,7 @@ pub fn plan(context: &Context, desired: &Desired, recorded: &Recorded, power: &P
             refuse_too_many(context, &lab, recorded, &power.vm)?;
         }
     }
-    let asks = BTreeMap::from([(power.vm.clone(), Ask { wish: power.wish, by_name: true })]);
+    let asks = BTreeMap::from([(power.vm.clone(), Ask { wish: power.wish, by_name: power.by_name })]);
     plan::power(context, desired, recorded, &[], &asks)
 }
 

@@ -186,7 +186,7 @@ impl<'a> Swap<'a> {
         }
         let waiting = recorded.waiting.get(name).map(|waiting| &waiting.disks);
         let present: &[RecordedDisk] = known.map(|vm| &vm.disks).or(waiting).map_or(&[], Vec::as_slice);
-        let folder = context.site.storage.aside.join(lab.as_str()).join(name.as_str());
+        let folder = context.site.storage.aside.join(lab.as_str()).join(name.file_name());
         let moves = present.iter().map(|disk| away(disk, &folder, recorded.serial));
         // A disk of now that is nowhere holds nothing that could be lost.
         let (away, lost): (Vec<_>, Vec<_>) = moves.partition(|(from, to)| from.exists() || to.exists());

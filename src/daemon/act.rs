@@ -10,13 +10,13 @@ use super::api::No;
 use super::messages::{Acted, Derive, Power, Wanted};
 use crate::apply::{BatchKind, Goal, Progress, Readiness, Summary};
 use crate::control::apply::{Client, Done, Request, reconcile};
-use crate::control::own;
+use crate::control::own::{self, Lab};
 use crate::control::plan::Scope;
 use crate::control::{self, Code, Context, ControlError};
 use crate::model::address::{Address, AddressPattern};
 use crate::model::id::{UserName, VmName};
 use crate::model::lab::Desired;
-use crate::plan::{Answer, Plan, Wish};
+use crate::plan::{Answer, Ground, Plan, Refusal, Wish};
 use crate::report;
 use crate::state::Recorded;
 
@@ -36,13 +36,22 @@ pub(super) fn derive(asked: &Asked<'_>, wanted: &Derive) -> Result<Acted, No> {
     let Derive { template, name, memory_mib, cpus, isolated, clone, .. } = wanted.clone();
     let owner = wanted.owner.clone().map_or_else(own, Ok)?;
     let wanted = own::Wanted { template, owner, name, memory_mib, cpus, isolated, is_clone: clone };
-    let name = own::derive(asked.context, asked.desired, &wanted).map_err(|error| No::told(&error))?;
-    asked.part_about(&name, false)
+    let lab = Lab::AsApplied(&asked.desired.lab);
+    let name = own::derive(asked.context, lab, &wanted).map_err(|error| No::told(&error))?;
+    let made = asked.part_about(&name, false);
+    if made.is_err() {
+        own::withdraw(asked.context, lab.name(), &name).map_err(|error| No::told(&error))?;
+    }
+    made
 }
 
 pub(super) fn give_up(asked: &Asked<'_>, vm: &VmName) -> Result<Acted, No> {
-    own::give_up(asked.context, asked.desired, vm).map_err(|error| No::told(&error))?;
-    asked.part_about(vm, true)
+    let lab = Lab::AsApplied(&asked.desired.lab);
+    if own::give_up(asked.context, lab, vm).map_err(|error| No::told(&error))? {
+        return asked.part_about(vm, true);
+    }
+    let plan = format!("vm {vm} was never made; nobody claims it any more\n");
+    Ok(Acted { vm: vm.clone(), changed: true, plan, outcome: String::new() })
 }
 
 pub(super) fn power(asked: &Asked<'_>, vm: VmName, power: &Power) -> Result<Acted, No> {
@@ -52,8 +61,12 @@ pub(super) fn power(asked: &Asked<'_>, vm: VmName, power: &Power) -> Result<Acte
         Wanted::Restart => Wish::Restart,
     };
     let doing = power_command(&vm, power);
-    let power = control::power::Power { vm, wish, isolated: power.isolated };
-    let make = |recorded: &Recorded| control::power::plan(asked.context, asked.desired, recorded, &power);
+    let power = control::power::Power { vm, wish, isolated: power.isolated, by_name: power.by_name };
+    let make = |recorded: &Recorded| {
+        // As it is at the moment of the decision: somebody may have applied it anew since the request came.
+        let desired = Lab::AsApplied(&asked.desired.lab).desired(recorded)?;
+        control::power::plan(asked.context, &desired, recorded, &power)
+    };
     asked.carry_out(&power.vm, &make, &doing)
 }
 
@@ -73,7 +86,10 @@ impl Asked<'_> {
         let pattern: AddressPattern = Address::vm(vm).to_string().parse().expect("a vm's address is a pattern");
         let allow = if is_meant { vec![pattern.clone()] } else { Vec::new() };
         let scope = Scope { targets: vec![pattern], allow, refresh_only: false };
-        let make = |recorded: &Recorded| scope.plan(self.context, self.desired, recorded);
+        let make = |recorded: &Recorded| {
+            let desired = Lab::AsApplied(&self.desired.lab).desired(recorded)?;
+            scope.plan(self.context, &desired, recorded)
+        };
         self.carry_out(vm, &make, &self.context.caller.command)
     }
 
@@ -162,7 +178,12 @@ fn refused(no: No, plan: Option<&Plan>, vm: &VmName) -> No {
     let refusals: Vec<_> =
         plan.into_iter().flat_map(|plan| &plan.refusals).filter(|refusal| refusal.holds(&address)).collect();
     let hint = refusals.first().map(|refusal| refusal.hint());
-    no.because(refusals.iter().map(|refusal| refusal.why.to_string()).collect(), hint)
+    let words = |refusal: &&Refusal| match &refusal.why {
+        // What else its owner runs is theirs.
+        Ground::OverQuota { owner, limit, .. } => format!("{owner} may run {limit} vms at once"),
+        why => why.to_string(),
+    };
+    no.because(refusals.iter().map(words).collect(), hint)
 }
 
 /// A plan without what is about other things.

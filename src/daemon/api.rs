@@ -88,8 +88,11 @@ async fn labs(State(daemon): State<Arc<Daemon>>, Extension(peer): Extension<Peer
     let work = move |context: &Context| {
         let mut seen = Vec::new();
         for name in context.labs()? {
-            if known(context, &name)? {
-                seen.push(Lab { name });
+            match known(context, &name) {
+                Ok(true) => seen.push(Lab { name }),
+                Ok(false) => {}
+                // The others are not hidden by it.
+                Err(error) => tracing::warn!(%name, %error, "a lab cannot be looked at"),
             }
         }
         Ok(seen)
@@ -270,6 +273,9 @@ impl No {
     }
 
     pub(super) fn told(error: &ControlError) -> Self {
+        if let Some(message) = about_others(error) {
+            return Self::of(status(error), error.code(), message);
+        }
         let Failure { message, causes, hint, .. } = error.into();
         Self { status: status(error), refusal: Refusal { code: error.code(), message, causes, hint } }
     }
@@ -296,6 +302,22 @@ impl From<PathRejection> for No {
 impl From<JsonRejection> for No {
     fn from(rejection: JsonRejection) -> Self {
         Self::of(rejection.status(), Code::Usage, rejection.body_text())
+    }
+}
+
+/// Words for what would tell of others' things otherwise: their names, and what they type.
+fn about_others(error: &ControlError) -> Option<&'static str> {
+    match error {
+        ControlError::State(StateError::Locked { .. } | StateError::InUse { .. }) => {
+            Some("the site is busy with somebody else's request; nothing was done, try again")
+        }
+        ControlError::State(StateError::Given { .. } | StateError::Stale { .. }) => {
+            Some("something else was decided meanwhile; nothing was done, try again")
+        }
+        ControlError::UnknownAddress { .. } => {
+            Some("there is nothing of this name that you may know of; nothing was done")
+        }
+        _ => None,
     }
 }
 

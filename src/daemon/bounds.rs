@@ -10,7 +10,7 @@ const CONNECTIONS_MAX: usize = 512;
 /// Of one account; root's count like anybody's, since root needs no daemon.
 const CONNECTIONS_OF_ONE_MAX: usize = 64;
 /// Requests of one account that are worked on or wait for it: one person's flood is not everybody's.
-const REQUESTS_OF_ONE_MAX: usize = 4;
+const REQUESTS_OF_ONE_MAX: usize = 2;
 /// Decisions are made one after the other anyway; what they decide is done side by side.
 const ACTS: usize = 4;
 /// Each reads the state and asks the queue.

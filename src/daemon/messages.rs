@@ -38,6 +38,9 @@ pub struct Power {
     /// They know that it runs isolated, and want it so.
     #[serde(default)]
     pub isolated: bool,
+    /// The vm itself was named, not its family or a pattern that it fits: in an open session, whoever does that means it.
+    #[serde(default)]
+    pub by_name: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -101,7 +101,11 @@ fn listen(socket: &Path) -> Result<UnixListener, ServeError> {
     let failed = |source| ServeError::Listen { socket: socket.to_owned(), source };
     let folder = socket.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let unusable = |source| ServeError::Folder { folder: folder.to_owned(), source };
-    std::fs::create_dir_all(folder).map_err(unusable)?;
+    if !folder.exists() {
+        std::fs::create_dir_all(folder).map_err(unusable)?;
+        // Whatever umask root has, everybody is to get in.
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).map_err(unusable)?;
+    }
     let there = folder.metadata().map_err(unusable)?;
     if there.uid() != 0 || there.mode() & 0o022 != 0 {
         return Err(ServeError::Open { folder: folder.to_owned() });

@@ -106,7 +106,12 @@ fn served_from(process: &str, bridge: &str) -> Option<PathBuf> {
 /// The file that is a reservation. dnsmasq tells its words by what they look like, and takes `ignore`, `infinite`, `7d`
 /// or `42` for orders; with the dot of a complete domain name, which it drops, a name is never one of them.
 pub(crate) fn line(reservation: &Reservation) -> String {
-    format!("{},{},{}.\n", reservation.mac, reservation.ip, reservation.vm.to_string().replace(['.', '_', '/'], "-"))
+    format!(
+        "{},{},{}.\n",
+        reservation.mac,
+        reservation.ip,
+        reservation.vm.to_string().replace(['.', '_'], "-").replace('/', "--")
+    )
 }
 
 /// As earlier versions wrote it. No word of dnsmasq has a dash, so that a name with one was read as it was meant.
