@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 use std::time::Duration;
 
-use super::readiness::{refuse_unready, takes_a_ready_machine};
+use super::readiness::refuse_unready;
 use super::{Context, ControlError, Note, clear};
 use crate::apply::{self, Awaited, Clock as _, Goal, Progress, Readiness, Summary, SystemClock, Wait, WaitEnd, World};
 use crate::disks;
@@ -53,8 +53,8 @@ pub struct Done {
 }
 
 /// Carries out what `make` plans. The lock is held from the look that decides until it is written down what is going to be done,
-/// and never while somebody thinks or this machine is looked over: what was found good is planned again under it, and where
-/// something else comes out, that is shown and asked about.
+/// and never while somebody thinks: what they agreed to is planned again under it, and where something else comes out, that is
+/// shown and asked about.
 pub fn reconcile(
     context: &Context,
     desired: &Desired,
@@ -82,8 +82,11 @@ pub fn reconcile(
                 return Ok(Done { plan, summary: Summary::default() });
             }
         }
-        let needs_nobody = request.is_agreed && !takes_a_ready_machine(&plan);
-        if let Some(decides) = decides.filter(|_| is_good || needs_nobody) {
+        if let Some(decides) = decides.filter(|_| is_good || request.is_agreed) {
+            if !is_good {
+                // Looked at under the lock, which takes some milliseconds: a second plan would ask the whole queue once more.
+                refuse_unready(context, desired, &plan)?;
+            }
             let summary = act(context, &plan, &mut store, decides, request, client)?;
             clear::piece(context, &plan.lab, &recorded, &mut store);
             return Ok(Done { plan, summary });
@@ -91,9 +94,7 @@ pub fn reconcile(
         // The lock is given back by now; nor is the state kept open.
         drop(store);
         refuse_unready(context, desired, &plan)?;
-        if !request.is_agreed {
-            agree(&plan, client)?;
-        }
+        agree(&plan, client)?;
         good = Some(plan);
     }
 }

@@ -38,7 +38,7 @@ pub(super) fn refuse_unready(context: &Context, desired: &Desired, plan: &Plan) 
 }
 
 /// Whether it does anything that a machine may not be ready for.
-pub(super) fn takes_a_ready_machine(plan: &Plan) -> bool {
+fn takes_a_ready_machine(plan: &Plan) -> bool {
     plan.actions().any(|(_, action)| {
         matches!(
             action.effect,
