@@ -124,6 +124,18 @@ impl Lab {
         processes.map(|entry| entry.file_name().to_string_lossy().into_owned()).find(opens)
     }
 
+    /// What `host setup` has started here.
+    fn dnsmasqs(&self) -> Vec<String> {
+        let folder = self.0.path("site/dnsmasq").display().to_string();
+        let serves_here = |pid: &String| {
+            let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let command = String::from_utf8_lossy(&command).replace('\0', " ");
+            command.starts_with("dnsmasq ") && command.contains(&folder)
+        };
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        processes.map(|entry| entry.file_name().to_string_lossy().into_owned()).filter(serves_here).collect()
+    }
+
     fn is_running(&self, vm: &str) -> bool {
         self.qemu_of(vm).is_some()
     }
@@ -131,8 +143,11 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        // What holds a program up must not outlive a test that failed, nor a guest.
+        // What holds a program up must not outlive a test that failed, nor a guest; nor its dnsmasq one that did not.
         let _ = std::fs::remove_file(self.0.path("hold"));
+        for pid in self.dnsmasqs() {
+            let _ = Command::new("kill").arg(&pid).status();
+        }
         for vm in ["ada-work", "bea-work", "cid-work", "extra"] {
             if let Some(pid) = self.qemu_of(vm) {
                 let _ = Command::new("kill").args(["-9", &pid]).status();
