@@ -32,7 +32,7 @@ impl Sandbox {
         std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let sandbox = Self { folder };
         std::fs::create_dir(sandbox.path("home")).unwrap();
-        std::fs::copy(samples.join("site.yaml"), sandbox.path("site.yaml")).unwrap();
+        copy_file(&samples.join("site.yaml"), &sandbox.path("site.yaml"));
         copy(&samples.join("lab"), &sandbox.path("lab"));
         if let Some(overlay) = overlay.filter(|overlay| overlay.exists()) {
             copy(overlay, &sandbox.path("lab"));
@@ -76,7 +76,12 @@ fn copy(from: &Path, to: &Path) {
         if entry.path().is_dir() {
             copy(&entry.path(), &target);
         } else {
-            std::fs::copy(entry.path(), target).unwrap();
+            copy_file(&entry.path(), &target);
         }
     }
+}
+
+/// The content alone: a checkout may keep its files from everybody else.
+fn copy_file(from: &Path, to: &Path) {
+    std::fs::write(to, std::fs::read(from).unwrap()).unwrap();
 }

@@ -128,14 +128,16 @@ fn uid(who: &str) -> u32 {
     PEOPLE.iter().find(|(name, _)| *name == who).map_or(STRANGER, |(_, uid)| *uid)
 }
 
-/// The machine's accounts and these, as far as this namespace sees.
+/// The machine's accounts and these, as far as this namespace sees. A copy of the whole folder: a mount on the file alone would
+/// go when somebody else on this machine makes an account, which puts a new file in its place (rename(2)).
 fn accounts(folder: &Path) {
+    let etc = folder.join("etc");
+    assert!(Command::new("cp").arg("-a").arg("/etc").arg(&etc).status().unwrap().success());
     let machine = std::fs::read_to_string("/etc/passwd").unwrap();
     let ours = PEOPLE.map(|(name, uid)| format!("{name}:x:{uid}:{uid}::/nonexistent:/usr/sbin/nologin\n"));
-    let file = folder.join("passwd");
-    std::fs::write(&file, machine + &ours.concat()).unwrap();
+    std::fs::write(etc.join("passwd"), machine + &ours.concat()).unwrap();
     let none: Option<&str> = None;
-    mount(Some(&file), "/etc/passwd", none, MsFlags::MS_BIND, none).unwrap();
+    mount(Some(&etc), "/etc", none, MsFlags::MS_BIND, none).unwrap();
 }
 
 /// The paper's walkthrough, from where the template and its permission are there.
