@@ -125,7 +125,7 @@ fn delete_here(arguments: &DeleteArguments, site: Option<&Path>, ui: &mut Ui) ->
         ui.say(&format!("vm {} was never made; nobody claims it any more", arguments.vm));
         return Ok(Exit::Done);
     }
-    carry_out(&context, &desired, &arguments.vm, vec![own_address(&arguments.vm)], ui)
+    carry_out(&context, &desired, &arguments.vm, vec![Address::vm(&arguments.vm).into()], ui)
 }
 
 /// The part of the plan that is about this vm. Whoever names a vm means it, so nobody is asked; its disks are never deleted.
@@ -136,11 +136,7 @@ fn carry_out(
     allow: Vec<AddressPattern>,
     ui: &mut Ui,
 ) -> Ended {
-    let scope = control::plan::Scope { targets: vec![own_address(name)], allow, refresh_only: false };
+    let scope = own::part(name, allow);
     let make = |recorded: &Recorded| scope.plan(context, desired, recorded);
     apply::reconcile(context, desired, &make, &apply::Options::asking(true), &format!("apply --target vm/{name}"), ui)
-}
-
-fn own_address(name: &VmName) -> AddressPattern {
-    Address::vm(name).to_string().parse().expect("a vm's address is a pattern")
 }

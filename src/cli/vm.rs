@@ -271,16 +271,6 @@ struct Asked {
     isolated: bool,
 }
 
-impl Asked {
-    fn verb(&self) -> &'static str {
-        match self.wish {
-            Wish::Start => "start",
-            Wish::Stop => "stop",
-            Wish::Restart => "restart",
-        }
-    }
-}
-
 fn start(arguments: &StartArguments, wish: Wish, site: Option<&Path>, ui: &mut Ui) -> Ended {
     power(&arguments.power, &Asked { wish, isolated: arguments.isolate }, &arguments.options(), site, ui)
 }
@@ -313,14 +303,10 @@ fn power_by_daemon(
     let lab = daemon.lab(&arguments.lab)?;
     let vms = daemon.vms(&lab)?;
     let meant = pick::vms(&lab, &arguments.vms, vms.iter().map(|vm| (&vm.name, Some(&vm.family))))?;
-    let wanted = match asked.wish {
-        Wish::Start => messages::Wanted::Start,
-        Wish::Stop => messages::Wanted::Stop,
-        Wish::Restart => messages::Wanted::Restart,
-    };
     for vm in meant {
-        let by_name = arguments.vms.iter().any(|word| word.strip_prefix("vm/").unwrap_or(word) == vm.as_str());
-        remote::tell(&daemon.power(&lab, &vm, messages::Power { wanted, isolated: asked.isolated, by_name })?, ui);
+        let by_name = pick::is_named(&arguments.vms, &vm);
+        let power = messages::Power { wanted: asked.wish, isolated: asked.isolated, by_name };
+        remote::tell(&daemon.power(&lab, &vm, power)?, ui);
     }
     Ok(Exit::Done)
 }
@@ -341,7 +327,7 @@ fn power_here(
         asks.keys().try_for_each(|vm| control::power::refuse_unless_isolated(desired, vm))?;
     }
     let make = |recorded: &Recorded| control::plan::power(context, desired, recorded, &arguments.allow, &asks);
-    let doing = format!("vm {} {}", asked.verb(), arguments.vms.join(" "));
+    let doing = format!("vm {} {}", asked.wish.verb(), arguments.vms.join(" "));
     apply::reconcile(context, desired, &make, options, &doing, ui)
 }
 

@@ -98,6 +98,7 @@ impl Lab<'_> {
         store.end(apply, &format!("{done} done, {failures} failed, {skipped} skipped"), now())?;
         Ok(failed)
     }
+
     fn decision(&self, steps: &[Step<'_>]) -> Decision {
         let mut holds: BTreeMap<&Address, Hold> = BTreeMap::new();
         for Step { address, after, .. } in steps {

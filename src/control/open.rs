@@ -354,9 +354,10 @@ impl Context {
         allow: &[AddressPattern],
         asks: &BTreeMap<VmName, Ask>,
     ) -> Result<Plan, ControlError> {
+        let desired = &*with_claims(desired, &recorded.claims);
         let observed = self.observe(desired, recorded)?;
         Ok(plan(&Inputs {
-            desired: &with_claims(desired, &recorded.claims),
+            desired,
             recorded,
             observed: &observed,
             site: &self.site,

@@ -6,8 +6,9 @@ use std::borrow::Cow;
 use super::aside::refuse_frozen;
 use super::journal::{self, Step};
 use super::permissions::Rights;
+use super::plan::Scope;
 use super::{Context, ControlError, understood};
-use crate::model::address::Address;
+use crate::model::address::{Address, AddressPattern};
 use crate::model::claim::{Claim, ClaimBody, VmClaim};
 use crate::model::id::{LabName, TemplateName, UserName, VmName};
 use crate::model::lab::{Desired, Hardware, Object, Right, VmSource};
@@ -104,6 +105,11 @@ fn refuse_unbuildable(hardware: &Hardware) -> Result<(), ControlError> {
         () => return Ok(()),
     };
     Err(ControlError::Hardware { what })
+}
+
+/// The part of the lab's plan that is about one vm.
+pub fn part(name: &VmName, allow: Vec<AddressPattern>) -> Scope {
+    Scope { targets: vec![Address::vm(name).into()], allow, refresh_only: false }
 }
 
 /// Ends the claim by which a vm was made; answers whether the plan has something to set aside then. Where somebody began to give it

@@ -66,6 +66,11 @@ pub fn names<'a>(
     Ok(picked)
 }
 
+/// Whether a vm itself was named, not its family or a pattern that it fits.
+pub fn is_named(typed: &[String], vm: &VmName) -> bool {
+    typed.iter().any(|word| bare("vm", word) == vm.as_str())
+}
+
 /// The known vms that `typed` means. A vm's own name comes before that of a family.
 pub fn vms<'a>(
     lab: &LabName,

@@ -7,16 +7,15 @@ use std::time::Duration;
 use axum::http::StatusCode;
 
 use super::api::No;
-use super::messages::{Acted, Derive, Power, Wanted};
+use super::messages::{Acted, Derive, Power};
 use crate::apply::{BatchKind, Goal, Progress, Readiness, Summary};
 use crate::control::apply::{Client, Done, Request, reconcile};
 use crate::control::own::{self, Lab};
-use crate::control::plan::Scope;
 use crate::control::{self, Code, Context, ControlError};
-use crate::model::address::{Address, AddressPattern};
+use crate::model::address::Address;
 use crate::model::id::{UserName, VmName};
 use crate::model::lab::Desired;
-use crate::plan::{Answer, Ground, Plan, Refusal, Wish};
+use crate::plan::{Answer, Ground, Plan, Refusal};
 use crate::report;
 use crate::state::Recorded;
 
@@ -55,13 +54,8 @@ pub(super) fn give_up(asked: &Asked<'_>, vm: &VmName) -> Result<Acted, No> {
 }
 
 pub(super) fn power(asked: &Asked<'_>, vm: VmName, power: &Power) -> Result<Acted, No> {
-    let wish = match power.wanted {
-        Wanted::Start => Wish::Start,
-        Wanted::Stop => Wish::Stop,
-        Wanted::Restart => Wish::Restart,
-    };
     let doing = power_command(&vm, power);
-    let power = control::power::Power { vm, wish, isolated: power.isolated, by_name: power.by_name };
+    let power = control::power::Power { vm, wish: power.wanted, isolated: power.isolated, by_name: power.by_name };
     let make = |recorded: &Recorded| {
         // As it is at the moment of the decision: somebody may have applied it anew since the request came.
         let desired = Lab::AsApplied(&asked.desired.lab).desired(recorded)?;
@@ -72,20 +66,13 @@ pub(super) fn power(asked: &Asked<'_>, vm: VmName, power: &Power) -> Result<Acte
 
 /// For the history, and to type again.
 pub(super) fn power_command(vm: &VmName, power: &Power) -> String {
-    let verb = match power.wanted {
-        Wanted::Start => "start",
-        Wanted::Stop => "stop",
-        Wanted::Restart => "restart",
-    };
-    format!("vm {verb} {vm}{}", if power.isolated { " --isolate" } else { "" })
+    format!("vm {} {vm}{}", power.wanted.verb(), if power.isolated { " --isolate" } else { "" })
 }
 
 impl Asked<'_> {
     /// The part of the plan that is about this vm.
     fn part_about(&self, vm: &VmName, is_meant: bool) -> Result<Acted, No> {
-        let pattern: AddressPattern = Address::vm(vm).to_string().parse().expect("a vm's address is a pattern");
-        let allow = if is_meant { vec![pattern.clone()] } else { Vec::new() };
-        let scope = Scope { targets: vec![pattern], allow, refresh_only: false };
+        let scope = own::part(vm, is_meant.then(|| Address::vm(vm).into()).into_iter().collect());
         let make = |recorded: &Recorded| {
             let desired = Lab::AsApplied(&self.desired.lab).desired(recorded)?;
             scope.plan(self.context, &desired, recorded)

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::Code;
 use crate::model::id::{LabName, TemplateName, UserName, VmName};
+use crate::plan::Wish;
 
 /// A lab in which who asks may see something.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -34,21 +35,13 @@ pub struct Derive {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Power {
-    pub wanted: Wanted,
+    pub wanted: Wish,
     /// They know that it runs isolated, and want it so.
     #[serde(default)]
     pub isolated: bool,
     /// The vm itself was named, not its family or a pattern that it fits: in an open session, whoever does that means it.
     #[serde(default)]
     pub by_name: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Wanted {
-    Start,
-    Stop,
-    Restart,
 }
 
 /// What was done.

@@ -146,6 +146,13 @@ impl fmt::Display for AddressPattern {
     }
 }
 
+/// This one alone.
+impl From<Address> for AddressPattern {
+    fn from(address: Address) -> Self {
+        Self(address)
+    }
+}
+
 impl FromStr for AddressPattern {
     type Err = InvalidAddress;
     fn from_str(text: &str) -> Result<Self, InvalidAddress> {

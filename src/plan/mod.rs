@@ -40,6 +40,8 @@ pub use spec::{Seat, run_spec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::address::{Address, AddressPattern, Kind};
 use crate::model::id::{TemplateName, VmName};
 use crate::model::job::TaskId;
@@ -74,11 +76,23 @@ pub struct Ask {
     pub by_name: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Wish {
     Start,
     Stop,
     Restart,
+}
+
+impl Wish {
+    /// As it is typed.
+    pub fn verb(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Restart => "restart",
+        }
+    }
 }
 
 /// A host that never comes back, or that must be taken for it.
