@@ -10,6 +10,8 @@
 
 #[path = "cluster/dice.rs"]
 mod dice;
+#[path = "cli/machine.rs"]
+mod machine;
 #[path = "cli/sandbox.rs"]
 mod sandbox;
 
@@ -20,8 +22,6 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use dice::{Dice, number_from};
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rusqlite::{Connection, OpenFlags};
@@ -106,7 +106,7 @@ struct Disk {
 
 impl Lab {
     fn new(seed: u64) -> Self {
-        a_machine_of_its_own();
+        machine::of_its_own();
         let mut lab = Self {
             sandbox: Sandbox::new(PARENT, None),
             dice: Dice(seed),
@@ -290,14 +290,7 @@ impl Lab {
 
     /// Processes whose command lines name this lab's folder.
     fn processes(&self) -> Vec<(i32, String)> {
-        let folder = self.sandbox.path("site").display().to_string();
-        let pids = std::fs::read_dir("/proc").unwrap().flatten();
-        let pids = pids.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok());
-        let commands = pids.filter_map(|pid: i32| {
-            let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-            Some((pid, String::from_utf8_lossy(&command).replace('\0', " ")))
-        });
-        commands.filter(|(_, command)| command.contains(&folder)).collect()
+        machine::processes_that_name(&self.sandbox.path("site").display().to_string())
     }
 
     fn no_disk_is_open_twice(&self) {
@@ -382,16 +375,6 @@ impl Drop for Lab {
             kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap_or_default();
         }
     }
-}
-
-/// Namespaces for this thread and all that it starts: bridge, taps and filter touch nobody else's.
-fn a_machine_of_its_own() {
-    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
-        .expect("real kills need root, for namespaces of their own");
-    let none: Option<&str> = None;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none).unwrap();
-    assert!(Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
 }
 
 /// Whether a file bears a disk's name, and not that of one that is still being written.

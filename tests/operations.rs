@@ -2,14 +2,14 @@
 //! told by whom those are worked on, and goes on where the first was killed. What takes long here ends when the test says so,
 //! so that only the order counts, never a clock. It all happens in namespaces of its own, so it runs as root.
 
+#[path = "cli/machine.rs"]
+mod machine;
 #[path = "cli/sandbox.rs"]
 mod sandbox;
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use sandbox::Sandbox;
 
 /// Guests without a system do not hear their power button: a stop takes all of the grace period that they were started with.
@@ -36,7 +36,7 @@ struct Lab(Sandbox);
 impl Lab {
     /// Three students, none of whose vms runs.
     fn new() -> Self {
-        a_machine_of_its_own();
+        machine::of_its_own();
         let lab = Self(Sandbox::new("/dev/shm", None));
         std::fs::write(lab.0.path("site.yaml"), SITE).unwrap();
         lab.must("echo cid >>students.csv; sed -i s/256M/128M/ lab.yaml");
@@ -124,18 +124,6 @@ impl Lab {
         processes.map(|entry| entry.file_name().to_string_lossy().into_owned()).find(opens)
     }
 
-    /// What `host setup` has started here.
-    fn dnsmasqs(&self) -> Vec<String> {
-        let folder = self.0.path("site/dnsmasq").display().to_string();
-        let serves_here = |pid: &String| {
-            let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let command = String::from_utf8_lossy(&command).replace('\0', " ");
-            command.starts_with("dnsmasq ") && command.contains(&folder)
-        };
-        let processes = std::fs::read_dir("/proc").unwrap().flatten();
-        processes.map(|entry| entry.file_name().to_string_lossy().into_owned()).filter(serves_here).collect()
-    }
-
     fn is_running(&self, vm: &str) -> bool {
         self.qemu_of(vm).is_some()
     }
@@ -145,8 +133,9 @@ impl Drop for Lab {
     fn drop(&mut self) {
         // What holds a program up must not outlive a test that failed, nor a guest; nor its dnsmasq one that did not.
         let _ = std::fs::remove_file(self.0.path("hold"));
-        for pid in self.dnsmasqs() {
-            let _ = Command::new("kill").arg(&pid).status();
+        let folder = self.0.path("site/dnsmasq").display().to_string();
+        for (pid, _) in machine::processes_that_name(&folder).iter().filter(|(_, told)| told.starts_with("dnsmasq ")) {
+            let _ = Command::new("kill").arg(pid.to_string()).status();
         }
         for vm in ["ada-work", "bea-work", "cid-work", "extra"] {
             if let Some(pid) = self.qemu_of(vm) {
@@ -154,15 +143,6 @@ impl Drop for Lab {
             }
         }
     }
-}
-
-/// Namespaces for this thread and all that it starts: bridge, taps and filter touch nobody else's.
-fn a_machine_of_its_own() {
-    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("this takes root, for namespaces of its own");
-    let none: Option<&str> = None;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none).unwrap();
-    assert!(Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
 }
 
 fn is_at_work(child: &mut Child) -> bool {

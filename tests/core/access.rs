@@ -7,6 +7,7 @@ use labwright::model::claim::{Claim, ClaimBody, ClaimId, GivenAs, GrantClaim, Vm
 use labwright::model::lab::{Desired, Object, Permission, Right, Subject, VmSource};
 use labwright::resolve::with_claims;
 
+use crate::dice::Dice;
 use crate::lab::Lab;
 
 /// The lab of the paper's section V.A: the students may derive the template, and what they derive is isolated.
@@ -174,57 +175,37 @@ fn a_vm_stays_isolated_when_the_permission_goes() {
     assert_eq!(scene.world().forced(None, &mine), None);
 }
 
-/// xorshift64*: small, seeded, the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % n
-    }
-
-    fn of<T: Copy>(&mut self, all: &[T]) -> T {
-        all[self.below(all.len())]
-    }
-
-    fn chance(&mut self) -> bool {
-        self.below(2) == 0
-    }
-}
-
 const PEOPLE: [&str; 5] = ["badmin", "doraz", "alex", "eva", "nobody"];
 const THINGS: [&str; 4] = ["vm:doraz/mine", "vm:shared", "template:gsr", "vm-group:lab1"];
 const RIGHTS: [Right; 4] = [Right::Run, Right::Modify, Right::Derive, Right::View];
 
-fn random_permission(random: &mut Random) -> Permission {
-    let to = match random.below(4) {
+fn random_permission(dice: &mut Dice) -> Permission {
+    let to = match dice.below(4) {
         0 => Subject::Group("studs".parse().unwrap()),
         1 => Subject::Group("all_users".parse().unwrap()),
-        _ => Subject::User(random.of(&PEOPLE).parse().unwrap()),
+        _ => Subject::User(dice.pick(&PEOPLE).unwrap().parse().unwrap()),
     };
-    let allow = RIGHTS.into_iter().filter(|_| random.chance()).collect();
-    Permission { to, on: object(random.of(&THINGS)), allow, force_isolated: random.below(4) == 0 }
+    let allow = RIGHTS.into_iter().filter(|_| dice.one_in(2)).collect();
+    Permission { to, on: object(dice.pick(&THINGS).unwrap()), allow, force_isolated: dice.one_in(4) }
 }
 
-fn random_scene(walkthrough: &Scene, random: &mut Random) -> Scene {
+fn random_scene(walkthrough: &Scene, dice: &mut Dice) -> Scene {
     let mut scene = walkthrough.clone();
     scene.roles = Roles::default();
-    if random.below(8) == 0 {
-        scene.roles.lab_owners.insert(random.of(&PEOPLE).parse().unwrap());
+    if dice.one_in(8) {
+        scene.roles.lab_owners.insert(dice.pick(&PEOPLE).unwrap().parse().unwrap());
     }
-    scene.owners_may_share = random.chance();
-    if random.chance() {
+    scene.owners_may_share = dice.one_in(2);
+    if dice.one_in(2) {
         scene.in_session.insert("doraz/mine".parse().unwrap());
     }
-    if random.chance() {
-        scene.lab.vms.get_mut("shared").unwrap().owner = random.of(&PEOPLE).parse().unwrap();
+    if dice.one_in(2) {
+        scene.lab.vms.get_mut("shared").unwrap().owner = dice.pick(&PEOPLE).unwrap().parse().unwrap();
     }
-    scene.lab.permissions = (0..random.below(4)).map(|_| random_permission(random)).collect();
-    for id in 0..random.below(4) {
-        let given_as = if random.chance() { GivenAs::Admin } else { GivenAs::Owner };
-        let (by, permission) = (random.of(&PEOPLE), random_permission(random));
+    scene.lab.permissions = (0..dice.below(4)).map(|_| random_permission(dice)).collect();
+    for id in 0..dice.below(4) {
+        let given_as = if dice.one_in(2) { GivenAs::Admin } else { GivenAs::Owner };
+        let (by, permission) = (dice.pick(&PEOPLE).unwrap(), random_permission(dice));
         scene.claims.push(grant(10 + i64::try_from(id).unwrap(), by, given_as, permission));
     }
     scene
@@ -281,11 +262,11 @@ fn reference(scene: &Scene, who: &str, right: Right, on: &str) -> bool {
 
 #[test]
 fn random_labs_read_as_the_sentences_do() {
-    let (walkthrough, mut random) = (Scene::walkthrough(), Random(0x01ab_01ab));
+    let (walkthrough, mut dice) = (Scene::walkthrough(), Dice(0x01ab_01ab));
     let mut allowed = 0;
     for _ in 0..4000 {
-        let scene = random_scene(&walkthrough, &mut random);
-        let (who, right, on) = (random.of(&PEOPLE), random.of(&RIGHTS), random.of(&THINGS));
+        let scene = random_scene(&walkthrough, &mut dice);
+        let (who, right, on) = (dice.pick(&PEOPLE).unwrap(), dice.pick(&RIGHTS).unwrap(), dice.pick(&THINGS).unwrap());
         let decision = scene.world().may(&user(who), right, &object(on));
         let expected = reference(&scene, who, right, on);
         let Scene { lab, claims, roles, owners_may_share, in_session } = &scene;
@@ -303,10 +284,10 @@ fn random_labs_read_as_the_sentences_do() {
 /// Whatever people without the admin's rights grant, in whatever order, nobody ever gets what no grantor could give.
 #[test]
 fn no_chain_of_grants_widens_anything() {
-    let (walkthrough, mut random) = (Scene::walkthrough(), Random(0x9e37_79b9));
+    let (walkthrough, mut dice) = (Scene::walkthrough(), Dice(0x9e37_79b9));
     let mut given = 0;
     for _ in 0..400 {
-        let mut scene = random_scene(&walkthrough, &mut random);
+        let mut scene = random_scene(&walkthrough, &mut dice);
         scene.roles = Roles::default();
         scene.owners_may_share = true;
         scene.claims.truncate(1);
@@ -315,7 +296,7 @@ fn no_chain_of_grants_widens_anything() {
         };
         let held: Vec<_> = PEOPLE.iter().flat_map(|who| THINGS.map(|on| (who, on, before(&scene, who, on)))).collect();
         for id in 0..20 {
-            let (by, permission) = (random.of(&PEOPLE), random_permission(&mut random));
+            let (by, permission) = (dice.pick(&PEOPLE).unwrap(), random_permission(&mut dice));
             if let Ok(given_as) = scene.world().may_grant(&user(by), &permission) {
                 scene.claims.push(grant(100 + id, by, given_as, permission));
                 given += 1;

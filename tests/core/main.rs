@@ -3,6 +3,8 @@
 mod access;
 mod asks;
 mod claims;
+#[path = "../simulation/dice.rs"]
+mod dice;
 mod flaws;
 mod imports;
 #[path = "../simulation/lab.rs"]
