@@ -8,7 +8,8 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use super::columns::Format;
-use super::decode::{At, Decode as _, Decoder, Named, Room, Spanned};
+use super::containers::Named;
+use super::decode::{At, Decode as _, Decoder, Spanned};
 use super::files::{self, Budget, Files, Found, LoadError, ManifestFile};
 use super::foreign;
 use super::ignore::{IGNORE_FILE, Ignore};
@@ -17,6 +18,7 @@ use super::language::{
     Defaults, DiskDecl, LabFile, MovedDecl, PermissionDecl, RosterDecl, SessionDecl, TemplateDecl, UserDecl,
     UserGroupDecl, VmDecl, VmGroupDecl,
 };
+use super::room::Room;
 use super::roster::{self, Roster};
 use super::tree;
 use super::words::FilePath;

@@ -5,8 +5,10 @@ use std::collections::HashMap;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-use schemars::{Schema, SchemaGenerator, json_schema};
+use schemars::{Schema, SchemaGenerator};
 
+use super::room::{Fit, Room};
+use super::scalar::Mistake;
 use super::secrets::is_secret_name;
 use super::slips;
 use super::tree::{Node, Value};
@@ -54,44 +56,6 @@ pub(super) trait Decode: Sized {
     }
 }
 
-/// A type that is one piece of text.
-pub(super) trait Scalar: Sized {
-    /// The rule that a text which is none breaks.
-    const RULE: Rule = Rule::BadValue;
-
-    /// A full sentence about a text that is not a value, and what to write instead.
-    fn parse(text: &str) -> Result<Self, Mistake>;
-
-    fn schema() -> Schema;
-}
-
-/// Why a text is not a value of its type.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Mistake {
-    /// Where it is another rule than the type's.
-    pub(super) rule: Option<Rule>,
-    pub(super) message: String,
-    pub(super) hint: Option<String>,
-}
-
-impl Mistake {
-    pub(super) fn new(message: impl Into<String>) -> Self {
-        Self { rule: None, message: message.into(), hint: None }
-    }
-
-    #[must_use]
-    pub(super) fn rule(mut self, rule: Rule) -> Self {
-        self.rule = Some(rule);
-        self
-    }
-
-    #[must_use]
-    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-}
-
 /// Reads one file: knows its number and notes what is wrong in it.
 #[derive(Debug)]
 pub(super) struct Decoder<'a> {
@@ -102,50 +66,6 @@ pub(super) struct Decoder<'a> {
     pub(super) context: Range<u32>,
     /// How much the lab may still have.
     pub(super) room: &'a mut Room,
-}
-
-/// How many things a lab may have in all its files: list items and rows of rosters count one, groups of keys more, by
-/// what they take in memory. 10,000 vms written out need a quarter of it.
-#[derive(Debug)]
-pub(super) struct Room {
-    left: usize,
-    /// Something found no room before.
-    full: bool,
-}
-
-impl Default for Room {
-    fn default() -> Self {
-        Self { left: Self::MAX, full: false }
-    }
-}
-
-impl Room {
-    const MAX: usize = 200_000;
-    const GROUP_OF_KEYS: usize = 4;
-
-    /// Takes room for one thing: whether there was enough, and whether this is the first that did not fit.
-    pub(super) fn take(&mut self, weight: usize) -> Fit {
-        match self.left.checked_sub(weight).filter(|_| !self.full) {
-            Some(left) => {
-                self.left = left;
-                Fit::Fits
-            }
-            None if self.full => Fit::TooMany,
-            None => {
-                self.full = true;
-                Fit::FirstTooMany
-            }
-        }
-    }
-}
-
-/// Whether a thing finds room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fit {
-    Fits,
-    /// Say so, once.
-    FirstTooMany,
-    TooMany,
 }
 
 impl Decoder<'_> {
@@ -163,12 +83,12 @@ impl Decoder<'_> {
         self.diagnostics.push(diagnostic);
     }
 
-    fn mistake(&mut self, rule: Rule, place: &Range<u32>, mistake: Mistake) {
+    pub(super) fn mistake(&mut self, rule: Rule, place: &Range<u32>, mistake: Mistake) {
         self.note(mistake.rule.unwrap_or(rule), place, mistake.message, mistake.hint);
     }
 
     /// Whether there is room for one more thing; says once that there is not.
-    fn fits(&mut self, place: &Range<u32>, weight: usize) -> bool {
+    pub(super) fn fits(&mut self, place: &Range<u32>, weight: usize) -> bool {
         let fit = self.room.take(weight);
         if fit == Fit::FirstTooMany {
             let hint = "use `for_each` and rosters, or make several labs of it".to_owned();
@@ -190,7 +110,7 @@ impl Decoder<'_> {
     }
 
     /// The entries of a mapping, each key once.
-    fn entries<'n, 's>(
+    pub(super) fn entries<'n, 's>(
         &mut self,
         node: &'n Node<'s>,
         expected: &str,
@@ -339,7 +259,7 @@ impl Decoder<'_> {
         absent
     }
 
-    fn within<T>(&mut self, key: &Range<u32>, read: impl FnOnce(&mut Self) -> T) -> T {
+    pub(super) fn within<T>(&mut self, key: &Range<u32>, read: impl FnOnce(&mut Self) -> T) -> T {
         let outer = std::mem::replace(&mut self.context, key.clone());
         let value = read(self);
         self.context = outer;
@@ -421,188 +341,4 @@ pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
         .filter(|(distance, _)| *distance <= bound)
         .min_by_key(|(distance, name)| (*distance, *name))
         .map(|(_, name)| name)
-}
-
-impl<T: Decode> Decode for Spanned<T> {
-    fn decode(node: &Node<'_>, decoder: &mut Decoder<'_>) -> Option<Self> {
-        let value = T::decode(node, decoder)?;
-        Some(Self { value, at: decoder.at(&node.at) })
-    }
-
-    fn schema(generator: &mut SchemaGenerator) -> Schema {
-        T::schema(generator)
-    }
-
-    fn what() -> Option<&'static str> {
-        T::what()
-    }
-}
-
-impl<T: Decode> Decode for Option<T> {
-    fn decode(node: &Node<'_>, decoder: &mut Decoder<'_>) -> Option<Self> {
-        Some(T::decode(node, decoder))
-    }
-
-    fn absent() -> Option<Self> {
-        Some(None)
-    }
-
-    fn schema(generator: &mut SchemaGenerator) -> Schema {
-        T::schema(generator)
-    }
-}
-
-impl<T: Decode> Decode for Vec<T> {
-    fn decode(node: &Node<'_>, decoder: &mut Decoder<'_>) -> Option<Self> {
-        match &node.value {
-            Value::Sequence(items) => {
-                let mut list = Self::new();
-                for item in items {
-                    let place = first_line(decoder.source, &item.at);
-                    if !decoder.fits(&place, 1) {
-                        break;
-                    }
-                    list.extend(decoder.within(&place, |decoder| T::decode(item, decoder)));
-                }
-                Some(list)
-            }
-            _ if node.is_null() => Some(Self::new()),
-            Value::Scalar { text, .. } => {
-                let item = T::what().and_then(|what| slips::record_for(what, text));
-                let item = item.map_or_else(|| shorten(text), |form| form.replace("write `", "").replace('`', ""));
-                decoder.wrong_type(node, "a list", Some(format!("write `[{item}]`")));
-                None
-            }
-            Value::Mapping(_) => {
-                let text = decoder.source.text.get(node.at.start as usize..).unwrap_or_default();
-                let group = text.split_inclusive('}').next().filter(|group| !group[1..].contains(['{', '\n']));
-                let hint = match group.filter(|group| group.starts_with('{')) {
-                    Some(group) => format!("write `[{}]`", shorten(group)),
-                    None => "begin each item with `- `".to_owned(),
-                };
-                decoder.wrong_type(node, "a list", Some(hint));
-                None
-            }
-        }
-    }
-
-    fn absent() -> Option<Self> {
-        Some(Self::new())
-    }
-
-    fn schema(generator: &mut SchemaGenerator) -> Schema {
-        let items = T::schema(generator);
-        json_schema!({ "type": ["array", "null"], "items": items })
-    }
-}
-
-/// Things by name, in the order in which they are written. A name stays known when what it names is broken, so that one
-/// mistake is not reported a second time as an unknown name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Named<K, V>(pub Vec<Entry<K, V>>);
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry<K, V> {
-    pub key: Spanned<K>,
-    pub value: Option<V>,
-}
-
-impl<K, V> Default for Named<K, V> {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
-}
-
-impl<K, V> Named<K, V> {
-    /// The entries that could be read.
-    pub fn iter(&self) -> impl Iterator<Item = (&Spanned<K>, &V)> {
-        self.0.iter().filter_map(|entry| entry.value.as_ref().map(|value| (&entry.key, value)))
-    }
-}
-
-impl<K: Scalar, V: Decode> Decode for Named<K, V> {
-    fn decode(node: &Node<'_>, decoder: &mut Decoder<'_>) -> Option<Self> {
-        if node.is_null() {
-            return Some(Self::default());
-        }
-        let mut named = Self::default();
-        for (text, key, value) in decoder.entries(node, "names, each with what it stands for")? {
-            // The value is read even where the name is bad: its mistakes are shown at the same time.
-            if !decoder.fits(&key.at, 1) {
-                break;
-            }
-            let value = decoder.within(&key.at, |decoder| V::decode(value, decoder));
-            match K::parse(text) {
-                Ok(name) => named.0.push(Entry { key: Spanned { value: name, at: decoder.at(&key.at) }, value }),
-                Err(mistake) => decoder.mistake(K::RULE, &key.at, mistake),
-            }
-        }
-        Some(named)
-    }
-
-    fn absent() -> Option<Self> {
-        Some(Self::default())
-    }
-
-    fn schema(generator: &mut SchemaGenerator) -> Schema {
-        let names = K::schema();
-        let values = V::schema(generator);
-        json_schema!({ "type": ["object", "null"], "propertyNames": names, "additionalProperties": values })
-    }
-}
-
-/// Reads a text value. A plain `3` or `true` is no text to an editor, so it is none to us.
-pub(super) fn decode_text<T: Scalar>(node: &Node<'_>, decoder: &mut Decoder<'_>, expected: &str) -> Option<T> {
-    let Value::Scalar { text, plain } = &node.value else {
-        let hint = placeholder(node).or_else(|| one_of_list(node, expected));
-        decoder.wrong_type(node, expected, hint);
-        return None;
-    };
-    if node.is_null() {
-        decoder.wrong_type(node, expected, Some("write a value, or remove the key".to_owned()));
-        return None;
-    }
-    match T::parse(text) {
-        Ok(_) if *plain && other_meaning(text).is_some() => {
-            decoder.wrong_type(node, expected, Some(format!("put it in quotes: `\"{text}\"`")));
-            None
-        }
-        Ok(value) => Some(value),
-        Err(mistake) => {
-            let mistake = match slips::plain_quotes(text) {
-                Some(hint) => mistake.hint(hint),
-                None => mistake,
-            };
-            decoder.mistake(T::RULE, &node.at, mistake);
-            None
-        }
-    }
-}
-
-/// A list where one word stands, which is most likely its only one; people that are named make a group.
-fn one_of_list(node: &Node<'_>, expected: &str) -> Option<String> {
-    let Value::Sequence(items) = &node.value else { return None };
-    let word = |item: &Node<'_>| match &item.value {
-        Value::Scalar { text, .. } => Some(shorten(text)),
-        _ => None,
-    };
-    let words: Option<Vec<String>> = items.iter().map(word).collect();
-    match words.as_deref() {
-        Some([word]) => Some(format!("write `{word}`, without brackets")),
-        Some([_, _, ..]) if expected == "a user group's name" => {
-            Some("make them a group, and name that: `user_groups: { NAME: { members: [USER, …] } }`".to_owned())
-        }
-        _ => None,
-    }
-}
-
-/// `name: {user}` is a group of keys to YAML.
-fn placeholder(node: &Node<'_>) -> Option<String> {
-    let Value::Mapping(entries) = &node.value else { return None };
-    match entries.as_slice() {
-        [(Node { value: Value::Scalar { text, .. }, .. }, value)] if value.is_null() => {
-            Some(format!("put it in quotes: `\"{{{}}}\"`", shorten(text)))
-        }
-        _ => None,
-    }
 }

@@ -4,7 +4,8 @@
 use ipnet::Ipv4Net;
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-use super::decode::{Decode, Decoder, Named, Spanned};
+use super::containers::Named;
+use super::decode::{Decode, Decoder, Spanned};
 use super::record::{choice, record};
 use super::stations::{EgressDecl, GatewayDecl, ServerDecl};
 use super::times::Moment;

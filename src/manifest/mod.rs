@@ -8,6 +8,7 @@
 
 mod columns;
 mod compose;
+mod containers;
 mod csv;
 mod decode;
 mod files;
@@ -16,7 +17,9 @@ mod ignore;
 mod images;
 mod language;
 mod record;
+mod room;
 mod roster;
+mod scalar;
 pub mod schema;
 mod secrets;
 pub mod site;
@@ -29,7 +32,8 @@ mod values;
 mod words;
 
 pub use compose::{Loaded, Manifest, load, load_memory, load_with};
-pub use decode::{At, Entry, Named, Spanned, nearest};
+pub use containers::{Entry, Named};
+pub use decode::{At, Spanned, nearest};
 pub use files::{LoadError, ManifestFile, is_manifest, lab_folder};
 pub use images::{Checksums, ImageFacts};
 pub use language::*;

@@ -125,8 +125,8 @@ macro_rules! record {
 /// One word of several.
 macro_rules! choice {
     ($type:ty as $what:literal { $($text:literal => $variant:ident $doc:literal,)+ }) => {
-        impl $crate::manifest::decode::Scalar for $type {
-            fn parse(text: &str) -> Result<Self, $crate::manifest::decode::Mistake> {
+        impl $crate::manifest::scalar::Scalar for $type {
+            fn parse(text: &str) -> Result<Self, $crate::manifest::scalar::Mistake> {
                 match text {
                     $($text => Ok(Self::$variant),)+
                     _ => Err($crate::manifest::values::unknown_choice($what, text, &[$($text),+])),
@@ -150,11 +150,11 @@ macro_rules! text {
                 node: &$crate::manifest::tree::Node<'_>,
                 decoder: &mut $crate::manifest::decode::Decoder<'_>,
             ) -> Option<Self> {
-                $crate::manifest::decode::decode_text(node, decoder, $what)
+                $crate::manifest::scalar::decode_text(node, decoder, $what)
             }
 
             fn schema(_generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                <Self as $crate::manifest::decode::Scalar>::schema()
+                <Self as $crate::manifest::scalar::Scalar>::schema()
             }
         }
     };

@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use super::columns::{self, Columns, Format};
 use super::csv::{Field, Record};
-use super::decode::{At, Fit, Room, Scalar as _, Spanned};
+use super::decode::{At, Spanned};
 use super::language::Encoding;
+use super::room::{Fit, Room};
+use super::scalar::Scalar as _;
 use super::values::{Percent, invalid_name, shorten};
 use crate::model::diagnostic::{Diagnostic, Diagnostics, Severity, Source, Span};
 use crate::model::id::UserName;

@@ -9,10 +9,12 @@ use ipnet::Ipv4Net;
 use schemars::{Schema, json_schema};
 
 use super::compose::Manifest;
-use super::decode::{Decode as _, Decoder, Mistake, Room, Scalar, Spanned};
+use super::decode::{Decode as _, Decoder, Spanned};
 use super::files::{self, Budget, Files, LoadError, ManifestFile};
 use super::language::{LimitsDecl, VmGroupDecl};
 use super::record::{choice, record, text};
+use super::room::Room;
+use super::scalar::{Mistake, Scalar};
 use super::stations::ServerDecl;
 use super::tree;
 use super::values::{Duration, Size, Text};

@@ -5,8 +5,9 @@ use std::net::Ipv4Addr;
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-use super::decode::{Decode, Decoder, Mistake, Scalar, Spanned};
+use super::decode::{Decode, Decoder, Spanned};
 use super::record::{record, text};
+use super::scalar::{Mistake, Scalar};
 use super::tree::{Node, Value};
 use super::values::shorten;
 use crate::model::id::Mac;

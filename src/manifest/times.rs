@@ -6,8 +6,8 @@ use jiff::civil::{Date, DateTime};
 use jiff::tz::{AmbiguousOffset, TimeZone};
 use schemars::{Schema, json_schema};
 
-use super::decode::{Mistake, Scalar};
 use super::record::text;
+use super::scalar::{Mistake, Scalar};
 use super::values::shorten;
 use crate::model::rules::Rule;
 

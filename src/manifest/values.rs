@@ -5,8 +5,9 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-use super::decode::{Decode, Decoder, Mistake, Scalar, list, nearest};
+use super::decode::{Decode, Decoder, list, nearest};
 use super::record::{choice, text};
+use super::scalar::{Mistake, Scalar};
 use super::secrets::is_secret_text;
 use super::slips::odd_character;
 use super::tree::{Node, Value};

@@ -2,8 +2,9 @@
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-use super::decode::{Decode, Decoder, Mistake, Scalar, list, nearest};
+use super::decode::{Decode, Decoder, list, nearest};
 use super::record::text;
+use super::scalar::{Mistake, Scalar};
 use super::tree::Node;
 use super::values::shorten;
 use crate::model::address::Address;

@@ -9,18 +9,18 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use ipnet::Ipv4Net;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::claim::{PowerWish, TimeChange, TimeClaim};
+use super::address::Address;
+use super::claim::PowerWish;
 use super::disk::size;
-use crate::model::id::{
-    FamilyName, InvalidName, LabName, Mac, MacPrefix, SessionName, TemplateName, UserGroupName, UserName, VmGroupName,
-    VmName,
+use super::id::{
+    FamilyName, LabName, Mac, MacPrefix, SessionName, TemplateName, UserGroupName, UserName, VmGroupName, VmName,
 };
+pub use super::permission::{InvalidObject, Object, Permission, Right, Subject};
+pub use super::session::{AddedTime, AtEnd, Egress, Protocol, Session};
 
 /// Everything one lab wants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -392,231 +392,9 @@ pub enum RestartPolicy {
     Always,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Permission {
-    pub to: Subject,
-    pub on: Object,
-    pub allow: BTreeSet<Right>,
-    #[serde(default)]
-    pub force_isolated: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Subject {
-    User(UserName),
-    Group(UserGroupName),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Object {
-    Vm(VmName),
-    Template(TemplateName),
-    VmGroup(VmGroupName),
-}
-
-/// As people type it: a login name, or `group/NAME`.
-impl fmt::Display for Subject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::User(user) => write!(f, "{user}"),
-            Self::Group(group) => write!(f, "group/{group}"),
-        }
-    }
-}
-
-impl FromStr for Subject {
-    type Err = InvalidName;
-    fn from_str(text: &str) -> Result<Self, InvalidName> {
-        match text.strip_prefix("group/").or_else(|| text.strip_prefix("user-group/")) {
-            Some(group) => UserGroupName::new(group).map(Self::Group),
-            None => UserName::new(text.strip_prefix("user/").unwrap_or(text)).map(Self::User),
-        }
-    }
-}
-
-/// As people type it: `vm/NAME`, `template/NAME` or `vm-group/NAME`.
-impl fmt::Display for Object {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Vm(vm) => write!(f, "vm/{vm}"),
-            Self::Template(template) => write!(f, "template/{template}"),
-            Self::VmGroup(group) => write!(f, "vm-group/{group}"),
-        }
-    }
-}
-
-/// Why a text is no thing that permissions are about.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidObject {
-    #[error("write `vm/NAME`, `template/NAME` or `vm-group/NAME`")]
-    Kind,
-    #[error(transparent)]
-    Name(#[from] InvalidName),
-}
-
-impl FromStr for Object {
-    type Err = InvalidObject;
-    fn from_str(text: &str) -> Result<Self, InvalidObject> {
-        Ok(match text.split_once('/') {
-            Some(("vm", name)) => Self::Vm(VmName::new(name)?),
-            Some(("template", name)) => Self::Template(TemplateName::new(name)?),
-            Some(("vm-group", name)) => Self::VmGroup(VmGroupName::new(name)?),
-            _ => return Err(InvalidObject::Kind),
-        })
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Right {
-    Run,
-    Modify,
-    /// Covers clone.
-    Derive,
-    /// The screen, without control.
-    View,
-}
-
-impl fmt::Display for Right {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Run => "run",
-            Self::Modify => "modify",
-            Self::Derive => "derive",
-            Self::View => "view",
-        })
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Session {
-    pub vms: BTreeSet<VmName>,
-    pub start: jiff::Timestamp,
-    pub end: jiff::Timestamp,
-    #[serde(default)]
-    pub open_before_seconds: u64,
-    #[serde(default)]
-    pub extra_time_percent: BTreeMap<UserName, u32>,
-    /// A set: the order in which they are written means nothing.
-    #[serde(default)]
-    pub egress: BTreeSet<Egress>,
-    #[serde(default)]
-    pub at_end: AtEnd,
-    /// What people added while it ran.
-    #[serde(default, skip_serializing_if = "AddedTime::is_none")]
-    pub added: AddedTime,
-}
-
-/// Time that claims give a session.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AddedTime {
-    /// For all.
-    #[serde(default)]
-    pub seconds: u64,
-    /// For single users besides.
-    #[serde(default)]
-    pub users: BTreeMap<UserName, u64>,
-    /// It stands still, and nobody has said until when.
-    #[serde(default)]
-    pub is_paused: bool,
-}
-
-impl AddedTime {
-    pub fn is_none(&self) -> bool {
-        *self == Self::default()
-    }
-
-    pub fn add(&mut self, time: &TimeClaim) {
-        let seconds = match &time.change {
-            TimeChange::Extend { seconds } => *seconds,
-            TimeChange::Pause { from, until: Some(until) } => {
-                u64::try_from(until.as_second().saturating_sub(from.as_second())).unwrap_or(0)
-            }
-            TimeChange::Pause { until: None, .. } => {
-                self.is_paused = true;
-                return;
-            }
-        };
-        let sum = match &time.user {
-            None => &mut self.seconds,
-            Some(user) => self.users.entry(user.clone()).or_default(),
-        };
-        *sum = sum.saturating_add(seconds);
-    }
-}
-
-impl Session {
-    /// When the session holds its vms: from booting them to the end of the longest extra time.
-    pub fn window(&self) -> (jiff::Timestamp, jiff::Timestamp) {
-        let length = self.end.as_second().saturating_sub(self.start.as_second());
-        let extra = self.extra_time_percent.values().copied().max().unwrap_or(0);
-        let extra = length.saturating_mul(i64::from(extra)) / 100;
-        let before = i64::try_from(self.open_before_seconds).unwrap_or(i64::MAX);
-        let opens = self.start.as_second().saturating_sub(before);
-        let opens = jiff::Timestamp::from_second(opens).unwrap_or(jiff::Timestamp::MIN);
-        if self.added.is_paused {
-            return (opens, jiff::Timestamp::MAX);
-        }
-        // Whoever has extra time may have been given more besides.
-        let most = self.added.users.values().copied().max().unwrap_or(0);
-        let extra = u64::try_from(extra).unwrap_or(0).saturating_add(self.added.seconds).saturating_add(most);
-        (opens, later(self.end, extra))
-    }
-}
-
-fn later(time: jiff::Timestamp, seconds: u64) -> jiff::Timestamp {
-    let second = time.as_second().saturating_add(i64::try_from(seconds).unwrap_or(i64::MAX));
-    jiff::Timestamp::from_second(second).unwrap_or(jiff::Timestamp::MAX)
-}
-
-/// One destination that an isolated guest may reach besides DHCP and its gateway.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-pub struct Egress {
-    /// Address and prefix length of where it is.
-    #[schemars(with = "String")]
-    pub net: Ipv4Net,
-    /// The port there.
-    pub port: u16,
-    /// What is spoken.
-    pub protocol: Protocol,
-    /// Ethernet address of a single machine on the guests' wire, where it is written.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mac: Option<Mac>,
-}
-
-/// As the manifest writes it.
-impl fmt::Display for Egress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let net = self.net.to_string();
-        let protocol = match self.protocol {
-            Protocol::Tcp => "tcp",
-            Protocol::Udp => "udp",
-        };
-        write!(f, "{}:{}/{protocol}", net.trim_end_matches("/32"), self.port)
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Protocol {
-    Tcp,
-    Udp,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AtEnd {
-    Keep,
-    #[default]
-    Stop,
-    Collect,
-}
-
 /// A rename that keeps disks, address and history.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Moved {
-    pub from: crate::model::address::Address,
-    pub to: crate::model::address::Address,
+    pub from: Address,
+    pub to: Address,
 }

@@ -8,6 +8,8 @@ pub mod disk;
 pub mod id;
 pub mod job;
 pub mod lab;
+pub mod permission;
 pub mod reservation;
 pub mod rules;
+pub mod session;
 pub mod site;
