@@ -10,8 +10,8 @@ use super::executor::{Message, Result1};
 use super::trouble::Trouble;
 use crate::model::id::RunId;
 use crate::model::job::TaskId;
-use crate::observe::{Phase, fold};
-use crate::plan::{ActionId, Effect, is_fenced};
+use crate::observe::{Phase, fold, is_fenced};
+use crate::plan::{ActionId, Effect};
 use crate::run::StopReason;
 use crate::state::Change;
 

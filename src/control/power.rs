@@ -8,7 +8,8 @@ use super::{Context, ControlError, plan};
 use crate::model::address::Address;
 use crate::model::id::VmName;
 use crate::model::lab::{Desired, Object, Right};
-use crate::plan::{Ask, Plan, Wish, life};
+use crate::observe::life;
+use crate::plan::{Ask, Plan, Wish};
 use crate::resolve::with_claims;
 use crate::state::{Recorded, RecordedVm};
 

@@ -13,7 +13,7 @@ use crate::model::address::Address;
 use crate::model::id::{LabName, VmName};
 use crate::model::lab::Desired;
 use crate::observe::Observed;
-use crate::plan::life;
+use crate::observe::life;
 use crate::state::{AsideDisk, AsideSet, Change, Entry, Recorded, RecordedDisk, RecordedVm, Store};
 
 /// What is to come back.

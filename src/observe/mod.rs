@@ -1,7 +1,10 @@
 //! What is really there: the scheduler's jobs, the starters' reports, the disks and images on storage. Changes nothing.
 //! One bulk query of the queue, whatever the size of the lab.
 
+mod life;
 pub mod past;
+
+pub use life::{Life, fenced_after, is_fenced, life};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

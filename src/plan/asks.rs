@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use super::life::{Life, life};
 use super::vms::Steps;
-use super::{Already, Answer, Disturbance, Effect, Inputs, NotDone, Note, Plan, Planner, Verb, Wish};
+use super::{Already, Answer, Disturbance, Effect, Inputs, NotDone, Note, Plan, Planner, Remark, Verb, Wish};
 use crate::model::address::Address;
 use crate::model::claim::ClaimedPower;
 use crate::model::id::VmName;
 use crate::model::job::TaskState;
 use crate::model::lab::PowerState;
+use crate::observe::{Life, life};
 use crate::state::RecordedVm;
 
 impl Planner<'_> {
@@ -23,7 +23,7 @@ impl Planner<'_> {
     pub(super) fn plan_stop(&mut self, name: &VmName, known_as: &VmName, known: &RecordedVm) {
         let address = Address::vm(name);
         let life = self.life(known_as, known);
-        if let Some((what, until)) = life.unknown_remarks(self.inputs.site, false) {
+        if let Some((what, until)) = Remark::of_unknown(&life, self.inputs.site, false) {
             self.drift(&address, what);
             return self.wait(&address, until);
         }

@@ -2,12 +2,12 @@
 //! queue knows for itself. What does not fit would wait for ever, since no vm ends for another one: so it is held back, and
 //! told with the smallest change that makes it fit.
 
-use super::life::life;
 use super::{Effect, Ground, Inputs, Planner};
 use crate::model::address::Address;
 use crate::model::id::{UserName, VmName};
 use crate::model::lab::Hardware;
 use crate::model::site::SchedulerSettings;
+use crate::observe::life;
 use crate::state::RecordedVm;
 
 /// A vm that this plan starts, with what it costs.

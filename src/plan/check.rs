@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 use super::guards::{open_sessions, strays};
-use super::life::{Life, life};
 use super::{Action, ActionId, Effect, Inputs, Plan};
 use crate::model::address::Address;
 use crate::model::disk::DiskOrigin;
 use crate::model::id::{RunId, VmName};
 use crate::model::job::TaskId;
+use crate::observe::{Life, life};
 use crate::state::{Entry, RecordedDisk, RecordedVm};
 
 /// A rule that a plan broke.

@@ -8,7 +8,6 @@
 //! vm stop ───▶ stopped ──it is off──▶ ended
 //! ```
 
-use super::life::Life;
 use super::power::Decision;
 use super::vms::{Steps, Work};
 use super::{Ground, Leaves, Planner, Wish};
@@ -16,6 +15,7 @@ use crate::model::address::Address;
 use crate::model::claim::{Claim, ClaimBody, ClaimedPower, PowerWish};
 use crate::model::id::VmName;
 use crate::model::lab::{PowerState, Vm};
+use crate::observe::Life;
 use crate::run::StopReason;
 use crate::state::{Entry, RecordedVm};
 

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use super::life::{fenced_after, is_fenced};
 use super::{Disturbance, Ground, Inputs, Planner, Remark, SessionLoss};
 use crate::model::address::{Address, Kind};
 use crate::model::id::{UserName, VmName};
 use crate::model::job::{Task, TaskId};
 use crate::model::lab::{Desired, Session};
+use crate::observe::{fenced_after, is_fenced};
 use crate::state::{FreezeScope, Frozen, Recorded, Thing};
 
 /// A roster that loses more of its members than this, in percent, stops the plan: half a file looks like a whole one.

@@ -4,11 +4,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::life::{Life, life};
 use super::{Inputs, objects};
 use crate::model::id::{RunId, VmName};
 use crate::model::job::{Task, TaskState};
 use crate::observe::Phase;
+use crate::observe::{Life, life};
 use crate::run::{Batch, BatchId, Control, RunSpec, Wanted};
 use crate::state::{Change, RecordedVm, Started};
 

@@ -3,7 +3,6 @@
 use std::net::Ipv4Addr;
 
 use super::claims;
-use super::life::{Life, life};
 use super::spec::{Seat, run_spec};
 use super::vms::{Steps, Work};
 use super::{Effect, Inputs, Planner, Remark, Wish};
@@ -13,6 +12,7 @@ use crate::model::id::{Mac, RunId, VmName};
 use crate::model::job::TaskState;
 use crate::model::lab::{PowerState, RestartPolicy, Vm, VmGroup};
 use crate::observe::Phase;
+use crate::observe::{Life, life};
 use crate::run::StopReason;
 use crate::state::{RecordedDisk, RecordedRun, RecordedVm, Started};
 

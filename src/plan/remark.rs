@@ -8,6 +8,8 @@ use super::{Note, Refusal};
 use crate::model::address::Address;
 use crate::model::id::{RunId, TemplateName, VmGroupName, VmName};
 use crate::model::job::TaskId;
+use crate::model::site::Site;
+use crate::observe::{Life, fenced_after};
 use crate::run::StopReason;
 use crate::state::Worker;
 
@@ -76,6 +78,21 @@ pub enum Remark {
     /// Of a plan that was kept before remarks had codes.
     #[serde(untagged)]
     Other { text: String },
+}
+
+impl Remark {
+    /// What is wrong with a vm of which nothing is heard, and until when nothing is done about it.
+    pub fn of_unknown(life: &Life, site: &Site, leaving: bool) -> Option<(Self, Self)> {
+        let Life::Unknown { host, silent_seconds, in_queue } = life else { return None };
+        let host = host.clone();
+        Some(if *in_queue {
+            (Self::HostSilent { host: host.clone() }, Self::ForHost { host, leaving })
+        } else {
+            let seconds = silent_seconds.unwrap_or(0);
+            let until = Self::ForSilence { seconds: fenced_after(site), leaving };
+            (Self::StarterSilent { host, seconds }, until)
+        })
+    }
 }
 
 /// What becomes of what was asked of a vm.

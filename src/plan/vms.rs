@@ -14,7 +14,6 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use super::claims;
-use super::life::Life;
 use super::objects::{Edits, fields, needs_of};
 use super::power::{Decision, news, started};
 use super::templates::same_but_for_folders;
@@ -24,6 +23,7 @@ use crate::model::claim::PowerWish;
 use crate::model::id::{Mac, VmName};
 use crate::model::lab::{Vm, VmGroup, VmSource};
 use crate::model::reservation::Reservation;
+use crate::observe::Life;
 use crate::observe::Phase;
 use crate::state::{Entry, RecordedDisk, RecordedVm, Started};
 
@@ -67,7 +67,7 @@ impl Planner<'_> {
         }
         let mut steps = Steps::default();
         let life = self.life(name, known);
-        if let Some((what, until)) = life.unknown_remarks(self.inputs.site, true) {
+        if let Some((what, until)) = Remark::of_unknown(&life, self.inputs.site, true) {
             self.drift(&address, what);
             self.wait(&address, until);
             return;
@@ -155,7 +155,7 @@ impl Planner<'_> {
             return;
         }
         let life = self.life(name, known);
-        if let Some((what, until)) = life.unknown_remarks(self.inputs.site, false) {
+        if let Some((what, until)) = Remark::of_unknown(&life, self.inputs.site, false) {
             self.drift(&address, what);
             self.wait(&address, until);
             return;

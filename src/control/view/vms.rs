@@ -12,8 +12,8 @@ use crate::model::id::{FamilyName, Mac, UserName, VmGroupName, VmName};
 use crate::model::job::{Task, TaskState};
 use crate::model::lab::{PowerState, VmSource};
 use crate::model::site::Site;
-use crate::observe::{self, Observed, Phase};
-use crate::plan::{Life, life};
+use crate::observe::{self, Life, Observed, Phase, life};
+use crate::plan::Remark;
 use crate::run::{PAUSED_ON_REQUEST, StopReason};
 use crate::state::{Recorded, RecordedVm};
 
@@ -246,7 +246,7 @@ fn in_queue(task: Option<&TaskState>) -> VmState {
 /// Why a vm is not what was wanted of it: off though it should run, waiting, standing still, out of sight.
 fn why(vm: &RecordedVm, claimed: Option<ClaimedPower>, observed: &Observed, site: &Site) -> Option<String> {
     match life(vm, observed, site) {
-        life @ Life::Unknown { .. } => Some(life.unknown_remarks(site, false)?.0.to_string()),
+        life @ Life::Unknown { .. } => Some(Remark::of_unknown(&life, site, false)?.0.to_string()),
         Life::Off { reason, news } => {
             let reported = vm.run.as_ref().and_then(|run| observed.runs.get(&run.run)?.phase.end());
             let words = reported.or_else(|| Some(reason.as_ref()?.to_string()));

@@ -7,10 +7,9 @@
 
 use std::time::Duration;
 
-use super::Remark;
+use super::{Observed, Phase};
 use crate::model::job::{TaskId, TaskState};
 use crate::model::site::Site;
-use crate::observe::{Observed, Phase};
 use crate::run::StopReason;
 use crate::state::{RecordedVm, RunState};
 
@@ -39,26 +38,13 @@ pub enum Life {
 
 impl Life {
     /// It has a job, so that a stop is needed before anything is done with its disks.
-    pub(super) fn is_live(&self) -> bool {
+    pub fn is_live(&self) -> bool {
         matches!(self, Self::Live { .. } | Self::Lost { .. })
     }
 
     /// By our records nothing of it lives.
     pub fn is_off(&self) -> bool {
         matches!(self, Self::Off { .. })
-    }
-
-    /// What is wrong with an unknown one, and until when nothing is done about it.
-    pub fn unknown_remarks(&self, site: &Site, leaving: bool) -> Option<(Remark, Remark)> {
-        let Self::Unknown { host, silent_seconds, in_queue } = self else { return None };
-        let host = host.clone();
-        Some(if *in_queue {
-            (Remark::HostSilent { host: host.clone() }, Remark::ForHost { host, leaving })
-        } else {
-            let seconds = silent_seconds.unwrap_or(0);
-            let until = Remark::ForSilence { seconds: fenced_after(site), leaving };
-            (Remark::StarterSilent { host, seconds }, until)
-        })
     }
 }
 
@@ -104,6 +90,6 @@ pub fn is_fenced(silent_seconds: u64, site: &Site) -> bool {
 }
 
 /// After how many seconds of silence a guest stands still for certain.
-pub(super) fn fenced_after(site: &Site) -> u64 {
+pub fn fenced_after(site: &Site) -> u64 {
     site.timing.self_fence_seconds.saturating_add(MARGIN_SECONDS)
 }
