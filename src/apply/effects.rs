@@ -5,25 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::executor::{Message, Result1};
-use super::trouble::{PAUSES, Trouble};
+use super::batch::{ActionResult, Attempt, Batch, Message, final_results, send, tell_of_retry};
+use super::retry::{BACKOFF, EffectError};
 use super::{BatchKind, World, stops, submits};
 use crate::dhcp::DhcpError;
 use crate::disks::DiskError;
 use crate::model::disk::DiskOrigin;
 use crate::model::job::TaskId;
 use crate::model::reservation::Reservation;
-use crate::plan::{Action, ActionId, Effect, Plan, PublishSource};
+use crate::plan::{ActionId, Effect, Plan, PublishSource};
 use crate::run::{BatchId, Control, StopReason, Wanted};
 use crate::state::{Change, PublishedDisk, RecordedDisk, TemplateVersion};
-
-/// Effects that are carried out together.
-pub(super) struct Batch {
-    pub(super) kind: BatchKind,
-    pub(super) actions: Vec<Action>,
-}
 
 pub(super) fn kind(effect: &Effect) -> BatchKind {
     match effect {
@@ -97,17 +91,17 @@ pub(super) fn batch_id(batch: &Batch) -> Option<BatchId> {
     }
 }
 
-/// What the batch system's books say of tasks whose starters said nothing.
-pub(super) type Books = BTreeMap<(BatchId, u32), String>;
+/// What the batch system's accounting says of tasks whose starters said nothing.
+pub(super) type Accounting = BTreeMap<(BatchId, u32), String>;
 
-/// One look at the books, and only if a run ended without a word. They explain, and nothing waits for them: where they
+/// One look at the accounting, and only if a run ended without a word. It explains, and nothing waits for it: where it
 /// cannot be read, the end is recorded as it is known.
-pub(super) fn books(plan: &Plan, world: &World<'_>) -> Books {
+pub(super) fn accounting(plan: &Plan, world: &World<'_>) -> Accounting {
     let first = plan.actions().find_map(|(_, action)| match &action.effect {
         Effect::RecordEnd { batch, reason: None, .. } => Some(batch),
         _ => None,
     });
-    let Some(batch) = first else { return Books::new() };
+    let Some(batch) = first else { return Accounting::new() };
     let site = batch.0.site();
     let ended = world.scheduler.ended(&BatchId::job_names(site, world.lab)).unwrap_or_else(|error| {
         tracing::warn!(%error, "cannot see how runs ended");
@@ -128,11 +122,11 @@ pub(super) fn claims(batch: &Batch) -> Batch {
 }
 
 /// Effects on our records alone: done by being recorded.
-pub(super) fn records(batch: &Batch, books: &Books) -> Vec<Result1> {
-    batch.actions.iter().map(|action| (action.id, Ok(vec![record(&action.effect, books)]))).collect()
+pub(super) fn records(batch: &Batch, accounting: &Accounting) -> Vec<ActionResult> {
+    batch.actions.iter().map(|action| (action.id, Ok(vec![record(&action.effect, accounting)]))).collect()
 }
 
-fn record(effect: &Effect, books: &Books) -> Change {
+fn record(effect: &Effect, accounting: &Accounting) -> Change {
     match effect {
         Effect::Record(entry) => entry.clone().into(),
         Effect::Adopt { run, task, .. } => Change::Submitted { run: run.clone(), job: task.job },
@@ -140,7 +134,7 @@ fn record(effect: &Effect, books: &Books) -> Change {
             Change::Ended { run: run.clone(), reason: Some(reason.clone()) }
         }
         Effect::RecordEnd { run, batch, task, reason: None, .. } => {
-            let message = books.get(&(batch.clone(), *task)).cloned();
+            let message = accounting.get(&(batch.clone(), *task)).cloned();
             Change::Ended { run: run.clone(), reason: message.map(|message| StopReason::Scheduler { message }) }
         }
         outside => unreachable!("{} is an effect on the outside", outside.name()),
@@ -154,24 +148,26 @@ pub(super) fn run(batch: &Batch, world: &World<'_>, sender: &Sender<Message>) {
     }
     let mut batch = Batch { kind: batch.kind, actions: batch.actions.clone() };
     let began = Instant::now();
-    for pause in PAUSES.map(Some).into_iter().chain([None]) {
-        let tried = act(&batch, world);
-        let passes = |result: &Result<Vec<Change>, Trouble>| result.as_ref().is_err_and(|trouble| trouble.may_pass);
-        let (passing, settled): (Vec<Tried>, Vec<Tried>) = tried.into_iter().partition(|(_, result)| passes(result));
-        send(sender, batch.kind, told(settled), began);
-        let Some((_, Err(Trouble { detail, .. }))) = passing.first() else { return };
+    for pause in BACKOFF.map(Some).into_iter().chain([None]) {
+        let attempts = act(&batch, world);
+        let is_transient =
+            |result: &Result<Vec<Change>, EffectError>| result.as_ref().is_err_and(|error| error.is_transient);
+        let (transient, settled): (Vec<Attempt>, Vec<Attempt>) =
+            attempts.into_iter().partition(|(_, result)| is_transient(result));
+        send(sender, batch.kind, final_results(settled), began);
+        let Some((_, Err(EffectError { detail, .. }))) = transient.first() else { return };
         let Some(pause) = pause.filter(|_| world.interrupts.load(Ordering::Relaxed) == 0) else {
-            return send(sender, batch.kind, told(passing), began);
+            return send(sender, batch.kind, final_results(transient), began);
         };
-        tell_of_retry(sender, batch.kind, passing.len(), pause, detail);
+        tell_of_retry(sender, batch.kind, transient.len(), pause, detail);
         world.clock.sleep(pause);
-        let again: BTreeSet<ActionId> = passing.into_iter().map(|(id, _)| id).collect();
+        let again: BTreeSet<ActionId> = transient.into_iter().map(|(id, _)| id).collect();
         batch.actions.retain(|action| again.contains(&action.id));
     }
 }
 
 /// One try of a batch.
-fn act(batch: &Batch, world: &World<'_>) -> Vec<Tried> {
+fn act(batch: &Batch, world: &World<'_>) -> Vec<Attempt> {
     match batch.kind {
         BatchKind::Record | BatchKind::Stop => {
             unreachable!("records are written by the loop, stops have their own way")
@@ -186,63 +182,25 @@ fn act(batch: &Batch, world: &World<'_>) -> Vec<Tried> {
     }
 }
 
-/// How one action went in one try.
-pub(super) type Tried = (ActionId, Result<Vec<Change>, Trouble>);
-
-fn told(tried: Vec<Tried>) -> Vec<Result1> {
-    tried.into_iter().map(|(id, result)| (id, result.map_err(|trouble| trouble.detail))).collect()
-}
-
-pub(super) fn send(sender: &Sender<Message>, kind: BatchKind, results: Vec<Result1>, began: Instant) {
-    if !results.is_empty() {
-        // The loop waits for every batch; if it ended on an error of the state, the journal's open lines tell the next apply.
-        drop(sender.send(Message::Results { kind, results, took: began.elapsed() }));
-    }
-}
-
-fn tell_of_retry(sender: &Sender<Message>, kind: BatchKind, number: usize, pause: Duration, why: &str) {
-    // As above: without the loop there is nobody to tell.
-    drop(sender.send(Message::Retry { kind, number, pause, why: why.to_owned() }));
-}
-
-/// Does one thing until it works, fails for good, or was tried often enough.
-pub(super) fn persist(
-    kind: BatchKind,
-    world: &World<'_>,
-    sender: &Sender<Message>,
-    act: impl Fn() -> Result<(), Trouble>,
-) -> Result<(), String> {
-    for pause in PAUSES {
-        match act() {
-            Err(Trouble { detail, may_pass: true }) if world.interrupts.load(Ordering::Relaxed) == 0 => {
-                tell_of_retry(sender, kind, 1, pause, &detail);
-                world.clock.sleep(pause);
-            }
-            result => return result.map_err(|trouble| trouble.detail),
-        }
-    }
-    act().map_err(|trouble| trouble.detail)
-}
-
-fn each(batch: &Batch, act: impl Fn(&Effect) -> Result<Vec<Change>, Trouble>) -> Vec<Tried> {
+fn each(batch: &Batch, act: impl Fn(&Effect) -> Result<Vec<Change>, EffectError>) -> Vec<Attempt> {
     batch.actions.iter().map(|action| (action.id, act(&action.effect))).collect()
 }
 
 /// The same answer for every action of a batch that is carried out in one piece.
-fn all(batch: &Batch, result: Result<(), Trouble>) -> Vec<Tried> {
+fn all(batch: &Batch, result: Result<(), EffectError>) -> Vec<Attempt> {
     batch.actions.iter().map(|action| (action.id, result.clone().map(|()| Vec::new()))).collect()
 }
 
 /// The order comes first, so that a starter that comes back reads it. Then the jobs are asked to go: one whose host is not
 /// heard of stays in the queue until it is, which is no error.
-fn fence(batch: &Batch, world: &World<'_>) -> Vec<Tried> {
+fn fence(batch: &Batch, world: &World<'_>) -> Vec<Attempt> {
     let mut results = each(batch, |effect| fence_off(effect, world));
     let tasks: Vec<TaskId> = batch.actions.iter().filter_map(|action| fenced_task(&action.effect)).collect();
-    let killed = if tasks.is_empty() { Ok(()) } else { world.scheduler.kill(&tasks).map_err(Trouble::from) };
-    if let Err(trouble) = killed {
+    let killed = if tasks.is_empty() { Ok(()) } else { world.scheduler.kill(&tasks).map_err(EffectError::from) };
+    if let Err(error) = killed {
         for (action, (_, result)) in batch.actions.iter().zip(&mut results) {
             if result.is_ok() && fenced_task(&action.effect).is_some() {
-                *result = Err(trouble.clone());
+                *result = Err(error.clone());
             }
         }
     }
@@ -254,20 +212,20 @@ fn fenced_task(effect: &Effect) -> Option<TaskId> {
     *task
 }
 
-fn fence_off(effect: &Effect, world: &World<'_>) -> Result<Vec<Change>, Trouble> {
+fn fence_off(effect: &Effect, world: &World<'_>) -> Result<Vec<Change>, EffectError> {
     let Effect::Fence { run, generation, .. } = effect else { return Ok(Vec::new()) };
     world.runs.fence(run, &stop_order(*generation))?;
     Ok(Vec::new())
 }
 
-fn publish(effect: &Effect, world: &World<'_>) -> Result<Vec<Change>, Trouble> {
+fn publish(effect: &Effect, world: &World<'_>) -> Result<Vec<Change>, EffectError> {
     let Effect::Publish { template, version, disks: sources } = effect else { return Ok(Vec::new()) };
     let disks = sources.iter().map(|source| publish_disk(source, world)).collect::<Result<Vec<_>, _>>()?;
     let content = TemplateVersion { disks };
     Ok(vec![Change::PutVersion { template: template.clone(), version: *version, content }])
 }
 
-fn publish_disk(source: &PublishSource, world: &World<'_>) -> Result<PublishedDisk, Trouble> {
+fn publish_disk(source: &PublishSource, world: &World<'_>) -> Result<PublishedDisk, EffectError> {
     let published = world.disks.publish(&source.image, &source.path, source.sha256.as_deref())?;
     Ok(PublishedDisk {
         path: source.path.clone(),
@@ -278,7 +236,7 @@ fn publish_disk(source: &PublishSource, world: &World<'_>) -> Result<PublishedDi
     })
 }
 
-fn make_disks(batch: &Batch, world: &World<'_>) -> Vec<Tried> {
+fn make_disks(batch: &Batch, world: &World<'_>) -> Vec<Attempt> {
     let wanted: Vec<(ActionId, &crate::model::id::VmName, &RecordedDisk, &DiskOrigin)> = batch
         .actions
         .iter()
@@ -297,7 +255,7 @@ fn make_disks(batch: &Batch, world: &World<'_>) -> Vec<Tried> {
         .map(|((id, vm, disk, _), made)| {
             let disk = RecordedDisk { made: true, image: disk.image.clone().or_else(|| image.clone()), ..disk.clone() };
             let change = || vec![Change::PutDisk { vm: vm.clone(), disk: disk.clone() }];
-            (id, made.map(|()| change()).map_err(Trouble::from))
+            (id, made.map(|()| change()).map_err(EffectError::from))
         })
         .collect()
 }
@@ -312,7 +270,7 @@ fn copied_image(origin: &DiskOrigin, made: &[Result<(), DiskError>], world: &Wor
     world.disks.sha256(image).inspect_err(|error| tracing::warn!(%error, "cannot digest an image")).ok()
 }
 
-fn set_aside(effect: &Effect, world: &World<'_>) -> Result<Vec<Change>, Trouble> {
+fn set_aside(effect: &Effect, world: &World<'_>) -> Result<Vec<Change>, EffectError> {
     let Effect::SetAside { disks: paths, folder, lost, .. } = effect else { return Ok(Vec::new()) };
     let moved = world.disks.set_aside(paths, folder)?;
     lost.iter().try_for_each(|path| world.disks.give_up(path))?;
@@ -320,7 +278,7 @@ fn set_aside(effect: &Effect, world: &World<'_>) -> Result<Vec<Change>, Trouble>
     Ok(moved.chain(lost.iter().map(|path| Change::DropDisk { path: path.clone() })).collect())
 }
 
-fn reservations(batch: &Batch, act: impl Fn(&[Reservation]) -> Result<(), DhcpError>) -> Vec<Tried> {
+fn reservations(batch: &Batch, act: impl Fn(&[Reservation]) -> Result<(), DhcpError>) -> Vec<Attempt> {
     let list: Vec<Reservation> = batch
         .actions
         .iter()
@@ -329,7 +287,7 @@ fn reservations(batch: &Batch, act: impl Fn(&[Reservation]) -> Result<(), DhcpEr
             _ => None,
         })
         .collect();
-    all(batch, act(&list).map_err(Trouble::from))
+    all(batch, act(&list).map_err(EffectError::from))
 }
 
 /// What a run reads that must end, if its generation is lower or the same.

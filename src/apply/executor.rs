@@ -6,12 +6,13 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use super::effects::{self, Batch};
+use super::batch::{ActionResult, Batch, Message};
+use super::effects;
 use super::{BatchKind, Progress, World, holds};
 use crate::model::address::Address;
 use crate::model::id::RunId;
 use crate::plan::{Action, ActionId, Effect, Plan};
-use crate::state::{ApplyId, Change, Intent, JournalId, Outcome, StateError, Store};
+use crate::state::{ApplyId, Intent, JournalId, Outcome, StateError, Store};
 
 /// How an apply went.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,19 +34,6 @@ pub struct Failure {
     pub effect: &'static str,
     /// What was tried, and the program's own words.
     pub detail: String,
-}
-
-/// What a batch says of one action: what is recorded from now on, or what went wrong.
-pub(super) type Result1 = (ActionId, Result<Vec<Change>, String>);
-
-/// From a batch's thread to the loop.
-pub(super) enum Message {
-    /// Outcomes of a batch, and how long its effects took.
-    Results { kind: BatchKind, results: Vec<Result1>, took: Duration },
-    /// Effects that are tried again after a pause, and why.
-    Retry { kind: BatchKind, number: usize, pause: Duration, why: String },
-    /// The batch's thread is done.
-    End(BatchKind),
 }
 
 /// Says that a batch is over, also when its thread ends in a panic: the loop must not wait for it for ever.
@@ -102,7 +90,7 @@ struct Walk<'a> {
     finished: BTreeSet<ActionId>,
     failures: BTreeMap<ActionId, String>,
     started: Vec<RunId>,
-    books: effects::Books,
+    accounting: effects::Accounting,
     running: Vec<BatchKind>,
     interrupted: bool,
 }
@@ -140,7 +128,7 @@ impl<'a> Walk<'a> {
             finished: BTreeSet::new(),
             failures: BTreeMap::new(),
             started: Vec::new(),
-            books: effects::books(plan, world),
+            accounting: effects::accounting(plan, world),
             running: Vec::new(),
             interrupted: false,
         }
@@ -158,7 +146,11 @@ impl<'a> Walk<'a> {
                 let Some(batch) = self.next_batch() else { break };
                 if batch.kind == BatchKind::Record {
                     self.intend(&effects::claims(&batch))?;
-                    self.settle(effects::records(&batch, &self.books), (BatchKind::Record, Duration::ZERO), progress)?;
+                    self.settle(
+                        effects::records(&batch, &self.accounting),
+                        (BatchKind::Record, Duration::ZERO),
+                        progress,
+                    )?;
                 } else {
                     self.intend(&batch)?;
                     self.running.push(batch.kind);
@@ -226,7 +218,7 @@ impl<'a> Walk<'a> {
     /// Records outcomes, then lets go what waited for them, or holds it back for good.
     fn settle(
         &mut self,
-        results: Vec<Result1>,
+        results: Vec<ActionResult>,
         (kind, took): (BatchKind, Duration),
         progress: &mut dyn Progress,
     ) -> Result<(), StateError> {
@@ -258,7 +250,7 @@ impl<'a> Walk<'a> {
 
     /// What is free for others with these results: things of which nothing is left to be done. One of which something failed
     /// is held to the end.
-    fn count_down(&mut self, results: &[Result1]) -> Vec<Address> {
+    fn count_down(&mut self, results: &[ActionResult]) -> Vec<Address> {
         let mut over = Vec::new();
         for (id, _) in results.iter().filter(|(_, result)| result.is_ok()) {
             let address = self.actions[id].0;

@@ -1,14 +1,15 @@
 //! Walks a plan: journals each effect, acts, records the outcome. It chooses nothing; the plan has decided everything.
 //! Independent branches go on after a failure; a failed action takes with it only what needs it.
 
+mod batch;
 mod clear;
 mod effects;
 mod executor;
 mod holds;
 mod ready;
+mod retry;
 mod stops;
 mod submits;
-mod trouble;
 
 pub use clear::{ClearError, Cleared, Clearing};
 pub use executor::{Failure, Summary, apply};

@@ -5,9 +5,9 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use super::World;
-use super::effects::{Batch, persist, send, stop_order};
-use super::executor::{Message, Result1};
-use super::trouble::Trouble;
+use super::batch::{ActionResult, Batch, Message, send};
+use super::effects::stop_order;
+use super::retry::{EffectError, with_retries};
 use crate::model::id::RunId;
 use crate::model::job::TaskId;
 use crate::observe::{Phase, fold, is_fenced};
@@ -38,7 +38,8 @@ pub(super) fn stop(batch: &Batch, world: &World<'_>, sender: &Sender<Message>) {
     let mut under_way: BTreeMap<RunId, Stopping> = BTreeMap::new();
     for action in &batch.actions {
         let Effect::Stop { run, generation, task, .. } = &action.effect else { continue };
-        let asked = persist(batch.kind, world, sender, || Ok(world.runs.control(run, &stop_order(*generation))?));
+        let asked =
+            with_retries(batch.kind, world, sender, || Ok(world.runs.control(run, &stop_order(*generation))?));
         match asked {
             Ok(()) => {
                 let stopping = Stopping { id: action.id, run: run.clone(), task: *task };
@@ -47,7 +48,7 @@ pub(super) fn stop(batch: &Batch, world: &World<'_>, sender: &Sender<Message>) {
             Err(detail) => send(sender, batch.kind, vec![(action.id, Err(detail))], began),
         }
     }
-    if let Err(detail) = persist(batch.kind, world, sender, || kill_those_that_wait(&under_way, world)) {
+    if let Err(detail) = with_retries(batch.kind, world, sender, || kill_those_that_wait(&under_way, world)) {
         let failed = under_way.values().map(|stopping| (stopping.id, Err(detail.clone()))).collect();
         return send(sender, batch.kind, failed, began);
     }
@@ -65,7 +66,7 @@ pub(super) fn stop(batch: &Batch, world: &World<'_>, sender: &Sender<Message>) {
             let stopping = under_way.remove(&run)?;
             Some((stopping.id, Ok(vec![Change::Ended { run: stopping.run, reason }])))
         });
-        let results: Vec<Result1> = results.collect();
+        let results: Vec<ActionResult> = results.collect();
         send(sender, batch.kind, results, began);
         if world.clock.now() >= deadline {
             break;
@@ -86,7 +87,7 @@ pub(super) fn stop(batch: &Batch, world: &World<'_>, sender: &Sender<Message>) {
 }
 
 /// A task that has not begun has no starter that could read its control file.
-fn kill_those_that_wait(under_way: &BTreeMap<RunId, Stopping>, world: &World<'_>) -> Result<(), Trouble> {
+fn kill_those_that_wait(under_way: &BTreeMap<RunId, Stopping>, world: &World<'_>) -> Result<(), EffectError> {
     let unreported =
         under_way.values().filter(|stopping| world.runs.report(&stopping.run).is_ok_and(|records| records.is_empty()));
     let tasks: Vec<TaskId> = unreported.filter_map(|stopping| stopping.task).collect();

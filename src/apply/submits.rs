@@ -1,8 +1,9 @@
 //! Runs become jobs: their folders are written, then one array job is submitted, or found if its answer was lost.
 
 use super::World;
-use super::effects::{Batch, Tried, batch_id, stop_order};
-use super::trouble::Trouble;
+use super::batch::{Attempt, Batch};
+use super::effects::{batch_id, stop_order};
+use super::retry::EffectError;
 use crate::model::id::RunId;
 use crate::model::job::JobId;
 use crate::plan::{ActionId, Effect};
@@ -11,7 +12,7 @@ use crate::scheduler::{Submission, submit_or_adopt};
 use crate::state::Change;
 
 /// Writes every run's folder and the batch's index, then submits one array job.
-pub(super) fn start(batch: &Batch, world: &World<'_>) -> Vec<Tried> {
+pub(super) fn start(batch: &Batch, world: &World<'_>) -> Vec<Attempt> {
     let starts: Vec<(ActionId, &RunSpec, Option<&RunId>, u64)> = batch
         .actions
         .iter()
@@ -23,7 +24,7 @@ pub(super) fn start(batch: &Batch, world: &World<'_>) -> Vec<Tried> {
         })
         .collect();
     match submit(&starts, batch_id(batch), world) {
-        Err(trouble) => starts.iter().map(|(id, ..)| (*id, Err(trouble.clone()))).collect(),
+        Err(error) => starts.iter().map(|(id, ..)| (*id, Err(error.clone()))).collect(),
         Ok(job) => {
             let submitted = |spec: &RunSpec| vec![Change::Submitted { run: spec.run.clone(), job }];
             starts.iter().map(|(id, spec, ..)| (*id, Ok(submitted(spec)))).collect()
@@ -35,9 +36,9 @@ fn submit(
     starts: &[(ActionId, &RunSpec, Option<&RunId>, u64)],
     id: Option<BatchId>,
     world: &World<'_>,
-) -> Result<JobId, Trouble> {
+) -> Result<JobId, EffectError> {
     let (Some(id), Some((.., memory_mib))) = (id, starts.first()) else {
-        return Err(Trouble::lasting("nothing to submit"));
+        return Err(EffectError::permanent("nothing to submit"));
     };
     for (_, spec, supersedes, _) in starts {
         if let Some(older) = supersedes {
@@ -51,7 +52,8 @@ fn submit(
     let path = world.runs.write_batch(&index)?;
     let submission = Submission {
         name: id.job_name(world.lab),
-        tasks: u32::try_from(starts.len()).map_err(|_| Trouble::lasting("more runs than an array job can have"))?,
+        tasks: u32::try_from(starts.len())
+            .map_err(|_| EffectError::permanent("more runs than an array job can have"))?,
         memory_mib: *memory_mib,
         host: None,
         command: [world.program.as_os_str(), "starter".as_ref(), "--batch".as_ref(), path.as_os_str()]
@@ -61,7 +63,7 @@ fn submit(
         context: context(&id, starts, &path, world),
     };
     submit_or_adopt(world.scheduler, &submission, &|pause| world.clock.sleep(pause))
-        .map_err(|error| Trouble::of_submit(&error))
+        .map_err(|error| EffectError::of_submit(&error))
 }
 
 /// For people who look at a job with the batch system's own tools: whose it is, and which vm each task starts.
