@@ -68,8 +68,9 @@ fn every_broken_sample_has_its_findings() {
         golden(&folder.join("expected.txt"), &human(&checked), &mut wrong);
     }
     assert_none(&wrong);
-    // These three need several labs, and the accounts of a system; they have tests of their own.
-    let elsewhere = [Rule::LabsShareName, Rule::LabsShareAddresses, Rule::LabsShareTime, Rule::UidUnknown];
+    // These need several labs, a site, or the accounts of a system; they have tests of their own.
+    let elsewhere =
+        [Rule::LabsShareName, Rule::LabsShareAddresses, Rule::LabsShareTime, Rule::UidUnknown, Rule::BeyondShare];
     let missing: Vec<&str> =
         Rule::ALL.iter().filter(|r| !rules.contains(r) && !elsewhere.contains(r)).map(|r| r.code()).collect();
     assert_eq!(missing, Vec::<&str>::new(), "rules without a broken sample");
@@ -83,6 +84,19 @@ fn labs_are_judged_together() {
     let checked = check(&folders, false).unwrap();
     golden(Path::new("tests/manifests/together/expected.txt"), &human(&checked), &mut wrong);
     assert_none(&wrong);
+}
+
+#[test]
+fn a_lab_with_owners_keeps_to_its_share() {
+    let mut wrong = Vec::new();
+    let place = Path::new("tests/manifests/share");
+    let checked = check(&[place.join("site.yaml"), place.join("lan-exam")], false).unwrap();
+    golden(&place.join("expected.txt"), &human(&checked), &mut wrong);
+    assert_none(&wrong);
+    let within = check(&[place.join("site.yaml"), place.join("within")], false).unwrap();
+    assert!(!within.diagnostics.has_errors(), "{}", human(&within));
+    // Without the site nobody knows what is theirs.
+    assert!(!check(&[place.join("lan-exam")], false).unwrap().diagnostics.has_errors());
 }
 
 #[test]

@@ -12,8 +12,8 @@ use crate::report::{Failure, Ui, diagnostics, diagnostics_json};
 /// Check the files of a lab, and say all that is wrong with them.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Folders of labs, a file in one, or a `site.yaml`; several labs are also checked against each other. Without any,
-    /// the folder that LABWRIGHT_LAB names, or this one.
+    /// Folders of labs, a file in one, or a `site.yaml`; several labs are also checked against each other, and against the
+    /// site. Without any, the folder that LABWRIGHT_LAB names, or this one.
     #[arg(value_name = "FOLDER")]
     paths: Vec<PathBuf>,
     /// How findings are written.

@@ -10,8 +10,9 @@ use super::{Context, ControlError};
 use crate::access::{Because, Decision, Effective, Forced, Person, Refused, Roles, World};
 use crate::model::address::{Address, Kind};
 use crate::model::claim::{Claim, ClaimBody, GrantClaim};
-use crate::model::id::{UserGroupName, UserName, VmName};
+use crate::model::id::{LabName, UserGroupName, UserName, VmName};
 use crate::model::lab::{Desired, Object, Permission, Right, Subject};
+use crate::model::site::Site;
 use crate::plan::permission_address;
 use crate::resolve::with_claims;
 use crate::state::{Change, Recorded};
@@ -35,11 +36,16 @@ impl<'a> Rights<'a> {
         Self {
             lab,
             claims: &recorded.claims,
-            roles: Roles { admins: context.site.admins.clone(), lab_owners: BTreeSet::new() },
+            roles: roles(&context.site, &lab.lab, &context.caller.person),
             owners_may_share: context.site.owners_may_share,
             in_session: open.flat_map(|session| session.vms.iter().cloned()).collect(),
             caller: &context.caller.person,
         }
+    }
+
+    /// The same, about somebody.
+    pub fn about(context: &'a Context, lab: &'a Desired, recorded: &'a Recorded, who: &Person) -> Self {
+        Self { roles: roles(&context.site, &lab.lab, who), ..Self::of(context, lab, recorded) }
     }
 
     pub fn world(&self) -> World<'_> {
@@ -91,10 +97,40 @@ impl<'a> Rights<'a> {
         ControlError::NotAllowed { right: None, on: on.clone(), refused: Refused::NotKnown }
     }
 
+    /// A user whom the lab does not know may do nothing, which would look like an answer.
+    fn refuse_stranger(&self, who: &Person) -> Result<(), ControlError> {
+        let is_stranger =
+            |user: &&UserName| !self.lab.users.contains_key(*user) && self.world().all_rights(who).is_none();
+        match who.user().filter(is_stranger) {
+            Some(user) => Err(ControlError::NoUser { user: user.clone(), lab: self.lab.lab.clone() }),
+            None => Ok(()),
+        }
+    }
+
     /// Why a vm runs isolated when who asks starts it.
     pub fn forced(&self, vm: &VmName) -> Option<Forced> {
         self.world().forced(self.caller.user(), vm)
     }
+}
+
+/// Who has all rights in a lab, as far as `who` is concerned: of the groups whose members own it, accounts that have one as
+/// their own group stand in no list.
+pub fn roles(site: &Site, lab: &LabName, who: &Person) -> Roles {
+    let Some(share) = site.labs.get(lab) else {
+        return Roles { admins: site.admins.clone(), lab_owners: BTreeSet::new() };
+    };
+    let mut lab_owners = share.owners.clone();
+    let is_in_a_group = |user: &UserName| share.owner_groups.iter().any(|group| is_member(user, group));
+    lab_owners.extend(who.user().filter(|user| is_in_a_group(user)).cloned());
+    Roles { admins: site.admins.clone(), lab_owners }
+}
+
+/// Whether an account of this machine is in a group of it.
+fn is_member(user: &UserName, group: &UserGroupName) -> bool {
+    use nix::unistd::{Group, User};
+    let Ok(Some(group)) = Group::from_name(group.as_str()) else { return false };
+    let own_group = || User::from_name(user.as_str()).ok().flatten().map(|account| account.gid);
+    group.mem.iter().any(|member| member == user.as_str()) || own_group() == Some(group.gid)
 }
 
 /// Whether somebody may do something, and why.
@@ -107,8 +143,9 @@ pub fn check(
 ) -> Result<Decision, ControlError> {
     let recorded = context.recorded(&desired.lab)?;
     let lab = with_claims(desired, &recorded.claims);
-    refuse_stranger(&lab, who)?;
-    Ok(Rights::of(context, &lab, &recorded).world().may(who, right, on))
+    let rights = Rights::about(context, &lab, &recorded, who);
+    rights.refuse_stranger(who)?;
+    Ok(rights.world().may(who, right, on))
 }
 
 /// All that somebody may do with one thing.
@@ -133,16 +170,9 @@ fn from_text<'d, D: Deserializer<'d>>(deserializer: D) -> Result<Object, D::Erro
 pub fn effective(context: &Context, desired: &Desired, who: &Person) -> Result<Vec<EffectiveRights>, ControlError> {
     let recorded = context.recorded(&desired.lab)?;
     let lab = with_claims(desired, &recorded.claims);
-    refuse_stranger(&lab, who)?;
-    Ok(Rights::of(context, &lab, &recorded).of_person(who))
-}
-
-/// A user whom the lab does not know may do nothing, which would look like an answer.
-fn refuse_stranger(lab: &Desired, who: &Person) -> Result<(), ControlError> {
-    match who.user().filter(|user| !lab.users.contains_key(*user)) {
-        Some(user) => Err(ControlError::NoUser { user: user.clone(), lab: lab.lab.clone() }),
-        None => Ok(()),
-    }
+    let rights = Rights::about(context, &lab, &recorded, who);
+    rights.refuse_stranger(who)?;
+    Ok(rights.of_person(who))
 }
 
 /// Lets others do something, beside what the manifest allows.

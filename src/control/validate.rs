@@ -27,17 +27,18 @@ impl Checked {
     }
 }
 
-/// Checks labs and site files, each alone and the labs against each other; with `check_users` also that every user has an
+/// Checks labs and site files, each alone, the labs against each other, and against the site that is named; with `check_users` also that every user has an
 /// account on this system.
 pub fn check(paths: &[PathBuf], check_users: bool) -> Result<Checked, LoadError> {
     let mut checked = Checked::default();
     let mut sound: Vec<(Manifest, Desired)> = Vec::new();
-    for path in paths {
-        if is_site(path) {
-            check_site(path, &mut checked)?;
-        } else {
-            sound.extend(check_lab(manifest::lab_folder(path), check_users, &mut checked)?);
-        }
+    let (sites, folders): (Vec<&PathBuf>, Vec<&PathBuf>) = paths.iter().partition(|path| is_site(path));
+    let mut context = any_site();
+    for path in sites {
+        context = check_site(path, &mut checked)?.unwrap_or(context);
+    }
+    for path in folders {
+        sound.extend(check_lab(manifest::lab_folder(path), &context, check_users, &mut checked)?);
     }
     let labs: Vec<_> = sound.iter().map(|(manifest, desired)| (manifest, desired)).collect();
     checked.diagnostics.append(across(&labs));
@@ -48,33 +49,40 @@ fn is_site(path: &Path) -> bool {
     path.is_file() && path.file_name().is_some_and(|name| name == "site.yaml" || name == "site.yml")
 }
 
-fn check_site(path: &Path, checked: &mut Checked) -> Result<(), LoadError> {
-    checked.files.push(path.display().to_string());
-    match manifests::site(path) {
-        Ok((_, warnings)) => checked.diagnostics.append(warnings),
-        Err(SiteError::Invalid(findings)) => checked.diagnostics.append(findings),
-        Err(SiteError::Load(error)) => return Err(error),
+/// What labs depend on where no site is named: the defaults of one.
+fn any_site() -> SiteContext {
+    SiteContext {
+        all_vms: VmGroup::all_vms_of_one_machine(),
+        default_limits: Limits::USER,
+        admins: Default::default(),
+        labs: Default::default(),
     }
-    Ok(())
+}
+
+/// What labs of this site depend on, if its settings are sound.
+fn check_site(path: &Path, checked: &mut Checked) -> Result<Option<SiteContext>, LoadError> {
+    checked.files.push(path.display().to_string());
+    let (site, findings) = match manifests::site(path) {
+        Ok((site, warnings)) => (Some(site.context()), warnings),
+        Err(SiteError::Invalid(findings)) => (None, findings),
+        Err(SiteError::Load(error)) => return Err(error),
+    };
+    checked.diagnostics.append(findings);
+    Ok(site)
 }
 
 /// What the lab wants, if nothing is wrong with it.
 fn check_lab(
     folder: &Path,
+    context: &SiteContext,
     check_users: bool,
     checked: &mut Checked,
 ) -> Result<Option<(Manifest, Desired)>, LoadError> {
-    // No site is known here, so a lab is judged against the defaults of one.
-    let context = SiteContext {
-        all_vms: VmGroup::all_vms_of_one_machine(),
-        default_limits: Limits::USER,
-        admins: Default::default(),
-    };
     let Loaded { manifest, diagnostics } = manifest::load_with(folder, Checksums::All)?;
     let loaded = !diagnostics.has_errors();
     checked.files.extend(manifest.files.iter().map(|file| file.source.name.clone()));
     checked.diagnostics.append(diagnostics);
-    let resolved = resolve(&manifest, &context);
+    let resolved = resolve(&manifest, context);
     checked.diagnostics.append(resolved.diagnostics);
     let Some(desired) = resolved.desired.filter(|_| loaded) else { return Ok(None) };
     checked.diagnostics.append(not_yet_acted_upon(&manifest, &desired));

@@ -168,6 +168,8 @@ fn refused(no: No, plan: Option<&Plan>, vm: &VmName) -> No {
     let words = |refusal: &&Refusal| match &refusal.why {
         // What else its owner runs is theirs.
         Ground::OverQuota { owner, limit, .. } => format!("{owner} may run {limit} vms at once"),
+        // And what else runs in the lab is somebody's.
+        Ground::OverShare { .. } => "the lab runs as much as the site lets it".to_owned(),
         why => why.to_string(),
     };
     no.because(refusals.iter().map(words).collect(), hint)

@@ -9,18 +9,20 @@ use ipnet::Ipv4Net;
 use schemars::{Schema, json_schema};
 
 use super::compose::Manifest;
+use super::containers::Named;
 use super::decode::{Decode as _, Decoder, Spanned};
 use super::files::{self, Budget, Files, LoadError, ManifestFile};
 use super::language::{LimitsDecl, VmGroupDecl};
 use super::record::{choice, record, text};
 use super::room::Room;
 use super::scalar::{Mistake, Scalar};
+use super::shares::LabShareDecl;
 use super::stations::ServerDecl;
 use super::tree;
 use super::values::{Duration, Size, Text};
 use super::words::{FilePath, InterfaceName, KeyName, Port};
 use crate::model::diagnostic::{Diagnostic, Diagnostics, Source, Span};
-use crate::model::id::UserName;
+use crate::model::id::{LabName, UserName};
 use crate::model::rules::Rule;
 use crate::model::site::{Accel, Algorithm, Filter, VncBind};
 
@@ -59,6 +61,8 @@ record! {
         /// How long what is over is remembered: runs with their reports, logs and answers, and what was applied.
         #[example("365d")]
         pub history: Option<Spanned<Duration>>,
+        /// Labs that people plan and apply from their own accounts, each with what of the site is theirs.
+        pub labs: Named<LabName, LabShareDecl>,
     }
 }
 

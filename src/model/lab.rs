@@ -180,6 +180,11 @@ impl VmGroup {
         group
     }
 
+    /// What the bridge of a vlan is called unless somebody says otherwise.
+    pub fn bridge_of_vlan(vlan: u16) -> String {
+        format!("vbr{vlan}")
+    }
+
     pub fn mac(&self, ip: Ipv4Addr) -> Mac {
         self.mac_prefix.mac(ip)
     }

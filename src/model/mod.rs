@@ -12,4 +12,5 @@ pub mod permission;
 pub mod reservation;
 pub mod rules;
 pub mod session;
+pub mod share;
 pub mod site;

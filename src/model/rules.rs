@@ -122,6 +122,7 @@ rules! {
     LabsShareName "LW095" Error,
     LabsShareAddresses "LW096" Error,
     LabsShareTime "LW097" Warning,
+    BeyondShare "LW098" Error,
     // What is recorded, and nothing acts upon yet.
     SessionsUnbuilt "LW100" Warning,
     EgressUnbuilt "LW101" Warning,

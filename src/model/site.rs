@@ -1,7 +1,7 @@
 //! One installation's settings, with every default filled in and every path absolute. `control::manifests` reads them from
 //! `site.yaml`; without a file, `Site::embedded` serves: this machine alone, everything below the lab's `.labwright/`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::id::{LabName, Mac, TemplateName, UserName};
 use crate::model::lab::{Limits, VmGroup};
+use crate::model::share::LabShare;
 
 /// Folder of the embedded default, inside the lab's folder.
 pub const EMBEDDED_FOLDER: &str = ".labwright";
@@ -38,6 +39,9 @@ pub struct Site {
     pub retention_days: u32,
     /// Days that runs which are over and applies are remembered, with all that they left.
     pub history_days: u32,
+    /// The labs that have owners, each with its share of the site.
+    #[serde(default)]
+    pub labs: BTreeMap<LabName, LabShare>,
 }
 
 impl Site {
@@ -74,6 +78,7 @@ impl Site {
             all_vms: VmGroup::all_vms_of_one_machine(),
             retention_days: RETENTION_DAYS,
             history_days: HISTORY_DAYS,
+            labs: BTreeMap::new(),
         }
     }
 
@@ -87,17 +92,26 @@ impl Site {
 
     /// What the meaning of a lab's manifests depends on.
     pub fn context(&self) -> SiteContext {
-        SiteContext { all_vms: self.all_vms.clone(), default_limits: self.default_limits, admins: self.admins.clone() }
+        let Self { all_vms, default_limits, admins, labs, .. } = self;
+        SiteContext {
+            all_vms: all_vms.clone(),
+            default_limits: *default_limits,
+            admins: admins.clone(),
+            labs: labs.clone(),
+        }
     }
 }
 
 /// What a lab's meaning depends on besides its own files.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SiteContext {
     /// The predefined vm group.
     pub all_vms: VmGroup,
     pub default_limits: Limits,
     pub admins: BTreeSet<UserName>,
+    /// The labs that have owners, each with what it may have.
+    #[serde(default)]
+    pub labs: BTreeMap<LabName, LabShare>,
 }
 
 /// Unprivileged account of a site that names none.

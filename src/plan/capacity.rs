@@ -14,7 +14,7 @@ use crate::state::RecordedVm;
 pub(super) struct Start {
     pub(super) address: Address,
     pub(super) owner: UserName,
-    hardware: Hardware,
+    pub(super) hardware: Hardware,
 }
 
 impl Planner<'_> {

@@ -123,6 +123,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     planner.plan_leavers();
     planner.plan_vms();
     planner.guard_quotas();
+    planner.guard_share();
     planner.guard_capacity();
     planner.plan_gone_objects();
     let mut plan = scope::hold_back(planner.plan);

@@ -1,5 +1,5 @@
-//! How many vms each user may run at once, judged where a vm is started: on demand, by a claim, or by a manifest. What runs is
-//! never stopped for that.
+//! How many vms each user may run at once, and each lab that has owners, judged where a vm is started: on demand, by a claim, or
+//! by a manifest. What runs is never stopped for that.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +7,7 @@ use super::capacity::Start;
 use super::{Ground, Planner};
 use crate::model::address::Address;
 use crate::model::id::{UserName, VmName};
+use crate::state::RecordedVm;
 
 impl Planner<'_> {
     pub(super) fn guard_quotas(&mut self) {
@@ -26,6 +27,30 @@ impl Planner<'_> {
         }
     }
 
+    /// The lab's own share, which its owners cannot mean away.
+    pub(super) fn guard_share(&mut self) {
+        let Some(share) = self.inputs.site.labs.get(&self.inputs.desired.lab) else { return };
+        let starts = self.starts();
+        let running: Vec<u64> = self.running_on().map(|(_, known)| memory_mib(known)).collect();
+        let mut memory: u64 = running.iter().sum();
+        let wanted_mib = memory + starts.iter().map(|start| u64::from(start.hardware.memory_mib)).sum::<u64>();
+        let mut started = running.len();
+        let mut held = Vec::new();
+        for start in &starts {
+            let with = memory + u64::from(start.hardware.memory_mib);
+            let is_too_many = share.running_vms.is_some_and(|limit| started >= limit as usize);
+            if is_too_many || share.memory_mib.is_some_and(|limit| with > limit) {
+                held.push(start.address.clone());
+            } else {
+                (started, memory) = (started + 1, with);
+            }
+        }
+        let Some(first) = held.first().cloned() else { return };
+        let (vms_max, memory_mib_max) = (share.running_vms, share.memory_mib);
+        let (running, starts) = (running.len(), starts.len());
+        self.refuse_with(&first, Ground::OverShare { running, starts, vms_max, wanted_mib, memory_mib_max }, held);
+    }
+
     fn guard_quota(&mut self, owner: &UserName, running: &[VmName], starts: &[Start]) {
         let Some(user) = self.inputs.desired.users.get(owner) else { return };
         let limit = user.limits.running_vms as usize;
@@ -38,4 +63,9 @@ impl Planner<'_> {
         let why = Ground::OverQuota { owner, limit: user.limits.running_vms, running, starts };
         self.refuse_with(&first, why, too_many);
     }
+}
+
+/// What a vm's guest was started with.
+fn memory_mib(known: &RecordedVm) -> u64 {
+    known.run.as_ref().map_or(0, |run| u64::from(run.started.hardware.memory_mib))
 }

@@ -52,6 +52,15 @@ impl fmt::Display for Ground {
                 };
                 write!(f, "{owner} may run {limit} vms at once: {runs}{starts} would start")
             }
+            Self::OverShare { running, starts, vms_max, wanted_mib, memory_mib_max } => {
+                let limits = vms_max.map(|limit| format!("{limit} vms")).into_iter();
+                let limits: Vec<String> = limits.chain(memory_mib_max.map(|mib| format!("{mib} MiB"))).collect();
+                write!(
+                    f,
+                    "the site lets this lab run {} at once: {running} run, and with {starts} more they would have {wanted_mib} MiB",
+                    limits.join(" with ")
+                )
+            }
             Self::Bug { flaw, more } => {
                 write!(f, "this plan is wrong, which is a bug of labwright, not of the lab: {flaw}")?;
                 if *more > 0 { write!(f, " (and {more} more like it)") } else { Ok(()) }
@@ -164,6 +173,9 @@ impl Refusal {
             Ground::OverQuota { .. } => format!(
                 "stop one first, or raise `limits: {{ running_vms: … }}` of the user or a group; if it is meant: {allow}"
             ),
+            Ground::OverShare { .. } => {
+                "stop some first, or ask an admin to raise the lab's share in site.yaml".to_owned()
+            }
             Ground::NoVersion { .. } => "publish one: `labwright plan` says what the template waits for".to_owned(),
             Ground::ImageMissing => "put the image in its place, or correct its path".to_owned(),
             Ground::ImageChanged { .. } => format!("put the old image back, or mean it: {allow}"),

@@ -18,6 +18,7 @@ mod networks;
 mod people;
 mod permissions;
 mod sessions;
+mod shares;
 mod site;
 mod unbuilt;
 mod wire;
@@ -83,6 +84,7 @@ pub fn resolve(manifest: &Manifest, site: &SiteContext) -> Resolved {
         vm_groups.remove(&all_vms);
     }
     desired.vm_groups = vm_groups;
+    r.share(&desired);
     r.moved(&mut desired);
     let diagnostics = resolver.diagnostics;
     let whole = manifest.lab.is_some() && !diagnostics.has_errors();
@@ -91,7 +93,12 @@ pub fn resolve(manifest: &Manifest, site: &SiteContext) -> Resolved {
 
 /// The one vm group of a manifest, judged alone: for the site's own group.
 fn resolve_vm_group(manifest: &Manifest) -> (Option<VmGroup>, Diagnostics) {
-    let site = SiteContext { all_vms: VmGroup::all_vms(), default_limits: Limits::USER, admins: BTreeSet::new() };
+    let site = SiteContext {
+        all_vms: VmGroup::all_vms(),
+        default_limits: Limits::USER,
+        admins: BTreeSet::new(),
+        labs: BTreeMap::new(),
+    };
     let mut resolver = Resolver::new(manifest, &site);
     let group = manifest.vm_groups.iter().next().and_then(|(_, decl)| resolver.vm_group(decl));
     (group, resolver.diagnostics)

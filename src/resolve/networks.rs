@@ -86,7 +86,7 @@ impl Resolver<'_> {
         };
         let bridge = match (&decl.bridge, vlan) {
             (Some(bridge), _) => bridge.0.clone(),
-            (None, Some(tag)) => format!("vbr{tag}"),
+            (None, Some(tag)) => VmGroup::bridge_of_vlan(tag),
             (None, None) => self.site.all_vms.bridge.clone(),
         };
         let group = VmGroup {

@@ -1,6 +1,7 @@
 //! A site's settings as written, judged and with every default filled in. What of its values does not fit together becomes a
 //! finding; the predefined vm group is judged like any other.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::resolve_vm_group;
@@ -37,17 +38,17 @@ pub fn resolve_site(loaded: LoadedSite, machine: Machine) -> (Option<Site>, Diag
     (site.filter(|_| is_whole), diagnostics)
 }
 
-struct Builder {
+pub(super) struct Builder {
     manifest: Manifest,
     diagnostics: Diagnostics,
 }
 
 impl Builder {
-    fn path(&self, written: Option<&Spanned<FilePath>>, default: PathBuf) -> PathBuf {
+    pub(super) fn path(&self, written: Option<&Spanned<FilePath>>, default: PathBuf) -> PathBuf {
         written.map_or(default, |written| self.manifest.path(written))
     }
 
-    fn note<T>(&mut self, place: &Spanned<T>, message: &str, hint: &str) {
+    pub(super) fn note<T>(&mut self, place: &Spanned<T>, message: &str, hint: &str) {
         let place = self.manifest.span(place.at);
         self.diagnostics.push(Diagnostic::new(Rule::SiteSetting, message).at(place).hint(hint));
     }
@@ -190,7 +191,8 @@ impl Builder {
         self.diagnostics.push(Diagnostic::new(Rule::DhcpServersUnsaid, message).at(place).hint(hint));
     }
 
-    fn site(&mut self, path: PathBuf, file: SiteFile, machine: Machine) -> Site {
+    fn site(&mut self, path: PathBuf, mut file: SiteFile, machine: Machine) -> Site {
+        let labs = std::mem::take(&mut file.labs);
         let local_root = Path::new(LOCAL_ROOT);
         let below = Storage::below(&self.manifest.path(&file.storage.root));
         let storage = Storage {
@@ -206,7 +208,7 @@ impl Builder {
         };
         let (scheduler, network) = (self.scheduler(&file, local_root, machine), self.network(&file, local_root));
         let all_vms = predefined_group(&scheduler, &network);
-        Site {
+        let mut site = Site {
             file: Some(path),
             state: self.path(file.state.as_ref(), local_root.join("state.db")),
             storage,
@@ -221,7 +223,10 @@ impl Builder {
             retention_days: file.retention.as_ref().map_or(RETENTION_DAYS, |retention| days(retention.value)),
             history_days: file.history.as_ref().map_or(HISTORY_DAYS, |history| days(history.value)),
             all_vms: file.all_vms.map_or(all_vms, |decl| self.all_vms(decl)),
-        }
+            labs: BTreeMap::new(),
+        };
+        self.shares(&labs, &mut site);
+        site
     }
 
     fn scheduler(&self, file: &SiteFile, local_root: &Path, machine: Machine) -> SchedulerSettings {

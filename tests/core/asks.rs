@@ -1,6 +1,7 @@
 //! What is asked of vms by name: done, or answered.
 
 use labwright::model::lab::Desired;
+use labwright::model::share::LabShare;
 use labwright::plan::{Already, Answer, Effect, Plan, Verb, Wish};
 
 use crate::lab::{Applied, Lab};
@@ -136,4 +137,37 @@ fn nobody_runs_more_at_once_than_they_may() {
     assert!(restart.refusals.is_empty(), "what is stopped first does not count: {:?}", restart.refusals);
     lab.allow.push("vm/spare-3".parse().unwrap());
     assert!(start(&lab, &["spare-3"]).refusals.is_empty(), "whoever means it");
+}
+
+#[test]
+fn a_lab_with_owners_runs_no_more_than_its_share() {
+    let spare = "  spare: { derive: gsr, owner: eva, count: 2, name: \"spare-{n}\" }\n";
+    let mut lab = Lab::new(&(PAIR.replace(", state: running", "") + spare));
+    lab.must_apply();
+    let start = |lab: &Lab, vms: &[&str]| lab.asked(&vms.iter().map(|vm| (*vm, Wish::Start, true)).collect::<Vec<_>>());
+    assert!(lab.carry_out(&start(&lab, &["bob-gsr"])).unwrap().failed.is_empty());
+    lab.world.with(Inner::start_all);
+    let others = ["alice-gsr", "spare-1", "spare-2"];
+    assert!(start(&lab, &others).refusals.is_empty(), "without a share there is none to keep to");
+    let name = lab.desired().lab;
+    let share = LabShare {
+        ranges: vec![("192.168.100.0".parse().unwrap(), "192.168.100.255".parse().unwrap())],
+        bridges: ["vbr0".to_owned()].into(),
+        image_roots: vec![lab.folder.path().to_owned()],
+        running_vms: Some(3),
+        ..LabShare::default()
+    };
+    lab.site.labs.insert(name.clone(), share);
+    lab.allow.push("vm/*".parse().unwrap());
+    let plan = start(&lab, &others);
+    assert_eq!(plan.actions().filter(|(_, action)| matches!(action.effect, Effect::Start { .. })).count(), 2);
+    assert_eq!(
+        plan.refusals[0].why.to_string(),
+        "the site lets this lab run 3 vms at once: 1 run, and with 3 more they would have 4096 MiB",
+        "no `--allow` goes beyond it"
+    );
+    lab.site.labs.get_mut(&name).unwrap().memory_mib = Some(2048);
+    let plan = start(&lab, &others);
+    assert_eq!(plan.actions().filter(|(_, action)| matches!(action.effect, Effect::Start { .. })).count(), 1);
+    assert!(lab.asked(&[("bob-gsr", Wish::Restart, true)]).refusals.is_empty(), "what is stopped first does not count");
 }

@@ -154,7 +154,12 @@ fn mutate(random: &mut Random, seeds: &[Vec<u8>]) -> Vec<u8> {
 }
 
 fn site() -> SiteContext {
-    SiteContext { all_vms: VmGroup::all_vms(), default_limits: Limits::USER, admins: Default::default() }
+    SiteContext {
+        all_vms: VmGroup::all_vms(),
+        default_limits: Limits::USER,
+        admins: Default::default(),
+        labs: Default::default(),
+    }
 }
 
 /// What the reader accepts the schema accepts, or an editor would mark what is right. Texts that another reader of YAML

@@ -19,6 +19,7 @@ fn context() -> SiteContext {
         all_vms: VmGroup::all_vms(),
         default_limits: Limits::USER,
         admins: [UserName::new("badmin").unwrap()].into(),
+        labs: BTreeMap::new(),
     }
 }
 
