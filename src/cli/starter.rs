@@ -8,8 +8,8 @@ use clap::Args;
 use nix::unistd::{Gid, Pid, Uid};
 
 use crate::host::run::confine::{self, ConfineError, Confinement};
-use crate::run::{Batch, RunFileError, StopReason};
-use crate::starter::{self, Options, StartError};
+use crate::run::StopReason;
+use crate::starter::{self, Options};
 
 /// Carry out one run on this host. The scheduler calls this; by hand it needs root and `--run`.
 #[derive(Debug, Args)]
@@ -28,36 +28,15 @@ pub(super) struct StarterArguments {
     task: Option<u32>,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub(super) enum StarterError {
-    #[error("cannot find out which run to carry out")]
-    Batch(#[source] RunFileError),
-    #[error("the batch {path} does not exist")]
-    NoBatch { path: PathBuf },
-    #[error("the batch {path} has no task {task}")]
-    NoTask { path: PathBuf, task: u32 },
-    #[error("the run could not be carried out")]
-    Start(#[source] StartError),
-}
-
 impl StarterArguments {
-    pub(super) fn run(self) -> Result<StopReason, StarterError> {
+    pub(super) fn run(self) -> Result<StopReason, starter::TaskError> {
         let folder = match (self.run, self.batch, self.task) {
             (Some(folder), ..) => folder,
-            (None, Some(batch), Some(task)) => run_of_task(batch, task)?,
+            (None, Some(batch), Some(task)) => starter::run_of_task(batch, task)?,
             (None, ..) => unreachable!("clap demands a run, or a batch and a task"),
         };
-        starter::carry_out(&Options { folder, run_root: self.run_root }).map_err(StarterError::Start)
+        Ok(starter::carry_out(&Options { folder, run_root: self.run_root })?)
     }
-}
-
-/// `<runs>/batches/<batch>.json` and a task's number to `<runs>/<run>`.
-fn run_of_task(path: PathBuf, task: u32) -> Result<PathBuf, StarterError> {
-    let batch = Batch::read(&path).map_err(StarterError::Batch)?;
-    let batch = batch.ok_or_else(|| StarterError::NoBatch { path: path.clone() })?;
-    let run = batch.run(task).ok_or_else(|| StarterError::NoTask { path: path.clone(), task })?;
-    let runs = path.parent().and_then(|batches| batches.parent()).unwrap_or(&path);
-    Ok(runs.join(run.to_string()))
 }
 
 /// Give up rights, then become qemu. Part of the starter.

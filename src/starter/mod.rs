@@ -32,7 +32,10 @@ mod requests;
 mod signals;
 mod stderr;
 mod storage;
+mod task;
 mod watch;
+
+pub use task::{TaskError, run_of_task};
 
 use std::path::PathBuf;
 
