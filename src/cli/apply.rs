@@ -1,11 +1,9 @@
 //! `labwright apply`: plan, ask, act, and with `--wait` see the guests come up.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
 use std::time::Duration;
-
-use nix::sys::signal::{SigSet, Signal};
 
 use super::context::open;
 use super::plan::Scope;
@@ -14,6 +12,7 @@ use crate::apply::{BatchKind, Goal, Progress, Readiness};
 use crate::control::apply::{Client, Done, Request};
 use crate::control::{self, Context, ControlError};
 use crate::exit::Exit;
+use crate::host::{process, signals};
 use crate::model::lab::Desired;
 use crate::plan::Plan;
 use crate::report::{self, Failure, Ui, command, progress, shortfall};
@@ -137,7 +136,7 @@ pub(super) fn reconcile(
     doing: &str,
     ui: &mut Ui,
 ) -> Ended {
-    let is_root = nix::unistd::geteuid().is_root();
+    let is_root = process::is_root();
     let request = Request { doing, parallelism: options.parallelism, is_root, is_agreed: options.yes };
     let mut client = Terminal { ui, options, doing, last: None };
     let done = control::apply::reconcile(context, desired, make, &request, &mut client);
@@ -193,7 +192,8 @@ impl Client for Terminal<'_> {
     }
 
     fn begins(&mut self) -> Arc<AtomicU8> {
-        watch_interrupts()
+        // The second Ctrl-C ends us at once, which is as safe as `kill -9`.
+        signals::count_interrupts(|| std::process::exit(i32::from(Exit::Failed as u8)))
     }
 
     fn looks(&mut self, readiness: &Readiness, goal: Goal) {
@@ -218,28 +218,6 @@ impl Progress for Terminal<'_> {
     fn retry(&mut self, kind: BatchKind, number: usize, pause: Duration, why: &str) {
         self.ui.say(&progress::retry(kind, number, pause, why));
     }
-}
-
-/// Counts Ctrl-C; the second one ends us at once, which is as safe as `kill -9`.
-fn watch_interrupts() -> Arc<AtomicU8> {
-    static INTERRUPTS: LazyLock<Arc<AtomicU8>> = LazyLock::new(|| {
-        let interrupts = Arc::new(AtomicU8::new(0));
-        let mut signals = SigSet::empty();
-        signals.add(Signal::SIGINT);
-        // Blocked here and thus in every thread made from now on; only the watcher takes the signal in.
-        if signals.thread_block().is_ok() {
-            let counter = Arc::clone(&interrupts);
-            std::thread::spawn(move || {
-                while signals.wait().is_ok() {
-                    if counter.fetch_add(1, Ordering::Relaxed) > 0 {
-                        std::process::exit(i32::from(Exit::Failed as u8));
-                    }
-                }
-            });
-        }
-        interrupts
-    });
-    Arc::clone(&INTERRUPTS)
 }
 
 /// Waits, and ends with the table of what runs.

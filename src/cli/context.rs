@@ -5,15 +5,14 @@ use std::sync::Arc;
 
 use super::typed;
 use crate::access::Person;
-use crate::control::manifests::DesiredError;
 use crate::control::{Caller, Context, Listener, Note};
-use crate::error::chain;
 use crate::exit::Exit;
-use crate::model::diagnostic::{Diagnostics, Severity};
+use crate::host::process;
+use crate::model::diagnostic::Diagnostics;
 use crate::model::id::UserName;
 use crate::model::lab::Desired;
 use crate::model::site::Site;
-use crate::report::{self, Failure, Ui, command};
+use crate::report::{self, Failure, Ui};
 
 /// The site, and the lab in a folder.
 pub(super) fn open(site: Option<&Path>, lab: &Path) -> Result<Context, Failure> {
@@ -37,9 +36,9 @@ pub(super) fn of_site(site: Site) -> Result<Context, Failure> {
 
 fn caller() -> Result<Caller, Failure> {
     Ok(Caller {
-        name: whoami(),
+        name: process::who(),
         person: person(),
-        host: hostname(),
+        host: process::host_name(),
         process: std::process::id(),
         command: typed::command(),
         program: program()?,
@@ -48,26 +47,17 @@ fn caller() -> Result<Caller, Failure> {
 
 /// Root acts on the state itself, and nobody is above root. Of an account without a valid login name nothing is known.
 fn person() -> Person {
-    let uid = nix::unistd::geteuid();
-    let name = nix::unistd::User::from_uid(uid).ok().flatten().and_then(|user| UserName::new(user.name).ok());
-    match name {
-        Some(name) if !uid.is_root() => Person::User(name),
-        _ if uid.is_root() => Person::Root,
+    match process::account().map(UserName::new) {
+        _ if process::is_root() => Person::Root,
+        Some(Ok(name)) => Person::User(name),
         _ => Person::Nobody,
     }
 }
 
 /// This program as it is installed, for the jobs that it submits.
 pub(super) fn program() -> Result<PathBuf, Failure> {
-    let running = std::env::current_exe()
-        .map_err(|source| Failure::from_error(Exit::Failed, &source).within("cannot find out where this program is"))?;
-    Ok(installed(&running).unwrap_or(running))
-}
-
-/// Once an upgrade has put another file in its place, what runs has a name that leads nowhere; jobs run what is there now.
-fn installed(running: &Path) -> Option<PathBuf> {
-    let place = running.to_str()?.strip_suffix(" (deleted)")?;
-    (!running.exists()).then(|| place.into())
+    let program = process::program();
+    program.map_err(|error| Failure::from_error(Exit::Failed, &error).within("cannot find out where this program is"))
 }
 
 /// The person who looks on.
@@ -80,48 +70,6 @@ impl Listener for Terminal {
     }
 
     fn note(&self, note: &Note<'_>) {
-        Ui::default().say(&words(note));
+        Ui::default().say(&report::notes::words(note));
     }
-}
-
-fn words(note: &Note<'_>) -> String {
-    match note {
-        Note::Moved { from, to } => {
-            format!("the state was moved from {} to {}; its paths follow", from.display(), to.display())
-        }
-        Note::NotInHistory { error } => format!("warning: this is not in the history: {}", chain(error)),
-        Note::NoBooks { runs, error } => {
-            format!("the times of {runs} runs are missing: the batch system's books cannot be read: {}", chain(error))
-        }
-        Note::NotCleared { error } => format!("warning: what is long over is not cleared away: {}", chain(error)),
-        Note::FolderGone { lab, folder } => {
-            format!("warning: {} is gone; this is lab `{lab}` as it was last applied from it", folder.display())
-        }
-        Note::AsApplied { lab, error, context } => {
-            let why = match error {
-                DesiredError::Load(error) => format!("the manifest cannot be read: {error}"),
-                DesiredError::Invalid(found) => format!(
-                    "the manifest has {}: see `{}`",
-                    report::diagnostics::plural(found.count(Severity::Error), "error"),
-                    command(context, "validate")
-                ),
-            };
-            format!("warning: {why}; this is lab `{lab}` as it was last applied")
-        }
-        Note::PlanMoved { lab } => {
-            format!("lab `{lab}` changed meanwhile; nothing was done, and this is the plan now:")
-        }
-    }
-}
-
-pub(super) fn whoami() -> String {
-    let uid = nix::unistd::getuid();
-    match nix::unistd::User::from_uid(uid) {
-        Ok(Some(user)) => user.name,
-        _ => format!("uid {uid}"),
-    }
-}
-
-pub(super) fn hostname() -> String {
-    nix::unistd::gethostname().map_or_else(|_| "unknown".into(), |name| name.to_string_lossy().into_owned())
 }

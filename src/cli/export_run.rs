@@ -1,12 +1,11 @@
 //! `labwright vm export-run`: a start as a shell script.
 
 use super::Ended;
-use crate::control::by_hand::{self, ByHandError};
-use crate::control::{Context, pick};
+use crate::control::{Context, by_hand, pick};
 use crate::exit::Exit;
 use crate::host::run::accel::Accelerator;
 use crate::model::lab::Desired;
-use crate::report::{Failure, Ui};
+use crate::report::Ui;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Accel {
@@ -27,14 +26,4 @@ pub(super) fn run(context: &Context, desired: &Desired, word: &str, accel: Optio
         ui.say(&format!("warning: {name} runs by what is recorded: {running}; the script says how to stop it first"));
     }
     Ok(Exit::Done)
-}
-
-impl From<ByHandError> for Failure {
-    fn from(error: ByHandError) -> Self {
-        Self::from_error(error.code().into(), &error).hint(match &error {
-            ByHandError::NoGroup { .. } => "put it back: it says which network the vm is on",
-            ByHandError::NotMade { .. } => "`labwright apply` makes them",
-            ByHandError::Accel(_) => "or say `--accel kvm`, or `--accel tcg`, which works everywhere",
-        })
-    }
 }

@@ -3,14 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::context::{of_known_lab, open};
+use super::context::{of_known_lab, open, program};
 use super::{Ended, apply, exam};
 use crate::control;
 use crate::control::exam::{TIMEOUT_SECONDS_MAX, Which};
 use crate::control::host_labs::HostLabs;
 use crate::exit::Exit;
 use crate::host::RUN_ROOT;
-use crate::host::machine::setup::{self, SetupError, Wanted};
+use crate::host::machine::check::Verdict;
+use crate::host::machine::setup::{self, Wanted};
+use crate::host::process;
 use crate::host::run::sweep;
 use crate::plan::LostHost;
 use crate::report::page::page;
@@ -119,17 +121,17 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
         Command::Check(arguments @ CheckArguments { exam: Some(lab), .. }) => exam(lab, arguments, site, ui),
         Command::Check(arguments) => {
             let labs = arguments.labs.read(site)?;
-            let lines = exam::without_guest(&labs.groups(), &labs.site)?;
+            let lines = control::check::lines(&labs.groups(), &labs.site, &program()?);
             ui.data(&page(&lines, arguments.output));
-            Ok(if exam::failures(&lines) == 0 { Exit::Done } else { Exit::NotReady })
+            let is_red = lines.iter().any(|line| line.verdict == Verdict::Failed);
+            Ok(if is_red { Exit::NotReady } else { Exit::Done })
         }
         Command::Sweep => {
             refuse_without_root()?;
             let swept = sweep::sweep(Path::new(RUN_ROOT));
             tell(ui, &swept.removed, "nothing to do: no dead run left anything");
-            let errors: Vec<&dyn std::error::Error> =
-                swept.errors.iter().map(|error| error as &dyn std::error::Error).collect();
-            if errors.is_empty() { Ok(Exit::Done) } else { Err(failure("sweep", &errors)) }
+            let failure = || Failure::of_all(Exit::Failed, "cannot sweep this host", &swept.errors);
+            if swept.errors.is_empty() { Ok(Exit::Done) } else { Err(failure()) }
         }
         Command::Teardown(labs) => take_down(labs, site, ui),
         Command::Forget(arguments) => forget(arguments, site, ui),
@@ -143,13 +145,7 @@ fn set_up(labs: &Labs, site: Option<&Path>, ui: &Ui) -> Ended {
         ui.say(&format!("  disks and runs are kept in {}: guests cannot enter the lab's folder", place.display()));
     }
     let groups = labs.all_groups();
-    let done = setup::setup(&Wanted::new(&groups, &labs.site)).map_err(|error| match &error {
-        SetupError::Taken { .. } => Failure::new(Exit::Refused, format!("{error}; nothing was changed")).hint(
-            "take the other lab's away with `labwright host teardown`, give this lab a `bridge` and addresses of its own, or \
-             put both into one site: `site.yaml` in docs/admins.md",
-        ),
-        _ => failure("prepare", &[&error]),
-    })?;
+    let done = setup::setup(&Wanted::new(&groups, &labs.site))?;
     tell(ui, &done, "nothing to do: all of it stands already");
     Ok(Exit::Done)
 }
@@ -159,9 +155,8 @@ fn take_down(labs: &Labs, site: Option<&Path>, ui: &Ui) -> Ended {
     let labs = labs.read(site)?;
     labs.refuse_while_needed(jiff::Timestamp::now())?;
     let groups = labs.groups();
-    let done = setup::teardown_beside(&Wanted::new(&groups, &labs.site), &labs.others).map_err(|errors| {
-        failure("take down", &errors.iter().map(|error| error as &dyn std::error::Error).collect::<Vec<_>>())
-    })?;
+    let done = setup::teardown_beside(&Wanted::new(&groups, &labs.site), &labs.others)
+        .map_err(|errors| Failure::of_all(Exit::Failed, "cannot take down this host", &errors))?;
     tell(ui, &done, "nothing to do: none of it is there");
     Ok(Exit::Done)
 }
@@ -209,15 +204,9 @@ fn tell(ui: &Ui, done: &[String], nothing: &str) {
 }
 
 fn refuse_without_root() -> Result<(), Failure> {
-    if nix::unistd::geteuid().is_root() {
+    if process::is_root() {
         return Ok(());
     }
     Err(Failure::new(Exit::Refused, "bridges, filters and DHCP servers take root; nothing was changed")
         .hint("run it again with `sudo`"))
-}
-
-fn failure(what: &str, errors: &[&dyn std::error::Error]) -> Failure {
-    let mut failure = Failure::new(Exit::Failed, format!("cannot {what} this host"));
-    failure.causes = errors.iter().map(|error| crate::error::chain(*error)).collect();
-    failure
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::Ended;
-use crate::control::init::{InitError, SMALL_IMAGE, make_template, write};
+use crate::control::init::{SMALL_IMAGE, make_template, write};
 use crate::exit::Exit;
 use crate::model::id::LabName;
 use crate::report::{Failure, Ui};
@@ -56,26 +56,5 @@ impl Arguments {
         let text = self.name.clone().or(folder).unwrap_or_default();
         LabName::new(text)
             .map_err(|error| Failure::from_error(Exit::Usage, &error).hint("give the lab a name with `--name my-lab`"))
-    }
-}
-
-impl From<InitError> for Failure {
-    fn from(error: InitError) -> Self {
-        let failure = Self::from_error(error.code().into(), &error);
-        match &error {
-            InitError::Image { .. } | InitError::Write { .. } => failure,
-            InitError::NotQcow2 { image } => {
-                failure.hint(format!("convert it: `qemu-img convert -O qcow2 {} base.qcow2`", image.display()))
-            }
-            InitError::NotText { .. } => failure.hint("rename it"),
-            InitError::Exists { .. } => failure.hint("name another folder, or move the file away"),
-            InitError::Template { folder, .. } => {
-                let shown = folder.display();
-                failure.hint(format!(
-                    "mend that and run `labwright init {shown}` again; or put an image of your own in its place and name it in \
-                     {shown}/lab.yaml"
-                ))
-            }
-        }
     }
 }

@@ -15,7 +15,6 @@ mod history;
 mod host;
 mod import;
 mod init;
-mod interrupt;
 mod local_dispatch;
 mod manual;
 mod own;

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::context::{of_known_lab, whoami};
+use super::context::of_known_lab;
 use super::remote::{self, Daemon};
 use super::{Ended, LabOption};
 use crate::access::{Person, Refused};
 use crate::control::permissions::{self, EffectiveRights};
 use crate::exit::Exit;
+use crate::host::process;
 use crate::model::id::{LabName, UserName};
 use crate::model::lab::{Object, Permission, Right, Subject};
 use crate::report::table::{Format, render};
@@ -153,7 +154,7 @@ fn list(user: &UserName, lab: &LabOption, format: Format, site: Option<&Path>, u
 
 /// What the daemon says of who asks; others' rights are for those who work on the state itself.
 fn own_rights(daemon: &Daemon, user: &UserName, lab: &LabOption) -> Result<(LabName, Vec<EffectiveRights>), Failure> {
-    if user.as_str() != whoami() {
+    if Some(user.as_str()) != process::account().as_deref() {
         return Err(Failure::new(Exit::Refused, "what others may do is for root to ask; nothing was done"));
     }
     let lab = daemon.lab(lab)?;

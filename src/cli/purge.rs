@@ -4,12 +4,9 @@ use std::path::Path;
 
 use super::context::of_known_lab;
 use super::{Ended, LabOption, vm};
-use crate::apply::Cleared;
-use crate::control::aside::disks_word;
 use crate::control::purge as control;
 use crate::exit::Exit;
-use crate::report::{Failure, Ui, times};
-use crate::state::AsideDisk;
+use crate::report::{Ui, aside};
 
 /// Delete disks that were set aside long ago, and forget runs that are long over
 #[derive(Debug, clap::Args)]
@@ -40,34 +37,18 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
     let days = arguments.older_than.unwrap_or(context.site.retention_days);
     let disks = control::meant(&context, &desired, &arguments.vms, days)?;
     if disks.is_empty() {
-        let whose = if arguments.vms.is_empty() { "" } else { " of these vms" };
-        let days = if days == 1 { "1 day".to_owned() } else { format!("{days} days") };
-        ui.say(&format!("no disk{whose} was set aside more than {days} ago"));
+        ui.say(&aside::none_old(!arguments.vms.is_empty(), days));
     } else {
-        ask(&disks, arguments.yes, ui)?;
-        let deleted = control::delete(&context, &desired, &disks)?;
-        ui.say(&format!("{} deleted", disks_word(deleted)));
+        let (lines, question) = aside::deletes(&disks);
+        lines.iter().for_each(|line| ui.say(line));
+        if !arguments.yes {
+            ui.confirmed(&question, "deleted")?;
+        }
+        ui.say(&aside::deleted(control::delete(&context, &desired, &disks)?));
     }
     if arguments.vms.is_empty() {
-        tell_of_forgotten(control::forget_old_runs(&context, &desired)?, context.site.history_days, ui);
+        let cleared = control::forget_old_runs(&context, &desired)?;
+        aside::forgotten(cleared, context.site.history_days).iter().for_each(|line| ui.say(line));
     }
     Ok(Exit::Done)
-}
-
-fn ask(disks: &[AsideDisk], yes: bool, ui: &Ui) -> Result<(), Failure> {
-    for disk in disks {
-        ui.say(&format!("  {} of {}, set aside {}", disk.path.display(), disk.vm, times::local_text(&disk.since)));
-    }
-    if yes || ui.confirm(&format!("Delete {} for good?", disks_word(disks.len()))) == Some(true) {
-        return Ok(());
-    }
-    Err(Failure::new(Exit::Refused, "not confirmed; nothing was deleted").hint("add `--yes` where no person looks on"))
-}
-
-fn tell_of_forgotten(Cleared { runs, effects }: Cleared, days: u32, ui: &Ui) {
-    if (runs, effects) != (0, 0) {
-        ui.say(&format!(
-            "forgotten, since they ended more than {days} days ago: {runs} runs, {effects} effects of applies"
-        ));
-    }
 }

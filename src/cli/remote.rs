@@ -10,13 +10,14 @@ use crate::daemon::client::{Client, ClientError};
 use crate::daemon::messages::{Acted, Derive, Lab, Power};
 use crate::error::chain;
 use crate::exit::Exit;
+use crate::host::process;
 use crate::model::id::{LabName, VmName};
 use crate::report::{Failure, Ui};
 
 /// The daemon of this machine, for somebody who is not root and means no other site.
 pub(super) fn daemon(site: Option<&Path>) -> Option<Daemon> {
     let socket = socket();
-    let is_for_it = !nix::unistd::geteuid().is_root() && site.is_none();
+    let is_for_it = !process::is_root() && site.is_none();
     (is_for_it && socket.exists()).then(|| Daemon { client: Client::new(socket) })
 }
 
@@ -27,7 +28,7 @@ fn socket() -> PathBuf {
 /// Who may not do it on the state itself is told what would let them.
 pub(super) fn or_by_daemon(failure: Failure) -> Failure {
     let is_lack_of_rights = matches!(failure.exit, Exit::Failed | Exit::Refused);
-    if nix::unistd::geteuid().is_root() || !is_lack_of_rights {
+    if process::is_root() || !is_lack_of_rights {
         return failure;
     }
     let socket = socket();

@@ -4,11 +4,10 @@ use std::path::Path;
 
 use super::context::of_known_lab;
 use super::{Ended, LabOption, vm};
-use crate::control::restore::{self as control, Wanted, Which};
+use crate::control::restore::{self as control, Moved, Wanted, Which};
 use crate::exit::Exit;
 use crate::model::address::Address;
-use crate::model::id::VmName;
-use crate::report::{Failure, Ui};
+use crate::report::{Ui, aside};
 
 /// Put disks back that were set aside
 #[derive(Debug, clap::Args)]
@@ -50,29 +49,14 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
         let names = control::meant(&context, &desired, &wanted)?;
         // One vm that is named is meant; of several a person may not have thought of all.
         if names.len() > 1 {
-            ask(names.iter().map(VmName::as_str).collect(), &wanted, ui)?;
+            let (vms, question) = aside::restores(&names, &wanted.which);
+            ui.say(&vms);
+            ui.confirmed(question, "changed")?;
         }
         wanted.vms = names.iter().map(|name| Address::vm(name).to_string()).collect();
     }
-    control::restore(&context, &desired, &wanted, &mut |moved| {
-        for place in &moved.aside {
-            ui.say(&format!("{} has what the vm had until now", place.display()));
-        }
-        for place in &moved.back {
-            ui.say(&format!("{} is back in its place", place.display()));
-        }
-    })?;
+    let told = &mut |moved: &Moved| aside::restored(moved).iter().for_each(|line| ui.say(line));
+    control::restore(&context, &desired, &wanted, told)?;
     ui.say("next: `labwright apply` takes it from here");
     Ok(Exit::Done)
-}
-
-fn ask(names: Vec<&str>, wanted: &Wanted, ui: &Ui) -> Result<(), Failure> {
-    ui.say(&format!("{} vms: {}", names.len(), names.join(", ")));
-    let undo = wanted.which == Which::Undo;
-    let question = if undo { "Set their disks aside again?" } else { "Put their disks back?" };
-    match ui.confirm(question) {
-        Some(true) => Ok(()),
-        _ => Err(Failure::new(Exit::Refused, "not confirmed; nothing was changed")
-            .hint("add `--yes` where no person looks on")),
-    }
 }

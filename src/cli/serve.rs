@@ -6,6 +6,7 @@ use super::Ended;
 use super::context::of_site_file;
 use crate::daemon::{self, Daemon};
 use crate::exit::Exit;
+use crate::host::process;
 use crate::report::Failure;
 
 /// Serve the site to its users over a socket of this machine
@@ -23,7 +24,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>) -> Ended {
-    if !nix::unistd::geteuid().is_root() {
+    if !process::is_root() {
         return Err(Failure::new(Exit::Refused, "serving a site takes root; nothing was done"));
     }
     let daemon = Daemon::new(of_site_file(site)?);

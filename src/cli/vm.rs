@@ -1,7 +1,5 @@
 //! `labwright vm`: one vm at a time.
 
-use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use super::context::of_known_lab;
@@ -16,7 +14,7 @@ use crate::model::id::{SnapshotName, VmName};
 use crate::model::lab::Desired;
 use crate::plan::Wish;
 use crate::report::table::Format;
-use crate::report::{Failure, Ui, requests};
+use crate::report::{Failure, Ui, console, requests};
 use crate::resolve::with_claims;
 use crate::run::RequestKind;
 use crate::state::Recorded;
@@ -229,7 +227,8 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
             let (context, Desired { lab, .. }) = of_known_lab(site, &lab.lab)?;
             let guest = Guest::named(&context, &lab, vm)?;
             let folder = Path::new(crate::host::RUN_ROOT).join(guest.run()?.to_string());
-            console(&guest.name, &crate::host::run::run_folder::serial_socket(&folder))
+            console::join(&guest.name, &crate::host::run::run_folder::serial_socket(&folder))?;
+            Ok(Exit::Done)
         }
     }
 }
@@ -329,30 +328,4 @@ fn power_here(
     let make = |recorded: &Recorded| control::plan::power(context, desired, recorded, &arguments.allow, &asks);
     let doing = format!("vm {} {}", asked.wish.verb(), arguments.vms.join(" "));
     apply::reconcile(context, desired, &make, options, &doing, ui)
-}
-
-/// Joins standard input and output with a guest's serial line.
-fn console(name: &VmName, socket: &Path) -> Ended {
-    let failed = |source: std::io::Error| {
-        Failure::from_error(Exit::Failed, &source)
-            .within(format!("cannot reach the serial line of `{name}` at {}", socket.display()))
-            .hint("the console works on the host that runs the vm: see `labwright get mappings`")
-    };
-    let mut line = UnixStream::connect(socket).map_err(failed)?;
-    let mut from_guest = line.try_clone().map_err(failed)?;
-    std::thread::spawn(move || {
-        let mut buffer = [0; 4096];
-        while let Ok(read @ 1..) = from_guest.read(&mut buffer) {
-            let mut out = std::io::stdout().lock();
-            if out.write_all(&buffer[..read]).and_then(|()| out.flush()).is_err() {
-                break;
-            }
-        }
-        std::process::exit(i32::from(Exit::Done as u8));
-    });
-    let mut buffer = [0; 4096];
-    while let Ok(read @ 1..) = std::io::stdin().read(&mut buffer) {
-        line.write_all(&buffer[..read]).map_err(failed)?;
-    }
-    Ok(Exit::Done)
 }

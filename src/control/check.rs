@@ -20,6 +20,11 @@ pub fn lines_of_host(groups: &[VmGroup], site: &Site, program: &Path) -> Vec<Lin
     lines
 }
 
+/// This machine and the cluster.
+pub fn lines(groups: &[VmGroup], site: &Site, program: &Path) -> Vec<Line> {
+    [lines_of_host(groups, site, program), lines_of_cluster(site, program)].concat()
+}
+
 /// The cluster that jobs go to; nothing where jobs are this machine's own.
 pub fn lines_of_cluster(site: &Site, program: &Path) -> Vec<Line> {
     const WHAT: &str = "cluster";

@@ -1,6 +1,8 @@
 //! What this machine does for guests. `run` is for the starter of one run, `machine` for who sets a host up and looks after it.
 //!
 //! ```text
+//! process    who and what this process is
+//! signals    signals read as data
 //! command    runs a program, and says what it was when it fails
 //! sys        the system calls that Rust has no safe word for
 //! ```
@@ -9,7 +11,9 @@
 
 pub mod command;
 pub mod machine;
+pub mod process;
 pub mod run;
+pub mod signals;
 pub mod sys;
 
 /// Host-local files of all runs: one folder each, and what `host setup` found out. On a tmpfs, so that a reboot, which

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
+use super::freeze::thaw_command;
 use crate::plan::{DiskLoss, Disturbance, Ground, Leaves, Refusal, SessionLoss};
-use crate::state::FreezeScope;
 
 impl fmt::Display for Ground {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -134,10 +134,7 @@ impl Refusal {
     pub fn hint(&self) -> String {
         let allow = format!("`--allow {}`", self.address);
         match &self.why {
-            Ground::Frozen { scope, .. } => {
-                let all = if *scope == FreezeScope::Site { " --all" } else { "" };
-                format!("`labwright thaw{all}` lets plans be applied again")
-            }
+            Ground::Frozen { scope, .. } => format!("`{}` lets plans be applied again", thaw_command(*scope)),
             Ground::RosterShrinks { .. } => format!("if they really leave: {allow}"),
             Ground::SessionEdited { .. } => format!("wait until it is over, or mean it: {allow}"),
             Ground::DuringSession { .. } => format!("wait until the session is over, or mean it: {allow}"),

@@ -2,7 +2,9 @@
 //! stage's values and changes none; with `main` it is the only place that prints.
 
 pub mod apply;
+pub mod aside;
 mod command;
+pub mod console;
 pub mod diagnostics;
 pub mod diagnostics_ci;
 pub mod diagnostics_json;
@@ -10,11 +12,14 @@ mod edits;
 mod escape;
 pub mod explain;
 mod failure;
+mod failure_of_host;
 pub mod findings;
+pub mod freeze;
 mod grounds;
 mod listings;
 pub mod log;
 pub mod manual;
+pub mod notes;
 pub mod page;
 pub mod paint;
 pub mod permissions;

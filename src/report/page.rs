@@ -4,6 +4,7 @@ use super::table::{Column, Format, Row, column, render};
 use super::{broken, escaped};
 use crate::control::exam::HostLine;
 use crate::host::machine::check::{Line, Verdict};
+use crate::model::id::LabName;
 
 /// What of a line a person reads.
 pub trait OnPage: Row {
@@ -31,6 +32,27 @@ pub fn page<L: OnPage>(lines: &[L], format: Format) -> String {
         lines.map(|line| broken(&line, INDENT) + "\n").collect::<String>()
     };
     lines.iter().map(paragraph).collect()
+}
+
+/// What the page of one host comes to; whether nothing is to be mended, and how that reads.
+pub fn of_host(lines: &[Line], lab: &LabName) -> (bool, String) {
+    match lines.iter().filter(|line| line.verdict == Verdict::Failed).count() {
+        0 => (true, format!("green: this host is ready for {lab}")),
+        1 => (false, "red: 1 thing to mend".to_owned()),
+        many => (false, format!("red: {many} things to mend")),
+    }
+}
+
+/// The same of several hosts.
+pub fn of_hosts(hosts: &[String], lines: &[HostLine], lab: &LabName) -> (bool, String) {
+    if !lines.iter().any(HostLine::is_red) {
+        let green = hosts.len();
+        return (true, format!("green: {green} of {green} hosts are ready for {lab}"));
+    }
+    let is_red = |host: &&String| lines.iter().any(|line| line.is_red() && line.host.as_ref() == Some(host));
+    let red: Vec<&str> = hosts.iter().filter(is_red).map(String::as_str).collect();
+    let named = if red.is_empty() { String::new() } else { format!(", not {}", red.join(", ")) };
+    (false, format!("red: {} of {} hosts are ready for {lab}{named}", hosts.len() - red.len(), hosts.len()))
 }
 
 impl Row for Line {

@@ -7,6 +7,7 @@ use std::io::IsTerminal as _;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::escaped;
+use crate::error::chain;
 use crate::exit::Exit;
 
 /// The user's end of a command.
@@ -53,6 +54,12 @@ impl Failure {
             failure.hint = Some(DENIED.to_owned());
         }
         failure
+    }
+
+    /// What went wrong in several places, each told with its causes.
+    pub fn of_all<E: std::error::Error>(exit: Exit, message: impl Into<String>, errors: &[E]) -> Self {
+        let causes = errors.iter().map(|error| chain(error)).collect();
+        Self { exit, message: message.into(), causes, hint: None }
     }
 
     /// Says what was tried, in front of what went wrong.
@@ -130,6 +137,15 @@ impl Ui {
         let mut answer = String::new();
         std::io::stdin().read_line(&mut answer).ok()?;
         Some(answer.trim() == "yes")
+    }
+
+    /// The same, where without a `yes` nothing is done: `undone` says what then was not, such as `changed`.
+    pub fn confirmed(&self, question: &str, undone: &str) -> Result<(), Failure> {
+        if self.confirm(question) == Some(true) {
+            return Ok(());
+        }
+        let refused = Failure::new(Exit::Refused, format!("not confirmed; nothing was {undone}"));
+        Err(refused.hint("add `--yes` where no person looks on"))
     }
 
     /// Progress of `wanted` things; on a terminal a bar, else nothing (the lines of `say` tell the story).

@@ -2,8 +2,10 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
+
+use crate::host::signals::hold_back;
 
 /// The signals that the starter reads.
 #[derive(Debug)]
@@ -18,25 +20,10 @@ pub(super) enum Meaning {
     Child,
 }
 
-/// Grid Engine announces a suspension by USR1 and a kill by USR2, to the whole process group.
-const IGNORED_BY_CHILDREN: [Signal; 2] = [Signal::SIGUSR1, Signal::SIGUSR2];
-
 impl Signals {
-    /// Must be called while the process has one thread. Children start with an empty mask, so that what they must not
-    /// hear is set to be ignored, which they inherit; blocked as well, it still reaches this process as data.
+    /// Must be called while the process has one thread.
     pub(super) fn take() -> nix::Result<Self> {
-        let mut set = SigSet::empty();
-        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD] {
-            set.add(signal);
-        }
-        for signal in IGNORED_BY_CHILDREN {
-            set.add(signal);
-        }
-        set.thread_block()?;
-        for signal in IGNORED_BY_CHILDREN {
-            crate::host::sys::ignore_signal(signal)?;
-        }
-        Ok(Self(SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?))
+        hold_back(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD]).map(Self)
     }
 
     /// The next signal that means something, if one has come.

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::super::check::lines_of_cluster;
 use super::super::{Context, ControlError};
 use super::queue::{Queue, Queued, START_WAIT};
 use super::{Base, Exam, MARK, SEATS, Scratch, mark, no_subject, subjects};
@@ -65,7 +66,7 @@ impl HostLine {
     }
 }
 
-/// All lines of the trials of these hosts, and the hosts.
+/// What can be said of the cluster, then all lines of the trials of these hosts; and the hosts.
 pub fn lines_of_hosts(
     context: &Context,
     desired: &Desired,
@@ -73,6 +74,7 @@ pub fn lines_of_hosts(
     timeout: Duration,
     onlooker: &dyn Onlooker,
 ) -> Result<(Vec<String>, Vec<HostLine>), ControlError> {
+    let of_cluster = lines_of_cluster(&context.site, &context.caller.program);
     let exam = Exam::begin(context, desired, timeout, onlooker)?;
     let scheduler = context.scheduler();
     let tour = Tour { exam: &exam, account: scheduler.account()?, scheduler: &*scheduler };
@@ -98,7 +100,8 @@ pub fn lines_of_hosts(
     lines.extend(exam.remove_copies().map(|line| (None, line)));
     // Host by host, each in the order in which things were tried.
     lines.sort_by_key(|(host, _)| *host);
-    let lines = lines.into_iter().map(|(host, line)| HostLine::new(host, line)).collect();
+    let of_cluster = of_cluster.into_iter().map(|line| (None, line));
+    let lines = of_cluster.chain(lines).map(|(host, line)| HostLine::new(host, line)).collect();
     Ok((hosts.iter().map(|host| host.name.clone()).collect(), lines))
 }
 

@@ -27,7 +27,7 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::check::lines_of_host;
+use super::check::{self, lines_of_host};
 use super::{Context, ControlError};
 use crate::disks::{self, Owner};
 use crate::error::chain;
@@ -51,8 +51,20 @@ const SEATS: usize = 3;
 pub const TIMEOUT_SECONDS_MAX: u64 = 1800;
 const ABANDONED: Duration = Duration::from_secs(2 * TIMEOUT_SECONDS_MAX);
 
+/// What can be said of this machine and of the cluster, then a trial of it.
+pub fn lines_of_this_host(
+    context: &Context,
+    desired: &Desired,
+    timeout: Duration,
+    onlooker: &dyn Onlooker,
+) -> Result<Vec<Line>, ControlError> {
+    let groups: Vec<VmGroup> = desired.vm_groups.values().cloned().collect();
+    let without_guest = check::lines(&groups, &context.site, &context.caller.program);
+    Ok([without_guest, lines(context, desired, timeout, onlooker)?].concat())
+}
+
 /// All lines of a trial of this host.
-pub fn lines(
+fn lines(
     context: &Context,
     desired: &Desired,
     timeout: Duration,
