@@ -43,6 +43,8 @@ pub struct Clearing<'a> {
 pub struct Cleared {
     pub runs: usize,
     pub effects: usize,
+    /// Lines of the audit, which is the site's.
+    pub acts: usize,
 }
 
 impl Cleared {
@@ -57,7 +59,7 @@ impl Clearing<'_> {
     pub fn piece(&self, store: &mut Store) -> Result<Cleared, ClearError> {
         let runs = self.runs(store)?;
         let effects = store.forget_history(self.lab, self.before, EFFECTS_AT_ONCE)?;
-        Ok(Cleared { runs, effects })
+        Ok(Cleared { runs, effects, acts: 0 })
     }
 
     fn runs(&self, store: &mut Store) -> Result<usize, ClearError> {

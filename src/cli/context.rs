@@ -7,7 +7,7 @@ use super::typed;
 use crate::access::Person;
 use crate::control::{Caller, Context, Listener, Note};
 use crate::exit::Exit;
-use crate::host::process;
+use crate::host::{process, whence};
 use crate::model::diagnostic::Diagnostics;
 use crate::model::id::UserName;
 use crate::model::lab::Desired;
@@ -38,6 +38,7 @@ fn caller() -> Result<Caller, Failure> {
     Ok(Caller {
         name: process::who(),
         person: person(),
+        actor: whence::actor(),
         host: process::host_name(),
         process: std::process::id(),
         command: typed::command(),

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::context::of_known_lab;
 use super::{Ended, LabFolder};
-use crate::control::view::{effects_of, history};
+use crate::control::view::{Acts, acts, effects_of, history};
 use crate::exit::Exit;
+use crate::model::id::{UserName, VmName};
 use crate::model::lab::Desired;
 use crate::report::table::{Format, render};
 use crate::report::{Failure, Ui};
@@ -17,6 +18,8 @@ use crate::report::{Failure, Ui};
 Examples:
   labwright history
   labwright history 12          # all that entry 12 did
+  labwright history --user doraz     # what doraz did, and what was done to vms of doraz
+  labwright history --vm doraz-exam  # who did what to it, was refused, or looked at its screen
   labwright history labs/net -n 3")]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -26,7 +29,19 @@ pub(super) struct Arguments {
     #[arg(value_name = "ID")]
     apply: Option<i64>,
 
-    /// How many applies are shown, newest first.
+    /// Show who asked for what in the lab, also what was refused, and who looked at screens.
+    #[arg(long)]
+    audit: bool,
+
+    /// The same of one person: what they did, and what was done to them and their vms.
+    #[arg(long, value_name = "USER", conflicts_with_all = ["apply", "vm"])]
+    user: Option<UserName>,
+
+    /// The same of one vm.
+    #[arg(long, value_name = "VM", conflicts_with = "apply")]
+    vm: Option<VmName>,
+
+    /// How many are shown, newest first.
     #[arg(long, short = 'n', value_name = "N", default_value_t = 20)]
     most: u32,
 
@@ -35,6 +50,12 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
+    /// Whose acts are asked for, if any are.
+    fn acts(&self) -> Option<Acts> {
+        let of_user = self.user.clone().map(Acts::User);
+        of_user.or_else(|| self.vm.clone().map(Acts::Vm)).or_else(|| self.audit.then_some(Acts::Everybody))
+    }
+
     /// The lab's folder, and the apply that is asked for.
     fn meant(&self) -> Result<(PathBuf, Option<i64>), Failure> {
         let LabFolder { place, option } = &self.lab;
@@ -49,9 +70,10 @@ impl Arguments {
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
     let (folder, apply) = arguments.meant()?;
     let (context, Desired { lab, .. }) = of_known_lab(site, &folder)?;
-    ui.data(&match apply {
-        Some(apply) => render(&effects_of(&context, &lab, apply)?, arguments.output),
-        None => render(&history(&context, &lab, arguments.most)?, arguments.output),
+    ui.data(&match (arguments.acts(), apply) {
+        (Some(of), _) => render(&acts(&context, &lab, &of, arguments.most)?, arguments.output),
+        (None, Some(apply)) => render(&effects_of(&context, &lab, apply)?, arguments.output),
+        (None, None) => render(&history(&context, &lab, arguments.most)?, arguments.output),
     });
     Ok(Exit::Done)
 }

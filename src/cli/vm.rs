@@ -9,7 +9,7 @@ use crate::control::request::{Guest, Guests};
 use crate::control::{self, pick};
 use crate::daemon::messages;
 use crate::exit::Exit;
-use crate::model::address::AddressPattern;
+use crate::model::address::{Address, AddressPattern};
 use crate::model::id::{SnapshotName, VmName};
 use crate::model::lab::Desired;
 use crate::plan::Wish;
@@ -226,6 +226,7 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
         Command::Console { vm, lab } => {
             let (context, Desired { lab, .. }) = of_known_lab(site, &lab.lab)?;
             let guest = Guest::named(&context, &lab, vm)?;
+            context.audit(Some(&lab), vec![Address::vm(&guest.name)])?;
             let folder = Path::new(crate::host::RUN_ROOT).join(guest.run()?.to_string());
             console::join(&guest.name, &crate::host::run::run_folder::serial_socket(&folder))?;
             Ok(Exit::Done)

@@ -12,7 +12,7 @@ use crate::disks;
 use crate::model::id::{RunId, VmName};
 use crate::model::lab::Desired;
 use crate::observe::Observed;
-use crate::plan::{Effect, Plan};
+use crate::plan::{Effect, Plan, Refusal};
 use crate::run::last_words;
 use crate::state::{ApplyInfo, Lock, Recorded, StateError, Store};
 
@@ -52,15 +52,29 @@ pub struct Done {
     pub summary: Summary,
 }
 
-/// Carries out what `make` plans. The lock is held from the look that decides until it is written down what is going to be done,
-/// and never while somebody thinks: what they agreed to is planned again under it, and where something else comes out, that is
-/// shown and asked about.
+/// Carries out what `make` plans, and writes down who asked for it, also where it is refused.
 pub fn reconcile(
     context: &Context,
     desired: &Desired,
     make: &dyn Fn(&Recorded) -> Result<Plan, ControlError>,
     request: &Request<'_>,
     client: &mut dyn Client,
+) -> Result<Done, ControlError> {
+    let mut refusals = Vec::new();
+    let came = decide_and_act(context, desired, make, request, client, &mut refusals);
+    came.inspect_err(|error| context.audit_refusal(Some(&desired.lab), error, &refusals))
+}
+
+/// The lock is held from the look that decides until it is written down what is going to be done,
+/// and never while somebody thinks: what they agreed to is planned again under it, and where something else comes out, that is
+/// shown and asked about.
+fn decide_and_act(
+    context: &Context,
+    desired: &Desired,
+    make: &dyn Fn(&Recorded) -> Result<Plan, ControlError>,
+    request: &Request<'_>,
+    client: &mut dyn Client,
+    refusals: &mut Vec<Refusal>,
 ) -> Result<Done, ControlError> {
     let mut good: Option<Plan> = None;
     loop {
@@ -72,6 +86,7 @@ pub fn reconcile(
             return Err(StateError::Frozen { frozen: frozen.clone() }.into());
         }
         let plan = make(&recorded)?;
+        refusals.clone_from(&plan.refusals);
         let is_good = good.as_ref().is_some_and(|good| good.does_the_same(&plan));
         if !is_good {
             if good.is_some() {

@@ -9,6 +9,10 @@ use crate::state::Change;
 
 /// Ends a claim, and answers what it was.
 pub fn take_back(context: &Context, lab: &LabName, claim: ClaimId) -> Result<Claim, ControlError> {
+    context.audited(Some(lab), end(context, lab, claim))
+}
+
+fn end(context: &Context, lab: &LabName, claim: ClaimId) -> Result<Claim, ControlError> {
     let mut store = context.known_store()?;
     let lock = context.lock(format!("claim undo {claim}"))?;
     let recorded = store.recorded(lab)?;

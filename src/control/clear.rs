@@ -6,6 +6,9 @@ use crate::disks::Owner;
 use crate::model::id::LabName;
 use crate::state::{Recorded, Store};
 
+/// How many lines of the audit one piece takes.
+const ACTS_AT_ONCE: usize = 3000;
+
 /// Clears one piece away. What was applied stands, whatever becomes of this: the next apply tries it again.
 pub(super) fn piece(context: &Context, lab: &LabName, recorded: &Recorded, store: &mut Store) {
     if let Err(error) = clear(context, lab, recorded, store) {
@@ -21,7 +24,8 @@ pub(super) fn everything(context: &Context, lab: &LabName, store: &mut Store) ->
         let piece = clear(context, lab, &recorded, store)?;
         all.runs += piece.runs;
         all.effects += piece.effects;
-        if !piece.is_full() {
+        all.acts += piece.acts;
+        if !piece.is_full() && piece.acts < ACTS_AT_ONCE {
             return Ok(all);
         }
     }
@@ -32,7 +36,9 @@ fn clear(context: &Context, lab: &LabName, recorded: &Recorded, store: &mut Stor
     // Removing gives nothing to anybody.
     let runs = context.runs(Owner { uid: 0, gid: 0 });
     let now = jiff::Timestamp::now();
-    let before = now - jiff::SignedDuration::from_hours(24 * i64::from(context.site.history_days));
+    let days_ago = |days: u32| now - jiff::SignedDuration::from_hours(24 * i64::from(days));
+    let acts = store.forget_acts(days_ago(context.site.audit_days), ACTS_AT_ONCE)?;
+    let before = days_ago(context.site.history_days);
     let clearing = Clearing { lab, recorded, scheduler: &*scheduler, runs: &runs, before, now };
-    Ok(clearing.piece(store)?)
+    Ok(Cleared { acts, ..clearing.piece(store)? })
 }

@@ -74,6 +74,8 @@ pub enum ControlError {
     OfVms { failing: &'static str, asked: usize, failed: Vec<(VmName, ControlError)> },
     #[error("no claim {claim} stands in lab `{lab}`; nothing was changed")]
     NoClaim { claim: ClaimId, lab: LabName },
+    #[error("who asked cannot be written down; nothing was done")]
+    NotAudited { source: StateError },
     #[error("the batch system has no execution host")]
     NoHosts,
     #[error("`{host}` is none of the site's execution hosts")]
@@ -188,6 +190,7 @@ impl ControlError {
             Self::OfVms { failed, .. } => failed.first().map_or(Code::Failed, |(_, error)| error.code()),
             Self::NotOwned { .. } | Self::NoLab | Self::NoSite | Self::Hardware { .. } => Code::Usage,
             Self::PlanMoved { .. }
+            | Self::NotAudited { .. }
             | Self::PlanVersion { .. }
             | Self::PlanRefused
             | Self::NotRoot

@@ -97,7 +97,8 @@ impl WantedJob {
 
 /// Takes a job over as a vm's run.
 pub fn job(context: &Context, desired: &Desired, address: &Address, wanted: WantedJob) -> Result<TaskId, ControlError> {
-    import(context, desired, address, |import, store, lock| import.job(wanted, store, lock))
+    let job = import(context, desired, address, |import, store, lock| import.job(wanted, store, lock));
+    context.audited(Some(&desired.lab), job)
 }
 
 /// Copies disks, which become those of a vm that was never applied; answers its address.
@@ -107,7 +108,8 @@ pub fn disks(
     address: &Address,
     files: &[PathBuf],
 ) -> Result<Ipv4Addr, ControlError> {
-    import(context, desired, address, |import, store, lock| import.disks(files, store, lock))
+    let ip = import(context, desired, address, |import, store, lock| import.disks(files, store, lock));
+    context.audited(Some(&desired.lab), ip)
 }
 
 /// An import is a change of the lab like any other: what holds back the vm or the lab holds it back too.

@@ -23,6 +23,7 @@
 //! check       whether a host and the cluster can run guests
 //! exam        the same with real guests, here or in jobs
 //! state       the site's memory is made, or a copy takes its place
+//! audit       who asked for what is written down
 //! freeze      nothing more shall be done, for the time being
 //! by_hand     a start as a script, for when nothing else works
 //! clear       what the site does not remember any more
@@ -34,6 +35,7 @@
 
 pub mod apply;
 pub mod aside;
+mod audit;
 pub mod by_hand;
 pub mod check;
 pub mod claims;
@@ -67,6 +69,7 @@ pub use open::{Context, SITE_FILE, git_commit, understood};
 use std::path::{Path, PathBuf};
 
 use crate::access::Person;
+use crate::model::audit::Actor;
 use crate::model::diagnostic::Diagnostics;
 use crate::model::id::LabName;
 use crate::scheduler::SchedulerError;
@@ -80,6 +83,8 @@ pub struct Caller {
     pub name: String,
     /// To whom rights are given.
     pub person: Person,
+    /// For the audit.
+    pub actor: Actor,
     pub host: String,
     pub process: u32,
     /// What was asked for, in the words of who asked: for the history.
@@ -102,6 +107,8 @@ pub enum Note<'a> {
     Moved { from: &'a Path, to: &'a Path },
     /// What was done is not in the history.
     NotInHistory { error: &'a StateError },
+    /// It is done all the same, since root asks.
+    NotAudited { error: &'a StateError },
     /// Of so many runs the times are missing: the batch system's books cannot be read.
     NoBooks { runs: usize, error: &'a SchedulerError },
     /// What is long over was not cleared away.

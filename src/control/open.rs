@@ -283,14 +283,14 @@ impl Context {
             // In a folder that others may write, git runs what they want; for them alone nobody asks it.
             commit: (self.caller.person == Person::Root).then(|| git_commit(&self.lab_folder)).flatten(),
             summary: summary.to_owned(),
+            act: Some(self.act()),
         }
     }
 
-    /// Writes into the history what was done beside any plan. It is done whether or not this can be written.
+    /// Writes into the history what was done beside any plan, and is in the audit. It is done whether or not this can be written.
     pub fn note(&self, lab: &LabName, effects: &[(Intent, Outcome)]) {
-        let now = jiff::Timestamp::now();
-        let noted =
-            Store::open(&self.site.state).and_then(|mut store| store.note(lab, &self.apply_info(""), effects, now));
+        let (now, info) = (jiff::Timestamp::now(), ApplyInfo { act: None, ..self.apply_info("") });
+        let noted = Store::open(&self.site.state).and_then(|mut store| store.note(lab, &info, effects, now));
         if let Err(error) = noted {
             self.listener.note(&Note::NotInHistory { error: &error });
         }
@@ -369,11 +369,18 @@ impl Context {
         }))
     }
 
+    /// The group whose members may look.
+    pub(super) fn lookers(&self) -> Option<u32> {
+        let account = nix::unistd::User::from_name(&self.site.service_user).ok().flatten();
+        account.map(|account| account.gid.as_raw())
+    }
+
     /// The state, once it is sure that it is no copy. That it was moved is said once, when its paths follow.
     fn at_home(&self, mut store: Store) -> Result<Store, ControlError> {
         if let Some(from) = store.settle_at_home(&self.site.storage)? {
             self.listener.note(&Note::Moved { from: &from, to: store.path() });
         }
+        store.keep_from_strangers(|| self.lookers())?;
         Ok(store)
     }
 

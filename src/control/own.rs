@@ -57,6 +57,10 @@ impl<'a> Lab<'a> {
 
 /// Claims a vm for its owner, whoever asks for it; answers its name. What a permission forces on it then stays with it.
 pub fn derive(context: &Context, of: Lab<'_>, wanted: &Wanted) -> Result<VmName, ControlError> {
+    context.audited(Some(of.name()), claim(context, of, wanted))
+}
+
+fn claim(context: &Context, of: Lab<'_>, wanted: &Wanted) -> Result<VmName, ControlError> {
     let name = VmName::owned(&wanted.owner, &wanted.name);
     let mut store = context.store()?;
     let lock = context.lock(format!("vm derive {name}"))?;
@@ -115,6 +119,10 @@ pub fn part(name: &VmName, allow: Vec<AddressPattern>) -> Scope {
 /// Ends the claim by which a vm was made; answers whether the plan has something to set aside then. Where somebody began to give it
 /// up and got no further, this goes on with it.
 pub fn give_up(context: &Context, of: Lab<'_>, name: &VmName) -> Result<bool, ControlError> {
+    context.audited(Some(of.name()), end_claim(context, of, name))
+}
+
+fn end_claim(context: &Context, of: Lab<'_>, name: &VmName) -> Result<bool, ControlError> {
     let mut store = context.known_store()?;
     let lock = context.lock(format!("vm delete {name}"))?;
     let recorded = store.recorded(of.name())?;

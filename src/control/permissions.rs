@@ -177,6 +177,10 @@ pub fn effective(context: &Context, desired: &Desired, who: &Person) -> Result<V
 
 /// Lets others do something, beside what the manifest allows.
 pub fn grant(context: &Context, desired: &Desired, permission: &Permission) -> Result<(), ControlError> {
+    context.audited(Some(&desired.lab), claim(context, desired, permission))
+}
+
+fn claim(context: &Context, desired: &Desired, permission: &Permission) -> Result<(), ControlError> {
     let mut store = context.store()?;
     let lock = context.lock("permission grant".to_owned())?;
     let recorded = store.recorded(&desired.lab)?;
@@ -199,6 +203,10 @@ pub fn grant(context: &Context, desired: &Desired, permission: &Permission) -> R
 
 /// Takes back what was given by command to the same people on the same thing; answers how many grants that were.
 pub fn revoke(context: &Context, desired: &Desired, permission: &Permission) -> Result<usize, ControlError> {
+    context.audited(Some(&desired.lab), end_claims(context, desired, permission))
+}
+
+fn end_claims(context: &Context, desired: &Desired, permission: &Permission) -> Result<usize, ControlError> {
     let mut store = context.known_store()?;
     let lock = context.lock("permission revoke".to_owned())?;
     let recorded = store.recorded(&desired.lab)?;

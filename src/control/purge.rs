@@ -53,6 +53,10 @@ fn old(recorded: &Recorded, vms: Option<&BTreeSet<VmName>>, days: u32) -> Vec<As
 
 /// Deletes these disks for good, and answers how many that were. One that came back into use meanwhile is let be.
 pub fn delete(context: &Context, desired: &Desired, meant: &[AsideDisk]) -> Result<usize, ControlError> {
+    context.audited(Some(&desired.lab), delete_each(context, desired, meant))
+}
+
+fn delete_each(context: &Context, desired: &Desired, meant: &[AsideDisk]) -> Result<usize, ControlError> {
     let mut store = context.known_store()?;
     let lock = context.lock("purge".into())?;
     let recorded = store.recorded(&desired.lab)?;

@@ -86,6 +86,7 @@ impl<'a> Guests<'a> {
 
     /// Asks the same of all, and writes into the history who did it. `told` hears of each that has done it.
     pub fn ask(&self, kind: &RequestKind, told: &mut dyn FnMut(&VmName)) -> Result<(), ControlError> {
+        self.audit()?;
         let (effect, mut effects) = (effect(kind), Vec::new());
         let ended = self.each(|guest| {
             let done = guest.carry_out(kind);
@@ -108,12 +109,17 @@ impl<'a> Guests<'a> {
         file: &dyn Fn(&VmName) -> PathBuf,
         told: &mut dyn FnMut(&VmName, &Path),
     ) -> Result<(), ControlError> {
+        self.audit()?;
         self.each(|guest| {
             let (picture, file) = (guest.screen()?, file(&guest.name));
             std::fs::write(&file, picture)
                 .map_err(|source| RequestError::Picture { file: file.clone(), source })
                 .map(|()| told(&guest.name, &file))
         })
+    }
+
+    fn audit(&self) -> Result<(), ControlError> {
+        self.context.audit(Some(self.lab), self.guests.keys().map(Address::vm).collect())
     }
 
     fn each(&self, mut act: impl FnMut(&Guest) -> Result<(), RequestError>) -> Result<(), ControlError> {

@@ -56,6 +56,15 @@ pub fn restore(
     wanted: &Wanted,
     told: &mut dyn FnMut(&Moved),
 ) -> Result<(), ControlError> {
+    context.audited(Some(&desired.lab), put_back(context, desired, wanted, told))
+}
+
+fn put_back(
+    context: &Context,
+    desired: &Desired,
+    wanted: &Wanted,
+    told: &mut dyn FnMut(&Moved),
+) -> Result<(), ControlError> {
     let mut store = context.known_store()?;
     let _lock = context.lock(format!("restore {}", wanted.vms.join(" ")))?;
     let recorded = store.recorded(&desired.lab)?;

@@ -16,6 +16,7 @@ pub fn make(context: &Context) -> Result<PathBuf, ControlError> {
     context.make_storage()?;
     let mut store = Store::create(&context.site.state, jiff::Timestamp::now())?;
     store.settle_at_home(&context.site.storage)?;
+    store.keep_from_strangers(|| context.lookers())?;
     Ok(store.path().to_owned())
 }
 

@@ -199,7 +199,10 @@ impl Daemon {
     ) -> Answer<T> {
         let context = self.context_of(&peer, command.to_owned());
         let turn = Arc::clone(&self.bounds.looks);
-        self.in_turn(&peer, turn, LOOK_TIMEOUT, move || work(&context).map_err(|error| No::told(&error))).await
+        self.in_turn(&peer, turn, LOOK_TIMEOUT, move || {
+            context.audited(None, work(&context)).map_err(|error| No::told(&error))
+        })
+        .await
     }
 
     async fn act<T: Serialize + Send + 'static>(
@@ -213,7 +216,7 @@ impl Daemon {
         let turn = Arc::clone(&self.bounds.acts);
         let interrupts = Arc::clone(&self.interrupts);
         let work = move || {
-            let opened = open(&context, &lab);
+            let opened = context.audited(None, open(&context, &lab));
             let (context, desired) = &opened.map_err(|error| No::told(&error))?;
             work(&act::Asked { context, desired, interrupts })
         };

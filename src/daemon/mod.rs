@@ -28,6 +28,7 @@ use std::sync::atomic::AtomicU8;
 
 use crate::access::Person;
 use crate::control::{Caller, Context};
+use crate::model::audit::{Account, Actor, Via};
 use bounds::Bounds;
 
 /// Where the socket is unless somebody says otherwise.
@@ -59,6 +60,8 @@ pub(crate) struct Peer {
 impl Peer {
     /// As `control` knows them, with what they ask for in the words of a command line.
     fn caller(&self, daemon: &Caller, command: String) -> Caller {
-        Caller { name: self.name.clone(), person: self.person.clone(), command, ..daemon.clone() }
+        let login = (!matches!(self.person, Person::Nobody)).then(|| self.name.clone());
+        let actor = Actor { account: Account { uid: self.uid, login }, behind: None, via: Via::Socket };
+        Caller { name: self.name.clone(), person: self.person.clone(), actor, command, ..daemon.clone() }
     }
 }

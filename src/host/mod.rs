@@ -3,6 +3,7 @@
 //! ```text
 //! process    who and what this process is
 //! signals    signals read as data
+//! whence     who sits at the command line, and how they came
 //! command    runs a program, and says what it was when it fails
 //! sys        the system calls that Rust has no safe word for
 //! ```
@@ -15,6 +16,7 @@ pub mod process;
 pub mod run;
 pub mod signals;
 pub mod sys;
+pub mod whence;
 
 /// Host-local files of all runs: one folder each, and what `host setup` found out. On a tmpfs, so that a reboot, which
 /// ends every run, clears it.

@@ -63,6 +63,9 @@ record! {
         pub history: Option<Spanned<Duration>>,
         /// Labs that people plan and apply from their own accounts, each with what of the site is theirs.
         pub labs: Named<LabName, LabShareDecl>,
+        /// How long it is kept who asked for what, was refused, or looked at a screen; a year if not written.
+        #[example("365d")]
+        pub audit: Option<Spanned<Duration>>,
     }
 }
 

@@ -2,6 +2,7 @@
 //! findings and the rules behind them. Nothing here looks at a file or a clock, and nothing here knows another room.
 
 pub mod address;
+pub mod audit;
 pub mod claim;
 pub mod diagnostic;
 pub mod disk;

@@ -42,6 +42,9 @@ pub struct Site {
     /// The labs that have owners, each with its share of the site.
     #[serde(default)]
     pub labs: BTreeMap<LabName, LabShare>,
+    /// Days that the audit is kept.
+    #[serde(default = "audit_days")]
+    pub audit_days: u32,
 }
 
 impl Site {
@@ -79,6 +82,7 @@ impl Site {
             retention_days: RETENTION_DAYS,
             history_days: HISTORY_DAYS,
             labs: BTreeMap::new(),
+            audit_days: AUDIT_DAYS,
         }
     }
 
@@ -120,6 +124,12 @@ pub const SERVICE_USER: &str = "labwright";
 pub const RETENTION_DAYS: u32 = 30;
 /// Days that what is over is remembered, unless the site says otherwise: until the same course is held again.
 pub const HISTORY_DAYS: u32 = 365;
+/// Days that the audit is kept, unless the site says otherwise: as long as what was done.
+pub const AUDIT_DAYS: u32 = HISTORY_DAYS;
+
+fn audit_days() -> u32 {
+    AUDIT_DAYS
+}
 
 /// How much of a machine's memory its guests may take: the host itself and the page cache need the rest.
 pub fn guest_memory_mib(machine_mib: u64) -> u64 {

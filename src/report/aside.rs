@@ -29,7 +29,7 @@ pub fn deleted(number: usize) -> String {
 }
 
 /// What the site does not remember any more; none where that is nothing.
-pub fn forgotten(Cleared { runs, effects }: Cleared, days: u32) -> Option<String> {
+pub fn forgotten(Cleared { runs, effects, acts: _ }: Cleared, days: u32) -> Option<String> {
     let words =
         || format!("forgotten, since they ended more than {days} days ago: {runs} runs, {effects} effects of applies");
     ((runs, effects) != (0, 0)).then(words)

@@ -86,7 +86,7 @@ fn in_one_line(failure: &Failure) -> String {
 
 fn hint(error: &ControlError) -> Option<String> {
     Some(match error {
-        ControlError::State(error) => return error.hint(),
+        ControlError::State(error) | ControlError::NotAudited { source: error } => return error.hint(),
         ControlError::Pick(error) => hint_to_pick(error),
         ControlError::InUse(InUse::Guests { .. }) => "stop them first, from the submit host".to_owned(),
         ControlError::InUse(InUse::Lab { folder, site, .. }) => {

@@ -12,6 +12,9 @@ pub fn words(note: &Note<'_>) -> String {
             format!("the state was moved from {} to {}; its paths follow", from.display(), to.display())
         }
         Note::NotInHistory { error } => format!("warning: this is not in the history: {}", chain(error)),
+        Note::NotAudited { error } => {
+            format!("warning: this is done, and it is not in the audit that you asked for it: {}", chain(error))
+        }
         Note::NoBooks { runs, error } => {
             format!("the times of {runs} runs are missing: the batch system's books cannot be read: {}", chain(error))
         }

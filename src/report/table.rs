@@ -194,7 +194,8 @@ fn csv<R: Row>(rows: &[R]) -> String {
         writer.write_record(record).expect("memory takes all, and every row has the same columns");
     };
     write(R::COLUMNS.iter().map(|column| column.name.to_owned()).collect());
-    rows.iter().for_each(|row| write(R::COLUMNS.iter().map(|column| (column.cell)(row)).collect()));
+    let cell = |column: &Column<R>, row| escaped(&(column.cell)(row)).into_owned();
+    rows.iter().for_each(|row| write(R::COLUMNS.iter().map(|column| cell(column, row)).collect()));
     String::from_utf8(writer.into_inner().expect("memory takes all")).expect("cells are UTF-8")
 }
 

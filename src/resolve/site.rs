@@ -16,7 +16,7 @@ use crate::model::id::VmGroupName;
 use crate::model::lab::{Limits, VmGroup};
 use crate::model::rules::Rule;
 use crate::model::site::{
-    Algorithm, DhcpServer, DhcpSettings, GridEngineSettings, HISTORY_DAYS, NetworkSettings, OmapiSettings,
+    AUDIT_DAYS, Algorithm, DhcpServer, DhcpSettings, GridEngineSettings, HISTORY_DAYS, NetworkSettings, OmapiSettings,
     QemuSettings, RETENTION_DAYS, SERVICE_USER, SchedulerSettings, Site, Storage, Timing, VncBind, guest_memory_mib,
     local_slots,
 };
@@ -80,6 +80,10 @@ impl Builder {
         if let Some(history) = file.history.as_ref().filter(|history| history.0 < 86_400) {
             let message = "a run would be forgotten before anybody could ask why it ended";
             self.note(history, message, "write at least `1d`; the default is `365d`");
+        }
+        if let Some(audit) = file.audit.as_ref().filter(|audit| audit.0 < 86_400) {
+            let message = "what people did would be forgotten before anybody could ask";
+            self.note(audit, message, "write at least `1d`; the default is `365d`");
         }
         let timing = timing(file);
         if let Some(written) = &file.timing {
@@ -222,6 +226,7 @@ impl Builder {
             default_limits,
             retention_days: file.retention.as_ref().map_or(RETENTION_DAYS, |retention| days(retention.value)),
             history_days: file.history.as_ref().map_or(HISTORY_DAYS, |history| days(history.value)),
+            audit_days: file.audit.as_ref().map_or(AUDIT_DAYS, |audit| days(audit.value)),
             all_vms: file.all_vms.map_or(all_vms, |decl| self.all_vms(decl)),
             labs: BTreeMap::new(),
         };

@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use rusqlite::{Transaction, params};
 use serde::{Deserialize, Serialize};
 
-use super::claims;
 use super::write::{execute, to_json};
+use super::{audit, claims};
 use crate::model::address::Address;
 use crate::model::claim::{ClaimBody, ClaimId, ClaimedPower, PowerClaim};
 use crate::model::id::{Mac, TemplateName, VmName};
@@ -89,6 +89,7 @@ impl Entry {
                      ON CONFLICT (lab, name) DO UPDATE SET ip = ?3, mac = ?4, version = ?5, body = ?6",
                     params![lab, name.as_str(), ip.to_string(), mac.to_string(), version, to_json(vm)],
                 )?;
+                audit::owned(transaction, lab, name.as_str(), vm.owner.as_str())?;
                 // Disks that waited for it are its own now.
                 execute(
                     "UPDATE disks SET owner = NULL WHERE lab = ?1 AND vm = ?2 AND aside IS NULL AND owner IS NOT NULL",
@@ -106,6 +107,7 @@ impl Entry {
                 ] {
                     execute(sql, params![lab, from.as_str(), to.as_str()])?;
                 }
+                audit::rename(transaction, lab, from.as_str(), to.as_str())?;
                 claims::rename(transaction, lab, from.as_str(), to.as_str(), now)
             }
             Self::RenameTemplate { from, to } => execute(

@@ -2,6 +2,7 @@
 //! intents and outcomes go in. It decides nothing, and it never takes a missing file for an empty one.
 
 mod aside;
+mod audit;
 mod claims;
 mod clear;
 mod entry;
@@ -12,6 +13,7 @@ mod ledger;
 mod lock;
 mod objects;
 mod operations;
+mod private;
 mod read_only;
 mod recorded;
 mod schema;
@@ -19,6 +21,7 @@ mod seal;
 mod write;
 
 pub use aside::{AsideSet, ImageDigest, WaitingDisks};
+pub use audit::{About, ActsOf, PastAct, Someone};
 pub use claims::PastClaim;
 pub use clear::OldRun;
 pub use entry::Entry;
@@ -286,6 +289,7 @@ impl Store {
                 .and_then(|_| store.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"))
                 .map_err(|source| store.sql("write the site's row", source))?;
         }
+        private::owners_alone(&unfinished)?;
         // The name appears only with a whole state behind it: a half-made one would be taken for damaged.
         std::fs::rename(&unfinished, path).map_err(|source| io("put in place", path, source))?;
         Self::open(path)
@@ -415,6 +419,7 @@ impl Store {
             path: target.to_owned(),
             source,
         })?;
+        private::owners_alone(target)?;
         let flushed = std::fs::File::open(target).and_then(|copy| copy.sync_all());
         flushed.map_err(|source| StateError::Io { action: "flush", path: target.to_owned(), source })
     }

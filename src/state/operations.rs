@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::recorded::{Reader, Recorded, TakenAddress};
 use super::write::{ApplyId, ApplyInfo, Broken};
-use super::{StateError, Store, real, sibling};
+use super::{StateError, Store, audit, real, sibling};
 use crate::files::ranges;
 use crate::model::address::Address;
 use crate::model::id::{LabName, Mac, VmName};
@@ -146,6 +146,7 @@ impl Store {
         now: jiff::Timestamp,
     ) -> Result<ApplyId, StateError> {
         let path = self.path.clone();
+        let act = info.act.as_ref().map(|act| act.about_also(decision.holds.iter().map(|hold| &hold.address)));
         let (apply, at_work) = self.transact_checked("begin the apply", |transaction| {
             refuse_stale(transaction, lab, decision.after, &path)?;
             refuse_frozen(transaction, lab, &path)?;
@@ -162,6 +163,9 @@ impl Store {
             take_over_the_dead(transaction, apply, lab, &path)?;
             refuse_runs_of_others(transaction, &decision.holds)?;
             take(transaction, apply, lab, &decision.holds)?;
+            if let Some(act) = &act {
+                audit::write(transaction, Some(lab), act, Some(apply), &now.to_string())?;
+            }
             Ok((ApplyId(apply), AtWork::begin(&path, apply)?))
         })?;
         self.at_work = Some(at_work);

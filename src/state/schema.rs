@@ -20,6 +20,7 @@
 //!              long as that apply runs
 //! journal    id ─ apply, address, effect, intended_at, outcome (null: under way, or its controller died), detail
 //! claims     id ─ lab, kind, name, body (JSON, with its version), by, at; ended_at, ended: since when it counts no more, and why
+//! audit      who asked for what, with tables of its own beside it: see `audit`
 //! ```
 //!
 //! Times are RFC 3339 texts in UTC. Rows are keyed by lab; addresses and runs are the site's.
@@ -30,7 +31,7 @@
 use rusqlite::Connection;
 
 /// Version of the tables that this program writes, kept in `PRAGMA user_version`.
-pub(super) const VERSION: u32 = 5;
+pub(super) const VERSION: u32 = 6;
 
 /// `MIGRATIONS[n]` turns version n into n + 1. Never edited once released.
 const MIGRATIONS: [&str; VERSION as usize] = ["
@@ -116,7 +117,7 @@ const MIGRATIONS: [&str; VERSION as usize] = ["
     CREATE INDEX IF NOT EXISTS holds_of_apply ON holds (apply);
     CREATE INDEX IF NOT EXISTS holds_of_ip ON holds (ip) WHERE ip IS NOT NULL;
     CREATE INDEX IF NOT EXISTS holds_of_mac ON holds (mac) WHERE mac IS NOT NULL;
-"];
+", super::audit::TABLES];
 
 /// Brings the tables to `VERSION`, each step in a transaction of its own.
 pub(super) fn migrate(connection: &mut Connection, from: u32) -> rusqlite::Result<()> {

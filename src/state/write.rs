@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, Transaction, params};
 
 use super::aside::remember;
-use super::{Entry, RecordedDisk, StateError, Store, TemplateVersion, claims};
+use super::{Entry, RecordedDisk, StateError, Store, TemplateVersion, audit, claims};
 use crate::model::address::Address;
+use crate::model::audit::Act;
 use crate::model::claim::{ClaimBody, ClaimId};
 use crate::model::id::{LabName, RunId, TemplateName, VmName};
 use crate::model::job::JobId;
@@ -31,6 +32,8 @@ pub struct ApplyInfo {
     /// Git commit of the lab's folder, `+` behind it where the folder has changes.
     pub commit: Option<String>,
     pub summary: String,
+    /// For the audit, with what it is about besides that which the apply works on; `None`: it is there already.
+    pub act: Option<Act>,
 }
 
 /// An effect that is about to happen.
@@ -149,7 +152,9 @@ impl Store {
         let failed = effects.iter().filter(|(_, outcome)| *outcome != Outcome::Done).count();
         let outcome = format!("{} done, {failed} failed, 0 skipped", effects.len() - failed);
         let ApplyInfo { who, host, command, commit, summary, .. } = info;
-        let (lab, now) = (lab.as_str(), now.to_string());
+        let (name, lab, now) = (lab, lab.as_str(), now.to_string());
+        let addresses = effects.iter().map(|(intent, _)| &intent.address);
+        let act = info.act.as_ref().map(|act| act.about_also(addresses));
         self.transact("write the history", |transaction| {
             transaction.execute(
                 "INSERT INTO applies (lab, who, host, command, \"commit\", summary, began_at, ended_at, outcome, beside)
@@ -157,6 +162,9 @@ impl Store {
                 params![lab, who, host, command, commit, summary, now, outcome],
             )?;
             let id = transaction.last_insert_rowid();
+            if let Some(act) = &act {
+                audit::write(transaction, Some(name), act, Some(id), &now)?;
+            }
             let mut insert = transaction.prepare_cached(
                 "INSERT INTO journal (apply, address, effect, intended_at, outcome, detail, ended_at)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?4)",

@@ -175,6 +175,7 @@ fn an_apply_that_was_overtaken_is_stopped() {
         command: "apply".into(),
         commit: None,
         summary: String::new(),
+        act: None,
     };
     let (mut store, mut later) = (lab.store(), lab.store());
     let decision = || {

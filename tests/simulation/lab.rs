@@ -359,6 +359,7 @@ impl Lab {
             command: "apply".into(),
             commit: None,
             summary: String::new(),
+            act: None,
         };
         let interrupts = AtomicU8::new(0);
         let world = apply::World {

@@ -1,11 +1,12 @@
-//! Who applied what, and how it went.
+//! Who applied what, and how it went; and who asked for what at all.
 
 use serde::Serialize;
 
 use super::Moment;
 use crate::control::{Context, ControlError};
-use crate::model::id::LabName;
-use crate::state::{AppliedEffect, PastApply, PastEffect};
+use crate::model::audit::{Asked, Verdict, Via};
+use crate::model::id::{LabName, UserName, VmName};
+use crate::state::{About, ActsOf, AppliedEffect, PastAct, PastApply, PastEffect, Someone};
 
 /// One apply.
 #[derive(Debug, Clone, Serialize)]
@@ -37,6 +38,55 @@ pub struct Effect {
     /// `None`: it was cut short.
     pub outcome: Option<String>,
     pub detail: Option<String>,
+}
+
+/// One act of the audit.
+#[derive(Debug, Clone, Serialize)]
+pub struct Act {
+    pub id: i64,
+    pub at: Moment,
+    /// `None`: it was about no lab.
+    pub lab: Option<String>,
+    pub who: Someone,
+    /// Who logged in and became that account.
+    pub behind: Option<Someone>,
+    pub via: Via,
+    #[serde(flatten)]
+    pub asked: Asked,
+    pub about: Vec<About>,
+    #[serde(flatten)]
+    pub verdict: Verdict,
+    /// The entry of the history that has what was done.
+    pub apply: Option<i64>,
+    /// How that went, where the history has it still.
+    pub outcome: Option<String>,
+}
+
+/// Whose acts are meant.
+#[derive(Debug, Clone)]
+pub enum Acts {
+    Everybody,
+    /// What they did, and what was done to them and to what is theirs.
+    User(UserName),
+    Vm(VmName),
+}
+
+/// The latest acts in a lab, newest first: refused ones and looks at screens are among them.
+pub fn acts(context: &Context, lab: &LabName, of: &Acts, most: u32) -> Result<Vec<Act>, ControlError> {
+    let Some(store) = context.store_if_any()? else { return Ok(Vec::new()) };
+    let of = match of {
+        Acts::Everybody => ActsOf::Everybody,
+        Acts::User(user) => ActsOf::User(user),
+        Acts::Vm(vm) => ActsOf::Vm(vm),
+    };
+    Ok(store.acts(lab, of, most)?.into_iter().map(Act::from).collect())
+}
+
+impl From<PastAct> for Act {
+    fn from(past: PastAct) -> Self {
+        let PastAct { id, at, lab, who, behind, via, asked, about, verdict, apply, outcome } = past;
+        Self { id, at: Moment::read(at), lab, who, behind, via, asked, about, verdict, apply, outcome }
+    }
 }
 
 /// The latest applies of a lab, newest first.

@@ -10,6 +10,7 @@ use super::{View, VmState, mapping, state};
 use crate::control::ControlError;
 use crate::files;
 use crate::host::machine::vnc::Place;
+use crate::model::address::Address;
 use crate::model::id::{UserName, VmName};
 use crate::observe::Mapping;
 use crate::run::{PASSWORD_BYTES_MAX, VNC_PASSWORD};
@@ -47,7 +48,7 @@ pub struct Screens {
 }
 
 impl View<'_> {
-    /// The screens of vms that are recorded.
+    /// The screens of vms that are recorded; that somebody looks at them is written down first.
     pub fn screens(&self, of: &BTreeSet<VmName>) -> Result<Screens, ControlError> {
         let observed = self.observed()?;
         let mut screens = Screens::default();
@@ -59,6 +60,10 @@ impl View<'_> {
                 Some(mapping) => screens.shown.push(self.screen(name, vm, mapping, state)?),
                 None => screens.without.push((name.clone(), state)),
             }
+        }
+        if !screens.shown.is_empty() {
+            let seen = screens.shown.iter().map(|screen| Address::vm(&screen.name));
+            self.context.audit(Some(&self.desired.lab), seen.collect())?;
         }
         Ok(screens)
     }
