@@ -192,8 +192,7 @@ impl Client for Terminal<'_> {
     }
 
     fn begins(&mut self) -> Arc<AtomicU8> {
-        // The second Ctrl-C ends us at once, which is as safe as `kill -9`.
-        signals::count_interrupts(|| std::process::exit(i32::from(Exit::Failed as u8)))
+        watch_interrupts()
     }
 
     fn looks(&mut self, readiness: &Readiness, goal: Goal) {
@@ -218,6 +217,11 @@ impl Progress for Terminal<'_> {
     fn retry(&mut self, kind: BatchKind, number: usize, pause: Duration, why: &str) {
         self.ui.say(&progress::retry(kind, number, pause, why));
     }
+}
+
+/// Counts Ctrl-C; the second one ends us at once, which is as safe as `kill -9`.
+pub(super) fn watch_interrupts() -> Arc<AtomicU8> {
+    signals::count_interrupts(|| std::process::exit(i32::from(Exit::Failed as u8)))
 }
 
 /// Waits, and ends with the table of what runs.

@@ -4,8 +4,7 @@ use std::path::Path;
 
 use clap::ValueEnum;
 
-use super::context::of_known_lab;
-use super::remote::{self, Daemon};
+use super::remote::{Daemon, Way};
 use super::{Ended, LabOption};
 use crate::control::ControlError;
 use crate::control::view::{Listed, Only, View, listed};
@@ -81,10 +80,10 @@ impl Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    if let Some(daemon) = remote::daemon(site) {
-        return from_daemon(&daemon, arguments, ui);
-    }
-    let (context, desired) = of_known_lab(site, &arguments.lab.lab)?;
+    let (context, desired) = match Way::to(site, &arguments.lab)? {
+        Way::Daemon(daemon, lab) => return from_daemon(&daemon, &lab, arguments, ui),
+        Way::Here(lab) => *lab,
+    };
     let view = context.view(&desired)?;
     let shown = Shown { view: &view, only: arguments.only(), format: arguments.output };
     ui.data(&match arguments.kind {
@@ -107,15 +106,14 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
 }
 
 /// What the daemon lets people see.
-fn from_daemon(daemon: &Daemon, arguments: &Arguments, ui: &Ui) -> Ended {
+fn from_daemon(daemon: &Daemon, lab: &LabName, arguments: &Arguments, ui: &Ui) -> Ended {
     fn text<R: Row + Listed>(lab: &LabName, values: Vec<R>, arguments: &Arguments) -> Result<String, Failure> {
         Ok(render(&listed(lab, values, &arguments.only())?, arguments.output))
     }
-    let lab = daemon.lab(&arguments.lab)?;
     ui.data(&match arguments.kind {
-        Listing::Vms => text(&lab, daemon.vms(&lab)?, arguments)?,
-        Listing::Mappings => text(&lab, daemon.mappings(&lab)?, arguments)?,
-        Listing::Templates => text(&lab, daemon.templates(&lab)?, arguments)?,
+        Listing::Vms => text(lab, daemon.vms(lab)?, arguments)?,
+        Listing::Mappings => text(lab, daemon.mappings(lab)?, arguments)?,
+        Listing::Templates => text(lab, daemon.templates(lab)?, arguments)?,
         _ => {
             let what = "the daemon lists `vms`, `templates` and `mappings`; the rest is for root";
             return Err(Failure::new(Exit::Refused, what));

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use super::context::of_known_lab;
-use super::{Ended, LabOption, apply, remote};
+use super::remote::{Way, tell};
+use super::{Ended, LabOption, apply};
 use crate::control;
-use crate::control::own::{self, Lab, Wanted};
-use crate::daemon::messages;
+use crate::control::own::{self, Lab};
+use crate::daemon::messages::Derive;
 use crate::exit::Exit;
 use crate::manifest::Size;
 use crate::model::address::{Address, AddressPattern};
@@ -61,32 +61,15 @@ fn memory(text: &str) -> Result<u32, String> {
 }
 
 pub(super) fn derive(arguments: &DeriveArguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
-    if let Some(daemon) = remote::daemon(site) {
-        if !arguments.allow.is_empty() {
+    let wanted = arguments.wanted();
+    let (context, desired) = match Way::to(site, &arguments.lab)? {
+        Way::Daemon(..) if !arguments.allow.is_empty() => {
             return Err(Failure::new(Exit::Usage, "the daemon takes no `--allow`; nothing was done"));
         }
-        let lab = daemon.lab(&arguments.lab)?;
-        return Ok(remote::tell(&daemon.derive(&lab, &arguments.message())?, ui));
-    }
-    derive_here(arguments, site, ui).map_err(remote::or_by_daemon)
-}
-
-fn derive_here(arguments: &DeriveArguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
-    let (context, desired) = of_known_lab(site, &arguments.lab.lab)?;
-    let owner = match &arguments.owner {
-        Some(owner) => owner.clone(),
-        None => UserName::new(&context.caller.name).map_err(|error| Failure::from_error(Exit::Usage, &error))?,
+        Way::Daemon(daemon, lab) => return Ok(tell(&daemon.derive(&lab, &wanted)?, ui)),
+        Way::Here(lab) => *lab,
     };
-    let DeriveArguments { template, name, memory, cpus, isolate, clone, .. } = arguments;
-    let wanted = Wanted {
-        template: template.clone(),
-        owner,
-        name: name.clone(),
-        memory_mib: *memory,
-        cpus: *cpus,
-        isolated: *isolate,
-        is_clone: *clone,
-    };
+    let wanted = wanted.wanted(&context.caller.name).map_err(|error| Failure::from_error(Exit::Usage, &error))?;
     let name = own::derive(&context, Lab::OfManifest(&desired), &wanted)?;
     ui.say(&format!("vm {name} is claimed; `labwright vm start {name}` starts it once its disk is made"));
     let made = carry_out(&context, &desired, &name, arguments.allow.clone(), ui);
@@ -97,35 +80,24 @@ fn derive_here(arguments: &DeriveArguments, site: Option<&Path>, ui: &mut Ui) ->
 }
 
 impl DeriveArguments {
-    fn message(&self) -> messages::Derive {
-        let Self { template, name, owner, memory, cpus, isolate, clone, .. } = self;
-        messages::Derive {
-            template: template.clone(),
-            name: name.clone(),
-            owner: owner.clone(),
-            memory_mib: *memory,
-            cpus: *cpus,
-            isolated: *isolate,
-            clone: *clone,
-        }
+    fn wanted(&self) -> Derive {
+        let Self { template, name, owner, memory, cpus, isolate, clone, allow: _, lab: _ } = self;
+        let (template, name, owner) = (template.clone(), name.clone(), owner.clone());
+        Derive { template, name, owner, memory_mib: *memory, cpus: *cpus, isolated: *isolate, clone: *clone }
     }
 }
 
 pub(super) fn delete(arguments: &DeleteArguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
-    if let Some(daemon) = remote::daemon(site) {
-        let lab = daemon.lab(&arguments.lab)?;
-        return Ok(remote::tell(&daemon.delete(&lab, &arguments.vm)?, ui));
-    }
-    delete_here(arguments, site, ui).map_err(remote::or_by_daemon)
-}
-
-fn delete_here(arguments: &DeleteArguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
-    let (context, desired) = of_known_lab(site, &arguments.lab.lab)?;
-    if !own::give_up(&context, Lab::OfManifest(&desired), &arguments.vm)? {
-        ui.say(&format!("vm {} was never made; nobody claims it any more", arguments.vm));
+    let DeleteArguments { vm, lab } = arguments;
+    let (context, desired) = match Way::to(site, lab)? {
+        Way::Daemon(daemon, lab) => return Ok(tell(&daemon.delete(&lab, vm)?, ui)),
+        Way::Here(lab) => *lab,
+    };
+    if !own::give_up(&context, Lab::OfManifest(&desired), vm)? {
+        ui.say(&format!("vm {vm} was never made; nobody claims it any more"));
         return Ok(Exit::Done);
     }
-    carry_out(&context, &desired, &arguments.vm, vec![Address::vm(&arguments.vm).into()], ui)
+    carry_out(&context, &desired, vm, vec![Address::vm(vm).into()], ui)
 }
 
 /// The part of the plan that is about this vm. Whoever names a vm means it, so nobody is asked; its disks are never deleted.

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::context::of_known_lab;
-use super::remote::{self, Daemon};
+use super::remote::{Daemon, Way};
 use super::{Ended, LabOption};
-use crate::access::{Person, Refused};
+use crate::access::Person;
 use crate::control::permissions::{self, EffectiveRights};
 use crate::exit::Exit;
 use crate::host::process;
@@ -121,29 +121,18 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
 }
 
 fn check(user: &UserName, right: Right, on: &Object, lab: &LabOption, site: Option<&Path>, ui: &Ui) -> Ended {
-    let decision = match remote::daemon(site) {
-        Some(daemon) => {
-            let (_, rights) = own_rights(&daemon, user, lab)?;
-            let about = rights.into_iter().find(|about| about.object == *on).ok_or(Refused::NotKnown);
-            about.and_then(|mut about| about.allow.remove(&right).ok_or(Refused::NoRight))
-        }
-        None => {
-            let (context, desired) = of_known_lab(site, &lab.lab)?;
-            permissions::check(&context, &desired, &Person::User(user.clone()), right, on)?
-        }
+    let decision = match Way::to(site, lab)? {
+        Way::Daemon(daemon, lab) => permissions::decision(own_rights(&daemon, user, &lab)?, right, on),
+        Way::Here(lab) => permissions::check(&lab.0, &lab.1, &Person::User(user.clone()), right, on)?,
     };
     ui.data(&words::decision(user, right, on, &decision));
     Ok(if decision.is_ok() { Exit::Done } else { Exit::Refused })
 }
 
 fn list(user: &UserName, lab: &LabOption, format: Format, site: Option<&Path>, ui: &Ui) -> Ended {
-    let (lab, rights) = match remote::daemon(site) {
-        Some(daemon) => own_rights(&daemon, user, lab)?,
-        None => {
-            let (context, desired) = of_known_lab(site, &lab.lab)?;
-            let rights = permissions::effective(&context, &desired, &Person::User(user.clone()))?;
-            (desired.lab, rights)
-        }
+    let (rights, lab) = match Way::to(site, lab)? {
+        Way::Daemon(daemon, lab) => (own_rights(&daemon, user, &lab)?, lab),
+        Way::Here(lab) => (permissions::effective(&lab.0, &lab.1, &Person::User(user.clone()))?, lab.1.lab),
     };
     if rights.is_empty() {
         ui.say(&format!("{user} may do nothing in lab `{lab}`"));
@@ -153,11 +142,9 @@ fn list(user: &UserName, lab: &LabOption, format: Format, site: Option<&Path>, u
 }
 
 /// What the daemon says of who asks; others' rights are for those who work on the state itself.
-fn own_rights(daemon: &Daemon, user: &UserName, lab: &LabOption) -> Result<(LabName, Vec<EffectiveRights>), Failure> {
-    if Some(user.as_str()) != process::account().as_deref() {
-        return Err(Failure::new(Exit::Refused, "what others may do is for root to ask; nothing was done"));
+fn own_rights(daemon: &Daemon, user: &UserName, lab: &LabName) -> Result<Vec<EffectiveRights>, Failure> {
+    if Some(user.as_str()) == process::account().as_deref() {
+        return daemon.rights(lab);
     }
-    let lab = daemon.lab(lab)?;
-    let rights = daemon.rights(&lab)?;
-    Ok((lab, rights))
+    Err(Failure::new(Exit::Refused, "what others may do is for root to ask; nothing was done"))
 }

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::LabOption;
+use super::context::of_known_lab;
+use crate::control::Context;
 use crate::control::permissions::EffectiveRights;
 use crate::control::view::{Mapping, Template, Vm};
 use crate::daemon::SOCKET;
@@ -12,13 +14,31 @@ use crate::error::chain;
 use crate::exit::Exit;
 use crate::host::process;
 use crate::model::id::{LabName, VmName};
+use crate::model::lab::Desired;
 use crate::report::{Failure, Ui};
 
-/// The daemon of this machine, for somebody who is not root and means no other site.
-pub(super) fn daemon(site: Option<&Path>) -> Option<Daemon> {
+/// Who does what is asked of a lab.
+pub(super) enum Way {
+    /// This process, on the state itself.
+    Here(Box<(Context, Desired)>),
+    Daemon(Daemon, LabName),
+}
+
+impl Way {
+    pub(super) fn to(site: Option<&Path>, lab: &LabOption) -> Result<Self, Failure> {
+        let Some(socket) = served_by(site) else {
+            return Ok(Self::Here(Box::new(of_known_lab(site, &lab.lab)?)));
+        };
+        let daemon = Daemon { client: Client::new(socket) };
+        let lab = daemon.lab(lab)?;
+        Ok(Self::Daemon(daemon, lab))
+    }
+}
+
+/// Where the daemon of this machine listens, for somebody who is not root and means no other site.
+fn served_by(site: Option<&Path>) -> Option<PathBuf> {
     let socket = socket();
-    let is_for_it = !process::is_root() && site.is_none();
-    (is_for_it && socket.exists()).then(|| Daemon { client: Client::new(socket) })
+    (!process::is_root() && site.is_none() && socket.exists()).then_some(socket)
 }
 
 fn socket() -> PathBuf {
@@ -26,18 +46,17 @@ fn socket() -> PathBuf {
 }
 
 /// Who may not do it on the state itself is told what would let them.
-pub(super) fn or_by_daemon(failure: Failure) -> Failure {
+pub(super) fn or_by_daemon(site: Option<&Path>, failure: Failure) -> Failure {
     let is_lack_of_rights = matches!(failure.exit, Exit::Failed | Exit::Refused);
-    if process::is_root() || !is_lack_of_rights {
+    if process::is_root() || served_by(site).is_some() || !is_lack_of_rights {
         return failure;
     }
-    let socket = socket();
-    let way = match socket.exists() {
-        true => format!("without `--site`, the daemon at {} does it for you", socket.display()),
-        false => format!(
-            "no daemon serves {}, which would do it for you: an admin starts `labwright serve`",
-            socket.display()
-        ),
+    let (socket, is_there) = (socket().display().to_string(), socket().exists());
+    let way = match is_there {
+        true => format!("without `--site`, the daemon at {socket} does it for you"),
+        false => {
+            format!("no daemon serves {socket}, which would do it for you: an admin starts `labwright serve`")
+        }
     };
     let hint = failure.hint.as_ref().map_or_else(|| way.clone(), |hint| format!("{hint}\nhint: {way}"));
     failure.hint(hint)
@@ -56,7 +75,7 @@ pub(super) struct Daemon {
 
 impl Daemon {
     /// The lab that is meant: by its name, or the only one that there is for who asks.
-    pub(super) fn lab(&self, option: &LabOption) -> Result<LabName, Failure> {
+    fn lab(&self, option: &LabOption) -> Result<LabName, Failure> {
         let named = option.lab.to_str().unwrap_or_default();
         if named != "." {
             let of_folder = option.lab.file_name().and_then(|name| name.to_str()).unwrap_or(named);

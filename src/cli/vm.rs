@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::context::of_known_lab;
-use super::remote::{self, Daemon};
+use super::remote::{self, Way};
 use super::{Ended, LabOption, apply, export_run, own, vnc};
 use crate::control::request::{Guest, Guests};
 use crate::control::{self, pick};
@@ -187,21 +187,16 @@ pub(super) struct StartArguments {
     waiting: apply::Waiting,
 }
 
-impl StartArguments {
-    fn options(&self) -> apply::Options {
-        self.power.options.waiting(&self.waiting)
-    }
-}
-
 pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended {
+    let by_daemon = |failure| remote::or_by_daemon(site, failure);
     match command {
-        Command::Start(arguments) => start(arguments, Wish::Start, site, ui),
+        Command::Start(arguments) => start(arguments, Wish::Start, site, ui).map_err(by_daemon),
         Command::Stop(arguments) => {
-            power(arguments, &Asked { wish: Wish::Stop, isolated: false }, &arguments.options, site, ui)
+            power(arguments, (Wish::Stop, false), &arguments.options, site, ui).map_err(by_daemon)
         }
-        Command::Restart(arguments) => start(arguments, Wish::Restart, site, ui),
-        Command::Derive(arguments) => own::derive(arguments, site, ui),
-        Command::Delete(arguments) => own::delete(arguments, site, ui),
+        Command::Restart(arguments) => start(arguments, Wish::Restart, site, ui).map_err(by_daemon),
+        Command::Derive(arguments) => own::derive(arguments, site, ui).map_err(by_daemon),
+        Command::Delete(arguments) => own::delete(arguments, site, ui).map_err(by_daemon),
         Command::Vnc(arguments) => vnc::run(arguments, site, ui),
         Command::Screen { vms, lab, output } => screens(vms, lab, output, site, ui),
         Command::Suspend { vms, lab } => ask(vms, lab, &RequestKind::Suspend, site, ui),
@@ -265,68 +260,44 @@ fn snapshots(word: &str, lab: &LabOption, format: Format, site: Option<&Path>, u
     Ok(Exit::Done)
 }
 
-/// What is asked of vms.
-struct Asked {
-    wish: Wish,
-    isolated: bool,
-}
-
 fn start(arguments: &StartArguments, wish: Wish, site: Option<&Path>, ui: &mut Ui) -> Ended {
-    power(&arguments.power, &Asked { wish, isolated: arguments.isolate }, &arguments.options(), site, ui)
+    let StartArguments { power, isolate, waiting } = arguments;
+    self::power(power, (wish, *isolate), &power.options.waiting(waiting), site, ui)
 }
 
 fn power(
     arguments: &PowerArguments,
-    asked: &Asked,
+    (wish, isolated): (Wish, bool),
     options: &apply::Options,
     site: Option<&Path>,
     ui: &mut Ui,
 ) -> Ended {
-    match remote::daemon(site) {
-        Some(daemon) => power_by_daemon(&daemon, arguments, asked, options, ui),
-        None => power_here(arguments, asked, options, site, ui).map_err(remote::or_by_daemon),
+    let PowerArguments { vms, allow, lab, .. } = arguments;
+    match Way::to(site, lab)? {
+        Way::Daemon(..) if !allow.is_empty() || options.is_of_root() => {
+            let what = "the daemon takes no `--allow`, `--wait`, `--json` and `--parallelism`; nothing was done";
+            Err(Failure::new(Exit::Usage, what).hint("`labwright get mappings` shows what runs, once it does"))
+        }
+        Way::Daemon(daemon, lab) => {
+            // One request for each vm that is meant; the first that is refused ends it.
+            let known = daemon.vms(&lab)?;
+            for vm in pick::vms(&lab, vms, known.iter().map(|vm| (&vm.name, Some(&vm.family))))? {
+                let power = messages::Power { wanted: wish, isolated, by_name: pick::is_named(vms, &vm) };
+                remote::tell(&daemon.power(&lab, &vm, power)?, ui);
+            }
+            Ok(Exit::Done)
+        }
+        Way::Here(lab) => {
+            let (context, desired) = &*lab;
+            let recorded = context.recorded(&desired.lab)?;
+            let desired = &*with_claims(desired, &recorded.claims);
+            let asks = control::plan::asks(desired, &recorded, vms, wish)?;
+            if isolated {
+                asks.keys().try_for_each(|vm| control::power::refuse_unless_isolated(desired, vm))?;
+            }
+            let make = |recorded: &Recorded| control::plan::power(context, desired, recorded, allow, &asks);
+            let doing = format!("vm {} {}", wish.verb(), vms.join(" "));
+            apply::reconcile(context, desired, &make, options, &doing, ui)
+        }
     }
-}
-
-/// One request for each vm that is meant; the first that is refused ends it.
-fn power_by_daemon(
-    daemon: &Daemon,
-    arguments: &PowerArguments,
-    asked: &Asked,
-    options: &apply::Options,
-    ui: &Ui,
-) -> Ended {
-    if !arguments.allow.is_empty() || options.is_of_root() {
-        let what = "the daemon takes no `--allow`, `--wait`, `--json` and `--parallelism`; nothing was done";
-        return Err(Failure::new(Exit::Usage, what).hint("`labwright get mappings` shows what runs, once it does"));
-    }
-    let lab = daemon.lab(&arguments.lab)?;
-    let vms = daemon.vms(&lab)?;
-    let meant = pick::vms(&lab, &arguments.vms, vms.iter().map(|vm| (&vm.name, Some(&vm.family))))?;
-    for vm in meant {
-        let by_name = pick::is_named(&arguments.vms, &vm);
-        let power = messages::Power { wanted: asked.wish, isolated: asked.isolated, by_name };
-        remote::tell(&daemon.power(&lab, &vm, power)?, ui);
-    }
-    Ok(Exit::Done)
-}
-
-/// The part of the lab's plan that does what is asked of vms.
-fn power_here(
-    arguments: &PowerArguments,
-    asked: &Asked,
-    options: &apply::Options,
-    site: Option<&Path>,
-    ui: &mut Ui,
-) -> Ended {
-    let (context, desired) = &of_known_lab(site, &arguments.lab.lab)?;
-    let recorded = context.recorded(&desired.lab)?;
-    let desired = &*with_claims(desired, &recorded.claims);
-    let asks = control::plan::asks(desired, &recorded, &arguments.vms, asked.wish)?;
-    if asked.isolated {
-        asks.keys().try_for_each(|vm| control::power::refuse_unless_isolated(desired, vm))?;
-    }
-    let make = |recorded: &Recorded| control::plan::power(context, desired, recorded, &arguments.allow, &asks);
-    let doing = format!("vm {} {}", asked.wish.verb(), arguments.vms.join(" "));
-    apply::reconcile(context, desired, &make, options, &doing, ui)
 }

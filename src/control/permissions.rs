@@ -158,6 +158,12 @@ pub struct EffectiveRights {
     pub isolated: Option<Forced>,
 }
 
+/// The same as `check`, by all that somebody may do.
+pub fn decision(rights: Vec<EffectiveRights>, right: Right, on: &Object) -> Decision {
+    let about = rights.into_iter().find(|about| about.object == *on).ok_or(Refused::NotKnown)?;
+    about.allow.get(&right).cloned().ok_or(Refused::NoRight)
+}
+
 fn as_text<T: ToString, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&value.to_string())
 }

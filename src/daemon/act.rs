@@ -13,7 +13,7 @@ use crate::control::apply::{Client, Done, Request, reconcile};
 use crate::control::own::{self, Lab};
 use crate::control::{self, Code, Context, ControlError};
 use crate::model::address::Address;
-use crate::model::id::{UserName, VmName};
+use crate::model::id::VmName;
 use crate::model::lab::Desired;
 use crate::plan::{Answer, Ground, Plan, Refusal};
 use crate::report;
@@ -30,11 +30,8 @@ pub(super) struct Asked<'a> {
 }
 
 pub(super) fn derive(asked: &Asked<'_>, wanted: &Derive) -> Result<Acted, No> {
-    let caller = &asked.context.caller.name;
-    let own = || UserName::new(caller).map_err(|error| No::of(StatusCode::BAD_REQUEST, Code::Usage, error.to_string()));
-    let Derive { template, name, memory_mib, cpus, isolated, clone, .. } = wanted.clone();
-    let owner = wanted.owner.clone().map_or_else(own, Ok)?;
-    let wanted = own::Wanted { template, owner, name, memory_mib, cpus, isolated, is_clone: clone };
+    let wanted = wanted.clone().wanted(&asked.context.caller.name);
+    let wanted = wanted.map_err(|error| No::of(StatusCode::BAD_REQUEST, Code::Usage, error.to_string()))?;
     let lab = Lab::AsApplied(&asked.desired.lab);
     let name = own::derive(asked.context, lab, &wanted).map_err(|error| No::told(&error))?;
     let made = asked.part_about(&name, false);

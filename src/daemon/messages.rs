@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::control::Code;
-use crate::model::id::{LabName, TemplateName, UserName, VmName};
+use crate::control::{Code, own};
+use crate::model::id::{InvalidName, LabName, TemplateName, UserName, VmName};
 use crate::plan::Wish;
 
 /// A lab in which who asks may see something.
@@ -30,6 +30,15 @@ pub struct Derive {
     pub isolated: bool,
     #[serde(default)]
     pub clone: bool,
+}
+
+impl Derive {
+    /// For `caller`, unless it is for somebody else.
+    pub fn wanted(self, caller: &str) -> Result<own::Wanted, InvalidName> {
+        let Self { template, name, owner, memory_mib, cpus, isolated, clone } = self;
+        let owner = owner.map_or_else(|| UserName::new(caller), Ok)?;
+        Ok(own::Wanted { template, owner, name, memory_mib, cpus, isolated, is_clone: clone })
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
