@@ -123,7 +123,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("files", &[]),
     ("error", &[]),
     ("exit", &[]),
-    ("host", &[]),
+    ("host", &["model"]),
     ("disks", &["model"]),
     ("dhcp", &["model", "files", "host"]),
     ("run", &["model", "files", "disks"]),
@@ -179,7 +179,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "control",
         ],
     ),
-    ("daemon", &["model", "access", "state", "plan", "apply", "control", "report"]),
+    ("daemon", &["model", "access", "error", "exit", "state", "plan", "apply", "control", "report"]),
 ];
 /// What puts the house together: it may name every room, and no room names it.
 const ABOVE_ALL: [&str; 3] = ["cli", "lib", "main"];

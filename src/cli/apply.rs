@@ -8,13 +8,13 @@ use std::time::Duration;
 use super::context::open;
 use super::plan::Scope;
 use super::{Ended, LabFolder};
-use crate::apply::{BatchKind, Goal, Progress, Readiness};
-use crate::control::apply::{Client, Done, Request};
+use crate::control::apply::{Done, Request};
 use crate::control::{self, Context, ControlError};
 use crate::exit::Exit;
 use crate::host::{process, signals};
 use crate::model::lab::Desired;
 use crate::plan::Plan;
+use crate::report::terminal::Terminal;
 use crate::report::{self, Failure, Ui, command, progress, shortfall};
 use crate::state::Recorded;
 
@@ -138,7 +138,7 @@ pub(super) fn reconcile(
 ) -> Ended {
     let is_root = process::is_root();
     let request = Request { doing, parallelism: options.parallelism, is_root, is_agreed: options.yes };
-    let mut client = Terminal { ui, options, doing, last: None };
+    let mut client = Terminal::new(ui, doing, options.json, watch_interrupts);
     let done = control::apply::reconcile(context, desired, make, &request, &mut client);
     let Done { plan, summary } = done.map_err(|error| shortfall::not_begun(context, error))?;
     if !plan.is_empty() {
@@ -153,69 +153,10 @@ pub(super) fn reconcile(
     if !summary.failed.is_empty() || summary.interrupted {
         return Ok(Exit::Failed);
     }
-    let ended = wait(context, desired, &plan, &mut client)?;
+    let ended = wait(context, desired, &plan, options, &mut client)?;
     match shortfall::left_undone(&plan) {
         Some(failure) => Err(failure),
         None => Ok(ended),
-    }
-}
-
-/// The plan; of vms that were asked for by name and are as they should be, just that.
-fn show(plan: &Plan, options: &Options, ui: &Ui) {
-    let already = progress::already(plan);
-    if options.json {
-        ui.data(&report::plan::stream(plan));
-    } else if plan.answers.is_empty() || !plan.is_empty() || !plan.refusals.is_empty() {
-        ui.data(&report::paint::plan(&report::plan::text(plan, false)));
-        ui.data(&already);
-    } else {
-        ui.data(&already);
-    }
-}
-
-/// The person at the terminal, and what was typed.
-struct Terminal<'a> {
-    ui: &'a mut Ui,
-    options: &'a Options,
-    doing: &'a str,
-    /// How far the guests were at the last look.
-    last: Option<Readiness>,
-}
-
-impl Client for Terminal<'_> {
-    fn shows(&mut self, plan: &Plan) {
-        show(plan, self.options, self.ui);
-    }
-
-    fn agrees(&mut self, plan: &Plan) -> Option<bool> {
-        self.ui.confirm(&progress::question(plan, self.doing))
-    }
-
-    fn begins(&mut self) -> Arc<AtomicU8> {
-        watch_interrupts()
-    }
-
-    fn looks(&mut self, readiness: &Readiness, goal: Goal) {
-        let reached = readiness.reached(goal);
-        self.ui.progress(&format!("guests {}", goal.word()), reached, readiness.wanted);
-        if self.last.as_ref() != Some(readiness) {
-            self.ui.say(&progress::guests(readiness, goal));
-            self.last = Some(readiness.clone());
-        }
-    }
-}
-
-/// One line per batch.
-impl Progress for Terminal<'_> {
-    fn batch(&mut self, kind: BatchKind, done: usize, failed: usize, took: Duration) {
-        if self.options.json || kind == BatchKind::Record {
-            return;
-        }
-        self.ui.say(&progress::batch(kind, done, failed, took));
-    }
-
-    fn retry(&mut self, kind: BatchKind, number: usize, pause: Duration, why: &str) {
-        self.ui.say(&progress::retry(kind, number, pause, why));
     }
 }
 
@@ -225,8 +166,7 @@ pub(super) fn watch_interrupts() -> Arc<AtomicU8> {
 }
 
 /// Waits, and ends with the table of what runs.
-fn wait(context: &Context, desired: &Desired, plan: &Plan, client: &mut Terminal<'_>) -> Ended {
-    let options = client.options;
+fn wait(context: &Context, desired: &Desired, plan: &Plan, options: &Options, client: &mut Terminal<'_>) -> Ended {
     let Some(timeout) = options.wait else { return Ok(Exit::Done) };
     let waited = control::apply::wait(context, desired, plan, timeout, client);
     client.ui.progress_done();

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::typed;
 use crate::access::Person;
 use crate::control::{Caller, Context, Listener, Note};
 use crate::exit::Exit;
@@ -12,7 +11,10 @@ use crate::model::diagnostic::Diagnostics;
 use crate::model::id::UserName;
 use crate::model::lab::Desired;
 use crate::model::site::Site;
-use crate::report::{self, Failure, Ui};
+use crate::report::{self, Failure, Ui, typed};
+
+/// Options of the program as a whole, which say where it works and not what it does.
+const NOT_OF_COMMANDS: [&str; 2] = ["--site", "--color"];
 
 /// The site, and the lab in a folder.
 pub(super) fn open(site: Option<&Path>, lab: &Path) -> Result<Context, Failure> {
@@ -41,7 +43,10 @@ fn caller() -> Result<Caller, Failure> {
         actor: whence::actor(),
         host: process::host_name(),
         process: std::process::id(),
-        command: typed::command(),
+        command: typed::without(
+            &NOT_OF_COMMANDS,
+            std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()),
+        ),
         program: program()?,
     })
 }

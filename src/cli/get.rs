@@ -4,10 +4,11 @@ use std::path::Path;
 
 use clap::ValueEnum;
 
-use super::remote::{Daemon, Way};
+use super::remote::Way;
 use super::{Ended, LabOption};
 use crate::control::ControlError;
 use crate::control::view::{Listed, Only, View, listed};
+use crate::daemon::of_lab::OfLab;
 use crate::exit::Exit;
 use crate::model::id::LabName;
 use crate::report::table::{Format, Row, render};
@@ -81,7 +82,7 @@ impl Arguments {
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
     let (context, desired) = match Way::to(site, &arguments.lab)? {
-        Way::Daemon(daemon, lab) => return from_daemon(&daemon, &lab, arguments, ui),
+        Way::Daemon(lab) => return from_daemon(&lab, arguments, ui),
         Way::Here(lab) => *lab,
     };
     let view = context.view(&desired)?;
@@ -106,14 +107,14 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
 }
 
 /// What the daemon lets people see.
-fn from_daemon(daemon: &Daemon, lab: &LabName, arguments: &Arguments, ui: &Ui) -> Ended {
+fn from_daemon(lab: &OfLab, arguments: &Arguments, ui: &Ui) -> Ended {
     fn text<R: Row + Listed>(lab: &LabName, values: Vec<R>, arguments: &Arguments) -> Result<String, Failure> {
         Ok(render(&listed(lab, values, &arguments.only())?, arguments.output))
     }
     ui.data(&match arguments.kind {
-        Listing::Vms => text(lab, daemon.vms(lab)?, arguments)?,
-        Listing::Mappings => text(lab, daemon.mappings(lab)?, arguments)?,
-        Listing::Templates => text(lab, daemon.templates(lab)?, arguments)?,
+        Listing::Vms => text(&lab.name, lab.vms()?, arguments)?,
+        Listing::Mappings => text(&lab.name, lab.mappings()?, arguments)?,
+        Listing::Templates => text(&lab.name, lab.templates()?, arguments)?,
         _ => {
             let what = "the daemon lists `vms`, `templates` and `mappings`; the rest is for root";
             return Err(Failure::new(Exit::Refused, what));

@@ -28,7 +28,6 @@ mod serve;
 mod starter;
 mod state;
 mod status;
-mod typed;
 mod validate;
 mod vm;
 mod vnc;
@@ -39,7 +38,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::exit::Exit;
-use crate::report::{Colour, Failure, Ui, log};
+use crate::report::{self, Colour, Failure, Ui, log};
 
 /// How a command ended.
 type Ended = Result<Exit, Failure>;
@@ -242,28 +241,15 @@ fn run(arguments: Arguments, ui: &mut Ui) -> Ended {
         Command::LocalDispatch(arguments) => ended(local_dispatch::run(&arguments)),
         Command::Completions(arguments) => completions::run(&arguments, &mut Arguments::command(), ui),
         Command::Man(arguments) => manual::run(&arguments, Arguments::command(), ui),
-        Command::Help { command } => help(&command, ui),
+        Command::Help { command } => {
+            ui.data(&report::manual::help(Arguments::command(), &command)?);
+            Ok(Exit::Done)
+        }
         Command::Version => {
             ui.data(&Arguments::command().render_version());
             Ok(Exit::Done)
         }
     }
-}
-
-/// `labwright help vm start` is `labwright vm start --help`.
-fn help(words: &[String], ui: &Ui) -> Ended {
-    let mut command = Arguments::command();
-    command.build();
-    let mut shown = &mut command;
-    for word in words {
-        let unknown = || {
-            Failure::new(Exit::Usage, format!("there is no command `labwright {}`", words.join(" ")))
-                .hint("`labwright help` lists all")
-        };
-        shown = shown.find_subcommand_mut(word).ok_or_else(unknown)?;
-    }
-    ui.data(&shown.render_long_help().ansi().to_string());
-    Ok(Exit::Done)
 }
 
 /// For commands that only programs call: their errors carry all there is to say.

@@ -66,7 +66,7 @@ pub(super) fn derive(arguments: &DeriveArguments, site: Option<&Path>, ui: &mut 
         Way::Daemon(..) if !arguments.allow.is_empty() => {
             return Err(Failure::new(Exit::Usage, "the daemon takes no `--allow`; nothing was done"));
         }
-        Way::Daemon(daemon, lab) => return Ok(tell(&daemon.derive(&lab, &wanted)?, ui)),
+        Way::Daemon(lab) => return Ok(tell(&lab.derive(&wanted)?, ui)),
         Way::Here(lab) => *lab,
     };
     let wanted = wanted.wanted(&context.caller.name).map_err(|error| Failure::from_error(Exit::Usage, &error))?;
@@ -90,7 +90,7 @@ impl DeriveArguments {
 pub(super) fn delete(arguments: &DeleteArguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
     let DeleteArguments { vm, lab } = arguments;
     let (context, desired) = match Way::to(site, lab)? {
-        Way::Daemon(daemon, lab) => return Ok(tell(&daemon.delete(&lab, vm)?, ui)),
+        Way::Daemon(lab) => return Ok(tell(&lab.delete(vm)?, ui)),
         Way::Here(lab) => *lab,
     };
     if !own::give_up(&context, Lab::OfManifest(&desired), vm)? {

@@ -3,14 +3,17 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+
 use super::context::of_known_lab;
-use super::remote::{Daemon, Way};
+use super::remote::Way;
 use super::{Ended, LabOption};
 use crate::access::Person;
 use crate::control::permissions::{self, EffectiveRights};
+use crate::daemon::of_lab::OfLab;
 use crate::exit::Exit;
 use crate::host::process;
-use crate::model::id::{LabName, UserName};
+use crate::model::id::UserName;
 use crate::model::lab::{Object, Permission, Right, Subject};
 use crate::report::table::{Format, render};
 use crate::report::{Failure, Ui, permissions as words};
@@ -28,8 +31,8 @@ Exits 0 if they may, 4 if not.")]
         /// A user of the lab.
         user: UserName,
         /// What they want to do; without it, all that they may do is listed.
-        #[arg(value_enum, requires = "on")]
-        action: Option<Action>,
+        #[arg(value_parser = right(), requires = "on")]
+        action: Option<Right>,
         /// With what: `vm/NAME`, `template/NAME` or `vm-group/NAME`.
         #[arg(value_name = "OBJECT")]
         on: Option<Object>,
@@ -47,8 +50,8 @@ Exits 0 if they may, 4 if not.")]
         #[arg(value_name = "USER|GROUP")]
         to: Subject,
         /// What they may do, with commas between.
-        #[arg(value_enum, value_delimiter = ',', num_args = 1, required = true)]
-        allow: Vec<Action>,
+        #[arg(value_parser = right(), value_delimiter = ',', num_args = 1, required = true)]
+        allow: Vec<Right>,
         /// With what: `vm/NAME`, `template/NAME` or `vm-group/NAME`.
         #[arg(value_name = "OBJECT")]
         on: Object,
@@ -72,37 +75,29 @@ Exits 0 if they may, 4 if not.")]
     },
 }
 
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-pub(super) enum Action {
-    /// Start, stop and use it.
-    Run,
-    /// Delete what somebody made; memory, cpus, cdrom, rename, reimage and snapshot are to come.
-    Modify,
-    /// Make vms from it, derived or cloned.
-    Derive,
-    /// See its screen, without control.
-    View,
-}
-
-impl From<Action> for Right {
-    fn from(action: Action) -> Self {
-        match action {
-            Action::Run => Self::Run,
-            Action::Modify => Self::Modify,
-            Action::Derive => Self::Derive,
-            Action::View => Self::View,
-        }
-    }
+/// Rights by their names, with what each is for.
+fn right() -> impl TypedValueParser<Value = Right> {
+    let modify = "Delete what somebody made; memory, cpus, cdrom, rename, reimage and snapshot are to come";
+    let words = [
+        PossibleValue::new("run").help("Start, stop and use it"),
+        PossibleValue::new("modify").help(modify),
+        PossibleValue::new("derive").help("Make vms from it, derived or cloned"),
+        PossibleValue::new("view").help("See its screen, without control"),
+    ];
+    PossibleValuesParser::new(words).map(|word| match word.as_str() {
+        "run" => Right::Run,
+        "modify" => Right::Modify,
+        "derive" => Right::Derive,
+        _ => Right::View,
+    })
 }
 
 pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
     match command {
-        Command::Check { user, action: Some(action), on: Some(on), lab, .. } => {
-            check(user, (*action).into(), on, lab, site, ui)
-        }
+        Command::Check { user, action: Some(action), on: Some(on), lab, .. } => check(user, *action, on, lab, site, ui),
         Command::Check { user, lab, output, .. } => list(user, lab, *output, site, ui),
         Command::Grant { to, allow, on, force_isolated, lab } => {
-            let allow = allow.iter().map(|action| Right::from(*action)).collect();
+            let allow = allow.iter().copied().collect();
             let permission = Permission { to: to.clone(), on: on.clone(), allow, force_isolated: *force_isolated };
             let (context, desired) = of_known_lab(site, &lab.lab)?;
             permissions::grant(&context, &desired, &permission)?;
@@ -122,7 +117,7 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
 
 fn check(user: &UserName, right: Right, on: &Object, lab: &LabOption, site: Option<&Path>, ui: &Ui) -> Ended {
     let decision = match Way::to(site, lab)? {
-        Way::Daemon(daemon, lab) => permissions::decision(own_rights(&daemon, user, &lab)?, right, on),
+        Way::Daemon(lab) => permissions::decision(own_rights(&lab, user)?, right, on),
         Way::Here(lab) => permissions::check(&lab.0, &lab.1, &Person::User(user.clone()), right, on)?,
     };
     ui.data(&words::decision(user, right, on, &decision));
@@ -131,7 +126,7 @@ fn check(user: &UserName, right: Right, on: &Object, lab: &LabOption, site: Opti
 
 fn list(user: &UserName, lab: &LabOption, format: Format, site: Option<&Path>, ui: &Ui) -> Ended {
     let (rights, lab) = match Way::to(site, lab)? {
-        Way::Daemon(daemon, lab) => (own_rights(&daemon, user, &lab)?, lab),
+        Way::Daemon(lab) => (own_rights(&lab, user)?, lab.name),
         Way::Here(lab) => (permissions::effective(&lab.0, &lab.1, &Person::User(user.clone()))?, lab.1.lab),
     };
     if rights.is_empty() {
@@ -142,9 +137,9 @@ fn list(user: &UserName, lab: &LabOption, format: Format, site: Option<&Path>, u
 }
 
 /// What the daemon says of who asks; others' rights are for those who work on the state itself.
-fn own_rights(daemon: &Daemon, user: &UserName, lab: &LabName) -> Result<Vec<EffectiveRights>, Failure> {
+fn own_rights(lab: &OfLab, user: &UserName) -> Result<Vec<EffectiveRights>, Failure> {
     if Some(user.as_str()) == process::account().as_deref() {
-        return daemon.rights(lab);
+        return Ok(lab.rights()?);
     }
     Err(Failure::new(Exit::Refused, "what others may do is for root to ask; nothing was done"))
 }

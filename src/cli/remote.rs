@@ -5,15 +5,13 @@ use std::path::{Path, PathBuf};
 use super::LabOption;
 use super::context::of_known_lab;
 use crate::control::Context;
-use crate::control::permissions::EffectiveRights;
-use crate::control::view::{Mapping, Template, Vm};
 use crate::daemon::SOCKET;
-use crate::daemon::client::{Client, ClientError};
-use crate::daemon::messages::{Acted, Derive, Lab, Power};
-use crate::error::chain;
+use crate::daemon::client::Client;
+use crate::daemon::messages::Acted;
+use crate::daemon::of_lab::OfLab;
 use crate::exit::Exit;
 use crate::host::process;
-use crate::model::id::{LabName, VmName};
+use crate::model::id::LabName;
 use crate::model::lab::Desired;
 use crate::report::{Failure, Ui};
 
@@ -21,7 +19,7 @@ use crate::report::{Failure, Ui};
 pub(super) enum Way {
     /// This process, on the state itself.
     Here(Box<(Context, Desired)>),
-    Daemon(Daemon, LabName),
+    Daemon(OfLab),
 }
 
 impl Way {
@@ -29,9 +27,10 @@ impl Way {
         let Some(socket) = served_by(site) else {
             return Ok(Self::Here(Box::new(of_known_lab(site, &lab.lab)?)));
         };
-        let daemon = Daemon { client: Client::new(socket) };
-        let lab = daemon.lab(lab)?;
-        Ok(Self::Daemon(daemon, lab))
+        let folder = lab.lab.file_name().and_then(|name| name.to_str());
+        let named = folder.map(LabName::new).transpose();
+        let named = named.map_err(|error| Failure::from_error(Exit::Usage, &error))?;
+        Ok(Self::Daemon(OfLab::new(Client::new(socket), named)?))
     }
 }
 
@@ -67,68 +66,4 @@ pub(super) fn tell(acted: &Acted, ui: &Ui) -> Exit {
     ui.data(&acted.plan);
     ui.data(&acted.outcome);
     Exit::Done
-}
-
-pub(super) struct Daemon {
-    client: Client,
-}
-
-impl Daemon {
-    /// The lab that is meant: by its name, or the only one that there is for who asks.
-    fn lab(&self, option: &LabOption) -> Result<LabName, Failure> {
-        let named = option.lab.to_str().unwrap_or_default();
-        if named != "." {
-            let of_folder = option.lab.file_name().and_then(|name| name.to_str()).unwrap_or(named);
-            return LabName::new(of_folder).map_err(|error| Failure::from_error(Exit::Usage, &error));
-        }
-        let mut labs = self.client.get::<Vec<Lab>>(&["labs"]).map_err(failure)?;
-        match (labs.pop(), labs.len()) {
-            (Some(lab), 0) => Ok(lab.name),
-            (None, _) => Err(Failure::new(Exit::Failed, "there is no lab that you may know of")),
-            (Some(last), _) => {
-                let names: Vec<String> =
-                    labs.iter().chain([&last]).map(|lab| format!("`--lab {}`", lab.name)).collect();
-                Err(Failure::new(Exit::Usage, "you are in several labs; nothing was done").hint(names.join(" or ")))
-            }
-        }
-    }
-
-    pub(super) fn vms(&self, lab: &LabName) -> Result<Vec<Vm>, Failure> {
-        self.client.get(&["labs", lab.as_str(), "vms"]).map_err(failure)
-    }
-
-    pub(super) fn templates(&self, lab: &LabName) -> Result<Vec<Template>, Failure> {
-        self.client.get(&["labs", lab.as_str(), "templates"]).map_err(failure)
-    }
-
-    pub(super) fn mappings(&self, lab: &LabName) -> Result<Vec<Mapping>, Failure> {
-        self.client.get(&["labs", lab.as_str(), "mappings"]).map_err(failure)
-    }
-
-    pub(super) fn rights(&self, lab: &LabName) -> Result<Vec<EffectiveRights>, Failure> {
-        self.client.get(&["labs", lab.as_str(), "permissions", "effective"]).map_err(failure)
-    }
-
-    pub(super) fn derive(&self, lab: &LabName, wanted: &Derive) -> Result<Acted, Failure> {
-        self.client.post(&["labs", lab.as_str(), "vms"], wanted).map_err(failure)
-    }
-
-    pub(super) fn delete(&self, lab: &LabName, vm: &VmName) -> Result<Acted, Failure> {
-        self.client.delete(&["labs", lab.as_str(), "vms", vm.as_str()]).map_err(failure)
-    }
-
-    pub(super) fn power(&self, lab: &LabName, vm: &VmName, power: Power) -> Result<Acted, Failure> {
-        self.client.post(&["labs", lab.as_str(), "vms", vm.as_str(), "power"], &power).map_err(failure)
-    }
-}
-
-fn failure(error: ClientError) -> Failure {
-    match error {
-        ClientError::Refused(refusal) => {
-            Failure { exit: refusal.code.into(), message: refusal.message, causes: refusal.causes, hint: refusal.hint }
-        }
-        ClientError::Broken { .. } | ClientError::Late { .. } => Failure::new(Exit::Failed, chain(&error))
-            .hint("what was asked for may be done or not: `labwright get vms` shows it"),
-        _ => Failure::from_error(Exit::Failed, &error).hint("an admin looks after `labwright serve`"),
-    }
 }

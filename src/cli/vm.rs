@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use super::context::of_known_lab;
 use super::remote::{self, Way};
 use super::{Ended, LabOption, apply, export_run, own, vnc};
-use crate::control::request::{Guest, Guests};
+use crate::control::request::{self, Guest, Guests};
 use crate::control::{self, pick};
 use crate::daemon::messages;
 use crate::exit::Exit;
+use crate::host::RUN_ROOT;
+use crate::host::run::run_folder::serial_socket;
 use crate::model::address::{Address, AddressPattern};
 use crate::model::id::{SnapshotName, VmName};
 use crate::model::lab::Desired;
@@ -49,33 +51,18 @@ pub(super) enum Command {
   labwright vm screen alice-gsr -o guest.png
   labwright vm screen exam -o pictures          # pictures/VM.png for every vm of the family")]
     Screen {
-        /// Names of vms or families; `*` stands for anything.
-        #[arg(value_name = NAMES, required = true)]
-        vms: Vec<String>,
         #[command(flatten)]
-        lab: LabOption,
+        vms: Vms,
         /// Where the PNG goes; a folder, in which each vm has a file of its name, where several vms are meant.
         #[arg(long, short, value_name = "FILE|FOLDER")]
         output: PathBuf,
     },
     /// Let a guest stand still, in memory, until `vm resume`
     #[command(after_help = "Example: labwright vm suspend alice-gsr")]
-    Suspend {
-        /// Names of vms or families; `*` stands for anything.
-        #[arg(value_name = NAMES, required = true)]
-        vms: Vec<String>,
-        #[command(flatten)]
-        lab: LabOption,
-    },
+    Suspend(Vms),
     /// Let a suspended guest go on
     #[command(after_help = "Example: labwright vm resume alice-gsr")]
-    Resume {
-        /// Names of vms or families; `*` stands for anything.
-        #[arg(value_name = NAMES, required = true)]
-        vms: Vec<String>,
-        #[command(flatten)]
-        lab: LabOption,
-    },
+    Resume(Vms),
     /// Keep memory and disks of a running guest as they are now, to go back to
     ///
     /// The guest stands still while its memory is written into its first disk.
@@ -94,11 +81,8 @@ pub(super) enum Command {
     /// List the snapshots of a vm, whether it runs or not
     #[command(after_help = "Example: labwright vm snapshots alice-gsr")]
     Snapshots {
-        /// The vm.
-        #[arg(value_name = "VM")]
-        vm: String,
         #[command(flatten)]
-        lab: LabOption,
+        vm: One,
         #[arg(long, short, value_enum, default_value_t)]
         output: Format,
     },
@@ -107,24 +91,18 @@ pub(super) enum Command {
   labwright vm revert alice-gsr before-task-2
   labwright vm revert exam before-task-2         # every vm of the family")]
     Revert {
-        /// Names of vms or families; `*` stands for anything.
-        #[arg(value_name = NAMES, required = true)]
-        vms: Vec<String>,
+        #[command(flatten)]
+        vms: Vms,
         /// One that `labwright vm snapshots NAME` lists.
         snapshot: SnapshotName,
-        #[command(flatten)]
-        lab: LabOption,
     },
     /// Delete a snapshot of running guests
     #[command(after_help = "Example: labwright vm delete-snapshot alice-gsr before-task-2")]
     DeleteSnapshot {
-        /// Names of vms or families; `*` stands for anything.
-        #[arg(value_name = NAMES, required = true)]
-        vms: Vec<String>,
+        #[command(flatten)]
+        vms: Vms,
         /// One that `labwright vm snapshots NAME` lists.
         snapshot: SnapshotName,
-        #[command(flatten)]
-        lab: LabOption,
     },
     /// Print a shell script that starts a vm by hand, for when nothing else works
     ///
@@ -133,23 +111,34 @@ pub(super) enum Command {
   labwright vm export-run alice-gsr >alice.sh       # keep one for every vm before an exam
   sudo sh alice.sh                                  # on a host that has the disks")]
     ExportRun {
-        /// The vm.
-        #[arg(value_name = "VM")]
-        vm: String,
         #[command(flatten)]
-        lab: LabOption,
+        vm: One,
         /// What qemu is to use there; by default what the site says, or what was found out on this host.
         #[arg(long, value_enum)]
         accel: Option<export_run::Accel>,
     },
     /// Talk to a guest over its serial line; Ctrl-D ends it
-    Console {
-        /// The vm.
-        #[arg(value_name = "VM")]
-        vm: String,
-        #[command(flatten)]
-        lab: LabOption,
-    },
+    Console(One),
+}
+
+/// Vms that are meant.
+#[derive(Debug, clap::Args)]
+pub(super) struct Vms {
+    /// Names of vms or families; `*` stands for anything.
+    #[arg(value_name = NAMES, required = true)]
+    vms: Vec<String>,
+    #[command(flatten)]
+    lab: LabOption,
+}
+
+/// The vm that is meant.
+#[derive(Debug, clap::Args)]
+pub(super) struct One {
+    /// The vm.
+    #[arg(value_name = "VM")]
+    vm: String,
+    #[command(flatten)]
+    lab: LabOption,
 }
 
 pub(super) const NAMES: &str = "VM|FAMILY|GLOB";
@@ -198,32 +187,38 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
         Command::Derive(arguments) => own::derive(arguments, site, ui).map_err(by_daemon),
         Command::Delete(arguments) => own::delete(arguments, site, ui).map_err(by_daemon),
         Command::Vnc(arguments) => vnc::run(arguments, site, ui),
-        Command::Screen { vms, lab, output } => screens(vms, lab, output, site, ui),
-        Command::Suspend { vms, lab } => ask(vms, lab, &RequestKind::Suspend, site, ui),
-        Command::Resume { vms, lab } => ask(vms, lab, &RequestKind::Resume, site, ui),
+        Command::Screen { vms, output } => {
+            let (context, Desired { lab, .. }) = of_known_lab(site, &vms.lab.lab)?;
+            let told = &mut |vm: &VmName, file: &Path| ui.say(&requests::pictured(vm, file));
+            Guests::named(&context, &lab, &vms.vms)?.pictures(output, told)?;
+            Ok(Exit::Done)
+        }
+        Command::Suspend(vms) => ask(&vms.vms, &vms.lab, &RequestKind::Suspend, site, ui),
+        Command::Resume(vms) => ask(&vms.vms, &vms.lab, &RequestKind::Resume, site, ui),
         Command::Snapshot { vm, snapshot, lab } => {
-            // One for all, so that a family can be taken back to it by this name.
-            let now = || jiff::ZonedDateTime::now().strftime("at-%Y-%m-%d-%H%M%S").to_string();
-            let name = snapshot.as_ref().map_or_else(now, ToString::to_string);
+            let name = snapshot.as_ref().map_or_else(request::snapshot_name, ToString::to_string);
             ask(std::slice::from_ref(vm), lab, &RequestKind::Snapshot { name }, site, ui)
         }
-        Command::Snapshots { vm, lab, output } => snapshots(vm, lab, *output, site, ui),
-        Command::Revert { vms, snapshot, lab } => {
-            ask(vms, lab, &RequestKind::Revert { name: snapshot.to_string() }, site, ui)
+        Command::Snapshots { vm, output } => {
+            let (context, Desired { lab, .. }) = of_known_lab(site, &vm.lab.lab)?;
+            ui.data(&requests::snapshots(&Guest::named(&context, &lab, &vm.vm)?.snapshots()?, *output));
+            Ok(Exit::Done)
         }
-        Command::DeleteSnapshot { vms, snapshot, lab } => {
-            ask(vms, lab, &RequestKind::DeleteSnapshot { name: snapshot.to_string() }, site, ui)
+        Command::Revert { vms, snapshot } => {
+            ask(&vms.vms, &vms.lab, &RequestKind::Revert { name: snapshot.to_string() }, site, ui)
         }
-        Command::ExportRun { vm, lab, accel } => {
-            let (context, desired) = of_known_lab(site, &lab.lab)?;
-            export_run::run(&context, &desired, vm, *accel, ui)
+        Command::DeleteSnapshot { vms, snapshot } => {
+            ask(&vms.vms, &vms.lab, &RequestKind::DeleteSnapshot { name: snapshot.to_string() }, site, ui)
         }
-        Command::Console { vm, lab } => {
+        Command::ExportRun { vm, accel } => {
+            let (context, desired) = of_known_lab(site, &vm.lab.lab)?;
+            export_run::run(&context, &desired, &vm.vm, *accel, ui)
+        }
+        Command::Console(One { vm, lab }) => {
             let (context, Desired { lab, .. }) = of_known_lab(site, &lab.lab)?;
             let guest = Guest::named(&context, &lab, vm)?;
             context.audit(Some(&lab), vec![Address::vm(&guest.name)])?;
-            let folder = Path::new(crate::host::RUN_ROOT).join(guest.run()?.to_string());
-            console::join(&guest.name, &crate::host::run::run_folder::serial_socket(&folder))?;
+            console::join(&guest.name, &serial_socket(&Path::new(RUN_ROOT).join(guest.run()?.to_string())))?;
             Ok(Exit::Done)
         }
     }
@@ -233,30 +228,6 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
 fn ask(words: &[String], lab: &LabOption, kind: &RequestKind, site: Option<&Path>, ui: &Ui) -> Ended {
     let (context, Desired { lab, .. }) = of_known_lab(site, &lab.lab)?;
     Guests::named(&context, &lab, words)?.ask(kind, &mut |vm| ui.say(&requests::done(vm, kind)))?;
-    Ok(Exit::Done)
-}
-
-/// A picture of one, or one of each in a folder.
-fn screens(words: &[String], lab: &LabOption, output: &Path, site: Option<&Path>, ui: &Ui) -> Ended {
-    let (context, Desired { lab, .. }) = of_known_lab(site, &lab.lab)?;
-    let guests = Guests::named(&context, &lab, words)?;
-    let is_folder = guests.guests.len() > 1 || output.is_dir();
-    if is_folder {
-        std::fs::create_dir_all(output).map_err(|source| {
-            Failure::from_error(Exit::Failed, &source)
-                .within(format!("cannot make the folder {} for the pictures", output.display()))
-        })?;
-    }
-    let file =
-        |name: &VmName| if is_folder { output.join(format!("{}.png", name.file_name())) } else { output.to_owned() };
-    guests.screens(&file, &mut |vm, file| ui.say(&format!("the screen of {vm} is in {}", file.display())))?;
-    Ok(Exit::Done)
-}
-
-fn snapshots(word: &str, lab: &LabOption, format: Format, site: Option<&Path>, ui: &Ui) -> Ended {
-    let (context, Desired { lab, .. }) = of_known_lab(site, &lab.lab)?;
-    let snapshots = Guest::named(&context, &lab, word)?.snapshots()?;
-    ui.data(&requests::snapshots(&snapshots, format));
     Ok(Exit::Done)
 }
 
@@ -278,12 +249,12 @@ fn power(
             let what = "the daemon takes no `--allow`, `--wait`, `--json` and `--parallelism`; nothing was done";
             Err(Failure::new(Exit::Usage, what).hint("`labwright get mappings` shows what runs, once it does"))
         }
-        Way::Daemon(daemon, lab) => {
+        Way::Daemon(lab) => {
             // One request for each vm that is meant; the first that is refused ends it.
-            let known = daemon.vms(&lab)?;
-            for vm in pick::vms(&lab, vms, known.iter().map(|vm| (&vm.name, Some(&vm.family))))? {
+            let known = lab.vms()?;
+            for vm in pick::vms(&lab.name, vms, known.iter().map(|vm| (&vm.name, Some(&vm.family))))? {
                 let power = messages::Power { wanted: wish, isolated, by_name: pick::is_named(vms, &vm) };
-                remote::tell(&daemon.power(&lab, &vm, power)?, ui);
+                remote::tell(&lab.power(&vm, &power)?, ui);
             }
             Ok(Exit::Done)
         }

@@ -103,18 +103,20 @@ impl<'a> Guests<'a> {
         ended
     }
 
-    /// Pictures of all screens, each as a PNG at the place that `file` tells. `told` hears of each.
-    pub fn screens(
-        &self,
-        file: &dyn Fn(&VmName) -> PathBuf,
-        told: &mut dyn FnMut(&VmName, &Path),
-    ) -> Result<(), ControlError> {
+    /// A picture of one screen at `place`; of several, or where that is a folder, one of each vm's name in there, as PNG. `told`
+    /// hears of each.
+    pub fn pictures(&self, place: &Path, told: &mut dyn FnMut(&VmName, &Path)) -> Result<(), ControlError> {
         self.audit()?;
+        let is_folder = self.guests.len() > 1 || place.is_dir();
+        if is_folder {
+            let no_folder = |source| ControlError::Folder { folder: place.to_owned(), source };
+            std::fs::create_dir_all(place).map_err(no_folder)?;
+        }
         self.each(|guest| {
-            let (picture, file) = (guest.screen()?, file(&guest.name));
-            std::fs::write(&file, picture)
-                .map_err(|source| RequestError::Picture { file: file.clone(), source })
-                .map(|()| told(&guest.name, &file))
+            let name = &guest.name;
+            let file = if is_folder { place.join(format!("{}.png", name.file_name())) } else { place.to_owned() };
+            let written = std::fs::write(&file, guest.screen()?);
+            written.map_err(|source| RequestError::Picture { file: file.clone(), source }).map(|()| told(name, &file))
         })
     }
 
@@ -126,6 +128,11 @@ impl<'a> Guests<'a> {
         let names = self.guests.keys().cloned().collect();
         each(&names, "did not do it", |name| Ok(act(&self.guests[name])?))
     }
+}
+
+/// What a snapshot is called that nobody gave a name: one for all vms of a family, so that they can be taken back to it together.
+pub fn snapshot_name() -> String {
+    jiff::ZonedDateTime::now().strftime("at-%Y-%m-%d-%H%M%S").to_string()
 }
 
 /// For the history.

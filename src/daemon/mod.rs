@@ -19,6 +19,7 @@ mod api;
 mod bounds;
 pub mod client;
 pub mod messages;
+pub mod of_lab;
 mod socket;
 
 pub use socket::{ServeError, serve};

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use clap_mangen::Man;
 
-use crate::exit;
+use super::Failure;
+use crate::exit::{self, Exit};
 
 /// What is the same on each page.
 const ENVIRONMENT: &[(&str, &str)] = &[
@@ -29,6 +30,20 @@ pub fn write(command: clap::Command, folder: &Path) -> std::io::Result<()> {
     command.build();
     std::fs::create_dir_all(folder)?;
     write_pages(&command, None, folder)
+}
+
+/// The help of a command: `labwright help vm start` is `labwright vm start --help`.
+pub fn help(mut command: clap::Command, words: &[String]) -> Result<String, Failure> {
+    command.build();
+    let mut shown = &mut command;
+    for word in words {
+        let unknown = || {
+            Failure::new(Exit::Usage, format!("there is no command `labwright {}`", words.join(" ")))
+                .hint("`labwright help` lists all")
+        };
+        shown = shown.find_subcommand_mut(word).ok_or_else(unknown)?;
+    }
+    Ok(shown.render_long_help().ansi().to_string())
 }
 
 /// The page of a command, and those of all below it.

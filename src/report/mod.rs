@@ -4,6 +4,7 @@
 pub mod apply;
 pub mod aside;
 mod command;
+pub mod completions;
 pub mod console;
 pub mod diagnostics;
 pub mod diagnostics_ci;
@@ -35,7 +36,9 @@ pub mod status;
 mod steps;
 pub mod stream;
 pub mod table;
+pub mod terminal;
 pub mod times;
+pub mod typed;
 mod ui;
 mod values;
 

@@ -1,5 +1,7 @@
 //! What running guests were asked for, and what came of it.
 
+use std::path::Path;
+
 use serde::Serialize;
 
 use super::table::{Column, Format, Row, column, render};
@@ -18,6 +20,11 @@ pub fn done(vm: &VmName, kind: &RequestKind) -> String {
         RequestKind::DeleteSnapshot { name } => format!("{vm} has no snapshot `{name}` any more"),
         RequestKind::Other(what) => format!("{vm} did {what}"),
     }
+}
+
+/// Where the picture of a guest's screen is.
+pub fn pictured(vm: &VmName, file: &Path) -> String {
+    format!("the screen of {vm} is in {}", file.display())
 }
 
 /// The snapshots of a vm.

@@ -1,34 +1,18 @@
-//! `labwright completions`: made from the clap types, so that it cannot lag behind; names of vms are asked for when they are
+//! Completion scripts of shells: made from the clap types, so that they cannot lag behind; names of vms are asked for when they are
 //! completed.
 
 use clap_complete::Shell;
 
-use super::Ended;
-use crate::exit::Exit;
-use crate::report::Ui;
-
-/// Print a completion script for a shell
-#[derive(Debug, clap::Args)]
-#[command(after_help = "bash, zsh and fish complete the names of vms, too.
-
-Examples:
-  labwright completions bash > /etc/bash_completion.d/labwright
-  labwright completions zsh > ~/.zfunc/_labwright         # a folder of fpath")]
-pub(super) struct Arguments {
-    shell: Shell,
-}
-
-pub(super) fn run(arguments: &Arguments, command: &mut clap::Command, ui: &Ui) -> Ended {
+pub fn script(shell: Shell, command: &mut clap::Command) -> String {
     let mut script = Vec::new();
-    clap_complete::generate(arguments.shell, command, "labwright", &mut script);
+    clap_complete::generate(shell, command, "labwright", &mut script);
     let script = String::from_utf8_lossy(&script).into_owned();
-    ui.data(&match arguments.shell {
+    match shell {
         Shell::Bash => script + include_str!("names.bash"),
         Shell::Fish => script + include_str!("names.fish"),
         Shell::Zsh => zsh(&script),
         _ => script,
-    });
-    Ok(Exit::Done)
+    }
 }
 
 /// Operands that are vms, by what their fields are called here, have their names for completions.

@@ -1,19 +1,12 @@
-//! The command as a person typed it, for the history.
+//! Words of a command line as a shell would take them again.
 
-/// Options of the program as a whole, which say where it works and not what it does.
-const NOT_OF_COMMANDS: [&str; 2] = ["--site", "--color"];
-
-/// What stands behind the program's name, as a shell would take it again.
-pub(super) fn command() -> String {
-    words(std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()))
-}
-
-fn words(arguments: impl Iterator<Item = String>) -> String {
+/// The command, without those of `options` that stand in it with their values.
+pub fn without(options: &[&str], arguments: impl Iterator<Item = String>) -> String {
     let (mut words, mut is_value) = (Vec::new(), false);
     for word in arguments {
         let option = word.split_once('=').map_or(word.as_str(), |(option, _)| option);
-        let passed_over = is_value || NOT_OF_COMMANDS.contains(&option);
-        is_value = !is_value && NOT_OF_COMMANDS.contains(&word.as_str());
+        let passed_over = is_value || options.contains(&option);
+        is_value = !is_value && options.contains(&word.as_str());
         if !passed_over {
             words.push(quoted(&word));
         }
@@ -35,7 +28,7 @@ mod tests {
 
     #[test]
     fn it_can_be_typed_again() {
-        let of = |line: &str| words(line.split('|').map(str::to_owned));
+        let of = |line: &str| without(&["--site", "--color"], line.split('|').map(str::to_owned));
         assert_eq!(of("--site|s.yaml|vm|stop|vm/ada-work|a*|--yes|--color=never"), "vm stop vm/ada-work 'a*' --yes");
         assert_eq!(of("apply|--site|--color|--wait"), "apply --wait");
         assert_eq!(of("freeze|--why|Ana's exam|--site=s.yaml|"), "freeze --why 'Ana'\\''s exam' ''");

@@ -1,0 +1,77 @@
+//! A lab as the daemon shows it to who asks, for commands: what each path of the API answers, and a no as it is told to a person.
+
+use super::client::{Client, ClientError};
+use super::messages::{Acted, Derive, Lab, Power};
+use crate::control::permissions::EffectiveRights;
+use crate::control::view::{Mapping, Template, Vm};
+use crate::error::chain;
+use crate::exit::Exit;
+use crate::model::id::{LabName, VmName};
+use crate::report::Failure;
+
+/// One of the labs that who asks may know of.
+pub struct OfLab {
+    client: Client,
+    pub name: LabName,
+}
+
+impl OfLab {
+    /// The lab of this name, or the only one that there is for who asks.
+    pub fn new(client: Client, named: Option<LabName>) -> Result<Self, Failure> {
+        let name = named.map_or_else(|| only(&client), Ok)?;
+        Ok(Self { client, name })
+    }
+
+    pub fn vms(&self) -> Result<Vec<Vm>, ClientError> {
+        self.client.get(&["labs", self.name.as_str(), "vms"])
+    }
+
+    pub fn templates(&self) -> Result<Vec<Template>, ClientError> {
+        self.client.get(&["labs", self.name.as_str(), "templates"])
+    }
+
+    pub fn mappings(&self) -> Result<Vec<Mapping>, ClientError> {
+        self.client.get(&["labs", self.name.as_str(), "mappings"])
+    }
+
+    pub fn rights(&self) -> Result<Vec<EffectiveRights>, ClientError> {
+        self.client.get(&["labs", self.name.as_str(), "permissions", "effective"])
+    }
+
+    pub fn derive(&self, wanted: &Derive) -> Result<Acted, ClientError> {
+        self.client.post(&["labs", self.name.as_str(), "vms"], wanted)
+    }
+
+    pub fn delete(&self, vm: &VmName) -> Result<Acted, ClientError> {
+        self.client.delete(&["labs", self.name.as_str(), "vms", vm.as_str()])
+    }
+
+    pub fn power(&self, vm: &VmName, power: &Power) -> Result<Acted, ClientError> {
+        self.client.post(&["labs", self.name.as_str(), "vms", vm.as_str(), "power"], power)
+    }
+}
+
+fn only(client: &Client) -> Result<LabName, Failure> {
+    let mut labs = client.get::<Vec<Lab>>(&["labs"])?;
+    match (labs.pop(), labs.len()) {
+        (Some(lab), 0) => Ok(lab.name),
+        (None, _) => Err(Failure::new(Exit::Failed, "there is no lab that you may know of")),
+        (Some(last), _) => {
+            let names: Vec<String> = labs.iter().chain([&last]).map(|lab| format!("`--lab {}`", lab.name)).collect();
+            Err(Failure::new(Exit::Usage, "you are in several labs; nothing was done").hint(names.join(" or ")))
+        }
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Refused(refusal) => {
+                Self { exit: refusal.code.into(), message: refusal.message, causes: refusal.causes, hint: refusal.hint }
+            }
+            ClientError::Broken { .. } | ClientError::Late { .. } => Self::new(Exit::Failed, chain(&error))
+                .hint("what was asked for may be done or not: `labwright get vms` shows it"),
+            _ => Self::from_error(Exit::Failed, &error).hint("an admin looks after `labwright serve`"),
+        }
+    }
+}
