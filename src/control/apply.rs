@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 use std::time::Duration;
 
+use super::journal::Decides;
 use super::readiness::refuse_unready;
 use super::{Context, ControlError, Note, clear};
 use crate::apply::{self, Awaited, Clock as _, Goal, Progress, Readiness, Summary, SystemClock, Wait, WaitEnd, World};
@@ -14,7 +15,7 @@ use crate::model::lab::Desired;
 use crate::observe::Observed;
 use crate::plan::{Effect, Plan, Refusal};
 use crate::run::last_words;
-use crate::state::{ApplyInfo, Lock, Recorded, StateError, Store};
+use crate::state::{ApplyInfo, Recorded, StateError, Store};
 
 /// How a plan is to be carried out.
 #[derive(Debug, Clone, Copy)]
@@ -77,9 +78,10 @@ fn decide_and_act(
     refusals: &mut Vec<Refusal>,
 ) -> Result<Done, ControlError> {
     let mut good: Option<Plan> = None;
+    let doing = || format!("{} {}", request.doing, desired.lab);
     loop {
         let mut store = context.store()?;
-        let decides = (request.is_agreed || good.is_some()).then(|| Decides::begin(context, desired, request));
+        let decides = (request.is_agreed || good.is_some()).then(|| Decides::begin(context, doing()));
         let decides = decides.transpose()?;
         let recorded = store.recorded(&desired.lab)?;
         if let (Some(_), Some(frozen)) = (&good, &recorded.frozen) {
@@ -119,19 +121,6 @@ fn agree(plan: &Plan, client: &mut dyn Client) -> Result<(), ControlError> {
         Some(true) => Ok(()),
         Some(false) => Err(ControlError::NotConfirmed),
         None => Err(ControlError::NobodyToAsk),
-    }
-}
-
-/// The lock, and what takes long to find out for the history.
-struct Decides {
-    lock: Lock,
-    info: ApplyInfo,
-}
-
-impl Decides {
-    fn begin(context: &Context, desired: &Desired, request: &Request<'_>) -> Result<Self, ControlError> {
-        let info = context.apply_info("");
-        Ok(Self { lock: context.lock(format!("{} {}", request.doing, desired.lab))?, info })
     }
 }
 

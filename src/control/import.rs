@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::aside::disks_word;
-use super::journal::{Lab, Order, Step};
+use super::journal::{Decides, Lab, Order, Step};
 use super::pick::nothing_fits;
 use super::plan::Scope;
 use super::{Code, Context, ControlError};
@@ -19,7 +19,7 @@ use crate::observe::fold;
 use crate::plan::{Effect, FoundJob, Inputs, Plan, Refusal, import_job};
 use crate::run::{Batch, BatchId, Control, RunSpec, read_report};
 use crate::scheduler::SchedulerError;
-use crate::state::{Change, Entry, Lock, Recorded, RecordedDisk, Store};
+use crate::state::{Change, Entry, Recorded, RecordedDisk, Store};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
@@ -97,7 +97,7 @@ impl WantedJob {
 
 /// Takes a job over as a vm's run.
 pub fn job(context: &Context, desired: &Desired, address: &Address, wanted: WantedJob) -> Result<TaskId, ControlError> {
-    let job = import(context, desired, address, |import, store, lock| import.job(wanted, store, lock));
+    let job = import(context, desired, address, |import, store, decides| import.job(wanted, store, decides));
     context.audited(Some(&desired.lab), job)
 }
 
@@ -108,7 +108,7 @@ pub fn disks(
     address: &Address,
     files: &[PathBuf],
 ) -> Result<Ipv4Addr, ControlError> {
-    let ip = import(context, desired, address, |import, store, lock| import.disks(files, store, lock));
+    let ip = import(context, desired, address, |import, store, decides| import.disks(files, store, decides));
     context.audited(Some(&desired.lab), ip)
 }
 
@@ -117,17 +117,17 @@ fn import<T>(
     context: &Context,
     desired: &Desired,
     address: &Address,
-    act: impl FnOnce(&Import<'_>, &mut Store, Lock) -> Result<T, ControlError>,
+    act: impl FnOnce(&Import<'_>, &mut Store, Decides) -> Result<T, ControlError>,
 ) -> Result<T, ControlError> {
     let mut store = context.store()?;
-    let lock = context.lock(format!("import {address}"))?;
+    let decides = Decides::begin(context, format!("import {address}"))?;
     let recorded = store.recorded(&desired.lab)?;
     recorded.refuse_held(address)?;
     let plan = Scope::default().plan(context, desired, &recorded)?;
     if let Some(refusal) = plan.refusals.iter().find(|refusal| refusal.holds(address)) {
         return Err(ImportError::Held { address: address.clone(), by: Box::new(refusal.clone()) }.into());
     }
-    act(&Import { context, desired, recorded: &recorded, plan: &plan, address }, &mut store, lock)
+    act(&Import { context, desired, recorded: &recorded, plan: &plan, address }, &mut store, decides)
 }
 
 struct Import<'a> {
@@ -140,7 +140,7 @@ struct Import<'a> {
 }
 
 impl Import<'_> {
-    fn job(&self, wanted: WantedJob, store: &mut Store, lock: Lock) -> Result<TaskId, ControlError> {
+    fn job(&self, wanted: WantedJob, store: &mut Store, decides: Decides) -> Result<TaskId, ControlError> {
         let Self { context, desired, recorded, address, .. } = *self;
         let vm = recorded.vms.iter().find(|(name, _)| name.as_str() == address.name);
         let Some((name, known)) = vm else { return Err(self.unknown_vm()) };
@@ -164,7 +164,7 @@ impl Import<'_> {
             reasons,
         })?;
         let step = Step::record(address.clone(), "import", changes);
-        self.record(store, lock, &format!("import job {job} as {address}"), step)?;
+        self.record(store, decides, &format!("import job {job} as {address}"), step)?;
         Ok(job)
     }
 
@@ -197,7 +197,7 @@ impl Import<'_> {
     }
 
     /// The vm is recorded when all its disks are there: one that is cut short is no vm's, and is copied anew.
-    fn disks(&self, files: &[PathBuf], store: &mut Store, lock: Lock) -> Result<Ipv4Addr, ControlError> {
+    fn disks(&self, files: &[PathBuf], store: &mut Store, decides: Decides) -> Result<Ipv4Addr, ControlError> {
         let Self { context, desired, address, .. } = *self;
         let (name, ip, record) = self.new_vm().ok_or_else(|| self.no_new_vm())?;
         let owner = context.owner()?;
@@ -214,7 +214,7 @@ impl Import<'_> {
         let mut step = Step::record(address.clone(), "import", vec![record]);
         step.after.extend(disks.iter().map(|disk| Change::PutDisk { vm: name.clone(), disk: disk.clone() }));
         step.act = Box::new(|| files.iter().zip(&disks).try_for_each(|(file, disk)| copy(file, disk, owner)));
-        self.record(store, lock, &format!("import {} as {address}", disks_word(files.len())), step)?;
+        self.record(store, decides, &format!("import {} as {address}", disks_word(files.len())), step)?;
         Ok(ip)
     }
 
@@ -241,10 +241,9 @@ impl Import<'_> {
         nothing_fits(&desired.lab, "vm", name, desired.vms.keys().map(VmName::as_str)).into()
     }
 
-    fn record(&self, store: &mut Store, lock: Lock, summary: &str, step: Step<'_>) -> Result<(), ControlError> {
-        let lab =
-            Lab { context: self.context, name: &self.desired.lab, after: self.recorded.latest, doing: "imported" };
-        lab.carry_out(store, Some(lock), summary, Order::Chain, vec![step])?.pop().map_or(Ok(()), Err)
+    fn record(&self, store: &mut Store, decides: Decides, summary: &str, step: Step<'_>) -> Result<(), ControlError> {
+        let lab = Lab { name: &self.desired.lab, after: self.recorded.latest, doing: "imported" };
+        lab.carry_out(store, decides, summary, Order::Chain, vec![step])?.pop().map_or(Ok(()), Err)
     }
 }
 

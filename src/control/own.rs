@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::aside::refuse_frozen;
-use super::journal::{self, Step};
+use super::journal::{self, Decides, Step};
 use super::permissions::Rights;
 use super::plan::Scope;
 use super::{Context, ControlError, understood};
@@ -63,7 +63,7 @@ pub fn derive(context: &Context, of: Lab<'_>, wanted: &Wanted) -> Result<VmName,
 fn claim(context: &Context, of: Lab<'_>, wanted: &Wanted) -> Result<VmName, ControlError> {
     let name = VmName::owned(&wanted.owner, &wanted.name);
     let mut store = context.store()?;
-    let lock = context.lock(format!("vm derive {name}"))?;
+    let decides = Decides::begin(context, format!("vm derive {name}"))?;
     let recorded = store.recorded(of.name())?;
     refuse_frozen(&recorded)?;
     let desired = of.desired(&recorded)?;
@@ -95,8 +95,8 @@ fn claim(context: &Context, of: Lab<'_>, wanted: &Wanted) -> Result<VmName, Cont
     };
     let put = Change::PutClaim { name: name.to_string(), body: ClaimBody::Vm(made), by: context.caller.name.clone() };
     let step = Step::record(Address::vm(&name), "claim the vm", vec![put]);
-    let of_lab = journal::Lab { context, name: of.name(), after: recorded.latest, doing: "changed" };
-    of_lab.record(&mut store, lock, &format!("vm derive {name}"), vec![step])?;
+    let of_lab = journal::Lab { name: of.name(), after: recorded.latest, doing: "changed" };
+    of_lab.record(&mut store, decides, &format!("vm derive {name}"), vec![step])?;
     Ok(name)
 }
 
@@ -124,7 +124,7 @@ pub fn give_up(context: &Context, of: Lab<'_>, name: &VmName) -> Result<bool, Co
 
 fn end_claim(context: &Context, of: Lab<'_>, name: &VmName) -> Result<bool, ControlError> {
     let mut store = context.known_store()?;
-    let lock = context.lock(format!("vm delete {name}"))?;
+    let decides = Decides::begin(context, format!("vm delete {name}"))?;
     let recorded = store.recorded(of.name())?;
     refuse_frozen(&recorded)?;
     let desired = of.desired(&recorded)?;
@@ -141,21 +141,21 @@ fn end_claim(context: &Context, of: Lab<'_>, name: &VmName) -> Result<bool, Cont
     rights.require(Right::Modify, &Object::Vm(name.clone()))?;
     let why = format!("{} deleted the vm", context.caller.name);
     let step = Step::record(Address::vm(name), "end the claim", vec![Change::EndClaim { id: made.id, why }]);
-    let of_lab = journal::Lab { context, name: of.name(), after: recorded.latest, doing: "changed" };
-    of_lab.record(&mut store, lock, &format!("vm delete {name}"), vec![step])?;
+    let of_lab = journal::Lab { name: of.name(), after: recorded.latest, doing: "changed" };
+    of_lab.record(&mut store, decides, &format!("vm delete {name}"), vec![step])?;
     Ok(is_recorded)
 }
 
 /// Ends the claim on a vm of which nothing came, so that its name is free and no later plan is held up by it.
 pub fn withdraw(context: &Context, lab: &LabName, name: &VmName) -> Result<(), ControlError> {
     let mut store = context.known_store()?;
-    let lock = context.lock(format!("vm derive {name}"))?;
+    let decides = Decides::begin(context, format!("vm derive {name}"))?;
     let recorded = store.recorded(lab)?;
     let Some(made) = claim_of(&recorded, name).filter(|_| !recorded.vms.contains_key(name)) else { return Ok(()) };
     let end = Change::EndClaim { id: made.id, why: "it could not be made".to_owned() };
     let step = Step::record(Address::vm(name), "end the claim", vec![end]);
-    let of_lab = journal::Lab { context, name: lab, after: recorded.latest, doing: "changed" };
-    of_lab.record(&mut store, lock, &format!("vm derive {name}"), vec![step])
+    let of_lab = journal::Lab { name: lab, after: recorded.latest, doing: "changed" };
+    of_lab.record(&mut store, decides, &format!("vm derive {name}"), vec![step])
 }
 
 fn claim_of<'a>(recorded: &'a Recorded, name: &VmName) -> Option<&'a Claim> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::aside::refuse_frozen;
-use super::journal::{Lab, Step};
+use super::journal::{Decides, Lab, Step};
 use super::{Context, ControlError};
 use crate::access::{Because, Decision, Effective, Forced, Person, Refused, Roles, World};
 use crate::model::address::{Address, Kind};
@@ -188,7 +188,7 @@ pub fn grant(context: &Context, desired: &Desired, permission: &Permission) -> R
 
 fn claim(context: &Context, desired: &Desired, permission: &Permission) -> Result<(), ControlError> {
     let mut store = context.store()?;
-    let lock = context.lock("permission grant".to_owned())?;
+    let decides = Decides::begin(context, "permission grant".to_owned())?;
     let recorded = store.recorded(&desired.lab)?;
     refuse_frozen(&recorded)?;
     let lab = with_claims(desired, &recorded.claims);
@@ -202,8 +202,8 @@ fn claim(context: &Context, desired: &Desired, permission: &Permission) -> Resul
     let by = context.caller.name.clone();
     let put = Change::PutClaim { name: name.clone(), body: ClaimBody::Grant(body), by };
     let step = Step::record(Address::new(Kind::Permission, &name), "claim the permission", vec![put]);
-    let of_lab = Lab { context, name: &desired.lab, after: recorded.latest, doing: "changed" };
-    of_lab.record(&mut store, lock, &format!("permission grant {name}"), vec![step])?;
+    let of_lab = Lab { name: &desired.lab, after: recorded.latest, doing: "changed" };
+    of_lab.record(&mut store, decides, &format!("permission grant {name}"), vec![step])?;
     Ok(())
 }
 
@@ -214,7 +214,7 @@ pub fn revoke(context: &Context, desired: &Desired, permission: &Permission) -> 
 
 fn end_claims(context: &Context, desired: &Desired, permission: &Permission) -> Result<usize, ControlError> {
     let mut store = context.known_store()?;
-    let lock = context.lock("permission revoke".to_owned())?;
+    let decides = Decides::begin(context, "permission revoke".to_owned())?;
     let recorded = store.recorded(&desired.lab)?;
     let lab = with_claims(desired, &recorded.claims);
     let rights = Rights::of(context, &lab, &recorded);
@@ -244,8 +244,8 @@ fn end_claims(context: &Context, desired: &Desired, permission: &Permission) -> 
             None => ControlError::NoGrant { name },
         });
     }
-    let of_lab = Lab { context, name: &desired.lab, after: recorded.latest, doing: "changed" };
-    of_lab.record(&mut store, lock, &format!("permission revoke {name}"), steps)?;
+    let of_lab = Lab { name: &desired.lab, after: recorded.latest, doing: "changed" };
+    of_lab.record(&mut store, decides, &format!("permission revoke {name}"), steps)?;
     Ok(number)
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::aside::{AsideError, among, disks_word, refuse_frozen};
-use super::journal::{Lab, Order, Step};
+use super::journal::{Decides, Lab, Order, Step};
 use super::{Context, ControlError, clear};
 use crate::apply::Cleared;
 use crate::disks;
@@ -58,7 +58,7 @@ pub fn delete(context: &Context, desired: &Desired, meant: &[AsideDisk]) -> Resu
 
 fn delete_each(context: &Context, desired: &Desired, meant: &[AsideDisk]) -> Result<usize, ControlError> {
     let mut store = context.known_store()?;
-    let lock = context.lock("purge".into())?;
+    let decides = Decides::begin(context, "purge".into())?;
     let recorded = store.recorded(&desired.lab)?;
     refuse_frozen(&recorded)?;
     let standing: Vec<&AsideDisk> = recorded.aside.values().flatten().flat_map(|set| &set.disks).collect();
@@ -73,9 +73,9 @@ fn delete_each(context: &Context, desired: &Desired, meant: &[AsideDisk]) -> Res
             act: Box::new(move || Ok(disks::delete(&path)?)),
         }
     };
-    let lab = Lab { context, name: &desired.lab, after: recorded.latest, doing: "purged" };
+    let lab = Lab { name: &desired.lab, after: recorded.latest, doing: "purged" };
     let summary = format!("{} to delete", disks_word(disks.len()));
-    let failed = lab.carry_out(&mut store, Some(lock), &summary, Order::Any, disks.iter().map(step).collect())?;
+    let failed = lab.carry_out(&mut store, decides, &summary, Order::Any, disks.iter().map(step).collect())?;
     match failed.len() {
         0 => Ok(disks.len()),
         _ => Err(AsideError::NotDeleted { asked: disks.len(), failed }.into()),
@@ -85,6 +85,5 @@ fn delete_each(context: &Context, desired: &Desired, meant: &[AsideDisk]) -> Res
 /// Forgets all runs that are over for longer than the site remembers.
 pub fn forget_old_runs(context: &Context, desired: &Desired) -> Result<Cleared, ControlError> {
     let mut store = context.known_store()?;
-    let _lock = context.lock("purge".into())?;
     clear::everything(context, &desired.lab, &mut store)
 }

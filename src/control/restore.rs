@@ -1,11 +1,11 @@
 //! Disks that were set aside come back, and those of now go aside in their place. Journalled like an apply: after a kill at any
 //! moment each disk is recorded where it is or where it was going, and the same request goes on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::aside::{AsideError, among, disks_word, refuse_frozen};
-use super::journal::{Lab, Order, Step};
+use super::journal::{Decides, Lab, Order, Step};
 use super::pick::each;
 use super::{Context, ControlError};
 use crate::disks::{self, Owner};
@@ -14,7 +14,7 @@ use crate::model::id::{LabName, VmName};
 use crate::model::lab::Desired;
 use crate::observe::Observed;
 use crate::observe::life;
-use crate::state::{AsideDisk, AsideSet, Change, Entry, Recorded, RecordedDisk, RecordedVm, Store};
+use crate::state::{AsideDisk, AsideSet, Change, Entry, Recorded, RecordedDisk, RecordedVm};
 
 /// What is to come back.
 #[derive(Debug, Clone)]
@@ -66,18 +66,40 @@ fn put_back(
     told: &mut dyn FnMut(&Moved),
 ) -> Result<(), ControlError> {
     let mut store = context.known_store()?;
-    let _lock = context.lock(format!("restore {}", wanted.vms.join(" ")))?;
+    let owner = context.owner()?;
+    let decides = Decides::begin(context, format!("restore {}", wanted.vms.join(" ")))?;
     let recorded = store.recorded(&desired.lab)?;
     let restore = Restore::look(context, desired, &recorded, &wanted.which)?;
     let names = restore.check(&recorded, &wanted.vms)?;
     names.iter().try_for_each(|name| recorded.refuse_held(&Address::vm(name)))?;
-    let owner = context.owner()?;
-    each(&names, "were not restored", |name| {
-        let recorded = store.recorded(&desired.lab)?;
-        let lab = Lab { context, name: &desired.lab, after: recorded.latest, doing: "restored" };
-        told(&restore.swap(&recorded, name)?.carry_out(&lab, &mut store, owner)?);
+    let mut taken = BTreeSet::new();
+    let swaps = names.iter().map(|name| Ok((name, restore.swap(&recorded, name, &mut taken)?)));
+    let swaps: BTreeMap<&VmName, Swap> = swaps.collect::<Result<_, AsideError>>()?;
+    let summary = summary(&swaps);
+    let mut steps: BTreeMap<&VmName, Vec<Step<'_>>> =
+        swaps.iter().map(|(name, swap)| (*name, swap.steps(owner))).collect();
+    let lab = Lab { name: &desired.lab, after: recorded.latest, doing: "restored" };
+    let mut work = lab.begin(&mut store, decides, &summary, &steps.values().flatten().collect::<Vec<_>>())?;
+    let done = each(&names, "were not restored", |name| {
+        if let Some(error) = work.carry_out(Order::Chain, steps.remove(name).unwrap_or_default())?.pop() {
+            return Err(error);
+        }
+        told(&swaps[name].moved());
         Ok(())
-    })
+    });
+    work.end()?;
+    done
+}
+
+/// For the history.
+fn summary(swaps: &BTreeMap<&VmName, Swap>) -> String {
+    let (back, away) =
+        swaps.values().fold((0, 0), |(back, away), swap| (back + swap.back.len(), away + swap.away.len()));
+    let (disks, word) = (disks_word(back.max(away)), if back == 0 { "set aside again" } else { "put back" });
+    match swaps.keys().next() {
+        Some(name) if swaps.len() == 1 => format!("vm/{name}: {disks} {word}"),
+        _ => format!("{disks} of {} vms {word}", swaps.len()),
+    }
 }
 
 /// What is the same for all vms that are named.
@@ -105,12 +127,15 @@ impl<'a> Restore<'a> {
             Which::Undo => among(recorded.waiting.keys(), words, self.desired, recorded)?,
             Which::Only | Which::Set(_) => among(recorded.aside.keys(), words, self.desired, recorded)?,
         };
-        each(&names, "cannot be restored; nothing was changed", |name| Ok(self.swap(recorded, name).map(drop)?))?;
+        let mut taken = BTreeSet::new();
+        each(&names, "cannot be restored; nothing was changed", |name| {
+            Ok(self.swap(recorded, name, &mut taken).map(drop)?)
+        })?;
         Ok(names)
     }
 
-    /// What is to be done for one vm, if it can be done.
-    fn swap<'n>(&self, recorded: &Recorded, name: &'n VmName) -> Result<Swap<'n>, AsideError> {
+    /// What is to be done for one vm, if it can be done. The places that its disks get are taken then.
+    fn swap(&self, recorded: &Recorded, name: &VmName, taken: &mut BTreeSet<PathBuf>) -> Result<Swap, AsideError> {
         let vm = recorded.vms.get(name);
         let set = match self.which {
             Which::Undo => None,
@@ -121,7 +146,7 @@ impl<'a> Restore<'a> {
             refuse_stranger(set, vm)?;
         }
         refuse_running(self.context, recorded, &self.observed, name)?;
-        let swap = Swap::new(self.context, &self.desired.lab, recorded, name, set)?;
+        let swap = Swap::new(self.context, &self.desired.lab, recorded, name, set, taken)?;
         if swap.back.is_empty() && swap.away.is_empty() {
             return Err(AsideError::NothingWaits { vm: name.clone() });
         }
@@ -172,8 +197,8 @@ fn refuse_running(
 }
 
 /// What goes away and what comes back.
-struct Swap<'a> {
-    name: &'a VmName,
+struct Swap {
+    name: VmName,
     away: Vec<(PathBuf, PathBuf)>,
     lost: Vec<PathBuf>,
     back: Vec<(PathBuf, PathBuf)>,
@@ -181,13 +206,14 @@ struct Swap<'a> {
     vm: Option<Entry>,
 }
 
-impl<'a> Swap<'a> {
+impl Swap {
     fn new(
         context: &Context,
         lab: &LabName,
         recorded: &Recorded,
-        name: &'a VmName,
+        name: &VmName,
         set: Option<&AsideSet>,
+        taken: &mut BTreeSet<PathBuf>,
     ) -> Result<Self, AsideError> {
         let known = recorded.vms.get(name);
         if known.is_some() && set.is_none() {
@@ -211,15 +237,14 @@ impl<'a> Swap<'a> {
             mac: known.mac,
             version: recorded.version_below(&disks.iter().map(as_recorded).collect::<Vec<_>>()),
         });
-        let back = disks.iter().map(|disk| (disk.path.clone(), back(disk, recorded, name))).collect();
-        Ok(Self { name, away, lost: lost.into_iter().map(|(from, _)| from).collect(), back, vm })
+        let back: Vec<_> = disks.iter().map(|disk| (disk.path.clone(), back(disk, recorded, name, taken))).collect();
+        taken.extend(back.iter().map(|(_, to)| to.clone()));
+        Ok(Self { name: name.clone(), away, lost: lost.into_iter().map(|(from, _)| from).collect(), back, vm })
     }
 
     /// Both moves are written down before the first.
-    fn carry_out(self, lab: &Lab<'_>, store: &mut Store, owner: Owner) -> Result<Moved, ControlError> {
+    fn steps(&self, owner: Owner) -> Vec<Step<'static>> {
         let Self { name, away, lost, back, vm } = self;
-        let word = if back.is_empty() { "set aside again" } else { "put back" };
-        let summary = format!("vm/{name}: {} {word}", disks_word(back.len().max(away.len())));
         let moves = |effect, moves: &[(PathBuf, PathBuf)], before, after| {
             let (moves, vm) = (moves.to_vec(), name.clone());
             let act = move || match disks::restore(&moves, owner) {
@@ -231,19 +256,19 @@ impl<'a> Swap<'a> {
         let pairs = |moves: &[(PathBuf, PathBuf)], change: fn(PathBuf, PathBuf) -> Change| -> Vec<Change> {
             moves.iter().cloned().map(|(from, to)| change(from, to)).collect()
         };
-        let before = pairs(&away, |path, to| Change::Asiding { path, to });
-        let mut after = pairs(&away, |path, aside| Change::Aside { path, aside });
-        after.extend(lost.into_iter().map(|path| Change::DropDisk { path }));
-        let first = moves("set the disks aside", &away, before, after);
-        let before = pairs(&back, |path, to| Change::Returning { path, to });
-        let mut after = pairs(&back, |path, to| Change::Returned { path, to });
-        after.extend(vm.map(Change::Entry));
-        let second = moves("put the disks back", &back, before, after);
-        if let Some(error) = lab.carry_out(store, None, &summary, Order::Chain, vec![first, second])?.pop() {
-            return Err(error);
-        }
-        let places = |moves: Vec<(PathBuf, PathBuf)>| moves.into_iter().map(|(_, to)| to).collect();
-        Ok(Moved { aside: places(away), back: places(back) })
+        let before = pairs(away, |path, to| Change::Asiding { path, to });
+        let mut after = pairs(away, |path, aside| Change::Aside { path, aside });
+        after.extend(lost.iter().map(|path| Change::DropDisk { path: path.clone() }));
+        let first = moves("set the disks aside", away, before, after);
+        let before = pairs(back, |path, to| Change::Returning { path, to });
+        let mut after = pairs(back, |path, to| Change::Returned { path, to });
+        after.extend(vm.clone().map(Change::Entry));
+        vec![first, moves("put the disks back", back, before, after)]
+    }
+
+    fn moved(&self) -> Moved {
+        let places = |moves: &[(PathBuf, PathBuf)]| moves.iter().map(|(_, to)| to.clone()).collect();
+        Moved { aside: places(&self.away), back: places(&self.back) }
     }
 }
 
@@ -255,7 +280,7 @@ fn away(disk: &RecordedDisk, lab: &Path, serial: u64) -> (PathBuf, PathBuf) {
 }
 
 /// Where a disk of then goes: where it was, unless another vm has that place by now.
-fn back(disk: &AsideDisk, recorded: &Recorded, name: &VmName) -> PathBuf {
+fn back(disk: &AsideDisk, recorded: &Recorded, name: &VmName, others_get: &BTreeSet<PathBuf>) -> PathBuf {
     if let Some(to) = &disk.to {
         return to.clone();
     }
@@ -269,7 +294,9 @@ fn back(disk: &AsideDisk, recorded: &Recorded, name: &VmName) -> PathBuf {
         PathBuf::from(numbered).join(file)
     });
     let mut places = std::iter::once(disk.was.clone()).chain(numbered);
-    places.find(|place| !taken.contains(&place.as_path())).expect("one of endlessly many is free")
+    places
+        .find(|place| !taken.contains(&place.as_path()) && !others_get.contains(place))
+        .expect("one of endlessly many is free")
 }
 
 fn as_recorded(disk: &AsideDisk) -> RecordedDisk {
