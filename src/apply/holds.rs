@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use crate::model::address::{Address, Kind};
-use crate::model::id::Mac;
+use crate::model::id::{Mac, UserName};
 use crate::plan::{Change, Effect, Plan, Verb};
-use crate::state::{Decision, Entry, Hold};
+use crate::state::{Decision, Entry, Hold, Start};
 
 /// A plan as it is begun.
 pub fn decision(plan: &Plan) -> Decision {
@@ -17,7 +17,10 @@ pub fn decision(plan: &Plan) -> Decision {
         run: run(change).filter(|_| own(change, &address)),
         address,
     };
-    Decision { after: plan.after, holds: held(plan).into_iter().map(hold).collect() }
+    let holds: Vec<Hold> = held(plan).into_iter().map(hold).collect();
+    let starters: BTreeSet<&UserName> = holds.iter().filter_map(|hold| Some(&hold.run.as_ref()?.owner)).collect();
+    let quotas = plan.quotas.iter().filter(|quota| starters.contains(&quota.owner)).cloned().collect();
+    Decision { after: plan.after, quotas, holds }
 }
 
 /// What each change holds: its thing, by its old name too where it gets a new one, unless another thing gets that name.
@@ -41,16 +44,14 @@ fn seat(change: &Change) -> Option<(Ipv4Addr, Mac)> {
     })
 }
 
-fn run(change: &Change) -> Option<u64> {
-    change.actions.iter().find_map(|action| match &action.effect {
-        Effect::Start { spec, .. } => Some(spec.run.number()),
-        _ => None,
-    })
+fn run(change: &Change) -> Option<Start> {
+    let spec = change.actions.iter().find_map(|action| action.effect.starts())?;
+    Some(Start { number: spec.run.number(), owner: spec.owner.clone() })
 }
 
 fn doing(change: &Change) -> &'static str {
     let publishes = change.actions.iter().any(|action| matches!(action.effect, Effect::Publish { .. }));
-    let starts = change.actions.iter().any(|action| matches!(action.effect, Effect::Start { .. }));
+    let starts = change.actions.iter().any(|action| action.effect.starts().is_some());
     match change.verb {
         _ if publishes => "published",
         Verb::Create if starts => "made and started",

@@ -218,6 +218,8 @@ impl Code {
             | StateError::Stale { .. }
             | StateError::Held { .. }
             | StateError::Given { .. }
+            | StateError::OverQuota { .. }
+            | StateError::TrialUnderWay { .. }
             | StateError::InUse { .. }
             | StateError::Replaced { .. }
             | StateError::Frozen { .. }

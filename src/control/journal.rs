@@ -115,7 +115,7 @@ impl Lab<'_> {
             let hold = holds.entry(address).or_insert(hold);
             hold.seat = hold.seat.or_else(|| after.iter().find_map(|change| seat(change, address)));
         }
-        Decision { after: self.after, holds: holds.into_values().collect() }
+        Decision { after: self.after, holds: holds.into_values().collect(), quotas: Vec::new() }
     }
 }
 

@@ -15,16 +15,18 @@ use crate::host::machine::embedded::settle;
 use crate::manifest;
 use crate::model::address::AddressPattern;
 use crate::model::diagnostic::{Diagnostics, Severity};
-use crate::model::id::{LabName, VmName};
+use crate::model::id::{LabName, UserName, VmName};
 use crate::model::lab::{Desired, DiskSource};
 use crate::model::rules::Rule;
 use crate::model::site::{DhcpSettings, Site, Storage};
-use crate::observe::{Observed, World, observe};
+use crate::observe::{Elsewhere, Observed, World, life_of, observe, runs_elsewhere};
 use crate::plan::{Ask, Inputs, LostHost, Plan, as_applied, plan};
 use crate::resolve::with_claims;
 use crate::run;
 use crate::scheduler::{self, Scheduler};
-use crate::state::{ApplyInfo, Holder, Intent, Ledger, Lock, Outcome, Recorded, StateError, Store};
+use crate::state::{
+    ApplyInfo, Holder, Intent, Ledger, Lock, OpenRun, Outcome, Recorded, RecordedRun, StateError, Store,
+};
 
 /// Where a site's settings are looked for when nothing else is said.
 pub const SITE_FILE: &str = "/etc/labwright/site.yaml";
@@ -355,18 +357,50 @@ impl Context {
         asks: &BTreeMap<VmName, Ask>,
     ) -> Result<Plan, ControlError> {
         let desired = &*with_claims(desired, &recorded.claims);
-        let observed = self.observe(desired, recorded)?;
-        Ok(plan(&Inputs {
-            desired,
-            recorded,
-            observed: &observed,
-            site: &self.site,
-            now: jiff::Timestamp::now(),
-            allow,
-            asks,
-            by: &self.caller.name,
-            lost_host,
-        }))
+        let mut observed = self.observe(desired, recorded)?;
+        let now = jiff::Timestamp::now();
+        let make = |observed: &Observed| {
+            plan(&Inputs {
+                desired,
+                recorded,
+                observed,
+                site: &self.site,
+                now,
+                allow,
+                asks,
+                by: &self.caller.name,
+                lost_host,
+            })
+        };
+        let plan = make(&observed);
+        // What people run elsewhere is looked up for those alone whose vms are to be started.
+        observed.elsewhere = self.elsewhere(recorded, &plan, &observed)?;
+        Ok(if observed.elsewhere.is_empty() { plan } else { make(&observed) })
+    }
+
+    /// What those run in other labs whose vms a plan starts.
+    fn elsewhere(
+        &self,
+        recorded: &Recorded,
+        plan: &Plan,
+        seen: &Observed,
+    ) -> Result<BTreeMap<UserName, Elsewhere>, ControlError> {
+        let mut elsewhere: BTreeMap<UserName, Elsewhere> = BTreeMap::new();
+        let (starters, ledger) = (plan.starters(), Ledger { state: self.site.state.clone() });
+        let open = if starters.is_empty() { Vec::new() } else { ledger.running_elsewhere(&plan.lab, &starters)? };
+        let runs: Vec<&RecordedRun> = open.iter().map(|open| &open.run).collect();
+        let observed = runs_elsewhere(&self.runs(Owner { uid: 0, gid: 0 }), &runs, seen)?;
+        for OpenRun { owner, lab, vm, run } in open {
+            let starts = recorded.starting.iter().any(|starting| starting.lab == lab && starting.vm == vm);
+            let is_over = !starts && life_of(&run, &observed, &self.site).is_off();
+            let of_owner = elsewhere.entry(owner).or_default();
+            if is_over {
+                of_owner.over.insert(run.run)
+            } else {
+                of_owner.running.insert((lab, vm))
+            };
+        }
+        Ok(elsewhere)
     }
 
     /// The group whose members may look.

@@ -8,10 +8,9 @@ use super::{Context, ControlError, plan};
 use crate::model::address::Address;
 use crate::model::id::VmName;
 use crate::model::lab::{Desired, Object, Right};
-use crate::observe::life;
-use crate::plan::{Ask, Plan, Wish};
+use crate::plan::{Ask, Ground, Plan, Wish};
 use crate::resolve::with_claims;
-use crate::state::{Recorded, RecordedVm};
+use crate::state::Recorded;
 
 /// What somebody wants of a vm.
 #[derive(Debug, Clone)]
@@ -31,12 +30,13 @@ pub fn plan(context: &Context, desired: &Desired, recorded: &Recorded, power: &P
     rights.require(Right::Run, &Object::Vm(power.vm.clone()))?;
     if power.wish != Wish::Stop {
         refuse_unisolated(&rights, &lab, power)?;
-        if !rights.are_all() {
-            refuse_too_many(context, &lab, recorded, &power.vm)?;
-        }
     }
     let asks = BTreeMap::from([(power.vm.clone(), Ask { wish: power.wish, by_name: power.by_name })]);
-    plan::power(context, desired, recorded, &[], &asks)
+    let plan = plan::power(context, desired, recorded, &[], &asks)?;
+    if !rights.are_all() {
+        refuse_too_many(&plan, &power.vm)?;
+    }
+    Ok(plan)
 }
 
 /// Whom isolation is forced on says that they know it. It is a matter of the vm, so one that is not isolated cannot run so for one
@@ -58,26 +58,14 @@ pub fn refuse_unless_isolated(lab: &Desired, vm: &VmName) -> Result<(), ControlE
     }
 }
 
-/// Who starts a vm keeps to what its owner may run at once. The plan's own guard names what runs, which is not everybody's to know,
-/// and does not see what somebody works on at this moment: that may be about to run.
-fn refuse_too_many(context: &Context, lab: &Desired, recorded: &Recorded, vm: &VmName) -> Result<(), ControlError> {
-    let owner = &lab.vms[vm].owner;
-    let runs = |known: &RecordedVm| known.run.as_ref().is_some_and(|run| !run.is_over());
-    let Some(limit) = lab.users.get(owner).map(|user| user.limits.running_vms) else { return Ok(()) };
-    if recorded.vms.get(vm).is_some_and(runs) {
-        return Ok(());
-    }
-    let is_held = |name: &VmName| recorded.held.contains_key(&Address::vm(name));
-    let others = recorded.vms.iter().filter(|(name, known)| *name != vm && known.vm.owner == *owner);
-    let live = others.filter(|(name, known)| is_held(name) || runs(known));
-    if live.clone().count() < limit as usize {
-        return Ok(());
-    }
-    // Some of them may have ended since it was last written down.
-    let observed = context.observe(lab, recorded)?;
-    let running = live.filter(|(name, known)| is_held(name) || !life(known, &observed, &context.site).is_off()).count();
-    if running < limit as usize {
-        return Ok(());
-    }
-    Err(ControlError::RunningLimit { user: owner.clone(), running, limit })
+/// Who starts a vm keeps to what its owner may run at once. The plan names what runs, which is not everybody's to know.
+fn refuse_too_many(plan: &Plan, vm: &VmName) -> Result<(), ControlError> {
+    let address = Address::vm(vm);
+    plan.refusals.iter().filter(|refusal| refusal.holds(&address)).try_for_each(|refusal| match &refusal.why {
+        Ground::OverQuota { owner, limit, running, elsewhere, .. } => {
+            let (user, running) = (owner.clone(), running.len() + elsewhere);
+            Err(ControlError::RunningLimit { user, running, limit: *limit })
+        }
+        _ => Ok(()),
+    })
 }

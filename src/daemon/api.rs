@@ -333,7 +333,12 @@ fn status(error: &ControlError) -> StatusCode {
         | ControlError::NoUser { .. }
         | ControlError::UnknownAddress { .. }
         | ControlError::Pick(PickError::NothingFits { .. } | PickError::Unknown { .. }) => StatusCode::NOT_FOUND,
-        ControlError::State(StateError::Locked { .. } | StateError::Held { .. } | StateError::Stale { .. })
+        ControlError::State(
+            StateError::Locked { .. }
+            | StateError::Held { .. }
+            | StateError::Stale { .. }
+            | StateError::OverQuota { .. },
+        )
         | ControlError::NameTaken { .. } => StatusCode::CONFLICT,
         _ => match error.code() {
             Code::Refused => StatusCode::FORBIDDEN,

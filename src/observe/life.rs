@@ -11,7 +11,7 @@ use super::{Observed, Phase};
 use crate::model::job::{TaskId, TaskState};
 use crate::model::site::Site;
 use crate::run::StopReason;
-use crate::state::{RecordedVm, RunState};
+use crate::state::{RecordedRun, RecordedVm, RunState};
 
 /// How much longer than a starter we wait: until it has noticed and qemu stands still, and for clocks that do not run alike.
 const MARGIN_SECONDS: u64 = 10;
@@ -50,7 +50,11 @@ impl Life {
 
 /// Tells where a vm stands.
 pub fn life(known: &RecordedVm, observed: &Observed, site: &Site) -> Life {
-    let Some(run) = &known.run else { return Life::Off { reason: None, news: false } };
+    known.run.as_ref().map_or(Life::Off { reason: None, news: false }, |run| life_of(run, observed, site))
+}
+
+/// The same of a run.
+pub fn life_of(run: &RecordedRun, observed: &Observed, site: &Site) -> Life {
     if let RunState::Ended { reason } = &run.state {
         return Life::Off { reason: reason.clone(), news: false };
     }

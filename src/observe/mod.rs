@@ -4,7 +4,7 @@
 mod life;
 pub mod past;
 
-pub use life::{Life, fenced_after, is_fenced, life};
+pub use life::{Life, fenced_after, is_fenced, life, life_of};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -13,14 +13,14 @@ use std::time::Duration;
 use crate::dhcp::{Dhcp, DhcpError};
 use crate::disks::{DiskError, Disks, Stamp, Standing};
 use crate::model::address::{Address, Kind};
-use crate::model::id::{RunId, TemplateName, VmName};
+use crate::model::id::{LabName, RunId, TemplateName, UserName, VmName};
 use crate::model::job::{Task, TaskState};
 use crate::model::lab::{Desired, DiskSource, VmSource};
 use crate::model::reservation::Reservation;
 use crate::model::site::Storage;
 use crate::run::{BatchId, Event, Record, RunFileError, Runs, StopReason, Wanted, last_words};
 use crate::scheduler::{Scheduler, SchedulerError};
-use crate::state::{ImageDigest, Ledger, PublishedDisk, Recorded, RecordedDisk, StateError};
+use crate::state::{ImageDigest, Ledger, PublishedDisk, Recorded, RecordedDisk, RecordedRun, StateError};
 
 /// What was seen, as plain values for the planner.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,6 +32,10 @@ pub struct Observed {
     pub unknown_tasks: BTreeSet<(BatchId, u32)>,
     /// Tasks with the mark of this lab that belong to somebody else.
     pub foreign_tasks: Vec<Task>,
+    /// Tasks of ours that belong to the site's other labs.
+    pub tasks_elsewhere: BTreeMap<(BatchId, u32), Task>,
+    /// What those run in other labs whose vms are to be started here, where that was looked at.
+    pub elsewhere: BTreeMap<UserName, Elsewhere>,
     /// What the starters of runs that are not recorded as ended reported.
     pub runs: BTreeMap<RunId, RunReport>,
     /// How long the starters of those among them were silent whose job is gone or on a host that does not answer, by the
@@ -81,6 +85,14 @@ impl Observed {
     pub fn holds(&self, image: &Path, sha256: &str) -> bool {
         self.digest(image).is_some_and(|found| found == sha256)
     }
+}
+
+/// What somebody runs in other labs of the site.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Elsewhere {
+    pub running: BTreeSet<(LabName, VmName)>,
+    /// Runs that are over, although no record says so yet.
+    pub over: BTreeSet<RunId>,
 }
 
 /// A report, folded to its last word.
@@ -204,7 +216,8 @@ pub fn observe(world: &World<'_>, desired: &Desired, recorded: &Recorded) -> Res
         // A run that ended after its report was read and before the queue was has said so by now.
         let gone = gone_runs(recorded, &observed);
         observed.runs.extend(reports(world.runs, &gone)?);
-        observed.silences = silences(world.runs, recorded, &observed)?;
+        let known = recorded.vms.values().filter_map(|vm| vm.run.as_ref());
+        observed.silences = silences(world.runs, known, &observed)?;
         observed.last_words = last_words_of_gone(world.storage, recorded, &observed);
         if recorded.cut_short {
             observed.told_to_stop = told_to_stop(world.runs, recorded)?;
@@ -232,7 +245,7 @@ fn aside_unwritten(disks: &dyn Disks, desired: &Desired, recorded: &Recorded) ->
     paths.filter(|path| disks.is_unwritten(path).unwrap_or(false)).cloned().collect()
 }
 
-fn live(run: Option<&crate::state::RecordedRun>) -> bool {
+fn live(run: Option<&RecordedRun>) -> bool {
     run.is_some_and(|run| !run.is_over())
 }
 
@@ -265,6 +278,9 @@ fn sort_tasks(account: &str, tasks: Vec<Task>, desired: &Desired, recorded: &Rec
         match BatchId::from_job_name(&task.name, &recorded.site) {
             Some((lab, _)) if lab == desired.lab && task.owner != account => observed.foreign_tasks.push(task),
             Some((lab, batch)) if lab == desired.lab => drop(observed.tasks.insert((batch, task.id.task), task)),
+            Some((_, batch)) if task.owner == account => {
+                drop(observed.tasks_elsewhere.insert((batch, task.id.task), task));
+            }
             _ => {}
         }
     }
@@ -304,6 +320,14 @@ fn told_to_stop(runs: &dyn Runs, recorded: &Recorded) -> Result<BTreeSet<RunId>,
     Ok(told.into_iter().flatten().collect())
 }
 
+/// Looks at runs of other labs, with the tasks that were seen when this one was looked at.
+pub fn runs_elsewhere(runs: &dyn Runs, of: &[&RecordedRun], seen: &Observed) -> Result<Observed, ObserveError> {
+    let mut observed = Observed { tasks: seen.tasks_elsewhere.clone(), ..Observed::default() };
+    observed.runs = reports(runs, &of.iter().map(|run| &run.run).collect::<Vec<_>>())?;
+    observed.silences = silences(runs, of.iter().copied(), &observed)?;
+    Ok(observed)
+}
+
 fn reports(runs: &dyn Runs, of: &[&RunId]) -> Result<BTreeMap<RunId, RunReport>, ObserveError> {
     let reports = look_at_each(of, runs.at_once(), |run| {
         let records = runs.report(run).map_err(ObserveError::Report)?;
@@ -312,12 +336,12 @@ fn reports(runs: &dyn Runs, of: &[&RunId]) -> Result<BTreeMap<RunId, RunReport>,
     Ok(reports.into_iter().flatten().collect())
 }
 
-fn silences(
+fn silences<'a>(
     runs: &dyn Runs,
-    recorded: &Recorded,
+    of: impl Iterator<Item = &'a RecordedRun>,
     observed: &Observed,
 ) -> Result<BTreeMap<RunId, Duration>, ObserveError> {
-    let unheard = recorded.vms.values().filter_map(|vm| vm.run.as_ref()).filter(|run| {
+    let unheard = of.filter(|run| {
         let task = observed.tasks.get(&(run.batch.clone(), run.task));
         live(Some(run)) && task.is_none_or(|task| task.state == TaskState::Unknown)
     });

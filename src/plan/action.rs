@@ -14,7 +14,7 @@ use crate::model::id::{LabName, RunId, TemplateName, UserName, VmName};
 use crate::model::job::TaskId;
 use crate::model::reservation::Reservation;
 use crate::run::{BatchId, RunSpec, StopReason};
-use crate::state::{Entry, RecordedDisk};
+use crate::state::{Entry, Quota, RecordedDisk};
 
 /// What would change, and everything needed to change it. Fits only the state with this lineage and serial.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +41,9 @@ pub struct Plan {
     /// What becomes of each vm that something was asked of by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub answers: BTreeMap<VmName, Answer>,
+    /// What those may run whose vms it starts. Not kept: a kept plan is made again.
+    #[serde(skip)]
+    pub quotas: Vec<Quota>,
 }
 
 impl Plan {
@@ -281,6 +284,14 @@ impl Effect {
             Self::Release { .. } => "release the address",
             Self::Stop { .. } => "stop the vm",
             Self::Start { .. } => "submit the run",
+        }
+    }
+
+    /// The run that it begins.
+    pub fn starts(&self) -> Option<&RunSpec> {
+        match self {
+            Self::Start { spec, .. } => Some(spec),
+            _ => None,
         }
     }
 

@@ -5,11 +5,12 @@ use std::net::Ipv4Addr;
 
 use crate::model::id::{Mac, VmGroupName};
 use crate::model::lab::VmGroup;
-use crate::state::TakenAddress;
+use crate::state::{Recorded, TakenAddress, Tried};
 
 /// Hands out addresses; what it gave is taken from then on.
 pub(super) struct Addresses<'a> {
     taken: &'a BTreeMap<Ipv4Addr, TakenAddress>,
+    tried: &'a Tried,
     taken_macs: BTreeSet<Mac>,
     given: BTreeSet<Ipv4Addr>,
     /// Everything below is known to be taken: a range is walked once, not once per vm.
@@ -17,9 +18,10 @@ pub(super) struct Addresses<'a> {
 }
 
 impl<'a> Addresses<'a> {
-    pub(super) fn new(taken: &'a BTreeMap<Ipv4Addr, TakenAddress>) -> Self {
-        let taken_macs = taken.values().map(|holder| holder.mac).collect();
-        Self { taken, taken_macs, given: BTreeSet::new(), floor: BTreeMap::new() }
+    pub(super) fn new(recorded: &'a Recorded) -> Self {
+        let Recorded { taken, tried, .. } = recorded;
+        let taken_macs = taken.values().map(|holder| holder.mac).chain(tried.macs.iter().copied()).collect();
+        Self { taken, tried, taken_macs, given: BTreeSet::new(), floor: BTreeMap::new() }
     }
 
     /// The lowest free address of the group; `None` where there is none left.
@@ -28,6 +30,7 @@ impl<'a> Addresses<'a> {
         let is_free = |ip: &Ipv4Addr| {
             Some(*ip) != group.gateway
                 && !self.taken.contains_key(ip)
+                && !self.tried.ips.contains(ip)
                 && !self.given.contains(ip)
                 && !self.taken_macs.contains(&group.mac(*ip))
         };

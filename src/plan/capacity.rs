@@ -2,9 +2,11 @@
 //! queue knows for itself. What does not fit would wait for ever, since no vm ends for another one: so it is held back, and
 //! told with the smallest change that makes it fit.
 
+use std::collections::BTreeSet;
+
 use super::{Effect, Ground, Inputs, Planner};
 use crate::model::address::Address;
-use crate::model::id::{UserName, VmName};
+use crate::model::id::{RunId, UserName, VmName};
 use crate::model::lab::Hardware;
 use crate::model::site::SchedulerSettings;
 use crate::observe::life;
@@ -59,12 +61,9 @@ impl Planner<'_> {
         let held = |address: &Address| self.plan.refusals.iter().any(|refusal| refusal.holds(address));
         let changes = self.plan.changes.iter().filter(|change| !held(&change.address));
         let starts = changes.flat_map(|change| {
-            change.actions.iter().filter_map(|action| match &action.effect {
-                Effect::Start { spec, .. } => {
-                    let (owner, hardware) = (spec.owner.clone(), spec.hardware.clone());
-                    Some(Start { address: change.address.clone(), owner, hardware })
-                }
-                _ => None,
+            change.actions.iter().filter_map(|action| action.effect.starts()).map(|spec| {
+                let (owner, hardware) = (spec.owner.clone(), spec.hardware.clone());
+                Start { address: change.address.clone(), owner, hardware }
             })
         });
         starts.collect()
@@ -82,7 +81,7 @@ impl Planner<'_> {
     /// The vms that run, and that this plan does not stop.
     pub(super) fn running_on(&self) -> impl Iterator<Item = (&VmName, &RecordedVm)> {
         let Inputs { recorded, observed, site, .. } = *self.inputs;
-        let stopped: Vec<&crate::model::id::RunId> = self
+        let stopped: BTreeSet<&RunId> = self
             .plan
             .actions()
             .filter_map(|(_, action)| match &action.effect {
@@ -91,7 +90,7 @@ impl Planner<'_> {
             })
             .collect();
         let live = recorded.vms.iter().filter(move |(_, known)| !life(known, observed, site).is_off());
-        live.filter(move |(_, known)| known.run.as_ref().is_some_and(|run| !stopped.contains(&&run.run)))
+        live.filter(move |(_, known)| known.run.as_ref().is_some_and(|run| !stopped.contains(&run.run)))
     }
 }
 

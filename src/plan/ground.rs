@@ -42,10 +42,17 @@ pub enum Ground {
     },
     /// Some vm needs more memory than the site has.
     TooBig { wanted_mib: u64, others: usize, memory_mib: u64, most_mib: u64 },
-    /// Its owner would run more vms at once than they may.
-    OverQuota { owner: UserName, limit: u32, running: Vec<VmName>, starts: usize },
     /// More of the lab would run at once than the site lets it.
     OverShare { running: usize, starts: usize, vms_max: Option<u32>, wanted_mib: u64, memory_mib_max: Option<u64> },
+    /// Its owner would run more vms at once than they may: here, and in so many cases in other labs.
+    OverQuota {
+        owner: UserName,
+        limit: u32,
+        running: Vec<VmName>,
+        #[serde(default)]
+        elsewhere: usize,
+        starts: usize,
+    },
     /// What a person made by command would leave.
     MadeByCommand { leaves: Leaves, by: String, at: Timestamp, claim: ClaimId },
     /// What somebody else asked to run would be stopped.

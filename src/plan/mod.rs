@@ -167,7 +167,7 @@ impl<'a> Planner<'a> {
         let Inputs { desired, recorded, .. } = inputs;
         Self {
             inputs,
-            addresses: addresses::Addresses::new(&recorded.taken),
+            addresses: addresses::Addresses::new(recorded),
             next_action: 0,
             next_run: recorded.next_run,
             current_versions: BTreeMap::new(),
@@ -189,6 +189,7 @@ impl<'a> Planner<'a> {
                 refusals: Vec::new(),
                 unchanged: Vec::new(),
                 answers: BTreeMap::new(),
+                quotas: Vec::new(),
             },
         }
     }

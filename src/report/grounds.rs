@@ -43,14 +43,21 @@ impl fmt::Display for Ground {
             Self::WantedByOthers { by, since, claim } => {
                 write!(f, "{by} wants it to run since {since:.0} (claim {claim}), and it would be stopped")
             }
-            Self::OverQuota { owner, limit, running, starts } => {
+            Self::OverQuota { owner, limit, running, elsewhere, starts } => {
                 let names = running.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-                let runs = match running.len() {
-                    0 => String::new(),
-                    1 => format!("{names} runs, and "),
-                    several => format!("{several} run ({names}), and "),
+                let here = match running.len() {
+                    0 => None,
+                    1 => Some(format!("{names} runs")),
+                    several => Some(format!("{several} run ({names})")),
                 };
-                write!(f, "{owner} may run {limit} vms at once: {runs}{starts} would start")
+                let elsewhere = match elsewhere {
+                    0 => None,
+                    1 => Some("1 runs in another lab".to_owned()),
+                    several => Some(format!("{several} run in other labs")),
+                };
+                let runs: String = [here, elsewhere].into_iter().flatten().map(|runs| runs + ", ").collect();
+                let and = if runs.is_empty() { "" } else { "and " };
+                write!(f, "{owner} may run {limit} vms at once: {runs}{and}{starts} would start")
             }
             Self::OverShare { running, starts, vms_max, wanted_mib, memory_mib_max } => {
                 let limits = vms_max.map(|limit| format!("{limit} vms")).into_iter();

@@ -71,7 +71,7 @@ fn wait_for(lock: impl Fn() -> std::io::Result<bool>) -> std::io::Result<bool> {
 }
 
 /// The commands of the other processes that have the lock's file open.
-fn users(lock: &Path) -> Vec<String> {
+pub(super) fn users(lock: &Path) -> Vec<String> {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let pids = pids.filter(|pid| *pid != std::process::id());

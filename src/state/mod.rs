@@ -14,10 +14,12 @@ mod lock;
 mod objects;
 mod operations;
 mod private;
+mod quotas;
 mod read_only;
 mod recorded;
 mod schema;
 mod seal;
+mod trials;
 mod write;
 
 pub use aside::{AsideSet, ImageDigest, WaitingDisks};
@@ -29,11 +31,13 @@ pub use history::{AppliedEffect, AsideDisk, PastApply, PastEffect, PastRun};
 pub use ledger::Ledger;
 pub use lock::{Holder, Lock};
 pub use objects::{RecordedThing, Thing};
-pub use operations::{Decision, Hold, Worker};
+pub use operations::{Decision, Hold, Start, Worker};
+pub use quotas::{OpenRun, Quota, Starting};
 pub use recorded::{
     FreezeScope, Frozen, PublishedDisk, Recorded, RecordedDisk, RecordedRun, RecordedVm, RunState, Started,
     TakenAddress, TemplateVersion,
 };
+pub use trials::{TrialPlace, Tried};
 pub use write::{ApplyId, ApplyInfo, Change, Intent, JournalId, Outcome};
 
 use std::path::{Path, PathBuf};
@@ -45,7 +49,7 @@ use self::in_use::{Identity, InUse};
 use self::operations::AtWork;
 use self::seal::Seal;
 use crate::model::address::Address;
-use crate::model::id::SiteTag;
+use crate::model::id::{SiteTag, UserName};
 use home::refuse_foreign;
 
 /// How long a statement waits for another process's transaction before it says that the file is busy.
@@ -85,6 +89,8 @@ pub enum StateError {
     Held { address: Address, worker: Worker },
     #[error("{what} was given to {to} since this was planned")]
     Given { what: String, to: String },
+    #[error("{owner} may run {limit} vms at once, and somebody has begun to start more of them since this was planned")]
+    OverQuota { owner: UserName, limit: u32 },
     #[error("{} froze it at {:.0}: {}", frozen.who, frozen.since, frozen.why)]
     Frozen { frozen: Frozen },
     #[error("apply {latest} of this lab began while apply {apply} was under way, and goes on in its place")]
@@ -93,6 +99,8 @@ pub enum StateError {
     Locked { path: PathBuf, holder: Holder },
     #[error("{path} is open elsewhere{}{}", if by.is_empty() { "" } else { ": " }, by.join(", "))]
     InUse { path: PathBuf, by: Vec<String> },
+    #[error("another trial of the site's hosts is under way{}{}", if by.is_empty() { "" } else { ": " }, by.join(", "))]
+    TrialUnderWay { by: Vec<String> },
     #[error("{path} is another file than it was when this command began")]
     Replaced { path: PathBuf },
 }
@@ -130,13 +138,14 @@ impl StateError {
             Self::InUse { .. } => Some(
                 "nothing was changed; to put another file in its place, or to bring its tables up to date, it must be nobody else's: wait until they are done".into(),
             ),
-            Self::Stale { .. } | Self::Given { .. } | Self::Replaced { .. } => Some("nothing was changed; run the command again".into()),
+            Self::Stale { .. } | Self::Given { .. } | Self::OverQuota { .. } | Self::Replaced { .. } => Some("nothing was changed; run the command again".into()),
             Self::Held { .. } => Some("nothing was changed; wait until that is done, or do the rest without it".into()),
             Self::Frozen { .. } => Some("nothing was changed; `labwright thaw` lets plans be applied again".into()),
             Self::Overtaken { path, .. } => Some(format!(
                 "nothing more was begun here; somebody must have taken {}.lock away while it was held: wait until the other apply is done, then run `labwright apply` again",
                 path.display()
             )),
+            Self::TrialUnderWay { .. } => Some("nothing was changed; wait until it is done".into()),
             Self::Locked { .. } => Some("wait until it is done; the lock ends with that process".into()),
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 Some("the disk is full; nothing was lost: make room and run the command again".into())

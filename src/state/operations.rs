@@ -8,7 +8,10 @@
 //! ```text
 //! state.db.lock    the file itself (flock)   a decision
 //!                  byte 0                    everybody who has the state open, together; or alone, who replaces the file
+//!                  byte 1                    a trial of the site's hosts
 //!                  byte 2^20 + id            apply `id`, as long as it runs
+//!                  byte 2^41 + address       an address that a trial uses (IPv4, as a number)
+//!                  byte 2^50 + address       the same of a hardware address
 //! ```
 
 use std::collections::BTreeMap;
@@ -23,15 +26,17 @@ use std::path::{Path, PathBuf};
 use rusqlite::{OptionalExtension as _, Transaction, params};
 use serde::{Deserialize, Serialize};
 
+use super::quotas::{self, Quota, Starting};
 use super::recorded::{Reader, Recorded, TakenAddress};
+use super::trials::Tried;
 use super::write::{ApplyId, ApplyInfo, Broken};
 use super::{StateError, Store, audit, real, sibling};
 use crate::files::ranges;
 use crate::model::address::Address;
-use crate::model::id::{LabName, Mac, VmName};
+use crate::model::id::{LabName, Mac, UserName, VmName};
 
 const FIRST_APPLY: u64 = 1 << 20;
-const ALL_APPLIES: Range<u64> = FIRST_APPLY..1 << 60;
+const ALL_APPLIES: Range<u64> = FIRST_APPLY..1 << 40;
 
 /// What somebody is about to do, and what it was decided from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +44,8 @@ pub struct Decision {
     /// The lab's latest apply when it was decided: any that began since may have changed what it was decided from.
     pub after: i64,
     pub holds: Vec<Hold>,
+    /// What those may run at once whose vms are started.
+    pub quotas: Vec<Quota>,
 }
 
 impl Recorded {
@@ -57,8 +64,16 @@ pub struct Hold {
     pub doing: String,
     /// What it is to have from now on, and nobody else of the site.
     pub seat: Option<(Ipv4Addr, Mac)>,
-    /// The number of the run that it is to have.
-    pub run: Option<u64>,
+    /// The run that it is to have.
+    pub run: Option<Start>,
+}
+
+/// A run that is about to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Start {
+    pub number: u64,
+    /// Whose vm it is: it counts among those that they run.
+    pub owner: UserName,
 }
 
 /// Who works on a thing.
@@ -74,6 +89,15 @@ impl fmt::Display for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "is being {} by {} (apply {}, since {:.0})", self.doing, self.who, self.apply, self.since)
     }
+}
+
+/// What is to be, by what others work on.
+#[derive(Debug, Default)]
+pub(super) struct Promised {
+    pub(super) taken: BTreeMap<Ipv4Addr, TakenAddress>,
+    /// The number after the last run.
+    pub(super) next_run: u64,
+    pub(super) starting: Vec<Starting>,
 }
 
 /// Kept as long as an apply runs.
@@ -162,7 +186,9 @@ impl Store {
             let apply = transaction.last_insert_rowid();
             take_over_the_dead(transaction, apply, lab, &path)?;
             refuse_runs_of_others(transaction, &decision.holds)?;
+            refuse_seats_of_trials(&decision.holds, &path)?;
             take(transaction, apply, lab, &decision.holds)?;
+            quotas::refuse_too_many(transaction, &decision.quotas)?;
             if let Some(act) = &act {
                 audit::write(transaction, Some(lab), act, Some(apply), &now.to_string())?;
             }
@@ -261,7 +287,7 @@ fn take_over_the_dead(transaction: &Transaction<'_>, apply: i64, lab: &LabName, 
 
 /// Numbers of runs are the site's: those that are to be given must be nobody's.
 fn refuse_runs_of_others(transaction: &Transaction<'_>, holds: &[Hold]) -> Result<(), Broken> {
-    let Some(first) = holds.iter().filter_map(|hold| hold.run).min() else { return Ok(()) };
+    let Some(first) = holds.iter().filter_map(|hold| Some(hold.run.as_ref()?.number)).min() else { return Ok(()) };
     let next: u64 = transaction.query_row(
         "SELECT MAX(next_run, COALESCE((SELECT MAX(run) + 1 FROM holds), 0)) FROM site",
         [],
@@ -275,14 +301,15 @@ fn refuse_runs_of_others(transaction: &Transaction<'_>, holds: &[Hold]) -> Resul
 
 fn take(transaction: &Transaction<'_>, apply: i64, lab: &LabName, holds: &[Hold]) -> Result<(), Broken> {
     let mut insert = transaction.prepare_cached(
-        "INSERT INTO holds (lab, address, apply, doing, ip, mac, run) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO holds (lab, address, apply, doing, ip, mac, run, owner) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )?;
     for Hold { address, doing, seat, run } in holds {
         if let Some(worker) = worker(transaction, lab, address)? {
             return Err(StateError::Held { address: address.clone(), worker }.into());
         }
         let (ip, mac) = seat.map(|(ip, mac)| (ip.to_string(), mac.to_string())).unzip();
-        insert.execute(params![lab.as_str(), address.to_string(), apply, doing, ip, mac, run])?;
+        let (run, owner) = run.as_ref().map(|start| (start.number, start.owner.as_str())).unzip();
+        insert.execute(params![lab.as_str(), address.to_string(), apply, doing, ip, mac, run, owner])?;
     }
     refuse_seats_of_others(transaction, apply)
 }
@@ -313,6 +340,17 @@ fn refuse_seats_of_others(transaction: &Transaction<'_>, apply: i64) -> Result<(
     }
 }
 
+/// Nor may it be one that a trial of the site's hosts uses.
+fn refuse_seats_of_trials(holds: &[Hold], path: &Path) -> Result<(), Broken> {
+    let tried = Tried::look(path)?;
+    let seats = holds.iter().filter_map(|hold| Some((hold, hold.seat?)));
+    let mut given = seats.filter(|(_, (ip, mac))| tried.ips.contains(ip) || tried.macs.contains(mac));
+    given.next().map_or(Ok(()), |(hold, (ip, _))| {
+        let what = format!("{ip}, meant for {},", hold.address);
+        Err(StateError::Given { what, to: "a trial of the site's hosts".into() }.into())
+    })
+}
+
 fn worker(transaction: &Transaction<'_>, lab: &LabName, address: &Address) -> Result<Option<Worker>, Broken> {
     let query = "SELECT a.id, a.who, h.doing, a.began_at FROM holds h JOIN applies a ON a.id = h.apply
                  WHERE h.lab = ?1 AND h.address = ?2";
@@ -341,27 +379,32 @@ impl Reader<'_> {
         living.map(|(address, worker)| Ok((self.valid(address.parse::<Address>())?, worker))).collect()
     }
 
-    /// Addresses and the number after the last run that vms of the site are to have, once those who work on them come to it.
+    /// What vms of the site are to have, once those who work on them come to it.
     pub(super) fn promised(
         &self,
         transaction: &Transaction<'_>,
         runs: &dyn Fn(i64) -> bool,
-    ) -> Result<(BTreeMap<Ipv4Addr, TakenAddress>, u64), StateError> {
-        let query = "SELECT apply, run, lab, address, ip, mac FROM holds WHERE ?1 <> ''";
+    ) -> Result<Promised, StateError> {
+        let query = "SELECT apply, run, lab, address, ip, mac, owner FROM holds
+                     WHERE ?1 <> '' AND (ip IS NOT NULL OR run IS NOT NULL)";
         let rows = self.rows(transaction, query, |row| {
             let seat = row.get::<_, Option<String>>(4)?.zip(row.get::<_, Option<String>>(5)?);
-            let of = [row.get::<_, String>(2)?, row.get(3)?];
-            Ok((row.get::<_, i64>(0)?, row.get::<_, Option<u64>>(1)?, of, seat))
+            let start = row.get::<_, Option<u64>>(1)?.zip(row.get::<_, Option<String>>(6)?);
+            Ok((row.get::<_, i64>(0)?, start, [row.get::<_, String>(2)?, row.get(3)?], seat))
         })?;
-        let (mut taken, mut next_run) = (BTreeMap::new(), 0);
-        for (_, run, [lab, address], seat) in rows.into_iter().filter(|(apply, ..)| runs(*apply)) {
-            next_run = next_run.max(run.map_or(0, |run| run + 1));
-            let Some((ip, mac)) = seat else { continue };
+        let mut promised = Promised::default();
+        for (_, start, [lab, address], seat) in rows.into_iter().filter(|(apply, ..)| runs(*apply)) {
             let vm = self.valid(address.parse::<Address>())?.name;
             let (lab, vm) = (self.valid(LabName::new(lab))?, self.valid(VmName::new(vm))?);
-            taken.insert(self.valid(ip.parse())?, TakenAddress { lab, vm, mac: self.valid(mac.parse())? });
+            if let Some((run, owner)) = start {
+                promised.next_run = promised.next_run.max(run + 1);
+                let (owner, lab, vm) = (self.valid(UserName::new(owner))?, lab.clone(), vm.clone());
+                promised.starting.push(Starting { owner, lab, vm });
+            }
+            let Some((ip, mac)) = seat else { continue };
+            promised.taken.insert(self.valid(ip.parse())?, TakenAddress { lab, vm, mac: self.valid(mac.parse())? });
         }
-        Ok((taken, next_run))
+        Ok(promised)
     }
 
     /// Number of the lab's latest apply; 0 before the first.

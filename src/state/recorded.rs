@@ -2,17 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rusqlite::{Row, Transaction};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::operations::Running;
-use super::{AsideSet, ImageDigest, RecordedThing, StateError, Store, Thing, WaitingDisks, Worker};
+use super::operations::{Promised, Running};
+use super::{
+    AsideSet, ImageDigest, OpenRun, RecordedThing, Starting, StateError, Store, Thing, Tried, WaitingDisks, Worker,
+};
 use crate::model::address::{Address, Kind};
 use crate::model::claim::Claim;
-use crate::model::id::{LabName, Mac, RunId, SiteTag, TemplateName, VmGroupName, VmName};
+use crate::model::id::{LabName, Mac, RunId, SiteTag, TemplateName, UserName, VmGroupName, VmName};
 use crate::model::job::JobId;
 use crate::model::lab::{Desired, Hardware, Vm, VmGroup};
 use crate::run::{BatchId, StopReason};
@@ -33,6 +35,8 @@ pub struct Recorded {
     pub cut_short: bool,
     /// What others work on just now. It may be otherwise at any moment, and nothing is planned for it.
     pub held: BTreeMap<Address, Worker>,
+    /// Vms of the site that others start just now.
+    pub starting: Vec<Starting>,
     /// Number that the site's next run gets.
     pub next_run: u64,
     /// All that is neither a vm nor a disk.
@@ -51,6 +55,8 @@ pub struct Recorded {
     pub digests: BTreeMap<PathBuf, ImageDigest>,
     /// Every address in use in the site, with its holder.
     pub taken: BTreeMap<Ipv4Addr, TakenAddress>,
+    /// Addresses that a trial of the site's hosts uses just now.
+    pub tried: Tried,
     /// Vm groups of the site's other labs.
     pub other_groups: Vec<(LabName, VmGroupName, VmGroup)>,
 }
@@ -66,6 +72,7 @@ impl Recorded {
             latest: 0,
             cut_short: false,
             held: BTreeMap::new(),
+            starting: Vec::new(),
             next_run: 1,
             objects: BTreeMap::new(),
             versions: BTreeMap::new(),
@@ -76,6 +83,7 @@ impl Recorded {
             former: Vec::new(),
             digests: BTreeMap::new(),
             taken: BTreeMap::new(),
+            tried: Tried::default(),
             other_groups: Vec::new(),
         }
     }
@@ -237,7 +245,7 @@ impl Store {
     /// What is recorded of `lab`; a lab never applied has an empty record with serial 0.
     pub fn recorded(&mut self, lab: &LabName) -> Result<Recorded, StateError> {
         self.refuse_replaced()?;
-        let reader = Reader { lab, path: self.path.clone() };
+        let reader = Reader::new(lab, &self.path);
         // An apply that ends while we read has not died: it still ran before, or has ended in what is read.
         let before = Running::look(&self.path)?;
         let transaction = self.connection.transaction().map_err(|source| StateError::Sql {
@@ -278,6 +286,38 @@ pub(super) struct Reader<'a> {
     path: PathBuf,
 }
 
+/// A run as its row has it.
+struct RunRow {
+    run: String,
+    batch: String,
+    task: u32,
+    job: Option<u64>,
+    started: String,
+    state: String,
+    reason: Option<String>,
+}
+
+impl RunRow {
+    /// From the columns that begin with this one.
+    fn read(row: &Row<'_>, first: usize) -> rusqlite::Result<Self> {
+        Ok(Self {
+            run: row.get(first)?,
+            batch: row.get(first + 1)?,
+            task: row.get(first + 2)?,
+            job: row.get(first + 3)?,
+            started: row.get(first + 4)?,
+            state: row.get(first + 5)?,
+            reason: row.get(first + 6)?,
+        })
+    }
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(lab: &'a LabName, path: &Path) -> Self {
+        Self { lab, path: path.to_owned() }
+    }
+}
+
 impl Reader<'_> {
     fn recorded(&self, transaction: &Transaction<'_>, before: &Running) -> Result<Recorded, StateError> {
         let sql = |source| StateError::Sql { action: "read", path: self.path.clone(), source };
@@ -292,7 +332,7 @@ impl Reader<'_> {
         // One that has begun since the first look runs now.
         let now = Running::look(&self.path)?;
         let runs = |apply| before.has(apply) || now.has(apply);
-        let (mut taken, promised_run) = self.promised(transaction, &runs)?;
+        let Promised { mut taken, next_run: promised_run, starting } = self.promised(transaction, &runs)?;
         taken.extend(self.taken(transaction)?);
         Ok(Recorded {
             site: self.valid(SiteTag::new(tag))?,
@@ -302,6 +342,7 @@ impl Reader<'_> {
             latest: self.latest(transaction)?,
             cut_short: self.cut_short(transaction, &runs)?,
             held: self.held(transaction, &runs)?,
+            starting,
             next_run: next_run.max(promised_run),
             objects: self.objects(transaction)?,
             versions: self.versions(transaction)?,
@@ -312,6 +353,7 @@ impl Reader<'_> {
             former: self.former(transaction)?,
             digests: self.digests(transaction)?,
             taken,
+            tried: Tried::look(&self.path)?,
             other_groups: self.other_groups(transaction)?,
         })
     }
@@ -424,41 +466,52 @@ impl Reader<'_> {
     ) -> Result<(), StateError> {
         let query = "SELECT v.name, r.run, r.batch, r.task, r.job, r.started, r.state, r.reason FROM runs r
                      JOIN vms v ON v.run = r.run WHERE v.lab = ?1";
-        let rows = self.rows(transaction, query, |row| {
-            let texts = (
-                row.get::<_, String>(0)?,
-                row.get::<_, String>(1)?,
-                row.get::<_, String>(2)?,
-                row.get::<_, String>(5)?,
-            );
-            Ok((
-                texts,
-                row.get::<_, u32>(3)?,
-                row.get::<_, Option<u64>>(4)?,
-                row.get::<_, String>(6)?,
-                row.get::<_, Option<String>>(7)?,
-            ))
-        })?;
-        for ((vm, run, batch, started), task, job, state, reason) in rows {
-            let run = RecordedRun {
-                run: self.valid(run.parse::<RunId>())?,
-                batch: BatchId(self.valid(batch.parse::<RunId>())?),
-                task,
-                job: job.map(JobId),
-                started: self.json(&format!("what {vm} was started with"), &started)?,
-                state: match state.as_str() {
-                    "intended" => RunState::Intended,
-                    "submitted" => RunState::Submitted,
-                    _ => RunState::Ended {
-                        reason: reason.map(|text| self.json(&format!("how a run of {vm} ended"), &text)).transpose()?,
-                    },
-                },
-            };
+        for (vm, row) in self.rows(transaction, query, |row| Ok((row.get::<_, String>(0)?, RunRow::read(row, 1)?)))? {
+            let run = self.run(&vm, row)?;
             if let Some(vm) = vms.get_mut(vm.as_str()) {
                 vm.run = Some(run);
             }
         }
         Ok(())
+    }
+
+    fn run(&self, vm: &str, row: RunRow) -> Result<RecordedRun, StateError> {
+        let RunRow { run, batch, task, job, started, state, reason } = row;
+        Ok(RecordedRun {
+            run: self.valid(run.parse::<RunId>())?,
+            batch: BatchId(self.valid(batch.parse::<RunId>())?),
+            task,
+            job: job.map(JobId),
+            started: self.json(&format!("what {vm} was started with"), &started)?,
+            state: match state.as_str() {
+                "intended" => RunState::Intended,
+                "submitted" => RunState::Submitted,
+                _ => RunState::Ended {
+                    reason: reason.map(|text| self.json(&format!("how a run of {vm} ended"), &text)).transpose()?,
+                },
+            },
+        })
+    }
+
+    /// Vms of `owner` in other labs whose run's end is not recorded.
+    pub(super) fn running_elsewhere(
+        &self,
+        transaction: &Transaction<'_>,
+        owner: &UserName,
+    ) -> Result<Vec<OpenRun>, StateError> {
+        let query = "SELECT v.lab, v.name, r.run, r.batch, r.task, r.job, r.started, r.state, r.reason
+                     FROM vms v JOIN runs r ON r.run = v.run
+                     WHERE json_extract(v.body, '$.owner') = ?1 AND v.lab <> ?2 AND r.state <> 'ended'";
+        let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, RunRow::read(row, 2)?));
+        let rows = transaction.prepare_cached(query).and_then(|mut statement| {
+            statement.query_map([owner.as_str(), self.lab.as_str()], read)?.collect::<rusqlite::Result<Vec<_>>>()
+        });
+        let rows = rows.map_err(|source| self.sql(source))?.into_iter();
+        rows.map(|(lab, vm, row)| {
+            let (lab, run) = (self.valid(LabName::new(lab))?, self.run(&vm, row)?);
+            Ok(OpenRun { owner: owner.clone(), lab, vm: self.valid(VmName::new(vm))?, run })
+        })
+        .collect()
     }
 
     fn taken(&self, transaction: &Transaction<'_>) -> Result<BTreeMap<Ipv4Addr, TakenAddress>, StateError> {

@@ -16,8 +16,8 @@
 //! applies    id ─ lab, who, host, command as it was typed, commit, summary, began, ended, outcome; beside: 1 of what was done
 //!              beside any plan, such as a suspension
 //! overtaken  apply ─ by_apply: the one that goes on in its place, since it was cut short
-//! holds      lab, address ─ apply that works on it, doing, ip, mac and number of the run that it is to have: as
-//!              long as that apply runs
+//! holds      lab, address ─ apply that works on it, doing, ip, mac and number of the run that it is to have, owner whose
+//!              vm is to run: as long as that apply runs
 //! journal    id ─ apply, address, effect, intended_at, outcome (null: under way, or its controller died), detail
 //! claims     id ─ lab, kind, name, body (JSON, with its version), by, at; ended_at, ended: since when it counts no more, and why
 //! audit      who asked for what, with tables of its own beside it: see `audit`
@@ -31,7 +31,7 @@
 use rusqlite::Connection;
 
 /// Version of the tables that this program writes, kept in `PRAGMA user_version`.
-pub(super) const VERSION: u32 = 6;
+pub(super) const VERSION: u32 = 7;
 
 /// `MIGRATIONS[n]` turns version n into n + 1. Never edited once released.
 const MIGRATIONS: [&str; VERSION as usize] = ["
@@ -117,7 +117,20 @@ const MIGRATIONS: [&str; VERSION as usize] = ["
     CREATE INDEX IF NOT EXISTS holds_of_apply ON holds (apply);
     CREATE INDEX IF NOT EXISTS holds_of_ip ON holds (ip) WHERE ip IS NOT NULL;
     CREATE INDEX IF NOT EXISTS holds_of_mac ON holds (mac) WHERE mac IS NOT NULL;
-", super::audit::TABLES];
+", super::audit::TABLES, "
+    -- Nobody holds anything while tables are brought up to date.
+    DROP TABLE holds;
+    CREATE TABLE holds (
+        lab TEXT NOT NULL, address TEXT NOT NULL, apply INTEGER NOT NULL REFERENCES applies (id) ON DELETE CASCADE,
+        doing TEXT NOT NULL, ip TEXT, mac TEXT, run INTEGER, owner TEXT,
+        PRIMARY KEY (lab, address)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX holds_of_apply ON holds (apply);
+    CREATE INDEX holds_of_ip ON holds (ip) WHERE ip IS NOT NULL;
+    CREATE INDEX holds_of_mac ON holds (mac) WHERE mac IS NOT NULL;
+    CREATE INDEX holds_of_owner ON holds (owner) WHERE owner IS NOT NULL;
+    CREATE INDEX IF NOT EXISTS vms_of_owner ON vms (json_extract(body, '$.owner'));
+"];
 
 /// Brings the tables to `VERSION`, each step in a transaction of its own.
 pub(super) fn migrate(connection: &mut Connection, from: u32) -> rusqlite::Result<()> {

@@ -1,7 +1,10 @@
 //! Parts of plans: what a refusal holds back and what goes on, and that no part walks past a guard that holds for it.
 
+use std::collections::BTreeSet;
+
+use labwright::model::id::{LabName, UserName};
 use labwright::plan::{Plan, refresh_only, target, unknown_addresses};
-use labwright::state::{Change, Decision, Entry, FreezeScope, Frozen, Hold, StateError};
+use labwright::state::{Change, Decision, Entry, FreezeScope, Frozen, Hold, Quota, Start, StateError};
 
 use crate::lab::{Applied, Lab};
 use crate::plans::PAIR;
@@ -168,19 +171,11 @@ fn no_vm_gets_the_hardware_address_of_another_lab() {
 fn an_apply_that_was_overtaken_is_stopped() {
     let lab = Lab::new(PAIR);
     let (name, now) = (lab.desired().lab, "2027-01-12T08:00:00Z".parse().unwrap());
-    let info = labwright::state::ApplyInfo {
-        folder: lab.folder.path().to_owned(),
-        who: "test".into(),
-        host: "test".into(),
-        command: "apply".into(),
-        commit: None,
-        summary: String::new(),
-        act: None,
-    };
+    let info = info(&lab);
     let (mut store, mut later) = (lab.store(), lab.store());
     let decision = || {
         let hold = Hold { address: "user/bob".parse().unwrap(), doing: "changed".to_owned(), seat: None, run: None };
-        Decision { after: lab.recorded(&lab.desired()).latest, holds: vec![hold] }
+        Decision { after: lab.recorded(&lab.desired()).latest, holds: vec![hold], quotas: Vec::new() }
     };
     let first = store.begin(&name, &decision(), &info, now).unwrap();
     let held = later.begin(&name, &decision(), &info, now).unwrap_err();
@@ -196,6 +191,68 @@ fn an_apply_that_was_overtaken_is_stopped() {
     store.note(&name, &info, &[], now).unwrap();
     later.settle(&name, second, &[], changes, now).unwrap();
     assert_eq!(lab.recorded(&lab.desired()).serial, 1);
+}
+
+fn info(lab: &Lab) -> labwright::state::ApplyInfo {
+    labwright::state::ApplyInfo {
+        folder: lab.folder.path().to_owned(),
+        who: "test".into(),
+        host: "test".into(),
+        command: "apply".into(),
+        commit: None,
+        summary: String::new(),
+        act: None,
+    }
+}
+
+/// Two that were planned at the same moment may both have found room for one more: the second to begin finds none.
+#[test]
+fn two_labs_at_once_start_no_more_than_one_may() {
+    let lab = Lab::new(PAIR);
+    let now = "2027-01-12T08:00:00Z".parse().unwrap();
+    let (alice, info): (UserName, _) = ("alice".parse().unwrap(), info(&lab));
+    let decision = |after, number, vm: &str, limit| {
+        let run = Some(Start { number, owner: alice.clone() });
+        let hold = Hold { address: vm.parse().unwrap(), doing: "started".to_owned(), seat: None, run };
+        let quotas = vec![Quota { owner: alice.clone(), limit, over: BTreeSet::new() }];
+        Decision { after, holds: vec![hold], quotas }
+    };
+    let (mut here, mut there) = (lab.store(), lab.store());
+    let (one, two) = ("net101".parse().unwrap(), "net202".parse().unwrap());
+    let first = here.begin(&one, &decision(0, 1, "vm/alice-gsr", 1), &info, now).unwrap();
+    let refused = there.begin(&two, &decision(0, 2, "vm/alice-two", 1), &info, now);
+    assert!(matches!(refused, Err(StateError::OverQuota { limit: 1, .. })), "{refused:?}");
+    let second = there.begin(&two, &decision(0, 2, "vm/alice-two", 2), &info, now).unwrap();
+    there.end(second, "", now).unwrap();
+    here.end(first, "", now).unwrap();
+    there.begin(&two, &decision(second.0, 3, "vm/alice-two", 1), &info, now).unwrap();
+}
+
+/// What somebody else starts just now counts as if it ran, here and in other labs; what they only work on does not.
+#[test]
+fn a_vm_that_is_being_started_counts_and_one_that_is_copied_does_not() {
+    let manifest = PAIR.replace("students: { members", "students: { limits: { running_vms: 1 }, members");
+    assert_ne!(manifest, PAIR);
+    let lab = Lab::new(&manifest);
+    let now = "2027-01-12T08:00:00Z".parse().unwrap();
+    let alice: UserName = "alice".parse().unwrap();
+    let mut store = lab.store();
+    for (lab_name, vm, starts, refusals) in [
+        ("net202", "vm/alice-two", true, vec!["vm/alice-gsr"]),
+        ("net202", "vm/alice-two", false, vec![]),
+        ("net101", "vm/alice-old", true, vec!["vm/alice-gsr"]),
+        ("net101", "vm/alice-old", false, vec![]),
+    ] {
+        let number = lab.recorded(&lab.desired()).next_run;
+        let run = starts.then(|| Start { number, owner: alice.clone() });
+        let hold = Hold { address: vm.parse().unwrap(), doing: "made".to_owned(), seat: None, run };
+        let lab_name: LabName = lab_name.parse().unwrap();
+        let after = store.recorded(&lab_name).unwrap().latest;
+        let decision = Decision { after, holds: vec![hold], quotas: Vec::new() };
+        let id = store.begin(&lab_name, &decision, &info(&lab), now).unwrap();
+        assert_eq!(refused(&lab.plan()), refusals, "{lab_name} {vm} {starts}");
+        store.end(id, "", now).unwrap();
+    }
 }
 
 /// Runs of another lab's apply take numbers, and no plan is another one for that.
