@@ -7,6 +7,7 @@ mod machine;
 #[path = "cli/sandbox.rs"]
 mod sandbox;
 
+use std::io::{Read as _, Write as _};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -25,10 +26,17 @@ service_user: nobody
 /// How long anything may take that comes by itself, on a machine that does other work beside.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Stands before the real one in the path: it holds a check up as long as there is a file `hold`.
+/// It does not do this as long as there is a file `hold`.
 const SLOW_QEMU_IMG: &str = "#!/bin/sh
-while [ \"$1\" = check ] && [ -e FOLDER/hold ]; do sleep 0.05; done
+while [ \"$1\" = WHAT ] && [ -e FOLDER/hold ]; do touch FOLDER/asked; sleep 0.05; done
 exec /usr/bin/qemu-img \"$@\"
+";
+
+/// It knows no commit, and says so late.
+const SLOW_GIT: &str = "#!/bin/sh
+touch FOLDER/asked
+while [ -e FOLDER/hold ]; do sleep 0.05; done
+exit 1
 ";
 
 struct Lab(Sandbox);
@@ -66,10 +74,15 @@ impl Lab {
 
     /// A command of labwright that goes on by itself.
     fn spawn(&self, arguments: &[&str]) -> Child {
+        self.spawn_into(arguments, Stdio::null())
+    }
+
+    /// The same; what it says goes there.
+    fn spawn_into(&self, arguments: &[&str], stderr: Stdio) -> Child {
         let mut command = self.0.command("sh");
         let bin = self.0.path("bin").display().to_string();
         command.args(["-c", "PATH=$0:$PATH exec labwright \"$@\"", &bin]);
-        command.args(["--site", "../site.yaml"]).args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
+        command.args(["--site", "../site.yaml"]).args(arguments).stdout(Stdio::null()).stderr(stderr);
         command.spawn().unwrap()
     }
 
@@ -89,10 +102,29 @@ impl Lab {
         self.wait_until(&words, || self.done("plan").contains(&words));
     }
 
+    /// A program that stands before the real one in the path of what is spawned.
+    fn put_before(&self, name: &str, script: &str) {
+        std::fs::create_dir_all(self.0.path("bin")).unwrap();
+        let program = self.0.path(&format!("bin/{name}"));
+        std::fs::write(&program, script.replace("FOLDER", &self.0.path("").display().to_string())).unwrap();
+        self.must(&format!("chmod 755 {}; touch ../hold", program.display()));
+    }
+
+    fn let_go(&self) {
+        std::fs::remove_file(self.0.path("hold")).unwrap();
+    }
+
+    fn state(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.0.path("site/state.db")).unwrap()
+    }
+
+    fn version(&self) -> u32 {
+        self.state().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap()
+    }
+
     /// As an older program would have left the state.
     fn set_version(&self, version: u32) {
-        let state = rusqlite::Connection::open(self.0.path("site/state.db")).unwrap();
-        state.pragma_update(None, "user_version", version).unwrap();
+        self.state().pragma_update(None, "user_version", version).unwrap();
     }
 
     #[track_caller]
@@ -137,10 +169,9 @@ impl Drop for Lab {
         for (pid, _) in machine::processes_that_name(&folder).iter().filter(|(_, told)| told.starts_with("dnsmasq ")) {
             let _ = Command::new("kill").arg(pid.to_string()).status();
         }
-        for vm in ["ada-work", "bea-work", "cid-work", "extra"] {
-            if let Some(pid) = self.qemu_of(vm) {
-                let _ = Command::new("kill").args(["-9", &pid]).status();
-            }
+        let folder = self.0.path("site").display().to_string();
+        for (pid, _) in machine::processes_that_name(&folder).iter().filter(|(_, told)| told.contains("qemu-system")) {
+            let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
         }
     }
 }
@@ -190,10 +221,8 @@ fn while_a_stop_takes_long_others_are_started_and_stopped() {
 
 /// An apply that publishes one more template, and is not done with it as long as there is a file `hold`.
 fn slow_publish(lab: &Lab) -> Child {
-    let script = SLOW_QEMU_IMG.replace("FOLDER", &lab.0.path("").display().to_string());
-    std::fs::create_dir(lab.0.path("bin")).unwrap();
-    std::fs::write(lab.0.path("bin/qemu-img"), script).unwrap();
-    lab.must("chmod 755 ../bin/qemu-img; touch ../hold; qemu-img create -q -f qcow2 images/late.qcow2 2M");
+    lab.put_before("qemu-img", &SLOW_QEMU_IMG.replace("WHAT", "check"));
+    lab.must("qemu-img create -q -f qcow2 images/late.qcow2 2M");
     lab.done("state backup ../copy.db");
     let sample = std::fs::read_to_string(lab.0.path("lab/lab.yaml")).unwrap();
     let late =
@@ -219,16 +248,17 @@ fn while_a_copy_takes_long_others_are_made_started_and_stopped() {
     let (code, said) = lab.ask("labwright --site ../site.yaml vm start extra --yes");
     assert!(code == Some(4) && said.contains("refused: vm/extra: is being made by root"), "{code:?}: {said}");
     // Nor is the state taken from under it.
-    for (state, command) in [(5, "state restore ../copy.db"), (4, "plan")] {
+    let version = lab.version();
+    for (state, command) in [(version, "state restore ../copy.db"), (version - 1, "plan")] {
         lab.set_version(state);
         let (code, said) = lab.ask(&format!("labwright --site ../site.yaml {command}"));
         let words = format!("state.db is open elsewhere: process {} (`", publish.id());
         assert!(code == Some(4) && said.contains(&words) && said.contains("apply --yes`)"), "{command}: {said}");
     }
-    lab.set_version(5);
+    lab.set_version(version);
     assert!(is_at_work(&mut publish));
 
-    std::fs::remove_file(lab.0.path("hold")).unwrap();
+    lab.let_go();
     assert!(publish.wait().unwrap().success());
     lab.done("plan --detailed-exitcode");
     let addresses =
@@ -236,6 +266,102 @@ fn while_a_copy_takes_long_others_are_made_started_and_stopped() {
     let each_once = addresses.lines().all(|line| line.trim_start().starts_with("1 "));
     assert!(each_once && addresses.lines().count() == 5, "{addresses}");
     lab.start("extra");
+}
+
+/// A pipe that takes nothing more until somebody reads from it.
+fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let bytes = nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+    writer.write_all(&vec![b'\n'; usize::try_from(bytes).unwrap()]).unwrap();
+    (reader, writer)
+}
+
+/// It stands still twice: while git is asked for the commit, and when it says of the first vm that its disks are back.
+#[test]
+fn while_disks_come_back_others_are_started_and_stopped() {
+    let lab = Lab::new();
+    lab.must("sed -i s/900s/1s/ ../site.yaml");
+    lab.done("destroy --yes");
+    lab.done("apply --yes --allow 'vm/*'");
+    lab.put_before("git", SLOW_GIT);
+    let (mut said, full) = full_pipe();
+    let mut restore = lab.spawn_into(&["restore", "ada-work", "bea-work", "--yes"], full.into());
+    lab.wait_until("git", || lab.0.path("asked").exists());
+    lab.start("cid-work");
+    assert!(is_at_work(&mut restore));
+
+    lab.let_go();
+    lab.wait_until_held("vm/bea-work", "restored");
+    lab.done("vm stop cid-work --yes");
+    let (code, refused) = lab.ask("labwright --site ../site.yaml vm start bea-work --yes");
+    assert!(code == Some(4) && refused.contains("refused: vm/bea-work: is being restored by root"), "{refused}");
+    assert!(is_at_work(&mut restore));
+
+    let mut text = String::new();
+    said.read_to_string(&mut text).unwrap();
+    assert!(restore.wait().unwrap().success(), "{text}");
+    assert_eq!(text.matches("is back in its place").count(), 2, "{text}");
+    lab.done("plan --detailed-exitcode");
+    let history = lab.must("labwright --site ../site.yaml history -o csv | grep -c '2 disks of 2 vms put back'");
+    assert_eq!(history.trim(), "1");
+}
+
+/// Nobody is given an address that a trial uses, and whoever needs none goes on.
+#[test]
+fn while_a_host_is_tried_others_are_made_started_and_stopped() {
+    let lab = Lab::new();
+    lab.must("sed -i s/900s/1s/ ../site.yaml; sed -i s/10.1.0.40/10.1.0.8/ lab.yaml");
+    lab.done("apply --yes");
+    lab.put_before("qemu-img", &SLOW_QEMU_IMG.replace("WHAT", "create"));
+    let mut trial = lab.spawn(&["host", "check", "--exam", ".", "--timeout", "10"]);
+    // Its seats are taken, and the first of its disks is being made.
+    lab.wait_until("the trial", || lab.0.path("asked").exists());
+
+    lab.start("ada-work");
+    lab.done("vm stop ada-work --yes");
+    lab.must("echo dan >>students.csv");
+    assert!(lab.done("apply --yes").contains("vm/dan-work"));
+    lab.must("echo eve >>students.csv");
+    let (code, said) = lab.ask("labwright --site ../site.yaml apply --yes");
+    assert!(code == Some(4) && said.contains("refused: vm/eve-work: "), "the trial has what is left: {code:?}: {said}");
+    let (code, said) = lab.ask("labwright --site ../site.yaml host check --exam .");
+    assert!(
+        code == Some(4) && said.contains("another trial of the site's hosts is under way: process "),
+        "{code:?}: {said}"
+    );
+    assert!(is_at_work(&mut trial));
+
+    lab.let_go();
+    trial.wait().unwrap();
+    assert!(lab.done("apply --yes").contains("vm/eve-work"));
+    lab.done("plan --detailed-exitcode");
+}
+
+/// Whoever has vms in two labs of a site runs no more of them than in one.
+#[test]
+fn vms_of_all_labs_count_for_their_owner() {
+    let lab = Lab::new();
+    lab.must("sed -i 's/900s/1s/' ../site.yaml; sed -i 's/roster: students.csv/&\\n    limits: { running_vms: 1 }/' lab.yaml");
+    lab.done("apply --yes");
+    lab.must("cp -r . ../two && sed -i 's/lab: course/lab: two/; s/10[.]1[.]/10.2./g; s/vbr0/vbr2/; s/-work/-two/' ../two/lab.yaml");
+    lab.must("cd ../two && labwright --site ../site.yaml host setup && labwright --site ../site.yaml apply --yes");
+    lab.start("ada-work");
+    let start = "cd ../two && labwright --site ../site.yaml vm start ada-two --yes";
+    let (code, said) = lab.ask(start);
+    let words = "refused: vm/ada-two: ada may run 1 vms at once: 1 runs in another lab, and 1 would start";
+    assert!(code == Some(4) && said.contains(words), "{code:?}: {said}");
+
+    // Her guest ends without a word: no record says so yet, and it counts no more.
+    let folder = lab.0.path("site").display().to_string();
+    for (pid, _) in machine::processes_that_name(&folder).iter().filter(|(_, told)| told.contains(" starter ")) {
+        lab.must(&format!("kill -9 {pid}"));
+    }
+    lab.wait_until("the end of ada's guest", || !lab.is_running("ada-work"));
+    lab.must(start);
+    lab.must("cd ../two && labwright --site ../site.yaml vm start bea-two --yes");
+    for vm in ["ada-two", "bea-two"] {
+        lab.must(&format!("cd ../two && labwright --site ../site.yaml vm stop {vm} --yes"));
+    }
 }
 
 /// Somebody puts another file in the state's place: nothing is written to it by who has read the one before.

@@ -157,7 +157,7 @@ struct Tour<'a> {
 }
 
 impl Tour<'_> {
-    /// The site's lock is ours, so the check that a job in the queue belongs to is no more.
+    /// No two checks are under way at once, so the one that a job in the queue belongs to is no more.
     fn end_left_over_jobs(&self) -> Result<(), ControlError> {
         let site = &self.exam.recorded.site;
         let run = |task: &Task| task.name.strip_prefix(MARK)?.parse::<RunId>().ok();

@@ -16,12 +16,14 @@
 //! runs/trials/<run>/                   root's: a job's order and answer, and what it printed (see `trial`)
 //! ```
 //!
-//! The site's lock is held meanwhile: no apply gives out an address that a trial uses, and no other check is under way.
+//! Nobody else is given an address that a trial uses, and no other check is under way meanwhile. The site's lock is held for a
+//! choice of addresses alone.
 
 mod hosts;
 mod queue;
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
@@ -32,12 +34,12 @@ use super::{Context, ControlError};
 use crate::disks::{self, Owner};
 use crate::error::chain;
 use crate::host::machine::check::{Line, failed};
-use crate::model::id::{RunId, TemplateName, VmName};
+use crate::model::id::{Mac, RunId, TemplateName, VmName};
 use crate::model::lab::{Desired, DiskSource, Vm, VmGroup, VmSource};
 use crate::model::reservation::Reservation;
 use crate::plan::{Seat, run_spec};
 use crate::run::{RunSpec, Runs as _};
-use crate::state::{Lock, Recorded, RecordedDisk};
+use crate::state::{Recorded, RecordedDisk, TrialPlace};
 use crate::trial::{BOOT, CLEANUP, Onlooker, Order, Trial, TrialHost, answer};
 
 pub use hosts::{HostLine, Which, lines_of_hosts};
@@ -120,13 +122,17 @@ struct Exam<'a> {
     owner: Owner,
     timeout: Duration,
     onlooker: &'a dyn Onlooker,
-    _lock: Lock,
+    place: TrialPlace,
+    /// Addresses that others use, when that was last read.
+    taken: RefCell<BTreeSet<Ipv4Addr>>,
 }
 
 /// What one trial has made so far.
 #[derive(Default)]
 struct Scratch {
-    /// Runs whose folders, made by us, keep their addresses from other trials.
+    /// Addresses that nobody else is given.
+    seats: Vec<(Ipv4Addr, Mac)>,
+    /// Runs whose folders, made by us, keep their addresses from other trials, should this one be killed.
     claims: Vec<RunId>,
     reservation: Option<Reservation>,
 }
@@ -139,9 +145,10 @@ impl<'a> Exam<'a> {
         onlooker: &'a dyn Onlooker,
     ) -> Result<Self, ControlError> {
         let mut store = context.store()?;
-        let lock = context.lock(format!("host check --exam {}", desired.lab))?;
         let (recorded, owner) = (store.recorded(&desired.lab)?, context.owner()?);
-        let exam = Self { context, desired, recorded, owner, timeout, onlooker, _lock: lock };
+        let place = TrialPlace::begin(&context.site.state)?;
+        let taken = RefCell::new(recorded.taken.keys().copied().collect());
+        let exam = Self { context, desired, recorded, owner, timeout, onlooker, place, taken };
         // Root's: hosts do what stands in it, and believe what is answered there.
         let folder = exam.trials();
         std::fs::create_dir_all(&folder).map_err(|source| ControlError::Folder { folder, source })?;
@@ -188,28 +195,26 @@ impl Exam<'_> {
 
     /// Addresses of a group that no vm and no trial has, the highest first: plans take the lowest.
     fn free<'b>(&'b self, group: &'b VmGroup) -> impl Iterator<Item = Ipv4Addr> + 'b {
-        let taken = &self.recorded.taken;
-        let free = group.range.addresses().filter(move |ip| Some(*ip) != group.gateway && !taken.contains_key(ip));
+        let taken = self.taken.borrow();
+        let free = group.range.addresses().filter(|ip| Some(*ip) != group.gateway && !taken.contains(ip));
         let free = free.collect::<Vec<_>>().into_iter().rev();
         free.filter(|ip| !self.folder(&trial_run(&self.recorded, *ip)).exists())
     }
 
     /// Addresses of its own for each trial: the MAC follows from the address, and the guests' network may span all hosts.
     fn claim(&self, group: &VmGroup, scratch: &mut Scratch) -> Result<[(RunId, Ipv4Addr); SEATS], Line> {
-        let mut seats = Vec::new();
-        for ip in self.free(group).take(SEATS) {
-            let run = trial_run(&self.recorded, ip);
-            let folder = self.folder(&run);
-            std::fs::create_dir(&folder).map_err(|error| {
-                let found = format!("cannot create {}: {error}", folder.display());
-                failed(BOOT, found, "storage must let this host's root do that (`no_root_squash`)")
-            })?;
+        let seats = self.choose(group).map_err(|error| {
+            let found = format!("no addresses could be kept for the trial: {}", chain(&error));
+            failed(BOOT, found, "see what it says, then run the check again")
+        })?;
+        scratch.seats.extend(seats.iter().map(|(_, ip)| (*ip, group.mac(*ip))));
+        for (run, _) in &seats {
+            let folder = self.folder(run);
+            let created = std::fs::create_dir(&folder);
+            created.map_err(|error| self.no_folder("create", &folder, &error))?;
             scratch.claims.push(run.clone());
-            chown(&folder, Some(self.owner.uid), Some(self.owner.gid)).map_err(|error| {
-                let found = format!("cannot give {} to {}: {error}", folder.display(), self.context.site.service_user);
-                failed(BOOT, found, "storage must let this host's root do that (`no_root_squash`)")
-            })?;
-            seats.push((run, ip));
+            let given = chown(&folder, Some(self.owner.uid), Some(self.owner.gid));
+            given.map_err(|error| self.no_folder("give to the service account", &folder, &error))?;
         }
         seats.try_into().map_err(|seats: Vec<_>| {
             let found = format!("the vm group has {} free addresses, a trial takes {SEATS}", seats.len());
@@ -217,6 +222,29 @@ impl Exam<'_> {
                         again after an hour";
             failed(BOOT, found, mend)
         })
+    }
+
+    fn no_folder(&self, action: &str, folder: &Path, error: &std::io::Error) -> Line {
+        let found = format!("cannot {action} {}: {error}", folder.display());
+        failed(BOOT, found, "storage must let this host's root do that (`no_root_squash`)")
+    }
+
+    /// Addresses that are free now, and nobody else's from now on. Under the lock: what somebody has just decided is recorded.
+    fn choose(&self, group: &VmGroup) -> Result<Vec<(RunId, Ipv4Addr)>, ControlError> {
+        let lab = &self.desired.lab;
+        let mut store = self.context.known_store()?;
+        let _lock = self.context.lock(format!("host check --exam {lab}"))?;
+        *self.taken.borrow_mut() = store.recorded(lab)?.taken.into_keys().collect();
+        let mut seats = Vec::new();
+        for ip in self.free(group) {
+            if self.place.take((ip, group.mac(ip)))? {
+                seats.push((trial_run(&self.recorded, ip), ip));
+            }
+            if seats.len() == SEATS {
+                break;
+            }
+        }
+        Ok(seats)
     }
 
     fn folder(&self, run: &RunId) -> PathBuf {
@@ -269,7 +297,7 @@ impl Exam<'_> {
     }
 
     fn spec(&self, run: &RunId, ip: Ipv4Addr, (vm, group): (&Vm, &VmGroup), disks: &[RecordedDisk]) -> RunSpec {
-        let name = VmName::new(format!("trial-{}", run.number())).expect("letters, a hyphen and digits are a name");
+        let name = vm_name(run);
         let seat = Seat { run: run.clone(), generation: 1, ip, mac: group.mac(ip), disks };
         let mut spec = run_spec(&self.context.site, self.desired, &self.recorded, (&name, vm, group), &seat);
         // Nobody's work is lost; and a guest that dies is a finding, not to be tried again.
@@ -300,6 +328,9 @@ impl Exam<'_> {
             lines.extend(remove(&self.trials().join(run.to_string())));
             lines.extend(remove(&self.folder(&run)));
         }
+        if let Err(error) = scratch.seats.into_iter().try_for_each(|seat| self.place.let_go(seat)) {
+            lines.push(failed(CLEANUP, chain(&error), "its addresses are free again when the check ends"));
+        }
         lines
     }
 
@@ -321,7 +352,7 @@ impl Exam<'_> {
             let Some(run) = run.filter(|run| is_old && ours(run)) else { continue };
             // A neighbour's has no spec, and needs no reservation.
             let reservation = RunSpec::read(&self.folder(&run)).ok().flatten().map(|spec| reservation(&spec));
-            lines.extend(self.take_away(Scratch { claims: vec![run], reservation }));
+            lines.extend(self.take_away(Scratch { claims: vec![run], reservation, ..Scratch::default() }));
         }
         lines
     }
@@ -348,6 +379,10 @@ fn no_disk(template: &TemplateName, error: &disks::DiskError) -> Line {
 fn remove(folder: &Path) -> Option<Line> {
     let error = std::fs::remove_dir_all(folder).err().filter(|error| error.kind() != std::io::ErrorKind::NotFound)?;
     Some(failed(CLEANUP, format!("{} stays: {error}", folder.display()), "remove it by hand: it is a trial's"))
+}
+
+fn vm_name(run: &RunId) -> VmName {
+    VmName::new(format!("trial-{}", run.number())).expect("letters, a hyphen and digits are a name")
 }
 
 /// The number of a trial with this address.
