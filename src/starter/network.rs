@@ -16,7 +16,7 @@ use crate::run::RunSpec;
 
 /// How often filter and port are looked at. Between two looks the host's table cuts off a guest without a filter.
 const LOOK: Duration = Duration::from_secs(10);
-/// The same while a guest boots, whose address shows there too, or is cut off.
+/// The same while a guest boots, whose address shows there too, or is cut off, or seems so.
 const SOON: Duration = Duration::from_secs(1);
 /// How long the end of a run waits for an nft that does not answer. It ends with the starter in any case.
 const END_WAIT: Duration = Duration::from_secs(15);
@@ -41,7 +41,7 @@ impl Network {
     pub(super) fn watch(filter: RunFilter, spec: RunSpec, post: Post) -> std::io::Result<Self> {
         let (orders, inbox) = channel();
         let in_line = filter.in_line();
-        let watch = Watch { filter, spec, post, address: None, is_cut_off: false };
+        let watch = Watch { filter, spec, post, address: None, is_cut_off: false, is_in_doubt: false };
         let thread = std::thread::Builder::new().name("network".to_owned()).spawn(move || watch.run(&inbox))?;
         Ok(Self { orders, in_line, thread: Some(thread) })
     }
@@ -79,12 +79,14 @@ struct Watch {
     /// How often the address had been seen at the last look, while it is looked for.
     address: Option<u64>,
     is_cut_off: bool,
+    /// The last look failed for the first time. A qemu that ends takes its tap along, before anybody has told us of its end.
+    is_in_doubt: bool,
 }
 
 impl Watch {
     fn run(mut self, inbox: &Receiver<Order>) {
         loop {
-            let is_urgent = self.address.is_some() || self.is_cut_off;
+            let is_urgent = self.address.is_some() || self.is_cut_off || self.is_in_doubt;
             match inbox.recv_timeout(if is_urgent { SOON } else { LOOK }) {
                 Ok(Order::Look) => self.address = Some(self.filter.look().unwrap_or(0)),
                 Err(RecvTimeoutError::Timeout) => self.look(),
@@ -96,8 +98,9 @@ impl Watch {
     /// First the filter, then the port: no guest is on a bridge without its rules.
     fn look(&mut self) {
         let stands = self.look_at_filter().and_then(|()| self.look_at_port());
+        let was_in_doubt = std::mem::replace(&mut self.is_in_doubt, stands.is_err());
         match (stands, self.is_cut_off) {
-            (Err(reason), false) => {
+            (Err(reason), false) if was_in_doubt => {
                 tracing::warn!(reason, "the guest is cut off");
                 self.post.tell(Input::CutOff(reason));
                 self.is_cut_off = true;
@@ -141,7 +144,8 @@ impl Watch {
         if port.stands() {
             return Ok(());
         }
-        tracing::warn!(bridge = network.bridge, "the guest is not on its bridge any more; putting it back");
-        port.join_again().map_err(|error| chain(&error))
+        port.join_again().map_err(|error| chain(&error))?;
+        tracing::warn!(bridge = network.bridge, "the guest was not on its bridge any more; it is back");
+        Ok(())
     }
 }
