@@ -15,7 +15,7 @@ pub(crate) use file_system::foreign_file_system;
 use std::collections::hash_map::RandomState;
 use std::fs::{File, Metadata};
 use std::hash::BuildHasher as _;
-use std::io::{Error, ErrorKind, Read as _, Result as IoResult, Write as _};
+use std::io::{Error, ErrorKind, Read as _, Result as IoResult, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -119,6 +119,21 @@ impl Folder {
             let source = Error::other(format!("it has more than {bytes_max} bytes, which nothing of ours has"));
             return Err(self.error("read", name)(source));
         }
+        Ok(Some(text))
+    }
+
+    /// What a file has from this byte on, at most so many bytes of it; `None` where there is no such file, and where it is shorter.
+    pub fn read_from(&self, name: &str, from: u64, bytes_max: u64) -> Result<Option<Vec<u8>>, FileError> {
+        let (mut file, found) = match self.open_plain(name, OFlag::O_RDONLY) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(self.error("read", name))?,
+        };
+        if found.len() <= from {
+            return Ok(None);
+        }
+        let mut text = Vec::new();
+        let read = file.seek(SeekFrom::Start(from)).and_then(|_| file.take(bytes_max).read_to_end(&mut text));
+        read.map_err(self.error("read", name))?;
         Ok(Some(text))
     }
 

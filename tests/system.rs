@@ -25,6 +25,8 @@ mod exam;
 mod examples;
 #[path = "system/filter.rs"]
 mod filter;
+#[path = "system/keeper.rs"]
+mod keeper;
 #[path = "system/lab.rs"]
 mod lab;
 #[path = "system/readme.rs"]

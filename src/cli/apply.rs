@@ -137,7 +137,7 @@ pub(super) fn reconcile(
     ui: &mut Ui,
 ) -> Ended {
     let is_root = process::is_root();
-    let request = Request { doing, parallelism: options.parallelism, is_root, is_agreed: options.yes };
+    let request = Request { doing, parallelism: options.parallelism, is_root, is_agreed: options.yes, together: None };
     let mut client = Terminal::new(ui, doing, options.json, watch_interrupts);
     let done = control::apply::reconcile(context, desired, make, &request, &mut client);
     let Done { plan, summary } = done.map_err(|error| shortfall::not_begun(context, error))?;

@@ -21,6 +21,7 @@ mod own;
 mod permission;
 mod plan;
 mod purge;
+mod reconcile;
 mod remote;
 mod restore;
 mod schema;
@@ -98,6 +99,7 @@ enum Command {
     #[command(subcommand)]
     Host(host::Command),
     Serve(serve::Arguments),
+    Reconcile(reconcile::Arguments),
     #[command(hide = true)]
     Starter(starter::StarterArguments),
     #[command(hide = true)]
@@ -235,6 +237,7 @@ fn run(arguments: Arguments, ui: &mut Ui) -> Ended {
         Command::Schema(arguments) => schema::run(&arguments, ui),
         Command::Host(command) => host::run(&command, site, ui),
         Command::Serve(arguments) => serve::run(&arguments, site),
+        Command::Reconcile(arguments) => reconcile::run(&arguments, site, ui),
         Command::Starter(arguments) => ended(arguments.run()),
         Command::Confine(arguments) => ended(arguments.run()),
         Command::HostTrial(arguments) => arguments.run(ui),

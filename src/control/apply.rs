@@ -1,5 +1,6 @@
 //! The one way to change a lab: plan, ask, act, and if that is wanted see the guests come up.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
@@ -10,6 +11,7 @@ use super::readiness::refuse_unready;
 use super::{Context, ControlError, Note, clear};
 use crate::apply::{self, Awaited, Clock as _, Goal, Progress, Readiness, Summary, SystemClock, Wait, WaitEnd, World};
 use crate::disks;
+use crate::model::audit::Act;
 use crate::model::id::{RunId, VmName};
 use crate::model::lab::Desired;
 use crate::observe::Observed;
@@ -28,6 +30,8 @@ pub struct Request<'a> {
     pub is_root: bool,
     /// Whoever asks goes along with whatever plan comes out, so that nobody is asked.
     pub is_agreed: bool,
+    /// What each of several people asked for, as far as it is done: they all are in the audit, and not the caller.
+    pub together: Option<&'a RefCell<Vec<Act>>>,
 }
 
 /// Who asked for a plan, sees it, and may still say no.
@@ -69,7 +73,7 @@ pub fn reconcile(
 /// The lock is held from the look that decides until it is written down what is going to be done,
 /// and never while somebody thinks: what they agreed to is planned again under it, and where something else comes out, that is
 /// shown and asked about.
-fn decide_and_act(
+pub(super) fn decide_and_act(
     context: &Context,
     desired: &Desired,
     make: &dyn Fn(&Recorded) -> Result<Plan, ControlError>,
@@ -175,6 +179,10 @@ fn act(
     };
     let Decides { lock, info } = decides;
     let info = ApplyInfo { summary: plan.counts(), ..info };
+    let info = match request.together {
+        Some(acts) => ApplyInfo { act: None, acts: acts.borrow().clone(), ..info },
+        None => info,
+    };
     let id = store.begin(&plan.lab, &apply::decision(plan), &info, clock.now())?;
     drop(lock);
     let summary = apply::apply(plan, id, store, &world, client)?;

@@ -12,6 +12,8 @@
 //! view        what one can see of a lab, as plain values
 //! request     what is asked of running guests
 //! aside       disks that were set aside, and what can be wrong with a wish for them
+//! news        runs that ended since somebody looked
+//! round       what keeps every lab as it was applied, and what people ask of vms at the same time
 //! restore     they come back
 //! purge       they are deleted for good
 //! import      what exists already becomes a vm's
@@ -49,6 +51,7 @@ pub mod import;
 pub mod init;
 mod journal;
 pub mod manifests;
+pub mod news;
 mod open;
 pub mod own;
 pub mod permissions;
@@ -59,6 +62,7 @@ pub mod purge;
 mod readiness;
 pub mod request;
 pub mod restore;
+pub mod round;
 pub mod state;
 pub mod validate;
 pub mod view;

@@ -286,6 +286,7 @@ impl Context {
             commit: (self.caller.person == Person::Root).then(|| git_commit(&self.lab_folder)).flatten(),
             summary: summary.to_owned(),
             act: Some(self.act()),
+            acts: Vec::new(),
         }
     }
 
@@ -347,6 +348,20 @@ impl Context {
         self.plan_without(None, desired, recorded, allow, asks)
     }
 
+    /// The same by a queue that others look at too.
+    pub fn plan_in(
+        &self,
+        queue: &dyn Scheduler,
+        desired: &Desired,
+        recorded: &Recorded,
+        allow: &[AddressPattern],
+        asks: &BTreeMap<VmName, Ask>,
+    ) -> Result<Plan, ControlError> {
+        let desired = &*with_claims(desired, &recorded.claims);
+        let observed = self.observe_in(queue, desired, recorded)?;
+        self.plan_of(None, desired, recorded, observed, allow, asks)
+    }
+
     /// The same, with a host given up for lost.
     pub fn plan_without(
         &self,
@@ -357,21 +372,22 @@ impl Context {
         asks: &BTreeMap<VmName, Ask>,
     ) -> Result<Plan, ControlError> {
         let desired = &*with_claims(desired, &recorded.claims);
-        let mut observed = self.observe(desired, recorded)?;
-        let now = jiff::Timestamp::now();
-        let make = |observed: &Observed| {
-            plan(&Inputs {
-                desired,
-                recorded,
-                observed,
-                site: &self.site,
-                now,
-                allow,
-                asks,
-                by: &self.caller.name,
-                lost_host,
-            })
-        };
+        let observed = self.observe(desired, recorded)?;
+        self.plan_of(lost_host, desired, recorded, observed, allow, asks)
+    }
+
+    fn plan_of(
+        &self,
+        lost_host: Option<&LostHost>,
+        desired: &Desired,
+        recorded: &Recorded,
+        mut observed: Observed,
+        allow: &[AddressPattern],
+        asks: &BTreeMap<VmName, Ask>,
+    ) -> Result<Plan, ControlError> {
+        let (site, now, by) = (&self.site, jiff::Timestamp::now(), &self.caller.name);
+        let make =
+            |observed: &Observed| plan(&Inputs { desired, recorded, observed, site, now, allow, asks, by, lost_host });
         let plan = make(&observed);
         // What people run elsewhere is looked up for those alone whose vms are to be started.
         observed.elsewhere = self.elsewhere(recorded, &plan, &observed)?;
@@ -419,13 +435,21 @@ impl Context {
     }
 
     pub fn observe(&self, desired: &Desired, recorded: &Recorded) -> Result<Observed, ControlError> {
-        let (scheduler, dhcp) = (self.scheduler(), self.dhcp());
+        self.observe_in(&*self.scheduler(), desired, recorded)
+    }
+
+    fn observe_in(
+        &self,
+        scheduler: &dyn Scheduler,
+        desired: &Desired,
+        recorded: &Recorded,
+    ) -> Result<Observed, ControlError> {
+        let dhcp = self.dhcp();
         // Looking changes no owner, so any will do.
         let nobody = Owner { uid: 0, gid: 0 };
         let (runs, disks) = (self.runs(nobody), disks::OnStorage { owner: nobody });
         let (storage, ledger) = (&self.site.storage, Ledger { state: self.site.state.clone() });
-        let world =
-            World { runs: &runs, disks: &disks, scheduler: &*scheduler, dhcp: &*dhcp, storage, ledger: &ledger };
+        let world = World { runs: &runs, disks: &disks, scheduler, dhcp: &*dhcp, storage, ledger: &ledger };
         let observed = observe(&world, desired, recorded)?;
         self.remember(recorded, &observed);
         Ok(observed)

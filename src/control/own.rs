@@ -28,6 +28,8 @@ pub struct Wanted {
     pub isolated: bool,
     /// A full copy, not a copy-on-write disk.
     pub is_clone: bool,
+    /// What the client calls this, so that it is known when it is asked for again.
+    pub key: Option<String>,
 }
 
 /// What the lab is, besides what people asked for by command.
@@ -74,6 +76,9 @@ fn claim(context: &Context, of: Lab<'_>, wanted: &Wanted) -> Result<VmName, Cont
     rights.refuse_for_others(&wanted.owner)?;
     let owner = lab.users.get(&wanted.owner);
     owner.ok_or_else(|| ControlError::NoUser { user: wanted.owner.clone(), lab: lab.lab.clone() })?;
+    if is_asked_again(&recorded, &name, context, wanted.key.as_ref()) {
+        return Ok(name);
+    }
     if lab.vms.contains_key(&name) || recorded.vms.contains_key(&name) {
         return Err(ControlError::NameTaken { name });
     }
@@ -92,12 +97,20 @@ fn claim(context: &Context, of: Lab<'_>, wanted: &Wanted) -> Result<VmName, Cont
         vm_group: template.vm_group.clone(),
         hardware,
         isolated: wanted.isolated || rights.world().forced_on_derived(&wanted.owner, &from),
+        key: wanted.key.clone(),
     };
     let put = Change::PutClaim { name: name.to_string(), body: ClaimBody::Vm(made), by: context.caller.name.clone() };
     let step = Step::record(Address::vm(&name), "claim the vm", vec![put]);
     let of_lab = journal::Lab { name: of.name(), after: recorded.latest, doing: "changed" };
     of_lab.record(&mut store, decides, &format!("vm derive {name}"), vec![step])?;
     Ok(name)
+}
+
+/// Whether the vm is there because of this very ask, whose answer was lost.
+fn is_asked_again(recorded: &Recorded, name: &VmName, context: &Context, key: Option<&String>) -> bool {
+    let made = claim_of(recorded, name).filter(|claim| claim.by == context.caller.name);
+    let known = made.and_then(|claim| if let ClaimBody::Vm(made) = &claim.body { made.key.as_ref() } else { None });
+    key.is_some() && known == key
 }
 
 /// What a manifest could not write either.

@@ -76,6 +76,14 @@ impl<'a> Rights<'a> {
         self.world().all_rights(self.caller).is_some()
     }
 
+    /// A lab of which who asks may know nothing is none to them.
+    pub fn require_any(&self) -> Result<(), ControlError> {
+        if self.are_all() || !self.of_person(self.caller).is_empty() {
+            return Ok(());
+        }
+        Err(ControlError::NoSuchLab { lab: self.lab.lab.clone() })
+    }
+
     /// What somebody makes counts against its owner's limits.
     pub fn refuse_for_others(&self, owner: &UserName) -> Result<(), ControlError> {
         let is_own = self.caller.user() == Some(owner);

@@ -129,7 +129,7 @@ pub fn asks(
     let known: Vec<(&VmName, &Vm)> = desired.vms.iter().chain(leaving).collect();
     let families = known.iter().map(|(name, vm)| (*name, Some(&vm.family)));
     let meant = pick::vms(&desired.lab, words, families)?;
-    let ask = |name: VmName| (name.clone(), Ask { wish, by_name: pick::is_named(words, &name) });
+    let ask = |name: VmName| (name.clone(), Ask::new(wish, pick::is_named(words, &name)));
     Ok(meant.into_iter().map(ask).collect())
 }
 

@@ -1,15 +1,12 @@
 //! One vm started or stopped by a person: their right, isolation that is forced on them, and their limit are asked at the act,
 //! under the lock under which it is decided.
 
-use std::collections::BTreeMap;
-
 use super::permissions::Rights;
-use super::{Context, ControlError, plan};
+use super::{Context, ControlError};
 use crate::model::address::Address;
 use crate::model::id::VmName;
 use crate::model::lab::{Desired, Object, Right};
-use crate::plan::{Ask, Ground, Plan, Wish};
-use crate::resolve::with_claims;
+use crate::plan::{Ground, Plan, Wish};
 use crate::state::Recorded;
 
 /// What somebody wants of a vm.
@@ -23,20 +20,14 @@ pub struct Power {
     pub by_name: bool,
 }
 
-/// The part of the lab's plan that does it.
-pub fn plan(context: &Context, desired: &Desired, recorded: &Recorded, power: &Power) -> Result<Plan, ControlError> {
-    let lab = with_claims(desired, &recorded.claims);
-    let rights = Rights::of(context, &lab, recorded);
+/// Whether who asks has the right. `lab` is the lab with its claims.
+pub fn judge(context: &Context, lab: &Desired, recorded: &Recorded, power: &Power) -> Result<(), ControlError> {
+    let rights = Rights::of(context, lab, recorded);
     rights.require(Right::Run, &Object::Vm(power.vm.clone()))?;
     if power.wish != Wish::Stop {
-        refuse_unisolated(&rights, &lab, power)?;
+        refuse_unisolated(&rights, lab, power)?;
     }
-    let asks = BTreeMap::from([(power.vm.clone(), Ask { wish: power.wish, by_name: power.by_name })]);
-    let plan = plan::power(context, desired, recorded, &[], &asks)?;
-    if !rights.are_all() {
-        refuse_too_many(&plan, &power.vm)?;
-    }
-    Ok(plan)
+    Ok(())
 }
 
 /// Whom isolation is forced on says that they know it. It is a matter of the vm, so one that is not isolated cannot run so for one
@@ -59,7 +50,7 @@ pub fn refuse_unless_isolated(lab: &Desired, vm: &VmName) -> Result<(), ControlE
 }
 
 /// Who starts a vm keeps to what its owner may run at once. The plan names what runs, which is not everybody's to know.
-fn refuse_too_many(plan: &Plan, vm: &VmName) -> Result<(), ControlError> {
+pub fn refuse_too_many(plan: &Plan, vm: &VmName) -> Result<(), ControlError> {
     let address = Address::vm(vm);
     plan.refusals.iter().filter(|refusal| refusal.holds(&address)).try_for_each(|refusal| match &refusal.why {
         Ground::OverQuota { owner, limit, running, elsewhere, .. } => {

@@ -1,64 +1,58 @@
-//! What changes something: each is one part of the lab's plan, carried out at once and told in the words of the command line.
-
-use std::sync::Arc;
-use std::sync::atomic::AtomicU8;
-use std::time::Duration;
+//! What changes something: each is one ask among others in a plan of the loop, and is told in the words of the command line.
 
 use axum::http::StatusCode;
 
 use super::api::No;
 use super::messages::{Acted, Derive, Power};
-use crate::apply::{BatchKind, Goal, Progress, Readiness, Summary};
-use crate::control::apply::{Client, Done, Request, reconcile};
+use crate::apply::Summary;
 use crate::control::own::{self, Lab};
-use crate::control::{self, Code, Context, ControlError};
+use crate::control::round::{Asking, of_vm};
+use crate::control::{Code, Context, ControlError};
 use crate::model::address::Address;
-use crate::model::id::VmName;
-use crate::model::lab::Desired;
-use crate::plan::{Answer, Ground, Plan, Refusal};
+use crate::model::claim::ClaimBody;
+use crate::model::id::{LabName, VmName};
+use crate::plan::{Answer, Ground, NotDone, Plan, Refusal};
 use crate::report;
-use crate::state::Recorded;
+use crate::state::PastClaim;
 
-/// Effects of one request that run side by side.
-const PARALLELISM: usize = 4;
+/// How many of the latest claims on a vm are looked through for one that comes again.
+const CLAIMS_LOOKED_AT: u32 = 16;
 
-/// A request that is carried out.
-pub(super) struct Asked<'a> {
-    pub(super) context: &'a Context,
-    pub(super) desired: &'a Desired,
-    pub(super) interrupts: Arc<AtomicU8>,
-}
-
-pub(super) fn derive(asked: &Asked<'_>, wanted: &Derive) -> Result<Acted, No> {
-    let wanted = wanted.clone().wanted(&asked.context.caller.name);
+/// Claims a vm for its owner; answers its name.
+pub(super) fn claim(context: &Context, lab: &LabName, wanted: Derive, key: Option<String>) -> Result<VmName, No> {
+    let wanted = wanted.wanted(&context.caller.name);
     let wanted = wanted.map_err(|error| No::of(StatusCode::BAD_REQUEST, Code::Usage, error.to_string()))?;
-    let lab = Lab::AsApplied(&asked.desired.lab);
-    let name = own::derive(asked.context, lab, &wanted).map_err(|error| No::told(&error))?;
-    let made = asked.part_about(&name, false);
-    if made.is_err() {
-        own::withdraw(asked.context, lab.name(), &name).map_err(|error| No::told(&error))?;
-    }
-    made
+    let wanted = own::Wanted { key, ..wanted };
+    own::derive(context, Lab::AsApplied(lab), &wanted).map_err(|error| No::told(&error))
 }
 
-pub(super) fn give_up(asked: &Asked<'_>, vm: &VmName) -> Result<Acted, No> {
-    let lab = Lab::AsApplied(&asked.desired.lab);
-    if own::give_up(asked.context, lab, vm).map_err(|error| No::told(&error))? {
-        return asked.part_about(vm, true);
+/// Ends the claim on a vm of which nothing came.
+pub(super) fn withdraw(context: &Context, lab: &LabName, vm: &VmName) -> Result<(), No> {
+    own::withdraw(context, lab, vm).map_err(|error| No::told(&error))
+}
+
+/// Ends the claim on a vm of somebody's own; the answer, where nothing more is to be done.
+pub(super) fn give_up(context: &Context, lab: &LabName, vm: &VmName) -> Result<Option<Acted>, No> {
+    if own::give_up(context, Lab::AsApplied(lab), vm).map_err(|error| No::told(&error))? {
+        return Ok(None);
     }
     let plan = format!("vm {vm} was never made; nobody claims it any more\n");
-    Ok(Acted { vm: vm.clone(), changed: true, plan, outcome: String::new() })
+    Ok(Some(Acted { vm: vm.clone(), changed: true, plan, outcome: String::new() }))
 }
 
-pub(super) fn power(asked: &Asked<'_>, vm: VmName, power: &Power) -> Result<Acted, No> {
-    let doing = power_command(&vm, power);
-    let power = control::power::Power { vm, wish: power.wanted, isolated: power.isolated, by_name: power.by_name };
-    let make = |recorded: &Recorded| {
-        // As it is at the moment of the decision: somebody may have applied it anew since the request came.
-        let desired = Lab::AsApplied(&asked.desired.lab).desired(recorded)?;
-        control::power::plan(asked.context, &desired, recorded, &power)
+/// Whether the same was asked for before, as its claim remembers; the answer was lost then.
+pub(super) fn asked_before(context: &Context, lab: &LabName, vm: &VmName, key: &str) -> Result<Option<Acted>, No> {
+    let is_this = |claim: &PastClaim| {
+        let body = ClaimBody::read(&claim.kind, &claim.body);
+        let known = if let Ok(ClaimBody::Power(power)) = body { power.key } else { None };
+        claim.by == context.caller.name && known.as_deref() == Some(key)
     };
-    asked.carry_out(&power.vm, &make, &doing)
+    let claims = || -> Result<Vec<PastClaim>, ControlError> {
+        Ok(context.known_store()?.claims_on(lab, vm.as_str(), CLAIMS_LOOKED_AT)?)
+    };
+    let was = claims().map_err(|error| No::told(&error))?.iter().any(is_this);
+    let plan = format!("{vm}: this was asked for before, and is seen to\n");
+    Ok(was.then(|| Acted { vm: vm.clone(), changed: false, plan, outcome: String::new() }))
 }
 
 /// For the history, and to type again.
@@ -66,69 +60,29 @@ pub(super) fn power_command(vm: &VmName, power: &Power) -> String {
     format!("vm {} {vm}{}", power.wanted.verb(), if power.isolated { " --isolate" } else { "" })
 }
 
-impl Asked<'_> {
-    /// The part of the plan that is about this vm.
-    fn part_about(&self, vm: &VmName, is_meant: bool) -> Result<Acted, No> {
-        let scope = own::part(vm, is_meant.then(|| Address::vm(vm).into()).into_iter().collect());
-        let make = |recorded: &Recorded| {
-            let desired = Lab::AsApplied(&self.desired.lab).desired(recorded)?;
-            scope.plan(self.context, &desired, recorded)
-        };
-        self.carry_out(vm, &make, &self.context.caller.command)
-    }
-
-    fn carry_out(
-        &self,
-        vm: &VmName,
-        make: &dyn Fn(&Recorded) -> Result<Plan, ControlError>,
-        doing: &str,
-    ) -> Result<Acted, No> {
-        let request = Request { doing, parallelism: PARALLELISM, is_root: true, is_agreed: true };
-        let mut teller = Teller { interrupts: Arc::clone(&self.interrupts), shown: None };
-        match reconcile(self.context, self.desired, make, &request, &mut teller) {
-            Ok(Done { plan, summary }) => told(vm, &plan, &summary, doing),
-            Err(error @ ControlError::PlanRefused) => Err(refused(No::told(&error), teller.shown.as_ref(), vm)),
-            Err(error) => Err(No::told(&error)),
-        }
-    }
-}
-
-/// Nobody looks on while it is done: the answer tells it all.
-struct Teller {
-    interrupts: Arc<AtomicU8>,
-    shown: Option<Plan>,
-}
-
-impl Client for Teller {
-    fn shows(&mut self, plan: &Plan) {
-        self.shown = Some(plan.clone());
-    }
-
-    fn agrees(&mut self, _: &Plan) -> Option<bool> {
-        None
-    }
-
-    fn begins(&mut self) -> Arc<AtomicU8> {
-        Arc::clone(&self.interrupts)
-    }
-
-    fn looks(&mut self, _: &Readiness, _: Goal) {}
-}
-
-impl Progress for Teller {
-    fn batch(&mut self, kind: BatchKind, done: usize, failed: usize, took: Duration) {
-        tracing::debug!(?kind, done, failed, ?took, "batch");
-    }
-
-    fn retry(&mut self, kind: BatchKind, number: usize, pause: Duration, why: &str) {
-        tracing::warn!(?kind, number, ?pause, why, "another try");
-    }
+/// What came of one ask.
+pub(super) enum Outcome {
+    Told(Result<Acted, No>),
+    /// Somebody works on the vm: to be asked again, or told so.
+    Later(No),
 }
 
 /// What became of the vm. What else the plan speaks of is somebody else's.
-fn told(vm: &VmName, plan: &Plan, summary: &Summary, doing: &str) -> Result<Acted, No> {
+pub(super) fn outcome(asking: &Asking, plan: &Plan, summary: &Summary) -> Outcome {
+    let vm = &asking.vm;
     let own = about(plan, vm);
-    let again = format!("labwright {doing}");
+    let is_worked_on = |refusal: &Refusal| matches!(refusal.why, Ground::Worked { .. });
+    let answers_so = matches!(plan.answers.get(vm), Some(Answer::NotDone(why)) if matches!(**why, NotDone::Worked(_)));
+    let told = told(asking, plan, &own, &of_vm(summary, plan, vm));
+    match told {
+        Err(no) if answers_so || own.refusals.iter().any(is_worked_on) => Outcome::Later(no),
+        told => Outcome::Told(told),
+    }
+}
+
+fn told(asking: &Asking, plan: &Plan, own: &Plan, summary: &Summary) -> Result<Acted, No> {
+    let vm = &asking.vm;
+    let again = format!("labwright {}", asking.caller.command);
     if !summary.failed.is_empty() || summary.interrupted {
         let outcome = report::apply::text(summary, &again, None);
         let lines = outcome.lines().map(str::to_owned).collect();
@@ -137,30 +91,29 @@ fn told(vm: &VmName, plan: &Plan, summary: &Summary, doing: &str) -> Result<Acte
     }
     if !own.refusals.is_empty() {
         let no = No::of(StatusCode::FORBIDDEN, Code::Refused, format!("`{again}` was refused"));
-        return Err(refused(no, Some(&own), vm));
+        return Err(refused(no, own, vm));
     }
     if let Some(Answer::NotDone(why)) = plan.answers.get(vm) {
         return Err(No::of(StatusCode::CONFLICT, Code::NotReady, format!("not done: {vm}: {why}")));
     }
     let look = format!("labwright get mappings {vm}");
     Ok(match plan.answers.get(vm) {
-        Some(Answer::Already(why)) if plan.is_empty() => {
+        Some(Answer::Already(why)) if own.is_empty() => {
             Acted { vm: vm.clone(), changed: false, plan: format!("{vm} {why}\n"), outcome: String::new() }
         }
         _ => Acted {
             vm: vm.clone(),
-            changed: !plan.is_empty(),
-            plan: report::plan::text(&own, false),
+            changed: !own.is_empty(),
+            plan: report::plan::text(own, false),
             outcome: report::apply::text(summary, &again, Some(&look)),
         },
     })
 }
 
 /// Why the plan for this vm is refused; not whose other things come into it.
-fn refused(no: No, plan: Option<&Plan>, vm: &VmName) -> No {
+fn refused(no: No, plan: &Plan, vm: &VmName) -> No {
     let address = Address::vm(vm);
-    let refusals: Vec<_> =
-        plan.into_iter().flat_map(|plan| &plan.refusals).filter(|refusal| refusal.holds(&address)).collect();
+    let refusals: Vec<_> = plan.refusals.iter().filter(|refusal| refusal.holds(&address)).collect();
     let hint = refusals.first().map(|refusal| refusal.hint());
     let words = |refusal: &&Refusal| match &refusal.why {
         // What else its owner runs is theirs.

@@ -19,7 +19,7 @@ use std::time::Duration;
 use axum::body::to_bytes;
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -27,12 +27,11 @@ use axum::{Extension, Json, Router};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
-use super::messages::{Derive, Lab, Power, Refusal};
-use super::{Daemon, Peer, act};
+use super::messages::{Acted, Derive, Lab, Power, Refusal};
+use super::{Daemon, Peer, once};
 use crate::control::view::View;
 use crate::control::{Code, Context, ControlError};
 use crate::model::id::{LabName, VmName};
-use crate::model::lab::Desired;
 use crate::report::Failure;
 use crate::state::StateError;
 
@@ -40,8 +39,6 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The queue may be slow, a plan's state locked for a while.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(30);
-/// Disks may be copied in full.
-const ACT_TIMEOUT: Duration = Duration::from_secs(600);
 
 pub(super) fn router(daemon: Arc<Daemon>, peer: Peer) -> Router {
     Router::new()
@@ -145,31 +142,32 @@ async fn derive(
     State(daemon): State<Arc<Daemon>>,
     Extension(peer): Extension<Peer>,
     lab: In<LabName>,
+    headers: HeaderMap,
     body: Result<Json<Derive>, JsonRejection>,
-) -> Result<impl IntoResponse, No> {
+) -> Answer<Acted> {
     let (Path(lab), Json(wanted)) = (lab?, body?);
-    let command = format!("vm derive {} --name {}", wanted.template, wanted.name);
-    daemon.act(peer, lab, command, move |asked| act::derive(asked, &wanted)).await
+    daemon.derive(peer, lab, wanted, once::key(&headers)?).await.map(Json)
 }
 
 async fn give_up(
     State(daemon): State<Arc<Daemon>>,
     Extension(peer): Extension<Peer>,
     named: In<(LabName, VmName)>,
-) -> Result<impl IntoResponse, No> {
+    headers: HeaderMap,
+) -> Answer<Acted> {
     let Path((lab, vm)) = named?;
-    daemon.act(peer, lab, format!("vm delete {vm}"), move |asked| act::give_up(asked, &vm)).await
+    daemon.give_up(peer, lab, vm, once::key(&headers)?).await.map(Json)
 }
 
 async fn power(
     State(daemon): State<Arc<Daemon>>,
     Extension(peer): Extension<Peer>,
     named: In<(LabName, VmName)>,
+    headers: HeaderMap,
     body: Result<Json<Power>, JsonRejection>,
-) -> Result<impl IntoResponse, No> {
+) -> Answer<Acted> {
     let (Path((lab, vm)), Json(power)) = (named?, body?);
-    let command = act::power_command(&vm, &power);
-    daemon.act(peer, lab, command, move |asked| act::power(asked, vm, &power)).await
+    daemon.power(peer, lab, vm, power, once::key(&headers)?).await.map(Json)
 }
 
 impl Daemon {
@@ -205,25 +203,7 @@ impl Daemon {
         .await
     }
 
-    async fn act<T: Serialize + Send + 'static>(
-        self: Arc<Self>,
-        peer: Peer,
-        lab: LabName,
-        command: String,
-        work: impl FnOnce(&act::Asked<'_>) -> Result<T, No> + Send + 'static,
-    ) -> Answer<T> {
-        let context = self.context_of(&peer, command);
-        let turn = Arc::clone(&self.bounds.acts);
-        let interrupts = Arc::clone(&self.interrupts);
-        let work = move || {
-            let opened = context.audited(None, open(&context, &lab));
-            let (context, desired) = &opened.map_err(|error| No::told(&error))?;
-            work(&act::Asked { context, desired, interrupts })
-        };
-        self.in_turn(&peer, turn, ACT_TIMEOUT, work).await
-    }
-
-    fn context_of(&self, peer: &Peer, command: String) -> Context {
+    pub(super) fn context_of(&self, peer: &Peer, command: String) -> Context {
         self.context.with_caller(peer.caller(&self.context.caller, command))
     }
 
@@ -235,8 +215,6 @@ impl Daemon {
         patience: Duration,
         work: impl FnOnce() -> Result<T, No> + Send + 'static,
     ) -> Answer<T> {
-        let too_many =
-            || No::of(StatusCode::TOO_MANY_REQUESTS, Code::Refused, "you ask for too much at once; nothing was done");
         let place = self.bounds.requests.take(peer.uid).ok_or_else(too_many)?;
         let done = async {
             let turn = turn.acquire_owned().await;
@@ -249,22 +227,24 @@ impl Daemon {
         match tokio::time::timeout(patience, done).await {
             Ok(Ok(answer)) => answer.map(Json),
             Ok(Err(_)) => Err(No::of(StatusCode::INTERNAL_SERVER_ERROR, Code::Failed, "this is a bug of labwright")),
-            Err(_) => {
-                let late = "it takes longer than you can be kept waiting; what was begun goes on";
-                Err(No::of(StatusCode::GATEWAY_TIMEOUT, Code::NotReady, late))
-            }
+            Err(_) => Err(too_late()),
         }
     }
 }
 
-/// A lab that who asks may know of.
-fn open(context: &Context, lab: &LabName) -> Result<(Context, Desired), ControlError> {
-    let (context, desired) = context.of_applied_lab(lab)?;
-    context.view(&desired)?.refuse_stranger()?;
-    Ok((context, desired))
+/// One account has its share.
+pub(super) fn too_many() -> No {
+    No::of(StatusCode::TOO_MANY_REQUESTS, Code::Refused, "you ask for too much at once; nothing was done")
+}
+
+/// What was begun goes on.
+pub(super) fn too_late() -> No {
+    let late = "it takes longer than you can be kept waiting; what was begun goes on";
+    No::of(StatusCode::GATEWAY_TIMEOUT, Code::NotReady, late)
 }
 
 /// A no, with its status.
+#[derive(Debug, Clone)]
 pub(super) struct No {
     status: StatusCode,
     refusal: Refusal,

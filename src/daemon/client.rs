@@ -1,9 +1,10 @@
-//! The other end of the socket: one request, one answer, for commands of people who are not root.
+//! The other end of the socket: one request, one answer, for commands of people who are not root. What changes something bears a key,
+//! so that it can be asked again when the daemon was restarted in the middle.
 
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -20,6 +21,11 @@ use super::messages::Refusal;
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// The daemon gives up before.
 const TIMEOUT: Duration = Duration::from_secs(660);
+/// How long a daemon that broke off is waited for: systemd starts it again within a second or two.
+const COMES_BACK: Duration = Duration::from_secs(10);
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// Drawn anew at each reading.
+const KEYS: &str = "/proc/sys/kernel/random/uuid";
 
 /// Why there is no answer that can be used.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +38,8 @@ pub enum ClientError {
     Late { socket: PathBuf },
     #[error("the daemon at {} answers what cannot be understood ({status})", socket.display())]
     Answer { socket: PathBuf, status: StatusCode, source: serde_json::Error },
+    #[error("cannot draw a name for this request from {KEYS}")]
+    Key { source: io::Error },
     /// Its own words.
     #[error("{}", .0.message)]
     Refused(Refusal),
@@ -53,23 +61,48 @@ impl Client {
     }
 
     pub fn get<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, ClientError> {
-        self.ask(Method::GET, path, Bytes::new())
+        self.ask(Method::GET, path, Bytes::new(), None)
     }
 
     pub fn delete<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, ClientError> {
-        self.ask(Method::DELETE, path, Bytes::new())
+        self.ask_once(Method::DELETE, path, Bytes::new())
     }
 
     pub fn post<T: DeserializeOwned>(&self, path: &[&str], body: &impl Serialize) -> Result<T, ClientError> {
         let body = serde_json::to_vec(body).expect("a message has only string keys");
-        self.ask(Method::POST, path, body.into())
+        self.ask_once(Method::POST, path, body.into())
     }
 
-    fn ask<T: DeserializeOwned>(&self, method: Method, path: &[&str], body: Bytes) -> Result<T, ClientError> {
+    /// Asks until there is an answer, and is never done twice.
+    fn ask_once<T: DeserializeOwned>(&self, method: Method, path: &[&str], body: Bytes) -> Result<T, ClientError> {
+        let drawn = std::fs::read_to_string(KEYS);
+        let key = drawn.map_err(|source| ClientError::Key { source })?.trim().to_owned();
+        let mut broken_at: Option<Instant> = None;
+        loop {
+            let asked = self.ask(method.clone(), path, body.clone(), Some(&key));
+            let may_come_back = match &asked {
+                Err(ClientError::Broken { .. }) => broken_at.get_or_insert_with(Instant::now).elapsed() < COMES_BACK,
+                Err(ClientError::Connect { .. }) => broken_at.is_some_and(|at| at.elapsed() < COMES_BACK),
+                _ => false,
+            };
+            if !may_come_back {
+                return asked;
+            }
+            std::thread::sleep(ASK_AGAIN);
+        }
+    }
+
+    fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &[&str],
+        body: Bytes,
+        key: Option<&str>,
+    ) -> Result<T, ClientError> {
         let socket = || self.socket.clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|source| ClientError::Connect { socket: socket(), source })?;
-        let exchange = async { tokio::time::timeout(TIMEOUT, self.exchange(method, path, body)).await };
+        let exchange = async { tokio::time::timeout(TIMEOUT, self.exchange(method, path, body, key)).await };
         let (status, text) = runtime.block_on(exchange).map_err(|_| ClientError::Late { socket: socket() })??;
         let unclear = |source| ClientError::Answer { socket: socket(), status, source };
         if status.is_success() {
@@ -78,7 +111,13 @@ impl Client {
         Err(ClientError::Refused(serde_json::from_slice(&text).map_err(unclear)?))
     }
 
-    async fn exchange(&self, method: Method, path: &[&str], body: Bytes) -> Result<(StatusCode, Bytes), ClientError> {
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &[&str],
+        body: Bytes,
+        key: Option<&str>,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
         let socket = || self.socket.clone();
         let broken = |source| ClientError::Broken { socket: socket(), source };
         let stream = UnixStream::connect(&self.socket).await;
@@ -90,9 +129,12 @@ impl Client {
             .method(method)
             .uri(uri(path))
             .header("host", "labwright")
-            .header("content-type", "application/json")
-            .body(Full::new(body))
-            .expect("a path of escaped segments is a path");
+            .header("content-type", "application/json");
+        let request = match key {
+            Some(key) => request.header("idempotency-key", key),
+            None => request,
+        };
+        let request = request.body(Full::new(body)).expect("a path of escaped segments is a path");
         let answer = sender.send_request(request).await.map_err(|error| broken(Box::new(error)))?;
         let status = answer.status();
         let text = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(broken)?.to_bytes();

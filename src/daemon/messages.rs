@@ -37,7 +37,7 @@ impl Derive {
     pub fn wanted(self, caller: &str) -> Result<own::Wanted, InvalidName> {
         let Self { template, name, owner, memory_mib, cpus, isolated, clone } = self;
         let owner = owner.map_or_else(|| UserName::new(caller), Ok)?;
-        Ok(own::Wanted { template, owner, name, memory_mib, cpus, isolated, is_clone: clone })
+        Ok(own::Wanted { template, owner, name, memory_mib, cpus, isolated, is_clone: clone, key: None })
     }
 }
 

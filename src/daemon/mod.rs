@@ -1,12 +1,17 @@
 //! The site's daemon: people who are not root ask for their vms here, over a unix socket. In: HTTP requests, each of the account
-//! that the kernel names. Out: what `control` answers, as JSON; what it refuses, with its words. It decides nothing itself, keeps
-//! nothing between two requests, and root needs it for nothing.
+//! that the kernel names. Out: what `control` answers, as JSON; what it refuses, with its words. And the loop that keeps every lab as
+//! it was applied. It decides nothing itself, and root needs it for nothing.
 //!
 //! ```text
 //! socket    the socket, who is at its other end, and how much of us anybody may take
 //! bounds    how many at once, in all and of one account
 //! api       the paths, and what each asks of `control`
-//! act       what changes something: derive, delete, power
+//! ask       what changes something, from its request to its answer
+//! act       what an ask means, and what became of it, in words
+//! once      a request that comes again is not done again
+//! keeper    the loop
+//! patience  vms whose runs keep failing are left alone for a while
+//! counts    how much of what was done
 //! messages  what goes over the wire, for both ends
 //! client    the other end
 //! ```
@@ -16,10 +21,15 @@
 
 mod act;
 mod api;
+mod ask;
 mod bounds;
 pub mod client;
+mod counts;
+mod keeper;
 pub mod messages;
 pub mod of_lab;
+mod once;
+mod patience;
 mod socket;
 
 pub use socket::{ServeError, serve};
@@ -31,6 +41,9 @@ use crate::access::Person;
 use crate::control::{Caller, Context};
 use crate::model::audit::{Account, Actor, Via};
 use bounds::Bounds;
+use counts::Counts;
+use keeper::Keeper;
+use once::Answers;
 
 /// Where the socket is unless somebody says otherwise.
 pub const SOCKET: &str = "/run/labwright/api.sock";
@@ -40,13 +53,23 @@ pub struct Daemon {
     /// The site, opened by whoever started us.
     pub context: Context,
     bounds: Bounds,
+    keeper: Keeper,
+    answers: Answers,
+    counts: Counts,
     /// More than 0 from when we are to end: what is under way is finished and recorded.
     interrupts: Arc<AtomicU8>,
 }
 
 impl Daemon {
     pub fn new(context: Context) -> Self {
-        Self { context, bounds: Bounds::default(), interrupts: Arc::default() }
+        Self {
+            context,
+            bounds: Bounds::default(),
+            keeper: Keeper::default(),
+            answers: Answers::default(),
+            counts: Counts::default(),
+            interrupts: Arc::default(),
+        }
     }
 }
 

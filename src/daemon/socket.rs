@@ -15,7 +15,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::bounds::Place;
-use super::{Daemon, Peer, api};
+use super::{Daemon, Peer, api, keeper};
 use crate::access::Person;
 use crate::model::id::UserName;
 
@@ -56,10 +56,15 @@ pub enum ServeError {
 pub fn serve(daemon: Daemon, socket: &Path) -> Result<(), ServeError> {
     let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = threads.map_err(ServeError::Threads)?;
-    let ended = runtime.block_on(accept(Arc::new(daemon), socket));
-    // Waits for what works on a lab.
-    drop(runtime);
-    ended
+    let daemon = Arc::new(daemon);
+    std::thread::scope(|scope| {
+        scope.spawn(|| keeper::run(&daemon));
+        let ended = runtime.block_on(accept(Arc::clone(&daemon), socket));
+        daemon.keeper.end();
+        // Waits for what works on a lab, as the scope does for the loop.
+        drop(runtime);
+        ended
+    })
 }
 
 async fn accept(daemon: Arc<Daemon>, socket: &Path) -> Result<(), ServeError> {

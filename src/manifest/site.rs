@@ -66,6 +66,17 @@ record! {
         /// How long it is kept who asked for what, was refused, or looked at a screen; a year if not written.
         #[example("365d")]
         pub audit: Option<Spanned<Duration>>,
+        /// How `labwright serve` works.
+        pub daemon: Option<Spanned<DaemonDecl>>,
+    }
+}
+
+record! {
+    /// How `labwright serve` works.
+    pub struct DaemonDecl as "`daemon`" {
+        /// How often it looks at every lab, at least; what people ask and what runs report is seen to at once.
+        #[example("30s")]
+        pub interval: Option<Spanned<Duration>>,
     }
 }
 

@@ -53,6 +53,9 @@ pub struct PowerClaim {
     pub wanted: ClaimedPower,
     /// The first of the vm's runs that it is about: a guest that powered itself off before is no answer to it.
     pub generation: u64,
+    /// What the client calls the ask: the same again asks for nothing new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,6 +102,9 @@ pub struct VmClaim {
     pub hardware: Hardware,
     /// As it was forced when the vm was made; it stays when the permission goes.
     pub isolated: bool,
+    /// What the client calls the ask: the same again asks for nothing new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 /// A session's times are moved while it is open. Only ever added to: no edit of the manifest takes time away again.

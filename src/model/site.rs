@@ -45,6 +45,22 @@ pub struct Site {
     /// Days that the audit is kept.
     #[serde(default = "audit_days")]
     pub audit_days: u32,
+    /// Not in specs of runs that were written before it was there.
+    #[serde(default)]
+    pub daemon: DaemonSettings,
+}
+
+/// How the site's daemon works.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonSettings {
+    /// How often the loop looks at every lab, at least.
+    pub interval_seconds: u64,
+}
+
+impl Default for DaemonSettings {
+    fn default() -> Self {
+        Self { interval_seconds: 30 }
+    }
 }
 
 impl Site {
@@ -83,6 +99,7 @@ impl Site {
             history_days: HISTORY_DAYS,
             labs: BTreeMap::new(),
             audit_days: AUDIT_DAYS,
+            daemon: DaemonSettings::default(),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::model::id::{LabName, RunId, TemplateName, UserName, VmName};
 use crate::model::job::TaskId;
 use crate::model::reservation::Reservation;
 use crate::run::{BatchId, RunSpec, StopReason};
-use crate::state::{Entry, Quota, RecordedDisk};
+use crate::state::{Entry, Quota, Recorded, RecordedDisk};
 
 /// What would change, and everything needed to change it. Fits only the state with this lineage and serial.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +60,42 @@ impl Plan {
     }
 
     pub const VERSION: u32 = 1;
+
+    /// One that changes nothing, of a lab as it is recorded.
+    pub fn nothing(lab: LabName, recorded: &Recorded) -> Self {
+        Self {
+            version: Self::VERSION,
+            lab,
+            lineage: recorded.lineage.clone(),
+            serial: recorded.serial,
+            after: recorded.latest,
+            changes: Vec::new(),
+            drift: Vec::new(),
+            waits: Vec::new(),
+            notes: Vec::new(),
+            refusals: Vec::new(),
+            unchanged: Vec::new(),
+            answers: BTreeMap::new(),
+            quotas: Vec::new(),
+        }
+    }
+
+    /// The vms that it starts.
+    pub fn starts(&self) -> impl Iterator<Item = &VmName> {
+        self.actions().filter_map(|(_, action)| match &action.effect {
+            Effect::Start { spec, .. } => Some(&spec.vm),
+            _ => None,
+        })
+    }
+
+    /// The runs that it starts of one vm.
+    pub fn runs_of(&self, address: &Address) -> impl Iterator<Item = &RunId> {
+        let of_it = self.changes.iter().filter(move |change| change.address == *address);
+        of_it.flat_map(|change| &change.actions).filter_map(|action| match &action.effect {
+            Effect::Start { spec, .. } => Some(&spec.run),
+            _ => None,
+        })
+    }
 
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()

@@ -57,7 +57,7 @@ impl Planner<'_> {
         }
         let mut steps = Steps::default();
         self.record_news(&mut steps, name, known, life);
-        let why = format!("{} asked for a stop", self.inputs.by);
+        let why = format!("{} asked for a stop", self.asker(name));
         self.end_claim(&mut steps, name, &why);
         let nothing = (BTreeMap::new(), BTreeMap::new());
         self.change(Address::vm(name), Verb::Record, format!("the claim on it ends: {why}"), nothing, None, steps);

@@ -29,7 +29,9 @@ impl<'a> Planner<'a> {
     fn claim_start(&mut self, steps: &mut Steps, work: &Work<'_>, starts: bool) -> bool {
         let is_asked = matches!(self.wish(work.name), Some(Wish::Start | Wish::Restart));
         let stands = work.claim.is_some_and(|claim| claim.wanted == ClaimedPower::Running);
-        if !is_asked || stands || work.vm.state != PowerState::OnDemand {
+        // One that may come again is written down anew: a second restart would be one too many.
+        let may_come_again = self.wish(work.name) == Some(Wish::Restart) && self.key(work.name).is_some();
+        if !is_asked || (stands && !may_come_again) || work.vm.state != PowerState::OnDemand {
             return false;
         }
         let generation = work.known.generation + u64::from(starts);
@@ -40,7 +42,7 @@ impl<'a> Planner<'a> {
     /// What a plan does about the claims on a vm's power, and the words for it.
     pub(super) fn claims_of(&mut self, steps: &mut Steps, work: &Work<'_>, decision: &Decision) -> Option<String> {
         if self.claim_start(steps, work, decision.start) {
-            return (!decision.start).then(|| format!("{} wants it to run", self.inputs.by));
+            return (!decision.start).then(|| format!("{} wants it to run", self.asker(work.name)));
         }
         let why = work.claim_ends?;
         self.end_claim(steps, work.name, why);
@@ -67,8 +69,17 @@ impl<'a> Planner<'a> {
     }
 
     pub(super) fn claim_power(&mut self, steps: &mut Steps, vm: &VmName, wanted: ClaimedPower, generation: u64) {
-        let by = self.inputs.by.to_owned();
-        self.step(steps, Entry::ClaimPower { vm: vm.clone(), wanted, generation, by });
+        let (by, key) = (self.asker(vm).to_owned(), self.key(vm));
+        self.step(steps, Entry::ClaimPower { vm: vm.clone(), wanted, generation, by, key });
+    }
+
+    /// Who asks something of a vm.
+    pub(super) fn asker(&self, vm: &VmName) -> &'a str {
+        self.inputs.asks.get(vm).and_then(|ask| ask.by.as_deref()).unwrap_or(self.inputs.by)
+    }
+
+    fn key(&self, vm: &VmName) -> Option<String> {
+        self.inputs.asks.get(vm).and_then(|ask| ask.key.clone())
     }
 
     /// After a stop that somebody asked for, which was cut short then.

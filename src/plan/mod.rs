@@ -22,6 +22,7 @@ mod saved;
 mod scope;
 mod spec;
 mod templates;
+mod upkeep;
 mod vms;
 
 pub use action::{Action, ActionId, Change, Effect, Held, Note, Plan, PublishSource, Refusal, Touched, Verb};
@@ -34,6 +35,7 @@ pub use remark::{Already, Answer, NotDone, Remark};
 pub use saved::{SavedPlan, Today};
 pub use scope::{give_up_only, refresh_only, target, unknown_addresses};
 pub use spec::{Seat, run_spec};
+pub use upkeep::upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -67,11 +69,22 @@ pub struct Inputs<'a> {
 }
 
 /// What somebody asks of one vm.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ask {
     pub wish: Wish,
     /// The vm itself was named, not its family or a pattern that it fits: whoever does that means it, in an open session too.
     pub by_name: bool,
+    /// Who asks, where that is not who asks for the plan: several people's asks may be one plan.
+    pub by: Option<String>,
+    /// What the client calls this ask, so that it is known when it comes again.
+    pub key: Option<String>,
+}
+
+impl Ask {
+    /// Of who asks for the plan.
+    pub fn new(wish: Wish, by_name: bool) -> Self {
+        Self { wish, by_name, by: None, key: None }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -176,21 +189,7 @@ impl<'a> Planner<'a> {
             kept_folders: disks::kept_folders(recorded),
             open_sessions: guards::open_sessions(desired, recorded, inputs.now),
             strays: guards::strays(inputs),
-            plan: Plan {
-                version: Plan::VERSION,
-                lab: desired.lab.clone(),
-                lineage: recorded.lineage.clone(),
-                serial: recorded.serial,
-                after: recorded.latest,
-                changes: Vec::new(),
-                drift: Vec::new(),
-                waits: Vec::new(),
-                notes: Vec::new(),
-                refusals: Vec::new(),
-                unchanged: Vec::new(),
-                answers: BTreeMap::new(),
-                quotas: Vec::new(),
-            },
+            plan: Plan::nothing(desired.lab.clone(), recorded),
         }
     }
 

@@ -55,7 +55,7 @@ fn without_added_time(desired: &Desired) -> Cow<'_, Desired> {
 
 /// A vm that a person made. Its power is for people alone.
 fn vm(claim: ClaimId, family: FamilyName, made: &VmClaim) -> Vm {
-    let VmClaim { version: _, owner, source, vm_group, hardware, isolated } = made.clone();
+    let VmClaim { version: _, owner, source, vm_group, hardware, isolated, key: _ } = made.clone();
     let origin = Origin { file: format!("claim {claim}"), line: 0 };
     Vm { isolated, origin, ..Vm::new(owner, vm_group, family, source, hardware) }
 }

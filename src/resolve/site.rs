@@ -16,9 +16,9 @@ use crate::model::id::VmGroupName;
 use crate::model::lab::{Limits, VmGroup};
 use crate::model::rules::Rule;
 use crate::model::site::{
-    AUDIT_DAYS, Algorithm, DhcpServer, DhcpSettings, GridEngineSettings, HISTORY_DAYS, NetworkSettings, OmapiSettings,
-    QemuSettings, RETENTION_DAYS, SERVICE_USER, SchedulerSettings, Site, Storage, Timing, VncBind, guest_memory_mib,
-    local_slots,
+    AUDIT_DAYS, Algorithm, DaemonSettings, DhcpServer, DhcpSettings, GridEngineSettings, HISTORY_DAYS, NetworkSettings,
+    OmapiSettings, QemuSettings, RETENTION_DAYS, SERVICE_USER, SchedulerSettings, Site, Storage, Timing, VncBind,
+    guest_memory_mib, local_slots,
 };
 
 /// Where a site's own files are unless it says otherwise. Local, because SQLite's journal cannot be shared.
@@ -85,6 +85,7 @@ impl Builder {
             let message = "what people did would be forgotten before anybody could ask";
             self.note(audit, message, "write at least `1d`; the default is `365d`");
         }
+        self.check_daemon(file);
         let timing = timing(file);
         if let Some(written) = &file.timing {
             if timing.heartbeat_seconds == 0 || timing.start_attempts_max == 0 {
@@ -112,6 +113,15 @@ impl Builder {
         }
         if let Some(service) = file.service_user.as_ref().filter(|user| user.as_str() == "root") {
             self.note(service, "guests must not run as root", "name an unprivileged account, such as `labwright`");
+        }
+    }
+
+    fn check_daemon(&mut self, file: &SiteFile) {
+        let interval = file.daemon.as_ref().and_then(|daemon| daemon.interval.as_ref());
+        if let Some(interval) = interval.filter(|interval| !(1..=3600).contains(&interval.value.0)) {
+            let message =
+                if interval.value.0 == 0 { "it would never rest" } else { "a lost vm would be down for so long" };
+            self.note(interval, message, "write a time from `1s` to `1h`; the default is `30s`");
         }
     }
 
@@ -227,6 +237,7 @@ impl Builder {
             retention_days: file.retention.as_ref().map_or(RETENTION_DAYS, |retention| days(retention.value)),
             history_days: file.history.as_ref().map_or(HISTORY_DAYS, |history| days(history.value)),
             audit_days: file.audit.as_ref().map_or(AUDIT_DAYS, |audit| days(audit.value)),
+            daemon: daemon(&file),
             all_vms: file.all_vms.map_or(all_vms, |decl| self.all_vms(decl)),
             labs: BTreeMap::new(),
         };
@@ -352,6 +363,12 @@ fn predefined_group(scheduler: &SchedulerSettings, network: &NetworkSettings) ->
         DhcpSettings::Dnsmasq { .. } if is_one_machine && network.gateway_on_host => VmGroup::all_vms_of_one_machine(),
         _ => VmGroup::all_vms(),
     }
+}
+
+fn daemon(file: &SiteFile) -> DaemonSettings {
+    let defaults = DaemonSettings::default();
+    let Some(written) = &file.daemon else { return defaults };
+    DaemonSettings { interval_seconds: written.interval.as_ref().map_or(defaults.interval_seconds, |length| length.0) }
 }
 
 fn days(retention: Duration) -> u32 {

@@ -5,8 +5,10 @@
 pub mod fake;
 pub mod grid_engine;
 pub mod local;
+mod seen;
 mod submit;
 
+pub use seen::Seen;
 pub use submit::submit_or_adopt;
 
 use std::ffi::OsString;

@@ -32,7 +32,14 @@ pub enum Entry {
     #[serde(rename = "record_image")]
     Image { template: TemplateName, version: u32, slot: u32, bytes: u64, mtime_ns: i64 },
     /// Somebody asked for a vm's power by command; from run `generation` on, that is what is wanted of it.
-    ClaimPower { vm: VmName, wanted: ClaimedPower, generation: u64, by: String },
+    ClaimPower {
+        vm: VmName,
+        wanted: ClaimedPower,
+        generation: u64,
+        by: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<String>,
+    },
     /// What was asked for of a vm's power, if anything, counts no more.
     EndPowerClaim { vm: VmName, why: String },
     /// A vm that somebody made by command is wanted no more.
@@ -119,9 +126,9 @@ impl Entry {
                  WHERE lab = ?1 AND template = ?2 AND version = ?3",
                 params![lab, template.as_str(), version, slot, bytes, mtime_ns],
             ),
-            Self::ClaimPower { vm, wanted, generation, by } => {
+            Self::ClaimPower { vm, wanted, generation, by, key } => {
                 let (version, wanted, generation) = (ClaimBody::VERSION, *wanted, *generation);
-                let body = ClaimBody::Power(PowerClaim { version, wanted, generation });
+                let body = ClaimBody::Power(PowerClaim { version, wanted, generation, key: key.clone() });
                 claims::put(transaction, lab, (vm.as_str(), &body, by), now)
             }
             Self::EndPowerClaim { vm, why } => claims::end_power(transaction, lab, vm.as_str(), why, now),

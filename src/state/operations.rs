@@ -189,7 +189,7 @@ impl Store {
             refuse_seats_of_trials(&decision.holds, &path)?;
             take(transaction, apply, lab, &decision.holds)?;
             quotas::refuse_too_many(transaction, &decision.quotas)?;
-            if let Some(act) = &act {
+            for act in act.iter().chain(&info.acts) {
                 audit::write(transaction, Some(lab), act, Some(apply), &now.to_string())?;
             }
             Ok((ApplyId(apply), AtWork::begin(&path, apply)?))

@@ -34,6 +34,8 @@ pub struct ApplyInfo {
     pub summary: String,
     /// For the audit, with what it is about besides that which the apply works on; `None`: it is there already.
     pub act: Option<Act>,
+    /// The same of several people who asked together, each about their own.
+    pub acts: Vec<Act>,
 }
 
 /// An effect that is about to happen.

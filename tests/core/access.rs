@@ -39,6 +39,7 @@ fn walkthrough() -> (Desired, Vec<Claim>) {
         vm_group: template.vm_group.clone(),
         hardware: template.hardware.clone(),
         isolated: true,
+        key: None,
     };
     let claims = vec![claim(1, "doraz/mine", "doraz", ClaimBody::Vm(made))];
     (with_claims(&lab, &claims).into_owned(), claims)

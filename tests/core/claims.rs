@@ -316,7 +316,7 @@ fn claim(id: i64, name: &str, body: ClaimBody) -> Claim {
 }
 
 fn power(id: i64, name: &str) -> Claim {
-    let body = PowerClaim { version: 1, wanted: ClaimedPower::Running, generation: 1 };
+    let body = PowerClaim { version: 1, wanted: ClaimedPower::Running, generation: 1, key: None };
     claim(id, name, ClaimBody::Power(body))
 }
 
@@ -374,6 +374,7 @@ fn bob_derives(lab: &Lab, isolated: bool) {
         vm_group: template.vm_group.clone(),
         hardware: template.hardware.clone(),
         isolated,
+        key: None,
     };
     let now = "2027-01-12T09:00:00Z".parse().unwrap();
     let put = Change::PutClaim { name: "bob/mine".into(), body: ClaimBody::Vm(made), by: "bob".into() };

@@ -16,6 +16,7 @@ mod parts;
 mod plans;
 mod retries;
 mod streams;
+mod upkeep;
 #[path = "../simulation/world/mod.rs"]
 #[expect(dead_code, reason = "the simulation does more to the world than the plans need")]
 mod world;

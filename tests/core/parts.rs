@@ -202,6 +202,7 @@ fn info(lab: &Lab) -> labwright::state::ApplyInfo {
         commit: None,
         summary: String::new(),
         act: None,
+        acts: Vec::new(),
     }
 }
 

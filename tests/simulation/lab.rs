@@ -16,8 +16,8 @@ use labwright::model::lab::{Desired, DiskSource, VmSource};
 use labwright::model::site::Site;
 use labwright::observe::{self, ObserveError, fold};
 use labwright::plan::{
-    Ask, Flaw, FoundJob, Inputs, LostHost, Plan, Wish, check, give_up_only, import_job, plan, refuse_flaws,
-    refuse_held, target,
+    Ask, Flaw, FoundJob, Inputs, LostHost, Plan, Wish, as_applied, check, give_up_only, import_job, plan, refuse_flaws,
+    refuse_held, target, upkeep,
 };
 use labwright::report;
 use labwright::resolve::with_claims;
@@ -266,8 +266,28 @@ impl Lab {
         let pattern: AddressPattern = Address::vm(vm).to_string().parse().unwrap();
         let targets = std::slice::from_ref(&pattern);
         let part = |plan, recorded: &Recorded| refuse_held(target(plan, targets), &recorded.held, targets);
-        let asks = BTreeMap::from([(vm.clone(), Ask { wish, by_name: true })]);
+        let asks = BTreeMap::from([(vm.clone(), Ask::new(wish, true))]);
         self.reconcile(&Command { desired, asks, part: &part })
+    }
+
+    /// What the site's loop would do, nobody asking: the lab is as it was last applied, whatever its files say.
+    pub(crate) fn upkeep(&self) -> Plan {
+        let (desired, recorded) = self.applied();
+        upkeep(self.make_plan(&desired, &recorded).unwrap(), &recorded, &|_| true)
+    }
+
+    /// One round of the site's loop, as `control::round` does it.
+    pub(crate) fn keep(&self) -> Applied {
+        let (desired, _) = self.applied();
+        let part = |plan, recorded: &Recorded| upkeep(plan, recorded, &|_| true);
+        self.reconcile(&Command { desired: &desired, asks: BTreeMap::new(), part: &part })
+    }
+
+    fn applied(&self) -> (Desired, Recorded) {
+        let mut store = self.store();
+        let (lab, _) = store.labs().unwrap().into_iter().next().expect("the lab was applied");
+        let recorded = store.recorded(&lab).unwrap();
+        (as_applied(lab, &recorded).unwrap(), recorded)
     }
 
     /// The part of the plan that is about this.
@@ -278,7 +298,7 @@ impl Lab {
     /// What is planned for vms of which something is asked, by name or not.
     pub(crate) fn asked(&self, asks: &[(&str, Wish, bool)]) -> Plan {
         let desired = self.desired();
-        let asks = asks.iter().map(|(vm, wish, by_name)| (vm.parse().unwrap(), Ask { wish: *wish, by_name: *by_name }));
+        let asks = asks.iter().map(|(vm, wish, by_name)| (vm.parse().unwrap(), Ask::new(*wish, *by_name)));
         let asks: BTreeMap<VmName, Ask> = asks.collect();
         let targets: Vec<AddressPattern> = asks.keys().map(|vm| Address::vm(vm).to_string().parse().unwrap()).collect();
         target(self.with_inputs(&desired, &self.recorded(&desired), &asks, plan).unwrap(), &targets)
@@ -360,6 +380,7 @@ impl Lab {
             commit: None,
             summary: String::new(),
             act: None,
+            acts: Vec::new(),
         };
         let interrupts = AtomicU8::new(0);
         let world = apply::World {

@@ -29,6 +29,8 @@ const ALL_GUARDS: [&str; 4] = ["user-group/*", "template/*", "vm/*", "session/*"
 #[derive(Default)]
 pub(crate) struct Counts {
     pub(crate) applies: u64,
+    /// Those of them that were the loop's.
+    pub(crate) rounds: u64,
     pub(crate) kills: u64,
     pub(crate) refusals: u64,
     /// Applies whose state could not be written.
@@ -41,8 +43,9 @@ pub(crate) struct Counts {
 
 impl Counts {
     pub(crate) fn add(&mut self, other: &Self) {
-        let Self { applies, kills, refusals, unwritten, hosts_lost, hosts_forgotten, runs_lost } = other;
+        let Self { applies, rounds, kills, refusals, unwritten, hosts_lost, hosts_forgotten, runs_lost } = other;
         self.applies += applies;
+        self.rounds += rounds;
         self.kills += kills;
         self.refusals += refusals;
         self.unwritten += unwritten;
@@ -54,10 +57,10 @@ impl Counts {
 
 impl std::fmt::Display for Counts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { applies, kills, refusals, unwritten, hosts_lost, hosts_forgotten, runs_lost } = self;
+        let Self { applies, rounds, kills, refusals, unwritten, hosts_lost, hosts_forgotten, runs_lost } = self;
         write!(
             f,
-            "{applies} applies, {kills} killed, {refusals} refused, {unwritten} without a writable state; \
+            "{applies} applies, {rounds} by the loop, {kills} killed, {refusals} refused, {unwritten} without a writable state; \
              {hosts_lost} hosts lost, {hosts_forgotten} given up, {runs_lost} runs lost sight of"
         )
     }
@@ -109,7 +112,7 @@ impl Term {
     }
 
     fn step(&mut self) {
-        match self.dice.below(104) {
+        match self.dice.below(114) {
             0..=11 => self.edit(),
             12..=33 => drop(self.apply()),
             34..=47 => self.killed_apply(),
@@ -128,6 +131,7 @@ impl Term {
             98 => self.two_controllers(),
             99..=100 => self.the_state_loses_sight_of_runs(),
             101..=102 => self.somebody_imports_a_job(),
+            103..=112 => self.the_loop_goes_round(),
             _ if self.dice.one_in(4) => self.destroy(),
             _ => self.storage_is_not_mounted(),
         }
@@ -207,6 +211,19 @@ impl Term {
         self.lab.world.with(|inner| inner.faults.kill_in = Some(calls));
         self.say(format!("killed at call {calls}:"));
         self.apply();
+    }
+
+    /// The daemon's loop, beside all that people do; now and then it dies in the middle.
+    fn the_loop_goes_round(&mut self) {
+        if self.lab.store().labs().unwrap().is_empty() {
+            return;
+        }
+        let kill_in = self.dice.one_in(3).then(|| 1 + self.dice.below(40));
+        self.say(format!("the loop goes round, killed at {kill_in:?}:"));
+        self.lab.world.with(|inner| inner.faults.kill_in = kill_in);
+        let kept = self.lab.keep();
+        self.counts.rounds += 1;
+        self.tell(&kept);
     }
 
     fn some_tasks_begin(&mut self) {
@@ -557,6 +574,9 @@ impl Term {
         let plan = self.lab.plan();
         if !plan.is_empty() || !plan.refusals.is_empty() {
             self.fail(&format!("no rest after two applies:\n{}", self.lab.plan_text()));
+        }
+        if !self.lab.upkeep().is_empty() {
+            self.fail("the loop finds something to do in a lab that is at rest");
         }
         if let Some(promise) = self.watched.broken_at_rest(&self.lab) {
             self.fail(&promise);

@@ -31,21 +31,28 @@ permissions:
 ";
 
 /// A lab that is applied, and a daemon.
-struct Served {
-    lab: Lab,
-    socket: PathBuf,
+pub(crate) struct Served {
+    pub(crate) lab: Lab,
+    pub(crate) socket: PathBuf,
     program: PathBuf,
-    daemon: Child,
+    pub(crate) daemon: Child,
 }
 
 impl Served {
     fn new() -> Self {
+        Self::of(LAB, "", &PEOPLE)
+    }
+
+    /// This lab, with more settings of its site, and people of this machine.
+    pub(crate) fn of(manifest: &str, settings: &str, people: &[(&str, u32)]) -> Self {
         let lab = Lab::prepared("", |folder| {
             std::fs::create_dir_all(folder.join("images")).unwrap();
-            std::fs::write(folder.join("lab.yaml"), LAB).unwrap();
+            std::fs::write(folder.join("lab.yaml"), manifest).unwrap();
             std::fs::copy(template(), folder.join("images/tiny.qcow2")).unwrap();
         });
-        accounts(lab.world.folder.path());
+        let site = std::fs::read_to_string(&lab.site).unwrap();
+        std::fs::write(&lab.site, format!("{site}{settings}\n")).unwrap();
+        accounts(lab.world.folder.path(), people);
         lab.must(&["host", "setup", "--lab", &text(&lab.folder)]);
         lab.must(&["apply", &text(&lab.folder), "--yes"]);
         let socket = lab.world.folder.path().join("run-of-daemon/api.sock");
@@ -56,9 +63,14 @@ impl Served {
 
     /// A command line as somebody types it.
     fn typed(&self, uid: u32, line: &str) -> Output {
+        self.typing(uid, line).output().unwrap()
+    }
+
+    pub(crate) fn typing(&self, uid: u32, line: &str) -> Command {
         let mut command = Command::new(&self.program);
         command.args(line.split_whitespace()).env("LABWRIGHT_SOCKET", &self.socket).env_remove("LABWRIGHT_SITE");
-        command.current_dir("/").uid(uid).gid(uid).output().unwrap()
+        command.current_dir("/").uid(uid).gid(uid);
+        command
     }
 
     /// What it prints, all in one, and its exit code.
@@ -93,16 +105,25 @@ impl Served {
 
     /// Status and body of what somebody asks without our client, which would not ask for what it is not shown.
     fn raw(&self, who: &str, line: &str, body: &str) -> (String, String) {
+        self.raw_with(uid(who), line, "", body)
+    }
+
+    /// The same with more headers, each with its line end.
+    pub(crate) fn raw_with(&self, uid: u32, line: &str, headers: &str, body: &str) -> (String, String) {
+        answered(self.asking(uid, line, headers, body))
+    }
+
+    /// Asks, and does not wait.
+    pub(crate) fn asking(&self, uid: u32, line: &str, headers: &str, body: &str) -> Child {
         let place = format!("UNIX-CONNECT:{},shut-none", text(&self.socket));
         let mut socat = Command::new("socat");
-        socat.args(["-t", "60", "-", &place]).uid(uid(who)).gid(uid(who)).stdin(Stdio::piped()).stdout(Stdio::piped());
+        socat.args(["-t", "60", "-", &place]).uid(uid).gid(uid).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut socat = socat.current_dir("/").spawn().unwrap();
-        let head = format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n");
+        let head =
+            format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n{headers}");
         let request = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
         socat.stdin.take().unwrap().write_all(request.as_bytes()).unwrap();
-        let answer = String::from_utf8(socat.wait_with_output().unwrap().stdout).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head and a body");
-        (head.split_whitespace().nth(1).unwrap().to_owned(), body.to_owned())
+        socat
     }
 
     fn status(&self, line: &str) -> String {
@@ -110,13 +131,20 @@ impl Served {
         answer.split_whitespace().nth(1).unwrap_or("nothing").to_owned()
     }
 
-    fn end(&mut self) -> std::process::ExitStatus {
+    pub(crate) fn end(&mut self) -> std::process::ExitStatus {
         kill(Pid::from_raw(self.daemon.id().cast_signed()), Signal::SIGTERM).unwrap();
         self.daemon.wait().unwrap()
     }
 }
 
-fn daemon(lab: &Lab, socket: &Path) -> Child {
+/// Status and body.
+pub(crate) fn answered(asking: Child) -> (String, String) {
+    let answer = String::from_utf8(asking.wait_with_output().unwrap().stdout).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head and a body");
+    (head.split_whitespace().nth(1).unwrap().to_owned(), body.to_owned())
+}
+
+pub(crate) fn daemon(lab: &Lab, socket: &Path) -> Child {
     let mut command = Command::new(BINARY);
     command.arg("--site").arg(&lab.site).args(["serve", "--socket"]).arg(socket).current_dir("/");
     let daemon = command.spawn().unwrap();
@@ -130,12 +158,12 @@ fn uid(who: &str) -> u32 {
 
 /// The machine's accounts and these, as far as this namespace sees. A copy of the whole folder: a mount on the file alone would
 /// go when somebody else on this machine makes an account, which puts a new file in its place (rename(2)).
-fn accounts(folder: &Path) {
+fn accounts(folder: &Path, people: &[(&str, u32)]) {
     let etc = folder.join("etc");
     assert!(Command::new("cp").arg("-a").arg("/etc").arg(&etc).status().unwrap().success());
     let machine = std::fs::read_to_string("/etc/passwd").unwrap();
-    let ours = PEOPLE.map(|(name, uid)| format!("{name}:x:{uid}:{uid}::/nonexistent:/usr/sbin/nologin\n"));
-    std::fs::write(etc.join("passwd"), machine + &ours.concat()).unwrap();
+    let ours = people.iter().map(|(name, uid)| format!("{name}:x:{uid}:{uid}::/nonexistent:/usr/sbin/nologin\n"));
+    std::fs::write(etc.join("passwd"), machine + &ours.collect::<String>()).unwrap();
     let none: Option<&str> = None;
     mount(Some(&etc), "/etc", none, MsFlags::MS_BIND, none).unwrap();
 }
@@ -180,7 +208,8 @@ fn students_make_and_run_their_own() {
 
     assert_eq!(served.says("doraz", "vm stop doraz/mine").1, 0);
     wait_until("it is off", || served.rows("doraz", "get vms doraz/mine")[0]["state"] == "off");
-    assert_eq!(served.says("doraz", "vm delete doraz/mine").1, 0);
+    let (said, code) = served.says("doraz", "vm delete doraz/mine");
+    assert_eq!(code, 0, "{said}");
     assert_eq!(served.says("doraz", "get vms -o name"), ("doraz/second\n".to_owned(), 0));
     let history = served.lab.must(&["history", "--lab", &text(&served.lab.folder)]);
     assert!(history.contains("doraz"), "root reads who did it:\n{history}");

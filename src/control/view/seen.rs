@@ -13,11 +13,7 @@ impl View<'_> {
 
     /// A lab of which somebody may know nothing is none to them.
     pub fn refuse_stranger(&self) -> Result<(), ControlError> {
-        let rights = self.rights();
-        if rights.are_all() || !self.own_rights().is_empty() {
-            return Ok(());
-        }
-        Err(ControlError::NoSuchLab { lab: self.desired.lab.clone() })
+        self.rights().require_any()
     }
 
     /// All that who looks may do.

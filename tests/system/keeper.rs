@@ -1,0 +1,174 @@
+//! The site's loop: labs stay as they were applied with nobody looking on, and a class that starts at one moment is one apply.
+
+use std::collections::BTreeMap;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::serve::{Served, answered, daemon};
+use crate::world::{text, tool, wait_until};
+
+/// Guests that never execute an instruction cost little.
+const HELD: &str = "qemu: { accel: tcg, extra_args: [\"-S\"] }
+daemon: { interval: 1s }";
+
+const CLASS: usize = 20;
+
+fn lab(members: &str, state: &str) -> String {
+    format!(
+        "lab: net101
+user_groups:
+  studs: {{ members: [{members}] }}
+vm_groups:
+  lab1: {{ ip_range: 192.168.100.2-192.168.100.60, gateway: 192.168.100.1, bridge: vbr0 }}
+templates:
+  gsr: {{ owner: badmin, vm_group: lab1, disks: [{{ image: images/tiny.qcow2 }}], memory: 64M }}
+vms:
+  work: {{ derive: gsr, for_each: studs, name: \"{{user}}-work\"{state} }}
+"
+    )
+}
+
+/// How many array jobs were submitted.
+fn submits(served: &Served) -> usize {
+    let batches = served.lab.world.folder.path().join("site/runs/batches");
+    let files = std::fs::read_dir(batches).into_iter().flatten().map(|file| file.unwrap().path());
+    files.filter(|file| file.extension().is_some_and(|ending| ending == "json")).count()
+}
+
+/// The latest run of each vm, as it is recorded.
+fn runs(served: &Served) -> BTreeMap<String, String> {
+    let state = served.lab.world.folder.path().join("site/state.db");
+    let state = rusqlite::Connection::open_with_flags(state, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let mut query = state.prepare("SELECT name, run FROM vms WHERE run IS NOT NULL").unwrap();
+    query.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect()
+}
+
+fn mapped(served: &Served) -> BTreeMap<String, u64> {
+    let listed = served.lab.must(&["get", "mappings", "-o", "json", "--lab", &text(&served.lab.folder)]);
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&listed).unwrap();
+    rows.iter().map(|row| (row["name"].as_str().unwrap().to_owned(), row["pid"].as_u64().unwrap())).collect()
+}
+
+/// A guest's starter ends without a word, and the guest with it.
+fn kill_starter(served: &Served, vm: &str) {
+    let guest = mapped(served)[vm];
+    let status = std::fs::read_to_string(format!("/proc/{guest}/status")).unwrap();
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap();
+    kill(Pid::from_raw(parent), Signal::SIGKILL).unwrap();
+}
+
+/// How many have connected to the daemon and were not met yet.
+fn waiting(served: &Served) -> usize {
+    let listening = tool("ss", &["-lxH", "src", &format!("unix:{}", text(&served.socket))]);
+    listening.split_whitespace().nth(2).and_then(|queued| queued.parse().ok()).unwrap_or(0)
+}
+
+#[test]
+fn a_class_that_starts_at_one_moment_is_one_array_job() {
+    let people: Vec<(String, u32)> = (0..CLASS).map(|n| (format!("s{n:02}"), 44_200 + n as u32)).collect();
+    let accounts: Vec<(&str, u32)> = people.iter().map(|(name, uid)| (name.as_str(), *uid)).collect();
+    let members: Vec<&str> = accounts.iter().map(|(name, _)| *name).collect();
+    let served = Served::of(&lab(&members.join(", "), ""), HELD, &accounts);
+    assert_eq!(submits(&served), 0);
+    // All have asked before the first is heard.
+    let itself = Pid::from_raw(i32::try_from(served.daemon.id()).unwrap());
+    kill(itself, Signal::SIGSTOP).unwrap();
+    let asking: Vec<_> = accounts
+        .iter()
+        .map(|(name, uid)| {
+            let line = format!("POST /v1/labs/net101/vms/{name}-work/power");
+            served.asking(*uid, &line, "", r#"{"wanted":"start"}"#)
+        })
+        .collect();
+    wait_until("all have asked", || waiting(&served) >= CLASS);
+    kill(itself, Signal::SIGCONT).unwrap();
+    for (asking, (name, _)) in asking.into_iter().zip(&accounts) {
+        let (status, said) = answered(asking);
+        assert_eq!(status, "200", "{name}: {said}");
+        assert!(said.contains(&format!("vm/{name}-work")), "{said}");
+        assert!(said.contains("apply: 1 done, 0 failed, 0 skipped"), "each is told of their own: {said}");
+        let others = accounts.iter().filter(|(other, _)| other != name);
+        assert_eq!(others.filter(|(other, _)| said.contains(*other)).count(), 0, "{said}");
+    }
+    wait_until("all run", || mapped(&served).len() == CLASS);
+    assert_eq!(submits(&served), 1, "one apply, one array job");
+    let claims = served.lab.must(&["get", "claims", "-o", "json", "--lab", &text(&served.lab.folder)]);
+    let claims: Vec<serde_json::Value> = serde_json::from_str(&claims).unwrap();
+    let by: Vec<&str> = claims.iter().map(|claim| claim["by"].as_str().unwrap()).collect();
+    assert_eq!(by.len(), CLASS, "each has their own claim");
+    assert!(members.iter().all(|name| by.contains(name)), "{by:?}");
+}
+
+#[test]
+fn labs_stay_as_they_were_applied_with_nobody_looking_on() {
+    let mut served = Served::of(&lab("doraz, alex", ", state: running"), HELD, &[("doraz", 44_102), ("alex", 44_103)]);
+    wait_until("both run", || mapped(&served).len() == 2);
+    let before = runs(&served);
+    // What the folder says by now was not applied.
+    let manifest = served.lab.folder.join("lab.yaml");
+    let applied = std::fs::read(&manifest).unwrap();
+    std::fs::write(&manifest, lab("doraz", ", state: running").replace("64M", "96M")).unwrap();
+    kill_starter(&served, "alex-work");
+    wait_until("it is started again", || {
+        runs(&served)["alex-work"] != before["alex-work"] && mapped(&served).len() == 2
+    });
+    assert_eq!(runs(&served)["doraz-work"], before["doraz-work"], "nobody else's is touched");
+
+    // Frozen, it is left alone; the loop goes on when it is thawed.
+    served.lab.must(&["freeze", "--lab", &text(&served.lab.folder)]);
+    let before = runs(&served);
+    kill_starter(&served, "alex-work");
+    // Without the daemon, root's timer is the same.
+    assert!(served.end().success());
+    assert_eq!(served.lab.must(&["reconcile", "--once"]), "");
+    assert_eq!(runs(&served)["alex-work"], before["alex-work"]);
+    served.lab.must(&["thaw", "--lab", &text(&served.lab.folder)]);
+    let told = served.lab.must(&["reconcile", "--once"]);
+    assert!(
+        told.contains("Touches 1 student (alex)") && told.ends_with("apply: 1 done, 0 failed, 0 skipped\n"),
+        "{told}"
+    );
+    assert_eq!(served.lab.must(&["reconcile", "--once"]), "", "there is nothing more to do");
+
+    // A daemon that begins sees to what happened while there was none.
+    wait_until("both run", || mapped(&served).len() == 2);
+    let before = runs(&served);
+    kill_starter(&served, "doraz-work");
+    served.daemon = daemon(&served.lab, &served.socket);
+    wait_until("it is started again", || runs(&served)["doraz-work"] != before["doraz-work"]);
+    // What root stops by command beside the daemon, the loop does not start.
+    wait_until("both run", || mapped(&served).len() == 2);
+    std::fs::write(&manifest, applied).unwrap();
+    served.lab.must(&["vm", "stop", "alex-work", "--yes", "--lab", &text(&served.lab.folder)]);
+    let stopped = runs(&served);
+    kill_starter(&served, "doraz-work");
+    wait_until("a later round came and went", || runs(&served)["doraz-work"] != stopped["doraz-work"]);
+    assert_eq!(runs(&served)["alex-work"], stopped["alex-work"]);
+}
+
+#[test]
+fn a_restart_that_is_asked_for_twice_under_one_key_is_one_also_after_the_daemon_was_killed() {
+    let doraz = 44_102;
+    let mut served = Served::of(&lab("doraz", ""), HELD, &[("doraz", doraz)]);
+    let ask = |served: &Served, wanted: &str, key: &str| {
+        let line = "POST /v1/labs/net101/vms/doraz-work/power";
+        let header = format!("idempotency-key: {key}\r\n");
+        served.raw_with(doraz, line, &header, &format!(r#"{{"wanted":"{wanted}","by_name":true}}"#))
+    };
+    assert_eq!(ask(&served, "start", "one").0, "200");
+    wait_until("it runs", || mapped(&served).len() == 1);
+    let (status, said) = ask(&served, "restart", "two");
+    assert_eq!(status, "200", "{said}");
+    let restarted = runs(&served);
+    assert_eq!(ask(&served, "restart", "two"), (status, said), "the same answer again");
+    assert_eq!(runs(&served), restarted);
+    served.daemon.kill().unwrap();
+    served.daemon.wait().unwrap();
+    served.daemon = daemon(&served.lab, &served.socket);
+    let (status, said) = ask(&served, "restart", "two");
+    assert!(status == "200" && said.contains("\"changed\":false"), "{status} {said}");
+    assert_eq!(runs(&served), restarted);
+    assert_eq!(ask(&served, "restart", "three").0, "200");
+    assert_ne!(runs(&served), restarted, "another key means it again");
+}
