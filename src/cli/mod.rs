@@ -20,7 +20,9 @@ mod manual;
 mod own;
 mod permission;
 mod plan;
+mod privacy;
 mod purge;
+mod quota;
 mod reconcile;
 mod remote;
 mod restore;
@@ -75,6 +77,9 @@ enum Command {
     Import(import::Arguments),
     Restore(restore::Arguments),
     Purge(purge::Arguments),
+    Quota(quota::Arguments),
+    #[command(subcommand)]
+    Privacy(privacy::Command),
     Freeze(freeze::FreezeArguments),
     Thaw(freeze::ThawArguments),
     #[command(subcommand)]
@@ -227,6 +232,8 @@ fn run(arguments: Arguments, ui: &mut Ui) -> Ended {
         Command::Restore(arguments) => restore::run(&arguments, site, ui),
         Command::Purge(arguments) => purge::run(&arguments, site, ui),
         Command::History(arguments) => history::run(&arguments, site, ui),
+        Command::Quota(arguments) => quota::run(&arguments, site, ui),
+        Command::Privacy(command) => privacy::run(&command, site, ui),
         Command::Freeze(arguments) => freeze::freeze(&arguments, site, ui),
         Command::Thaw(arguments) => freeze::thaw(&arguments, site, ui),
         Command::Vm(command) => vm::run(&command, site, ui),

@@ -100,6 +100,7 @@ pub(super) fn decide_and_act(
             }
             client.shows(&plan);
             if !may_begin(&plan, request)? {
+                keep_particulars(&mut store, desired)?;
                 return Ok(Done { plan, summary: Summary::default() });
             }
         }
@@ -109,6 +110,7 @@ pub(super) fn decide_and_act(
                 refuse_unready(context, desired, &plan)?;
             }
             let summary = act(context, &plan, &mut store, decides, request, client)?;
+            keep_particulars(&mut store, desired)?;
             clear::piece(context, &plan.lab, &recorded, &mut store);
             return Ok(Done { plan, summary });
         }
@@ -118,6 +120,11 @@ pub(super) fn decide_and_act(
         agree(&plan, client)?;
         good = Some(plan);
     }
+}
+
+/// Who people are by the rosters is no part of a plan, which others may read.
+fn keep_particulars(store: &mut Store, desired: &Desired) -> Result<(), StateError> {
+    desired.particulars.as_ref().map_or(Ok(()), |people| store.keep_particulars(&desired.lab, people))
 }
 
 fn agree(plan: &Plan, client: &mut dyn Client) -> Result<(), ControlError> {

@@ -75,6 +75,7 @@ fn why(error: &ControlError, grounds: &[Refusal]) -> Option<String> {
         ControlError::Frozen { .. } | ControlError::State(StateError::Frozen { .. }) => "frozen",
         ControlError::PlanMoved { .. } | ControlError::PlanVersion { .. } => "plan_moved",
         ControlError::NotReady { .. } => "not_ready",
+        ControlError::Kept { .. } => "kept",
         ControlError::State(_) | ControlError::NotConfirmed | ControlError::NobodyToAsk => return None,
         error if error.code() == super::Code::Refused => "refused",
         _ => return None,

@@ -10,6 +10,7 @@ use super::host_labs::InUse;
 use super::import::ImportError;
 use super::pick::PickError;
 use super::plan::NamedFor;
+use super::privacy::Kept;
 use super::request::RequestError;
 use crate::access::Refused;
 use crate::apply::ClearError;
@@ -74,6 +75,10 @@ pub enum ControlError {
     OfVms { failing: &'static str, asked: usize, failed: Vec<(VmName, ControlError)> },
     #[error("no claim {claim} stands in lab `{lab}`; nothing was changed")]
     NoClaim { claim: ClaimId, lab: LabName },
+    #[error("{user} cannot be forgotten yet; nothing was changed")]
+    Kept { user: UserName, kept: Vec<Kept> },
+    #[error("cannot write a new file {}", file.display())]
+    Export { file: PathBuf, source: io::Error },
     #[error("who asked cannot be written down; nothing was done")]
     NotAudited { source: StateError },
     #[error("the batch system has no execution host")]
@@ -191,6 +196,7 @@ impl ControlError {
             Self::NotOwned { .. } | Self::NoLab | Self::NoSite | Self::Hardware { .. } => Code::Usage,
             Self::PlanMoved { .. }
             | Self::NotAudited { .. }
+            | Self::Kept { .. }
             | Self::PlanVersion { .. }
             | Self::PlanRefused
             | Self::NotRoot

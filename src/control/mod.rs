@@ -25,6 +25,8 @@
 //! check       whether a host and the cluster can run guests
 //! exam        the same with real guests, here or in jobs
 //! state       the site's memory is made, or a copy takes its place
+//! privacy     what the site has about one person, and their being forgotten
+//! quota       what people may use at once, and use
 //! audit       who asked for what is written down
 //! freeze      nothing more shall be done, for the time being
 //! by_hand     a start as a script, for when nothing else works
@@ -58,7 +60,9 @@ pub mod permissions;
 pub mod pick;
 pub mod plan;
 pub mod power;
+pub mod privacy;
 pub mod purge;
+pub mod quota;
 mod readiness;
 pub mod request;
 pub mod restore;

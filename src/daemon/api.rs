@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! GET    /v1/labs
+//! GET    /v1/quota
 //! GET    /v1/labs/{lab}/vms                     POST: derive
 //! GET    /v1/labs/{lab}/vms/{vm}                DELETE: its disks are set aside
 //! POST   /v1/labs/{lab}/vms/{vm}/power
@@ -28,7 +29,7 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use super::messages::{Acted, Derive, Lab, Power, Refusal};
-use super::{Daemon, Peer, once};
+use super::{Daemon, Peer, once, quota};
 use crate::control::view::View;
 use crate::control::{Code, Context, ControlError};
 use crate::model::id::{LabName, VmName};
@@ -43,6 +44,7 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) fn router(daemon: Arc<Daemon>, peer: Peer) -> Router {
     Router::new()
         .route("/v1/labs", get(labs))
+        .route("/v1/quota", get(quota::own))
         .route("/v1/labs/{lab}/vms", get(vms).post(derive))
         .route("/v1/labs/{lab}/vms/{vm}", get(vm).delete(give_up))
         .route("/v1/labs/{lab}/vms/{vm}/power", post(power))
@@ -189,7 +191,7 @@ impl Daemon {
         self.look(peer, command, work).await
     }
 
-    async fn look<T: Serialize + Send + 'static>(
+    pub(super) async fn look<T: Serialize + Send + 'static>(
         self: Arc<Self>,
         peer: Peer,
         command: &str,

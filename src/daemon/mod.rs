@@ -12,6 +12,7 @@
 //! keeper    the loop
 //! patience  vms whose runs keep failing are left alone for a while
 //! counts    how much of what was done
+//! quota     what who asks may use
 //! messages  what goes over the wire, for both ends
 //! client    the other end
 //! ```
@@ -30,6 +31,7 @@ pub mod messages;
 pub mod of_lab;
 mod once;
 mod patience;
+mod quota;
 mod socket;
 
 pub use socket::{ServeError, serve};

@@ -3,6 +3,7 @@
 use super::client::{Client, ClientError};
 use super::messages::{Acted, Derive, Lab, Power};
 use crate::control::permissions::EffectiveRights;
+use crate::control::quota::Quota;
 use crate::control::view::{Mapping, Template, Vm};
 use crate::error::chain;
 use crate::exit::Exit;
@@ -36,6 +37,13 @@ impl OfLab {
 
     pub fn rights(&self) -> Result<Vec<EffectiveRights>, ClientError> {
         self.client.get(&["labs", self.name.as_str(), "permissions", "effective"])
+    }
+
+    /// Of who asks, in this lab.
+    pub fn quota(&self) -> Result<Vec<Quota>, ClientError> {
+        let mut quotas: Vec<Quota> = self.client.get(&["quota"])?;
+        quotas.retain(|quota| quota.lab == self.name);
+        Ok(quotas)
     }
 
     pub fn derive(&self, wanted: &Derive) -> Result<Acted, ClientError> {

@@ -8,7 +8,10 @@ use super::{
     DiskError, LOOKS_AT_ONCE, Owner, Published, clone_full, create_empty, derive, give_up, inspect, is_unwritten,
     publish, set_aside, sha256,
 };
-use crate::model::disk::DiskOrigin;
+use crate::model::disk::{DiskOrigin, DiskSize};
+
+/// What `st_blocks` counts in, whatever the file system's own blocks are (stat(2)).
+const BLOCK_BYTES: u64 = 512;
 
 /// Size and time stamp of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +44,11 @@ pub trait Disks: Send + Sync {
 
     /// Whether nothing was ever written to a disk.
     fn is_unwritten(&self, path: &Path) -> Result<bool, DiskError>;
+
+    /// How large a disk or image is; `None` where there is none that could be used.
+    fn size(&self, _path: &Path) -> Result<Option<DiskSize>, DiskError> {
+        Ok(None)
+    }
 
     /// How many files are best looked at side by side.
     fn at_once(&self) -> usize {
@@ -91,6 +99,19 @@ impl Disks for OnStorage {
 
     fn is_unwritten(&self, path: &Path) -> Result<bool, DiskError> {
         is_unwritten(path)
+    }
+
+    fn size(&self, path: &Path) -> Result<Option<DiskSize>, DiskError> {
+        let image = match inspect(path) {
+            Ok(image) => image,
+            Err(DiskError::Missing { .. } | DiskError::NotQcow2 { .. } | DiskError::NotAFile { .. }) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let found = std::fs::metadata(path).map_err(|source| DiskError::io("look at", path, source))?;
+        let allocated_bytes = found.blocks().saturating_mul(BLOCK_BYTES);
+        Ok(Some(DiskSize { virtual_bytes: image.virtual_size_bytes, allocated_bytes }))
     }
 
     fn at_once(&self) -> usize {

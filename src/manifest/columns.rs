@@ -31,16 +31,25 @@ enum Meaning {
     User,
     Uid,
     ExtraTime,
+    Name,
+    StudentId,
 }
 
 impl Meaning {
-    const ALL: [Self; 3] = [Self::User, Self::Uid, Self::ExtraTime];
+    const ALL: [Self; 5] = [Self::User, Self::Uid, Self::ExtraTime, Self::Name, Self::StudentId];
+
+    /// It is only shown: where it is not clear which column it is, it is none.
+    fn is_for_people(self) -> bool {
+        matches!(self, Self::Name | Self::StudentId)
+    }
 
     fn key(self) -> &'static str {
         match self {
             Self::User => "user",
             Self::Uid => "uid",
             Self::ExtraTime => "extra_time",
+            Self::Name => "name",
+            Self::StudentId => "student_id",
         }
     }
 
@@ -73,6 +82,20 @@ impl Meaning {
             ],
             Self::Uid => &["uid", "uidnumber"],
             Self::ExtraTime => &["extratime"],
+            Self::Name => &["name", "fullname", "displayname", "vollständigername", "nomcomplet", "numecomplet"],
+            Self::StudentId => &[
+                "studentid",
+                "studentnumber",
+                "studentno",
+                "idnumber",
+                "matriculationnumber",
+                "matrikelnummer",
+                "matrikelnr",
+                "matrikel",
+                "numéroétudiant",
+                "matricol",
+                "numărmatricol",
+            ],
         }
     }
 }
@@ -83,6 +106,8 @@ pub(super) struct Columns {
     pub(super) user: usize,
     pub(super) uid: Option<usize>,
     pub(super) extra_time: Option<usize>,
+    pub(super) name: Option<usize>,
+    pub(super) student_id: Option<usize>,
 }
 
 impl Format<'_> {
@@ -92,6 +117,8 @@ impl Format<'_> {
             Meaning::User => &columns.user,
             Meaning::Uid => &columns.uid,
             Meaning::ExtraTime => &columns.extra_time,
+            Meaning::Name => &columns.name,
+            Meaning::StudentId => &columns.student_id,
         };
         column.as_ref().map(|name| name.0.as_str())
     }
@@ -128,7 +155,7 @@ impl Format<'_> {
 
     /// The line of a manifest that says which column is the login name.
     fn line(&self, user: &str) -> String {
-        let columns = [Meaning::Uid, Meaning::ExtraTime].into_iter();
+        let columns = Meaning::ALL.into_iter().filter(|meaning| *meaning != Meaning::User);
         let others = columns.filter_map(|meaning| Some((meaning.key(), self.named(meaning)?)));
         let columns: Vec<String> = std::iter::once(("user", user))
             .chain(others)
@@ -178,11 +205,12 @@ pub(super) fn find(
         let hint = "export the roster without it, and change what was exposed";
         note(Rule::Secret, &field.bytes, message, hint.to_owned());
     }
-    let mut found = [None; 3];
+    let mut found = [None; 5];
     let mut sound = true;
     for (meaning, found) in Meaning::ALL.into_iter().zip(&mut found) {
         match format.fields_of(meaning, header)[..] {
             [index] => *found = Some(index),
+            [_, _, ..] if meaning.is_for_people() && format.named(meaning).is_none() => {}
             [first, second, ..] => {
                 let (one, other) = (&header.fields[first], &header.fields[second]);
                 let (message, hint) = twice(meaning, format, (one.trimmed(), other.trimmed()));
@@ -203,8 +231,10 @@ pub(super) fn find(
     if found[2].is_none() {
         note_mistyped(header, place, diagnostics);
     }
-    let [user, uid, extra_time] = found;
-    sound.then_some(Columns { count: header.fields.len(), user: user?, uid, extra_time })
+    let [user, uid, extra_time, name, student_id] = found;
+    // A column that is the login name is nobody's name besides.
+    let [name, student_id] = [name, student_id].map(|column| column.filter(|index| Some(*index) != user));
+    sound.then_some(Columns { count: header.fields.len(), user: user?, uid, extra_time, name, student_id })
 }
 
 fn twice(meaning: Meaning, format: &Format<'_>, (one, other): (&str, &str)) -> (String, String) {
@@ -219,7 +249,7 @@ fn twice(meaning: Meaning, format: &Format<'_>, (one, other): (&str, &str)) -> (
     let message = format!("the roster's `{}` could be the column `{one}` or `{other}`", meaning.key());
     let hint = match meaning {
         Meaning::User => format!("say which one: `{}`", format.line(&one)),
-        Meaning::Uid | Meaning::ExtraTime => "rename one of the two in the first line of the file".to_owned(),
+        _ => "rename one of the two in the first line of the file".to_owned(),
     };
     (message, hint)
 }

@@ -139,6 +139,12 @@ record! {
         pub uid: Option<Spanned<Text>>,
         /// Column with the extra time; `extra_time` if not written.
         pub extra_time: Option<Spanned<Text>>,
+        /// Column with the person's name; `name`, `Full name` and the like if not written.
+        #[example("Full name")]
+        pub name: Option<Spanned<Text>>,
+        /// Column with the person's number at the school; `student_id`, `Matrikelnummer` and the like if not written.
+        #[example("Matrikelnummer")]
+        pub student_id: Option<Spanned<Text>>,
     }
 }
 

@@ -15,6 +15,7 @@ use super::scalar::Scalar as _;
 use super::values::{Percent, invalid_name, shorten};
 use crate::model::diagnostic::{Diagnostic, Diagnostics, Severity, Source, Span};
 use crate::model::id::UserName;
+use crate::model::lab::Particulars;
 use crate::model::rules::Rule;
 
 /// What a roster says of its users, in its order.
@@ -30,6 +31,7 @@ pub struct RosterRow {
     pub user: Spanned<UserName>,
     pub uid: Option<Spanned<u32>>,
     pub extra_time: Option<Spanned<Percent>>,
+    pub particulars: Particulars,
 }
 
 /// The text of a CSV file. Anything that is not UTF-8 is read as Windows-1252: names of people may come out wrong, but
@@ -76,6 +78,13 @@ pub(super) fn other_format(bytes: &[u8]) -> Option<(&'static str, &'static str)>
     ];
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
     FORMATS.iter().find(|(magic, ..)| bytes.starts_with(magic)).map(|(_, what, cure)| (*what, *cure))
+}
+
+/// What people read, of a length that they can; `None` of an empty cell.
+fn text(field: &Field<'_>) -> Option<String> {
+    const CHARACTERS_MAX: usize = 200;
+    let text: String = field.trimmed().chars().take(CHARACTERS_MAX).collect();
+    (!text.is_empty()).then_some(text)
 }
 
 /// Reads a roster.
@@ -169,7 +178,9 @@ impl Reader<'_> {
         let user = self.user(record, record.fields.get(columns.user))?;
         let uid = columns.uid.and_then(|index| self.uid(record.fields.get(index)?));
         let extra_time = columns.extra_time.and_then(|index| self.extra_time(record.fields.get(index)?));
-        Some(RosterRow { user, uid, extra_time })
+        let text = |column: Option<usize>| text(record.fields.get(column?)?);
+        let particulars = Particulars { name: text(columns.name), student_id: text(columns.student_id) };
+        Some(RosterRow { user, uid, extra_time, particulars })
     }
 
     fn user(&mut self, record: &Record<'_>, field: Option<&Field<'_>>) -> Option<Spanned<UserName>> {

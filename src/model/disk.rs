@@ -18,6 +18,23 @@ pub enum DiskOrigin {
     },
 }
 
+/// How large a disk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskSize {
+    /// What the guest sees.
+    pub virtual_bytes: u64,
+    /// What its file takes of the storage.
+    pub allocated_bytes: u64,
+}
+
+impl DiskSize {
+    /// What it takes of its owner's limit, as in the paper: a disk that was made or copied in full its size, one over a
+    /// template's what is written on it.
+    pub fn stored_bytes(self, is_overlay: bool) -> u64 {
+        if is_overlay { self.allocated_bytes } else { self.virtual_bytes }
+    }
+}
+
 /// Bytes as the manifest writes them: `13G`, `512M`.
 pub fn size(bytes: u64) -> String {
     const UNITS: [(&str, u32); 3] = [("G", 30), ("M", 20), ("K", 10)];

@@ -40,6 +40,16 @@ pub struct Desired {
     /// Where each permission is written, by whom and what it joins. For people alone: nobody keeps it.
     #[serde(skip)]
     pub written_permissions: BTreeMap<(Subject, Object), Origin>,
+    /// Who people are, by the lab's rosters; `None` where these were not read. It is in no plan and in no kept one.
+    #[serde(skip)]
+    pub particulars: Option<BTreeMap<UserName, Particulars>>,
+}
+
+/// What a roster says of somebody besides their account.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Particulars {
+    pub name: Option<String>,
+    pub student_id: Option<String>,
 }
 
 impl Desired {
@@ -69,6 +79,7 @@ impl Desired {
             moved: Vec::new(),
             power: BTreeMap::new(),
             written_permissions: BTreeMap::new(),
+            particulars: None,
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod life;
 pub mod past;
+mod sizes;
 
 pub use life::{Life, fenced_after, is_fenced, life, life_of};
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 use crate::dhcp::{Dhcp, DhcpError};
 use crate::disks::{DiskError, Disks, Stamp, Standing};
 use crate::model::address::{Address, Kind};
+use crate::model::disk::DiskSize;
 use crate::model::id::{LabName, RunId, TemplateName, UserName, VmName};
 use crate::model::job::{Task, TaskState};
 use crate::model::lab::{Desired, DiskSource, VmSource};
@@ -58,6 +60,8 @@ pub struct Observed {
     pub unrecorded: BTreeMap<PathBuf, String>,
     /// Vms whose recorded reservation the DHCP server does not have.
     pub reservations_missing: BTreeSet<VmName>,
+    /// Disks of people who are to get new ones, and what these are copied from.
+    pub sizes: BTreeMap<PathBuf, DiskSize>,
 }
 
 impl Observed {
@@ -233,6 +237,7 @@ pub fn observe(world: &World<'_>, desired: &Desired, recorded: &Recorded) -> Res
     observed.aside_unwritten = aside_unwritten(world.disks, desired, recorded);
     observed.unrecorded = unrecorded(world, desired, recorded)?;
     observed.images = images(world.disks, desired, recorded, !observed.unrecorded.is_empty())?;
+    observed.sizes = sizes::sizes(world.disks, desired, recorded)?;
     observed.reservations_missing = reservations_missing(world.dhcp, desired, recorded)?;
     Ok(observed)
 }

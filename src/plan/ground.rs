@@ -42,6 +42,8 @@ pub enum Ground {
     },
     /// Some vm needs more memory than the site has.
     TooBig { wanted_mib: u64, others: usize, memory_mib: u64, most_mib: u64 },
+    /// Its owner would store more than they may.
+    OverStorage { owner: UserName, limit_bytes: u64, used_bytes: u64, wanted_bytes: u64 },
     /// More of the lab would run at once than the site lets it.
     OverShare { running: usize, starts: usize, vms_max: Option<u32>, wanted_mib: u64, memory_mib_max: Option<u64> },
     /// Its owner would run more vms at once than they may: here, and in so many cases in other labs.

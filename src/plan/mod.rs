@@ -21,6 +21,7 @@ mod returning;
 mod saved;
 mod scope;
 mod spec;
+mod storage;
 mod templates;
 mod upkeep;
 mod vms;
@@ -135,6 +136,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     planner.plan_templates();
     planner.plan_leavers();
     planner.plan_vms();
+    planner.guard_storage();
     planner.guard_quotas();
     planner.guard_share();
     planner.guard_capacity();

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 
 use super::Failure;
 use super::command::command_at;
+use super::privacy;
 use crate::control::aside::AsideError;
 use crate::control::host_labs::InUse;
 use crate::control::import::ImportError;
@@ -70,6 +71,7 @@ fn details(error: &ControlError) -> Vec<String> {
         ControlError::Import(ImportError::Stranger { reasons, .. }) => reasons.clone(),
         ControlError::Import(ImportError::Held { by, .. }) => vec![format!("{}: {}", by.address, by.why)],
         ControlError::InUse(error) => in_use(error),
+        ControlError::Kept { kept, .. } => kept.iter().map(privacy::kept).collect(),
         ControlError::OfVms { failed, .. } => {
             failed.iter().map(|(vm, error)| format!("{vm}: {}", in_one_line(&error.into()))).collect()
         }
@@ -105,6 +107,10 @@ fn hint(error: &ControlError) -> Option<String> {
         ControlError::RunningLimit { .. } => {
             "`labwright get vms` lists them, and `labwright vm stop` ends one; an admin may raise `running_vms`"
                 .to_owned()
+        }
+        ControlError::Kept { user, kept } => return kept.first().map(|first| privacy::way_out(first, user)),
+        ControlError::Export { source, .. } if source.kind() == ErrorKind::AlreadyExists => {
+            "name another one with `-o FILE`; what is there is left as it is".to_owned()
         }
         ControlError::ForOthers => "leave `--owner` out to make one of your own".to_owned(),
         ControlError::Hardware { .. } => "memory goes from `16M` to `4T`, processors from 1 to 255".to_owned(),

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::freeze::thaw_command;
+use crate::model::disk::size;
 use crate::plan::{DiskLoss, Disturbance, Ground, Leaves, Refusal, SessionLoss};
 
 impl fmt::Display for Ground {
@@ -67,6 +68,10 @@ impl fmt::Display for Ground {
                     "the site lets this lab run {} at once: {running} run, and with {starts} more they would have {wanted_mib} MiB",
                     limits.join(" with ")
                 )
+            }
+            Self::OverStorage { owner, limit_bytes, used_bytes, wanted_bytes } => {
+                let (limit, used, wanted) = (size(*limit_bytes), size(*used_bytes), size(*wanted_bytes));
+                write!(f, "{owner} may store {limit}: {used} are in use or to be, and {wanted} would come")
             }
             Self::Bug { flaw, more } => {
                 write!(f, "this plan is wrong, which is a bug of labwright, not of the lab: {flaw}")?;
@@ -180,6 +185,9 @@ impl Refusal {
             Ground::OverShare { .. } => {
                 "stop some first, or ask an admin to raise the lab's share in site.yaml".to_owned()
             }
+            Ground::OverStorage { owner, .. } => format!(
+                "`labwright quota {owner}` shows it: give a vm up with `labwright vm delete`, `derive` in place of `clone`, or have `limits: {{ storage: … }}` raised; if it is meant: {allow}"
+            ),
             Ground::NoVersion { .. } => "publish one: `labwright plan` says what the template waits for".to_owned(),
             Ground::ImageMissing => "put the image in its place, or correct its path".to_owned(),
             Ground::ImageChanged { .. } => format!("put the old image back, or mean it: {allow}"),

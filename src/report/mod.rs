@@ -26,6 +26,7 @@ pub mod paint;
 pub mod permissions;
 mod plain_words;
 pub mod plan;
+pub mod privacy;
 pub mod progress;
 mod remarks;
 pub mod requests;

@@ -67,6 +67,7 @@ pub fn resolve(manifest: &Manifest, site: &SiteContext) -> Resolved {
         moved: Vec::new(),
         power: BTreeMap::new(),
         written_permissions: BTreeMap::new(),
+        particulars: None,
     };
     r.range_sizes(&desired.vms, &vm_groups);
     let families = machines.families;

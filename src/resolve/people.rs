@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Resolver;
 use crate::manifest::{At, LimitsDecl, Spanned, UserGroupDecl};
 use crate::model::id::{UserGroupName, UserName};
-use crate::model::lab::{Desired, Limits, Subject, User, UserGroup};
+use crate::model::lab::{Desired, Limits, Particulars, Subject, User, UserGroup};
 use crate::model::rules::Rule;
 
 /// Everybody the lab knows, while it is being resolved.
@@ -20,6 +20,7 @@ pub(super) struct People {
     broken: BTreeSet<UserGroupName>,
     /// Where each uid was written first.
     uids: BTreeMap<u32, (UserName, At)>,
+    particulars: BTreeMap<UserName, Particulars>,
 }
 
 impl People {
@@ -124,6 +125,7 @@ impl People {
         };
         desired.users = self.users.into_iter().map(user).collect();
         desired.user_groups = self.groups;
+        desired.particulars = Some(self.particulars);
     }
 }
 
@@ -135,6 +137,7 @@ impl Resolver<'_> {
             declared: BTreeSet::new(),
             broken: BTreeSet::new(),
             uids: BTreeMap::new(),
+            particulars: BTreeMap::new(),
         };
         let manifest = self.manifest;
         for entry in &manifest.user_groups.0 {
@@ -184,6 +187,9 @@ impl Resolver<'_> {
             let user = people.add(self, &row.user.value, row.user.at);
             let extra = row.extra_time.as_ref().map_or(0, |extra| extra.0);
             user.extra_time_percent = user.extra_time_percent.max(extra);
+            if row.particulars != Particulars::default() {
+                people.particulars.entry(row.user.value.clone()).or_insert_with(|| row.particulars.clone());
+            }
         }
         if decl.roster.is_some() && roster.is_none_or(|roster| roster.broken) {
             people.broken.insert(name.value.clone());

@@ -407,6 +407,13 @@ impl Names {
         all
     }
 
+    /// A person's vms, by lab and name.
+    pub(super) fn vms_of(&self, login: &str) -> BTreeSet<(String, String)> {
+        let person = self.ids(|name| name.kind == "person" && name.name == login);
+        let owned = self.0.values().filter(|name| name.owner.as_ref().is_some_and(|owner| person.contains(owner)));
+        owned.filter_map(|name| Some((name.lab.clone()?, name.name.clone()))).collect()
+    }
+
     fn someone(&self, id: String) -> Someone {
         let known = self.0.get(&id);
         Someone { login: known.map(|name| name.name.clone()), uid: known.and_then(|name| name.uid), id }

@@ -24,9 +24,9 @@ pub struct PastClaim {
 }
 
 impl PastClaim {
-    const COLUMNS: &str = "id, kind, name, body, \"by\", at, ended_at, ended";
+    pub(super) const COLUMNS: &str = "id, kind, name, body, \"by\", at, ended_at, ended";
 
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             id: row.get(0)?,
             kind: row.get(1)?,

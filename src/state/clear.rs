@@ -52,7 +52,7 @@ impl Store {
         Ok(old)
     }
 
-    fn old_run(&self, row: &Row<'_>) -> Result<OldRun, StateError> {
+    pub(super) fn old_run(&self, row: &Row<'_>) -> Result<OldRun, StateError> {
         let failed = |source| self.sql("read a run that is over", source);
         let run = |column| -> Result<RunId, StateError> {
             let text: String = row.get(column).map_err(failed)?;

@@ -6,8 +6,8 @@ use rusqlite::{Transaction, params};
 use serde::{Deserialize, Serialize};
 
 use super::write::{execute, to_json};
-use super::{audit, claims};
-use crate::model::address::Address;
+use super::{audit, claims, roster};
+use crate::model::address::{Address, Kind};
 use crate::model::claim::{ClaimBody, ClaimId, ClaimedPower, PowerClaim};
 use crate::model::id::{Mac, TemplateName, VmName};
 use crate::model::lab::Vm;
@@ -86,10 +86,15 @@ impl Entry {
                 "INSERT OR REPLACE INTO objects (lab, kind, name, body) VALUES (?1, ?2, ?3, ?4)",
                 params![lab, address.kind.as_str(), address.name, body],
             ),
-            Self::Object { address, body: None } => execute(
-                "DELETE FROM objects WHERE lab = ?1 AND kind = ?2 AND name = ?3",
-                params![lab, address.kind.as_str(), address.name],
-            ),
+            Self::Object { address, body: None } => {
+                if address.kind == Kind::User {
+                    roster::forget(transaction, lab, &address.name)?;
+                }
+                execute(
+                    "DELETE FROM objects WHERE lab = ?1 AND kind = ?2 AND name = ?3",
+                    params![lab, address.kind.as_str(), address.name],
+                )
+            }
             Self::Vm { name, vm, ip, mac, version } => {
                 execute(
                     "INSERT INTO vms (lab, name, ip, mac, generation, version, body) VALUES (?1, ?2, ?3, ?4, 0, ?5, ?6)

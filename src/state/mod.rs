@@ -13,10 +13,12 @@ mod ledger;
 mod lock;
 mod objects;
 mod operations;
+mod privacy;
 mod private;
 mod quotas;
 mod read_only;
 mod recorded;
+mod roster;
 mod schema;
 mod seal;
 mod trials;
@@ -32,6 +34,7 @@ pub use ledger::Ledger;
 pub use lock::{Holder, Lock};
 pub use objects::{RecordedThing, Thing};
 pub use operations::{Decision, Hold, Start, Worker};
+pub use privacy::Left;
 pub use quotas::{OpenRun, Quota, Starting};
 pub use recorded::{
     FreezeScope, Frozen, PublishedDisk, Recorded, RecordedDisk, RecordedRun, RecordedVm, RunState, Started,

@@ -78,6 +78,21 @@ fn the_audit_is_only_ever_added_to() {
         .unwrap();
     assert_eq!(acts(&sandbox, "--user zoe"), ["zoe,plan,,a newer labwright's"]);
     let kept = acts(&sandbox, "--user ada");
+    // Whatever a directory service calls somebody, no terminal is written over.
+    state
+        .execute("INSERT INTO audit_names (id, kind, name) VALUES ('4567', 'person', 'x' || char(27) || '[2J')", [])
+        .unwrap();
+    state
+        .execute(
+            "INSERT INTO audit (at, version, actor, via, asked, about, verdict)
+             VALUES ('2020-01-01T08:00:00Z', 1, '4567', 'ssh', '{}', '[]', '{\"verdict\":\"begun\"}')",
+            [],
+        )
+        .unwrap();
+    for format in ["table", "csv", "json", "yaml", "wide"] {
+        let shown = must(&sandbox, &format!("labwright --site ../site.yaml history --audit -o {format}"));
+        assert!(shown.contains("[2J") && !shown.contains('\u{1b}'), "{format}: {shown}");
+    }
     must(&sandbox, "echo 'audit: 30d' >>../site.yaml && labwright --site ../site.yaml purge");
     let zoe: i64 =
         state.query_row("SELECT COUNT(*) FROM audit_names WHERE name = 'zoe'", [], |row| row.get(0)).unwrap();
@@ -137,4 +152,99 @@ fn nobody_else_reads_the_state() {
     // What says when the file was last read in full names nobody.
     let open = "find ../site ../copy.db -type f -perm /007 ! -name state.db.checked ! -path '*/scheduler/*'";
     assert_eq!(must(&sandbox, &format!("{open} ! -path '*/templates/*'")), "");
+}
+
+/// Disks in full count with their size, others with what is written on them, and those that went count apart.
+#[test]
+fn nobody_stores_more_than_they_may() {
+    let sandbox = Sandbox::new("/dev/shm", None);
+    must(&sandbox, "qemu-img create -q -f qcow2 -o cluster_size=2M images/huge.qcow2 1E");
+    must(&sandbox, "sed -i 's/^  students:/&\\n    limits: { storage: 3M }/' lab.yaml");
+    let huge = "  huge: { owner: teacher, vm_group: room, disks: [{ image: images/huge.qcow2 }], memory: 256M }";
+    must(&sandbox, &format!("sed -i 's|^vms:|{huge}\\n\\n&|' lab.yaml && labwright validate"));
+    must(&sandbox, "labwright --site ../site.yaml state init && labwright --site ../site.yaml apply --yes");
+    let derive = |words: &str| ask(&sandbox, &format!("labwright --site ../site.yaml vm derive {words}"));
+    for name in ["one", "two"] {
+        let (code, said) = derive(&format!("base --name {name} --owner ada --clone"));
+        assert_eq!(code, Some(0), "{said}");
+    }
+    let (code, said) = derive("base --name three --owner ada --clone");
+    assert!(code == Some(4) && said.contains("ada may store 3M: 2M are in use or to be, and 1M would come"), "{said}");
+    assert!(said.contains("`labwright quota ada` shows it"), "{said}");
+    assert!(!must(&sandbox, "labwright --site ../site.yaml get claims").contains("three"), "nothing is left of it");
+    // A disk of 1 EiB, of which nothing is written.
+    let (code, said) = derive("huge --name huge --owner bea --clone");
+    assert!(code == Some(4) && said.contains("1073741824G would come"), "{said}");
+    let quota = |user: &str| must(&sandbox, &format!("labwright --site ../site.yaml quota {user} -o csv | tail -1"));
+    assert_eq!(
+        quota("ada").trim(),
+        "ada,course,0 of 2,2M of 3M,0,\"base: derive 0, clone 1M (too much); huge: derive 0, clone 1073741824G (too much)\""
+    );
+    assert!(quota("bea").contains("base: derive 0, clone 1M; huge"), "{}", quota("bea"));
+    let (code, said) = ask(&sandbox, "labwright --site ../site.yaml quota zed");
+    assert!(code == Some(1) && said.contains("lab `course` has no user `zed`"), "{said}");
+    // What is derived takes what is written on it, what is set aside counts apart, and root may mean more.
+    assert_eq!(derive("base --name four --owner ada").0, Some(0));
+    assert_eq!(derive("base --name three --owner ada --clone --allow vm/ada/three").0, Some(0));
+    for name in ["one", "two"] {
+        must(&sandbox, &format!("labwright --site ../site.yaml vm delete ada/{name}"));
+    }
+    assert!(quota("ada").starts_with("ada,course,0 of 2,1M of 3M,2M,"), "{}", quota("ada"));
+}
+
+/// All that is known of one person and of nobody else; and then nothing of them, in no byte.
+#[test]
+fn a_person_is_shown_what_is_known_and_is_forgotten() {
+    let sandbox = Sandbox::new("/dev/shm", None);
+    let run = |line: &str| must(&sandbox, &format!("labwright --site ../site.yaml {line}"));
+    let roster = "Username,Full name,Matrikelnummer\nlovelace,Augusta King,4711815\nbabbage,Charles B.,4711816\n";
+    std::fs::write(sandbox.path("lab/students.csv"), roster).unwrap();
+    run("state init");
+    assert!(!run("apply --yes").contains("Augusta"), "a plan shows no names");
+    must(&sandbox, "labwright --site ../site.yaml plan -o ../plan && ! grep -a 'Augusta\\|4711815' ../plan");
+    let users = run("get users -o csv");
+    assert!(users.contains("lovelace,Augusta King,4711815,students"), "{users}");
+    run("vm derive base --name mine --owner lovelace");
+    run("permission grant babbage run vm/lovelace/mine");
+    run("freeze --why \"lovelace's thesis\"");
+    run("thaw");
+    assert_eq!(ask(&sandbox, "labwright --site ../site.yaml vm screen lovelace-work -o x.png").0, Some(1));
+
+    run("privacy export lovelace -o ../all.json");
+    assert_eq!(must(&sandbox, "stat -c '%a %u' ../all.json"), "600 0\n");
+    let all = std::fs::read_to_string(sandbox.path("all.json")).unwrap();
+    for word in ["4711815", "lovelace-work", "lovelace/mine", "disk-0.qcow2", "vm screen", "vm derive"] {
+        assert!(all.contains(word), "{word} is missing:\n{all}");
+    }
+    assert!(!all.contains("babbage") && !all.contains("4711816"), "somebody else is in it:\n{all}");
+    let (code, said) = ask(&sandbox, "labwright --site ../site.yaml privacy export lovelace -o ../all.json");
+    assert!(code == Some(1) && said.contains("what is there is left as it is"), "{said}");
+    std::fs::remove_file(sandbox.path("all.json")).unwrap();
+
+    let erase = "labwright --site ../site.yaml privacy erase lovelace --yes";
+    let (code, said) = ask(&sandbox, erase);
+    assert!(code == Some(4) && said.contains("lab `course` has user/lovelace"), "{said}");
+    run("permission revoke babbage vm/lovelace/mine");
+    run("vm delete lovelace/mine");
+    must(&sandbox, "sed -i /lovelace/d students.csv");
+    run("apply --yes --allow user-group/students");
+    assert!(!run("get users").contains("Augusta"), "who left is in no listing");
+    let (code, said) = ask(&sandbox, erase);
+    assert!(code == Some(4) && said.contains("were set aside, and are kept until 20"), "{said}");
+    run("purge --older-than 0 --yes");
+    let (code, said) = ask(&sandbox, &erase.replace(" --yes", ""));
+    assert!(code == Some(4) && said.contains("not confirmed"), "{said}");
+    let (code, said) = ask(&sandbox, erase);
+    assert!(code == Some(0) && said.contains("lovelace is forgotten"), "{said}");
+    for word in ["lovelace", "4711815", "Augusta"] {
+        let (_, found) = ask(&sandbox, &format!("grep -rla {word} ../site; find ../site -name '*{word}*'"));
+        assert_eq!(found, "", "{word}");
+    }
+    // What was done is still there.
+    let history = run("history -n 50");
+    assert!(history.contains("erased-"), "{history}");
+    assert!(run("history --audit -n 50").contains("vm/erased "), "{}", run("history --audit -n 50"));
+    run("state check");
+    run("plan --detailed-exitcode");
+    assert!(run("get users").contains("babbage"));
 }

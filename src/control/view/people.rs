@@ -22,6 +22,9 @@ pub struct User {
     #[serde(serialize_with = "sorted")]
     pub value: lab::User,
     pub uid: Option<u32>,
+    /// By the lab's rosters, for those who must tell who sits there.
+    pub full_name: Option<String>,
+    pub student_id: Option<String>,
     /// By name, `admin` among them.
     pub groups: Vec<String>,
     /// How many are the user's own.
@@ -116,10 +119,15 @@ impl View<'_> {
     pub fn users(&self) -> Result<Vec<User>, ControlError> {
         let mut vms: BTreeMap<&UserName, usize> = BTreeMap::new();
         self.recorded.vms.values().for_each(|vm| *vms.entry(&vm.vm.owner).or_default() += 1);
+        let store = self.context.store_if_any()?;
+        let mut particulars = store.map(|store| store.particulars(&self.desired.lab)).transpose()?.unwrap_or_default();
         let of = |(name, value): (UserName, lab::User)| {
+            let lab::Particulars { name: full_name, student_id } = particulars.remove(&name).unwrap_or_default();
             let is_admin = self.context.site.admins.contains(&name);
             User {
                 uid: value.uid,
+                full_name,
+                student_id,
                 groups: value
                     .groups
                     .iter()

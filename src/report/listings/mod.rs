@@ -3,6 +3,7 @@
 mod history;
 mod jobs;
 mod people;
+mod quota;
 mod things;
 mod vms;
 

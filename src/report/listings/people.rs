@@ -9,6 +9,8 @@ use crate::report::times;
 impl Row for User {
     const COLUMNS: &'static [Column<Self>] = &[
         column("name", |user| user.name.to_string()),
+        yielding(3, "full_name", |user| shown(user.full_name.as_ref())),
+        yielding(2, "student_id", |user| shown(user.student_id.as_ref())),
         column("groups", |user| user.groups.join(", ")),
         column("vms", |user| user.vms.to_string()),
         column("may_run", |user| user.limits.running_vms.to_string()),

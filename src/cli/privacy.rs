@@ -1,0 +1,77 @@
+//! `labwright privacy`: what the site has about one person, and their being forgotten.
+
+use std::path::{Path, PathBuf};
+
+use super::context::{of_known_lab, of_site_file};
+use super::{Ended, LabOption};
+use crate::control::{Context, privacy};
+use crate::exit::Exit;
+use crate::model::id::UserName;
+use crate::report::{Failure, Ui, privacy as words};
+
+/// Show one person what the site has about them, or forget them
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Write all that the site has about a person into a file that only you can read
+    #[command(
+        after_help = "Their vms, disks, runs, sessions, permissions, what they asked for by command, and what they did or had done
+to them; nobody else is in it. The disks themselves are not.
+
+Example: labwright privacy export doraz -o doraz.json"
+    )]
+    Export {
+        user: UserName,
+        /// The file, which must not be there yet; `USER-labwright.json` unless named.
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+        #[command(flatten)]
+        lab: LabOption,
+    },
+    /// Forget a person who has left all labs
+    #[command(
+        after_help = "Refused while a lab has them, a vm of theirs runs, a session of theirs is not over, or their disks are kept.
+What was done stays in the history and the audit, by somebody without a name.
+
+Example: labwright privacy erase doraz"
+    )]
+    Erase {
+        user: UserName,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+        #[command(flatten)]
+        lab: LabOption,
+    },
+}
+
+pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
+    match command {
+        Command::Export { user, output, lab } => {
+            let file = output.clone().unwrap_or_else(|| format!("{user}-labwright.json").into());
+            privacy::export(&context(site, lab)?, user, &file)?;
+            ui.say(&format!("what the site has about {user} is in {}", file.display()));
+        }
+        Command::Erase { user, yes, lab } => erase(&context(site, lab)?, user, *yes, ui)?,
+    }
+    Ok(Exit::Done)
+}
+
+/// It is about all labs of the site, of which the folder here may be one.
+fn context(site: Option<&Path>, lab: &LabOption) -> Result<Context, Failure> {
+    match of_known_lab(site, &lab.lab) {
+        Ok((context, _)) => Ok(context),
+        Err(failure) => of_site_file(site).map_err(|_| failure),
+    }
+}
+
+fn erase(context: &Context, user: &UserName, yes: bool, ui: &Ui) -> Result<(), Failure> {
+    if privacy::kept(context, user)?.is_empty() && !yes {
+        let question = format!("Forget {user}, and all that they did and had?");
+        if ui.confirm(&question) != Some(true) {
+            return Err(Failure::new(Exit::Refused, "not confirmed; nothing was forgotten")
+                .hint("add `--yes` where no person looks on"));
+        }
+    }
+    ui.say(&words::erased(user, &privacy::erase(context, user)?));
+    Ok(())
+}
