@@ -1,7 +1,8 @@
 //! The folders of all runs, behind a trait: the controller's side of the protocol. `OnStorage` is the real one; the
 //! simulation has one in memory that can vanish, fill up and tear records.
 
-use std::os::unix::fs::lchown;
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -71,6 +72,18 @@ impl OnStorage {
     }
 }
 
+impl OnStorage {
+    /// What jobs wrote stands there, in files that a batch system makes as it likes; who may look are the service account's group.
+    fn keep_strangers_from(&self, folder: &Path) -> std::io::Result<()> {
+        let found = std::fs::symlink_metadata(folder)?;
+        if !found.is_dir() || found.mode() & 0o007 == 0 {
+            return Ok(());
+        }
+        lchown(folder, None, Some(self.owner.gid))?;
+        std::fs::set_permissions(folder, Permissions::from_mode(0o750))
+    }
+}
+
 impl Runs for OnStorage {
     fn prepare(&self, spec: &RunSpec) -> Result<(), RunFileError> {
         let folder = self.folder(&spec.run);
@@ -96,11 +109,9 @@ impl Runs for OnStorage {
     fn write_batch(&self, batch: &Batch) -> Result<PathBuf, RunFileError> {
         let path = Batch::path(&self.root, &batch.id);
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(|source| RunFileError::Io {
-                action: "create",
-                path: folder.to_owned(),
-                source,
-            })?;
+            let io = |action| move |source| RunFileError::Io { action, path: folder.to_owned(), source };
+            std::fs::create_dir_all(folder).map_err(io("create"))?;
+            self.keep_strangers_from(folder).map_err(io("keep strangers from"))?;
         }
         batch.write(&self.root)?;
         // The runs' folders were written without a flush each: 300 of them cost more than everything else of a submit.

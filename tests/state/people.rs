@@ -242,7 +242,8 @@ fn a_person_is_shown_what_is_known_and_is_forgotten() {
     }
     // What was done is still there.
     let history = run("history -n 50");
-    assert!(history.contains("erased-"), "{history}");
+    assert_eq!(history.matches("1 done, 0 failed, 0 skipped").count(), 7, "{history}");
+    assert!(history.contains("(erased)"), "{history}");
     assert!(run("history --audit -n 50").contains("vm/erased "), "{}", run("history --audit -n 50"));
     run("state check");
     run("plan --detailed-exitcode");

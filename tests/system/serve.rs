@@ -195,6 +195,21 @@ fn students_make_and_run_their_own() {
     let shown = ["name", "owner", "ip", "mac", "isolated"].map(|field| mapping[field].to_string().replace('"', ""));
     assert_eq!(shown, ["doraz/mine", "doraz", "192.168.100.2", "de:af:de:af:64:02", "true"]);
 
+    for who in ["alex", "badmin", "nobody at all"] {
+        nobody_reads_its_password(&served, who);
+    }
+    let quota = served.rows("doraz", "quota").remove(0);
+    assert_eq!((&quota["user"], &quota["lab"]), (&"doraz".into(), &"net101".into()));
+    assert_eq!(quota["running_vms"], serde_json::json!({ "used": 1, "limit": 1 }));
+    let none = served.raw("nobody at all", "GET /v1/quota", "");
+    assert_eq!(none, ("200".to_owned(), "[]".to_owned()));
+    served.expect(
+        "alex",
+        "quota doraz",
+        4,
+        "error: what doraz may use is for doraz and for root to ask; nothing was done",
+    );
+
     // One more than the group may run.
     assert_eq!(served.says("doraz", "vm derive gsr --name second").1, 0);
     served.expect(
@@ -213,11 +228,67 @@ fn students_make_and_run_their_own() {
     assert_eq!(served.says("doraz", "get vms -o name"), ("doraz/second\n".to_owned(), 0));
     let history = served.lab.must(&["history", "--lab", &text(&served.lab.folder)]);
     assert!(history.contains("doraz"), "root reads who did it:\n{history}");
+    the_audit_says_it(&served);
 
     assert!(served.end().success(), "a daemon that is asked to end has not failed");
     assert!(!served.socket.exists(), "its socket goes with it");
     let (said, code) = served.says("doraz", "vm start doraz/second --isolate");
     assert!(code != 0 && said.contains(&format!("no daemon serves {}", served.socket.display())), "{said}");
+}
+
+/// The password of a guest's screen is in no file, process or answer that another account can read.
+fn nobody_reads_its_password(served: &Served, who: &str) {
+    let root = served.lab.world.folder.path();
+    let find = format!("cat $(find {} -name vnc.password)", text(root));
+    let found = Command::new("sh").args(["-c", &find]).output().unwrap();
+    let password = String::from_utf8(found.stdout).unwrap().trim().to_owned();
+    assert!(password.len() >= 8, "the guest's screen has a password: {password:?}");
+    // Read from a shell's input, the word stands in no command line of those who look.
+    let look = format!(
+        "read WORD\n\
+         find {0} /run/labwright /tmp /var/log -type f -readable -exec grep -laF -f /dev/stdin {{}} + <<END\n$WORD\nEND\n\
+         cd {0}/site && find runs vms aside templates state.db state.db-wal -type f -readable; cd /\n\
+         for file in /proc/[0-9]*/cmdline /proc/[0-9]*/environ; do\n\
+         case \"$(tr '\\0' ' ' <$file)\" in *\"$WORD\"*) echo $file;; esac; done",
+        text(root)
+    );
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &look]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut shell = shell.current_dir("/").uid(uid(who)).gid(uid(who)).spawn().unwrap();
+    shell.stdin.take().unwrap().write_all(format!("{password}\n").as_bytes()).unwrap();
+    let seen = String::from_utf8(shell.wait_with_output().unwrap().stdout).unwrap();
+    assert_eq!(seen, "", "{who} reads it");
+    for line in ["vm vnc doraz/mine", "vm show doraz/mine", "get mappings -o json", "get vms -o json", "history"] {
+        let (said, _) = served.says(who, line);
+        assert!(!said.contains(&password), "{who}: {line}");
+    }
+    let site = format!("--site {}", text(&served.lab.site));
+    let lab = text(&served.lab.folder);
+    for line in [
+        "vm vnc doraz/mine",
+        "history --audit",
+        "privacy export doraz -o /tmp/doraz-of-others.json",
+        "explain vm/doraz/mine",
+    ] {
+        let (said, code) = served.says(who, &format!("{site} {line} --lab {lab}"));
+        assert!(code != 0 && !said.contains(&password), "{who}: {line}: {said}");
+    }
+}
+
+/// Also what was refused, by the socket's account.
+fn the_audit_says_it(served: &Served) {
+    let acts = |of: &str| {
+        served.lab.must(&["history", "--lab", &text(&served.lab.folder), of, "doraz/mine", "-n", "50", "-o", "csv"])
+    };
+    let of_vm = acts("--vm");
+    for line in [
+        "doraz,socket,vm derive",
+        "doraz,socket,vm start,vm/doraz/mine,refused: unisolated",
+        "doraz,socket,vm stop",
+        "alex,socket,vm delete,vm/doraz/mine,refused: not_known",
+    ] {
+        assert!(of_vm.contains(line), "{line} is missing:\n{of_vm}");
+    }
 }
 
 /// What is there and not theirs, and what is not there at all, read the same to them.
