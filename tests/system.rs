@@ -39,6 +39,8 @@ mod rules;
 mod serve;
 #[path = "system/starter.rs"]
 mod starter;
+#[path = "system/units.rs"]
+mod units;
 #[path = "system/vnc.rs"]
 mod vnc;
 #[path = "system/wire.rs"]

@@ -246,16 +246,20 @@ fn power(
     let PowerArguments { vms, allow, lab, .. } = arguments;
     match Way::to(site, lab)? {
         Way::Daemon(..) if !allow.is_empty() || options.is_of_root() => {
-            let what = "the daemon takes no `--allow`, `--wait`, `--json` and `--parallelism`; nothing was done";
+            let what = "the daemon takes no `--allow`, `--json` and `--parallelism`; nothing was done";
             Err(Failure::new(Exit::Usage, what).hint("`labwright get mappings` shows what runs, once it does"))
         }
         Way::Daemon(lab) => {
             // One request for each vm that is meant; the first that is refused ends it.
             let known = lab.vms()?;
-            for vm in pick::vms(&lab.name, vms, known.iter().map(|vm| (&vm.name, Some(&vm.family))))? {
-                let power = messages::Power { wanted: wish, isolated, by_name: pick::is_named(vms, &vm) };
-                remote::tell(&lab.power(&vm, &power)?, ui);
+            let meant = pick::vms(&lab.name, vms, known.iter().map(|vm| (&vm.name, Some(&vm.family))))?;
+            for vm in &meant {
+                let power = messages::Power { wanted: wish, isolated, by_name: pick::is_named(vms, vm) };
+                remote::tell(&lab.power(vm, &power)?, ui);
             }
+            let timeout = options.wait();
+            timeout
+                .map_or(Ok(()), |timeout| meant.iter().try_for_each(|vm| remote::wait_for(&lab, vm, timeout, ui)))?;
             Ok(Exit::Done)
         }
         Way::Here(lab) => {

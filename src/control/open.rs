@@ -438,7 +438,7 @@ impl Context {
         self.observe_in(&*self.scheduler(), desired, recorded)
     }
 
-    fn observe_in(
+    pub(super) fn observe_in(
         &self,
         scheduler: &dyn Scheduler,
         desired: &Desired,

@@ -7,20 +7,23 @@
 //! GET    /v1/labs/{lab}/vms                     POST: derive
 //! GET    /v1/labs/{lab}/vms/{vm}                DELETE: its disks are set aside
 //! POST   /v1/labs/{lab}/vms/{vm}/power
+//! GET    /v1/labs/{lab}/vms/{vm}/events         a stream (SSE): where it stands, whenever that changes
 //! GET    /v1/labs/{lab}/templates
 //! GET    /v1/labs/{lab}/mappings
 //! GET    /v1/labs/{lab}/permissions/effective
+//! GET    /metrics                               for Prometheus
 //! ```
 //!
 //! The `/` in the name of a vm of somebody's own is written `%2F`.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::to_bytes;
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -29,10 +32,10 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use super::messages::{Acted, Derive, Lab, Power, Refusal};
-use super::{Daemon, Peer, once, quota};
-use crate::control::view::View;
+use super::{Daemon, Peer, counts, events, once, quota};
+use crate::control::view::{View, VmState, census};
 use crate::control::{Code, Context, ControlError};
-use crate::model::id::{LabName, VmName};
+use crate::model::id::{LabName, UserName, VmName};
 use crate::report::Failure;
 use crate::state::StateError;
 
@@ -42,22 +45,39 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const LOOK_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) fn router(daemon: Arc<Daemon>, peer: Peer) -> Router {
+    let (counted, uid) = (Arc::clone(&daemon), peer.uid);
     Router::new()
         .route("/v1/labs", get(labs))
         .route("/v1/quota", get(quota::own))
         .route("/v1/labs/{lab}/vms", get(vms).post(derive))
         .route("/v1/labs/{lab}/vms/{vm}", get(vm).delete(give_up))
         .route("/v1/labs/{lab}/vms/{vm}/power", post(power))
+        .route("/v1/labs/{lab}/vms/{vm}/events", get(events))
         .route("/v1/labs/{lab}/templates", get(templates))
         .route("/v1/labs/{lab}/mappings", get(mappings))
         .route("/v1/labs/{lab}/permissions/effective", get(effective))
+        .route("/metrics", get(metrics))
         .fallback(async || No::of(StatusCode::NOT_FOUND, Code::Usage, "there is no such path"))
         .method_not_allowed_fallback(async || {
             No::of(StatusCode::METHOD_NOT_ALLOWED, Code::Usage, "this path takes another method")
         })
         .layer(middleware::from_fn(whole))
+        .layer(middleware::from_fn(move |request, next| admit(Arc::clone(&counted), uid, request, next)))
         .layer(Extension(peer))
         .with_state(daemon)
+}
+
+/// Who asks too often is told when to come again; every answer is counted.
+async fn admit(daemon: Arc<Daemon>, uid: u32, request: Request, next: Next) -> Response {
+    let answer = match daemon.bounds.rates.take(uid, Instant::now()) {
+        Ok(()) => next.run(request).await,
+        Err(_) => {
+            let what = "you ask too often; nothing was done";
+            No::of(StatusCode::TOO_MANY_REQUESTS, Code::Refused, what).into_response()
+        }
+    };
+    daemon.counts.answered(answer.status().as_u16());
+    answer
 }
 
 /// A request is begun when all of it is here: one that is slow or endless holds no place among those that work.
@@ -138,6 +158,42 @@ async fn vm(
 ) -> Result<impl IntoResponse, No> {
     let Path((lab, vm)) = named?;
     daemon.look_at(peer, Ok(Path(lab)), "get vms", move |view| view.seen_vm(&vm)).await
+}
+
+async fn events(
+    State(daemon): State<Arc<Daemon>>,
+    Extension(peer): Extension<Peer>,
+    named: In<(LabName, VmName)>,
+) -> Result<Response, No> {
+    let Path((lab, vm)) = named?;
+    let place = daemon.bounds.streams.take(peer.uid).ok_or_else(too_many)?;
+    let seen = vm.clone();
+    let look = Arc::clone(&daemon).look_at(peer, Ok(Path(lab.clone())), "vm start", move |view| view.seen_vm(&seen));
+    look.await.map(drop)?;
+    Ok(events::stream(&daemon, lab, vm, place))
+}
+
+/// Numbers of the whole site: for root, its admins, and the accounts that the site names.
+async fn metrics(State(daemon): State<Arc<Daemon>>, Extension(peer): Extension<Peer>) -> Result<impl IntoResponse, No> {
+    let site = &daemon.context.site;
+    let may = |user: &UserName| site.admins.contains(user) || site.daemon.metrics.contains(user);
+    if peer.uid != 0 && !peer.person.user().is_some_and(may) {
+        let what =
+            "numbers of the whole site are for its admins; an admin may name you under `daemon: { metrics: [...] }`";
+        return Err(No::of(StatusCode::FORBIDDEN, Code::Refused, what));
+    }
+    let Json(guests) = Arc::clone(&daemon).look(peer, "metrics", census).await?;
+    let word = |(state, number): (VmState, usize)| {
+        let word = serde_json::to_value(state).unwrap_or_default();
+        (word.as_str().unwrap_or("other").to_owned(), number)
+    };
+    let now = counts::Now {
+        guests: guests.into_iter().map(word).collect(),
+        connections: daemon.bounds.connections.all(),
+        waiting: daemon.keeper.waiting(),
+    };
+    let kind = [(CONTENT_TYPE, "text/plain; version=0.0.4")];
+    Ok((kind, daemon.counts.text(&now)))
 }
 
 async fn derive(
@@ -274,7 +330,11 @@ impl No {
 
 impl IntoResponse for No {
     fn into_response(self) -> Response {
-        (self.status, Json(self.refusal)).into_response()
+        let mut answer = (self.status, Json(self.refusal)).into_response();
+        if self.status == StatusCode::TOO_MANY_REQUESTS {
+            answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        answer
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
@@ -16,7 +17,16 @@ const ACTS: usize = 4;
 /// Each reads the state and asks the queue.
 const LOOKS: usize = 4;
 
+/// Requests that one account may make at a moment, after it made none for a while.
+const BURST: f64 = 60.0;
+/// And for how long it waits between two from then on.
+const REFILL: Duration = Duration::from_millis(100);
+/// Streams of one account that tell of vms, each of which keeps its connection.
+const STREAMS_OF_ONE_MAX: usize = 8;
+
 pub(super) struct Bounds {
+    pub(super) rates: Rates,
+    pub(super) streams: Counted,
     pub(super) connections: Counted,
     pub(super) requests: Counted,
     pub(super) acts: Arc<Semaphore>,
@@ -26,11 +36,38 @@ pub(super) struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         Self {
+            rates: Rates::default(),
+            streams: Counted::new(CONNECTIONS_MAX, STREAMS_OF_ONE_MAX),
             connections: Counted::new(CONNECTIONS_MAX, CONNECTIONS_OF_ONE_MAX),
             requests: Counted::new(CONNECTIONS_MAX, REQUESTS_OF_ONE_MAX),
             acts: Arc::new(Semaphore::new(ACTS)),
             looks: Arc::new(Semaphore::new(LOOKS)),
         }
+    }
+}
+
+/// How often each account asks: a bucket of tokens each, which fills again with time.
+#[derive(Default)]
+pub(super) struct Rates(Mutex<HashMap<u32, (f64, Instant)>>);
+
+impl Rates {
+    /// One more request; where there are too many, how long to wait for the next.
+    pub(super) fn take(&self, uid: u32, now: Instant) -> Result<(), Duration> {
+        let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let filled = |tokens: f64, since: Instant| {
+            let new = now.saturating_duration_since(since).as_secs_f64() / REFILL.as_secs_f64();
+            (tokens + new).min(BURST)
+        };
+        // A full one is as good as none.
+        buckets.retain(|of, (tokens, since)| *of == uid || filled(*tokens, *since) < BURST);
+        let (tokens, since) = buckets.entry(uid).or_insert((BURST, now));
+        *tokens = filled(*tokens, *since);
+        *since = now;
+        if *tokens < 1.0 {
+            return Err(REFILL.mul_f64(1.0 - *tokens));
+        }
+        *tokens -= 1.0;
+        Ok(())
     }
 }
 
@@ -45,6 +82,11 @@ pub(super) struct Counted {
 impl Counted {
     fn new(all_max: usize, of_one_max: usize) -> Self {
         Self { by_uid: Arc::default(), all_max, of_one_max }
+    }
+
+    /// How many there are, of all accounts.
+    pub(super) fn all(&self) -> usize {
+        self.by_uid.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
     }
 
     /// One more of this account, until the place is dropped; `None` where there is none left.
@@ -91,5 +133,19 @@ mod tests {
         assert!(other.is_some() && counted.take(9).is_none(), "three in all");
         drop(own);
         assert!(counted.take(7).is_some(), "what ended counts no more");
+    }
+
+    #[test]
+    fn who_asks_too_often_waits_and_others_do_not() {
+        let (rates, mut now) = (Rates::default(), Instant::now());
+        let taken = (0..100).filter(|_| rates.take(7, now).is_ok()).count();
+        assert_eq!(taken, 60);
+        assert!(rates.take(8, now).is_ok(), "another account");
+        let wait = rates.take(7, now).unwrap_err();
+        assert!(wait <= REFILL && !wait.is_zero());
+        now += wait;
+        assert!(rates.take(7, now).is_ok() && rates.take(7, now).is_err());
+        now += Duration::from_secs(60);
+        assert_eq!((0..100).filter(|_| rates.take(7, now).is_ok()).count(), 60, "never more than the first burst");
     }
 }

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::handshake;
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -92,6 +93,49 @@ impl Client {
         }
     }
 
+    /// Listens to a stream of events until `heard` has heard enough; whether it had in time.
+    pub fn listen<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        timeout: Duration,
+        heard: &mut dyn FnMut(T) -> bool,
+    ) -> Result<bool, ClientError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|source| ClientError::Connect { socket: self.socket.clone(), source })?;
+        let listen = async { tokio::time::timeout(timeout, self.hear(path, heard)).await };
+        runtime.block_on(listen).unwrap_or(Ok(false))
+    }
+
+    async fn hear<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        heard: &mut dyn FnMut(T) -> bool,
+    ) -> Result<bool, ClientError> {
+        let broken = |source| ClientError::Broken { socket: self.socket.clone(), source };
+        let answer = self.begin(Method::GET, path, Bytes::new(), None).await?;
+        let status = answer.status();
+        let unclear = |source| ClientError::Answer { socket: self.socket.clone(), status, source };
+        let mut body = answer.into_body();
+        if !status.is_success() {
+            let text = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(broken)?.to_bytes();
+            return Err(ClientError::Refused(serde_json::from_slice(&text).map_err(unclear)?));
+        }
+        let mut text = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| broken(Box::new(error)))?;
+            text.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+            while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = text.drain(..=end).collect();
+                if let Some(data) = line.strip_prefix(b"data: ")
+                    && heard(serde_json::from_slice(data).map_err(unclear)?)
+                {
+                    return Ok(true);
+                }
+            }
+        }
+        Err(broken("the stream ended".into()))
+    }
+
     fn ask<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -118,13 +162,29 @@ impl Client {
         body: Bytes,
         key: Option<&str>,
     ) -> Result<(StatusCode, Bytes), ClientError> {
+        let broken = |source| ClientError::Broken { socket: self.socket.clone(), source };
+        let answer = self.begin(method, path, body, key).await?;
+        let status = answer.status();
+        let text = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(broken)?.to_bytes();
+        Ok((status, text))
+    }
+
+    /// An answer whose body is still to come.
+    async fn begin(
+        &self,
+        method: Method,
+        path: &[&str],
+        body: Bytes,
+        key: Option<&str>,
+    ) -> Result<Response<Incoming>, ClientError> {
         let socket = || self.socket.clone();
         let broken = |source| ClientError::Broken { socket: socket(), source };
         let stream = UnixStream::connect(&self.socket).await;
         let stream = stream.map_err(|source| ClientError::Connect { socket: socket(), source })?;
         let (mut sender, connection) =
             handshake(TokioIo::new(stream)).await.map_err(|error| broken(Box::new(error)))?;
-        let connection = tokio::spawn(connection);
+        // It ends with the runtime, which is this one request's.
+        tokio::spawn(connection);
         let request = Request::builder()
             .method(method)
             .uri(uri(path))
@@ -135,11 +195,7 @@ impl Client {
             None => request,
         };
         let request = request.body(Full::new(body)).expect("a path of escaped segments is a path");
-        let answer = sender.send_request(request).await.map_err(|error| broken(Box::new(error)))?;
-        let status = answer.status();
-        let text = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(broken)?.to_bytes();
-        connection.abort();
-        Ok((status, text))
+        sender.send_request(request).await.map_err(|error| broken(Box::new(error)))
     }
 }
 

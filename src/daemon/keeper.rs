@@ -106,6 +106,11 @@ impl Keeper {
         self.bell.notify_all();
     }
 
+    /// How many wait for an answer.
+    pub(super) fn waiting(&self) -> usize {
+        self.inbox().waiting.len()
+    }
+
     pub(super) fn live(&self) -> Arc<Vec<RunId>> {
         Arc::clone(&self.inbox().live)
     }

@@ -11,7 +11,9 @@
 //! once      a request that comes again is not done again
 //! keeper    the loop
 //! patience  vms whose runs keep failing are left alone for a while
-//! counts    how much of what was done
+//! events    who waits for a vm is told of it as it comes
+//! counts    how much of what was done, for Prometheus
+//! notify    what systemd is told
 //! quota     what who asks may use
 //! messages  what goes over the wire, for both ends
 //! client    the other end
@@ -26,15 +28,17 @@ mod ask;
 mod bounds;
 pub mod client;
 mod counts;
+mod events;
 mod keeper;
 pub mod messages;
+mod notify;
 pub mod of_lab;
 mod once;
 mod patience;
 mod quota;
 mod socket;
 
-pub use socket::{ServeError, serve};
+pub use socket::{ServeError, Started, serve};
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
@@ -44,6 +48,7 @@ use crate::control::{Caller, Context};
 use crate::model::audit::{Account, Actor, Via};
 use bounds::Bounds;
 use counts::Counts;
+use events::Watched;
 use keeper::Keeper;
 use once::Answers;
 
@@ -57,6 +62,7 @@ pub struct Daemon {
     bounds: Bounds,
     keeper: Keeper,
     answers: Answers,
+    watched: Watched,
     counts: Counts,
     /// More than 0 from when we are to end: what is under way is finished and recorded.
     interrupts: Arc<AtomicU8>,
@@ -69,6 +75,7 @@ impl Daemon {
             bounds: Bounds::default(),
             keeper: Keeper::default(),
             answers: Answers::default(),
+            watched: Watched::default(),
             counts: Counts::default(),
             interrupts: Arc::default(),
         }

@@ -1,10 +1,12 @@
 //! A lab as the daemon shows it to who asks, for commands: what each path of the API answers, and a no as it is told to a person.
 
+use std::time::Duration;
+
 use super::client::{Client, ClientError};
 use super::messages::{Acted, Derive, Lab, Power};
 use crate::control::permissions::EffectiveRights;
 use crate::control::quota::Quota;
-use crate::control::view::{Mapping, Template, Vm};
+use crate::control::view::{Mapping, Standing, Template, Vm};
 use crate::error::chain;
 use crate::exit::Exit;
 use crate::model::id::{LabName, VmName};
@@ -56,6 +58,16 @@ impl OfLab {
 
     pub fn power(&self, vm: &VmName, power: &Power) -> Result<Acted, ClientError> {
         self.client.post(&["labs", self.name.as_str(), "vms", vm.as_str(), "power"], power)
+    }
+
+    /// Tells where a vm stands whenever that changes, until `heard` has heard enough; whether it had in time.
+    pub fn listen(
+        &self,
+        vm: &VmName,
+        timeout: Duration,
+        heard: &mut dyn FnMut(Standing) -> bool,
+    ) -> Result<bool, ClientError> {
+        self.client.listen(&["labs", self.name.as_str(), "vms", vm.as_str(), "events"], timeout, heard)
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::bounds::Place;
+use super::notify::Notify;
 use super::{Daemon, Peer, api, keeper};
 use crate::access::Person;
 use crate::model::id::UserName;
@@ -25,6 +26,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_BYTES_MAX: usize = 16 << 10;
 /// How long connections may go on once we are to end. What is being done on a lab is waited for without end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Where nobody wants to hear that we live.
+const NO_WATCHDOG: Duration = Duration::from_secs(3600);
 /// After an accept that failed, as for want of open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -52,14 +55,24 @@ pub enum ServeError {
     Signals(#[source] io::Error),
 }
 
+/// How we were started.
+#[derive(Debug, Default)]
+pub struct Started {
+    /// The socket, where systemd has opened it: then it is not ours to remove.
+    pub listener: Option<std::os::unix::net::UnixListener>,
+    /// `NOTIFY_SOCKET` and `WATCHDOG_USEC` of the environment.
+    pub notify: Option<String>,
+    pub watchdog_micros: Option<String>,
+}
+
 /// Serves until SIGTERM or SIGINT; what is under way then is finished and recorded.
-pub fn serve(daemon: Daemon, socket: &Path) -> Result<(), ServeError> {
+pub fn serve(daemon: Daemon, socket: &Path, started: Started) -> Result<(), ServeError> {
     let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = threads.map_err(ServeError::Threads)?;
     let daemon = Arc::new(daemon);
     std::thread::scope(|scope| {
         scope.spawn(|| keeper::run(&daemon));
-        let ended = runtime.block_on(accept(Arc::clone(&daemon), socket));
+        let ended = runtime.block_on(accept(Arc::clone(&daemon), socket, started));
         daemon.keeper.end();
         // Waits for what works on a lab, as the scope does for the loop.
         drop(runtime);
@@ -67,12 +80,20 @@ pub fn serve(daemon: Daemon, socket: &Path) -> Result<(), ServeError> {
     })
 }
 
-async fn accept(daemon: Arc<Daemon>, socket: &Path) -> Result<(), ServeError> {
+async fn accept(daemon: Arc<Daemon>, socket: &Path, started: Started) -> Result<(), ServeError> {
     let failed = |source| ServeError::Listen { socket: socket.to_owned(), source };
     let mut term = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
     let mut int = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
-    let listener = listen(socket)?;
-    let identity = socket.symlink_metadata().map_err(failed)?.ino();
+    let notify = Notify::new(started.notify.as_deref(), started.watchdog_micros.as_deref());
+    let (listener, identity) = match started.listener {
+        Some(listener) => {
+            listener.set_nonblocking(true).map_err(failed)?;
+            (UnixListener::from_std(listener).map_err(failed)?, None)
+        }
+        None => (listen(socket)?, Some(socket.symlink_metadata().map_err(failed)?.ino())),
+    };
+    let mut watchdog = tokio::time::interval(notify.watchdog.unwrap_or(NO_WATCHDOG));
+    notify.tell("READY=1");
     tracing::info!(socket = %socket.display(), "serving");
     let connections = GracefulShutdown::new();
     loop {
@@ -84,12 +105,14 @@ async fn accept(daemon: Arc<Daemon>, socket: &Path) -> Result<(), ServeError> {
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
+            _ = watchdog.tick() => notify.tell("WATCHDOG=1"),
             _ = term.recv() => break,
             _ = int.recv() => break,
         }
     }
     daemon.interrupts.store(1, Ordering::Relaxed);
-    if socket.symlink_metadata().is_ok_and(|now| now.ino() == identity) {
+    notify.tell("STOPPING=1");
+    if socket.symlink_metadata().is_ok_and(|now| Some(now.ino()) == identity) {
         // One that stays is taken for what it is by the next daemon.
         drop(std::fs::remove_file(socket));
     }

@@ -50,6 +50,13 @@ pub fn keep_descriptors_from_children() -> nix::Result<()> {
     nix::errno::Errno::result(unsafe { libc::close_range(first, last, flags) }).map(|_| ())
 }
 
+/// The socket that systemd has opened for us, the first and only one: sd_listen_fds(3). Called once, and only where it says so.
+#[expect(unsafe_code, reason = "a descriptor is known by its number alone")]
+pub fn first_inherited_socket() -> std::os::unix::net::UnixListener {
+    // SAFETY: whoever started us opened descriptor 3 for us to own, and nothing else in this process knows of it.
+    unsafe { std::os::unix::net::UnixListener::from_raw_fd(3) }
+}
+
 /// A process, whatever becomes of its number, which is used again.
 #[derive(Debug)]
 pub struct Process(OwnedFd);

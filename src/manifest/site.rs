@@ -77,6 +77,9 @@ record! {
         /// How often it looks at every lab, at least; what people ask and what runs report is seen to at once.
         #[example("30s")]
         pub interval: Option<Spanned<Duration>>,
+        /// Who may read `/metrics` besides root and the admins: the account that Prometheus runs as.
+        #[example(["prometheus"])]
+        pub metrics: Vec<Spanned<UserName>>,
     }
 }
 

@@ -55,11 +55,14 @@ pub struct Site {
 pub struct DaemonSettings {
     /// How often the loop looks at every lab, at least.
     pub interval_seconds: u64,
+    /// Who may read the numbers of the whole site besides root and its admins.
+    #[serde(default)]
+    pub metrics: BTreeSet<UserName>,
 }
 
 impl Default for DaemonSettings {
     fn default() -> Self {
-        Self { interval_seconds: 30 }
+        Self { interval_seconds: 30, metrics: BTreeSet::new() }
     }
 }
 

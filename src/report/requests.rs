@@ -1,10 +1,12 @@
 //! What running guests were asked for, and what came of it.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use serde::Serialize;
 
 use super::table::{Column, Format, Row, column, render};
+use crate::control::view::Standing;
 use crate::disks::Snapshot;
 use crate::model::id::VmName;
 use crate::run::RequestKind;
@@ -52,4 +54,21 @@ impl Row for SnapshotRow {
         column("taken", |snapshot| format!("{:.0}", snapshot.taken)),
         column("memory", |snapshot| format!("{} MiB", snapshot.memory_mib)),
     ];
+}
+
+/// Where a vm stands, in a line for who waits for it.
+pub fn standing(vm: &VmName, standing: &Standing) -> String {
+    let word = serde_json::to_value(standing.state).unwrap_or_default();
+    let takes_all = "a string takes all";
+    let mut line = format!("{vm}: {}", word.as_str().unwrap_or("of a newer labwright"));
+    if let Some(place) = standing.place {
+        write!(line, ", place {place} in the queue").expect(takes_all);
+    }
+    if let Some(host) = &standing.host {
+        write!(line, ", on {host}").expect(takes_all);
+    }
+    if let Some(why) = &standing.why {
+        write!(line, ": {}", super::escaped(why)).expect(takes_all);
+    }
+    line
 }

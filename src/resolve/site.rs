@@ -368,7 +368,10 @@ fn predefined_group(scheduler: &SchedulerSettings, network: &NetworkSettings) ->
 fn daemon(file: &SiteFile) -> DaemonSettings {
     let defaults = DaemonSettings::default();
     let Some(written) = &file.daemon else { return defaults };
-    DaemonSettings { interval_seconds: written.interval.as_ref().map_or(defaults.interval_seconds, |length| length.0) }
+    DaemonSettings {
+        interval_seconds: written.interval.as_ref().map_or(defaults.interval_seconds, |length| length.0),
+        metrics: written.metrics.iter().map(|user| user.value.clone()).collect(),
+    }
 }
 
 fn days(retention: Duration) -> u32 {

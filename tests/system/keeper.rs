@@ -172,3 +172,33 @@ fn a_restart_that_is_asked_for_twice_under_one_key_is_one_also_after_the_daemon_
     assert_eq!(ask(&served, "restart", "three").0, "200");
     assert_ne!(runs(&served), restarted, "another key means it again");
 }
+
+#[test]
+fn who_waits_is_told_and_who_floods_slows_nobody() {
+    let (doraz, alex) = (44_102, 44_103);
+    let served = Served::of(&lab("doraz, alex", "").replace("64M", "128M"), "", &[("doraz", doraz), ("alex", alex)]);
+    let output = served.typing(doraz, "vm start doraz-work --wait").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let told: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("doraz-work: ")).collect();
+    assert!(told.last().is_some_and(|last| last.starts_with("ready, on ")), "{said}");
+
+    // Nobody hears of a vm that they may not know of.
+    let (status, _) = served.raw_with(alex, "GET /v1/labs/net101/vms/doraz-work/events", "", "");
+    assert_eq!(status, "404");
+    let flood: Vec<_> = (0..150).map(|_| served.asking(doraz, "GET /v1/nothing", "", "")).collect();
+    let (status, said) = served.raw_with(alex, "POST /v1/labs/net101/vms/alex-work/power", "", r#"{"wanted":"start"}"#);
+    assert_eq!(status, "200", "others are served meanwhile: {said}");
+    let refused = flood.into_iter().map(answered).filter(|(status, _)| status == "429").count();
+    assert!(refused > 0, "150 requests at once are too many");
+
+    // Root and admins read the numbers, without anybody's name.
+    let (status, said) = served.raw_with(0, "GET /metrics", "", "");
+    assert_eq!(status, "200");
+    assert!(
+        said.contains("labwright_guests{state=\"ready\"} ") && said.contains("labwright_refused_total{code=\"429\"} "),
+        "{said}"
+    );
+    assert!(!said.contains("doraz") && !said.contains("net101"), "{said}");
+    assert_eq!(served.raw_with(alex, "GET /metrics", "", "").0, "403");
+}

@@ -9,6 +9,7 @@
 //! jobs      what runs and ran, and what that used
 //! claims    what people asked for by command
 //! seen      the part of it that who looks may know of
+//! standing  where each vm stands, for those who wait for one
 //! status    how a lab stands as a whole
 //! screens   where guests' screens are served, and what opens them
 //! explain   why one thing is as it is
@@ -30,6 +31,7 @@ mod origin;
 mod people;
 mod screens;
 mod seen;
+mod standing;
 mod status;
 mod vms;
 
@@ -43,6 +45,7 @@ pub use moment::Moment;
 pub use networks::VmGroup;
 pub use people::{Permission, Session, SessionState, User, UserGroup};
 pub use screens::{Screen, Screens};
+pub use standing::{Standing, census, standings};
 pub use status::{Freeze, Status};
 pub use vms::{Mapping, Name, Vm, VmState, mapping, mappings, state, vms};
 

@@ -1,0 +1,69 @@
+//! Where each vm of a lab stands at one moment, for those who wait for one.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{VmState, vms};
+use crate::control::{Context, ControlError};
+use crate::model::id::{LabName, VmName};
+use crate::model::job::{TaskId, TaskState};
+use crate::scheduler::{Scheduler as _, Seen};
+
+/// Where a vm stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    pub state: VmState,
+    /// Why it waits, stands still, or ended.
+    pub why: Option<String>,
+    /// Where it runs.
+    pub host: Option<String>,
+    /// Of one that waits in the queue: how many of the site's are to begin before it, and it.
+    pub place: Option<usize>,
+}
+
+/// All vms of a lab.
+pub fn standings(context: &Context, lab: &LabName) -> Result<BTreeMap<VmName, Standing>, ControlError> {
+    let (context, desired) = context.of_applied_lab(lab)?;
+    let view = context.view(&desired)?;
+    let scheduler = context.scheduler();
+    let queue = Seen::new(&*scheduler);
+    let observed = context.observe_in(&queue, &view.desired, &view.recorded)?;
+    let mut pending: Vec<TaskId> = Vec::new();
+    if observed.tasks.values().any(|task| matches!(task.state, TaskState::Pending { .. })) {
+        let tasks = queue.list()?.into_iter().filter(|task| matches!(task.state, TaskState::Pending { .. }));
+        pending.extend(tasks.map(|task| task.id));
+        pending.sort_unstable();
+    }
+    let place = |vm: &VmName| {
+        let run = view.recorded.vms.get(vm)?.run.as_ref()?;
+        let task = observed.tasks.get(&(run.batch.clone(), run.task))?;
+        pending.binary_search(&task.id).ok().map(|at| at + 1)
+    };
+    let standing = |vm: super::Vm| {
+        let place = place(&vm.name);
+        (vm.name, Standing { state: vm.state, why: vm.why, host: vm.host, place })
+    };
+    Ok(vms(&view.recorded, &observed, &context.site).into_iter().map(standing).collect())
+}
+
+/// How many vms of all labs stand where.
+pub fn census(context: &Context) -> Result<BTreeMap<VmState, usize>, ControlError> {
+    let scheduler = context.scheduler();
+    let queue = Seen::new(&*scheduler);
+    let mut census = BTreeMap::new();
+    let mut labs = Vec::new();
+    let mut store = context.known_store()?;
+    // Before the queue is asked, which is asked once.
+    for (lab, _) in store.labs()? {
+        labs.push((lab.clone(), store.recorded(&lab)?));
+    }
+    for (lab, recorded) in labs {
+        let desired = crate::control::understood(lab, &recorded)?;
+        let observed = context.observe_in(&queue, &desired, &recorded)?;
+        for vm in vms(&recorded, &observed, &context.site) {
+            *census.entry(vm.state).or_default() += 1;
+        }
+    }
+    Ok(census)
+}
