@@ -57,7 +57,7 @@ pub enum ControlError {
     PlanUnread { file: PathBuf, source: io::Error },
     #[error("cannot read {} as a plan; nothing was changed", file.display())]
     NotAPlan { file: PathBuf, source: serde_json::Error },
-    #[error("the plan in {} has format {found}, this labwright knows {}; nothing was changed", file.display(), SavedPlan::VERSION)]
+    #[error("the plan in {} has format {found}, this labwright knows {} to {}; nothing was changed", file.display(), SavedPlan::VERSION_MIN, SavedPlan::VERSION)]
     PlanVersion { file: PathBuf, found: u32 },
     #[error("this plan must not be applied; nothing was changed")]
     PlanRefused,

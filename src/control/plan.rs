@@ -96,7 +96,7 @@ pub fn read(file: &Path) -> Result<SavedPlan, ControlError> {
     let text = read().map_err(|source| ControlError::PlanUnread { file: file.to_owned(), source })?;
     let not_a_plan = |source| ControlError::NotAPlan { file: file.to_owned(), source };
     let SavedVersion { version } = serde_json::from_slice(&text).map_err(not_a_plan)?;
-    if version != SavedPlan::VERSION {
+    if !(SavedPlan::VERSION_MIN..=SavedPlan::VERSION).contains(&version) {
         return Err(ControlError::PlanVersion { file: file.to_owned(), found: version });
     }
     serde_json::from_slice(&text).map_err(not_a_plan)

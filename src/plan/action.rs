@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ground::Ground;
+use super::reason::{self, Reason};
 use super::remark::{Answer, Remark};
 use crate::model::address::Address;
 use crate::model::disk::DiskOrigin;
@@ -136,8 +137,9 @@ fn unnumbered(change: &Change) -> Change {
 pub struct Change {
     pub address: Address,
     pub verb: Verb,
-    /// A half-sentence in the user's words.
-    pub reason: String,
+    /// Why, what decided first in front.
+    #[serde(alias = "reason", deserialize_with = "reason::read")]
+    pub reasons: Vec<Reason>,
     /// The fields that differ, as they were and as they will be; all fields on creation.
     pub before: BTreeMap<String, String>,
     pub after: BTreeMap<String, String>,

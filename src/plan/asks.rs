@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::vms::Steps;
-use super::{Already, Answer, Disturbance, Effect, Inputs, NotDone, Note, Plan, Planner, Remark, Verb, Wish};
+use super::{Already, Answer, Disturbance, Effect, Inputs, NotDone, Note, Plan, Planner, Reason, Remark, Verb, Wish};
 use crate::model::address::Address;
 use crate::model::claim::ClaimedPower;
 use crate::model::id::VmName;
@@ -47,7 +47,7 @@ impl Planner<'_> {
         }
         let touches = self.touched(&known.vm, Some((known, &life)));
         let nothing = (BTreeMap::new(), BTreeMap::new());
-        self.change(address, Verb::Stop, "asked for".to_owned(), nothing, Some(touches), steps);
+        self.change(address, Verb::Stop, vec![Reason::Asked], nothing, Some(touches), steps);
     }
 
     /// Of a vm that is off, nobody wants any more that it runs.
@@ -60,7 +60,14 @@ impl Planner<'_> {
         let why = format!("{} asked for a stop", self.asker(name));
         self.end_claim(&mut steps, name, &why);
         let nothing = (BTreeMap::new(), BTreeMap::new());
-        self.change(Address::vm(name), Verb::Record, format!("the claim on it ends: {why}"), nothing, None, steps);
+        self.change(
+            Address::vm(name),
+            Verb::Record,
+            vec![Reason::ClaimEnds { why: why.to_owned() }],
+            nothing,
+            None,
+            steps,
+        );
     }
 }
 

@@ -10,7 +10,7 @@
 
 use super::power::Decision;
 use super::vms::{Steps, Work};
-use super::{Ground, Leaves, Planner, Wish};
+use super::{Ground, Leaves, Planner, Reason, Wish};
 use crate::model::address::Address;
 use crate::model::claim::{Claim, ClaimBody, ClaimedPower, PowerWish};
 use crate::model::id::VmName;
@@ -39,18 +39,18 @@ impl<'a> Planner<'a> {
         true
     }
 
-    /// What a plan does about the claims on a vm's power, and the words for it.
-    pub(super) fn claims_of(&mut self, steps: &mut Steps, work: &Work<'_>, decision: &Decision) -> Option<String> {
+    /// What a plan does about the claims on a vm's power, and why.
+    pub(super) fn claims_of(&mut self, steps: &mut Steps, work: &Work<'_>, decision: &Decision) -> Option<Reason> {
         if self.claim_start(steps, work, decision.start) {
-            return (!decision.start).then(|| format!("{} wants it to run", self.asker(work.name)));
+            return (!decision.start).then(|| Reason::WantedToRun { by: self.asker(work.name).to_owned() });
         }
         let why = work.claim_ends?;
         self.end_claim(steps, work.name, why);
-        Some(format!("the claim on it ends: {why}"))
+        Some(Reason::ClaimEnds { why: why.to_owned() })
     }
 
-    /// Whether a vm that was never there is started, by its manifest or for somebody; with the words for the latter.
-    pub(super) fn first_power(&mut self, steps: &mut Steps, name: &VmName, vm: &Vm) -> (bool, String) {
+    /// Whether a vm that was never there is started, by its manifest or for somebody; with the reason for the latter.
+    pub(super) fn first_power(&mut self, steps: &mut Steps, name: &VmName, vm: &Vm) -> (bool, Option<Reason>) {
         let is_free = vm.state == PowerState::OnDemand;
         let claim = self.power_claim(name);
         let stands = claim.filter(|claim| is_free && claim.wanted == ClaimedPower::Running);
@@ -62,9 +62,9 @@ impl<'a> Planner<'a> {
             self.end_claim(steps, name, why);
         }
         match (asked, stands) {
-            (Some(asked), _) => (asked, String::new()),
-            (None, Some(claim)) => (true, format!("; {}", words(claim))),
-            (None, None) => (vm.state == PowerState::Running, String::new()),
+            (Some(asked), _) => (asked, None),
+            (None, Some(claim)) => (true, Some(reason(claim))),
+            (None, None) => (vm.state == PowerState::Running, None),
         }
     }
 
@@ -139,11 +139,7 @@ pub(super) fn end(claim: &PowerWish, vm: &Vm, known: &RecordedVm, life: &Life) -
     }
 }
 
-/// Whose claim it is, for a reason.
-pub(super) fn words(claim: &PowerWish) -> String {
-    let what = match claim.wanted {
-        ClaimedPower::Running => "run",
-        ClaimedPower::Stopped => "stand still",
-    };
-    format!("{} wants it to {what} (claim {})", claim.by, claim.claim)
+/// Whose claim it is.
+pub(super) fn reason(claim: &PowerWish) -> Reason {
+    Reason::Claimed { by: claim.by.clone(), wanted: claim.wanted, claim: claim.claim }
 }

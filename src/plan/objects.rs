@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{ActionId, Change, Effect, Ground, Leaves, Planner, Remark, Verb};
+use super::{ActionId, Change, Effect, Ground, Leaves, Planner, Reason, Remark, Verb};
 use crate::model::address::{Address, Kind};
 use crate::model::id::{LabName, VmGroupName, VmName};
 use crate::model::lab::{Desired, Permission, Vm, VmGroup, VmSource};
@@ -37,12 +37,11 @@ impl Planner<'_> {
                 Some(before) if before.thing == wanted => self.plan.unchanged.push(address),
                 Some(before) => {
                     let body = before.body_of(&wanted);
-                    let reason = Edits::new(fields(&before.thing.body()), fields(&wanted.body())).words().join("; ");
-                    self.object_change(address, Verb::Update, reason, Some(body), Vec::new());
+                    let why = Edits::new(fields(&before.thing.body()), fields(&wanted.body())).reasons();
+                    self.object_change(address, Verb::Update, why, Some(body), Vec::new());
                 }
                 None => {
-                    let reason = "new in the manifest".to_owned();
-                    self.object_change(address, Verb::Create, reason, Some(wanted.body()), Vec::new());
+                    self.object_change(address, Verb::Create, vec![Reason::New], Some(wanted.body()), Vec::new());
                 }
             }
         }
@@ -77,11 +76,9 @@ impl Planner<'_> {
                 continue;
             }
             let needs = of_thing.iter().filter_map(|(_, let_go)| *let_go).collect();
-            let mut reason = self.gone().to_owned();
-            if address.kind == Kind::Template {
-                reason.push_str("; its published versions stay for the disks that need them");
-            }
-            self.object_change(address.clone(), Verb::Delete, reason, None, needs);
+            let kept = (address.kind == Kind::Template).then_some(Reason::VersionsKept);
+            let why = [Reason::Leaves { why: self.leaves() }].into_iter().chain(kept).collect();
+            self.object_change(address.clone(), Verb::Delete, why, None, needs);
         }
     }
 
@@ -121,7 +118,7 @@ impl Planner<'_> {
         &mut self,
         address: Address,
         verb: Verb,
-        reason: String,
+        reasons: Vec<Reason>,
         body: Option<String>,
         needs: Vec<ActionId>,
     ) {
@@ -133,7 +130,7 @@ impl Planner<'_> {
         if is_kept {
             self.pending.insert(address.clone(), action.id);
         }
-        self.plan.changes.push(Change { address, verb, reason, before, after, touches: None, actions: vec![action] });
+        self.plan.changes.push(Change { address, verb, reasons, before, after, touches: None, actions: vec![action] });
     }
 }
 
@@ -279,18 +276,16 @@ impl Edits {
         self.before.is_empty() && self.after.is_empty()
     }
 
-    /// Each field in half a sentence: short values in full, long ones by name, since a report shows their difference.
-    pub(super) fn words(&self) -> Vec<String> {
+    /// One for each field: short values in full, long ones by name, since a report shows their difference.
+    pub(super) fn reasons(&self) -> Vec<Reason> {
         let names: BTreeSet<&String> = self.before.keys().chain(self.after.keys()).collect();
-        let value =
-            |fields: &BTreeMap<String, String>, name| fields.get(name).cloned().unwrap_or_else(|| "none".into());
-        names
-            .into_iter()
-            .map(|name| match (value(&self.before, name), value(&self.after, name)) {
-                (before, after) if is_long(&before) || is_long(&after) => format!("{name} changed"),
-                (before, after) => format!("{name} {before} -> {after}"),
-            })
-            .collect()
+        let reason = |name: &String| {
+            let (before, after) = (self.before.get(name).cloned(), self.after.get(name).cloned());
+            let at_length = [&before, &after].into_iter().flatten().any(|value| is_long(value));
+            let field = name.clone();
+            if at_length { Reason::EditedAtLength { field } } else { Reason::Edited { field, before, after } }
+        };
+        names.into_iter().map(reason).collect()
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use super::claims;
 use super::spec::{Seat, run_spec};
 use super::vms::{Steps, Work};
-use super::{Effect, Inputs, Planner, Remark, Wish};
+use super::{Effect, Inputs, Planner, Reason, Remark, Wish};
 use crate::model::address::Address;
 use crate::model::claim::ClaimedPower;
 use crate::model::id::{Mac, RunId, VmName};
@@ -20,7 +20,7 @@ use crate::state::{RecordedDisk, RecordedRun, RecordedVm, Started};
 pub(super) struct Decision {
     pub(super) stop: bool,
     pub(super) start: bool,
-    pub(super) reasons: Vec<String>,
+    pub(super) reasons: Vec<Reason>,
 }
 
 impl Planner<'_> {
@@ -29,7 +29,7 @@ impl Planner<'_> {
         let reasons = Vec::new();
         let wanted = match self.wish(work.name) {
             Some(Wish::Restart) if live => {
-                return Decision { stop: true, start: true, reasons: vec!["asked for".to_owned()] };
+                return Decision { stop: true, start: true, reasons: vec![Reason::Asked] };
             }
             Some(Wish::Start) if live && !work.must_be_off() => PowerState::OnDemand,
             Some(Wish::Start | Wish::Restart) => PowerState::Running,
@@ -45,7 +45,7 @@ impl Planner<'_> {
         match (wanted, live) {
             (PowerState::Running, true) if stale => Decision { stop: true, start: true, reasons },
             (PowerState::Running, true) if self.told_to_stop(work) => {
-                let reasons = vec!["an apply that was cut short had told it to stop".to_owned()];
+                let reasons = vec![Reason::ToldToStop];
                 Decision { stop: true, start: true, reasons }
             }
             (PowerState::Running, true) => {
@@ -54,7 +54,7 @@ impl Planner<'_> {
             }
             (PowerState::Running, false) => self.decide_off(address, work, stale),
             (PowerState::Stopped, true) => {
-                let why = work.claim.map_or_else(|| "wanted: stopped".into(), claims::words);
+                let why = work.claim.map_or(Reason::Wanted { state: PowerState::Stopped }, claims::reason);
                 Decision { stop: true, start: false, reasons: vec![why] }
             }
             (PowerState::OnDemand, true) if stale => {
@@ -85,12 +85,11 @@ impl Planner<'_> {
             return Decision { stop: false, start: false, reasons: Vec::new() };
         }
         let why = match (&work.known.run, reason) {
-            _ if asked_for => "asked for".to_owned(),
-            (None, _) => "wanted: running".to_owned(),
-            (Some(_), None) => "its run ended without a word".to_owned(),
-            (Some(_), Some(reason)) => format!("its run ended: {reason}"),
+            _ if asked_for => Reason::Asked,
+            (None, _) => Reason::Wanted { state: PowerState::Running },
+            (Some(_), reason) => Reason::RunEnded { reason: reason.clone() },
         };
-        let claimed = work.claim.filter(|_| !asked_for).map(claims::words);
+        let claimed = work.claim.filter(|_| !asked_for).map(claims::reason);
         let why = if work.known.run.is_none() && claimed.is_some() { None } else { Some(why) };
         Decision { stop: false, start: true, reasons: claimed.into_iter().chain(why).collect() }
     }
@@ -201,11 +200,10 @@ pub(super) fn started(vm: &Vm, group: &VmGroup, ip: Ipv4Addr, mac: Mac, disks: &
 }
 
 /// What is only taken note of.
-pub(super) fn news(life: &Life) -> Option<String> {
+pub(super) fn news(life: &Life) -> Option<Reason> {
     match life {
-        Life::Off { reason: Some(reason), news: true } => Some(format!("its run ended: {reason}")),
-        Life::Off { reason: None, news: true } => Some("its run ended without a word".into()),
-        Life::Lost { task } => Some(format!("its submit was never confirmed and is job {task}")),
+        Life::Off { reason, news: true } => Some(Reason::RunEnded { reason: reason.clone() }),
+        Life::Lost { task } => Some(Reason::SubmitUnconfirmed { task: *task }),
         _ => None,
     }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::objects::{fields, to_json, wanted_things};
-use super::{Change, Held, Plan, Refusal};
+use super::{Change, Held, Plan, Reason, Refusal};
 use crate::model::address::{Address, AddressPattern, Kind};
 use crate::model::lab::Desired;
 
@@ -39,7 +39,10 @@ pub struct Today<'a> {
 }
 
 impl SavedPlan {
-    pub const VERSION: u32 = 1;
+    /// 2: the reasons of changes have codes, where 1 had half-sentences.
+    pub const VERSION: u32 = 2;
+    /// The oldest that is still read.
+    pub const VERSION_MIN: u32 = 1;
 
     /// What moved since the plan was made, in the user's words; nothing if it still holds.
     pub fn moved(&self, today: &Today<'_>) -> Vec<String> {
@@ -49,7 +52,7 @@ impl SavedPlan {
         moved.extend(self.moved_changes(today.plan));
         let refused = today.plan.refusals.iter().filter(|refusal| !self.is_refused_already(refusal));
         moved.extend(refused.map(|refusal| format!("{}: {}", refusal.address, refusal.why)));
-        if moved.is_empty() && !self.plan.changes.iter().eq(&today.plan.changes) {
+        if moved.is_empty() && !self.plan.changes.iter().map(in_words).eq(today.plan.changes.iter().map(in_words)) {
             moved.push(
                 "what would be done differs in its details, such as an address or a published version".to_owned(),
             );
@@ -110,10 +113,15 @@ impl SavedPlan {
             .collect();
         let new = now.iter().filter(|(address, _)| !then.contains_key(*address));
         moved.extend(
-            new.map(|(address, change)| format!("{address}: {} now ({})", change.verb.as_str(), change.reason)),
+            new.map(|(address, change)| format!("{address}: {} now ({})", change.verb.as_str(), change.reason())),
         );
         moved
     }
+}
+
+/// A change as people read it, whichever version kept it.
+fn in_words(change: &Change) -> Change {
+    Change { reasons: vec![Reason::Other { text: change.reason() }], ..change.clone() }
 }
 
 fn by_address(plan: &Plan) -> BTreeMap<&Address, &Change> {
@@ -123,8 +131,8 @@ fn by_address(plan: &Plan) -> BTreeMap<&Address, &Change> {
 fn moved_change(address: &Address, then: &Change, now: Option<&Change>) -> Option<String> {
     let Some(now) = now else { return Some(format!("{address}: nothing is left to {}", then.verb.as_str())) };
     let in_use = |change: &Change| change.touches.as_ref().is_some_and(|touched| touched.in_use);
-    if (then.verb, &then.reason) != (now.verb, &now.reason) {
-        let words = |change: &Change| format!("{} ({})", change.verb.as_str(), change.reason);
+    if (then.verb, then.reason()) != (now.verb, now.reason()) {
+        let words = |change: &Change| format!("{} ({})", change.verb.as_str(), change.reason());
         return Some(format!("{address}: {} then, {} now", words(then), words(now)));
     }
     match (in_use(then), in_use(now)) {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::objects::wanted_things;
-use super::{ActionId, Change, Effect, Held, Note, Plan, Refusal};
+use super::{ActionId, Change, Effect, Held, Note, Plan, Reason, Refusal};
 use crate::model::address::{Address, AddressPattern, Kind};
 use crate::model::lab::Desired;
 use crate::run::StopReason;
@@ -126,7 +126,7 @@ pub fn refresh_only(mut plan: Plan) -> Plan {
             )
         });
         change.verb = super::Verb::Record;
-        change.reason = "our records are brought in line with what is there".into();
+        change.reasons = vec![Reason::Refreshed];
         change.before.clear();
         change.after.clear();
         change.touches = None;
@@ -154,7 +154,7 @@ pub fn give_up_only(mut plan: Plan) -> Plan {
     plan.notes.clear();
     let mut plan = refresh_only(plan);
     for change in &mut plan.changes {
-        change.reason = "its run is taken for over, and fenced off should it live after all".into();
+        change.reasons = vec![Reason::FencedOff];
     }
     plan.refusals = refusals;
     plan

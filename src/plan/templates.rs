@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::objects::{Edits, fields};
-use super::{Action, ActionId, Change, Effect, Ground, Inputs, Planner, PublishSource, Remark, Verb};
+use super::{Action, ActionId, Change, Effect, Ground, Inputs, Planner, PublishSource, Reason, Remark, Verb};
 use crate::model::address::{Address, Kind};
 use crate::model::id::TemplateName;
 use crate::model::lab::{DiskSource, Template};
@@ -84,11 +84,7 @@ impl Planner<'_> {
                 if !is_first && !self.may_publish_anew(&address, name, number) {
                     return None;
                 }
-                why = Some(if is_first {
-                    "its image is published".to_owned()
-                } else {
-                    format!("its image changed: version {number} is published, existing vms keep theirs")
-                });
+                why = Some(if is_first { Reason::Published } else { Reason::PublishedAnew { version: number } });
                 Some(self.publish(name, number, &images, &mut actions))
             }
         };
@@ -205,7 +201,7 @@ impl Planner<'_> {
         address: &Address,
         template: &Template,
         mut actions: Vec<Action>,
-        why: Option<String>,
+        why: Option<Reason>,
     ) {
         // Where it stands in the manifest is shown by `explain`; a line that moves is no change.
         let wanted = Thing::Template(Template { origin: crate::model::lab::Origin::default(), ..template.clone() });
@@ -223,11 +219,12 @@ impl Planner<'_> {
             Some(_) if same && why.is_none() => Verb::Record,
             Some(_) => Verb::Update,
         };
-        let reason = why.unwrap_or_else(|| match verb {
-            Verb::Create => "new in the manifest".into(),
-            Verb::Record => "its image was touched and holds the same bytes".into(),
-            _ => edits.words().join("; "),
-        });
+        let reasons = match (why, verb) {
+            (Some(why), _) => vec![why],
+            (None, Verb::Create) => vec![Reason::New],
+            (None, Verb::Record) => vec![Reason::ImageTouched],
+            (None, _) => edits.reasons(),
+        };
         if !same {
             let needs = actions.iter().map(|action| action.id).collect();
             let record = self.action(needs, Entry::Object { address: address.clone(), body: Some(body) });
@@ -237,7 +234,7 @@ impl Planner<'_> {
         self.plan.changes.push(Change {
             address: address.clone(),
             verb,
-            reason,
+            reasons,
             before,
             after,
             touches: None,

@@ -17,7 +17,9 @@ use super::claims;
 use super::objects::{Edits, fields, needs_of};
 use super::power::{Decision, news, started};
 use super::templates::same_but_for_folders;
-use super::{Action, ActionId, Change, DiskLoss, Disturbance, Effect, Ground, Planner, Remark, Touched, Verb, Wish};
+use super::{
+    Action, ActionId, Change, DiskLoss, Disturbance, Effect, Ground, Planner, Reason, Remark, Touched, Verb, Wish,
+};
 use crate::model::address::{Address, Kind};
 use crate::model::claim::PowerWish;
 use crate::model::id::{Mac, VmName};
@@ -106,13 +108,13 @@ impl Planner<'_> {
         }
         self.step(&mut steps, Entry::ForgetVm { name: name.clone() });
         let gone = match (name.owner(), made) {
-            (Some(_), None) => "given up by command",
-            _ => self.gone(),
+            (Some(_), None) => Reason::GivenUp,
+            _ => Reason::Leaves { why: self.leaves() },
         };
-        let reason = format!("{gone}; its disks are kept for {} days", self.inputs.site.retention_days);
+        let reasons = vec![gone, Reason::DisksKept { days: self.inputs.site.retention_days }];
         let fields = (vm_fields(&known.vm, known.ip), BTreeMap::new());
         let touches = self.touched(&known.vm, Some((known, &life)));
-        self.change(address, Verb::SetAside, reason, fields, Some(touches), steps);
+        self.change(address, Verb::SetAside, reasons, fields, Some(touches), steps);
     }
 
     fn plan_new_vm(&mut self, name: &VmName, vm: &Vm) {
@@ -134,18 +136,16 @@ impl Planner<'_> {
         disks.sort_by_key(|disk| disk.slot);
         let reservation = self.reservation(name, ip, mac);
         self.step(&mut steps, Effect::Reserve { vm: name.clone(), reservation });
-        let mut reason = format!("new: {}", origin_words(vm));
-        if taken_back {
-            reason.push_str("; takes back its disks");
-        }
+        let mut reasons = vec![Reason::NewVm { from: (&vm.source).into(), owner: vm.owner.clone() }];
+        reasons.extend(taken_back.then_some(Reason::TakesBack));
         let (starts, why) = self.first_power(&mut steps, name, vm);
-        reason.push_str(&why);
+        reasons.extend(why);
         if starts && !self.may_run_unknown(name) {
             self.start(&mut steps, name, vm, (ip, mac), &disks, None);
-            reason.push_str("; starts");
+            reasons.push(Reason::Starts);
         }
         let touches = self.touched(vm, None);
-        self.change(address, Verb::Create, reason, (BTreeMap::new(), vm_fields(vm, ip)), Some(touches), steps);
+        self.change(address, Verb::Create, reasons, (BTreeMap::new(), vm_fields(vm, ip)), Some(touches), steps);
     }
 
     /// One known vm, step by step: what ended, what is stopped, what is replaced, what is recorded, what starts.
@@ -217,7 +217,7 @@ impl Planner<'_> {
             return;
         }
         self.rename(&mut steps, work, moved_from.as_ref());
-        let claim_words = self.claims_of(&mut steps, work, &decision);
+        let claim_reason = self.claims_of(&mut steps, work, &decision);
         self.record_news(&mut steps, name, known, life);
         if live && (decision.stop || must_be_off) {
             self.stop(&mut steps, name, known, life);
@@ -253,15 +253,16 @@ impl Planner<'_> {
             Verb::Record | Verb::Update if only_moved => Verb::Move,
             verb => verb,
         };
-        let mut reasons: Vec<String> = moved_from.iter().map(|from| format!("was {}", Address::vm(from))).collect();
+        let was = moved_from.as_ref().map(|from| Reason::Was { address: Address::vm(from) });
+        let mut reasons: Vec<Reason> = was.into_iter().collect();
         reasons.extend(decision.reasons);
-        reasons.extend(claim_words);
-        reasons.extend(edits.words());
+        reasons.extend(claim_reason);
+        reasons.extend(edits.reasons());
         reasons.extend(news(life).filter(|_| verb == Verb::Record));
-        reasons.extend(unreserved.map(str::to_owned));
-        reasons.extend(work.given_up.iter().map(|disk| format!("{} is given up and made anew", disk.path.display())));
+        reasons.extend(unreserved);
+        reasons.extend(work.given_up.iter().map(|disk| Reason::DiskGivenUp { disk: disk.path.clone() }));
         let touches = (verb != Verb::Record).then(|| self.touched(vm, Some((known, life))));
-        self.change(address.clone(), verb, reasons.join("; "), (edits.before, edits.after), touches, steps);
+        self.change(address.clone(), verb, reasons, (edits.before, edits.after), touches, steps);
     }
 
     fn may_disturb_for(&mut self, work: &Work<'_>, decision: &Decision, live: bool) -> bool {
@@ -273,16 +274,16 @@ impl Planner<'_> {
     }
 
     /// Why its address is to be reserved, where the DHCP server does not have it.
-    fn unreserved(&mut self, address: &Address, work: &Work<'_>) -> Option<&'static str> {
+    fn unreserved(&mut self, address: &Address, work: &Work<'_>) -> Option<Reason> {
         if !self.inputs.observed.reservations_missing.contains(work.name) {
             return None;
         }
         // A vm that never ran may never have had one: an apply was cut short, or its disk was imported.
         if work.known.generation == 0 {
-            return Some("its address is to be reserved");
+            return Some(Reason::Unreserved);
         }
         self.drift(address, Remark::ReservationGone);
-        Some("its DHCP reservation is missing")
+        Some(Reason::ReservationGone)
     }
 
     /// Only what became of its run; everything else about the vm waits.
@@ -290,7 +291,7 @@ impl Planner<'_> {
         let Some(reason) = news(life) else { return };
         let mut steps = Steps::default();
         self.record_news(&mut steps, name, known, life);
-        self.change(Address::vm(name), Verb::Record, reason, (BTreeMap::new(), BTreeMap::new()), None, steps);
+        self.change(Address::vm(name), Verb::Record, vec![reason], (BTreeMap::new(), BTreeMap::new()), None, steps);
     }
 
     /// A new name: the records move, and the reservation, whose mark carries the name.
@@ -344,7 +345,7 @@ impl Planner<'_> {
         &mut self,
         address: Address,
         verb: Verb,
-        reason: String,
+        reasons: Vec<Reason>,
         (before, after): (BTreeMap<String, String>, BTreeMap<String, String>),
         touches: Option<Touched>,
         mut steps: Steps,
@@ -356,7 +357,7 @@ impl Planner<'_> {
                 first.needs.extend(pending);
             }
         }
-        self.plan.changes.push(Change { address, verb, reason, before, after, touches, actions: steps.actions });
+        self.plan.changes.push(Change { address, verb, reasons, before, after, touches, actions: steps.actions });
     }
 
     /// Who would notice what is done about a vm.
@@ -431,14 +432,6 @@ fn verb(work: &Work<'_>, decision: &Decision, live: bool, edited: bool) -> Verb 
         Decision { stop: true, .. } => Verb::Stop,
         _ if edited || !work.stays => Verb::Update,
         _ => Verb::Record,
-    }
-}
-
-fn origin_words(vm: &Vm) -> String {
-    match &vm.source {
-        VmSource::Derive(template) => format!("derived from `{template}` for {}", vm.owner),
-        VmSource::Clone(template) => format!("cloned from `{template}` for {}", vm.owner),
-        VmSource::Disks(_) => format!("with disks of its own for {}", vm.owner),
     }
 }
 

@@ -19,7 +19,7 @@ pub fn text(explanation: &Explanation) -> String {
         lines.add("report", said_words(said));
     }
     for change in changes {
-        lines.add("plan", format!("{}: {}", change.verb.as_str(), change.reason));
+        lines.add("plan", format!("{}: {}", change.verb.as_str(), change.reason()));
     }
     for note in notes {
         lines.add("note", note.what.to_string());

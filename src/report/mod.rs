@@ -28,6 +28,7 @@ mod plain_words;
 pub mod plan;
 pub mod privacy;
 pub mod progress;
+mod reasons;
 mod remarks;
 pub mod requests;
 pub mod schemas;

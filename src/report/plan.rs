@@ -9,7 +9,7 @@ use super::plain_words::{self, count};
 use super::remarks::code;
 use super::stream::{self, ChangeLine, PlanLine, Remark, Version};
 use super::values::values;
-use super::{escaped, one_line, steps};
+use super::{escaped, one_line, reasons, steps};
 use crate::model::address::{Address, Kind};
 use crate::plan::{ActionId, Change, Held, Note, Plan, Refusal, Verb};
 
@@ -108,7 +108,7 @@ fn lines(plan: &Plan, verbose: bool) -> String {
     let mut rows: Vec<Row> = Vec::new();
     for ((kind, verb), changes) in by_kind {
         // Vms that change for different reasons are different things to know.
-        let reason = |change: &Change| if kind == Kind::Vm { reason_of_many(change) } else { String::new() };
+        let reason = |change: &Change| if kind == Kind::Vm { reasons::of_many(change) } else { String::new() };
         let mut by_reason: BTreeMap<String, Vec<&Change>> = BTreeMap::new();
         changes.iter().for_each(|change| by_reason.entry(reason(change)).or_default().push(change));
         by_reason.retain(|_, changes| changes.len() >= fold_from(kind) && !verbose);
@@ -132,12 +132,6 @@ struct Row {
     below: Vec<String>,
 }
 
-/// Why a vm changes, in words that are the same for the vms of others.
-fn reason_of_many(change: &Change) -> String {
-    let owner = change.touches.as_ref().map(|touched| format!(" for {}", touched.owner)).unwrap_or_default();
-    change.reason.replace(&owner, "")
-}
-
 fn folded(kind: Kind, verb: Verb, changes: &[&Change], reason: &str) -> Row {
     let names: Vec<&str> = changes.iter().take(FOLDED_NAMES_MAX).map(|c| c.address.name.as_str()).collect();
     let more = if reason.is_empty() { String::new() } else { format!("  {reason}; `--verbose` lists them") };
@@ -147,7 +141,8 @@ fn folded(kind: Kind, verb: Verb, changes: &[&Change], reason: &str) -> Row {
 
 /// `owners` tells which change each action belongs to, where everything is to be shown.
 fn row(change: &Change, owners: Option<&BTreeMap<ActionId, &Address>>) -> Row {
-    let Change { address, verb, reason, before, after, .. } = change;
+    let Change { address, verb, before, after, .. } = change;
+    let reason = change.reason();
     let ip = after.get("ip").or_else(|| before.get("ip")).map(|ip| format!("{ip}  ")).unwrap_or_default();
     let cells = [verb.symbol().into(), verb.as_str().into(), address.to_string(), format!("{ip}{reason}")];
     let below = match owners {
@@ -188,12 +183,13 @@ pub fn stream(plan: &Plan) -> String {
 }
 
 fn change_line<'a>(change: &'a Change, owners: &BTreeMap<ActionId, &'a Address>) -> PlanLine<'a> {
-    let Change { address, verb, reason, before, after, touches, actions } = change;
+    let Change { address, verb, reasons, before, after, touches, actions } = change;
+    let (reason, codes) = (change.reason(), reasons.iter().map(code).collect());
     let (before, after) = (values(before), values(after));
     let effects = actions.iter().map(|action| action.effect.name()).collect();
     let needs = needs(change, owners).into_iter().collect();
     let (owner, in_use) = (touches.as_ref().map(|touched| &touched.owner), touches.as_ref().is_some_and(|t| t.in_use));
-    PlanLine::Change(ChangeLine { address, verb: *verb, reason, before, after, owner, in_use, needs, effects })
+    PlanLine::Change(ChangeLine { address, verb: *verb, reason, codes, before, after, owner, in_use, needs, effects })
 }
 
 fn refusal_line(refusal: &Refusal) -> PlanLine<'_> {

@@ -16,8 +16,9 @@ use crate::plan::Verb;
 /// Version of the line streams: major.minor.
 pub const STREAM_VERSION: &str = "1.0";
 
-/// That of plans. 2.0: `before` and `after` have numbers, lists and objects where 1.0 had texts, and `memory_mib` for `memory`.
-pub const PLAN_STREAM_VERSION: &str = "2.0";
+/// That of plans. 2.0: `before` and `after` have numbers, lists and objects where 1.0 had texts, and `memory_mib` for `memory`. 2.1: changes have
+/// `codes`.
+pub const PLAN_STREAM_VERSION: &str = "2.1";
 
 /// One line of `labwright plan --json`, and of the plan that `labwright apply --json` prints first. The first line is
 /// `version`, the last one `summary`. Within a major version, fields and types of lines are only added: ignore those that
@@ -150,7 +151,10 @@ pub struct ChangeLine<'a> {
     /// What happens to it.
     pub verb: Verb,
     /// Why, as a half-sentence.
-    pub reason: &'a str,
+    pub reason: String,
+    /// What tells its reasons from others, one for each part of that; `other` in plans of a labwright that had no codes. Codes
+    /// are only added.
+    pub codes: Vec<String>,
     /// The fields that differ as they are; nothing for what is new.
     pub before: BTreeMap<String, Value>,
     /// The fields that differ as they will be; all of them for what is new.

@@ -319,7 +319,7 @@ fn a_family_with_another_key_keeps_its_vms() {
     let moved = "moved: [{ from: vm/exam, to: vm/test }, { from: vm/own, to: vm/mine }]\n";
     lab.edit(&format!("{renamed}{moved}"));
     let plan = lab.plan();
-    let kept = plan.changes.iter().all(|change| change.reason.starts_with("was vm/"));
+    let kept = plan.changes.iter().all(|change| change.reason().starts_with("was vm/"));
     assert_eq!((plan.changes.len(), kept, refused(&plan)), (13, true, vec![]), "{}", lab.plan_text());
     lab.must_apply();
     let after = lab.recorded(&lab.desired()).vms;

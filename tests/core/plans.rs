@@ -394,6 +394,24 @@ fn a_run_that_a_killed_apply_had_told_to_stop_is_started_again() {
     assert_eq!(lab.world.with(|inner| inner.tasks.len()), 2, "both run");
 }
 
+/// What `control` reads of a file in which a plan stands as the first version wrote it: half-sentences in place of reasons.
+fn as_version_1_kept_it(saved: &SavedPlan) -> SavedPlan {
+    let mut kept = serde_json::to_value(SavedPlan { version: 1, ..saved.clone() }).unwrap();
+    for (line, change) in kept["plan"]["changes"].as_array_mut().unwrap().iter_mut().zip(&saved.plan.changes) {
+        line.as_object_mut().unwrap().remove("reasons").unwrap();
+        line["reason"] = change.reason().into();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kept.plan");
+    std::fs::write(&file, kept.to_string()).unwrap();
+    let read = labwright::control::plan::read(&file).unwrap();
+    let newer = serde_json::json!({ "version": SavedPlan::VERSION + 1, "what": "nobody knows" });
+    std::fs::write(&file, newer.to_string()).unwrap();
+    let refused = labwright::control::plan::read(&file).unwrap_err().to_string();
+    assert!(refused.ends_with("has format 3, this labwright knows 1 to 2; nothing was changed"), "{refused}");
+    read
+}
+
 /// The lab, the state and the images that a saved plan is held against are moved in `tests/cli/apply_moved_plan`.
 #[test]
 fn a_saved_plan_says_which_jobs_moved() {
@@ -410,8 +428,12 @@ fn a_saved_plan_says_which_jobs_moved() {
         images: BTreeMap::new(),
         plan: lab.plan(),
     };
-    let moved = || saved.moved(&Today { desired: &lab.desired(), plan: &lab.plan(), images: &BTreeMap::new() });
+    let moved_of = |saved: &SavedPlan| {
+        saved.moved(&Today { desired: &lab.desired(), plan: &lab.plan(), images: &BTreeMap::new() })
+    };
+    let moved = || moved_of(&saved);
     assert_eq!(moved(), [""; 0]);
+    assert_eq!(moved_of(&as_version_1_kept_it(&saved)), [""; 0], "one of before reasons had codes holds as well");
     lab.world.with(|inner| {
         let (alice, bob) = (inner.run_of("alice-gsr"), inner.run_of("bob-gsr"));
         inner.kill_run(&alice);
