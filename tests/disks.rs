@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use labwright::disks::{
-    DiskError, Owner, clone_full, create_empty, delete, derive, give_up, inspect, is_unwritten, publish, restore,
-    set_aside, sha256,
+    DiskError, Images, Owner, clone_full, create_empty, delete, derive, give_up, inspect, is_unwritten, publish,
+    restore, set_aside, sha256,
 };
 
 /// Some account that is not ours; the tests run as root.
@@ -104,7 +104,9 @@ fn a_disk_that_stands_is_never_overwritten() {
     let results = derive(&base, &targets, OWNER);
     assert!(matches!(&results[0], Err(DiskError::Taken { .. })), "{results:?}");
     assert!(results[1].is_ok());
-    for results in [clone_full(&base, &targets[..1], OWNER), create_empty(SIZE, &targets[..1], OWNER)] {
+    for results in
+        [clone_full(&Images::Anywhere, &base, &targets[..1], OWNER), create_empty(SIZE, &targets[..1], OWNER)]
+    {
         assert!(matches!(&results[0], Err(DiskError::Taken { .. })), "{results:?}");
     }
     assert_eq!(fs::read(&targets[0]).unwrap(), before);
@@ -116,7 +118,7 @@ fn clones_and_empty_disks_stand_alone() {
     let base = image(folder.path());
     let targets = targets(folder.path(), 4);
     for _ in 0..2 {
-        all_done(clone_full(&base, &targets[..2], OWNER));
+        all_done(clone_full(&Images::Anywhere, &base, &targets[..2], OWNER));
         all_done(create_empty(5 << 20, &targets[2..], OWNER));
     }
     fs::rename(&base, folder.path().join("elsewhere")).unwrap();
@@ -133,7 +135,10 @@ fn a_bad_base_is_named_and_makes_nothing() {
     all_done(derive(&base, &targets[..1], OWNER));
     let missing = folder.path().join("missing.qcow2");
     assert!(matches!(derive(&missing, &targets[1..], OWNER)[0], Err(DiskError::Missing { .. })));
-    assert!(matches!(clone_full(&folder.path().join("raw"), &targets[1..], OWNER)[0], Err(DiskError::NotQcow2 { .. })));
+    assert!(matches!(
+        clone_full(&Images::Anywhere, &folder.path().join("raw"), &targets[1..], OWNER)[0],
+        Err(DiskError::NotQcow2 { .. })
+    ));
     assert!(matches!(derive(&targets[0], &targets[1..], OWNER)[0], Err(DiskError::Derived { .. })));
     assert!(!targets[1].exists());
     let data = folder.path().join("data-file.qcow2");
@@ -147,11 +152,11 @@ fn a_published_image_is_read_only_and_known_by_its_digest() {
     let folder = tempfile::tempdir().unwrap();
     let (source, target) = (image(folder.path()), folder.path().join("templates/gsr/1/disk-0.qcow2"));
     let digest = sha256(&source).unwrap();
-    let wrong = publish(&source, &target, Some(&"0".repeat(64)), OWNER);
+    let wrong = publish(&Images::Anywhere, &source, &target, Some(&"0".repeat(64)), OWNER);
     assert!(matches!(wrong, Err(DiskError::Digest { .. })), "{wrong:?}");
     assert_eq!(names(target.parent().unwrap()), [""; 0]);
     for _ in 0..2 {
-        let published = publish(&source, &target, Some(&digest), OWNER).unwrap();
+        let published = publish(&Images::Anywhere, &source, &target, Some(&digest), OWNER).unwrap();
         assert_eq!((&published.sha256, published.source_bytes), (&digest, fs::metadata(&source).unwrap().len()));
     }
     let oracle = Command::new("sha256sum").arg(&target).output().unwrap();
@@ -159,7 +164,7 @@ fn a_published_image_is_read_only_and_known_by_its_digest() {
     assert_eq!(fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o444);
     // Another content never takes its place.
     qemu_img(&["create", "-q", "-f", "qcow2", source.to_str().unwrap(), "1M"]);
-    assert!(matches!(publish(&source, &target, None, OWNER), Err(DiskError::Taken { .. })));
+    assert!(matches!(publish(&Images::Anywhere, &source, &target, None, OWNER), Err(DiskError::Taken { .. })));
     assert_eq!(sha256(&target).unwrap(), digest);
 }
 
@@ -218,7 +223,7 @@ fn a_full_file_system_keeps_what_stands_and_leaves_nothing_behind() {
             }
         }
     }
-    let published = publish(&base, &tmpfs.0.path().join("t/disk-0.qcow2"), None, OWNER);
+    let published = publish(&Images::Anywhere, &base, &tmpfs.0.path().join("t/disk-0.qcow2"), None, OWNER);
     assert!(matches!(published, Err(DiskError::Full { .. })), "{published:?}");
 }
 
@@ -321,8 +326,8 @@ fn a_damaged_image_is_neither_published_nor_copied() {
         let image = folder.path().join("damaged.qcow2");
         fs::write(&image, bytes).unwrap();
         let target = folder.path().join("published/disk-0.qcow2");
-        let published = publish(&image, &target, None, OWNER).map(|_| String::new());
-        let copied = clone_full(&image, &targets(folder.path(), 1), OWNER).remove(0);
+        let published = publish(&Images::Anywhere, &image, &target, None, OWNER).map(|_| String::new());
+        let copied = clone_full(&Images::Anywhere, &image, &targets(folder.path(), 1), OWNER).remove(0);
         assert!(!target.exists() && !targets(folder.path(), 1)[0].exists(), "{published:?} {copied:?}");
         let (published, copied) = (published.unwrap_err().to_string(), copied.unwrap_err().to_string());
         assert_eq!(published, copied);
@@ -347,7 +352,7 @@ fn a_damaged_image_is_neither_published_nor_copied() {
         let found = damaged(damage);
         assert!(found.contains(said), "{said}: {found}");
     }
-    publish(&full, &folder.path().join("published/disk-0.qcow2"), None, OWNER).unwrap();
+    publish(&Images::Anywhere, &full, &folder.path().join("published/disk-0.qcow2"), None, OWNER).unwrap();
 }
 
 /// A disk that nobody wrote to holds nobody's work: by this a vm that comes back is known to have nothing to choose.

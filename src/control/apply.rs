@@ -10,7 +10,6 @@ use super::journal::Decides;
 use super::readiness::refuse_unready;
 use super::{Context, ControlError, Note, clear};
 use crate::apply::{self, Awaited, Clock as _, Goal, Progress, Readiness, Summary, SystemClock, Wait, WaitEnd, World};
-use crate::disks;
 use crate::model::audit::Act;
 use crate::model::id::{RunId, VmName};
 use crate::model::lab::Desired;
@@ -169,7 +168,7 @@ fn act(
 ) -> Result<Summary, ControlError> {
     let (scheduler, dhcp) = (context.scheduler(), context.dhcp());
     let owner = context.owner()?;
-    let (runs, disks) = (context.runs(owner), disks::OnStorage { owner });
+    let (runs, disks) = (context.runs(owner), context.disks(&plan.lab, owner));
     let interrupts = client.begins();
     let clock = SystemClock;
     let world = World {

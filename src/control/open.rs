@@ -329,6 +329,19 @@ impl Context {
         run::OnStorage { root: self.site.storage.runs.clone(), owner }
     }
 
+    /// The site's disks. Those who own a lab name its images, and write where these are.
+    pub fn disks(&self, lab: &LabName, owner: Owner) -> disks::OnStorage {
+        let images = match self.site.labs.get(lab) {
+            None => disks::Images::Anywhere,
+            // What is published is copied from, too.
+            Some(share) => {
+                let published = self.site.storage.templates.join(lab.as_str());
+                disks::Images::Below(share.image_roots.iter().cloned().chain([published]).collect())
+            }
+        };
+        disks::OnStorage { owner, images }
+    }
+
     /// Whom disks belong to and whom qemu runs as.
     pub fn owner(&self) -> Result<Owner, ControlError> {
         let name = &self.site.service_user;
@@ -447,7 +460,7 @@ impl Context {
         let dhcp = self.dhcp();
         // Looking changes no owner, so any will do.
         let nobody = Owner { uid: 0, gid: 0 };
-        let (runs, disks) = (self.runs(nobody), disks::OnStorage { owner: nobody });
+        let (runs, disks) = (self.runs(nobody), self.disks(&desired.lab, nobody));
         let (storage, ledger) = (&self.site.storage, Ledger { state: self.site.state.clone() });
         let world = World { runs: &runs, disks: &disks, scheduler, dhcp: &*dhcp, storage, ledger: &ledger };
         let observed = observe(&world, desired, recorded)?;

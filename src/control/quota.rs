@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::view::View;
 use super::{Context, ControlError};
-use crate::disks::{DiskError, Disks as _, OnStorage, Owner};
+use crate::disks::{DiskError, Disks as _, Images, OnStorage, Owner};
 use crate::model::disk::DiskSize;
 use crate::model::id::{LabName, TemplateName, UserName};
 use crate::observe::life;
@@ -113,7 +113,7 @@ fn add(sums: &mut Sums, owner: &UserName, is_overlay: bool, path: &Path) -> Resu
 
 fn size(path: &Path) -> Result<Option<DiskSize>, DiskError> {
     // Looking changes no owner.
-    OnStorage { owner: Owner { uid: 0, gid: 0 } }.size(path)
+    OnStorage { owner: Owner { uid: 0, gid: 0 }, images: Images::Anywhere }.size(path)
 }
 
 fn running(view: &View<'_>) -> Result<Sums, ControlError> {

@@ -15,7 +15,7 @@ use nix::unistd::{Whence, lseek};
 use super::folder::{Absent, Draft, Folder, split, sync_all};
 use super::qcow2::{open_image, read_header, read_standalone};
 use super::sound::check_sound;
-use super::{DiskError, Image, Owner};
+use super::{DiskError, Image, Images, Owner};
 
 /// A guest's disk is nobody's business but its account's.
 const DISK_MODE: u32 = 0o640;
@@ -45,8 +45,8 @@ pub fn derive(base: &Path, targets: &[PathBuf], owner: Owner) -> Vec<Result<(), 
 
 /// Makes full copies of `image`, one result per target. A target that stands already, whole by itself and of this size,
 /// is done.
-pub fn clone_full(image: &Path, targets: &[PathBuf], owner: Owner) -> Vec<Result<(), DiskError>> {
-    let opened = open_image(image).and_then(|file| read_standalone(&file, image).map(|header| (file, header)));
+pub fn clone_full(images: &Images, image: &Path, targets: &[PathBuf], owner: Owner) -> Vec<Result<(), DiskError>> {
+    let opened = images.open(image).and_then(|file| read_standalone(&file, image).map(|header| (file, header)));
     let (file, header) = match opened {
         Ok(opened) => opened,
         Err(error) => return vec![Err(error); targets.len()],
@@ -63,7 +63,9 @@ pub fn clone_full(image: &Path, targets: &[PathBuf], owner: Owner) -> Vec<Result
 /// Makes a full copy of `image`. A target that stands already is done only where it holds the very same bytes: one that is
 /// of the same size may be a copy of something else.
 pub fn copy_exactly(image: &Path, target: &Path, owner: Owner) -> Result<(), DiskError> {
-    clone_full(image, std::slice::from_ref(&target.to_owned()), owner).into_iter().collect::<Result<(), _>>()?;
+    clone_full(&Images::Anywhere, image, std::slice::from_ref(&target.to_owned()), owner)
+        .into_iter()
+        .collect::<Result<(), _>>()?;
     let (folder, name) = split(target)?;
     let standing = Folder::open(folder, Absent::Refuse)?.read(name)?;
     let standing = standing.ok_or_else(|| DiskError::Missing { path: target.to_owned() })?;

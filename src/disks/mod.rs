@@ -18,6 +18,7 @@
 mod aside;
 mod error;
 mod folder;
+mod images;
 mod make;
 mod publish;
 mod qcow2;
@@ -27,6 +28,7 @@ mod store;
 
 pub use aside::{delete, give_up, restore, set_aside};
 pub use error::DiskError;
+pub use images::Images;
 pub use make::{clone_full, copy_exactly, create_empty, derive};
 pub use publish::{Published, publish, sha256};
 pub use qcow2::{Image, flaw, inspect, is_unwritten};

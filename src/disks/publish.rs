@@ -9,9 +9,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::folder::{Absent, Draft, Folder, split};
 use super::make::copy_sparse;
-use super::qcow2::{open_image, read_standalone};
+use super::qcow2::read_standalone;
 use super::sound::check_sound;
-use super::{DiskError, Owner};
+use super::{DiskError, Images, Owner};
 
 /// Many disks hang on a published image; nobody writes it, its owner neither.
 const PUBLISHED_MODE: u32 = 0o444;
@@ -37,12 +37,13 @@ pub fn sha256(path: &Path) -> std::io::Result<String> {
 /// Copies `image` to `target`. With another digest than the expected one, or with damage, nothing is stored. A target that stands already
 /// with the same content is done.
 pub fn publish(
+    images: &Images,
     image: &Path,
     target: &Path,
     expected_sha256: Option<&str>,
     owner: Owner,
 ) -> Result<Published, DiskError> {
-    let source = open_image(image)?;
+    let source = images.open(image)?;
     read_standalone(&source, image)?;
     let before = source.metadata().map_err(|source| DiskError::io("look at", image, source))?;
     let published = |sha256| Published {
@@ -88,7 +89,7 @@ fn check_digest(image: &Path, expected: Option<&str>, found: &str) -> Result<(),
     }
 }
 
-fn digest(mut file: &File) -> std::io::Result<String> {
+pub(super) fn digest(mut file: &File) -> std::io::Result<String> {
     use std::fmt::Write as _;
     file.seek(SeekFrom::Start(0))?;
     let mut hasher = Sha256::new();

@@ -62,8 +62,12 @@ pub fn is_unwritten(path: &Path) -> Result<bool, DiskError> {
 
 /// Opens an image to read it. Not to wait for a writer is for the case that somebody put a FIFO there.
 pub(super) fn open_image(path: &Path) -> Result<File, DiskError> {
-    let opened = File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path);
-    let file = opened.map_err(|source| match source.kind() {
+    open_regular(path, || File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path))
+}
+
+/// The same, however it is opened.
+pub(super) fn open_regular(path: &Path, open: impl FnOnce() -> std::io::Result<File>) -> Result<File, DiskError> {
+    let file = open().map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => DiskError::Missing { path: path.to_owned() },
         _ => DiskError::io("open", path, source),
     })?;

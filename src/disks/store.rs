@@ -4,9 +4,10 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use super::publish::digest;
 use super::{
-    DiskError, LOOKS_AT_ONCE, Owner, Published, clone_full, create_empty, derive, give_up, inspect, is_unwritten,
-    publish, set_aside, sha256,
+    DiskError, Images, LOOKS_AT_ONCE, Owner, Published, clone_full, create_empty, derive, give_up, inspect,
+    is_unwritten, publish, set_aside,
 };
 use crate::model::disk::{DiskOrigin, DiskSize};
 
@@ -72,9 +73,11 @@ pub trait Disks: Send + Sync {
 }
 
 /// Disks on storage that controller and hosts share.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct OnStorage {
     pub owner: Owner,
+    /// Where images that are published or copied come from.
+    pub images: Images,
 }
 
 impl Disks for OnStorage {
@@ -119,17 +122,17 @@ impl Disks for OnStorage {
     }
 
     fn sha256(&self, path: &Path) -> std::io::Result<String> {
-        sha256(path)
+        digest(&self.images.open(path).map_err(std::io::Error::other)?)
     }
 
     fn publish(&self, image: &Path, target: &Path, expected_sha256: Option<&str>) -> Result<Published, DiskError> {
-        publish(image, target, expected_sha256, self.owner)
+        publish(&self.images, image, target, expected_sha256, self.owner)
     }
 
     fn make(&self, origin: &DiskOrigin, targets: &[PathBuf]) -> Vec<Result<(), DiskError>> {
         match origin {
             DiskOrigin::Derive { base } => derive(base, targets, self.owner),
-            DiskOrigin::Copy { image } => clone_full(image, targets, self.owner),
+            DiskOrigin::Copy { image } => clone_full(&self.images, image, targets, self.owner),
             DiskOrigin::Empty { size_bytes } => create_empty(*size_bytes, targets, self.owner),
         }
     }

@@ -39,6 +39,11 @@ pub enum Beyond {
         of: Object,
         path: PathBuf,
     },
+    /// A cd: the guest's host opens it by its name, where a link could lead anywhere by then.
+    Cdrom {
+        of: Object,
+        path: PathBuf,
+    },
     StorageFolder(UserName),
     /// So many vms are to run by the manifest.
     Running(u32),
@@ -51,12 +56,11 @@ impl LabShare {
     pub fn beyond(&self, lab: &Desired) -> Vec<Beyond> {
         let groups = lab.vm_groups.iter().flat_map(|(name, group)| self.beyond_network(name, group));
         let templates = lab.templates.iter().flat_map(|(name, template)| {
-            let images = images(&template.disks, &template.hardware);
-            self.beyond_roots(images, Object::Template(name.clone()))
+            self.beyond_roots(&template.disks, &template.hardware, &Object::Template(name.clone()))
         });
         let vms = lab.vms.iter().flat_map(|(name, vm)| {
             let disks: &[DiskSource] = if let VmSource::Disks(disks) = &vm.source { disks } else { &[] };
-            self.beyond_roots(images(disks, &vm.hardware), Object::Vm(name.clone()))
+            self.beyond_roots(disks, &vm.hardware, &Object::Vm(name.clone()))
         });
         let folders = lab.users.iter().filter(|(_, user)| user.storage_folder.is_some());
         let folders = folders.map(|(name, _)| Beyond::StorageFolder(name.clone()));
@@ -78,9 +82,15 @@ impl LabShare {
         found.into_iter().flatten()
     }
 
-    fn beyond_roots<'a>(&self, images: impl Iterator<Item = &'a Path>, of: Object) -> Vec<Beyond> {
-        let outside = images.filter(|image| !self.has_image(image));
-        outside.map(|image| Beyond::Image { of: of.clone(), path: image.to_owned() }).collect()
+    fn beyond_roots(&self, disks: &[DiskSource], hardware: &Hardware, of: &Object) -> Vec<Beyond> {
+        let images = disks.iter().filter_map(|disk| match disk {
+            DiskSource::Image { path, .. } => Some(path),
+            DiskSource::Empty { .. } => None,
+        });
+        let outside = images.filter(|image| !self.has_image(image)).cloned();
+        let images = outside.map(|path| Beyond::Image { of: of.clone(), path });
+        let cdrom = hardware.cdrom.iter().cloned().map(|path| Beyond::Cdrom { of: of.clone(), path });
+        images.chain(cdrom).collect()
     }
 
     /// Whether an image is below one of its roots, as its path is written.
@@ -96,12 +106,4 @@ impl LabShare {
         let too_much = self.memory_mib.filter(|limit| memory > *limit).map(|_| Beyond::Memory(memory));
         too_many.into_iter().chain(too_much)
     }
-}
-
-fn images<'a>(disks: &'a [DiskSource], hardware: &'a Hardware) -> impl Iterator<Item = &'a Path> {
-    let of_disks = disks.iter().filter_map(|disk| match disk {
-        DiskSource::Image { path, .. } => Some(path.as_path()),
-        DiskSource::Empty { .. } => None,
-    });
-    of_disks.chain(hardware.cdrom.as_deref())
 }

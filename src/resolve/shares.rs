@@ -134,20 +134,20 @@ impl Resolver<'_> {
                 group(name).map(|(key, decl)| written(decl).unwrap_or(key.at)).or(lab)
             }
             Beyond::Vlan(name) => group(name).and_then(|(_, decl)| decl.vlan.as_ref()).map(|vlan| vlan.at).or(lab),
-            Beyond::Image { of: Object::Template(name), path } => {
+            Beyond::Image { of: Object::Template(name), path } | Beyond::Cdrom { of: Object::Template(name), path } => {
                 let (key, decl) = manifest.templates.iter().find(|(key, _)| key.value == *name)?;
                 let disk = decl.disks.iter().filter_map(|disk| disk.image.as_ref());
                 let written = disk.chain(&decl.cdrom).find(|written| manifest.path(written) == *path);
                 Some(written.map_or(key.at, |written| written.at))
             }
-            Beyond::Image { of: Object::Vm(name), path } => {
+            Beyond::Image { of: Object::Vm(name), path } | Beyond::Cdrom { of: Object::Vm(name), path } => {
                 let family = &desired.vms.get(name)?.family;
                 let (key, decl) = manifest.vms.iter().find(|(key, _)| key.value == *family)?;
                 let disk = decl.disks.iter().filter_map(|disk| disk.image.as_ref());
                 let written = disk.chain(&decl.cdrom).find(|written| manifest.path(written) == *path);
                 Some(written.map_or(key.at, |written| written.at))
             }
-            Beyond::Image { of: Object::VmGroup(_), .. } => None,
+            Beyond::Image { of: Object::VmGroup(_), .. } | Beyond::Cdrom { of: Object::VmGroup(_), .. } => None,
             Beyond::StorageFolder(user) => {
                 let (key, decl) = manifest.users.iter().find(|(key, _)| key.value == *user)?;
                 Some(decl.storage_folder.as_ref().map_or(key.at, |folder| folder.at))
@@ -182,6 +182,10 @@ fn words(beyond: &Beyond, share: &LabShare, desired: &Desired) -> (String, Strin
             let message = format!("{} is in no folder that the site gives lab `{lab}` for images", path.display());
             let roots = share.image_roots.iter().map(|root| root.display().to_string()).collect();
             (message, format!("it has {}: put the image there, {ask}", list(roots)))
+        }
+        Beyond::Cdrom { path, .. } => {
+            let message = format!("lab `{lab}` has owners, and no guest of it gets a cd such as {}", path.display());
+            (message, "install the image elsewhere, and name it under `disks`".to_owned())
         }
         Beyond::StorageFolder(user) => {
             let message = format!("disks of `{user}` would lie outside the site's own folders");

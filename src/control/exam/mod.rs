@@ -270,7 +270,8 @@ impl Exam<'_> {
                 self.onlooker
                     .hears(&format!("  {} is not published yet: a copy is made for the trial", path.display()));
                 let copy = folder.join(format!("disk-{slot}.qcow2"));
-                match disks::publish(path, &copy, sha256.as_deref(), self.owner) {
+                let images = self.context.disks(&self.desired.lab, self.owner).images;
+                match disks::publish(&images, path, &copy, sha256.as_deref(), self.owner) {
                     Ok(_) => Ok(Base::Image(copy)),
                     Err(error) => Err(no_disk(template, &error)),
                 }
