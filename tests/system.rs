@@ -29,6 +29,8 @@ mod filter;
 mod keeper;
 #[path = "system/lab.rs"]
 mod lab;
+#[path = "system/owners.rs"]
+mod owners;
 #[path = "system/readme.rs"]
 mod readme;
 #[path = "system/ready.rs"]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::context::open;
 use super::plan::Scope;
-use super::{Ended, LabFolder};
+use super::{Ended, LabFolder, lab, remote};
 use crate::control::apply::{Done, Request};
 use crate::control::{self, Context, ControlError};
 use crate::exit::Exit;
@@ -19,7 +19,7 @@ use crate::report::{self, Failure, Ui, command, progress, shortfall};
 use crate::state::Recorded;
 
 /// Effects that run side by side unless `--parallelism` says otherwise.
-const PARALLELISM: usize = 4;
+pub(super) const PARALLELISM: usize = 4;
 
 /// Make the lab as its manifest says
 #[derive(Debug, clap::Args)]
@@ -54,19 +54,19 @@ pub(super) struct Arguments {
 pub(super) struct Options {
     /// Do not ask.
     #[arg(long, short)]
-    yes: bool,
+    pub(super) yes: bool,
 
     /// How many effects run side by side.
     #[arg(long, value_name = "N", default_value_t = PARALLELISM, value_parser = parallelism)]
-    parallelism: usize,
+    pub(super) parallelism: usize,
 
     /// One JSON object per line instead of text.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 
     /// How long vms are waited for, if at all.
     #[arg(skip)]
-    wait: Option<Duration>,
+    pub(super) wait: Option<Duration>,
 }
 
 /// What those have in common that bring vms up.
@@ -112,11 +112,15 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &mut Ui) -> En
     if what.is_file() && !is_manifest {
         return run_saved(arguments, &what, site, ui);
     }
+    let scope = control::plan::Scope::from(&arguments.scope);
+    let options = arguments.options.waiting(&arguments.waiting);
+    if let Some(client) = remote::client(site) {
+        return lab::apply(client, &what, scope, &options, ui);
+    }
     let context = open(site, &what)?;
     let desired = context.desired()?;
-    let scope = control::plan::Scope::from(&arguments.scope);
     let make = |recorded: &Recorded| scope.plan(&context, &desired, recorded);
-    reconcile(&context, &desired, &make, &arguments.options.waiting(&arguments.waiting), "apply", ui)
+    reconcile(&context, &desired, &make, &options, "apply", ui)
 }
 
 /// Carries out a kept plan, or refuses if another one would be made today.

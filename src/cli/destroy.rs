@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::context::of_known_lab;
 use super::plan::Part;
-use super::{Ended, LabFolder, apply};
+use super::{Ended, LabFolder, apply, lab, remote};
 use crate::control::plan as control;
 use crate::model::lab::Desired;
 use crate::report::Ui;
@@ -29,9 +29,12 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
-    let (context, Desired { lab, .. }) = of_known_lab(site, &arguments.lab.folder()?)?;
+    let (folder, scope) = (arguments.lab.folder()?, control::Scope::from(&arguments.part));
+    if let Some(client) = remote::client(site) {
+        return lab::destroy(client, &folder, scope, &arguments.options, ui);
+    }
+    let (context, Desired { lab, .. }) = of_known_lab(site, &folder)?;
     let desired = Desired::nothing(lab);
-    let scope = control::Scope::from(&arguments.part);
     let make = |recorded: &Recorded| scope.plan(&context, &desired, recorded);
     apply::reconcile(&context, &desired, &make, &arguments.options, "destroy", ui)
 }

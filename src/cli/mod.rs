@@ -15,6 +15,7 @@ mod history;
 mod host;
 mod import;
 mod init;
+mod lab;
 mod local_dispatch;
 mod manual;
 mod own;
@@ -109,6 +110,8 @@ enum Command {
     Starter(starter::StarterArguments),
     #[command(hide = true)]
     Confine(starter::ConfineArguments),
+    #[command(hide = true)]
+    Understand(starter::UnderstandArguments),
     #[command(hide = true)]
     HostTrial(exam::JobArguments),
     #[command(hide = true)]
@@ -247,6 +250,7 @@ fn run(arguments: Arguments, ui: &mut Ui) -> Ended {
         Command::Reconcile(arguments) => reconcile::run(&arguments, site, ui),
         Command::Starter(arguments) => ended(arguments.run()),
         Command::Confine(arguments) => ended(arguments.run()),
+        Command::Understand(arguments) => ended(arguments.run()),
         Command::HostTrial(arguments) => arguments.run(ui),
         Command::LocalDispatch(arguments) => ended(local_dispatch::run(&arguments)),
         Command::Completions(arguments) => completions::run(&arguments, &mut Arguments::command(), ui),

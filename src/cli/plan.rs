@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::context::open;
-use super::{Ended, LabFolder};
+use super::{Ended, LabFolder, lab, remote};
 use crate::control::plan as control;
 use crate::exit::Exit;
 use crate::model::address::AddressPattern;
+use crate::plan::Plan;
 use crate::report::{self, Ui};
 
 /// Show what would change, and change nothing
@@ -22,7 +23,7 @@ pub(super) struct Arguments {
     lab: LabFolder,
 
     #[command(flatten)]
-    scope: Scope,
+    pub(super) scope: Scope,
 
     /// Exit with 2 when there are changes.
     #[arg(long)]
@@ -38,7 +39,7 @@ pub(super) struct Arguments {
 
     /// Keep this exact plan in a file for `labwright apply FILE`.
     #[arg(long, short, value_name = "FILE")]
-    output: Option<PathBuf>,
+    pub(super) output: Option<PathBuf>,
 }
 
 /// Which part of a plan is meant, and which guards are.
@@ -77,19 +78,28 @@ impl From<&Part> for control::Scope {
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let context = open(site, &arguments.lab.folder()?)?;
+    let folder = arguments.lab.folder()?;
+    if let Some(client) = remote::client(site) {
+        return lab::plan(client, &folder, arguments, ui);
+    }
+    let context = open(site, &folder)?;
     let scope = control::Scope::from(&arguments.scope);
     let (desired, plan) = scope.fresh(&context, arguments.output.is_some())?;
-    let text = || report::paint::plan(&report::plan::text(&plan, arguments.verbose));
-    ui.data(&if arguments.json { report::plan::stream(&plan) } else { text() });
-    let (refused, empty) = (!plan.refusals.is_empty(), plan.is_empty());
+    let exit = show(&plan, arguments, ui);
     if let Some(file) = &arguments.output {
         control::save(file, &scope.keep(&context, desired, plan)?)?;
         ui.say(&format!("the plan is in {}: `labwright apply {}` carries it out", file.display(), file.display()));
     }
-    match (refused, empty) {
-        (true, _) => Ok(Exit::Refused),
-        (false, false) if arguments.detailed_exitcode => Ok(Exit::Changes),
-        _ => Ok(Exit::Done),
+    Ok(exit)
+}
+
+/// The plan, and what it means for whoever calls this.
+pub(super) fn show(plan: &Plan, arguments: &Arguments, ui: &Ui) -> Exit {
+    let text = || report::paint::plan(&report::plan::text(plan, arguments.verbose));
+    ui.data(&if arguments.json { report::plan::stream(plan) } else { text() });
+    match (!plan.refusals.is_empty(), plan.is_empty()) {
+        (true, _) => Exit::Refused,
+        (false, false) if arguments.detailed_exitcode => Exit::Changes,
+        _ => Exit::Done,
     }
 }

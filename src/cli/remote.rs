@@ -42,6 +42,11 @@ fn served_by(site: Option<&Path>) -> Option<PathBuf> {
     (!process::is_root() && site.is_none() && socket.exists()).then_some(socket)
 }
 
+/// That daemon.
+pub(super) fn client(site: Option<&Path>) -> Option<Client> {
+    served_by(site).map(Client::new)
+}
+
 fn socket() -> PathBuf {
     std::env::var_os("LABWRIGHT_SOCKET").map_or_else(|| SOCKET.into(), PathBuf::from)
 }

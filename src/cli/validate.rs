@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Ended, lab_of_environment};
+use super::{Ended, lab, lab_of_environment};
 use crate::control::validate::check;
 use crate::exit::Exit;
 use crate::model::rules::Rule;
@@ -39,6 +39,14 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> Ended {
     let named = || vec![lab_of_environment().unwrap_or_else(|| PathBuf::from("."))];
     let paths = if arguments.paths.is_empty() { named() } else { arguments.paths.clone() };
     let checked = check(&paths, arguments.check_users).map_err(|error| Failure::from_error(Exit::Failed, &error))?;
+    if let [path] = &paths[..]
+        && !arguments.json
+        && arguments.format == Format::Human
+        && let Some((text, is_wrong)) = lab::validate(path, ui)
+    {
+        ui.data(&text);
+        return Ok(if is_wrong { Exit::Invalid } else { Exit::Done });
+    }
     ui.data(&match arguments.json {
         true => diagnostics_json::stream(&checked),
         false => findings::text(&checked, arguments.format, ui.is_styled()),

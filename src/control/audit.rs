@@ -63,6 +63,7 @@ fn why(error: &ControlError, grounds: &[Refusal]) -> Option<String> {
         }
         ControlError::NotAllowed { refused: Refused::NotKnown, .. }
         | ControlError::NoSuchLab { .. }
+        | ControlError::NotOwner { .. }
         | ControlError::Pick(PickError::Unknown { .. }) => "not_known",
         ControlError::NotAllowed { refused: Refused::NotInSession, .. } => "not_in_session",
         ControlError::NotAllowed { refused: Refused::NoRight, .. } => "no_right",

@@ -101,6 +101,12 @@ pub enum ControlError {
     NoUser { user: UserName, lab: LabName },
     #[error("there is no lab `{lab}` that you may know of")]
     NoSuchLab { lab: LabName },
+    #[error("there is no lab `{lab}` that you may plan and apply; nothing was done")]
+    NotOwner { lab: LabName },
+    #[error("the folder {} is another lab's; nothing was done", folder.display())]
+    FolderTaken { folder: PathBuf },
+    #[error("the lab's files were not understood; nothing was done")]
+    Unclear { source: io::Error },
     #[error("no site.yaml says which site this is; nothing was done")]
     NoSite,
     /// The paper's words.
@@ -201,6 +207,8 @@ impl ControlError {
             | Self::PlanRefused
             | Self::NotRoot
             | Self::NotAllowed { .. }
+            | Self::NotOwner { .. }
+            | Self::FolderTaken { .. }
             | Self::NameTaken { .. }
             | Self::Unisolated { .. }
             | Self::NotMadeIsolated { .. }

@@ -30,6 +30,7 @@
 //! audit       who asked for what is written down
 //! freeze      nothing more shall be done, for the time being
 //! by_hand     a start as a script, for when nothing else works
+//! upload      a lab whose files its owner sends
 //! clear       what the site does not remember any more
 //! readiness   whether this machine can do what a plan asks of it
 //! init        a new lab to begin from
@@ -68,6 +69,7 @@ pub mod request;
 pub mod restore;
 pub mod round;
 pub mod state;
+pub mod upload;
 pub mod validate;
 pub mod view;
 

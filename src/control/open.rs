@@ -489,7 +489,7 @@ fn refuse_unwritable(path: &Path) -> Result<(), ControlError> {
 
 /// An image that cannot be seen is a warning where manifests are only checked; here disks are to be made from it. Where every
 /// image has its `sha256` written, what was published may be known by it, and the plan says so.
-fn with_images(desired: Desired, mut findings: Diagnostics) -> Result<(Desired, Diagnostics), DesiredError> {
+pub(super) fn with_images(desired: Desired, mut findings: Diagnostics) -> Result<(Desired, Diagnostics), DesiredError> {
     let of_templates = desired.templates.values().flat_map(|template| &template.disks);
     if of_templates.into_iter().all(|disk| matches!(disk, DiskSource::Image { sha256: Some(_), .. })) {
         return Ok((desired, findings));

@@ -32,7 +32,7 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use super::messages::{Acted, Derive, Lab, Power, Refusal};
-use super::{Daemon, Peer, counts, events, once, quota};
+use super::{Daemon, Peer, counts, events, labs, once, quota};
 use crate::control::view::{View, VmState, census};
 use crate::control::{Code, Context, ControlError};
 use crate::model::id::{LabName, UserName, VmName};
@@ -62,6 +62,7 @@ pub(super) fn router(daemon: Arc<Daemon>, peer: Peer) -> Router {
             No::of(StatusCode::METHOD_NOT_ALLOWED, Code::Usage, "this path takes another method")
         })
         .layer(middleware::from_fn(whole))
+        .merge(labs::router())
         .layer(middleware::from_fn(move |request, next| admit(Arc::clone(&counted), uid, request, next)))
         .layer(Extension(peer))
         .with_state(daemon)
@@ -284,7 +285,7 @@ impl Daemon {
         };
         match tokio::time::timeout(patience, done).await {
             Ok(Ok(answer)) => answer.map(Json),
-            Ok(Err(_)) => Err(No::of(StatusCode::INTERNAL_SERVER_ERROR, Code::Failed, "this is a bug of labwright")),
+            Ok(Err(_)) => Err(No::bug()),
             Err(_) => Err(too_late()),
         }
     }
@@ -311,6 +312,14 @@ pub(super) struct No {
 impl No {
     pub(super) fn of(status: StatusCode, code: Code, message: impl Into<String>) -> Self {
         Self { status, refusal: Refusal { code, message: message.into(), causes: Vec::new(), hint: None } }
+    }
+
+    pub(super) fn bug() -> Self {
+        Self::of(StatusCode::INTERNAL_SERVER_ERROR, Code::Failed, "this is a bug of labwright")
+    }
+
+    pub(super) fn into_refusal(self) -> Refusal {
+        self.refusal
     }
 
     pub(super) fn told(error: &ControlError) -> Self {
@@ -372,6 +381,7 @@ fn status(error: &ControlError) -> StatusCode {
     match error {
         ControlError::NotAllowed { refused: Refused::NotKnown, .. }
         | ControlError::NoSuchLab { .. }
+        | ControlError::NotOwner { .. }
         | ControlError::NoUser { .. }
         | ControlError::UnknownAddress { .. }
         | ControlError::Pick(PickError::NothingFits { .. } | PickError::Unknown { .. }) => StatusCode::NOT_FOUND,

@@ -23,6 +23,9 @@ const BURST: f64 = 60.0;
 const REFILL: Duration = Duration::from_millis(100);
 /// Streams of one account that tell of vms, each of which keeps its connection.
 const STREAMS_OF_ONE_MAX: usize = 8;
+/// Labs that are sent at once.
+const UPLOADS_MAX: usize = 4;
+const UPLOADS_OF_ONE_MAX: usize = 1;
 
 pub(super) struct Bounds {
     pub(super) rates: Rates,
@@ -31,6 +34,8 @@ pub(super) struct Bounds {
     pub(super) requests: Counted,
     pub(super) acts: Arc<Semaphore>,
     pub(super) looks: Arc<Semaphore>,
+    /// Labs that are sent: each may be large, and whoever is slow keeps nobody else waiting.
+    pub(super) uploads: Counted,
 }
 
 impl Default for Bounds {
@@ -42,6 +47,7 @@ impl Default for Bounds {
             requests: Counted::new(CONNECTIONS_MAX, REQUESTS_OF_ONE_MAX),
             acts: Arc::new(Semaphore::new(ACTS)),
             looks: Arc::new(Semaphore::new(LOOKS)),
+            uploads: Counted::new(UPLOADS_MAX, UPLOADS_OF_ONE_MAX),
         }
     }
 }

@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use super::lab_messages::Told;
 use super::messages::Refusal;
 
 /// A listing of the largest lab is smaller.
@@ -153,6 +154,35 @@ impl Client {
             return serde_json::from_slice(&text).map_err(unclear);
         }
         Err(ClientError::Refused(serde_json::from_slice(&text).map_err(unclear)?))
+    }
+
+    /// Sends a lab and hears, line by line, how it goes.
+    pub fn send_lab(&self, path: &[&str], body: Vec<u8>, hear: &mut dyn FnMut(Told)) -> Result<(), ClientError> {
+        let socket = || self.socket.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|source| ClientError::Connect { socket: socket(), source })?;
+        runtime.block_on(async {
+            let late = |_| ClientError::Late { socket: socket() };
+            let sent = tokio::time::timeout(TIMEOUT, self.begin(Method::POST, path, body.into(), None)).await;
+            let answer = sent.map_err(late)??;
+            let (status, mut body) = (answer.status(), answer.into_body());
+            let unclear = |source| ClientError::Answer { socket: socket(), status, source };
+            let mut heard = Vec::new();
+            while let Some(frame) = tokio::time::timeout(TIMEOUT, body.frame()).await.map_err(late)? {
+                let frame = frame.map_err(|source| ClientError::Broken { socket: socket(), source: source.into() })?;
+                heard.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+                while status.is_success()
+                    && let Some(end) = heard.iter().position(|byte| *byte == b'\n')
+                {
+                    let line: Vec<u8> = heard.drain(..=end).collect();
+                    hear(serde_json::from_slice(&line).map_err(unclear)?);
+                }
+            }
+            if status.is_success() {
+                return Ok(());
+            }
+            Err(ClientError::Refused(serde_json::from_slice(&heard).map_err(unclear)?))
+        })
     }
 
     async fn exchange(

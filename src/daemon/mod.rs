@@ -15,6 +15,7 @@
 //! counts    how much of what was done, for Prometheus
 //! notify    what systemd is told
 //! quota     what who asks may use
+//! labs      whole labs that their owners send
 //! messages  what goes over the wire, for both ends
 //! client    the other end
 //! ```
@@ -30,6 +31,8 @@ pub mod client;
 mod counts;
 mod events;
 mod keeper;
+pub mod lab_messages;
+mod labs;
 pub mod messages;
 mod notify;
 pub mod of_lab;
@@ -91,6 +94,10 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
+    fn uid(&self) -> u32 {
+        self.uid
+    }
+
     /// As `control` knows them, with what they ask for in the words of a command line.
     fn caller(&self, daemon: &Caller, command: String) -> Caller {
         let login = (!matches!(self.person, Person::Nobody)).then(|| self.name.clone());

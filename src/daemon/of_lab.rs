@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::client::{Client, ClientError};
+use super::lab_messages::Told;
 use super::messages::{Acted, Derive, Lab, Power};
 use crate::control::permissions::EffectiveRights;
 use crate::control::quota::Quota;
@@ -46,6 +47,11 @@ impl OfLab {
         let mut quotas: Vec<Quota> = self.client.get(&["quota"])?;
         quotas.retain(|quota| quota.lab == self.name);
         Ok(quotas)
+    }
+
+    /// Sends a lab of their own; hears, line by line, how it goes.
+    pub fn send(&self, doing: &str, body: Vec<u8>, hear: &mut dyn FnMut(Told)) -> Result<(), ClientError> {
+        self.client.send_lab(&["labs", self.name.as_str(), doing], body, hear)
     }
 
     pub fn derive(&self, wanted: &Derive) -> Result<Acted, ClientError> {

@@ -73,6 +73,25 @@ impl Manifest {
     }
 }
 
+impl Manifest {
+    /// The images that it names, and of which it states a checksum.
+    pub fn images_wanted(&self) -> BTreeMap<PathBuf, bool> {
+        let mut wanted: BTreeMap<PathBuf, bool> = BTreeMap::new();
+        let templates = self.templates.iter().map(|(_, t)| (&t.disks, &t.cdrom));
+        let vms = self.vms.iter().map(|(_, vm)| (&vm.disks, &vm.cdrom));
+        for (disks, cdrom) in templates.chain(vms) {
+            for DiskDecl { image, sha256, .. } in disks.iter().map(|disk| &disk.value) {
+                let Some(image) = image else { continue };
+                *wanted.entry(self.path(image)).or_default() |= sha256.is_some();
+            }
+            if let Some(cdrom) = cdrom {
+                wanted.entry(self.path(cdrom)).or_default();
+            }
+        }
+        wanted
+    }
+}
+
 /// What `load` found.
 #[derive(Debug)]
 #[must_use = "the findings are for the user: report them"]
@@ -131,7 +150,7 @@ fn read_document(file: &ManifestFile, number: u32, room: &mut Room, diagnostics:
     }
 }
 
-struct Loader<'a> {
+pub(super) struct Loader<'a> {
     files: Files<'a>,
     checksums: Checksums,
     manifest: Manifest,
@@ -143,7 +162,7 @@ struct Loader<'a> {
 }
 
 impl<'a> Loader<'a> {
-    fn new(folder: PathBuf, shown: PathBuf, files: Files<'a>, checksums: Checksums) -> Self {
+    pub(super) fn new(folder: PathBuf, shown: PathBuf, files: Files<'a>, checksums: Checksums) -> Self {
         let manifest = Manifest { folder, ..Manifest::default() };
         Self {
             files,
@@ -156,7 +175,7 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn load(mut self, found: Found) -> Result<Loaded, LoadError> {
+    pub(super) fn load(mut self, found: Found) -> Result<Loaded, LoadError> {
         self.note_unread(&found);
         let mut documents = Vec::new();
         for relative in found.manifests {
@@ -185,7 +204,7 @@ impl<'a> Loader<'a> {
     }
 
     /// What the lab's folder says is none of the lab's.
-    fn read_ignore(&mut self) -> Result<Ignore, LoadError> {
+    pub(super) fn read_ignore(&mut self) -> Result<Ignore, LoadError> {
         let path = self.manifest.folder.join(IGNORE_FILE);
         let name = self.shown_name(&path);
         let bytes = match files::read_bytes(self.files, &path, &name, &mut self.budget, &mut self.diagnostics) {
@@ -382,28 +401,14 @@ impl<'a> Loader<'a> {
     }
 
     fn look_at_images(&mut self) {
-        let look = |path: &Path, checksum| match self.files {
-            Files::Disk => images::look(path, checksum),
+        let look = |path: &Path, is_summed: bool| match self.files {
+            Files::Disk | Files::Kept(_) if is_summed => images::look(path, Checksum::Compute(self.checksums)),
+            Files::Disk | Files::Kept(_) => images::look(path, Checksum::Skip),
             Files::Memory(_) => ImageFacts::OutOfSight,
         };
-        let manifest = &self.manifest;
-        let mut wanted: BTreeMap<PathBuf, Checksum> = BTreeMap::new();
-        let templates = manifest.templates.iter().map(|(_, t)| (&t.disks, &t.cdrom));
-        let vms = manifest.vms.iter().map(|(_, vm)| (&vm.disks, &vm.cdrom));
-        for (disks, cdrom) in templates.chain(vms) {
-            for DiskDecl { image, sha256, .. } in disks.iter().map(|disk| &disk.value) {
-                let Some(image) = image else { continue };
-                let entry = wanted.entry(manifest.path(image)).or_insert(Checksum::Skip);
-                if sha256.is_some() {
-                    *entry = Checksum::Compute(self.checksums);
-                }
-            }
-            if let Some(cdrom) = cdrom {
-                wanted.entry(manifest.path(cdrom)).or_insert(Checksum::Skip);
-            }
-        }
+        let wanted = self.manifest.images_wanted();
         self.manifest.images =
-            wanted.into_iter().map(|(path, checksum)| (path.clone(), look(&path, checksum))).collect();
+            wanted.into_iter().map(|(path, is_summed)| (path.clone(), look(&path, is_summed))).collect();
     }
 }
 

@@ -1,6 +1,7 @@
 //! Finds and reads the files of a lab: every `*.yaml` and `*.yml` below its folder, in the order of their names, and says
 //! what looks like one and is not read. Bounded in size and number, since the folder may come from anybody.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -200,6 +201,8 @@ pub(super) struct Budget {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Files<'a> {
     Disk,
+    /// The same, and what was read is kept, by its path.
+    Kept(&'a RefCell<BTreeMap<PathBuf, Vec<u8>>>),
     /// By absolute path; nothing else exists.
     Memory(&'a BTreeMap<PathBuf, Vec<u8>>),
 }
@@ -216,6 +219,11 @@ impl Files<'_> {
                 let mut bytes = Vec::new();
                 std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
                 Ok(Some(bytes))
+            }
+            Self::Kept(kept) => {
+                let read = Self::Disk.read(path)?;
+                kept.borrow_mut().extend(read.clone().map(|bytes| (path.to_owned(), bytes)));
+                Ok(read)
             }
             Self::Memory(files) => match files.get(path) {
                 Some(bytes) => Ok(Some(bytes.clone())),

@@ -1,13 +1,16 @@
 //! What can be seen of the image files that a manifest names, without starting a program: whether they exist, and what
 //! their qcow2 header says. Facts only; `resolve` judges them.
 
+use std::borrow::Cow;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
 /// What is known of one file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ImageFacts {
     /// Its folder is there, the file is not.
     Missing,
@@ -19,7 +22,7 @@ pub enum ImageFacts {
     NotAFile,
     /// A file, but not a qcow2 image; `looks_like` where its first bytes tell.
     Other {
-        looks_like: Option<&'static str>,
+        looks_like: Option<Cow<'static, str>>,
     },
     /// A qcow2 image that nothing can be made of, and why: a half-sentence.
     Unusable {
@@ -67,15 +70,19 @@ pub(super) fn look(path: &Path, checksum: Checksum) -> ImageFacts {
     if !metadata.is_file() {
         return ImageFacts::NotAFile;
     }
-    match read_header(path, metadata.len(), checksum) {
-        Ok(facts) => facts,
-        Err(error) => ImageFacts::Unreadable { error: error.to_string() },
-    }
+    let read = std::fs::File::open(path).and_then(|file| read_header(file, metadata.len(), checksum));
+    read.unwrap_or_else(|error| ImageFacts::Unreadable { error: error.to_string() })
 }
 
-fn read_header(path: &Path, length: u64, checksum: Checksum) -> Result<ImageFacts, std::io::Error> {
+/// The same of a file that is open.
+pub fn look_at(file: std::fs::File, is_summed: bool) -> ImageFacts {
+    let checksum = if is_summed { Checksum::Compute(Checksums::Small) } else { Checksum::Skip };
+    let read = file.metadata().and_then(|metadata| read_header(file, metadata.len(), checksum));
+    read.unwrap_or_else(|error| ImageFacts::Unreadable { error: error.to_string() })
+}
+
+fn read_header(mut file: std::fs::File, length: u64, checksum: Checksum) -> Result<ImageFacts, std::io::Error> {
     const HEADER_BYTES: u64 = 1024;
-    let mut file = std::fs::File::open(path)?;
     let mut header = Vec::new();
     file.by_ref().take(HEADER_BYTES).read_to_end(&mut header)?;
     let number = |at: usize| {
@@ -83,11 +90,11 @@ fn read_header(path: &Path, length: u64, checksum: Checksum) -> Result<ImageFact
         Some(u64::from_be_bytes(bytes))
     };
     if !header.starts_with(b"QFI\xfb") {
-        return Ok(ImageFacts::Other { looks_like: format_of(&header) });
+        return Ok(ImageFacts::Other { looks_like: format_of(&header).map(Cow::Borrowed) });
     }
     // qcow2 header: magic, version, then at byte 8 the offset of the backing file's name and at byte 24 the size.
     let (Some(backing_offset), Some(virtual_bytes)) = (number(8), number(24)) else {
-        return Ok(ImageFacts::Other { looks_like: Some("a qcow2 image that was cut off") });
+        return Ok(ImageFacts::Other { looks_like: Some("a qcow2 image that was cut off".into()) });
     };
     if let Some(why) = crate::disks::flaw(&header, length) {
         return Ok(ImageFacts::Unusable { why });

@@ -116,6 +116,13 @@ impl Plan {
         held(self) == held(other) && self.changes.iter().map(unnumbered).eq(other.changes.iter().map(unnumbered))
     }
 
+    /// What `does_the_same` compares, as bytes to digest.
+    pub fn deeds(&self) -> Vec<u8> {
+        let held: Vec<_> = self.refusals.iter().map(|refusal| (&refusal.address, &refusal.holds)).collect();
+        let changes: Vec<Change> = self.changes.iter().map(unnumbered).collect();
+        serde_json::to_vec(&(held, changes)).expect("a plan has only string keys")
+    }
+
     pub fn actions(&self) -> impl Iterator<Item = (&Change, &Action)> {
         self.changes.iter().flat_map(|change| change.actions.iter().map(move |action| (change, action)))
     }

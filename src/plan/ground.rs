@@ -31,6 +31,8 @@ pub enum Ground {
     Worked { worker: Worker },
     /// Two labs of the site would share addresses.
     RangeOverlaps { range: (Ipv4Addr, Ipv4Addr), lab: LabName, group: VmGroupName, other: (Ipv4Addr, Ipv4Addr) },
+    /// The same, told to those who may not know of the other lab.
+    RangeTaken { range: (Ipv4Addr, Ipv4Addr) },
     /// More is to run than the site has room for.
     NoRoom {
         without: usize,

@@ -37,6 +37,9 @@ impl fmt::Display for Ground {
                 "its range {}-{} overlaps {}-{} of vm group `{group}` in lab `{lab}`",
                 range.0, range.1, other.0, other.1
             ),
+            Self::RangeTaken { range } => {
+                write!(f, "of its range {}-{}, another lab has addresses", range.0, range.1)
+            }
             Self::MadeByCommand { leaves, by, at, claim } => write!(
                 f,
                 "{leaves}, and it would be stopped and its disks set aside: {by} made it {at:.0} (claim {claim})"
@@ -160,6 +163,7 @@ impl Refusal {
                 "nothing is done to it meanwhile; run the command again when that is over".to_owned()
             }
             Ground::RangeOverlaps { .. } => "give one of the two groups another `ip_range`".to_owned(),
+            Ground::RangeTaken { .. } => "take another `ip_range`".to_owned(),
             Ground::MadeByCommand { .. } | Ground::WantedByOthers { .. } => {
                 format!("if that is meant: {allow}; its disks are kept")
             }

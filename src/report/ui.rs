@@ -170,6 +170,11 @@ impl Ui {
     }
 }
 
+/// The two pipes of a process that talks to another of ours, which is no person.
+pub fn pipes() -> (std::io::StdinLock<'static>, std::io::StdoutLock<'static>) {
+    (std::io::stdin().lock(), std::io::stdout().lock())
+}
+
 /// Columns of the terminal that data goes to; `None` where it goes to a file or a program, which want all of it.
 pub(super) fn terminal_width() -> Option<usize> {
     let (width, _) = terminal_size::terminal_size_of(std::io::stdout())?;

@@ -110,7 +110,7 @@ impl<'a> Resolver<'a> {
         let shown = &image.value.0;
         match self.facts(&self.manifest.path(image)) {
             Some(ImageFacts::Other { looks_like }) => {
-                let guess = looks_like.map(|what| format!("; it looks like {what}")).unwrap_or_default();
+                let guess = looks_like.as_ref().map(|what| format!("; it looks like {what}")).unwrap_or_default();
                 let message = format!("`{shown}` is not a qcow2 image{guess}");
                 let hint = match looks_like {
                     Some(what) if what.contains("Git LFS") => "fetch the image: `git lfs pull`".to_owned(),

@@ -15,7 +15,7 @@ use crate::lab::Lab;
 use crate::world::{BINARY, template, text, wait_until};
 
 /// Accounts of this test's own, in this test's mount namespace alone.
-const PEOPLE: [(&str, u32); 3] = [("badmin", 44_101), ("doraz", 44_102), ("alex", 44_103)];
+const PEOPLE: [(&str, u32); 4] = [("badmin", 44_101), ("doraz", 44_102), ("alex", 44_103), ("eva", 44_104)];
 /// Nobody's.
 const STRANGER: u32 = 44_199;
 
@@ -45,12 +45,22 @@ impl Served {
 
     /// This lab, with more settings of its site, and people of this machine.
     pub(crate) fn of(manifest: &str, settings: &str, people: &[(&str, u32)]) -> Self {
+        Self::set(manifest, |_| settings.to_owned(), people)
+    }
+
+    /// With settings that name this test's folder.
+    pub(crate) fn with_site(settings: impl FnOnce(&Path) -> String) -> Self {
+        Self::set(LAB, settings, &PEOPLE)
+    }
+
+    fn set(manifest: &str, settings: impl FnOnce(&Path) -> String, people: &[(&str, u32)]) -> Self {
         let lab = Lab::prepared("", |folder| {
             std::fs::create_dir_all(folder.join("images")).unwrap();
             std::fs::write(folder.join("lab.yaml"), manifest).unwrap();
             std::fs::copy(template(), folder.join("images/tiny.qcow2")).unwrap();
         });
         let site = std::fs::read_to_string(&lab.site).unwrap();
+        let settings = settings(lab.world.folder.path());
         std::fs::write(&lab.site, format!("{site}{settings}\n")).unwrap();
         accounts(lab.world.folder.path(), people);
         lab.must(&["host", "setup", "--lab", &text(&lab.folder)]);
@@ -74,14 +84,14 @@ impl Served {
     }
 
     /// What it prints, all in one, and its exit code.
-    fn says(&self, who: &str, line: &str) -> (String, i32) {
+    pub(crate) fn says(&self, who: &str, line: &str) -> (String, i32) {
         let output = self.typed(uid(who), line);
         let said = [output.stdout, output.stderr].map(|said| String::from_utf8(said).unwrap()).concat();
         (said, output.status.code().unwrap())
     }
 
     #[track_caller]
-    fn expect(&self, who: &str, line: &str, exit: i32, said: &str) {
+    pub(crate) fn expect(&self, who: &str, line: &str, exit: i32, said: &str) {
         let (all, code) = self.says(who, line);
         assert_eq!((code, all.trim_end()), (exit, said.trim_end()), "{who}: labwright {line}");
     }
@@ -93,7 +103,7 @@ impl Served {
     }
 
     /// The bytes that come back for these, from root, who sees everything.
-    fn answer(&self, request: &[u8]) -> String {
+    pub(crate) fn answer(&self, request: &[u8]) -> String {
         let mut stream = UnixStream::connect(&self.socket).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         // One that is refused early need not be read to its end.
@@ -104,8 +114,13 @@ impl Served {
     }
 
     /// Status and body of what somebody asks without our client, which would not ask for what it is not shown.
-    fn raw(&self, who: &str, line: &str, body: &str) -> (String, String) {
+    pub(crate) fn raw(&self, who: &str, line: &str, body: &str) -> (String, String) {
         self.raw_with(uid(who), line, "", body)
+    }
+
+    /// The same with a body that is to be so long.
+    pub(crate) fn raw_of_length(&self, who: &str, line: &str, body: &str, length: usize) -> (String, String) {
+        answered(self.asking_of_length(uid(who), line, "", body, length))
     }
 
     /// The same with more headers, each with its line end.
@@ -115,13 +130,17 @@ impl Served {
 
     /// Asks, and does not wait.
     pub(crate) fn asking(&self, uid: u32, line: &str, headers: &str, body: &str) -> Child {
+        self.asking_of_length(uid, line, headers, body, body.len())
+    }
+
+    fn asking_of_length(&self, uid: u32, line: &str, headers: &str, body: &str, length: usize) -> Child {
         let place = format!("UNIX-CONNECT:{},shut-none", text(&self.socket));
         let mut socat = Command::new("socat");
         socat.args(["-t", "60", "-", &place]).uid(uid).gid(uid).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut socat = socat.current_dir("/").spawn().unwrap();
         let head =
             format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n{headers}");
-        let request = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
+        let request = format!("{head}content-length: {length}\r\n\r\n{body}");
         socat.stdin.take().unwrap().write_all(request.as_bytes()).unwrap();
         socat
     }
@@ -152,7 +171,7 @@ pub(crate) fn daemon(lab: &Lab, socket: &Path) -> Child {
     daemon
 }
 
-fn uid(who: &str) -> u32 {
+pub(crate) fn uid(who: &str) -> u32 {
     PEOPLE.iter().find(|(name, _)| *name == who).map_or(STRANGER, |(_, uid)| *uid)
 }
 
@@ -164,6 +183,8 @@ fn accounts(folder: &Path, people: &[(&str, u32)]) {
     let machine = std::fs::read_to_string("/etc/passwd").unwrap();
     let ours = people.iter().map(|(name, uid)| format!("{name}:x:{uid}:{uid}::/nonexistent:/usr/sbin/nologin\n"));
     std::fs::write(etc.join("passwd"), machine + &ours.collect::<String>()).unwrap();
+    let groups = std::fs::read_to_string("/etc/group").unwrap();
+    std::fs::write(etc.join("group"), groups + "lan-staff:x:44200:alex\n").unwrap();
     let none: Option<&str> = None;
     mount(Some(&etc), "/etc", none, MsFlags::MS_BIND, none).unwrap();
 }

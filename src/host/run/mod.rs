@@ -11,6 +11,7 @@
 //! qmp        qemu's monitor
 //! bounds     memory, processors and threads of a guest, by cgroup
 //! confine    drops rights, ties qemu's life to the starter's
+//! sealed     a process of ours without any rights, which reads what strangers send
 //! run_folder /run/labwright/<run>/
 //! accel      whether guests boot under KVM here
 //! sweep      removes what dead runs have left
@@ -27,5 +28,6 @@ pub mod probe;
 pub mod qemu;
 pub mod qmp;
 pub mod run_folder;
+pub mod sealed;
 pub mod sweep;
 pub mod tap;

@@ -1,0 +1,301 @@
+//! Labs that people plan and apply from their own accounts: the site says whose they are. Who may not is told so before a byte of
+//! what they send is looked at; the files themselves are read in a process without rights (`control::upload`).
+//!
+//! ```text
+//! POST   /v1/labs/{lab}/validate
+//! POST   /v1/labs/{lab}/plan
+//! POST   /v1/labs/{lab}/apply
+//! POST   /v1/labs/{lab}/destroy
+//! ```
+//!
+//! The answer is a stream of lines, each a `Told`. A lab of others is not there, whatever a plan says of their addresses.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
+use std::task::{Poll, ready};
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
+use axum::routing::post;
+use axum::{Extension, Router};
+use hyper::body::Frame;
+use sha2::Digest as _;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+use super::api::{No, too_many};
+use super::lab_messages::{Agreed, LabRequest, Told};
+use super::{Daemon, Peer};
+use crate::apply::{BatchKind, Goal, Progress, Readiness};
+use crate::control::apply::{Client, Done, Request as Wanted, reconcile};
+use crate::control::plan::Scope;
+use crate::control::upload::{self, Meaning};
+use crate::control::{Code, Context, ControlError};
+use crate::model::id::LabName;
+use crate::model::lab::Desired;
+use crate::plan::{Ground, Plan};
+use crate::report::{self, progress};
+use crate::state::Recorded;
+
+/// The first line and the files.
+const BODY_BYTES_MAX: usize = upload::BYTES_MAX as usize + (8 << 20);
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+const TOO_LONG: &str = "the lab's files are too long, or end before their end; nothing was done";
+const PARALLELISM: usize = 4;
+/// Lines that wait for a client; one that reads no more holds up its own apply alone.
+const LINES: usize = 64;
+/// A client that has not taken a line for so long has gone.
+const LINE_PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks whether it has.
+const LINE_PAUSE: Duration = Duration::from_millis(20);
+
+pub(super) fn router() -> Router<Arc<Daemon>> {
+    let of = |doing: Doing| {
+        post(async move |daemon: State<Arc<Daemon>>, peer: Extension<Peer>, lab, request: Request| {
+            answer(doing, daemon.0, peer.0, lab, request).await
+        })
+    };
+    Router::new()
+        .route("/v1/labs/{lab}/validate", of(Doing::Validate))
+        .route("/v1/labs/{lab}/plan", of(Doing::Plan))
+        .route("/v1/labs/{lab}/apply", of(Doing::Apply))
+        .route("/v1/labs/{lab}/destroy", of(Doing::Destroy))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doing {
+    Validate,
+    Plan,
+    Apply,
+    Destroy,
+}
+
+impl Doing {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Validate => "validate",
+            Self::Plan => "plan",
+            Self::Apply => "apply",
+            Self::Destroy => "destroy",
+        }
+    }
+}
+
+async fn answer(
+    doing: Doing,
+    daemon: Arc<Daemon>,
+    peer: Peer,
+    lab: Result<Path<LabName>, PathRejection>,
+    request: Request,
+) -> Result<Response, No> {
+    let Path(lab) = lab?;
+    let place = daemon.bounds.requests.take(peer.uid()).ok_or_else(too_many)?;
+    let context = daemon.context_of(&peer, format!("{} {lab}", doing.word()));
+    let (asker, named) = (context.clone(), lab.clone());
+    let may = tokio::task::spawn_blocking(move || asker.audited(None, upload::require_owner(&asker, &named)));
+    may.await.map_err(|_| No::bug())?.map_err(|error| No::told(&error))?;
+    let upload = daemon.bounds.uploads.take(peer.uid()).ok_or_else(too_many)?;
+    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if length.is_some_and(|length: usize| length > BODY_BYTES_MAX) {
+        return Err(No::of(StatusCode::PAYLOAD_TOO_LARGE, Code::Usage, TOO_LONG));
+    }
+    let read = tokio::time::timeout(BODY_TIMEOUT, to_bytes(request.into_body(), BODY_BYTES_MAX)).await;
+    let body = read
+        .map_err(|_| No::of(StatusCode::REQUEST_TIMEOUT, Code::Usage, "the body takes too long; nothing was done"))?
+        .map_err(|_| No::of(StatusCode::PAYLOAD_TOO_LARGE, Code::Usage, TOO_LONG))?;
+    let (sender, receiver) = channel(LINES);
+    let interrupts = Arc::clone(&daemon.interrupts);
+    tokio::task::spawn_blocking(move || {
+        let _place = place;
+        let mut teller = Teller { to: sender, interrupts, agreed: Agreed::ToNothing, is_gone: false };
+        let work = || {
+            let (wanted, context, desired) = understand(doing, &context, &lab, &body, &mut teller)?;
+            drop((body, upload));
+            Ok::<_, No>((wanted, context, desired))
+        };
+        let done =
+            work().and_then(|(wanted, context, desired)| carry_out(doing, &context, &desired, wanted, &mut teller));
+        if let Err(no) = done {
+            teller.tell(&Told::No(no.into_refusal()));
+        }
+    });
+    let mut response = Response::new(Body::new(Lines(receiver)));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    Ok(response)
+}
+
+/// What is wanted of the lab.
+fn understand(
+    doing: Doing,
+    context: &Context,
+    lab: &LabName,
+    body: &[u8],
+    teller: &mut Teller,
+) -> Result<(LabRequest, Context, Desired), No> {
+    let end = body.iter().position(|byte| *byte == b'\n').unwrap_or(body.len());
+    let (line, files) = (&body[..end], body.get(end + 1..).unwrap_or_default());
+    let wanted: LabRequest = serde_json::from_slice(line)
+        .map_err(|error| No::of(StatusCode::BAD_REQUEST, Code::Usage, format!("{error}; nothing was done")))?;
+    let context = context.audited(None, upload::at(context, lab, &wanted.folder)).map_err(|error| No::told(&error))?;
+    if doing == Doing::Destroy {
+        return Ok((wanted, context, Desired::nothing(lab.clone())));
+    }
+    match upload::receive(&context, lab, files, wanted.is_styled).map_err(|error| No::told(&error))? {
+        Meaning::Lab { desired, findings } => {
+            teller.tell(&Told::Findings(findings));
+            Ok((wanted, context, *desired))
+        }
+        Meaning::Invalid { findings } => {
+            teller.tell(&Told::Findings(findings));
+            Err(No::told(&ControlError::InvalidManifest))
+        }
+    }
+}
+
+fn carry_out(
+    doing: Doing,
+    context: &Context,
+    desired: &Desired,
+    wanted: LabRequest,
+    teller: &mut Teller,
+) -> Result<(), No> {
+    let LabRequest { targets, allow, refresh_only, agreed, folder, .. } = wanted;
+    let scope = Scope { targets, allow, refresh_only };
+    let is_admin = upload::sees_all_labs(context);
+    let make = |recorded: &Recorded| -> Result<Plan, ControlError> {
+        let plan = scope.plan(context, desired, recorded)?;
+        Ok(if is_admin { plan } else { without_others(plan) })
+    };
+    let told = |error: ControlError| No::told(&error);
+    match (doing, &agreed) {
+        (Doing::Validate, _) => return Ok(()),
+        (Doing::Plan, _) | (_, Agreed::ToNothing) => {
+            let plan = make(&context.recorded(&desired.lab).map_err(told)?).map_err(told)?;
+            teller.shows(&plan);
+            return Ok(());
+        }
+        (Doing::Apply | Doing::Destroy, Agreed::To(_) | Agreed::ToAll) => {}
+    }
+    let doing = format!("{} {}", doing.word(), folder.display());
+    let is_agreed = agreed == Agreed::ToAll;
+    teller.agreed = agreed;
+    let request = Wanted { doing: &doing, parallelism: PARALLELISM, is_root: true, is_agreed, together: None };
+    match reconcile(context, desired, &make, &request, teller) {
+        Ok(Done { plan, summary }) => {
+            let again = format!("labwright {doing}");
+            let text = match plan.is_empty() {
+                true => String::new(),
+                false => report::apply::text(&summary, &again, Some("labwright get mappings")),
+            };
+            let is_whole = summary.failed.is_empty() && !summary.interrupted;
+            teller.tell(&Told::Outcome { text, stream: report::apply::stream(&summary), is_whole });
+            Ok(())
+        }
+        // What is there to say was said with the plan.
+        Err(ControlError::NotConfirmed) => Ok(()),
+        Err(error) => Err(No::told(&error)),
+    }
+}
+
+/// Of other labs there is nothing to know.
+fn without_others(mut plan: Plan) -> Plan {
+    for refusal in &mut plan.refusals {
+        if let Ground::RangeOverlaps { range, .. } = refusal.why {
+            refusal.why = Ground::RangeTaken { range };
+        }
+    }
+    plan
+}
+
+/// Who sent a lab and hears how it goes.
+struct Teller {
+    to: Sender<Bytes>,
+    interrupts: Arc<AtomicU8>,
+    agreed: Agreed,
+    /// Nobody listens any more.
+    is_gone: bool,
+}
+
+impl Teller {
+    fn tell(&mut self, told: &Told) {
+        let mut line = serde_json::to_vec(told).expect("a message has only string keys");
+        line.push(b'\n');
+        let (mut line, begun) = (Bytes::from(line), Instant::now());
+        // What was begun is finished, whether somebody listens or not.
+        while !self.is_gone {
+            match self.to.try_send(line) {
+                Ok(()) => return,
+                Err(TrySendError::Full(back)) if begun.elapsed() < LINE_PATIENCE => {
+                    line = back;
+                    std::thread::sleep(LINE_PAUSE);
+                }
+                Err(_) => {
+                    tracing::debug!("a client hears no more");
+                    self.is_gone = true;
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl Client for Teller {
+    fn shows(&mut self, plan: &Plan) {
+        let digest = digest(plan);
+        let (plan_told, agreed) = (Box::new(plan.clone()), self.agreed.clone());
+        self.tell(&match agreed {
+            Agreed::To(other) if other != digest => Told::Moved { plan: plan_told, digest },
+            // They have seen it.
+            Agreed::To(_) => return,
+            Agreed::ToNothing | Agreed::ToAll => Told::Plan { plan: plan_told, digest },
+        });
+    }
+
+    fn agrees(&mut self, plan: &Plan) -> Option<bool> {
+        Some(self.agreed == Agreed::To(digest(plan)))
+    }
+
+    fn begins(&mut self) -> Arc<AtomicU8> {
+        Arc::clone(&self.interrupts)
+    }
+
+    fn looks(&mut self, _: &Readiness, _: Goal) {}
+}
+
+impl Progress for Teller {
+    fn batch(&mut self, kind: BatchKind, done: usize, failed: usize, took: Duration) {
+        if kind != BatchKind::Record {
+            self.tell(&Told::Progress(progress::batch(kind, done, failed, took)));
+        }
+    }
+
+    fn retry(&mut self, kind: BatchKind, number: usize, pause: Duration, why: &str) {
+        self.tell(&Told::Progress(progress::retry(kind, number, pause, why)));
+    }
+}
+
+/// Of what a plan does: two with the same one do the same.
+fn digest(plan: &Plan) -> String {
+    sha2::Sha256::digest(plan.deeds()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A body that is told line by line.
+struct Lines(Receiver<Bytes>);
+
+impl hyper::body::Body for Lines {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let line = ready!(self.0.poll_recv(context));
+        Poll::Ready(line.map(|line| Ok(Frame::data(line))))
+    }
+}

@@ -1,0 +1,106 @@
+//! A process of our own that may do nothing but think: what strangers send is understood there. It has two pipes, no account, no
+//! file, no network, and bounded memory and time; a mistake in what reads strangers' texts is then worth nothing to them.
+//!
+//! ```text
+//! start ─▶ labwright understand ─▶ seal: network ─▶ death signal ─▶ ids ─▶ bounds ─▶ Landlock ─▶ read the pipe
+//! ```
+
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use landlock::{
+    ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset,
+    RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, Scope,
+};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::Signal;
+use nix::unistd::{Gid, Uid};
+
+use super::confine::ConfineError;
+
+/// The largest lab takes some 5 s and 300 MiB.
+const CPU_SECONDS: u64 = 30;
+const MEMORY_BYTES: u64 = 1 << 30;
+const OPEN_FILES: u64 = 32;
+/// It may sleep, which costs no time of the processor.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Time zones, which manifests name.
+const READ: &str = "/usr/share/zoneinfo";
+
+/// Such a process, seen from outside. It ends with this.
+pub struct Sealed {
+    pub to: Option<ChildStdin>,
+    pub from: ChildStdout,
+    /// Dropped when it is no longer waited for.
+    _watched: Sender<()>,
+}
+
+impl Sealed {
+    /// Starts our own program, which is to call `seal` before it reads anything.
+    pub fn start(program: &Path, account: (u32, u32)) -> std::io::Result<Self> {
+        let mut command = Command::new(program);
+        command.args(["understand", "--uid", &account.0.to_string(), "--gid", &account.1.to_string()]);
+        command.env_clear().current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn()?;
+        let (to, from) = (child.stdin.take(), child.stdout.take().expect("it was asked for"));
+        let (watched, watch) = channel::<()>();
+        std::thread::spawn(move || {
+            // Nothing is ever sent: it ends when the other end goes, or with its patience.
+            if watch.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                tracing::warn!("a sealed process takes too long");
+            }
+            end(child);
+        });
+        Ok(Self { to, from, _watched: watched })
+    }
+}
+
+fn end(mut child: Child) {
+    if let Err(error) = child.kill().and_then(|()| child.wait()) {
+        tracing::warn!(%error, "a sealed process cannot be ended");
+    }
+}
+
+/// Gives up all rights, for good. `uid` and `gid` are whom it becomes; root alone can become somebody.
+pub fn seal(uid: Uid, gid: Gid) -> Result<(), ConfineError> {
+    let system = |action| move |source| ConfineError::System { action, source };
+    if Uid::effective().is_root() {
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC).map_err(system("give up the network"))?;
+        nix::unistd::setgroups(&[]).map_err(system("give up the groups"))?;
+        nix::unistd::setresgid(gid, gid, gid).map_err(system("give up the group"))?;
+        nix::unistd::setresuid(uid, uid, uid).map_err(system("give up the account"))?;
+    }
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(system("tie this to who started it"))?;
+    nix::sys::prctl::set_no_new_privs().map_err(system("rule out new privileges"))?;
+    nix::sys::prctl::set_dumpable(false).map_err(system("rule out looks into memory"))?;
+    let bounds = [
+        (Resource::RLIMIT_CPU, CPU_SECONDS),
+        (Resource::RLIMIT_AS, MEMORY_BYTES),
+        (Resource::RLIMIT_NOFILE, OPEN_FILES),
+        (Resource::RLIMIT_FSIZE, 0),
+        (Resource::RLIMIT_CORE, 0),
+        (Resource::RLIMIT_NPROC, 0),
+    ];
+    for (resource, bound) in bounds {
+        setrlimit(resource, bound, bound).map_err(system("bound what it takes"))?;
+    }
+    no_files().map_err(ConfineError::Landlock)
+}
+
+/// A kernel that knows less of it does what it can: the account and the bounds hold without it.
+fn no_files() -> Result<(), RulesetError> {
+    let newest = ABI::V6;
+    let mut rules = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(newest))?
+        .handle_access(AccessNet::from_all(newest))?
+        .scope(Scope::from_all(newest))?
+        .create()?;
+    if let Ok(folder) = PathFd::new(READ) {
+        rules = rules.add_rule(PathBeneath::new(folder, AccessFs::from_read(newest)))?;
+    }
+    rules.restrict_self().map(drop)
+}
