@@ -52,7 +52,7 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
         }
         Command::Backup { file, lab } => {
             let context = open(site, &lab.lab)?;
-            context.known_store()?.backup(file)?;
+            control::backup(&context, file)?;
             ui.say(&format!("a copy of {} is in {}", context.site.state.display(), file.display()));
         }
         Command::Check { lab } => {

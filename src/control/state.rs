@@ -29,7 +29,17 @@ pub fn restore(context: &Context, file: &Path) -> Result<Option<PathBuf>, Contro
     let _lock = context.lock("state restore".into())?;
     let folder = &context.site.storage.runs;
     let next_run = unused_run(folder).map_err(|source| ControlError::Runs { folder: folder.clone(), source })?;
-    Ok(Store::restore(&context.site.state, file, next_run, jiff::Timestamp::now())?)
+    let kept = Store::restore(&context.site.state, file, next_run, jiff::Timestamp::now())?;
+    // In the state that is in its place now: what came before is in the one that is kept.
+    context.audit(None, Vec::new())?;
+    Ok(kept)
+}
+
+/// Writes a copy of the state, which names everybody: so it is written down who took it.
+pub fn backup(context: &Context, file: &Path) -> Result<(), ControlError> {
+    let store = context.known_store()?;
+    context.audit(None, Vec::new())?;
+    Ok(store.backup(file)?)
 }
 
 /// A number above those of all runs that have a folder.

@@ -144,6 +144,7 @@ fn nobody_else_reads_the_state() {
     let group = must(&sandbox, "id -gn $(sed -n 's/^service_user: *//p' ../site.yaml)");
     let group = group.trim();
     assert_eq!(must(&sandbox, "stat -c '%a %G' ../site/state.db ../copy.db"), format!("640 {group}\n600 root\n"));
+    assert_eq!(acts(&sandbox, "--audit -n 1"), ["root,state backup,,let"], "it is known who has a copy");
     // One that an older program left open to all is closed by the next command.
     must(&sandbox, "chmod 644 ../site/state.db && chgrp root ../site/state.db && labwright --site ../site.yaml freeze");
     assert_eq!(must(&sandbox, "stat -c '%a %G' ../site/state.db"), format!("640 {group}\n"));
