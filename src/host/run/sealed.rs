@@ -14,6 +14,7 @@ use landlock::{
     ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset,
     RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, Scope,
 };
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
@@ -68,7 +69,11 @@ fn end(mut child: Child) {
 pub fn seal(uid: Uid, gid: Gid) -> Result<(), ConfineError> {
     let system = |action| move |source| ConfineError::System { action, source };
     if Uid::effective().is_root() {
-        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC).map_err(system("give up the network"))?;
+        match unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC) {
+            // A service that was hardened may make none; then Landlock is what keeps it from the network.
+            Ok(()) | Err(Errno::EPERM) => {}
+            Err(source) => return Err(ConfineError::System { action: "give up the network", source }),
+        }
         nix::unistd::setgroups(&[]).map_err(system("give up the groups"))?;
         nix::unistd::setresgid(gid, gid, gid).map_err(system("give up the group"))?;
         nix::unistd::setresuid(uid, uid, uid).map_err(system("give up the account"))?;
