@@ -40,17 +40,23 @@ pub(super) fn give_up(context: &Context, lab: &LabName, vm: &VmName) -> Result<O
     Ok(Some(Acted { vm: vm.clone(), changed: true, plan, outcome: String::new() }))
 }
 
-/// Whether the same was asked for before, as its claim remembers; the answer was lost then.
+/// Whether the same was asked for before and is seen to, as its claim remembers; the answer was lost then. Where its run was not
+/// begun any more, nothing is.
 pub(super) fn asked_before(context: &Context, lab: &LabName, vm: &VmName, key: &str) -> Result<Option<Acted>, No> {
-    let is_this = |claim: &PastClaim| {
-        let body = ClaimBody::read(&claim.kind, &claim.body);
-        let known = if let Ok(ClaimBody::Power(power)) = body { power.key } else { None };
-        claim.by == context.caller.name && known.as_deref() == Some(key)
+    let claimed = |claim: PastClaim| match ClaimBody::read(&claim.kind, &claim.body) {
+        Ok(ClaimBody::Power(power)) if claim.by == context.caller.name && power.key.as_deref() == Some(key) => {
+            Some(power)
+        }
+        _ => None,
     };
-    let claims = || -> Result<Vec<PastClaim>, ControlError> {
-        Ok(context.known_store()?.claims_on(lab, vm.as_str(), CLAIMS_LOOKED_AT)?)
+    let look = || -> Result<bool, ControlError> {
+        let mut store = context.known_store()?;
+        let claims = store.claims_on(lab, vm.as_str(), CLAIMS_LOOKED_AT)?;
+        let Some(power) = claims.into_iter().find_map(claimed) else { return Ok(false) };
+        let known = store.recorded(lab)?.vms.get(vm).map(|known| known.generation);
+        Ok(known.is_some_and(|generation| generation >= power.generation))
     };
-    let was = claims().map_err(|error| No::told(&error))?.iter().any(is_this);
+    let was = look().map_err(|error| No::told(&error))?;
     let plan = format!("{vm}: this was asked for before, and is seen to\n");
     Ok(was.then(|| Acted { vm: vm.clone(), changed: false, plan, outcome: String::new() }))
 }

@@ -63,7 +63,7 @@ impl Client {
     }
 
     pub fn get<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, ClientError> {
-        self.ask(Method::GET, path, Bytes::new(), None)
+        until_answered(|| self.ask(Method::GET, path, Bytes::new(), None))
     }
 
     pub fn delete<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, ClientError> {
@@ -79,19 +79,7 @@ impl Client {
     fn ask_once<T: DeserializeOwned>(&self, method: Method, path: &[&str], body: Bytes) -> Result<T, ClientError> {
         let drawn = std::fs::read_to_string(KEYS);
         let key = drawn.map_err(|source| ClientError::Key { source })?.trim().to_owned();
-        let mut broken_at: Option<Instant> = None;
-        loop {
-            let asked = self.ask(method.clone(), path, body.clone(), Some(&key));
-            let may_come_back = match &asked {
-                Err(ClientError::Broken { .. }) => broken_at.get_or_insert_with(Instant::now).elapsed() < COMES_BACK,
-                Err(ClientError::Connect { .. }) => broken_at.is_some_and(|at| at.elapsed() < COMES_BACK),
-                _ => false,
-            };
-            if !may_come_back {
-                return asked;
-            }
-            std::thread::sleep(ASK_AGAIN);
-        }
+        until_answered(|| self.ask(method.clone(), path, body.clone(), Some(&key)))
     }
 
     /// Listens to a stream of events until `heard` has heard enough; whether it had in time.
@@ -226,6 +214,23 @@ impl Client {
         };
         let request = request.body(Full::new(body)).expect("a path of escaped segments is a path");
         sender.send_request(request).await.map_err(|error| broken(Box::new(error)))
+    }
+}
+
+/// Asks again where the daemon broke off, until another one is in its place.
+fn until_answered<T>(ask: impl Fn() -> Result<T, ClientError>) -> Result<T, ClientError> {
+    let mut broken_at: Option<Instant> = None;
+    loop {
+        let asked = ask();
+        let may_come_back = match &asked {
+            Err(ClientError::Broken { .. }) => broken_at.get_or_insert_with(Instant::now).elapsed() < COMES_BACK,
+            Err(ClientError::Connect { .. }) => broken_at.is_some_and(|at| at.elapsed() < COMES_BACK),
+            _ => false,
+        };
+        if !may_come_back {
+            return asked;
+        }
+        std::thread::sleep(ASK_AGAIN);
     }
 }
 

@@ -1,12 +1,14 @@
 //! The site's loop: labs stay as they were applied with nobody looking on, and a class that starts at one moment is one apply.
 
 use std::collections::BTreeMap;
+use std::process::Stdio;
 
+use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::serve::{Served, answered, daemon};
-use crate::world::{text, tool, wait_until};
+use crate::world::{processes, text, tool, wait_until};
 
 /// Guests that never execute an instruction cost little.
 const HELD: &str = "qemu: { accel: tcg, extra_args: [\"-S\"] }
@@ -201,4 +203,80 @@ fn who_waits_is_told_and_who_floods_slows_nobody() {
     );
     assert!(!said.contains("doraz") && !said.contains("net101"), "{said}");
     assert_eq!(served.raw_with(alex, "GET /metrics", "", "").0, "403");
+}
+
+/// The daemon is killed at some moment of a start and of a derive, and another one takes its place at once. The client asks again by
+/// itself; in the end there is one run, one disk, one claim.
+#[test]
+fn a_daemon_that_is_killed_in_the_middle_costs_nobody_anything() {
+    let doraz = 44_102;
+    let permission = "permissions:\n  - { to: { group: studs }, on: { template: gsr }, allow: [derive] }\n";
+    let mut served = Served::of(&format!("{}{permission}", lab("doraz", "")), HELD, &[("doraz", doraz)]);
+    for (round, moment) in [0, 60, 120, 180, 240, 320].into_iter().enumerate() {
+        let asked = |served: &Served, line: &str| {
+            let mut typing = served.typing(doraz, line);
+            typing.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        };
+        let derive = format!("vm derive gsr --name n{round}");
+        for line in [derive.as_str(), "vm restart doraz-work"] {
+            let before = runs(&served);
+            let asking = asked(&served, line);
+            // A moment like any other: the kernel's own scheduling makes another of it each time.
+            std::thread::sleep(std::time::Duration::from_millis(moment));
+            served.daemon.kill().unwrap();
+            served.daemon.wait().unwrap();
+            served.daemon = daemon(&served.lab, &served.socket);
+            let output = asking.wait_with_output().unwrap();
+            let said = [output.stdout, output.stderr].map(|said| String::from_utf8(said).unwrap()).concat();
+            // One that was killed before it heard the first word was never asked.
+            if said.contains("cannot reach the daemon") {
+                continue;
+            }
+            assert!(output.status.success(), "killed after {moment} ms of `{line}`: {said}");
+            if line.starts_with("vm restart") {
+                wait_until("it runs again", || mapped(&served).contains_key("doraz-work") && runs(&served) != before);
+            }
+        }
+    }
+    wait_until("there is one guest", || guests(&served) == 1);
+    // What root sees is whole: nothing is left to be done, and nothing strange is there.
+    assert_eq!(served.lab.must(&["reconcile", "--once"]), "");
+    let disks = text(&served.lab.world.folder.path().join("site/vms/net101"));
+    let made = tool("find", &[&disks, "-name", "disk-*.qcow2"]).lines().count();
+    let listed = served.typing(doraz, "get vms -o name").output().unwrap().stdout;
+    let listed = String::from_utf8(listed).unwrap();
+    assert_eq!(listed.lines().count(), made, "each vm has its disk, and there is no other");
+}
+
+/// Guests that run, as the kernel has them.
+fn guests(served: &Served) -> usize {
+    let folder = text(served.lab.world.folder.path());
+    let is_guest = |(_, command): &(i32, String)| command.contains("qemu-system") && command.contains(&folder);
+    processes().into_iter().filter(is_guest).count()
+}
+
+/// Where nothing can be written, people are told so, nothing is lost, and it goes on once there is room.
+#[test]
+fn a_state_that_cannot_be_written_refuses_and_goes_on() {
+    let doraz = 44_102;
+    let served = Served::of(&lab("doraz", ""), HELD, &[("doraz", doraz)]);
+    let ask = || {
+        let line = "POST /v1/labs/net101/vms/doraz-work/power";
+        served.raw_with(doraz, line, "", r#"{"wanted":"start","by_name":true}"#)
+    };
+    let site = served.lab.world.folder.path().join("site");
+    let none: Option<&str> = None;
+    let again = MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
+    mount(Some(&site), &site, none, MsFlags::MS_BIND, none).unwrap();
+    mount(none, &site, none, again | MsFlags::MS_RDONLY, none).unwrap();
+    let (status, said) = ask();
+    assert!(
+        status.starts_with('5') && said.contains("nothing was changed") || said.contains("not writable"),
+        "{status}: {said}"
+    );
+    mount(none, &site, none, again, none).unwrap();
+    assert_eq!(runs(&served).len(), 0);
+    let (status, said) = ask();
+    assert_eq!(status, "200", "{said}");
+    wait_until("it runs", || mapped(&served).len() == 1);
 }
