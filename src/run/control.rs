@@ -342,10 +342,12 @@ impl Control {
             return Ok(true);
         }
         let _lock = lock(folder)?;
-        let standing = folder.read(CONTROL, super::JSON_BYTES_MAX)?;
-        let standing = standing.and_then(|text| serde_json::from_slice::<Self>(&text).ok());
-        if standing.is_some_and(|standing| standing.generation > self.generation) {
-            return Ok(false);
+        // One that cannot be read may be a fence: nothing begins over it.
+        if let Some(text) = folder.read(CONTROL, super::JSON_BYTES_MAX)? {
+            let standing: Self = super::parse_json(&text, Path::new(CONTROL))?;
+            if standing.generation > self.generation {
+                return Ok(false);
+            }
         }
         self.write_into(folder, Flush::Later).map(|()| true)
     }
@@ -436,5 +438,8 @@ mod tests {
         Control::change(folder.path(), |control| control.generation = 1).unwrap();
         assert!(!old.begin(&Folder::open(folder.path()).unwrap().unwrap()).unwrap());
         assert_eq!(Control::read(folder.path()).unwrap(), Some(fence));
+        // What cannot be read may be one.
+        std::fs::write(folder.path().join(CONTROL), "{").unwrap();
+        assert!(old.begin(&Folder::open(folder.path()).unwrap().unwrap()).is_err());
     }
 }

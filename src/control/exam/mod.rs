@@ -352,8 +352,14 @@ impl Exam<'_> {
             let ours = |run: &RunId| *run.site() == self.recorded.site && run.is_trial();
             let Some(run) = run.filter(|run| is_old && ours(run)) else { continue };
             // A neighbour's has no spec, and needs no reservation.
-            let reservation = RunSpec::read(&self.folder(&run)).ok().flatten().map(|spec| reservation(&spec));
-            lines.extend(self.take_away(Scratch { claims: vec![run], reservation, ..Scratch::default() }));
+            match RunSpec::read(&self.folder(&run)) {
+                Ok(spec) => {
+                    let reservation = spec.map(|spec| reservation(&spec));
+                    lines.extend(self.take_away(Scratch { claims: vec![run], reservation, ..Scratch::default() }));
+                }
+                // Its folder is all that tells which address is still reserved for it.
+                Err(error) => lines.push(failed(CLEANUP, chain(&error), "mend that; the next check takes it away")),
+            }
         }
         lines
     }
