@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 
 use crate::model::id::LabName;
+use crate::model::lab::SessionState;
 use crate::run::{BatchId, RunFileError, Runs};
 use crate::scheduler::{Scheduler, SchedulerError};
 use crate::state::{OldRun, Recorded, StateError, Store, Thing};
@@ -97,7 +98,7 @@ impl Clearing<'_> {
             Thing::Session(session) => Some(session),
             _ => None,
         });
-        let goes_on = sessions.filter(|session| session.window().1 >= self.now);
+        let goes_on = sessions.filter(|session| session.state(self.now) != SessionState::Over);
         goes_on.flat_map(|session| &session.vms).map(|vm| vm.as_str()).collect()
     }
 }

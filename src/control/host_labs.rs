@@ -114,9 +114,8 @@ fn open_sessions(
 ) -> Result<BTreeSet<(String, Timestamp)>, ControlError> {
     let as_recorded = understood(desired.lab.clone(), recorded)?.sessions;
     let open = |(name, session): (&SessionName, &Session)| {
-        let (opens, until) = session.window();
         let has_vms = session.vms.iter().any(|vm| recorded.vms.contains_key(vm));
-        (opens <= now && now <= until && has_vms).then(|| (name.to_string(), until))
+        (session.is_open(now) && has_vms).then(|| (name.to_string(), session.window().1))
     };
     Ok(desired.sessions.iter().chain(&as_recorded).filter_map(open).collect())
 }

@@ -31,8 +31,7 @@ impl<'a> Rights<'a> {
     /// `lab` is the lab with its claims.
     pub fn of(context: &'a Context, lab: &'a Desired, recorded: &'a Recorded) -> Self {
         let now = jiff::Timestamp::now();
-        let is_open = |(opens, closes): (jiff::Timestamp, jiff::Timestamp)| opens <= now && now < closes;
-        let open = lab.sessions.values().filter(|session| is_open(session.window()));
+        let open = lab.sessions.values().filter(|session| session.is_open(now));
         Self {
             lab,
             claims: &recorded.claims,
@@ -264,8 +263,7 @@ fn refuse_unknown_subject(lab: &Desired, permission: &Permission) -> Result<(), 
             Err(ControlError::NoUser { user: user.clone(), lab: lab.lab.clone() })
         }
         Subject::Group(group)
-            if !lab.user_groups.contains_key(group)
-                && ![UserGroupName::ALL_USERS, UserGroupName::ADMIN].contains(&group.as_str()) =>
+            if !lab.user_groups.contains_key(group) && !UserGroupName::PREDEFINED.contains(&group.as_str()) =>
         {
             Err(ControlError::NoUserGroup { group: group.clone(), lab: lab.lab.clone() })
         }

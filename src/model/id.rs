@@ -205,6 +205,8 @@ impl UserGroupName {
     pub const ADMIN: &'static str = "admin";
     /// Predefined: every user of the lab.
     pub const ALL_USERS: &'static str = "all_users";
+    /// Every lab has these.
+    pub const PREDEFINED: [&'static str; 2] = [Self::ADMIN, Self::ALL_USERS];
 }
 
 impl VmGroupName {

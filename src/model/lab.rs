@@ -20,7 +20,7 @@ use super::id::{
     FamilyName, LabName, Mac, MacPrefix, SessionName, TemplateName, UserGroupName, UserName, VmGroupName, VmName,
 };
 pub use super::permission::{InvalidObject, Object, Permission, Right, Subject};
-pub use super::session::{AddedTime, AtEnd, Egress, Protocol, Session};
+pub use super::session::{AddedTime, AtEnd, Egress, Protocol, Session, SessionState};
 
 /// Everything one lab wants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -67,7 +67,30 @@ impl AddedTime {
     }
 }
 
+/// How a moment stands to a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionState {
+    Ahead,
+    /// It holds its vms, to its last moment.
+    Open,
+    Over,
+}
+
 impl Session {
+    pub fn state(&self, now: jiff::Timestamp) -> SessionState {
+        let (opens, closes) = self.window();
+        match now {
+            now if now < opens => SessionState::Ahead,
+            now if now <= closes => SessionState::Open,
+            _ => SessionState::Over,
+        }
+    }
+
+    pub fn is_open(&self, now: jiff::Timestamp) -> bool {
+        self.state(now) == SessionState::Open
+    }
+
     /// When the session holds its vms: from booting them to the end of the longest extra time.
     pub fn window(&self) -> (jiff::Timestamp, jiff::Timestamp) {
         let length = self.end.as_second().saturating_sub(self.start.as_second());

@@ -7,7 +7,7 @@ use super::{Disturbance, Ground, Inputs, Planner, Remark, SessionLoss};
 use crate::model::address::{Address, Kind};
 use crate::model::id::{UserName, VmName};
 use crate::model::job::{Task, TaskId};
-use crate::model::lab::{Desired, Session};
+use crate::model::lab::{Desired, Session, SessionState};
 use crate::observe::{fenced_after, is_fenced};
 use crate::state::{FreezeScope, Frozen, Recorded, Thing};
 
@@ -39,8 +39,8 @@ pub(super) fn open_sessions(desired: &Desired, recorded: &Recorded, now: jiff::T
 }
 
 fn open_session(name: String, session: Session, now: jiff::Timestamp) -> Option<OpenSession> {
-    let (opens, until) = session.window();
-    (opens <= now && now <= until).then_some(OpenSession { name, vms: session.vms, until })
+    let (_, until) = session.window();
+    session.is_open(now).then_some(OpenSession { name, vms: session.vms, until })
 }
 
 impl Planner<'_> {
@@ -105,7 +105,7 @@ impl Planner<'_> {
                 None => SessionLoss::Leaves,
                 Some(wanted) if wanted.window().1 < open.until => SessionLoss::EndsEarlier,
                 // Until it opens again, nothing would guard its vms.
-                Some(wanted) if wanted.window().0 > self.inputs.now => SessionLoss::StartsLater,
+                Some(wanted) if wanted.state(self.inputs.now) == SessionState::Ahead => SessionLoss::StartsLater,
                 Some(wanted) if !wanted.vms.is_superset(&open.vms) => SessionLoss::LosesVms,
                 Some(_) => continue,
             };

@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 
 use crate::access::{Roles, World};
 use crate::model::claim::{Claim, ClaimBody, ClaimId, PowerClaim, PowerWish, TimeClaim, VmClaim};
-use crate::model::id::{FamilyName, VmName};
+use crate::model::id::{FamilyName, UserGroupName, VmName};
 use crate::model::lab::{AddedTime, Desired, Object, Origin, Permission, PowerState, Subject, Vm};
 
 /// The lab with the claims on it. Whether a vm is `on_demand`, is renamed, or leaves, is for the plan to see, which ends claims.
@@ -96,8 +96,7 @@ pub fn why_idle(desired: &Desired, claim: &Claim, is_recorded: impl Fn(&str) -> 
             None if is_recorded(&claim.name) => Some("its vm left the manifest".into()),
             None => Some(format!("there is no vm `{}`", claim.name)),
         },
-        ClaimBody::Grant(grant) if names_what_is_there(desired, &grant.permission) => None,
-        ClaimBody::Grant(_) => Some("whom or what it names is not in the manifest".into()),
+        ClaimBody::Grant(grant) => why_no_matter(desired, &grant.permission).map(str::to_owned),
         ClaimBody::Vm(made) => why_not_made(desired, &claim.name, made),
         ClaimBody::Time(TimeClaim { session, .. }) => {
             (!desired.sessions.contains_key(session)).then(|| format!("there is no session `{session}`"))
@@ -106,9 +105,19 @@ pub fn why_idle(desired: &Desired, claim: &Claim, is_recorded: impl Fn(&str) -> 
     }
 }
 
+/// Why a grant changes nothing of what anybody may do.
+fn why_no_matter(desired: &Desired, permission: &Permission) -> Option<&'static str> {
+    let is_admins = matches!(&permission.to, Subject::Group(group) if group.as_str() == UserGroupName::ADMIN);
+    if is_admins && !permission.force_isolated {
+        return Some("admins may do everything anyway");
+    }
+    (!names_what_is_there(desired, permission)).then_some("whom or what it names is not in the manifest")
+}
+
 fn names_what_is_there(desired: &Desired, permission: &Permission) -> bool {
     let whom = match &permission.to {
         Subject::User(user) => desired.users.contains_key(user),
+        Subject::Group(group) if UserGroupName::PREDEFINED.contains(&group.as_str()) => true,
         Subject::Group(group) => desired.user_groups.contains_key(group),
     };
     whom && match &permission.on {

@@ -55,7 +55,7 @@ impl People {
     }
 
     pub(super) fn group_names(&self) -> impl Iterator<Item = &str> + Clone {
-        let predefined = [UserGroupName::ADMIN, UserGroupName::ALL_USERS];
+        let predefined = UserGroupName::PREDEFINED;
         self.groups.keys().map(UserGroupName::as_str).chain(predefined)
     }
 
@@ -141,7 +141,7 @@ impl Resolver<'_> {
         };
         let manifest = self.manifest;
         for entry in &manifest.user_groups.0 {
-            let predefined = [UserGroupName::ADMIN, UserGroupName::ALL_USERS];
+            let predefined = UserGroupName::PREDEFINED;
             if predefined.contains(&entry.key.as_str()) {
                 let message = format!("the user group `{}` exists by itself and cannot be defined", entry.key.value);
                 let hint = "take another name; admins are named in the site's settings, not in a lab";

@@ -282,6 +282,29 @@ fn who_starts_a_vm_that_runs_already_claims_it() {
     assert!(standing(&lab).is_empty(), "it is about the run that was there when it was made");
 }
 
+/// Everybody of the lab is a group that no manifest lists: what is given to it counts. Admins need nothing.
+#[test]
+fn what_is_given_to_all_users_is_not_idle() {
+    let lab = bob_started();
+    let grant = |group: &str| {
+        let permission = format!(
+            r#"{{"to":{{"group":"{group}"}},"on":{{"template":"gsr"}},"allow":["derive"],"force_isolated":false}}"#
+        );
+        let body = format!(r#"{{"version":1,"permission":{permission},"given_as":"admin"}}"#);
+        lab.alter_state(&format!(
+            "INSERT INTO claims (lab, kind, name, body, \"by\", at)
+             VALUES ('net101', 'grant', 'group:{group},template:gsr', '{body}', 'ana', '2027-01-12T08:00:00Z')"
+        ));
+    };
+    ["all_users", "admin", "strangers"].into_iter().for_each(grant);
+    let desired = lab.desired();
+    let recorded = lab.recorded(&desired);
+    let idle = |claim: &Claim| why_idle(&desired, claim, |vm| recorded.vms.contains_key(vm));
+    let idle: Vec<Option<String>> = recorded.claims.iter().map(idle).collect();
+    let of_nobody = "whom or what it names is not in the manifest";
+    assert_eq!(idle, [None, None, Some("admins may do everything anyway".into()), Some(of_nobody.into())]);
+}
+
 /// A newer labwright's claims, and those that fit nothing: kept, and shown with the reason.
 #[test]
 fn what_fits_nothing_stays() {

@@ -43,7 +43,7 @@ pub use jobs::{Job, Usage};
 pub use listed::{Listed, Only, listed};
 pub use moment::Moment;
 pub use networks::VmGroup;
-pub use people::{Permission, Session, SessionState, User, UserGroup};
+pub use people::{Permission, Session, User, UserGroup};
 pub use screens::{Screen, Screens};
 pub use standing::{Standing, census, standings};
 pub use status::{Freeze, Status};

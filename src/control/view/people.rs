@@ -8,12 +8,11 @@ use serde::Serialize;
 use super::{Listed, Moment, View, sorted};
 use crate::control::ControlError;
 use crate::model::id::{SessionName, UserGroupName, UserName, VmName};
-use crate::model::lab::{self, AtEnd, Limits, Object, Right, Subject};
+use crate::model::lab::{self, AtEnd, Limits, Object, Right, SessionState, Subject};
 use crate::plan::permission_address;
 
 /// The groups that every lab has.
 const ADMIN: &str = "admin";
-const ALL_USERS: &str = "all_users";
 
 #[derive(Debug, Clone, Serialize)]
 pub struct User {
@@ -76,14 +75,6 @@ pub struct Session {
     pub at_end: AtEnd,
     /// As the manifest writes it.
     pub egress: Vec<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SessionState {
-    Ahead,
-    Open,
-    Over,
 }
 
 impl Listed for User {
@@ -157,7 +148,7 @@ impl View<'_> {
         let admin = lab::UserGroup { members: site.admins.clone(), limits: Some(Limits::ADMIN) };
         let everybody =
             lab::UserGroup { members: applied.users.into_keys().collect(), limits: Some(site.default_limits) };
-        let predefined = [of(ADMIN, admin, true), of(ALL_USERS, everybody, true)];
+        let predefined = [of(ADMIN, admin, true), of(UserGroupName::ALL_USERS, everybody, true)];
         let own =
             applied.user_groups.into_iter().map(|(name, group): (UserGroupName, _)| of(name.as_str(), group, false));
         Ok(predefined.into_iter().chain(own).collect())
@@ -193,11 +184,7 @@ fn of_session(name: SessionName, value: lab::Session, now: Timestamp) -> Session
     let (opens, closes) = value.window();
     Session {
         name,
-        state: match now {
-            now if now < opens => SessionState::Ahead,
-            now if now < closes => SessionState::Open,
-            _ => SessionState::Over,
-        },
+        state: value.state(now),
         opens: opens.into(),
         start: value.start.into(),
         end: value.end.into(),

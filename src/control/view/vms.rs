@@ -98,38 +98,23 @@ pub struct Mapping {
     pub since: Moment,
 }
 
-impl Listed for Vm {
-    const KIND: &'static str = "vm";
-    const IS_OWNED: bool = true;
-    fn key(&self) -> &str {
-        self.name.as_str()
-    }
-    fn owner(&self) -> Option<&str> {
-        Some(self.owner.as_str())
-    }
+/// What is a vm's is picked by its name, and is its owner's.
+macro_rules! listed_as_vms {
+    ($($row:ty),*) => {$(
+        impl Listed for $row {
+            const KIND: &'static str = "vm";
+            const IS_OWNED: bool = true;
+            fn key(&self) -> &str {
+                self.name.as_str()
+            }
+            fn owner(&self) -> Option<&str> {
+                Some(self.owner.as_str())
+            }
+        }
+    )*};
 }
 
-impl Listed for Name {
-    const KIND: &'static str = "vm";
-    const IS_OWNED: bool = true;
-    fn key(&self) -> &str {
-        self.name.as_str()
-    }
-    fn owner(&self) -> Option<&str> {
-        Some(self.owner.as_str())
-    }
-}
-
-impl Listed for Mapping {
-    const KIND: &'static str = "vm";
-    const IS_OWNED: bool = true;
-    fn key(&self) -> &str {
-        self.name.as_str()
-    }
-    fn owner(&self) -> Option<&str> {
-        Some(self.owner.as_str())
-    }
-}
+listed_as_vms!(Vm, Name, Mapping);
 
 impl View<'_> {
     /// Every vm, by name.
