@@ -5,11 +5,13 @@
 //! host names know letters, digits and `-`.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Longest name of a vm, template, group, session or lab, in bytes. A job name (at most 511 bytes, `qsub(1)`) carries
 /// a lab and a batch, a file name (255 bytes) a vm and a disk slot: 63 leaves room in both and is a DNS label.
@@ -216,34 +218,41 @@ impl VmGroupName {
 
 /// Four characters, drawn at random when a site's state is made, that tell the things of one site from another's on
 /// the same host or cluster. Part of every mark.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-pub struct SiteTag(String);
+#[schemars(with = "String")]
+pub struct SiteTag([u8; SiteTag::BYTES]);
 
 impl SiteTag {
     pub const BYTES: usize = 4;
 
-    pub fn new(text: impl Into<String>) -> Result<Self, InvalidName> {
-        let text = text.into();
+    pub fn new(text: impl AsRef<str>) -> Result<Self, InvalidName> {
+        let text = text.as_ref();
         let what = "site tag";
         if let Some(found) = text.chars().find(|c| !(c.is_ascii_lowercase() || c.is_ascii_digit())) {
             return Err(InvalidName::Character { what, found });
         }
-        match text.len() {
-            Self::BYTES => Ok(Self(text)),
-            0 => Err(InvalidName::Empty { what }),
-            length => Err(InvalidName::TooLong { what, max: Self::BYTES, length }),
-        }
+        let length = text.len();
+        text.as_bytes().try_into().map(Self).map_err(|_| match length {
+            0 => InvalidName::Empty { what },
+            _ => InvalidName::TooLong { what, max: Self::BYTES, length },
+        })
     }
 
     pub fn as_str(&self) -> &str {
-        &self.0
+        std::str::from_utf8(&self.0).expect("letters and digits")
+    }
+}
+
+impl fmt::Debug for SiteTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_str().fmt(f)
     }
 }
 
 impl fmt::Display for SiteTag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
+        f.pad(self.as_str())
     }
 }
 
@@ -256,14 +265,15 @@ impl TryFrom<String> for SiteTag {
 
 impl From<SiteTag> for String {
     fn from(tag: SiteTag) -> String {
-        tag.0
+        tag.as_str().to_owned()
     }
 }
 
 /// One start of a vm: the site's tag and a number that the site's state counts up and never gives out twice.
 /// Written `k3f9-104`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
+#[serde(into = "String")]
+#[schemars(with = "String")]
 pub struct RunId {
     site: SiteTag,
     number: u64,
@@ -337,10 +347,25 @@ impl FromStr for RunId {
     }
 }
 
-impl TryFrom<String> for RunId {
-    type Error = InvalidRunId;
-    fn try_from(text: String) -> Result<Self, InvalidRunId> {
-        text.parse()
+/// Each line of each report names its run: no text is kept on the way.
+impl<'de> Deserialize<'de> for RunId {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_str(Text(PhantomData))
+    }
+}
+
+/// Reads what is written as text from wherever the text stands.
+struct Text<T>(PhantomData<T>);
+
+impl<T: FromStr<Err: fmt::Display>> Visitor<'_> for Text<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
     }
 }
 
@@ -351,10 +376,16 @@ impl From<RunId> for String {
 }
 
 /// An Ethernet address, written `de:af:de:af:64:02`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
+#[serde(into = "String")]
 #[schemars(with = "String")]
 pub struct Mac(pub [u8; 6]);
+
+impl<'de> Deserialize<'de> for Mac {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_str(Text(PhantomData))
+    }
+}
 
 /// Why a text is not an Ethernet address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -373,17 +404,14 @@ impl fmt::Display for Mac {
 impl FromStr for Mac {
     type Err = InvalidMac;
     fn from_str(text: &str) -> Result<Self, InvalidMac> {
-        parse_hex_bytes(text)
-            .and_then(|bytes| bytes.try_into().ok())
-            .map(Self)
-            .ok_or_else(|| InvalidMac { text: text.to_owned() })
-    }
-}
-
-impl TryFrom<String> for Mac {
-    type Error = InvalidMac;
-    fn try_from(text: String) -> Result<Self, InvalidMac> {
-        text.parse()
+        let read = || {
+            let (mut bytes, mut parts) = ([0; 6], text.split(':'));
+            for byte in &mut bytes {
+                *byte = hex_byte(parts.next()?)?;
+            }
+            parts.next().is_none().then_some(Self(bytes))
+        };
+        read().ok_or_else(|| InvalidMac { text: text.to_owned() })
     }
 }
 
@@ -395,12 +423,12 @@ impl From<Mac> for String {
 
 /// Bytes written in hexadecimal and separated by `:`, each two digits.
 fn parse_hex_bytes(text: &str) -> Option<Vec<u8>> {
-    text.split(':')
-        .map(|part| {
-            let two_digits = part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit());
-            two_digits.then(|| u8::from_str_radix(part, 16).ok()).flatten()
-        })
-        .collect()
+    text.split(':').map(hex_byte).collect()
+}
+
+fn hex_byte(two_digits: &str) -> Option<u8> {
+    let is_valid = two_digits.len() == 2 && two_digits.bytes().all(|b| b.is_ascii_hexdigit());
+    is_valid.then(|| u8::from_str_radix(two_digits, 16).ok()).flatten()
 }
 
 /// The first bytes of a vm group's Ethernet addresses; the rest are the last bytes of the IP address (paper, section

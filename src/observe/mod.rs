@@ -7,7 +7,7 @@ mod sizes;
 
 pub use life::{Life, fenced_after, is_fenced, life, life_of};
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::model::reservation::Reservation;
 use crate::model::site::Storage;
 use crate::run::{BatchId, Event, Record, RunFileError, Runs, StopReason, Wanted, last_words};
 use crate::scheduler::{Scheduler, SchedulerError};
-use crate::state::{ImageDigest, Ledger, PublishedDisk, Recorded, RecordedDisk, RecordedRun, StateError};
+use crate::state::{ImageDigest, Ledger, PublishedDisk, Recorded, RecordedDisk, RecordedRun, RecordedVm, StateError};
 
 /// What was seen, as plain values for the planner.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -279,14 +279,19 @@ fn queue(scheduler: &dyn Scheduler) -> Result<(String, Vec<Task>), ObserveError>
 }
 
 fn sort_tasks(account: &str, tasks: Vec<Task>, desired: &Desired, recorded: &Recorded, observed: &mut Observed) {
+    // All tasks of an array have one name.
+    let mut latest: (String, Option<(LabName, BatchId)>) = (String::new(), None);
     for task in tasks {
-        match BatchId::from_job_name(&task.name, &recorded.site) {
-            Some((lab, _)) if lab == desired.lab && task.owner != account => observed.foreign_tasks.push(task),
-            Some((lab, batch)) if lab == desired.lab => drop(observed.tasks.insert((batch, task.id.task), task)),
-            Some((_, batch)) if task.owner == account => {
-                drop(observed.tasks_elsewhere.insert((batch, task.id.task), task));
-            }
-            _ => {}
+        if task.name != latest.0 {
+            latest = (task.name.clone(), BatchId::from_job_name(&task.name, &recorded.site));
+        }
+        let Some((lab, batch)) = &latest.1 else { continue };
+        let (is_here, is_ours, key) = (*lab == desired.lab, task.owner == account, (batch.clone(), task.id.task));
+        match (is_here, is_ours) {
+            (true, true) => drop(observed.tasks.insert(key, task)),
+            (true, false) => observed.foreign_tasks.push(task),
+            (false, true) => drop(observed.tasks_elsewhere.insert(key, task)),
+            (false, false) => {}
         }
     }
 }
@@ -304,10 +309,10 @@ fn unknown_tasks(
     recorded: &Recorded,
     observed: &Observed,
 ) -> Result<BTreeSet<(BatchId, u32)>, ObserveError> {
-    let mut unknown: BTreeSet<(BatchId, u32)> = observed.tasks.keys().cloned().collect();
-    for run in recorded.vms.values().filter_map(|vm| vm.run.as_ref()) {
-        unknown.remove(&(run.batch.clone(), run.task));
-    }
+    let runs = recorded.vms.values().filter_map(|vm| vm.run.as_ref());
+    let latest: HashSet<(&BatchId, u32)> = runs.map(|run| (&run.batch, run.task)).collect();
+    let is_latest = |(batch, task): &&(BatchId, u32)| latest.contains(&(batch, *task));
+    let unknown: BTreeSet<(BatchId, u32)> = observed.tasks.keys().filter(|key| !is_latest(key)).cloned().collect();
     let known = ledger.known(&desired.lab, unknown.clone()).map_err(ObserveError::Ledger)?;
     Ok(&unknown - &known)
 }
@@ -565,15 +570,12 @@ fn reservations_missing(
     desired: &Desired,
     recorded: &Recorded,
 ) -> Result<BTreeSet<VmName>, ObserveError> {
-    let expected: Vec<(VmName, Reservation)> = recorded
-        .vms
-        .iter()
-        .map(|(name, vm)| (name.clone(), Reservation::new(&recorded.site, &desired.lab, name, vm.mac, vm.ip)))
-        .collect();
+    let of_vm =
+        |(name, vm): (&VmName, &RecordedVm)| Reservation::new(&recorded.site, &desired.lab, name, vm.mac, vm.ip);
+    let expected: Vec<Reservation> = recorded.vms.iter().map(of_vm).collect();
     if expected.is_empty() {
         return Ok(BTreeSet::new());
     }
-    let reservations: Vec<Reservation> = expected.iter().map(|(_, reservation)| reservation.clone()).collect();
-    let present = dhcp.present(&reservations).map_err(ObserveError::Dhcp)?;
-    Ok(expected.into_iter().zip(present).filter(|(_, there)| !there).map(|((name, _), _)| name).collect())
+    let present = dhcp.present(&expected).map_err(ObserveError::Dhcp)?;
+    Ok(expected.into_iter().zip(present).filter(|(_, there)| !there).map(|(missing, _)| missing.vm).collect())
 }

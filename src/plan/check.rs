@@ -3,13 +3,14 @@
 //! out on the way.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::path::{Component, Path, PathBuf};
 
 use super::guards::{open_sessions, strays};
 use super::{Action, ActionId, Effect, Inputs, Plan};
 use crate::model::address::Address;
 use crate::model::disk::DiskOrigin;
-use crate::model::id::{RunId, VmName};
+use crate::model::id::{Mac, RunId, VmName};
 use crate::model::job::TaskId;
 use crate::observe::{Life, life};
 use crate::state::{Entry, RecordedDisk, RecordedVm};
@@ -172,8 +173,6 @@ impl<'a> Checker<'a> {
     }
 
     fn addresses(&self, flaws: &mut Vec<Flaw>) {
-        let mut by_ip: BTreeMap<String, String> = BTreeMap::new();
-        let mut by_mac: BTreeMap<String, String> = BTreeMap::new();
         let readdressed: BTreeSet<&VmName> = self
             .effects()
             .filter_map(|effect| match effect {
@@ -181,32 +180,38 @@ impl<'a> Checker<'a> {
                 _ => None,
             })
             .collect();
+        if readdressed.is_empty() {
+            return;
+        }
+        let mut by_ip: BTreeMap<Ipv4Addr, &VmName> = BTreeMap::new();
+        let mut by_mac: BTreeMap<Mac, &VmName> = BTreeMap::new();
         let new_names: BTreeMap<&VmName, &VmName> = self.renamed.iter().map(|(to, from)| (*from, *to)).collect();
         for (ip, holder) in &self.inputs.recorded.taken {
             let name = new_names.get(&holder.vm).copied().unwrap_or(&holder.vm);
             if holder.lab != self.plan.lab || !readdressed.contains(name) {
-                by_ip.insert(ip.to_string(), holder.vm.to_string());
-                by_mac.insert(holder.mac.to_string(), holder.vm.to_string());
+                by_ip.insert(*ip, &holder.vm);
+                by_mac.insert(holder.mac, &holder.vm);
             }
         }
         for effect in self.effects() {
             let Effect::Record(Entry::Vm { name, ip, mac, .. }) = effect else { continue };
-            if let Some(other) = by_ip.insert(ip.to_string(), name.to_string()) {
-                flaws.push(Flaw::AddressTwice { ip: ip.to_string(), vms: [other, name.to_string()] });
+            let vms = |other: &VmName| [other.to_string(), name.to_string()];
+            if let Some(other) = by_ip.insert(*ip, name) {
+                flaws.push(Flaw::AddressTwice { ip: ip.to_string(), vms: vms(other) });
             }
-            if let Some(other) = by_mac.insert(mac.to_string(), name.to_string()) {
-                flaws.push(Flaw::MacTwice { mac: mac.to_string(), vms: [other, name.to_string()] });
+            if let Some(other) = by_mac.insert(*mac, name) {
+                flaws.push(Flaw::MacTwice { mac: mac.to_string(), vms: vms(other) });
             }
         }
     }
 
     fn runs(&self, flaws: &mut Vec<Flaw>) {
         let recorded = self.inputs.recorded.vms.values().filter_map(|vm| vm.run.as_ref());
-        let mut runs: BTreeSet<RunId> = recorded.map(|run| run.run.clone()).collect();
+        let mut runs: BTreeSet<&RunId> = recorded.map(|run| &run.run).collect();
         for effect in self.effects() {
             match effect {
                 Effect::Start { spec, .. } => {
-                    if !runs.insert(spec.run.clone()) {
+                    if !runs.insert(&spec.run) {
                         flaws.push(Flaw::RunTwice { run: spec.run.to_string() });
                     }
                     self.earlier_run(&spec.vm, flaws);

@@ -51,11 +51,15 @@ impl Planner<'_> {
     /// name, and another lab could take its addresses.
     pub(super) fn plan_gone_objects(&mut self) {
         let recorded = self.inputs.recorded;
-        let wanted = wanted_things(self.inputs.desired);
-        let templates = &self.inputs.desired.templates;
-        let is_wanted = |address: &Address| match address.kind {
-            Kind::Template => templates.contains_key(address.name.as_str()),
-            _ => wanted.contains_key(address),
+        let Desired { templates, users, user_groups, vm_groups, sessions, .. } = self.inputs.desired;
+        let permissions = joined_permissions(self.inputs.desired);
+        let is_wanted = |address: &Address| match (address.kind, address.name.as_str()) {
+            (Kind::Template, name) => templates.contains_key(name),
+            (Kind::User, name) => users.contains_key(name),
+            (Kind::UserGroup, name) => user_groups.contains_key(name),
+            (Kind::VmGroup, name) => vm_groups.contains_key(name),
+            (Kind::Session, name) => sessions.contains_key(name),
+            _ => permissions.contains_key(address),
         };
         let leaving: Vec<&Address> = recorded.objects.keys().filter(|address| !is_wanted(address)).collect();
         if leaving.is_empty() {

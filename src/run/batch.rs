@@ -29,7 +29,7 @@ impl BatchId {
 
     /// The batch that a job name of this site speaks of; `None` for every other name.
     pub fn from_job_name(name: &str, site: &SiteTag) -> Option<(LabName, Self)> {
-        let rest = name.strip_prefix(&job_name_prefix(site))?.strip_prefix('.')?;
+        let rest = name.strip_prefix("lw.")?.strip_prefix(site.as_str())?.strip_prefix('.')?;
         let (lab, number) = rest.rsplit_once('.')?;
         let run = RunId::from_str(&format!("{site}-{number}")).ok()?;
         Some((LabName::new(lab).ok()?, Self(run)))

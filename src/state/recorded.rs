@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
+use rusqlite::types::FromSql;
 use rusqlite::{Row, Transaction};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -286,32 +287,6 @@ pub(super) struct Reader<'a> {
     path: PathBuf,
 }
 
-/// A run as its row has it.
-struct RunRow {
-    run: String,
-    batch: String,
-    task: u32,
-    job: Option<u64>,
-    started: String,
-    state: String,
-    reason: Option<String>,
-}
-
-impl RunRow {
-    /// From the columns that begin with this one.
-    fn read(row: &Row<'_>, first: usize) -> rusqlite::Result<Self> {
-        Ok(Self {
-            run: row.get(first)?,
-            batch: row.get(first + 1)?,
-            task: row.get(first + 2)?,
-            job: row.get(first + 3)?,
-            started: row.get(first + 4)?,
-            state: row.get(first + 5)?,
-            reason: row.get(first + 6)?,
-        })
-    }
-}
-
 impl<'a> Reader<'a> {
     pub(super) fn new(lab: &'a LabName, path: &Path) -> Self {
         Self { lab, path: path.to_owned() }
@@ -333,7 +308,7 @@ impl Reader<'_> {
         let now = Running::look(&self.path)?;
         let runs = |apply| before.has(apply) || now.has(apply);
         let Promised { mut taken, next_run: promised_run, starting } = self.promised(transaction, &runs)?;
-        taken.extend(self.taken(transaction)?);
+        taken.extend(self.taken(transaction, &vms)?);
         Ok(Recorded {
             site: self.valid(SiteTag::new(tag))?,
             lineage,
@@ -367,20 +342,18 @@ impl Reader<'_> {
     }
 
     fn objects(&self, transaction: &Transaction<'_>) -> Result<BTreeMap<Address, RecordedThing>, StateError> {
-        let rows = self.rows(transaction, "SELECT kind, name, body FROM objects WHERE lab = ?1", |row| {
-            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
+        let query = "SELECT kind, name, body FROM objects WHERE lab = ?1";
+        let objects = self.each(transaction, query, |row| {
+            let (kind, name, body) = (self.text(row, 0)?, self.text(row, 1)?, self.text(row, 2)?);
+            let known = Kind::ALL.into_iter().find(|k| k.as_str() == kind);
+            let unknown = || self.damaged(format!("it speaks of a {kind:?}"));
+            let kind = known.ok_or_else(unknown)?;
+            let address = Address { kind, name: name.to_owned() };
+            let thing = Thing::read(kind, body).ok_or_else(unknown)?;
+            let thing = thing.map_err(|source| self.row(address.to_string(), source))?;
+            Ok((address, RecordedThing { body: body.to_owned(), thing }))
         })?;
-        rows.into_iter()
-            .map(|(kind, name, body)| {
-                let known = Kind::ALL.into_iter().find(|k| k.as_str() == kind);
-                let unknown = || self.damaged(format!("it speaks of a {kind:?}"));
-                let kind = known.ok_or_else(unknown)?;
-                let address = Address { kind, name };
-                let thing = Thing::read(kind, &body).ok_or_else(unknown)?;
-                let thing = thing.map_err(|source| self.row(address.to_string(), source))?;
-                Ok((address, RecordedThing { body, thing }))
-            })
-            .collect()
+        Ok(objects.into_iter().collect())
     }
 
     fn versions(
@@ -399,29 +372,20 @@ impl Reader<'_> {
     }
 
     fn vms(&self, transaction: &Transaction<'_>) -> Result<(Vms, BTreeMap<VmName, WaitingDisks>), StateError> {
-        let rows =
-            self.rows(transaction, "SELECT name, ip, mac, generation, version, body FROM vms WHERE lab = ?1", |row| {
-                let texts = (
-                    row.get::<_, String>(0)?,
-                    row.get::<_, String>(1)?,
-                    row.get::<_, String>(2)?,
-                    row.get::<_, String>(5)?,
-                );
-                Ok((texts, row.get::<_, u64>(3)?, row.get::<_, Option<u32>>(4)?))
-            })?;
-        let mut vms = BTreeMap::new();
-        for ((name, ip, mac, body), generation, version) in rows {
+        let query = "SELECT name, ip, mac, generation, version, body FROM vms WHERE lab = ?1";
+        let vms = self.each(transaction, query, |row| {
             let vm = RecordedVm {
-                vm: self.json("a vm", &body)?,
-                ip: self.valid(ip.parse::<Ipv4Addr>())?,
-                mac: self.valid(mac.parse::<Mac>())?,
-                generation,
-                version,
+                vm: self.json("a vm", self.text(row, 5)?)?,
+                ip: self.valid(self.text(row, 1)?.parse::<Ipv4Addr>())?,
+                mac: self.valid(self.text(row, 2)?.parse::<Mac>())?,
+                generation: self.value(row, 3)?,
+                version: self.value(row, 4)?,
                 disks: Vec::new(),
                 run: None,
             };
-            vms.insert(self.valid(VmName::new(name))?, vm);
-        }
+            Ok((self.valid(VmName::new(self.text(row, 0)?))?, vm))
+        })?;
+        let mut vms: BTreeMap<VmName, RecordedVm> = vms.into_iter().collect();
         let waiting = self.add_disks(transaction, &mut vms)?;
         self.add_runs(transaction, &mut vms)?;
         Ok((vms, waiting))
@@ -433,29 +397,29 @@ impl Reader<'_> {
         vms: &mut Vms,
     ) -> Result<BTreeMap<VmName, WaitingDisks>, StateError> {
         let query = "SELECT vm, slot, path, base, moving_to, made, owner, image FROM disks WHERE lab = ?1 AND aside IS NULL ORDER BY vm, slot";
-        let rows = self.rows(transaction, query, |row| {
-            let disk = RecordedDisk {
-                slot: row.get(1)?,
-                path: PathBuf::from(row.get::<_, String>(2)?),
-                base: row.get::<_, Option<String>>(3)?.map(PathBuf::from),
-                moving_to: row.get::<_, Option<String>>(4)?.map(PathBuf::from),
-                made: row.get(5)?,
-                image: row.get(7)?,
-            };
-            Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(6)?, disk))
-        })?;
         let mut waiting: BTreeMap<VmName, WaitingDisks> = BTreeMap::new();
-        for (vm, owner, disk) in rows {
-            if let Some(known) = vms.get_mut(vm.as_str()) {
+        self.each(transaction, query, |row| {
+            let disk = RecordedDisk {
+                slot: self.value(row, 1)?,
+                path: PathBuf::from(self.text(row, 2)?),
+                base: self.value::<Option<String>>(row, 3)?.map(PathBuf::from),
+                moving_to: self.value::<Option<String>>(row, 4)?.map(PathBuf::from),
+                made: self.value(row, 5)?,
+                image: self.value(row, 7)?,
+            };
+            let vm = self.text(row, 0)?;
+            if let Some(known) = vms.get_mut(vm) {
                 known.disks.push(disk);
-                continue;
+                return Ok(());
             }
             // A vm's row and its disks come and go in one transaction, so a disk without its vm is damage, unless it was put
             // back for one that is yet to come.
+            let owner: Option<String> = self.value(row, 6)?;
             let owner = owner.ok_or_else(|| self.damaged(format!("a disk of {vm:?} has no vm")))?;
             let entry = waiting.entry(self.valid(VmName::new(vm))?);
             entry.or_insert_with(|| WaitingDisks { owner, disks: Vec::new() }).disks.push(disk);
-        }
+            Ok(())
+        })?;
         Ok(waiting)
     }
 
@@ -466,30 +430,36 @@ impl Reader<'_> {
     ) -> Result<(), StateError> {
         let query = "SELECT v.name, r.run, r.batch, r.task, r.job, r.started, r.state, r.reason FROM runs r
                      JOIN vms v ON v.run = r.run WHERE v.lab = ?1";
-        for (vm, row) in self.rows(transaction, query, |row| Ok((row.get::<_, String>(0)?, RunRow::read(row, 1)?)))? {
-            let run = self.run(&vm, row)?;
-            if let Some(vm) = vms.get_mut(vm.as_str()) {
+        self.each(transaction, query, |row| {
+            let vm = self.text(row, 0)?;
+            let run = self.run(vm, row, 1)?;
+            if let Some(vm) = vms.get_mut(vm) {
                 vm.run = Some(run);
             }
-        }
+            Ok(())
+        })?;
         Ok(())
     }
 
-    fn run(&self, vm: &str, row: RunRow) -> Result<RecordedRun, StateError> {
-        let RunRow { run, batch, task, job, started, state, reason } = row;
+    /// A run of `vm`, from the columns that begin with this one.
+    fn run(&self, vm: &str, row: &Row<'_>, first: usize) -> Result<RecordedRun, StateError> {
+        let state = match self.text(row, first + 5)? {
+            "intended" => RunState::Intended,
+            "submitted" => RunState::Submitted,
+            _ => {
+                let reason: Option<String> = self.value(row, first + 6)?;
+                let read = |text: String| self.json(&format!("how a run of {vm} ended"), &text);
+                RunState::Ended { reason: reason.map(read).transpose()? }
+            }
+        };
         Ok(RecordedRun {
-            run: self.valid(run.parse::<RunId>())?,
-            batch: BatchId(self.valid(batch.parse::<RunId>())?),
-            task,
-            job: job.map(JobId),
-            started: self.json(&format!("what {vm} was started with"), &started)?,
-            state: match state.as_str() {
-                "intended" => RunState::Intended,
-                "submitted" => RunState::Submitted,
-                _ => RunState::Ended {
-                    reason: reason.map(|text| self.json(&format!("how a run of {vm} ended"), &text)).transpose()?,
-                },
-            },
+            run: self.valid(self.text(row, first)?.parse::<RunId>())?,
+            batch: BatchId(self.valid(self.text(row, first + 1)?.parse::<RunId>())?),
+            task: self.value(row, first + 2)?,
+            job: self.value::<Option<u64>>(row, first + 3)?.map(JobId),
+            started: serde_json::from_str(self.text(row, first + 4)?)
+                .map_err(|source| self.row(format!("what {vm} was started with"), source))?,
+            state,
         })
     }
 
@@ -502,39 +472,27 @@ impl Reader<'_> {
         let query = "SELECT v.lab, v.name, r.run, r.batch, r.task, r.job, r.started, r.state, r.reason
                      FROM vms v JOIN runs r ON r.run = v.run
                      WHERE json_extract(v.body, '$.owner') = ?1 AND v.lab <> ?2 AND r.state <> 'ended'";
-        let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, RunRow::read(row, 2)?));
-        let rows = transaction.prepare_cached(query).and_then(|mut statement| {
-            statement.query_map([owner.as_str(), self.lab.as_str()], read)?.collect::<rusqlite::Result<Vec<_>>>()
-        });
-        let rows = rows.map_err(|source| self.sql(source))?.into_iter();
-        rows.map(|(lab, vm, row)| {
-            let (lab, run) = (self.valid(LabName::new(lab))?, self.run(&vm, row)?);
+        self.each_of(transaction, query, [owner.as_str(), self.lab.as_str()], |row| {
+            let (lab, vm) = (self.valid(LabName::new(self.text(row, 0)?))?, self.text(row, 1)?);
+            let run = self.run(vm, row, 2)?;
             Ok(OpenRun { owner: owner.clone(), lab, vm: self.valid(VmName::new(vm))?, run })
         })
-        .collect()
     }
 
-    fn taken(&self, transaction: &Transaction<'_>) -> Result<BTreeMap<Ipv4Addr, TakenAddress>, StateError> {
-        let mut statement =
-            transaction.prepare("SELECT ip, lab, name, mac FROM vms").map_err(|source| self.sql(source))?;
-        let rows = statement
-            .query_map([], |row| {
-                Ok((
-                    row.get::<_, String>(0)?,
-                    row.get::<_, String>(1)?,
-                    row.get::<_, String>(2)?,
-                    row.get::<_, String>(3)?,
-                ))
-            })
-            .and_then(Iterator::collect::<rusqlite::Result<Vec<_>>>)
-            .map_err(|source| self.sql(source))?;
-        rows.into_iter()
-            .map(|(ip, lab, vm, mac)| {
-                let (lab, vm) = (self.valid(LabName::new(lab))?, self.valid(VmName::new(vm))?);
-                let holder = TakenAddress { lab, vm, mac: self.valid(mac.parse())? };
-                Ok((self.valid(ip.parse())?, holder))
-            })
-            .collect()
+    /// Addresses of the vms of this lab, and of all others.
+    fn taken(&self, transaction: &Transaction<'_>, here: &Vms) -> Result<BTreeMap<Ipv4Addr, TakenAddress>, StateError> {
+        let query = "SELECT ip, lab, name, mac FROM vms WHERE lab <> ?1";
+        let mut all = self.each(transaction, query, |row| {
+            let (lab, vm) =
+                (self.valid(LabName::new(self.text(row, 1)?))?, self.valid(VmName::new(self.text(row, 2)?))?);
+            let (ip, mac) = (self.valid(self.text(row, 0)?.parse())?, self.valid(self.text(row, 3)?.parse())?);
+            Ok((ip, TakenAddress { lab, vm, mac }))
+        })?;
+        let of = |(name, vm): (&VmName, &RecordedVm)| {
+            (vm.ip, TakenAddress { lab: self.lab.clone(), vm: name.clone(), mac: vm.mac })
+        };
+        all.extend(here.iter().map(of));
+        Ok(all.into_iter().collect())
     }
 
     fn other_groups(&self, transaction: &Transaction<'_>) -> Result<Vec<(LabName, VmGroupName, VmGroup)>, StateError> {
@@ -561,6 +519,41 @@ impl Reader<'_> {
     ) -> Result<Vec<T>, StateError> {
         let mut statement = transaction.prepare(query).map_err(|source| self.sql(source))?;
         statement.query_map([self.lab.as_str()], read).and_then(Iterator::collect).map_err(|source| self.sql(source))
+    }
+
+    /// The same for rows that are read where they stand: there may be tens of thousands.
+    fn each<T>(
+        &self,
+        transaction: &Transaction<'_>,
+        query: &str,
+        read: impl FnMut(&Row<'_>) -> Result<T, StateError>,
+    ) -> Result<Vec<T>, StateError> {
+        self.each_of(transaction, query, [self.lab.as_str()], read)
+    }
+
+    fn each_of<T>(
+        &self,
+        transaction: &Transaction<'_>,
+        query: &str,
+        parameters: impl rusqlite::Params,
+        mut read: impl FnMut(&Row<'_>) -> Result<T, StateError>,
+    ) -> Result<Vec<T>, StateError> {
+        let mut statement = transaction.prepare_cached(query).map_err(|source| self.sql(source))?;
+        let mut rows = statement.query(parameters).map_err(|source| self.sql(source))?;
+        let mut all = Vec::new();
+        while let Some(row) = rows.next().map_err(|source| self.sql(source))? {
+            all.push(read(row)?);
+        }
+        Ok(all)
+    }
+
+    fn text<'r>(&self, row: &'r Row<'_>, column: usize) -> Result<&'r str, StateError> {
+        let found = row.get_ref(column).map_err(|source| self.sql(source))?;
+        self.valid(found.as_str())
+    }
+
+    fn value<T: FromSql>(&self, row: &Row<'_>, column: usize) -> Result<T, StateError> {
+        row.get(column).map_err(|source| self.sql(source))
     }
 
     pub(super) fn sql(&self, source: rusqlite::Error) -> StateError {

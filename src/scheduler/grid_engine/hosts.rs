@@ -33,9 +33,12 @@ pub(super) fn parse(xml: &str) -> Result<Vec<ExecHost>, XmlError> {
     let mut label = String::new();
     read(xml, "qhost", |part| match part {
         Part::Open { name: "host", attributes } => {
-            hosts.push(ExecHost { name: attributes.get("name").unwrap_or_default().to_owned(), ..ExecHost::default() });
+            hosts.push(ExecHost {
+                name: attributes.get("name").unwrap_or_default().into_owned(),
+                ..ExecHost::default()
+            });
         }
-        Part::Open { attributes, .. } => attributes.get("name").unwrap_or_default().clone_into(&mut label),
+        Part::Open { attributes, .. } => label = attributes.get("name").unwrap_or_default().into_owned(),
         Part::Close { name, text } => {
             let Some(host) = hosts.last_mut() else { return };
             let pair = (std::mem::take(&mut label), text.to_owned());

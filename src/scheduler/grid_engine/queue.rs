@@ -164,7 +164,10 @@ impl QueueReader {
                 let instance = self.instance.as_ref().map_or_else(String::new, |instance| instance.name.clone());
                 self.entry = Some(Entry::on(instance));
             }
-            Part::Open { attributes, .. } => attributes.get("name").unwrap_or_default().clone_into(&mut self.label),
+            Part::Open { name: "resource" | "hard_request", attributes } => {
+                self.label = attributes.get("name").unwrap_or_default().into_owned();
+            }
+            Part::Open { .. } => {}
             Part::Close { name: "Queue-List", .. } => self.queue.instances.extend(self.instance.take()),
             Part::Close { name: "job_list", .. } => {
                 let entry = self.entry.take();

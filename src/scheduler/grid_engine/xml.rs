@@ -4,6 +4,8 @@
 //! Descendants of Grid Engine differ in the schema's address and in what they add. So the address is not looked at, and
 //! what a reader does not know it passes over.
 
+use std::borrow::Cow;
+
 use quick_xml::Reader;
 use quick_xml::escape::unescape;
 use quick_xml::events::{BytesStart, Event};
@@ -16,7 +18,7 @@ const ELEMENTS_MAX: usize = 4_000_000;
 const TEXT_BYTES_MAX: usize = 1 << 20;
 
 /// One step through an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Part<'a> {
     /// An element begins.
     Open { name: &'a str, attributes: Attributes<'a> },
@@ -25,12 +27,16 @@ pub(super) enum Part<'a> {
 }
 
 /// The attributes of an element, looked up by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Attributes<'a>(&'a [(String, String)]);
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Attributes<'a>(&'a BytesStart<'a>);
 
 impl<'a> Attributes<'a> {
-    pub(super) fn get(self, name: &str) -> Option<&'a str> {
-        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    pub(super) fn get(self, name: &str) -> Option<Cow<'a, str>> {
+        let mut all = self.0.attributes();
+        let mut all = all.with_checks(false).filter_map(Result::ok);
+        let value = all.find(|attribute| attribute.key.as_ref() == name)?.value;
+        let unescaped = unescape(&value).ok().filter(|unescaped| **unescaped != *value).map(Cow::into_owned);
+        Some(unescaped.map_or(value, Cow::Owned))
     }
 }
 
@@ -78,6 +84,8 @@ pub(super) fn read(xml: &str, root: &'static str, mut on: impl FnMut(Part<'_>)) 
                 end(&mut stack, &mut on);
             }
             Event::End(_) => end(&mut stack, &mut on),
+            // Most of what stands between elements sets them apart for people.
+            Event::Text(text) if has_no_text(&stack) && text.trim_ascii_start().is_empty() => {}
             Event::Text(text) => add(&mut stack.open, &text.xml10_content())?,
             Event::CData(text) => add(&mut stack.open, &text.xml10_content())?,
             Event::GeneralRef(reference) => {
@@ -116,16 +124,7 @@ fn begin(
     if stack.open.len() == DEPTH_MAX {
         return Err(XmlError::TooMuch { limit: DEPTH_MAX, what: "levels" });
     }
-    let attributes: Vec<(String, String)> = start
-        .attributes()
-        .with_checks(false)
-        .filter_map(Result::ok)
-        .map(|attribute| {
-            let value = unescape(&attribute.value).map_or_else(|_| attribute.value.to_string(), |value| value.into());
-            (attribute.key.as_ref().to_owned(), value)
-        })
-        .collect();
-    on(Part::Open { name, attributes: Attributes(&attributes) });
+    on(Part::Open { name, attributes: Attributes(start) });
     let mut element = stack.closed.pop().unwrap_or_default();
     name.clone_into(&mut element.name);
     element.text.clear();
@@ -138,6 +137,10 @@ fn end(stack: &mut Stack, on: &mut impl FnMut(Part<'_>)) {
         on(Part::Close { name: &element.name, text: element.text.trim() });
         stack.closed.push(element);
     }
+}
+
+fn has_no_text(stack: &Stack) -> bool {
+    stack.open.last().is_none_or(|element| element.text.is_empty())
 }
 
 fn add(open: &mut [Open], text: &str) -> Result<(), XmlError> {
