@@ -5,11 +5,11 @@ use std::path::Path;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
-use super::context::of_known_lab;
 use super::remote::Way;
 use super::{Ended, LabOption};
 use crate::access::Person;
 use crate::control::permissions::{self, EffectiveRights};
+use crate::daemon::messages::Grant;
 use crate::daemon::of_lab::OfLab;
 use crate::exit::Exit;
 use crate::host::process;
@@ -99,20 +99,29 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
         Command::Grant { to, allow, on, force_isolated, lab } => {
             let allow = allow.iter().copied().collect();
             let permission = Permission { to: to.clone(), on: on.clone(), allow, force_isolated: *force_isolated };
-            let (context, desired) = of_known_lab(site, &lab.lab)?;
-            permissions::grant(&context, &desired, &permission)?;
+            match Way::to(site, lab)? {
+                Way::Daemon(lab) => lab.grant(&message(&permission))?,
+                Way::Here(lab) => permissions::grant(&lab.0, &lab.1, &permission)?,
+            }
             ui.say(&format!("{to} may now {} {on}", words::list(permission.allow.iter())));
             Ok(Exit::Done)
         }
         Command::Revoke { to, on, lab } => {
-            let (context, desired) = of_known_lab(site, &lab.lab)?;
             let permission =
                 Permission { to: to.clone(), on: on.clone(), allow: BTreeSet::new(), force_isolated: false };
-            permissions::revoke(&context, &desired, &permission)?;
+            match Way::to(site, lab)? {
+                Way::Daemon(lab) => lab.revoke(&message(&permission))?,
+                Way::Here(lab) => drop(permissions::revoke(&lab.0, &lab.1, &permission)?),
+            }
             ui.say(&format!("what {to} might do with {on} by command is taken back"));
             Ok(Exit::Done)
         }
     }
+}
+
+fn message(permission: &Permission) -> Grant {
+    let Permission { to, on, allow, force_isolated } = permission.clone();
+    Grant { to, on, allow, force_isolated }
 }
 
 fn check(user: &UserName, right: Right, on: &Object, lab: &LabOption, site: Option<&Path>, ui: &Ui) -> Ended {

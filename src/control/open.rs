@@ -116,6 +116,14 @@ impl Context {
         Ok((self.with_lab(folder), applied(&mut store, name)?))
     }
 
+    /// The same with what the site's file says of people and their labs by now.
+    pub fn with_people_of_now(&self) -> Result<Self, ControlError> {
+        let Some(file) = &self.site.file else { return Ok(self.clone()) };
+        let Site { admins, owners_may_share, default_limits, labs, .. } = load_site(file, &*self.listener)?;
+        let site = Site { admins, owners_may_share, default_limits, labs, ..self.site.clone() };
+        Ok(Self { site, ..self.clone() })
+    }
+
     /// The same for somebody else who asks.
     #[must_use]
     pub fn with_caller(&self, caller: Caller) -> Self {

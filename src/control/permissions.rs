@@ -9,7 +9,7 @@ use super::journal::{Decides, Lab, Step};
 use super::{Context, ControlError};
 use crate::access::{Because, Decision, Effective, Forced, Person, Refused, Roles, World};
 use crate::model::address::{Address, Kind};
-use crate::model::claim::{Claim, ClaimBody, GrantClaim};
+use crate::model::claim::{Claim, ClaimBody, GivenAs, GrantClaim};
 use crate::model::id::{LabName, UserGroupName, UserName, VmName};
 use crate::model::lab::{Desired, Object, Permission, Right, Subject};
 use crate::model::site::Site;
@@ -70,6 +70,11 @@ impl<'a> Rights<'a> {
         self.world().effective(who).into_iter().map(of).collect()
     }
 
+    /// Whether who asks is this user.
+    pub fn is_own(&self, user: &UserName) -> bool {
+        self.caller.user() == Some(user)
+    }
+
     /// Whether everything of the lab is who asks' to do and to see.
     pub fn are_all(&self) -> bool {
         self.world().all_rights(self.caller).is_some()
@@ -85,8 +90,7 @@ impl<'a> Rights<'a> {
 
     /// What somebody makes counts against its owner's limits.
     pub fn refuse_for_others(&self, owner: &UserName) -> Result<(), ControlError> {
-        let is_own = self.caller.user() == Some(owner);
-        if is_own || self.are_all() { Ok(()) } else { Err(ControlError::ForOthers) }
+        if self.is_own(owner) || self.are_all() { Ok(()) } else { Err(ControlError::ForOthers) }
     }
 
     /// Whether who asks may know that a thing is there.
@@ -203,7 +207,10 @@ fn claim(context: &Context, desired: &Desired, permission: &Permission) -> Resul
     let on = permission.on.clone();
     let given_as = rights.world().may_grant(rights.caller, permission);
     let given_as = given_as.map_err(|refused| ControlError::NotAllowed { right: None, on, refused })?;
-    refuse_unknown_subject(&lab, permission)?;
+    // Who else is in the lab is nothing that the owner of a vm could find out this way; a grant to nobody lets nobody in.
+    if given_as == GivenAs::Admin {
+        refuse_unknown_subject(&lab, permission)?;
+    }
     let name = permission_address(permission).name;
     let body = GrantClaim { version: ClaimBody::VERSION, permission: permission.clone(), given_as };
     let by = context.caller.name.clone();

@@ -32,10 +32,11 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use super::messages::{Acted, Derive, Lab, Power, Refusal};
-use super::{Daemon, Peer, counts, events, labs, once, quota};
+use super::{Daemon, Peer, counts, events, grants, labs, once, quota};
 use crate::control::view::{View, VmState, census};
 use crate::control::{Code, Context, ControlError};
 use crate::model::id::{LabName, UserName, VmName};
+use crate::model::lab::Desired;
 use crate::report::Failure;
 use crate::state::StateError;
 
@@ -56,6 +57,7 @@ pub(super) fn router(daemon: Arc<Daemon>, peer: Peer) -> Router {
         .route("/v1/labs/{lab}/templates", get(templates))
         .route("/v1/labs/{lab}/mappings", get(mappings))
         .route("/v1/labs/{lab}/permissions/effective", get(effective))
+        .merge(grants::router())
         .route("/metrics", get(metrics))
         .fallback(async || No::of(StatusCode::NOT_FOUND, Code::Usage, "there is no such path"))
         .method_not_allowed_fallback(async || {
@@ -176,7 +178,7 @@ async fn events(
 
 /// Numbers of the whole site: for root, its admins, and the accounts that the site names.
 async fn metrics(State(daemon): State<Arc<Daemon>>, Extension(peer): Extension<Peer>) -> Result<impl IntoResponse, No> {
-    let site = &daemon.context.site;
+    let site = daemon.context().site;
     let may = |user: &UserName| site.admins.contains(user) || site.daemon.metrics.contains(user);
     if peer.uid != 0 && !peer.person.user().is_some_and(may) {
         let what =
@@ -262,8 +264,27 @@ impl Daemon {
         .await
     }
 
+    /// Changes what is recorded of a lab that who asks may know of.
+    pub(super) async fn change_lab(
+        self: Arc<Self>,
+        peer: Peer,
+        lab: LabName,
+        command: &str,
+        change: impl FnOnce(&Context, &Desired) -> Result<(), ControlError> + Send + 'static,
+    ) -> Answer<()> {
+        let context = self.context_of(&peer, command.to_owned());
+        let turn = Arc::clone(&self.bounds.acts);
+        let work = move || {
+            let (context, desired) = context.of_applied_lab(&lab)?;
+            context.view(&desired)?.refuse_stranger()?;
+            change(&context, &desired)
+        };
+        self.in_turn(&peer, turn, LOOK_TIMEOUT, move || work().map_err(|error| No::told(&error))).await
+    }
+
     pub(super) fn context_of(&self, peer: &Peer, command: String) -> Context {
-        self.context.with_caller(peer.caller(&self.context.caller, command))
+        let context = self.context();
+        context.with_caller(peer.caller(&context.caller, command))
     }
 
     /// Does it on a thread that may wait, once it is its turn. What is too late for its client goes on.

@@ -97,7 +97,7 @@ impl Daemon {
 /// Looks for as long as somebody waits.
 async fn look(daemon: Arc<Daemon>, lab: LabName) {
     loop {
-        let (context, of) = (daemon.context.clone(), lab.clone());
+        let (context, of) = (daemon.context(), lab.clone());
         let looked = tokio::task::spawn_blocking(move || standings(&context, &of)).await;
         {
             let mut watched = daemon.watched.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -169,7 +169,7 @@ impl Inbox {
 
 /// Runs until `Keeper::end`; what was begun by then is finished and recorded.
 pub(super) fn run(daemon: &Arc<Daemon>) {
-    let interval = Duration::from_secs(daemon.context.site.daemon.interval_seconds);
+    let interval = Duration::from_secs(daemon.context().site.daemon.interval_seconds);
     let mut last_look = None;
     std::thread::scope(|scope| {
         scope.spawn(|| watch(daemon));
@@ -196,7 +196,7 @@ pub(super) fn run(daemon: &Arc<Daemon>) {
 fn watch(daemon: &Daemon) {
     let mut news = News::default();
     while !daemon.keeper.has_ended() {
-        if news.has_ends(&daemon.context, &daemon.keeper.live()) {
+        if news.has_ends(&daemon.context(), &daemon.keeper.live()) {
             daemon.keeper.wake();
         }
         std::thread::sleep(POLL);
@@ -216,7 +216,7 @@ fn together(daemon: &Daemon, lab: &LabName, doing: Doing, waiting: Vec<Waiting>,
     let asked: Vec<Asking> = waiting.iter().map(|waiting| waiting.asking.clone()).collect();
     let mut client = Unwatched::new(Arc::clone(&daemon.interrupts));
     client.begun = Some(Box::new(move || drop(begun)));
-    let done = daemon.counts.timed(|| round::together(&daemon.context, lab, doing, &asked, &mut client));
+    let done = daemon.counts.timed(|| round::together(&daemon.context(), lab, doing, &asked, &mut client));
     if let Ok(Together { done, .. }) = &done {
         daemon.keeper.watch_too(&done.summary.started);
     }
@@ -252,7 +252,7 @@ fn look(daemon: &Daemon) {
     let may_start = |lab: &LabName, vm: &crate::model::id::VmName| {
         keeper.patience.lock().unwrap_or_else(PoisonError::into_inner).may_start(lab, vm, Instant::now())
     };
-    let looked = daemon.counts.timed(|| round::look(&daemon.context, &may_start));
+    let looked = daemon.counts.timed(|| round::look(&daemon.context(), &may_start));
     let mut labs = BTreeMap::new();
     match looked {
         Ok(look) => {
@@ -275,7 +275,7 @@ fn look(daemon: &Daemon) {
 
 fn keep(daemon: &Daemon, lab: &LabName, may_start: &round::MayStart<'_>) {
     let mut client = Unwatched::new(Arc::clone(&daemon.interrupts));
-    match round::keep(&daemon.context, lab, may_start, &mut client) {
+    match round::keep(&daemon.context(), lab, may_start, &mut client) {
         Ok(done) => {
             tracing::info!(%lab, plan = done.plan.counts(), failed = done.summary.failed.len(), "kept as it was applied");
             for failure in &done.summary.failed {

@@ -1,9 +1,12 @@
 //! What goes over the wire, as JSON, for both ends. Listings are the values of `control::view`.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::control::{Code, own};
 use crate::model::id::{InvalidName, LabName, TemplateName, UserName, VmName};
+use crate::model::permission::{Object, Right, Subject};
 use crate::plan::Wish;
 
 /// A lab in which who asks may see something.
@@ -73,4 +76,16 @@ pub struct Refusal {
     #[serde(default)]
     pub causes: Vec<String>,
     pub hint: Option<String>,
+}
+
+/// What somebody may do with a thing. Taken back is all that was given by command on it, whatever is allowed here.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grant {
+    pub to: Subject,
+    pub on: Object,
+    #[serde(default)]
+    pub allow: BTreeSet<Right>,
+    #[serde(default)]
+    pub force_isolated: bool,
 }

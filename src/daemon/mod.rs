@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! socket    the socket, who is at its other end, and how much of us anybody may take
+//! current   the site as its file says it now
 //! bounds    how many at once, in all and of one account
 //! api       the paths, and what each asks of `control`
 //! ask       what changes something, from its request to its answer
@@ -15,6 +16,7 @@
 //! counts    how much of what was done, for Prometheus
 //! notify    what systemd is told
 //! quota     what who asks may use
+//! grants    what people let others do
 //! labs      whole labs that their owners send
 //! messages  what goes over the wire, for both ends
 //! client    the other end
@@ -29,7 +31,9 @@ mod ask;
 mod bounds;
 pub mod client;
 mod counts;
+mod current;
 mod events;
+mod grants;
 mod keeper;
 pub mod lab_messages;
 mod labs;
@@ -51,6 +55,7 @@ use crate::control::{Caller, Context};
 use crate::model::audit::{Account, Actor, Via};
 use bounds::Bounds;
 use counts::Counts;
+use current::Current;
 use events::Watched;
 use keeper::Keeper;
 use once::Answers;
@@ -60,8 +65,7 @@ pub const SOCKET: &str = "/run/labwright/api.sock";
 
 /// What all requests share.
 pub struct Daemon {
-    /// The site, opened by whoever started us.
-    pub context: Context,
+    site: Current,
     bounds: Bounds,
     keeper: Keeper,
     answers: Answers,
@@ -74,7 +78,7 @@ pub struct Daemon {
 impl Daemon {
     pub fn new(context: Context) -> Self {
         Self {
-            context,
+            site: Current::new(context),
             bounds: Bounds::default(),
             keeper: Keeper::default(),
             answers: Answers::default(),
@@ -82,6 +86,11 @@ impl Daemon {
             counts: Counts::default(),
             interrupts: Arc::default(),
         }
+    }
+
+    /// The site, for ourselves.
+    fn context(&self) -> Context {
+        self.site.context()
     }
 }
 

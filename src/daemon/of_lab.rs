@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::client::{Client, ClientError};
 use super::lab_messages::Told;
-use super::messages::{Acted, Derive, Lab, Power};
+use super::messages::{Acted, Derive, Grant, Lab, Power};
 use crate::control::permissions::EffectiveRights;
 use crate::control::quota::Quota;
 use crate::control::view::{Mapping, Standing, Template, Vm};
@@ -52,6 +52,14 @@ impl OfLab {
     /// Sends a lab of their own; hears, line by line, how it goes.
     pub fn send(&self, doing: &str, body: Vec<u8>, hear: &mut dyn FnMut(Told)) -> Result<(), ClientError> {
         self.client.send_lab(&["labs", self.name.as_str(), doing], body, hear)
+    }
+
+    pub fn grant(&self, grant: &Grant) -> Result<(), ClientError> {
+        self.client.post(&["labs", self.name.as_str(), "permissions"], grant)
+    }
+
+    pub fn revoke(&self, grant: &Grant) -> Result<(), ClientError> {
+        self.client.post(&["labs", self.name.as_str(), "permissions", "revoke"], grant)
     }
 
     pub fn derive(&self, wanted: &Derive) -> Result<Acted, ClientError> {

@@ -3,8 +3,11 @@
 use std::collections::BTreeSet;
 
 use labwright::access::{Because, Forced, Given, Person, Refused, Roles, World};
+use labwright::control::permissions::roles;
 use labwright::model::claim::{Claim, ClaimBody, ClaimId, GivenAs, GrantClaim, VmClaim};
 use labwright::model::lab::{Desired, Object, Permission, Right, Subject, VmSource};
+use labwright::model::share::LabShare;
+use labwright::model::site::Site;
 use labwright::resolve::with_claims;
 
 use crate::dice::Dice;
@@ -318,4 +321,32 @@ fn no_chain_of_grants_widens_anything() {
         }
     }
     assert!(given > 100, "{given} grants were made");
+}
+
+/// Whoever owns a lab has all rights in it, and in any other what everybody would have: whatever the site says of how many labs.
+#[test]
+fn lab_owners_own_their_own_lab_alone() {
+    let (walkthrough, mut dice) = (Scene::walkthrough(), Dice(0x0a0b_0c0d));
+    let labs = ["lab1", "lab2", "lab3"];
+    let (mut owned, mut others) = (0, 0);
+    for _ in 0..1000 {
+        let mut site = Site::embedded(std::path::Path::new("/lab"), 4096, 2);
+        for lab in labs {
+            if dice.one_in(2) {
+                continue;
+            }
+            let owner = dice.pick(&PEOPLE).unwrap().parse().unwrap();
+            let share = LabShare { owners: BTreeSet::from([owner]), ..LabShare::default() };
+            site.labs.insert(lab.parse().unwrap(), share);
+        }
+        let (who, right, on) = (dice.pick(&PEOPLE).unwrap(), dice.pick(&RIGHTS).unwrap(), dice.pick(&THINGS).unwrap());
+        let mut scene = random_scene(&walkthrough, &mut dice);
+        let is_owner = site.labs.get("lab1").is_some_and(|share| share.owners.contains(who));
+        scene.roles = roles(&site, &scene.lab.lab, &user(who));
+        let expected = is_owner || reference(&Scene { roles: Roles::default(), ..scene.clone() }, who, right, on);
+        assert_eq!(scene.world().may(&user(who), right, &object(on)).is_ok(), expected, "{who} {right:?} {on}");
+        owned += usize::from(is_owner);
+        others += usize::from(!is_owner && site.labs.values().any(|share| share.owners.contains(who)));
+    }
+    assert!(owned > 50 && others > 50, "both are tried: {owned}, {others}");
 }

@@ -220,3 +220,41 @@ fn what_reads_strangers_files_has_no_rights() {
     drop(reader.stdin.take());
     assert!(!reader.wait().unwrap().success());
 }
+
+/// What people let others do, and what they take back; who is taken out of `site.yaml` has no rights from then on.
+#[test]
+fn rights_are_given_and_taken_while_the_daemon_runs() {
+    let served = served();
+    assert_eq!(served.says("doraz", "vm derive gsr --name mine").1, 0);
+    let sees = |who: &str| served.says(who, "get vms -o name --lab net101").0;
+    assert_eq!(sees("alex"), "");
+    let (templates, code) = served.says("alex", "get templates -o json --lab net101");
+    assert!(code == 0 && templates.contains("an image") && !templates.contains(".qcow2"), "{templates}");
+
+    served.expect("doraz", "permission grant alex run vm/doraz/mine", 0, "alex may now run vm/doraz/mine");
+    assert_eq!(sees("alex"), "doraz/mine\n");
+    let (said, code) = served.says("alex", "permission grant badmin run vm/doraz/mine");
+    assert!(code == 4 && said.contains("you don't have permission to let others use vm/doraz/mine"), "{said}");
+    // Who else is in the lab is not told: somebody who is not there reads like somebody who is.
+    served.expect(
+        "doraz",
+        "permission grant nobody-here run vm/doraz/mine",
+        0,
+        "nobody-here may now run vm/doraz/mine",
+    );
+    let (said, code) = served.says("alex", "permission grant doraz run vm/doraz/none");
+    assert!(code != 0 && said.contains("there is no vm/doraz/none that you may know of"), "{said}");
+    assert_eq!(served.says("doraz", "permission revoke alex vm/doraz/mine").1, 0);
+    assert_eq!(sees("alex"), "");
+
+    let site = std::fs::read_to_string(&served.lab.site).unwrap();
+    let eva = "there is no lab `net101` that you may know of";
+    assert!(served.says("eva", "get vms --lab net101").0.contains(eva));
+    std::fs::write(&served.lab.site, format!("{site}admins: [eva]\n")).unwrap();
+    assert_eq!(sees("eva"), "doraz/mine\n");
+    // A file with mistakes takes nobody's rights, and gives none.
+    std::fs::write(&served.lab.site, format!("{site}admins: [alex]\nadmin: 3\n")).unwrap();
+    assert_eq!((sees("eva"), sees("alex")), ("doraz/mine\n".to_owned(), String::new()));
+    std::fs::write(&served.lab.site, site).unwrap();
+    assert!(served.says("eva", "get vms --lab net101").0.contains(eva), "she was taken out");
+}

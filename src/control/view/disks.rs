@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Listed, Moment, View, sorted};
 use crate::control::ControlError;
 use crate::model::id::{TemplateName, UserName, VmGroupName, VmName};
-use crate::model::lab::{self, VmSource};
+use crate::model::lab::{self, DiskSource, VmSource};
 use crate::state::{AsideDisk, RecordedDisk, RecordedVm};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -91,6 +91,24 @@ impl Listed for Aside {
     }
     fn owner(&self) -> Option<&str> {
         self.owner.as_deref()
+    }
+}
+
+impl Template {
+    /// For those who only use it: where its images lie is its owner's to know.
+    pub(super) fn without_places(mut self) -> Self {
+        for disk in &mut self.value.disks {
+            if let DiskSource::Image { path, sha256 } = disk {
+                (*path, *sha256) = (PathBuf::new(), None);
+            }
+        }
+        self.value.hardware.cdrom = None;
+        let words = |disk: &DiskSource| match disk {
+            DiskSource::Image { .. } => "an image".to_owned(),
+            DiskSource::Empty { .. } => disk.to_string(),
+        };
+        self.disks = self.value.disks.iter().map(words).collect();
+        self
     }
 }
 

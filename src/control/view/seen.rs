@@ -47,6 +47,7 @@ impl View<'_> {
         let rights = self.rights();
         let mut templates = self.templates()?;
         templates.retain(|template| rights.sees(&Object::Template(template.name.clone())));
-        Ok(templates)
+        let is_theirs = |template: &Template| rights.are_all() || rights.is_own(&template.owner);
+        Ok(templates.into_iter().map(|t| if is_theirs(&t) { t } else { t.without_places() }).collect())
     }
 }
