@@ -4,13 +4,15 @@ use std::path::Path;
 
 use clap::ValueEnum;
 
+use super::permission::own_rights;
 use super::remote::Way;
 use super::{Ended, LabOption};
-use crate::control::ControlError;
 use crate::control::view::{Listed, Only, View, listed};
+use crate::control::{ControlError, permissions};
 use crate::daemon::of_lab::OfLab;
 use crate::exit::Exit;
-use crate::model::id::LabName;
+use crate::host::process;
+use crate::model::id::{LabName, UserName};
 use crate::report::table::{Format, Row, render};
 use crate::report::{Failure, Ui};
 
@@ -21,6 +23,7 @@ use crate::report::{Failure, Ui};
   labwright get vms exam 'alice-*'    # a family, and all that fit a pattern
   labwright get vm --owner alice
   labwright get mappings -o json      # host, IP, MAC, vnc of every running vm
+  labwright get permissions --effective --owner alice   # all that she may do, and why
   labwright get users -o csv")]
 pub(super) struct Arguments {
     /// What to list, in the singular or the plural.
@@ -32,6 +35,10 @@ pub(super) struct Arguments {
     /// Only what belongs to this user.
     #[arg(long, value_name = "USER")]
     owner: Option<String>,
+
+    /// What people may do, by whatever line allows it: of `permissions` alone; with `--owner`, of this user.
+    #[arg(long, conflicts_with = "name")]
+    effective: bool,
 
     #[command(flatten)]
     lab: LabOption,
@@ -78,13 +85,33 @@ impl Arguments {
     fn only(&self) -> Only {
         Only { names: self.name.clone(), owner: self.owner.clone() }
     }
+
+    /// Whose rights are meant.
+    fn person(&self) -> Result<Option<UserName>, Failure> {
+        let named = self.owner.as_deref().map(UserName::new).transpose();
+        named.map_err(|error| Failure::from_error(Exit::Usage, &error))
+    }
+
+    fn refuse_effective_others(&self) -> Result<(), Failure> {
+        if !self.effective || self.kind == Listing::Permissions {
+            return Ok(());
+        }
+        let what = "`--effective` is about permissions alone";
+        Err(Failure::new(Exit::Usage, what).hint("write `labwright get permissions --effective`"))
+    }
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
+    arguments.refuse_effective_others()?;
     let (context, desired) = match Way::to(site, &arguments.lab)? {
         Way::Daemon(lab) => return from_daemon(&lab, arguments, ui),
         Way::Here(lab) => *lab,
     };
+    if arguments.effective {
+        let rights = permissions::effective_of(&context, &desired, arguments.person()?.as_ref())?;
+        ui.data(&render(&rights, arguments.output));
+        return Ok(Exit::Done);
+    }
     let view = context.view(&desired)?;
     let shown = Shown { view: &view, only: arguments.only(), format: arguments.output };
     ui.data(&match arguments.kind {
@@ -115,8 +142,14 @@ fn from_daemon(lab: &OfLab, arguments: &Arguments, ui: &Ui) -> Ended {
         Listing::Vms => text(&lab.name, lab.vms()?, arguments)?,
         Listing::Mappings => text(&lab.name, lab.mappings()?, arguments)?,
         Listing::Templates => text(&lab.name, lab.templates()?, arguments)?,
+        Listing::Permissions if arguments.effective => {
+            let user = arguments.person()?.or_else(|| UserName::new(process::account()?).ok());
+            let user = user.ok_or_else(|| Failure::new(Exit::Refused, "your account has no name here"))?;
+            render(&own_rights(lab, &user)?, arguments.output)
+        }
         _ => {
-            let what = "the daemon lists `vms`, `templates` and `mappings`; the rest is for root";
+            let what =
+                "the daemon lists `vms`, `templates`, `mappings` and `permissions --effective`; the rest is for root";
             return Err(Failure::new(Exit::Refused, what));
         }
     });

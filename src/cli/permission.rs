@@ -146,7 +146,7 @@ fn list(user: &UserName, lab: &LabOption, format: Format, site: Option<&Path>, u
 }
 
 /// What the daemon says of who asks; others' rights are for those who work on the state itself.
-fn own_rights(lab: &OfLab, user: &UserName) -> Result<Vec<EffectiveRights>, Failure> {
+pub(super) fn own_rights(lab: &OfLab, user: &UserName) -> Result<Vec<EffectiveRights>, Failure> {
     if Some(user.as_str()) == process::account().as_deref() {
         return Ok(lab.rights()?);
     }

@@ -192,6 +192,33 @@ pub fn effective(context: &Context, desired: &Desired, who: &Person) -> Result<V
     Ok(rights.of_person(who))
 }
 
+/// What one person may do with one thing.
+#[derive(Debug, Clone, Serialize)]
+pub struct PersonsRights {
+    pub user: UserName,
+    #[serde(flatten)]
+    pub rights: EffectiveRights,
+}
+
+/// All that the people of a lab may do, or one of them.
+pub fn effective_of(
+    context: &Context,
+    desired: &Desired,
+    user: Option<&UserName>,
+) -> Result<Vec<PersonsRights>, ControlError> {
+    let recorded = context.recorded(&desired.lab)?;
+    let lab = with_claims(desired, &recorded.claims);
+    let everybody = || lab.users.keys().collect();
+    let mut all = Vec::new();
+    for user in user.map_or_else(everybody, |user| vec![user]) {
+        let who = Person::User(user.clone());
+        let rights = Rights::about(context, &lab, &recorded, &who);
+        rights.refuse_stranger(&who)?;
+        all.extend(rights.of_person(&who).into_iter().map(|rights| PersonsRights { user: user.clone(), rights }));
+    }
+    Ok(all)
+}
+
 /// Lets others do something, beside what the manifest allows.
 pub fn grant(context: &Context, desired: &Desired, permission: &Permission) -> Result<(), ControlError> {
     context.audited(Some(&desired.lab), claim(context, desired, permission))

@@ -4,10 +4,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::Semaphore;
 
-/// Below the 1024 files that a process may have open unless somebody raised it: the state needs some, too.
-const CONNECTIONS_MAX: usize = 512;
+/// A large course with a window open each.
+const CONNECTIONS_MAX: u64 = 2048;
+/// Open files that the state, reports and programs need beside them.
+const FILES_BESIDE: u64 = 512;
 /// Of one account; root's count like anybody's, since root needs no daemon.
 const CONNECTIONS_OF_ONE_MAX: usize = 64;
 /// Requests of one account that are worked on or wait for it: one person's flood is not everybody's.
@@ -38,13 +41,26 @@ pub(super) struct Bounds {
     pub(super) uploads: Counted,
 }
 
-impl Default for Bounds {
-    fn default() -> Self {
+impl Bounds {
+    /// Raises how many files this process may have open as far as it is let, and takes no more connections than these allow.
+    pub(super) fn as_files_allow() -> Self {
+        let wanted = CONNECTIONS_MAX + FILES_BESIDE;
+        let files = match getrlimit(Resource::RLIMIT_NOFILE) {
+            Ok((soft, hard)) if soft < wanted => {
+                let more = wanted.min(hard);
+                if setrlimit(Resource::RLIMIT_NOFILE, more, hard).is_ok() { more } else { soft }
+            }
+            _ => wanted,
+        };
+        Self::of(usize::try_from(files.saturating_sub(FILES_BESIDE)).unwrap_or(usize::MAX).max(CONNECTIONS_OF_ONE_MAX))
+    }
+
+    fn of(connections_max: usize) -> Self {
         Self {
             rates: Rates::default(),
-            streams: Counted::new(CONNECTIONS_MAX, STREAMS_OF_ONE_MAX),
-            connections: Counted::new(CONNECTIONS_MAX, CONNECTIONS_OF_ONE_MAX),
-            requests: Counted::new(CONNECTIONS_MAX, REQUESTS_OF_ONE_MAX),
+            streams: Counted::new(connections_max, STREAMS_OF_ONE_MAX),
+            connections: Counted::new(connections_max, CONNECTIONS_OF_ONE_MAX),
+            requests: Counted::new(connections_max, REQUESTS_OF_ONE_MAX),
             acts: Arc::new(Semaphore::new(ACTS)),
             looks: Arc::new(Semaphore::new(LOOKS)),
             uploads: Counted::new(UPLOADS_MAX, UPLOADS_OF_ONE_MAX),

@@ -79,7 +79,7 @@ impl Daemon {
     pub fn new(context: Context) -> Self {
         Self {
             site: Current::new(context),
-            bounds: Bounds::default(),
+            bounds: Bounds::as_files_allow(),
             keeper: Keeper::default(),
             answers: Answers::default(),
             watched: Watched::default(),

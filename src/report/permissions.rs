@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::table::{Column, Row, column};
 use crate::access::{Because, Decision, Forced, Given, Refused};
-use crate::control::permissions::EffectiveRights;
+use crate::control::permissions::{EffectiveRights, PersonsRights};
 use crate::model::id::UserName;
 use crate::model::lab::{Object, Right, Subject};
 
@@ -12,9 +12,23 @@ impl Row for EffectiveRights {
     const COLUMNS: &'static [Column<Self>] = &[
         column("object", |rights| rights.object.to_string()),
         column("allow", |rights| list(rights.allow.keys())),
-        column("isolated", |rights| if rights.isolated.is_some() { "forced".into() } else { String::new() }),
+        column("isolated", isolated),
         column("because", because),
     ];
+}
+
+impl Row for PersonsRights {
+    const COLUMNS: &'static [Column<Self>] = &[
+        column("user", |of| of.user.to_string()),
+        column("object", |of| of.rights.object.to_string()),
+        column("allow", |of| list(of.rights.allow.keys())),
+        column("isolated", |of| isolated(&of.rights)),
+        column("because", |of| because(&of.rights)),
+    ];
+}
+
+fn isolated(rights: &EffectiveRights) -> String {
+    rights.isolated.as_ref().map_or_else(String::new, |_| "forced".to_owned())
 }
 
 /// Every line that decides, once.

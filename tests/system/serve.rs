@@ -352,6 +352,10 @@ fn nobody_else_sees_it(served: &Served) {
         4,
         "error: what others may do is for root to ask; nothing was done",
     );
+    let others = "get permissions --effective --owner doraz";
+    served.expect("alex", others, 4, "error: what others may do is for root to ask; nothing was done");
+    let (own, code) = served.says("alex", "get permissions --effective -o csv");
+    assert!(code == 0 && own.contains("template/gsr,derive") && !own.contains("doraz"), "{own}");
     // An account that is in no lab, and one without a name.
     for line in ["get vms", "get vms --lab net101", "vm start doraz/mine --isolate --lab net101"] {
         let (said, code) = served.says("nobody at all", line);
