@@ -37,9 +37,12 @@ pub struct OpenRun {
 }
 
 impl Ledger {
-    /// The vms of these people in other labs than this one that run, by the records.
+    /// The vms of these people in other labs than this one that run, by the records; where there never was a state, none do.
     pub fn running_elsewhere(&self, lab: &LabName, owners: &BTreeSet<UserName>) -> Result<Vec<OpenRun>, StateError> {
-        Store::open_to_read(&self.state)?.running_elsewhere(lab, owners)
+        match Store::open_to_read(&self.state) {
+            Err(StateError::Missing { .. }) => Ok(Vec::new()),
+            opened => opened?.running_elsewhere(lab, owners),
+        }
     }
 }
 
