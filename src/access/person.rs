@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::Because;
 use crate::model::id::{UserGroupName, UserName};
 use crate::model::lab::{Desired, Subject};
 
@@ -12,6 +13,18 @@ pub struct Roles {
     pub admins: BTreeSet<UserName>,
     /// Those who own the lab.
     pub lab_owners: BTreeSet<UserName>,
+}
+
+impl Roles {
+    /// Why somebody may do everything, if they may.
+    pub fn all_rights(&self, who: &Person) -> Option<Because> {
+        match who {
+            Person::Root => Some(Because::Root),
+            Person::User(user) if self.admins.contains(user) => Some(Because::SiteAdmin),
+            Person::User(user) if self.lab_owners.contains(user) => Some(Because::LabOwner),
+            Person::User(_) | Person::Nobody => None,
+        }
+    }
 }
 
 /// Somebody who asks, as the kernel knows them.

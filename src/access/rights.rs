@@ -107,12 +107,7 @@ impl<'a> World<'a> {
 
     /// Whether `who` may see everything of the lab.
     pub fn all_rights(&self, who: &Person) -> Option<Because> {
-        match who {
-            Person::Root => Some(Because::Root),
-            Person::User(user) if self.roles.admins.contains(user) => Some(Because::SiteAdmin),
-            Person::User(user) if self.roles.lab_owners.contains(user) => Some(Because::LabOwner),
-            Person::User(_) | Person::Nobody => None,
-        }
+        self.roles.all_rights(who)
     }
 
     /// Whether `who` may let others have `rights` on a thing, and as what; forcing isolation is for admins.

@@ -8,7 +8,7 @@
 //!                          │ Said::Understood  │ ─▶ here: the lab
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ use super::manifests::DesiredError;
 use super::open::with_images;
 use super::permissions::roles;
 use super::{Context, ControlError};
-use crate::access::Person;
+use crate::access::Roles;
 use crate::disks::{DiskError, Owner};
 use crate::error::chain;
 use crate::host::run::sealed::Sealed;
@@ -73,22 +73,18 @@ pub enum Meaning {
 
 /// Refuses unless who asks may plan and apply a lab. To others it is not there, whether it is or not.
 pub fn require_owner(context: &Context, lab: &LabName) -> Result<(), ControlError> {
-    let roles = roles(&context.site, lab, &context.caller.person);
-    let is_owner = match &context.caller.person {
-        Person::Root => true,
-        Person::User(user) => roles.admins.contains(user) || roles.lab_owners.contains(user),
-        Person::Nobody => false,
-    };
-    if is_owner { Ok(()) } else { Err(ControlError::NotOwner { lab: lab.clone() }) }
+    let who = &context.caller.person;
+    if roles(&context.site, lab, who).all_rights(who).is_some() {
+        Ok(())
+    } else {
+        Err(ControlError::NotOwner { lab: lab.clone() })
+    }
 }
 
 /// Whether who asks may know of every lab.
 pub fn sees_all_labs(context: &Context) -> bool {
-    match &context.caller.person {
-        Person::Root => true,
-        Person::User(user) => context.site.admins.contains(user),
-        Person::Nobody => false,
-    }
+    let roles = Roles { admins: context.site.admins.clone(), lab_owners: BTreeSet::new() };
+    roles.all_rights(&context.caller.person).is_some()
 }
 
 /// The site with the lab at the folder that its owner names. A folder stands for one lab: nobody takes another lab's.

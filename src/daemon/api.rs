@@ -19,7 +19,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::body::to_bytes;
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, Request, State};
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
@@ -33,11 +33,13 @@ use tokio::sync::Semaphore;
 
 use super::messages::{Acted, Derive, Lab, Power, Refusal};
 use super::{Daemon, Peer, counts, events, grants, labs, once, quota};
-use crate::control::view::{View, VmState, census};
+use crate::control::upload::sees_all_labs;
+use crate::control::view::{View, census};
 use crate::control::{Code, Context, ControlError};
 use crate::model::id::{LabName, UserName, VmName};
 use crate::model::lab::Desired;
 use crate::report::Failure;
+use crate::report::table::word;
 use crate::state::StateError;
 
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -86,21 +88,22 @@ async fn admit(daemon: Arc<Daemon>, uid: u32, request: Request, next: Next) -> R
 /// A request is begun when all of it is here: one that is slow or endless holds no place among those that work.
 async fn whole(request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
-    match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, BODY_BYTES_MAX)).await {
-        Ok(Ok(body)) => next.run(Request::from_parts(head, body.into())).await,
-        Ok(Err(_)) => {
-            let what = "the body is longer than 1 MiB, or ends before its end; nothing was done";
-            No::of(StatusCode::PAYLOAD_TOO_LARGE, Code::Usage, what).into_response()
-        }
-        Err(_) => {
-            let what = "the body takes too long; nothing was done";
-            No::of(StatusCode::REQUEST_TIMEOUT, Code::Usage, what).into_response()
-        }
+    let too_long = "the body is longer than 1 MiB, or ends before its end; nothing was done";
+    match read_whole(body, BODY_BYTES_MAX, BODY_TIMEOUT, too_long).await {
+        Ok(body) => next.run(Request::from_parts(head, body.into())).await,
+        Err(no) => no.into_response(),
     }
 }
 
+/// All of a body, or why not.
+pub(super) async fn read_whole(body: Body, bytes_max: usize, patience: Duration, too_long: &str) -> Result<Bytes, No> {
+    let read = tokio::time::timeout(patience, to_bytes(body, bytes_max)).await;
+    read.map_err(|_| No::of(StatusCode::REQUEST_TIMEOUT, Code::Usage, "the body takes too long; nothing was done"))?
+        .map_err(|_| No::of(StatusCode::PAYLOAD_TOO_LARGE, Code::Usage, too_long))
+}
+
 type Answer<T> = Result<Json<T>, No>;
-type In<T> = Result<Path<T>, PathRejection>;
+pub(super) type In<T> = Result<Path<T>, PathRejection>;
 
 async fn labs(State(daemon): State<Arc<Daemon>>, Extension(peer): Extension<Peer>) -> impl IntoResponse {
     let known = |context: &Context, name: &LabName| -> Result<bool, ControlError> {
@@ -178,20 +181,16 @@ async fn events(
 
 /// Numbers of the whole site: for root, its admins, and the accounts that the site names.
 async fn metrics(State(daemon): State<Arc<Daemon>>, Extension(peer): Extension<Peer>) -> Result<impl IntoResponse, No> {
-    let site = daemon.context().site;
-    let may = |user: &UserName| site.admins.contains(user) || site.daemon.metrics.contains(user);
-    if peer.uid != 0 && !peer.person.user().is_some_and(may) {
+    let context = daemon.context_of(&peer, "metrics".to_owned());
+    let is_named = |user: &UserName| context.site.daemon.metrics.contains(user);
+    if !sees_all_labs(&context) && !peer.person.user().is_some_and(is_named) {
         let what =
             "numbers of the whole site are for its admins; an admin may name you under `daemon: { metrics: [...] }`";
         return Err(No::of(StatusCode::FORBIDDEN, Code::Refused, what));
     }
     let Json(guests) = Arc::clone(&daemon).look(peer, "metrics", census).await?;
-    let word = |(state, number): (VmState, usize)| {
-        let word = serde_json::to_value(state).unwrap_or_default();
-        (word.as_str().unwrap_or("other").to_owned(), number)
-    };
     let now = counts::Now {
-        guests: guests.into_iter().map(word).collect(),
+        guests: guests.into_iter().map(|(state, number)| (word(&state), number)).collect(),
         connections: daemon.bounds.connections.all(),
         waiting: daemon.keeper.waiting(),
     };

@@ -4,13 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::StatusCode;
-
 use super::api::{No, too_late, too_many};
 use super::messages::{Acted, Derive, Power};
 use super::{Daemon, Peer, act};
+use crate::control::Context;
 use crate::control::round::{Asking, Doing};
-use crate::control::{Code, Context};
 use crate::model::id::{LabName, VmName};
 
 /// Disks may be copied in full.
@@ -105,8 +103,7 @@ impl Daemon {
             let _turn = turn;
             work()
         });
-        let bug = || No::of(StatusCode::INTERNAL_SERVER_ERROR, Code::Failed, "this is a bug of labwright");
-        done.await.unwrap_or_else(|_| Err(bug()))
+        done.await.unwrap_or_else(|_| Err(No::bug()))
     }
 }
 

@@ -89,40 +89,28 @@ impl Client {
         timeout: Duration,
         heard: &mut dyn FnMut(T) -> bool,
     ) -> Result<bool, ClientError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|source| ClientError::Connect { socket: self.socket.clone(), source })?;
-        let listen = async { tokio::time::timeout(timeout, self.hear(path, heard)).await };
-        runtime.block_on(listen).unwrap_or(Ok(false))
+        let listen = async {
+            // One that was listened to for long enough is no error.
+            tokio::time::timeout(timeout, self.hear(path, timeout, heard)).await.unwrap_or(Ok(false))
+        };
+        self.run(listen)
     }
 
     async fn hear<T: DeserializeOwned>(
         &self,
         path: &[&str],
+        patience: Duration,
         heard: &mut dyn FnMut(T) -> bool,
     ) -> Result<bool, ClientError> {
-        let broken = |source| ClientError::Broken { socket: self.socket.clone(), source };
         let answer = self.begin(Method::GET, path, Bytes::new(), None).await?;
-        let status = answer.status();
-        let unclear = |source| ClientError::Answer { socket: self.socket.clone(), status, source };
-        let mut body = answer.into_body();
-        if !status.is_success() {
-            let text = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(broken)?.to_bytes();
-            return Err(ClientError::Refused(serde_json::from_slice(&text).map_err(unclear)?));
+        let is_enough = self.lines(answer, patience, |line| match line.strip_prefix(b"data: ") {
+            Some(data) => serde_json::from_slice(data).map(&mut *heard),
+            None => Ok(false),
+        });
+        match is_enough.await? {
+            true => Ok(true),
+            false => Err(self.broken("the stream ended")),
         }
-        let mut text = Vec::new();
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| broken(Box::new(error)))?;
-            text.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
-            while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = text.drain(..=end).collect();
-                if let Some(data) = line.strip_prefix(b"data: ")
-                    && heard(serde_json::from_slice(data).map_err(unclear)?)
-                {
-                    return Ok(true);
-                }
-            }
-        }
-        Err(broken("the stream ended".into()))
     }
 
     fn ask<T: DeserializeOwned>(
@@ -132,45 +120,83 @@ impl Client {
         body: Bytes,
         key: Option<&str>,
     ) -> Result<T, ClientError> {
-        let socket = || self.socket.clone();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|source| ClientError::Connect { socket: socket(), source })?;
-        let exchange = async { tokio::time::timeout(TIMEOUT, self.exchange(method, path, body, key)).await };
-        let (status, text) = runtime.block_on(exchange).map_err(|_| ClientError::Late { socket: socket() })??;
-        let unclear = |source| ClientError::Answer { socket: socket(), status, source };
-        if status.is_success() {
-            return serde_json::from_slice(&text).map_err(unclear);
+        let exchange = async {
+            let exchange = tokio::time::timeout(TIMEOUT, self.exchange(method, path, body, key)).await;
+            exchange.map_err(|_| self.late())?
+        };
+        let (status, text) = self.run(exchange)?;
+        if !status.is_success() {
+            return Err(self.refused(status, &text));
         }
-        Err(ClientError::Refused(serde_json::from_slice(&text).map_err(unclear)?))
+        serde_json::from_slice(&text).map_err(|source| self.unclear(status, source))
     }
 
     /// Sends a lab and hears, line by line, how it goes.
     pub fn send_lab(&self, path: &[&str], body: Vec<u8>, hear: &mut dyn FnMut(Told)) -> Result<(), ClientError> {
-        let socket = || self.socket.clone();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|source| ClientError::Connect { socket: socket(), source })?;
-        runtime.block_on(async {
-            let late = |_| ClientError::Late { socket: socket() };
+        self.run(async {
             let sent = tokio::time::timeout(TIMEOUT, self.begin(Method::POST, path, body.into(), None)).await;
-            let answer = sent.map_err(late)??;
-            let (status, mut body) = (answer.status(), answer.into_body());
-            let unclear = |source| ClientError::Answer { socket: socket(), status, source };
-            let mut heard = Vec::new();
-            while let Some(frame) = tokio::time::timeout(TIMEOUT, body.frame()).await.map_err(late)? {
-                let frame = frame.map_err(|source| ClientError::Broken { socket: socket(), source: source.into() })?;
-                heard.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
-                while status.is_success()
-                    && let Some(end) = heard.iter().position(|byte| *byte == b'\n')
-                {
-                    let line: Vec<u8> = heard.drain(..=end).collect();
-                    hear(serde_json::from_slice(&line).map_err(unclear)?);
+            let answer = sent.map_err(|_| self.late())??;
+            let heard = self.lines(answer, TIMEOUT, |line| {
+                hear(serde_json::from_slice(line)?);
+                Ok(false)
+            });
+            heard.await.map(drop)
+        })
+    }
+
+    /// One exchange, on a runtime of its own.
+    fn run<T>(&self, exchange: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|source| ClientError::Connect { socket: self.socket.clone(), source })?;
+        runtime.block_on(exchange)
+    }
+
+    /// Hears an answer line by line as it comes, until one was enough; whether one was. `patience` is for each piece of it.
+    async fn lines(
+        &self,
+        answer: Response<Incoming>,
+        patience: Duration,
+        mut is_enough: impl FnMut(&[u8]) -> serde_json::Result<bool>,
+    ) -> Result<bool, ClientError> {
+        let (status, mut body) = (answer.status(), answer.into_body());
+        if !status.is_success() {
+            let text = tokio::time::timeout(patience, self.whole(body)).await.map_err(|_| self.late())??;
+            return Err(self.refused(status, &text));
+        }
+        let mut heard = Vec::new();
+        while let Some(frame) = tokio::time::timeout(patience, body.frame()).await.map_err(|_| self.late())? {
+            let frame = frame.map_err(|error| self.broken(error))?;
+            heard.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+            while let Some(end) = heard.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = heard.drain(..=end).collect();
+                if is_enough(&line).map_err(|source| self.unclear(status, source))? {
+                    return Ok(true);
                 }
             }
-            if status.is_success() {
-                return Ok(());
-            }
-            Err(ClientError::Refused(serde_json::from_slice(&heard).map_err(unclear)?))
-        })
+        }
+        Ok(false)
+    }
+
+    async fn whole(&self, body: Incoming) -> Result<Bytes, ClientError> {
+        let text = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+        text.map(|text| text.to_bytes()).map_err(|error| self.broken(error))
+    }
+
+    fn broken(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ClientError {
+        ClientError::Broken { socket: self.socket.clone(), source: source.into() }
+    }
+
+    fn late(&self) -> ClientError {
+        ClientError::Late { socket: self.socket.clone() }
+    }
+
+    fn unclear(&self, status: StatusCode, source: serde_json::Error) -> ClientError {
+        ClientError::Answer { socket: self.socket.clone(), status, source }
+    }
+
+    /// A no, in the daemon's own words.
+    fn refused(&self, status: StatusCode, text: &[u8]) -> ClientError {
+        serde_json::from_slice(text).map_or_else(|source| self.unclear(status, source), ClientError::Refused)
     }
 
     async fn exchange(
@@ -180,11 +206,8 @@ impl Client {
         body: Bytes,
         key: Option<&str>,
     ) -> Result<(StatusCode, Bytes), ClientError> {
-        let broken = |source| ClientError::Broken { socket: self.socket.clone(), source };
         let answer = self.begin(method, path, body, key).await?;
-        let status = answer.status();
-        let text = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(broken)?.to_bytes();
-        Ok((status, text))
+        Ok((answer.status(), self.whole(answer.into_body()).await?))
     }
 
     /// An answer whose body is still to come.
@@ -195,12 +218,9 @@ impl Client {
         body: Bytes,
         key: Option<&str>,
     ) -> Result<Response<Incoming>, ClientError> {
-        let socket = || self.socket.clone();
-        let broken = |source| ClientError::Broken { socket: socket(), source };
         let stream = UnixStream::connect(&self.socket).await;
-        let stream = stream.map_err(|source| ClientError::Connect { socket: socket(), source })?;
-        let (mut sender, connection) =
-            handshake(TokioIo::new(stream)).await.map_err(|error| broken(Box::new(error)))?;
+        let stream = stream.map_err(|source| ClientError::Connect { socket: self.socket.clone(), source })?;
+        let (mut sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(error))?;
         // It ends with the runtime, which is this one request's.
         tokio::spawn(connection);
         let request = Request::builder()
@@ -213,7 +233,7 @@ impl Client {
             None => request,
         };
         let request = request.body(Full::new(body)).expect("a path of escaped segments is a path");
-        sender.send_request(request).await.map_err(|error| broken(Box::new(error)))
+        sender.send_request(request).await.map_err(|error| self.broken(error))
     }
 }
 

@@ -2,19 +2,15 @@
 //! vms of one lab are told from one look at it, and only what has changed.
 
 use std::collections::{BTreeMap, HashMap};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
-use hyper::body::Frame;
 use tokio::sync::{mpsc, watch};
 
-use super::Daemon;
 use super::bounds::Place;
+use super::{Daemon, stream};
 use crate::control::view::{Standing, standings};
 use crate::model::id::{LabName, VmName};
 
@@ -28,21 +24,6 @@ type Seen = Arc<BTreeMap<VmName, Standing>>;
 /// The labs that somebody waits for.
 #[derive(Default)]
 pub(super) struct Watched(Mutex<HashMap<LabName, watch::Sender<Seen>>>);
-
-/// What is sent, piece by piece.
-struct Pieces(mpsc::Receiver<Bytes>);
-
-impl hyper::body::Body for Pieces {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut TaskContext<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.0.poll_recv(context).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
-    }
-}
 
 /// A stream of events about one vm that who asks may see. It ends with the vm's record, the daemon, or the client.
 pub(super) fn stream(daemon: &Arc<Daemon>, lab: LabName, vm: VmName, place: Place) -> Response {
@@ -77,7 +58,7 @@ pub(super) fn stream(daemon: &Arc<Daemon>, lab: LabName, vm: VmName, place: Plac
         }
     });
     let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
-    (headers, Body::new(Pieces(body))).into_response()
+    (headers, stream::body(body)).into_response()
 }
 
 impl Daemon {

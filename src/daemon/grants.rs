@@ -7,19 +7,18 @@
 
 use std::sync::Arc;
 
-use axum::extract::rejection::{JsonRejection, PathRejection};
+use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use axum::routing::post;
 use axum::{Extension, Json, Router};
 
-use super::api::No;
+use super::api::{In, No};
 use super::messages::Grant;
 use super::{Daemon, Peer};
-use crate::control::permissions;
+use crate::control::{Context, ControlError, permissions};
 use crate::model::id::LabName;
+use crate::model::lab::Desired;
 use crate::model::permission::Permission;
-
-type In<T> = Result<Path<T>, PathRejection>;
 
 pub(super) fn router() -> Router<Arc<Daemon>> {
     Router::new()
@@ -33,13 +32,7 @@ async fn grant(
     lab: In<LabName>,
     body: Result<Json<Grant>, JsonRejection>,
 ) -> Result<Json<()>, No> {
-    let (Path(lab), Json(Grant { to, on, allow, force_isolated })) = (lab?, body?);
-    let permission = Permission { to, on, allow, force_isolated };
-    daemon
-        .change_lab(peer, lab, "permission grant", move |context, desired| {
-            permissions::grant(context, desired, &permission)
-        })
-        .await
+    change(daemon, peer, lab, body, "permission grant", permissions::grant).await
 }
 
 async fn revoke(
@@ -48,11 +41,20 @@ async fn revoke(
     lab: In<LabName>,
     body: Result<Json<Grant>, JsonRejection>,
 ) -> Result<Json<()>, No> {
+    let revoke =
+        |context: &Context, lab: &Desired, given: &Permission| permissions::revoke(context, lab, given).map(drop);
+    change(daemon, peer, lab, body, "permission revoke", revoke).await
+}
+
+async fn change(
+    daemon: Arc<Daemon>,
+    peer: Peer,
+    lab: In<LabName>,
+    body: Result<Json<Grant>, JsonRejection>,
+    command: &str,
+    act: fn(&Context, &Desired, &Permission) -> Result<(), ControlError>,
+) -> Result<Json<()>, No> {
     let (Path(lab), Json(Grant { to, on, allow, force_isolated })) = (lab?, body?);
     let permission = Permission { to, on, allow, force_isolated };
-    daemon
-        .change_lab(peer, lab, "permission revoke", move |context, desired| {
-            permissions::revoke(context, desired, &permission).map(drop)
-        })
-        .await
+    daemon.change_lab(peer, lab, command, move |context, desired| act(context, desired, &permission)).await
 }

@@ -26,7 +26,7 @@ use crate::control::news::News;
 use crate::control::round::{self, Asking, Doing, Together, Unwatched};
 use crate::control::{Code, ControlError};
 use crate::error::chain;
-use crate::model::id::{LabName, RunId};
+use crate::model::id::{LabName, RunId, VmName};
 
 /// How long others who ask the same are waited for: a class begins on a word of its teacher.
 const GATHER: Duration = Duration::from_millis(100);
@@ -249,7 +249,7 @@ fn together(daemon: &Daemon, lab: &LabName, doing: Doing, waiting: Vec<Waiting>,
 /// Looks at the whole site, and does what some lab needs.
 fn look(daemon: &Daemon) {
     let keeper = &daemon.keeper;
-    let may_start = |lab: &LabName, vm: &crate::model::id::VmName| {
+    let may_start = |lab: &LabName, vm: &VmName| {
         keeper.patience.lock().unwrap_or_else(PoisonError::into_inner).may_start(lab, vm, Instant::now())
     };
     let looked = daemon.counts.timed(|| round::look(&daemon.context(), &may_start));

@@ -10,27 +10,23 @@
 //!
 //! The answer is a stream of lines, each a `Told`. A lab of others is not there, whatever a plan says of their addresses.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
-use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
-use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::rejection::PathRejection;
+use axum::body::Bytes;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use axum::routing::post;
 use axum::{Extension, Router};
-use hyper::body::Frame;
 use sha2::Digest as _;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::mpsc::{Sender, channel};
 
-use super::api::{No, too_many};
+use super::api::{In, No, read_whole, too_many};
 use super::lab_messages::{Agreed, LabRequest, Told};
-use super::{Daemon, Peer};
+use super::{Daemon, Peer, stream};
 use crate::apply::{BatchKind, Goal, Progress, Readiness};
 use crate::control::apply::{Client, Done, Request as Wanted, reconcile};
 use crate::control::plan::Scope;
@@ -90,41 +86,35 @@ async fn answer(
     doing: Doing,
     daemon: Arc<Daemon>,
     peer: Peer,
-    lab: Result<Path<LabName>, PathRejection>,
+    lab: In<LabName>,
     request: Request,
 ) -> Result<Response, No> {
     let Path(lab) = lab?;
-    let place = daemon.bounds.requests.take(peer.uid()).ok_or_else(too_many)?;
+    let place = daemon.bounds.requests.take(peer.uid).ok_or_else(too_many)?;
     let context = daemon.context_of(&peer, format!("{} {lab}", doing.word()));
     let (asker, named) = (context.clone(), lab.clone());
     let may = tokio::task::spawn_blocking(move || asker.audited(None, upload::require_owner(&asker, &named)));
     may.await.map_err(|_| No::bug())?.map_err(|error| No::told(&error))?;
-    let upload = daemon.bounds.uploads.take(peer.uid()).ok_or_else(too_many)?;
+    let upload = daemon.bounds.uploads.take(peer.uid).ok_or_else(too_many)?;
     let length = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if length.is_some_and(|length: usize| length > BODY_BYTES_MAX) {
         return Err(No::of(StatusCode::PAYLOAD_TOO_LARGE, Code::Usage, TOO_LONG));
     }
-    let read = tokio::time::timeout(BODY_TIMEOUT, to_bytes(request.into_body(), BODY_BYTES_MAX)).await;
-    let body = read
-        .map_err(|_| No::of(StatusCode::REQUEST_TIMEOUT, Code::Usage, "the body takes too long; nothing was done"))?
-        .map_err(|_| No::of(StatusCode::PAYLOAD_TOO_LARGE, Code::Usage, TOO_LONG))?;
+    let body = read_whole(request.into_body(), BODY_BYTES_MAX, BODY_TIMEOUT, TOO_LONG).await?;
     let (sender, receiver) = channel(LINES);
     let interrupts = Arc::clone(&daemon.interrupts);
     tokio::task::spawn_blocking(move || {
         let _place = place;
         let mut teller = Teller { to: sender, interrupts, agreed: Agreed::ToNothing, is_gone: false };
-        let work = || {
-            let (wanted, context, desired) = understand(doing, &context, &lab, &body, &mut teller)?;
-            drop((body, upload));
-            Ok::<_, No>((wanted, context, desired))
-        };
+        let understood = understand(doing, &context, &lab, &body, &mut teller);
+        drop((body, upload));
         let done =
-            work().and_then(|(wanted, context, desired)| carry_out(doing, &context, &desired, wanted, &mut teller));
+            understood.and_then(|(wanted, context, desired)| carry_out(doing, &context, &desired, wanted, &mut teller));
         if let Err(no) = done {
             teller.tell(&Told::No(no.into_refusal()));
         }
     });
-    let mut response = Response::new(Body::new(Lines(receiver)));
+    let mut response = Response::new(stream::body(receiver));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
     Ok(response)
 }
@@ -282,20 +272,4 @@ impl Progress for Teller {
 /// Of what a plan does: two with the same one do the same.
 fn digest(plan: &Plan) -> String {
     sha2::Sha256::digest(plan.deeds()).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// A body that is told line by line.
-struct Lines(Receiver<Bytes>);
-
-impl hyper::body::Body for Lines {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let line = ready!(self.0.poll_recv(context));
-        Poll::Ready(line.map(|line| Ok(Frame::data(line))))
-    }
 }

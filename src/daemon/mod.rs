@@ -13,6 +13,7 @@
 //! keeper    the loop
 //! patience  vms whose runs keep failing are left alone for a while
 //! events    who waits for a vm is told of it as it comes
+//! stream    an answer that comes piece by piece
 //! counts    how much of what was done, for Prometheus
 //! notify    what systemd is told
 //! quota     what who asks may use
@@ -44,6 +45,7 @@ mod once;
 mod patience;
 mod quota;
 mod socket;
+mod stream;
 
 pub use socket::{ServeError, Started, serve};
 
@@ -103,10 +105,6 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    fn uid(&self) -> u32 {
-        self.uid
-    }
-
     /// As `control` knows them, with what they ask for in the words of a command line.
     fn caller(&self, daemon: &Caller, command: String) -> Caller {
         let login = (!matches!(self.person, Person::Nobody)).then(|| self.name.clone());

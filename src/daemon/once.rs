@@ -51,9 +51,8 @@ impl Answers {
             Some(key) => self.known((uid, key, command.to_owned()), work),
             None => begin(work()),
         };
-        let bug = || No::of(StatusCode::INTERNAL_SERVER_ERROR, Code::Failed, "this is a bug of labwright");
         let answer = answered.wait_for(Option::is_some).await.map(|answer| answer.clone());
-        answer.ok().flatten().unwrap_or_else(|| Err(bug()))
+        answer.ok().flatten().unwrap_or_else(|| Err(No::bug()))
     }
 
     fn known<F: Future<Output = Answer> + Send + 'static>(&self, asked: Asked, work: impl FnOnce() -> F) -> Answered {

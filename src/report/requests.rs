@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::table::{Column, Format, Row, column, render};
+use super::table::{Column, Format, Row, column, render, word};
 use crate::control::view::Standing;
 use crate::disks::Snapshot;
 use crate::model::id::VmName;
@@ -58,9 +58,8 @@ impl Row for SnapshotRow {
 
 /// Where a vm stands, in a line for who waits for it.
 pub fn standing(vm: &VmName, standing: &Standing) -> String {
-    let word = serde_json::to_value(standing.state).unwrap_or_default();
     let takes_all = "a string takes all";
-    let mut line = format!("{vm}: {}", word.as_str().unwrap_or("of a newer labwright"));
+    let mut line = format!("{vm}: {}", word(&standing.state));
     if let Some(place) = standing.place {
         write!(line, ", place {place} in the queue").expect(takes_all);
     }
