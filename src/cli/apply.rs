@@ -87,11 +87,6 @@ impl Options {
         Self { yes, parallelism: PARALLELISM, json: false, wait: None }
     }
 
-    /// How long vms are waited for, if at all.
-    pub(super) fn wait(&self) -> Option<Duration> {
-        self.wait
-    }
-
     /// Whether they say how it is done, which is for those who do it themselves.
     pub(super) fn is_of_root(&self) -> bool {
         self.json || self.parallelism != PARALLELISM

@@ -11,7 +11,6 @@ use crate::control::view::{Listed, Only, View, listed};
 use crate::control::{ControlError, permissions};
 use crate::daemon::of_lab::OfLab;
 use crate::exit::Exit;
-use crate::host::process;
 use crate::model::id::{LabName, UserName};
 use crate::report::table::{Format, Row, render};
 use crate::report::{Failure, Ui};
@@ -143,9 +142,11 @@ fn from_daemon(lab: &OfLab, arguments: &Arguments, ui: &Ui) -> Ended {
         Listing::Mappings => text(&lab.name, lab.mappings()?, arguments)?,
         Listing::Templates => text(&lab.name, lab.templates()?, arguments)?,
         Listing::Permissions if arguments.effective => {
-            let user = arguments.person()?.or_else(|| UserName::new(process::account()?).ok());
-            let user = user.ok_or_else(|| Failure::new(Exit::Refused, "your account has no name here"))?;
-            render(&own_rights(lab, &user)?, arguments.output)
+            let rights = match arguments.person()? {
+                Some(user) => own_rights(lab, &user)?,
+                None => lab.rights()?,
+            };
+            render(&rights, arguments.output)
         }
         _ => {
             let what =

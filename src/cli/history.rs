@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use super::context::of_known_lab;
 use super::{Ended, LabFolder};
-use crate::control::view::{Acts, acts, effects_of, history};
+use crate::control::view::{acts, effects_of, history};
 use crate::exit::Exit;
 use crate::model::id::{UserName, VmName};
 use crate::model::lab::Desired;
 use crate::report::table::{Format, render};
 use crate::report::{Failure, Ui};
+use crate::state::ActsOf;
 
 /// Show who applied what, and how it went
 #[derive(Debug, clap::Args)]
@@ -51,9 +52,9 @@ pub(super) struct Arguments {
 
 impl Arguments {
     /// Whose acts are asked for, if any are.
-    fn acts(&self) -> Option<Acts> {
-        let of_user = self.user.clone().map(Acts::User);
-        of_user.or_else(|| self.vm.clone().map(Acts::Vm)).or_else(|| self.audit.then_some(Acts::Everybody))
+    fn acts(&self) -> Option<ActsOf<'_>> {
+        let of_user = self.user.as_ref().map(ActsOf::User);
+        of_user.or_else(|| self.vm.as_ref().map(ActsOf::Vm)).or_else(|| self.audit.then_some(ActsOf::Everybody))
     }
 
     /// The lab's folder, and the apply that is asked for.
@@ -71,7 +72,7 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
     let (folder, apply) = arguments.meant()?;
     let (context, Desired { lab, .. }) = of_known_lab(site, &folder)?;
     ui.data(&match (arguments.acts(), apply) {
-        (Some(of), _) => render(&acts(&context, &lab, &of, arguments.most)?, arguments.output),
+        (Some(of), _) => render(&acts(&context, &lab, of, arguments.most)?, arguments.output),
         (None, Some(apply)) => render(&effects_of(&context, &lab, apply)?, arguments.output),
         (None, None) => render(&history(&context, &lab, arguments.most)?, arguments.output),
     });

@@ -5,14 +5,13 @@ use std::path::Path;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
-use super::remote::Way;
+use super::remote::{self, Way};
 use super::{Ended, LabOption};
 use crate::access::Person;
 use crate::control::permissions::{self, EffectiveRights};
 use crate::daemon::messages::Grant;
 use crate::daemon::of_lab::OfLab;
 use crate::exit::Exit;
-use crate::host::process;
 use crate::model::id::UserName;
 use crate::model::lab::{Object, Permission, Right, Subject};
 use crate::report::table::{Format, render};
@@ -136,7 +135,7 @@ fn check(user: &UserName, right: Right, on: &Object, lab: &LabOption, site: Opti
 fn list(user: &UserName, lab: &LabOption, format: Format, site: Option<&Path>, ui: &Ui) -> Ended {
     let (rights, lab) = match Way::to(site, lab)? {
         Way::Daemon(lab) => (own_rights(&lab, user)?, lab.name),
-        Way::Here(lab) => (permissions::effective(&lab.0, &lab.1, &Person::User(user.clone()))?, lab.1.lab),
+        Way::Here(lab) => (permissions::effective(&lab.0, &lab.1, user)?, lab.1.lab),
     };
     if rights.is_empty() {
         ui.say(&format!("{user} may do nothing in lab `{lab}`"));
@@ -147,7 +146,7 @@ fn list(user: &UserName, lab: &LabOption, format: Format, site: Option<&Path>, u
 
 /// What the daemon says of who asks; others' rights are for those who work on the state itself.
 pub(super) fn own_rights(lab: &OfLab, user: &UserName) -> Result<Vec<EffectiveRights>, Failure> {
-    if Some(user.as_str()) == process::account().as_deref() {
+    if remote::is_own(user) {
         return Ok(lab.rights()?);
     }
     Err(Failure::new(Exit::Refused, "what others may do is for root to ask; nothing was done"))

@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
-use super::remote::Way;
+use super::remote::{self, Way};
 use super::{Ended, LabOption};
 use crate::control::quota::{Quota, quotas};
 use crate::daemon::of_lab::OfLab;
 use crate::exit::Exit;
-use crate::host::process;
 use crate::model::id::UserName;
 use crate::report::table::{Format, render};
 use crate::report::{Failure, Ui};
@@ -48,7 +47,7 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
 
 fn own(lab: &OfLab, user: Option<&UserName>) -> Result<Vec<Quota>, Failure> {
     match user {
-        Some(user) if Some(user.as_str()) != process::account().as_deref() => {
+        Some(user) if !remote::is_own(user) => {
             let what = format!("what {user} may use is for {user} and for root to ask; nothing was done");
             Err(Failure::new(Exit::Refused, what))
         }

@@ -4,14 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 
-use super::Ended;
 use super::context::of_site_file;
+use super::{Ended, apply};
 use crate::control::apply::Done;
 use crate::control::round::{self, Unwatched};
 use crate::control::{Context, ControlError};
 use crate::error::chain;
 use crate::exit::Exit;
-use crate::host::signals;
+use crate::host::process;
 use crate::model::id::LabName;
 use crate::report::{self, Failure, Ui};
 
@@ -33,11 +33,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(_: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    if !nix::unistd::geteuid().is_root() {
+    if !process::is_root() {
         return Err(Failure::new(Exit::Refused, "keeping labs as they were applied takes root; nothing was done"));
     }
     let context = of_site_file(site)?;
-    let interrupts = signals::count_interrupts(|| std::process::exit(i32::from(Exit::Failed as u8)));
+    let interrupts = apply::watch_interrupts();
     let found = round::look(&context, &|_, _| true)?;
     let mut ended = Exit::Done;
     for (lab, found) in found.labs {

@@ -13,7 +13,7 @@ use crate::daemon::messages::Acted;
 use crate::daemon::of_lab::OfLab;
 use crate::exit::Exit;
 use crate::host::process;
-use crate::model::id::{LabName, VmName};
+use crate::model::id::{LabName, UserName, VmName};
 use crate::model::lab::Desired;
 use crate::report::{Failure, Ui, requests};
 
@@ -34,6 +34,11 @@ impl Way {
         let named = named.map_err(|error| Failure::from_error(Exit::Usage, &error))?;
         Ok(Self::Daemon(OfLab::new(Client::new(socket), named)?))
     }
+}
+
+/// Whether whoever types this is that user: of others the daemon tells nothing.
+pub(super) fn is_own(user: &UserName) -> bool {
+    Some(user.as_str()) == process::account().as_deref()
 }
 
 /// Where the daemon of this machine listens, for somebody who is not root and means no other site.

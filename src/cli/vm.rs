@@ -257,9 +257,9 @@ fn power(
                 let power = messages::Power { wanted: wish, isolated, by_name: pick::is_named(vms, vm) };
                 remote::tell(&lab.power(vm, &power)?, ui);
             }
-            let timeout = options.wait();
-            timeout
-                .map_or(Ok(()), |timeout| meant.iter().try_for_each(|vm| remote::wait_for(&lab, vm, timeout, ui)))?;
+            if let Some(timeout) = options.wait {
+                meant.iter().try_for_each(|vm| remote::wait_for(&lab, vm, timeout, ui))?;
+            }
             Ok(Exit::Done)
         }
         Way::Here(lab) => {

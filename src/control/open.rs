@@ -378,9 +378,7 @@ impl Context {
         allow: &[AddressPattern],
         asks: &BTreeMap<VmName, Ask>,
     ) -> Result<Plan, ControlError> {
-        let desired = &*with_claims(desired, &recorded.claims);
-        let observed = self.observe_in(queue, desired, recorded)?;
-        self.plan_of(None, desired, recorded, observed, allow, asks)
+        self.plan_by(queue, None, desired, recorded, allow, asks)
     }
 
     /// The same, with a host given up for lost.
@@ -392,20 +390,20 @@ impl Context {
         allow: &[AddressPattern],
         asks: &BTreeMap<VmName, Ask>,
     ) -> Result<Plan, ControlError> {
-        let desired = &*with_claims(desired, &recorded.claims);
-        let observed = self.observe(desired, recorded)?;
-        self.plan_of(lost_host, desired, recorded, observed, allow, asks)
+        self.plan_by(&*self.scheduler(), lost_host, desired, recorded, allow, asks)
     }
 
-    fn plan_of(
+    fn plan_by(
         &self,
+        queue: &dyn Scheduler,
         lost_host: Option<&LostHost>,
         desired: &Desired,
         recorded: &Recorded,
-        mut observed: Observed,
         allow: &[AddressPattern],
         asks: &BTreeMap<VmName, Ask>,
     ) -> Result<Plan, ControlError> {
+        let desired = &*with_claims(desired, &recorded.claims);
+        let mut observed = self.observe_in(queue, desired, recorded)?;
         let (site, now, by) = (&self.site, jiff::Timestamp::now(), &self.caller.name);
         let make =
             |observed: &Observed| plan(&Inputs { desired, recorded, observed, site, now, allow, asks, by, lost_host });

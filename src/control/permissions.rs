@@ -183,13 +183,9 @@ fn from_text<'d, D: Deserializer<'d>>(deserializer: D) -> Result<Object, D::Erro
     String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
 }
 
-/// All that somebody may do.
-pub fn effective(context: &Context, desired: &Desired, who: &Person) -> Result<Vec<EffectiveRights>, ControlError> {
-    let recorded = context.recorded(&desired.lab)?;
-    let lab = with_claims(desired, &recorded.claims);
-    let rights = Rights::about(context, &lab, &recorded, who);
-    rights.refuse_stranger(who)?;
-    Ok(rights.of_person(who))
+/// All that one person may do.
+pub fn effective(context: &Context, desired: &Desired, user: &UserName) -> Result<Vec<EffectiveRights>, ControlError> {
+    Ok(effective_of(context, desired, Some(user))?.into_iter().map(|of| of.rights).collect())
 }
 
 /// What one person may do with one thing.

@@ -17,7 +17,7 @@ use crate::model::audit::{Asked, Verdict};
 use crate::model::id::{LabName, SessionName, UserName, VmName};
 use crate::model::lab::{Particulars, Subject};
 use crate::run::Runs as _;
-use crate::state::{About, Left, OldRun, PastAct, PastClaim, Recorded, Someone, Store, Thing};
+use crate::state::{About, ActsOf, Left, OldRun, PastAct, PastClaim, Recorded, Someone, Store, Thing};
 
 /// Of what `export` writes.
 const EXPORT_VERSION: u32 = 1;
@@ -89,10 +89,10 @@ struct OfLab {
 pub fn export(context: &Context, user: &UserName, file: &Path) -> Result<(), ControlError> {
     context.audit(None, vec![Address::new(Kind::User, user)])?;
     let mut store = context.known_store()?;
+    let ever = store.vms_ever_of(user)?;
     let mut labs = Vec::new();
-    for (lab, _) in store.labs()? {
-        let recorded = store.recorded(&lab)?;
-        labs.push(of_lab(&store, lab, &recorded, user)?);
+    for (lab, recorded) in store.recorded_of_all()? {
+        labs.push(of_lab(&store, lab, &recorded, user, &ever)?);
     }
     let all = json!({ "version": EXPORT_VERSION, "user": user, "at": Timestamp::now(), "labs": labs });
     let text = serde_json::to_vec_pretty(&all).expect("an export has only string keys");
@@ -102,9 +102,14 @@ pub fn export(context: &Context, user: &UserName, file: &Path) -> Result<(), Con
     new.write_all(&text).and_then(|()| new.sync_all()).map_err(unwritable)
 }
 
-fn of_lab(store: &Store, lab: LabName, recorded: &Recorded, user: &UserName) -> Result<OfLab, ControlError> {
-    let ever: BTreeSet<String> =
-        store.vms_ever_of(user)?.into_iter().filter(|(of, _)| *of == lab.as_str()).map(|(_, vm)| vm).collect();
+fn of_lab(
+    store: &Store,
+    lab: LabName,
+    recorded: &Recorded,
+    user: &UserName,
+    ever: &BTreeSet<(String, String)>,
+) -> Result<OfLab, ControlError> {
+    let ever: BTreeSet<&str> = ever.iter().filter(|(of, _)| *of == lab.as_str()).map(|(_, vm)| vm.as_str()).collect();
     let own: Vec<_> = recorded.vms.iter().filter(|(_, known)| known.vm.owner == *user).collect();
     let mut disks: Vec<Value> = own
         .iter()
@@ -124,7 +129,7 @@ fn of_lab(store: &Store, lab: LabName, recorded: &Recorded, user: &UserName) -> 
     let things = || recorded.objects.iter().map(|(address, recorded)| (address, &recorded.thing));
     let user_row = things().find(|(address, _)| address.kind == Kind::User && address.name == user.as_str());
     let claims = store.all_claims(&lab)?.into_iter();
-    let acts = store.acts(&lab, crate::state::ActsOf::User(user), ALL)?.into_iter();
+    let acts = store.acts(&lab, ActsOf::User(user), ALL)?.into_iter();
     Ok(OfLab {
         user: user_row.map(|(_, thing)| serde_json::from_str(&thing.body()).unwrap_or_default()),
         roster: store.particulars(&lab)?.remove(user),
@@ -139,7 +144,7 @@ fn of_lab(store: &Store, lab: LabName, recorded: &Recorded, user: &UserName) -> 
     })
 }
 
-fn session(address: &Address, thing: &Thing, ever: &BTreeSet<String>, user: &UserName) -> Option<Value> {
+fn session(address: &Address, thing: &Thing, ever: &BTreeSet<&str>, user: &UserName) -> Option<Value> {
     let Thing::Session(session) = thing else { return None };
     let vms: Vec<&VmName> = session.vms.iter().filter(|vm| ever.contains(vm.as_str())).collect();
     let extra = session.extra_time_percent.get(user);
@@ -158,7 +163,7 @@ fn permission(thing: &Thing, user: &UserName) -> Option<Value> {
 }
 
 /// Theirs, or on a vm of theirs. Whom they let in, and who else asked, is not theirs to know.
-fn claim(past: &PastClaim, ever: &BTreeSet<String>, user: &UserName) -> Option<Value> {
+fn claim(past: &PastClaim, ever: &BTreeSet<&str>, user: &UserName) -> Option<Value> {
     let is_own = past.by == user.as_str();
     // Of a grant, whom and what it joins.
     let on = past.name.rsplit_once(",vm:").map_or(past.name.as_str(), |(_, vm)| vm);
@@ -202,13 +207,8 @@ fn act(past: PastAct, user: &UserName) -> Value {
 
 /// Why somebody cannot be forgotten yet, in all labs of the site.
 pub fn kept(context: &Context, user: &UserName) -> Result<Vec<Kept>, ControlError> {
-    let mut store = context.known_store()?;
-    let mut kept = Vec::new();
-    for (lab, _) in store.labs()? {
-        let recorded = store.recorded(&lab)?;
-        kept.extend(kept_in(context, &lab, &recorded, user));
-    }
-    Ok(kept)
+    let labs = context.known_store()?.recorded_of_all()?;
+    Ok(labs.iter().flat_map(|(lab, recorded)| kept_in(context, lab, recorded, user)).collect())
 }
 
 fn kept_in(context: &Context, lab: &LabName, recorded: &Recorded, user: &UserName) -> Vec<Kept> {

@@ -23,12 +23,12 @@ use crate::access::Person;
 use crate::apply::{BatchKind, Goal, Progress, Readiness, Summary};
 use crate::model::address::{Address, AddressPattern};
 use crate::model::audit::Act;
-use crate::model::id::{LabName, VmName};
+use crate::model::id::{LabName, RunId, VmName};
 use crate::model::lab::{Desired, Object};
 use crate::plan::{Ask, Plan, Refusal, Wish, upkeep};
 use crate::resolve::with_claims;
 use crate::scheduler::Seen;
-use crate::state::{Recorded, Store};
+use crate::state::Recorded;
 
 /// Effects of one plan that run side by side.
 const PARALLELISM: usize = 4;
@@ -43,13 +43,13 @@ pub struct Look {
     /// Labs that need something, or that cannot be looked at.
     pub labs: BTreeMap<LabName, Result<Plan, ControlError>>,
     /// Runs that are not over, by our records.
-    pub live: Vec<crate::model::id::RunId>,
+    pub live: Vec<RunId>,
 }
 
 /// Looks at every lab of the site. A frozen one needs nothing.
 pub fn look(context: &Context, may_start: &MayStart<'_>) -> Result<Look, ControlError> {
     let mut store = context.known_store()?;
-    let labs = recorded(&mut store)?;
+    let labs = store.recorded_of_all()?;
     // Before the queue is asked: what is submitted after this is known to neither.
     let scheduler = context.scheduler();
     let queue = Seen::new(&*scheduler);
@@ -64,11 +64,6 @@ pub fn look(context: &Context, may_start: &MayStart<'_>) -> Result<Look, Control
     let plans = thawed.map(|(lab, recorded)| (lab.clone(), plan(lab, recorded)));
     let labs = plans.filter(|(_, plan)| plan.as_ref().map_or(true, |plan| !plan.is_empty() && !plan.is_refused()));
     Ok(Look { labs: labs.collect(), live })
-}
-
-fn recorded(store: &mut Store) -> Result<Vec<(LabName, Recorded)>, ControlError> {
-    let labs = store.labs()?;
-    labs.into_iter().map(|(lab, _)| Ok((lab.clone(), store.recorded(&lab)?))).collect()
 }
 
 /// Does for a lab what it needs, by what is there now.

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{User, geteuid, gethostname, getuid};
+use nix::unistd::{Uid, User, geteuid, gethostname, getuid};
 
 /// Whether this process may do all that root may.
 pub fn is_root() -> bool {
@@ -12,13 +12,18 @@ pub fn is_root() -> bool {
 
 /// The login name of the account whose rights this process has; `None` of one that no account has.
 pub fn account() -> Option<String> {
-    User::from_uid(geteuid()).ok().flatten().map(|user| user.name)
+    login(geteuid())
+}
+
+/// The login name of an account.
+pub fn login(uid: Uid) -> Option<String> {
+    User::from_uid(uid).ok().flatten().map(|user| user.name)
 }
 
 /// Who started this process, for people who read it.
 pub fn who() -> String {
     let uid = getuid();
-    User::from_uid(uid).ok().flatten().map_or_else(|| format!("uid {uid}"), |user| user.name)
+    login(uid).unwrap_or_else(|| format!("uid {uid}"))
 }
 
 /// This machine's name, for people who read it.

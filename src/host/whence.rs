@@ -1,5 +1,6 @@
 //! Who sits at this command line, for the audit, as the kernel knows it: the account, who logged in and became it, and how they came.
 
+use super::process;
 use crate::model::audit::{Account, Actor, Via};
 
 /// A process of nobody's log-in, as the kernel writes it.
@@ -14,15 +15,14 @@ pub fn actor() -> Actor {
 }
 
 fn account(uid: u32) -> Account {
-    let user = nix::unistd::User::from_uid(uid.into()).ok().flatten();
-    Account { uid, login: user.map(|user| user.name) }
+    Account { uid, login: process::login(uid.into()) }
 }
 
 /// The kernel keeps who logged in, whoever they become; where it was not told, as in a container, `sudo` says so.
 fn behind() -> Option<u32> {
     let number = |text: String| text.trim().parse().ok();
     let logged_in = std::fs::read_to_string("/proc/self/loginuid").ok().and_then(number);
-    let by_sudo = || std::env::var("SUDO_UID").ok().filter(|_| nix::unistd::geteuid().is_root()).and_then(number);
+    let by_sudo = || std::env::var("SUDO_UID").ok().filter(|_| process::is_root()).and_then(number);
     logged_in.filter(|uid| *uid != NOBODY_LOGGED_IN).or_else(by_sudo)
 }
 

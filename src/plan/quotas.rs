@@ -1,6 +1,6 @@
-//! How many vms each user may run at once, in all labs of the site together, and each lab that has owners, judged where a vm is started: on demand, by a claim,
-//! or by a manifest. What runs is never stopped for that. A vm that somebody else starts counts; one that is only worked on, as
-//! when its disks are copied, does not.
+//! How many vms each user may run at once, in all labs of the site together, and each lab that has owners. It is judged where a vm
+//! is started: on demand, by a claim, or by a manifest. What runs is never stopped for that. A vm that somebody else starts
+//! counts; one that is only worked on, as when its disks are copied, does not.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -134,20 +134,23 @@ impl Resolver<'_> {
                 group(name).map(|(key, decl)| written(decl).unwrap_or(key.at)).or(lab)
             }
             Beyond::Vlan(name) => group(name).and_then(|(_, decl)| decl.vlan.as_ref()).map(|vlan| vlan.at).or(lab),
-            Beyond::Image { of: Object::Template(name), path } | Beyond::Cdrom { of: Object::Template(name), path } => {
-                let (key, decl) = manifest.templates.iter().find(|(key, _)| key.value == *name)?;
-                let disk = decl.disks.iter().filter_map(|disk| disk.image.as_ref());
-                let written = disk.chain(&decl.cdrom).find(|written| manifest.path(written) == *path);
-                Some(written.map_or(key.at, |written| written.at))
+            Beyond::Image { of, path } | Beyond::Cdrom { of, path } => {
+                let (at, disks, cdrom) = match of {
+                    Object::Template(name) => {
+                        let (key, decl) = manifest.templates.iter().find(|(key, _)| key.value == *name)?;
+                        (key.at, &decl.disks, &decl.cdrom)
+                    }
+                    Object::Vm(name) => {
+                        let family = &desired.vms.get(name)?.family;
+                        let (key, decl) = manifest.vms.iter().find(|(key, _)| key.value == *family)?;
+                        (key.at, &decl.disks, &decl.cdrom)
+                    }
+                    Object::VmGroup(_) => return None,
+                };
+                let written = disks.iter().filter_map(|disk| disk.image.as_ref()).chain(cdrom);
+                let mut written = written.filter(|written| manifest.path(written) == *path);
+                Some(written.next().map_or(at, |written| written.at))
             }
-            Beyond::Image { of: Object::Vm(name), path } | Beyond::Cdrom { of: Object::Vm(name), path } => {
-                let family = &desired.vms.get(name)?.family;
-                let (key, decl) = manifest.vms.iter().find(|(key, _)| key.value == *family)?;
-                let disk = decl.disks.iter().filter_map(|disk| disk.image.as_ref());
-                let written = disk.chain(&decl.cdrom).find(|written| manifest.path(written) == *path);
-                Some(written.map_or(key.at, |written| written.at))
-            }
-            Beyond::Image { of: Object::VmGroup(_), .. } | Beyond::Cdrom { of: Object::VmGroup(_), .. } => None,
             Beyond::StorageFolder(user) => {
                 let (key, decl) = manifest.users.iter().find(|(key, _)| key.value == *user)?;
                 Some(decl.storage_folder.as_ref().map_or(key.at, |folder| folder.at))

@@ -257,6 +257,12 @@ impl Store {
         reader.recorded(&transaction, &before)
     }
 
+    /// What is recorded of every lab of the site, by name.
+    pub fn recorded_of_all(&mut self) -> Result<Vec<(LabName, Recorded)>, StateError> {
+        let labs = self.labs()?;
+        labs.into_iter().map(|(lab, _)| self.recorded(&lab).map(|recorded| (lab, recorded))).collect()
+    }
+
     /// The labs that were ever applied, with the folder each was last applied from.
     pub fn labs(&mut self) -> Result<Vec<(LabName, PathBuf)>, StateError> {
         let read = |connection: &rusqlite::Connection| -> rusqlite::Result<Vec<(String, String)>> {

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::Moment;
 use crate::control::{Context, ControlError};
 use crate::model::audit::{Asked, Verdict, Via};
-use crate::model::id::{LabName, UserName, VmName};
+use crate::model::id::LabName;
 use crate::state::{About, ActsOf, AppliedEffect, PastAct, PastApply, PastEffect, Someone};
 
 /// One apply.
@@ -62,23 +62,9 @@ pub struct Act {
     pub outcome: Option<String>,
 }
 
-/// Whose acts are meant.
-#[derive(Debug, Clone)]
-pub enum Acts {
-    Everybody,
-    /// What they did, and what was done to them and to what is theirs.
-    User(UserName),
-    Vm(VmName),
-}
-
 /// The latest acts in a lab, newest first: refused ones and looks at screens are among them.
-pub fn acts(context: &Context, lab: &LabName, of: &Acts, most: u32) -> Result<Vec<Act>, ControlError> {
+pub fn acts(context: &Context, lab: &LabName, of: ActsOf<'_>, most: u32) -> Result<Vec<Act>, ControlError> {
     let Some(store) = context.store_if_any()? else { return Ok(Vec::new()) };
-    let of = match of {
-        Acts::Everybody => ActsOf::Everybody,
-        Acts::User(user) => ActsOf::User(user),
-        Acts::Vm(vm) => ActsOf::Vm(vm),
-    };
     Ok(store.acts(lab, of, most)?.into_iter().map(Act::from).collect())
 }
 

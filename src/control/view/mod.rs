@@ -38,7 +38,7 @@ mod vms;
 pub use claims::Claim;
 pub use disks::{Aside, Disk, Template};
 pub use explain::{Explanation, Past, PastClaim, RecordedAs, Run, Said};
-pub use history::{Act, Acts, Apply, Effect, acts, effects_of, history};
+pub use history::{Act, Apply, Effect, acts, effects_of, history};
 pub use jobs::{Job, Usage};
 pub use listed::{Listed, Only, listed};
 pub use moment::Moment;

@@ -52,13 +52,8 @@ pub fn census(context: &Context) -> Result<BTreeMap<VmState, usize>, ControlErro
     let scheduler = context.scheduler();
     let queue = Seen::new(&*scheduler);
     let mut census = BTreeMap::new();
-    let mut labs = Vec::new();
-    let mut store = context.known_store()?;
     // Before the queue is asked, which is asked once.
-    for (lab, _) in store.labs()? {
-        labs.push((lab.clone(), store.recorded(&lab)?));
-    }
-    for (lab, recorded) in labs {
+    for (lab, recorded) in context.known_store()?.recorded_of_all()? {
         let desired = crate::control::understood(lab, &recorded)?;
         let observed = context.observe_in(&queue, &desired, &recorded)?;
         for vm in vms(&recorded, &observed, &context.site) {

@@ -94,7 +94,7 @@ const WRITE_ALWAYS: [&str; 2] = ["/dev/null", "/dev/kvm"];
 
 /// What we know of Landlock: device controls since its fifth version, signals and abstract sockets since its sixth. A
 /// kernel with less does what it can.
-const NEWEST: ABI = ABI::V6;
+pub(super) const NEWEST: ABI = ABI::V6;
 
 /// All guests share an account, so that without the scopes one that was broken out of could kill every other guest of its
 /// host. What it may still signal is itself: qemu never signals anything else. A kernel without Landlock is no error: one

@@ -11,8 +11,8 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset,
-    RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, Scope,
+    Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset, RulesetAttr as _,
+    RulesetCreatedAttr as _, RulesetError, Scope,
 };
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
@@ -20,7 +20,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid};
 
-use super::confine::ConfineError;
+use super::confine::{ConfineError, NEWEST};
 
 /// The largest lab takes some 5 s and 300 MiB.
 const CPU_SECONDS: u64 = 30;
@@ -97,15 +97,14 @@ pub fn seal(uid: Uid, gid: Gid) -> Result<(), ConfineError> {
 
 /// A kernel that knows less of it does what it can: the account and the bounds hold without it.
 fn no_files() -> Result<(), RulesetError> {
-    let newest = ABI::V6;
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::from_all(newest))?
-        .handle_access(AccessNet::from_all(newest))?
-        .scope(Scope::from_all(newest))?
+        .handle_access(AccessFs::from_all(NEWEST))?
+        .handle_access(AccessNet::from_all(NEWEST))?
+        .scope(Scope::from_all(NEWEST))?
         .create()?;
     if let Ok(folder) = PathFd::new(READ) {
-        rules = rules.add_rule(PathBeneath::new(folder, AccessFs::from_read(newest)))?;
+        rules = rules.add_rule(PathBeneath::new(folder, AccessFs::from_read(NEWEST)))?;
     }
     rules.restrict_self().map(drop)
 }
