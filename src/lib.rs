@@ -31,6 +31,8 @@ pub mod trial;
 
 // What one can ask of a site, and who asks.
 pub mod cli;
+pub mod client;
 pub mod control;
 pub mod daemon;
+pub mod jobs;
 pub mod report;

@@ -179,10 +179,11 @@ const ROOMS: &[(&str, &[&str])] = &[
             "control",
         ],
     ),
-    ("daemon", &["model", "access", "error", "exit", "state", "plan", "apply", "control", "report"]),
+    ("daemon", &["model", "access", "error", "state", "plan", "apply", "control", "report"]),
+    ("client", &["model", "error", "exit", "manifest", "plan", "control", "report", "daemon"]),
 ];
 /// What puts the house together: it may name every room, and no room names it.
-const ABOVE_ALL: [&str; 3] = ["cli", "lib", "main"];
+const ABOVE_ALL: [&str; 4] = ["cli", "jobs", "lib", "main"];
 
 #[test]
 fn a_room_names_only_rooms_below_it() {

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::context::open;
 use super::plan::Scope;
-use super::{Ended, LabFolder, lab, remote};
+use super::{Ended, LabFolder, remote};
+use crate::client::own_lab::{Manner, OwnLab};
 use crate::control::apply::{Done, Request};
 use crate::control::{self, Context, ControlError};
 use crate::exit::Exit;
@@ -110,7 +111,8 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &mut Ui) -> En
     let scope = control::plan::Scope::from(&arguments.scope);
     let options = arguments.options.waiting(&arguments.waiting);
     if let Some(client) = remote::client(site) {
-        return lab::apply(client, &what, scope, &options, ui);
+        let own = OwnLab::read(client, &what, scope, ui)?;
+        return by_daemon(&own, "apply", &options, ui);
     }
     let context = open(site, &what)?;
     let desired = context.desired()?;
@@ -162,6 +164,15 @@ pub(super) fn reconcile(
         Some(failure) => Err(failure),
         None => Ok(ended),
     }
+}
+
+/// The same by the daemon.
+pub(super) fn by_daemon(own: &OwnLab, doing: &str, options: &Options, ui: &mut Ui) -> Ended {
+    if options.parallelism != PARALLELISM {
+        return Err(Failure::new(Exit::Usage, "the daemon takes no `--parallelism`; nothing was done"));
+    }
+    let manner = Manner { is_agreed: options.yes, is_json: options.json, wait: options.wait };
+    own.carry_out(doing, &manner, &mut Terminal::new(ui, doing, options.json, watch_interrupts))
 }
 
 /// Counts Ctrl-C; the second one ends us at once, which is as safe as `kill -9`.

@@ -32,7 +32,7 @@ pub(super) fn of_site_file(site: Option<&Path>) -> Result<Context, Failure> {
 }
 
 /// A site whose settings are known, for a request that is about no lab's folder.
-pub(super) fn of_site(site: Site) -> Result<Context, Failure> {
+pub(crate) fn of_site(site: Site) -> Result<Context, Failure> {
     Ok(Context::of_site(site, "/".into(), caller()?, Arc::new(Terminal)))
 }
 

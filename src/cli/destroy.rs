@@ -4,7 +4,8 @@ use std::path::Path;
 
 use super::context::of_known_lab;
 use super::plan::Part;
-use super::{Ended, LabFolder, apply, lab, remote};
+use super::{Ended, LabFolder, apply, remote};
+use crate::client::own_lab::OwnLab;
 use crate::control::plan as control;
 use crate::model::lab::Desired;
 use crate::report::Ui;
@@ -31,7 +32,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
     let (folder, scope) = (arguments.lab.folder()?, control::Scope::from(&arguments.part));
     if let Some(client) = remote::client(site) {
-        return lab::destroy(client, &folder, scope, &arguments.options, ui);
+        return apply::by_daemon(&OwnLab::known(client, &folder, scope)?, "destroy", &arguments.options, ui);
     }
     let (context, Desired { lab, .. }) = of_known_lab(site, &folder)?;
     let desired = Desired::nothing(lab);

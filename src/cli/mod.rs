@@ -1,10 +1,10 @@
-//! The command line: clap types, one file per command, no logic. A command answers how it ended, or why it did not; only
-//! `main` turns that into text and an exit code.
+//! The command line: clap types, one file per command, no logic. A command answers how it ended, or why it did not; only the end of
+//! `main` turns that into text and an exit code. What the program runs of itself is in `jobs`.
 
 mod apply;
 mod claim;
 mod completions;
-mod context;
+pub(crate) mod context;
 mod destroy;
 mod exam;
 mod explain;
@@ -15,8 +15,6 @@ mod history;
 mod host;
 mod import;
 mod init;
-mod lab;
-mod local_dispatch;
 mod manual;
 mod own;
 mod permission;
@@ -29,7 +27,6 @@ mod remote;
 mod restore;
 mod schema;
 mod serve;
-mod starter;
 mod state;
 mod status;
 mod validate;
@@ -37,7 +34,6 @@ mod vm;
 mod vnc;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
@@ -106,35 +102,6 @@ enum Command {
     Host(host::Command),
     Serve(serve::Arguments),
     Reconcile(reconcile::Arguments),
-    #[command(hide = true)]
-    Starter(starter::StarterArguments),
-    #[command(hide = true)]
-    Confine(starter::ConfineArguments),
-    #[command(hide = true)]
-    Understand(starter::UnderstandArguments),
-    #[command(hide = true)]
-    HostTrial(exam::JobArguments),
-    #[command(hide = true)]
-    LocalDispatch(local_dispatch::Arguments),
-}
-
-/// What jobs run, and nothing else: a starter stays in memory beside its guest, with all that it has gone through.
-#[derive(Debug, Parser)]
-#[command(no_binary_name = true, disable_help_subcommand = true)]
-enum OfJob {
-    Starter(starter::StarterArguments),
-    Confine(starter::ConfineArguments),
-}
-
-impl OfJob {
-    /// `None`: something else was asked for, or this wrongly; the words of all commands say so.
-    fn parse() -> Option<Arguments> {
-        let command = match Self::try_parse_from(std::env::args_os().skip(1)).ok()? {
-            Self::Starter(arguments) => Command::Starter(arguments),
-            Self::Confine(arguments) => Command::Confine(arguments),
-        };
-        Some(Arguments { site: None, color: Colour::default(), command })
-    }
 }
 
 /// A lab's folder, as most commands take it.
@@ -183,42 +150,17 @@ struct LabOption {
     lab: PathBuf,
 }
 
-/// Runs the program and says how it ended.
-pub fn main() -> ExitCode {
-    crate::host::sys::search_system_folders();
-    let arguments = match OfJob::parse().map_or_else(Arguments::try_parse, Ok) {
+/// Does what the command line says.
+pub fn main() -> Exit {
+    let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => {
-            // clap's own words are the message; help and version are no errors.
-            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
-            drop(error.print());
-            return exit.into();
-        }
+        Err(error) => return report::usage(&error),
     };
     arguments.color.set();
-    // A hardened caller's umask would lock out the service account, the DHCP server and the starters; none at all would let
-    // everybody write. What must be narrower than this has its mode set by whoever makes it.
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-    let log = match &arguments.command {
-        Command::Starter(_) => log::start_of_job(),
-        _ => {
-            log::start();
-            None
-        }
-    };
+    log::start();
     let mut ui = Ui::default();
-    let exit = match run(arguments, &mut ui) {
-        Ok(exit) => exit,
-        Err(failure) => {
-            ui.progress_done();
-            ui.say_rendered(&failure.render());
-            failure.exit
-        }
-    };
-    if let Some(log) = log {
-        log.end();
-    }
-    exit.into()
+    let ended = run(arguments, &mut ui);
+    ui.ended(ended)
 }
 
 fn run(arguments: Arguments, ui: &mut Ui) -> Ended {
@@ -248,11 +190,6 @@ fn run(arguments: Arguments, ui: &mut Ui) -> Ended {
         Command::Host(command) => host::run(&command, site, ui),
         Command::Serve(arguments) => serve::run(&arguments, site),
         Command::Reconcile(arguments) => reconcile::run(&arguments, site, ui),
-        Command::Starter(arguments) => ended(arguments.run()),
-        Command::Confine(arguments) => ended(arguments.run()),
-        Command::Understand(arguments) => ended(arguments.run()),
-        Command::HostTrial(arguments) => arguments.run(ui),
-        Command::LocalDispatch(arguments) => ended(local_dispatch::run(&arguments)),
         Command::Completions(arguments) => completions::run(&arguments, &mut Arguments::command(), ui),
         Command::Man(arguments) => manual::run(&arguments, Arguments::command(), ui),
         Command::Help { command } => {
@@ -264,9 +201,4 @@ fn run(arguments: Arguments, ui: &mut Ui) -> Ended {
             Ok(Exit::Done)
         }
     }
-}
-
-/// For commands that only programs call: their errors carry all there is to say.
-fn ended<T, E: std::error::Error>(result: Result<T, E>) -> Ended {
-    result.map(|_| Exit::Done).map_err(|error| Failure::from_error(Exit::Failed, &error))
 }

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use super::context::open;
-use super::{Ended, LabFolder, lab, remote};
+use super::{Ended, LabFolder, remote};
+use crate::client::own_lab::OwnLab;
 use crate::control::plan as control;
 use crate::exit::Exit;
 use crate::model::address::AddressPattern;
 use crate::plan::Plan;
-use crate::report::{self, Ui};
+use crate::report::{self, Failure, Ui};
 
 /// Show what would change, and change nothing
 #[derive(Debug, clap::Args)]
@@ -23,7 +24,7 @@ pub(super) struct Arguments {
     lab: LabFolder,
 
     #[command(flatten)]
-    pub(super) scope: Scope,
+    scope: Scope,
 
     /// Exit with 2 when there are changes.
     #[arg(long)]
@@ -39,7 +40,7 @@ pub(super) struct Arguments {
 
     /// Keep this exact plan in a file for `labwright apply FILE`.
     #[arg(long, short, value_name = "FILE")]
-    pub(super) output: Option<PathBuf>,
+    output: Option<PathBuf>,
 }
 
 /// Which part of a plan is meant, and which guards are.
@@ -80,7 +81,12 @@ impl From<&Part> for control::Scope {
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
     let folder = arguments.lab.folder()?;
     if let Some(client) = remote::client(site) {
-        return lab::plan(client, &folder, arguments, ui);
+        if arguments.output.is_some() {
+            return Err(Failure::new(Exit::Usage, "the daemon keeps no plans in files; nothing was done")
+                .hint("without `-o`, `labwright apply` shows the plan and asks"));
+        }
+        let plan = OwnLab::read(client, &folder, control::Scope::from(&arguments.scope), ui)?.plan(ui)?;
+        return Ok(show(&plan, arguments, ui));
     }
     let context = open(site, &folder)?;
     let scope = control::Scope::from(&arguments.scope);
@@ -94,7 +100,7 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
 }
 
 /// The plan, and what it means for whoever calls this.
-pub(super) fn show(plan: &Plan, arguments: &Arguments, ui: &Ui) -> Exit {
+fn show(plan: &Plan, arguments: &Arguments, ui: &Ui) -> Exit {
     let text = || report::paint::plan(&report::plan::text(plan, arguments.verbose));
     ui.data(&if arguments.json { report::plan::stream(plan) } else { text() });
     match (!plan.refusals.is_empty(), plan.is_empty()) {

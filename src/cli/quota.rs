@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::remote::{self, Way};
 use super::{Ended, LabOption};
+use crate::client::OfLab;
 use crate::control::quota::{Quota, quotas};
-use crate::daemon::of_lab::OfLab;
 use crate::exit::Exit;
 use crate::model::id::UserName;
 use crate::report::table::{Format, render};

@@ -1,21 +1,18 @@
 //! Commands of people who are not root, where a daemon serves the site: what it answers, and in which words.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::LabOption;
 use super::context::of_known_lab;
+use crate::client::{Client, OfLab};
 use crate::control::Context;
-use crate::control::view::{Standing, VmState};
 use crate::daemon::SOCKET;
-use crate::daemon::client::Client;
 use crate::daemon::messages::Acted;
-use crate::daemon::of_lab::OfLab;
 use crate::exit::Exit;
 use crate::host::process;
-use crate::model::id::{LabName, UserName, VmName};
+use crate::model::id::{LabName, UserName};
 use crate::model::lab::Desired;
-use crate::report::{Failure, Ui, requests};
+use crate::report::{Failure, Ui};
 
 /// Who does what is asked of a lab.
 pub(super) enum Way {
@@ -78,25 +75,4 @@ pub(super) fn tell(acted: &Acted, ui: &Ui) -> Exit {
     ui.data(&acted.plan);
     ui.data(&acted.outcome);
     Exit::Done
-}
-
-/// Tells where a vm stands until it is up, or over.
-pub(super) fn wait_for(lab: &OfLab, vm: &VmName, timeout: Duration, ui: &Ui) -> Result<(), Failure> {
-    let mut last: Option<Standing> = None;
-    lab.listen(vm, timeout, &mut |standing: Standing| {
-        ui.say(&requests::standing(vm, &standing));
-        let is_over = matches!(standing.state, VmState::Ready | VmState::Off | VmState::Gone | VmState::Error);
-        last = Some(standing);
-        is_over
-    })?;
-    match last {
-        Some(Standing { state: VmState::Ready, .. }) => Ok(()),
-        Some(Standing { state: VmState::Off | VmState::Gone | VmState::Error, why, .. }) => {
-            let why = why.unwrap_or_else(|| "its run is over".to_owned());
-            Err(Failure::new(Exit::Failed, format!("vm `{vm}` did not come up: {why}")))
-        }
-        _ => {
-            Err(Failure::new(Exit::NotReady, format!("vm `{vm}` is not up after {} s; it goes on", timeout.as_secs())))
-        }
-    }
 }

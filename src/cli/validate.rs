@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{Ended, lab, lab_of_environment};
+use super::{Ended, lab_of_environment, remote};
+use crate::client::own_lab;
 use crate::control::validate::check;
 use crate::exit::Exit;
 use crate::model::rules::Rule;
@@ -42,7 +43,7 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> Ended {
     if let [path] = &paths[..]
         && !arguments.json
         && arguments.format == Format::Human
-        && let Some((text, is_wrong)) = lab::validate(path, ui)
+        && let Some((text, is_wrong)) = remote::client(None).and_then(|client| own_lab::validate(client, path, ui))
     {
         ui.data(&text);
         return Ok(if is_wrong { Exit::Invalid } else { Exit::Done });

@@ -258,7 +258,7 @@ fn power(
                 remote::tell(&lab.power(vm, &power)?, ui);
             }
             if let Some(timeout) = options.wait {
-                meant.iter().try_for_each(|vm| remote::wait_for(&lab, vm, timeout, ui))?;
+                meant.iter().try_for_each(|vm| lab.wait_for(vm, timeout, ui))?;
             }
             Ok(Exit::Done)
         }

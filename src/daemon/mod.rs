@@ -19,8 +19,7 @@
 //! quota     what who asks may use
 //! grants    what people let others do
 //! labs      whole labs that their owners send
-//! messages  what goes over the wire, for both ends
-//! client    the other end
+//! messages  what goes over the wire, for both ends; `client` is the other
 //! ```
 //!
 //! A lab is as it was last applied, with what people asked for by command: never what its folder's files say meanwhile, which
@@ -30,7 +29,6 @@ mod act;
 mod api;
 mod ask;
 mod bounds;
-pub mod client;
 mod counts;
 mod current;
 mod events;
@@ -40,7 +38,6 @@ pub mod lab_messages;
 mod labs;
 pub mod messages;
 mod notify;
-pub mod of_lab;
 mod once;
 mod patience;
 mod quota;

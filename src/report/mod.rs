@@ -46,4 +46,4 @@ mod values;
 
 pub use command::command;
 pub use escape::{escaped, one_line};
-pub use ui::{Colour, Failure, Ui, broken, pipes};
+pub use ui::{Colour, Failure, Ui, broken, pipes, usage};

@@ -119,6 +119,15 @@ impl Ui {
         }
     }
 
+    /// The last word of a command: why it did not do what was asked, if it did not.
+    pub fn ended(&mut self, ended: Result<Exit, Failure>) -> Exit {
+        ended.unwrap_or_else(|failure| {
+            self.progress_done();
+            self.say_rendered(&failure.render());
+            failure.exit
+        })
+    }
+
     /// Several lines, already made fit for a terminal.
     pub fn say_rendered(&self, text: &str) {
         write_or_leave("standard error", &mut anstream::stderr().lock(), text);
@@ -168,6 +177,13 @@ impl Ui {
             bar.finish_and_clear();
         }
     }
+}
+
+/// What a command line that was not understood comes to; clap's own words are the message, and help and version no errors.
+pub fn usage(error: &clap::Error) -> Exit {
+    let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+    drop(error.print());
+    exit
 }
 
 /// The two pipes of a process that talks to another of ours, which is no person.

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use super::client::{Client, ClientError};
-use super::lab_messages::Told;
-use super::messages::{Acted, Derive, Grant, Lab, Power};
+use super::{Client, ClientError};
 use crate::control::permissions::EffectiveRights;
 use crate::control::quota::Quota;
-use crate::control::view::{Mapping, Standing, Template, Vm};
+use crate::control::view::{Mapping, Standing, Template, Vm, VmState};
+use crate::daemon::lab_messages::Told;
+use crate::daemon::messages::{Acted, Derive, Grant, Lab, Power};
 use crate::error::chain;
 use crate::exit::Exit;
 use crate::model::id::{LabName, VmName};
-use crate::report::Failure;
+use crate::report::{Failure, Ui, requests};
 
 /// One of the labs that who asks may know of.
 pub struct OfLab {
@@ -74,8 +74,30 @@ impl OfLab {
         self.client.post(&["labs", self.name.as_str(), "vms", vm.as_str(), "power"], power)
     }
 
+    /// Tells where a vm stands until it is up, or over.
+    pub fn wait_for(&self, vm: &VmName, timeout: Duration, ui: &Ui) -> Result<(), Failure> {
+        let mut last: Option<Standing> = None;
+        self.listen(vm, timeout, &mut |standing: Standing| {
+            ui.say(&requests::standing(vm, &standing));
+            let is_over = matches!(standing.state, VmState::Ready | VmState::Off | VmState::Gone | VmState::Error);
+            last = Some(standing);
+            is_over
+        })?;
+        match last {
+            Some(Standing { state: VmState::Ready, .. }) => Ok(()),
+            Some(Standing { state: VmState::Off | VmState::Gone | VmState::Error, why, .. }) => {
+                let why = why.unwrap_or_else(|| "its run is over".to_owned());
+                Err(Failure::new(Exit::Failed, format!("vm `{vm}` did not come up: {why}")))
+            }
+            _ => Err(Failure::new(
+                Exit::NotReady,
+                format!("vm `{vm}` is not up after {} s; it goes on", timeout.as_secs()),
+            )),
+        }
+    }
+
     /// Tells where a vm stands whenever that changes, until `heard` has heard enough; whether it had in time.
-    pub fn listen(
+    fn listen(
         &self,
         vm: &VmName,
         timeout: Duration,

@@ -1,5 +1,5 @@
-//! The other end of the socket: one request, one answer, for commands of people who are not root. What changes something bears a key,
-//! so that it can be asked again when the daemon was restarted in the middle.
+//! One request, one answer. What changes something bears a key, so that it can be asked again when the daemon was restarted in the
+//! middle.
 
 use std::fmt::Write as _;
 use std::io;
@@ -16,8 +16,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::lab_messages::Told;
-use super::messages::Refusal;
+use crate::daemon::lab_messages::Told;
+use crate::daemon::messages::Refusal;
 
 /// A listing of the largest lab is smaller.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
