@@ -110,6 +110,11 @@ impl<'a> World<'a> {
         self.roles.all_rights(who)
     }
 
+    /// Whether what is given to somebody is given to this user.
+    pub fn is_one_of(&self, user: &UserName, to: &Subject) -> bool {
+        is_one_of(self.lab, user, to)
+    }
+
     /// Whether `who` may let others have `rights` on a thing, and as what; forcing isolation is for admins.
     pub fn may_grant(&self, who: &Person, permission: &Permission) -> Result<GivenAs, Refused> {
         let on = &permission.on;
@@ -173,8 +178,8 @@ impl<'a> World<'a> {
     }
 
     fn effective_on(&self, who: &Person, thing: &Object) -> Effective {
-        let all = [Right::Run, Right::Modify, Right::Derive, Right::View];
-        let rights = all.into_iter().filter_map(|right| Some((right, self.may(who, right, thing).ok()?))).collect();
+        let rights =
+            Right::ALL.into_iter().filter_map(|right| Some((right, self.may(who, right, thing).ok()?))).collect();
         let forced = match thing {
             Object::Vm(vm) => self.forced(who.user(), vm),
             Object::Template(_) | Object::VmGroup(_) => None,

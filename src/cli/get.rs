@@ -8,12 +8,37 @@ use super::permission::own_rights;
 use super::remote::Way;
 use super::{Ended, LabOption};
 use crate::client::OfLab;
-use crate::control::view::{Listed, Only, View, listed};
+use crate::control::view::{self, Listed, Only, View, listed};
 use crate::control::{ControlError, permissions};
 use crate::exit::Exit;
 use crate::model::id::{LabName, UserName};
 use crate::report::table::{Format, Row, render};
 use crate::report::{Failure, Ui};
+
+/// Vms that are listed.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct VmsArguments {
+    /// Only these, by name or family; `*` stands for anything.
+    name: Vec<String>,
+
+    /// Only what belongs to this user.
+    #[arg(long, value_name = "USER")]
+    owner: Option<String>,
+
+    #[command(flatten)]
+    lab: LabOption,
+
+    /// How the listing is written.
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Format,
+}
+
+impl From<VmsArguments> for Arguments {
+    fn from(of_vms: VmsArguments) -> Self {
+        let VmsArguments { name, owner, lab, output } = of_vms;
+        Self { kind: Listing::Vms, name, owner, effective: false, lab, output }
+    }
+}
 
 /// List what there is
 #[derive(Debug, clap::Args)]
@@ -141,6 +166,10 @@ fn from_daemon(lab: &OfLab, arguments: &Arguments, ui: &Ui) -> Ended {
         Listing::Vms => text(&lab.name, lab.vms()?, arguments)?,
         Listing::Mappings => text(&lab.name, lab.mappings()?, arguments)?,
         Listing::Templates => text(&lab.name, lab.templates()?, arguments)?,
+        Listing::Users => text(&lab.name, lab.table::<view::User>("users")?, arguments)?,
+        Listing::UserGroups => text(&lab.name, lab.table::<view::UserGroup>("user-groups")?, arguments)?,
+        Listing::VmGroups => text(&lab.name, lab.table::<view::VmGroup>("vm-groups")?, arguments)?,
+        Listing::Claims => text(&lab.name, lab.table::<view::Claim>("claims")?, arguments)?,
         Listing::Permissions if arguments.effective => {
             let rights = match arguments.person()? {
                 Some(user) => own_rights(lab, &user)?,
@@ -148,9 +177,10 @@ fn from_daemon(lab: &OfLab, arguments: &Arguments, ui: &Ui) -> Ended {
             };
             render(&rights, arguments.output)
         }
-        _ => {
-            let what =
-                "the daemon lists `vms`, `templates`, `mappings` and `permissions --effective`; the rest is for root";
+        Listing::Permissions => text(&lab.name, lab.table::<view::Permission>("permissions")?, arguments)?,
+        Listing::Disks | Listing::Aside | Listing::Jobs | Listing::Usage | Listing::Sessions => {
+            let what = "the daemon lists `vms`, `templates`, `mappings`, `users`, `user-groups`, `vm-groups`, `permissions` and \
+                        `claims`; the rest is for root";
             return Err(Failure::new(Exit::Refused, what));
         }
     });

@@ -27,6 +27,7 @@ mod remote;
 mod restore;
 mod schema;
 mod serve;
+mod show;
 mod state;
 mod status;
 mod validate;
@@ -143,7 +144,7 @@ fn lab_of_environment() -> Option<PathBuf> {
 }
 
 /// A lab's folder, for commands whose operand is something else.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 struct LabOption {
     /// Folder of the lab's manifests.
     #[arg(long, short = 'C', value_name = "FOLDER", default_value = ".", env = "LABWRIGHT_LAB")]

@@ -10,9 +10,9 @@ use crate::daemon::SOCKET;
 use crate::daemon::messages::Acted;
 use crate::exit::Exit;
 use crate::host::process;
-use crate::model::id::{LabName, UserName};
+use crate::model::id::{LabName, UserName, VmName};
 use crate::model::lab::Desired;
-use crate::report::{Failure, Ui};
+use crate::report::{Failure, Ui, screens};
 
 /// Who does what is asked of a lab.
 pub(super) enum Way {
@@ -75,4 +75,12 @@ pub(super) fn tell(acted: &Acted, ui: &Ui) -> Exit {
     ui.data(&acted.plan);
     ui.data(&acted.outcome);
     Exit::Done
+}
+
+/// How to get at one that has come up.
+pub(super) fn tell_screen(lab: &OfLab, vm: &VmName, ui: &Ui) -> Result<(), Failure> {
+    if let Some(screen) = lab.vm(vm)?.screen {
+        ui.data(&screens::in_words(&screen));
+    }
+    Ok(())
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::context::of_known_lab;
 use super::remote::{self, Way};
-use super::{Ended, LabOption, apply, export_run, own, vnc};
+use super::{Ended, LabOption, apply, export_run, get, own, show, vnc};
 use crate::control::request::{self, Guest, Guests};
 use crate::control::{self, pick};
 use crate::daemon::messages;
@@ -44,6 +44,18 @@ pub(super) enum Command {
     /// Give up a vm of somebody's own; its disks are set aside
     #[command(after_help = "Example: labwright vm delete doraz/mine")]
     Delete(own::DeleteArguments),
+    /// List vms: your own and those that you may use; the same as `get vms`
+    #[command(after_help = "Examples:
+  labwright vm list
+  labwright vm list 'doraz/*' -o json")]
+    List(get::VmsArguments),
+    /// Show one vm: its address, what opens its screen, until when it may run, what you may do with it
+    #[command(after_help = "Examples:
+  labwright vm show doraz/mine
+  labwright vm show alice-exam -o json
+
+The password of its screen is told to those who may run it.")]
+    Show(show::Arguments),
     /// Tell where the screens of running vms are, and their passwords
     Vnc(vnc::Arguments),
     /// Take pictures of guests' screens
@@ -186,6 +198,8 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
         Command::Restart(arguments) => start(arguments, Wish::Restart, site, ui).map_err(by_daemon),
         Command::Derive(arguments) => own::derive(arguments, site, ui).map_err(by_daemon),
         Command::Delete(arguments) => own::delete(arguments, site, ui).map_err(by_daemon),
+        Command::List(arguments) => get::run(&arguments.clone().into(), site, ui),
+        Command::Show(arguments) => show::run(arguments, site, ui),
         Command::Vnc(arguments) => vnc::run(arguments, site, ui),
         Command::Screen { vms, output } => {
             let (context, Desired { lab, .. }) = of_known_lab(site, &vms.lab.lab)?;
@@ -259,6 +273,7 @@ fn power(
             }
             if let Some(timeout) = options.wait {
                 meant.iter().try_for_each(|vm| lab.wait_for(vm, timeout, ui))?;
+                meant.iter().filter(|_| wish != Wish::Stop).try_for_each(|vm| remote::tell_screen(&lab, vm, ui))?;
             }
             Ok(Exit::Done)
         }

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
+
 use super::{Client, ClientError};
 use crate::control::permissions::EffectiveRights;
 use crate::control::quota::Quota;
-use crate::control::view::{Mapping, Standing, Template, Vm, VmState};
+use crate::control::view::{FullVm, Mapping, Standing, Template, Vm, VmState};
 use crate::daemon::lab_messages::Told;
 use crate::daemon::messages::{Acted, Derive, Grant, Lab, Power};
 use crate::error::chain;
@@ -27,15 +29,24 @@ impl OfLab {
     }
 
     pub fn vms(&self) -> Result<Vec<Vm>, ClientError> {
-        self.client.get(&["labs", self.name.as_str(), "vms"])
+        self.table("vms")
+    }
+
+    pub fn vm(&self, vm: &VmName) -> Result<FullVm, ClientError> {
+        self.client.get(&["labs", self.name.as_str(), "vms", vm.as_str()])
     }
 
     pub fn templates(&self) -> Result<Vec<Template>, ClientError> {
-        self.client.get(&["labs", self.name.as_str(), "templates"])
+        self.table("templates")
+    }
+
+    /// One of the listings, by its path.
+    pub fn table<R: DeserializeOwned>(&self, table: &str) -> Result<Vec<R>, ClientError> {
+        self.client.get(&["labs", self.name.as_str(), table])
     }
 
     pub fn mappings(&self) -> Result<Vec<Mapping>, ClientError> {
-        self.client.get(&["labs", self.name.as_str(), "mappings"])
+        self.table("mappings")
     }
 
     pub fn rights(&self) -> Result<Vec<EffectiveRights>, ClientError> {

@@ -70,9 +70,20 @@ impl<'a> Rights<'a> {
         self.world().effective(who).into_iter().map(of).collect()
     }
 
+    /// What who asks may do with a thing.
+    pub fn on(&self, thing: &Object) -> Vec<Right> {
+        let may = |right: &Right| self.world().may(self.caller, *right, thing).is_ok();
+        Right::ALL.into_iter().filter(may).collect()
+    }
+
     /// Whether who asks is this user.
     pub fn is_own(&self, user: &UserName) -> bool {
         self.caller.user() == Some(user)
+    }
+
+    /// Whether what is given to somebody is given to who asks.
+    pub fn concerns_caller(&self, to: &Subject) -> bool {
+        self.caller.user().is_some_and(|user| self.world().is_one_of(user, to))
     }
 
     /// Whether everything of the lab is who asks' to do and to see.

@@ -32,7 +32,7 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use super::messages::{Acted, Derive, Lab, Power, Refusal};
-use super::{Daemon, Peer, counts, events, grants, labs, once, quota};
+use super::{Daemon, Peer, counts, events, grants, labs, once, quota, tables};
 use crate::control::upload::sees_all_labs;
 use crate::control::view::{View, census};
 use crate::control::{Code, Context, ControlError};
@@ -60,6 +60,7 @@ pub(super) fn router(daemon: Arc<Daemon>, peer: Peer) -> Router {
         .route("/v1/labs/{lab}/mappings", get(mappings))
         .route("/v1/labs/{lab}/permissions/effective", get(effective))
         .merge(grants::router())
+        .merge(tables::router())
         .route("/metrics", get(metrics))
         .fallback(async || No::of(StatusCode::NOT_FOUND, Code::Usage, "there is no such path"))
         .method_not_allowed_fallback(async || {
@@ -163,7 +164,7 @@ async fn vm(
     named: In<(LabName, VmName)>,
 ) -> Result<impl IntoResponse, No> {
     let Path((lab, vm)) = named?;
-    daemon.look_at(peer, Ok(Path(lab)), "get vms", move |view| view.seen_vm(&vm)).await
+    daemon.look_at(peer, Ok(Path(lab)), "vm show", move |view| view.full_vm(&vm)).await
 }
 
 async fn events(
@@ -174,7 +175,7 @@ async fn events(
     let Path((lab, vm)) = named?;
     let place = daemon.bounds.streams.take(peer.uid).ok_or_else(too_many)?;
     let seen = vm.clone();
-    let look = Arc::clone(&daemon).look_at(peer, Ok(Path(lab.clone())), "vm start", move |view| view.seen_vm(&seen));
+    let look = Arc::clone(&daemon).look_at(peer, Ok(Path(lab.clone())), "vm start", move |view| view.require_vm(&seen));
     look.await.map(drop)?;
     Ok(events::stream(&daemon, lab, vm, place))
 }
@@ -232,7 +233,7 @@ async fn power(
 
 impl Daemon {
     /// A lab that who asks may know of, and what they see of it.
-    async fn look_at<T: Serialize + Send + 'static>(
+    pub(super) async fn look_at<T: Serialize + Send + 'static>(
         self: Arc<Self>,
         peer: Peer,
         lab: In<LabName>,

@@ -18,6 +18,7 @@
 //! notify    what systemd is told
 //! quota     what who asks may use
 //! grants    what people let others do
+//! tables    users, groups and permissions
 //! labs      whole labs that their owners send
 //! messages  what goes over the wire, for both ends; `client` is the other
 //! ```
@@ -43,6 +44,7 @@ mod patience;
 mod quota;
 mod socket;
 mod stream;
+mod tables;
 
 pub use socket::{ServeError, Started, serve};
 

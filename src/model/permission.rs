@@ -95,6 +95,10 @@ pub enum Right {
     View,
 }
 
+impl Right {
+    pub const ALL: [Self; 4] = [Self::Run, Self::Modify, Self::Derive, Self::View];
+}
+
 impl fmt::Display for Right {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {

@@ -109,6 +109,18 @@ impl Session {
     }
 }
 
+impl Session {
+    /// When it is over for one person; `None` as long as it stands still and nobody has said until when.
+    pub fn end_of(&self, user: &UserName) -> Option<jiff::Timestamp> {
+        let length = self.end.as_second().saturating_sub(self.start.as_second());
+        let percent = self.extra_time_percent.get(user).copied().unwrap_or(0);
+        let extra = u64::try_from(length.saturating_mul(i64::from(percent)) / 100).unwrap_or(0);
+        let added = self.added.users.get(user).copied().unwrap_or(0);
+        let more = extra.saturating_add(self.added.seconds).saturating_add(added);
+        (!self.added.is_paused).then(|| later(self.end, more))
+    }
+}
+
 fn later(time: jiff::Timestamp, seconds: u64) -> jiff::Timestamp {
     let second = time.as_second().saturating_add(i64::try_from(seconds).unwrap_or(i64::MAX));
     jiff::Timestamp::from_second(second).unwrap_or(jiff::Timestamp::MAX)

@@ -16,6 +16,7 @@ mod failure;
 mod failure_of_host;
 pub mod findings;
 pub mod freeze;
+pub mod full_vm;
 mod grounds;
 mod listings;
 pub mod log;

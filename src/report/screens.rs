@@ -23,8 +23,12 @@ impl Row for Screen {
 
 /// One screen, for a person.
 pub fn in_words(screen: &Screen) -> String {
-    let Screen { name, host, password, viewer, runs_on, .. } = screen;
-    let state = word(&screen.state);
+    format!("{} is {} on {}\n", screen.name, word(&screen.state), screen.runs_on) + &lines(screen)
+}
+
+/// Where it is, and what opens it.
+pub fn lines(screen: &Screen) -> String {
+    let Screen { host, password, viewer, runs_on, .. } = screen;
     let place = match (screen.port, screen.display) {
         (Some(port), Some(display)) => format!("host {host}, port {port}, display {display}"),
         (Some(port), None) => format!("host {host}, port {port}"),
@@ -37,9 +41,7 @@ pub fn in_words(screen: &Screen) -> String {
         ),
         None => String::new(),
     };
-    format!(
-        "{name} is {state} on {runs_on}\n  vnc        {place}\n  password   {password}\n  viewer     {viewer}\n{elsewhere}"
-    )
+    format!("  vnc        {place}\n  password   {password}\n  viewer     {viewer}\n{elsewhere}")
 }
 
 /// Whether only the host itself can connect.

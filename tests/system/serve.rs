@@ -216,6 +216,7 @@ fn students_make_and_run_their_own() {
     let shown = ["name", "owner", "ip", "mac", "isolated"].map(|field| mapping[field].to_string().replace('"', ""));
     assert_eq!(shown, ["doraz/mine", "doraz", "192.168.100.2", "de:af:de:af:64:02", "true"]);
 
+    its_owner_is_shown_it(&served, &mapping);
     for who in ["alex", "badmin", "nobody at all"] {
         nobody_reads_its_password(&served, who);
     }
@@ -255,6 +256,35 @@ fn students_make_and_run_their_own() {
     assert!(!served.socket.exists(), "its socket goes with it");
     let (said, code) = served.says("doraz", "vm start doraz/second --isolate");
     assert!(code != 0 && said.contains(&format!("no daemon serves {}", served.socket.display())), "{said}");
+}
+
+/// Where it is and what opens its screen, also for root without the daemon; that somebody was told is kept.
+fn its_owner_is_shown_it(served: &Served, mapping: &serde_json::Value) {
+    let one = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    let shown = one(&served.says("doraz", "vm show doraz/mine -o json").0);
+    let screen = &shown["screen"];
+    let (password, port) = (screen["password"].as_str().unwrap(), screen["port"].as_u64().unwrap());
+    assert_eq!(screen["display"].as_u64(), Some(port - 5900));
+    assert_eq!(
+        (&shown["name"], &shown["ip"], &shown["host"], &shown["may"]),
+        (&mapping["name"], &mapping["ip"], &mapping["host"], &serde_json::json!(["run", "modify", "view"]))
+    );
+    let place = format!("{}:{port}", screen["host"].as_str().unwrap()).parse().unwrap();
+    let entry = labwright::host::machine::vnc::look(&place).unwrap();
+    assert_eq!(entry, labwright::host::machine::vnc::Entry::Password, "there is a screen, and it wants a password");
+    let (words, _) = served.says("doraz", "vm show doraz/mine");
+    for part in
+        ["doraz/mine is ", &format!("port {port}, display"), password, "isolated", "you may    run, modify, view"]
+    {
+        assert!(words.contains(part), "{part} is missing:\n{words}");
+    }
+    let vnc = &served.rows("doraz", "vm vnc doraz/mine")[0];
+    assert_eq!((&vnc["password"], &vnc["port"]), (&screen["password"], &screen["port"]));
+    let of_root = served.lab.must(&["vm", "show", "doraz/mine", "--lab", &text(&served.lab.folder), "-o", "json"]);
+    assert_eq!(one(&of_root)["screen"]["password"], password);
+    assert_eq!(served.says("doraz", "vm list -o name"), ("doraz/mine\n".to_owned(), 0));
+    let of_vm = served.lab.must(&["history", "--lab", &text(&served.lab.folder), "--vm", "doraz/mine", "-o", "csv"]);
+    assert!(of_vm.contains("doraz,socket,vm show"), "that it was shown is kept:\n{of_vm}");
 }
 
 /// The password of a guest's screen is in no file, process or answer that another account can read.
@@ -317,7 +347,16 @@ fn nobody_else_sees_it(served: &Served) {
     served.expect("alex", "get vms -o name", 0, "");
     served.expect("alex", "get mappings -o name", 0, "");
     served.expect("alex", "get templates -o name", 0, "gsr");
-    for line in ["vm stop NAME", "vm delete NAME", "permission check alex run vm/NAME", "get vms NAME"] {
+    for line in [
+        "vm stop NAME",
+        "vm delete NAME",
+        "permission check alex run vm/NAME",
+        "get vms NAME",
+        "vm list NAME",
+        "vm show NAME",
+        "vm show NAME -o json",
+        "vm vnc NAME",
+    ] {
         let [there, not_there] = ["doraz/mine", "doraz/none"].map(|name| {
             let (said, code) = served.says("alex", &line.replace("NAME", name));
             (said.replace(name, "NAME"), code)
@@ -356,6 +395,7 @@ fn nobody_else_sees_it(served: &Served) {
     served.expect("alex", others, 4, "error: what others may do is for root to ask; nothing was done");
     let (own, code) = served.says("alex", "get permissions --effective -o csv");
     assert!(code == 0 && own.contains("template/gsr,derive") && !own.contains("doraz"), "{own}");
+    tables_are_of_who_asks(served);
     // An account that is in no lab, and one without a name.
     for line in ["get vms", "get vms --lab net101", "vm start doraz/mine --isolate --lab net101"] {
         let (said, code) = served.says("nobody at all", line);
@@ -366,6 +406,25 @@ fn nobody_else_sees_it(served: &Served) {
         (said.replace(lab, "LAB"), code)
     });
     assert_eq!(lab, none);
+}
+
+/// The paper's tables: one's own, the groups that one is in, and nobody else.
+fn tables_are_of_who_asks(served: &Served) {
+    for (line, names) in [
+        ("get users", "alex"),
+        ("get user-groups", "admin\nall_users\nstuds"),
+        ("get vm-groups", "all_vms\nlab1"),
+        ("get permissions", "group:studs,template:gsr"),
+        ("get claims", ""),
+        ("vm list", ""),
+    ] {
+        served.expect("alex", &format!("{line} -o name"), 0, names);
+        let (all, _) = served.says("alex", &format!("{line} -o json"));
+        assert!(!all.contains("doraz"), "alex: {line}:\n{all}");
+    }
+    let groups = served.says("alex", "get user-groups -o csv").0;
+    assert!(groups.contains("studs,,\"alex, among others\""), "how many more there are is not told:\n{groups}");
+    served.expect("doraz", "get claims -o name", 0, "1\n2\n3");
 }
 
 #[test]

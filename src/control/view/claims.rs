@@ -1,6 +1,6 @@
 //! What people asked for by command, and what comes of it.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Listed, Moment, View};
@@ -9,7 +9,7 @@ use crate::plan::permission_address;
 use crate::resolve::why_idle;
 
 /// One claim that stands.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Claim {
     pub id: ClaimId,
     pub kind: String,

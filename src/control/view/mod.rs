@@ -4,6 +4,7 @@
 //! ```text
 //! vms       each vm where it stands, and the mapping of each that runs
 //! disks     templates, disks, and disks that were set aside
+//! full      one vm, for who uses it
 //! people    users, their groups, permissions, sessions
 //! networks  vm groups, and how full they are
 //! jobs      what runs and ran, and what that used
@@ -22,6 +23,7 @@
 mod claims;
 mod disks;
 mod explain;
+mod full;
 mod history;
 mod jobs;
 mod listed;
@@ -38,6 +40,7 @@ mod vms;
 pub use claims::Claim;
 pub use disks::{Aside, Disk, Template};
 pub use explain::{Explanation, Past, PastClaim, RecordedAs, Run, Said};
+pub use full::FullVm;
 pub use history::{Act, Apply, Effect, acts, effects_of, history};
 pub use jobs::{Job, Usage};
 pub use listed::{Listed, Only, listed};

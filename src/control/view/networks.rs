@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Listed, View, sorted};
 use crate::control::ControlError;
@@ -10,7 +10,7 @@ use crate::model::lab;
 
 const ALL_VMS: &str = "all_vms";
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct VmGroup {
     pub name: String,
     /// As it is recorded.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Listed, Moment, View, sorted};
 use crate::control::ControlError;
@@ -14,7 +14,7 @@ use crate::plan::permission_address;
 /// The groups that every lab has.
 const ADMIN: &str = "admin";
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct User {
     pub name: UserName,
     /// As it is recorded.
@@ -32,7 +32,7 @@ pub struct User {
     pub extra_time_percent: u32,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct UserGroup {
     pub name: String,
     /// As it is recorded.
@@ -41,10 +41,13 @@ pub struct UserGroup {
     /// It is there in every lab.
     pub predefined: bool,
     pub members: Vec<UserName>,
+    /// Who else is in it is not told.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_partial: bool,
     pub limits: Option<Limits>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Permission {
     /// Whom and what it joins.
     pub name: String,
@@ -142,6 +145,7 @@ impl View<'_> {
             name: name.to_owned(),
             predefined,
             members: value.members.iter().cloned().collect(),
+            is_partial: false,
             limits: value.limits,
             value,
         };

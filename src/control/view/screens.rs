@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{View, VmState, mapping, state};
 use crate::control::ControlError;
@@ -20,7 +20,7 @@ use crate::state::RecordedVm;
 const DISPLAY_0: u16 = 5900;
 
 /// One screen.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Screen {
     pub name: VmName,
     pub owner: UserName,
@@ -62,13 +62,17 @@ impl View<'_> {
             }
         }
         if !screens.shown.is_empty() {
-            let seen = screens.shown.iter().map(|screen| Address::vm(&screen.name));
-            self.context.audit(Some(&self.desired.lab), seen.collect())?;
+            self.audit_look(screens.shown.iter().map(|screen| &screen.name))?;
         }
         Ok(screens)
     }
 
-    fn screen(
+    /// That somebody looks at screens, or is told what opens them.
+    pub(super) fn audit_look<'a>(&self, at: impl IntoIterator<Item = &'a VmName>) -> Result<(), ControlError> {
+        self.context.audit(Some(&self.desired.lab), at.into_iter().map(Address::vm).collect())
+    }
+
+    pub(super) fn screen(
         &self,
         name: &VmName,
         vm: &RecordedVm,

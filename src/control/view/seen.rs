@@ -1,13 +1,15 @@
 //! What who looks may know of a lab: what is theirs, and what they have any right to. Everything else is as if it were not there.
 
-use super::{Mapping, Template, View, Vm};
+use std::collections::BTreeSet;
+
+use super::{Claim, Mapping, Permission, Template, User, UserGroup, View, Vm, VmGroup};
 use crate::control::ControlError;
 use crate::control::permissions::{EffectiveRights, Rights};
-use crate::model::id::VmName;
+use crate::model::id::{UserName, VmGroupName, VmName};
 use crate::model::lab::Object;
 
 impl View<'_> {
-    fn rights(&self) -> Rights<'_> {
+    pub(super) fn rights(&self) -> Rights<'_> {
         Rights::of(self.context, &self.desired, &self.recorded)
     }
 
@@ -28,12 +30,11 @@ impl View<'_> {
         Ok(vms)
     }
 
-    /// One of them.
-    pub fn seen_vm(&self, name: &VmName) -> Result<Vm, ControlError> {
-        let rights = self.rights();
-        rights.require_sight(&Object::Vm(name.clone()))?;
-        let vm = self.vms()?.into_iter().find(|vm| vm.name == *name);
-        vm.ok_or_else(|| Rights::not_known(&Object::Vm(name.clone())))
+    /// Refuses unless one of them has this name.
+    pub fn require_vm(&self, name: &VmName) -> Result<(), ControlError> {
+        let on = Object::Vm(name.clone());
+        self.rights().require_sight(&on)?;
+        if self.recorded.vms.contains_key(name) { Ok(()) } else { Err(Rights::not_known(&on)) }
     }
 
     pub fn seen_mappings(&self) -> Result<Vec<Mapping>, ControlError> {
@@ -49,5 +50,61 @@ impl View<'_> {
         templates.retain(|template| rights.sees(&Object::Template(template.name.clone())));
         let is_theirs = |template: &Template| rights.are_all() || rights.is_own(&template.owner);
         Ok(templates.into_iter().map(|t| if is_theirs(&t) { t } else { t.without_places() }).collect())
+    }
+
+    /// Who looks, and of others nobody.
+    pub fn seen_users(&self) -> Result<Vec<User>, ControlError> {
+        let rights = self.rights();
+        let mut users = self.users()?;
+        users.retain(|user| rights.are_all() || rights.is_own(&user.name));
+        Ok(users)
+    }
+
+    /// The predefined groups and their own, without who else is in them.
+    pub fn seen_user_groups(&self) -> Result<Vec<UserGroup>, ControlError> {
+        let rights = self.rights();
+        let mut groups = self.user_groups()?;
+        if rights.are_all() {
+            return Ok(groups);
+        }
+        for group in &mut groups {
+            group.members.retain(|member| rights.is_own(member));
+            group.value.members.retain(|member| rights.is_own(member));
+            group.is_partial = true;
+        }
+        groups.retain(|group| group.predefined || !group.members.is_empty());
+        Ok(groups)
+    }
+
+    /// Those of what they see.
+    pub fn seen_vm_groups(&self) -> Result<Vec<VmGroup>, ControlError> {
+        let rights = self.rights();
+        let of_vms = self.desired.vms.iter().map(|(name, vm)| (Object::Vm(name.clone()), &vm.vm_group));
+        let templates = self.desired.templates.iter();
+        let of_templates = templates.map(|(name, template)| (Object::Template(name.clone()), &template.vm_group));
+        let with_seen = of_vms.chain(of_templates).filter(|(thing, _)| rights.sees(thing)).map(|(_, group)| group);
+        let with_seen: BTreeSet<&VmGroupName> = with_seen.collect();
+        let is_seen = |name: &VmGroupName| with_seen.contains(name) || rights.sees(&Object::VmGroup(name.clone()));
+        let mut groups = self.vm_groups()?;
+        groups.retain(|group| group.predefined || VmGroupName::new(&group.name).is_ok_and(|name| is_seen(&name)));
+        Ok(groups)
+    }
+
+    /// Their own and those of groups that they are in.
+    pub fn seen_permissions(&self) -> Result<Vec<Permission>, ControlError> {
+        let rights = self.rights();
+        let mut permissions = self.permissions()?;
+        permissions.retain(|permission| rights.are_all() || rights.concerns_caller(&permission.value.to));
+        Ok(permissions)
+    }
+
+    /// What they asked for, and what others did about vms of theirs.
+    pub fn seen_claims(&self) -> Result<Vec<Claim>, ControlError> {
+        let rights = self.rights();
+        let is_of_own_vm = |name: &str| self.desired.vms.get(name).is_some_and(|vm| rights.is_own(&vm.owner));
+        let mut claims = self.claims();
+        let is_own = |claim: &Claim| UserName::new(&claim.by).is_ok_and(|by| rights.is_own(&by));
+        claims.retain(|claim| rights.are_all() || is_own(claim) || is_of_own_vm(&claim.name));
+        Ok(claims)
     }
 }

@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::{VmState, vms};
 use crate::control::{Context, ControlError};
 use crate::model::id::{LabName, VmName};
-use crate::model::job::{TaskId, TaskState};
+use crate::model::job::{Task, TaskId, TaskState};
+use crate::observe::Observed;
 use crate::scheduler::{Scheduler as _, Seen};
+use crate::state::RecordedVm;
 
 /// Where a vm stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +24,28 @@ pub struct Standing {
     pub place: Option<usize>,
 }
 
+/// All of the site that waits in the queue, in its order.
+pub(super) struct Queue(Vec<TaskId>);
+
+impl Queue {
+    /// The queue is asked only where something that is seen waits in it.
+    pub(super) fn of(queue: &Seen<'_>, observed: &Observed) -> Result<Self, ControlError> {
+        let waits = |task: &Task| matches!(task.state, TaskState::Pending { .. });
+        if !observed.tasks.values().any(waits) {
+            return Ok(Self(Vec::new()));
+        }
+        let mut waiting: Vec<TaskId> = queue.list()?.into_iter().filter(waits).map(|task| task.id).collect();
+        waiting.sort_unstable();
+        Ok(Self(waiting))
+    }
+
+    pub(super) fn place(&self, vm: &RecordedVm, observed: &Observed) -> Option<usize> {
+        let run = vm.run.as_ref()?;
+        let task = observed.tasks.get(&(run.batch.clone(), run.task))?;
+        self.0.binary_search(&task.id).ok().map(|at| at + 1)
+    }
+}
+
 /// All vms of a lab.
 pub fn standings(context: &Context, lab: &LabName) -> Result<BTreeMap<VmName, Standing>, ControlError> {
     let (context, desired) = context.of_applied_lab(lab)?;
@@ -29,19 +53,9 @@ pub fn standings(context: &Context, lab: &LabName) -> Result<BTreeMap<VmName, St
     let scheduler = context.scheduler();
     let queue = Seen::new(&*scheduler);
     let observed = context.observe_in(&queue, &view.desired, &view.recorded)?;
-    let mut pending: Vec<TaskId> = Vec::new();
-    if observed.tasks.values().any(|task| matches!(task.state, TaskState::Pending { .. })) {
-        let tasks = queue.list()?.into_iter().filter(|task| matches!(task.state, TaskState::Pending { .. }));
-        pending.extend(tasks.map(|task| task.id));
-        pending.sort_unstable();
-    }
-    let place = |vm: &VmName| {
-        let run = view.recorded.vms.get(vm)?.run.as_ref()?;
-        let task = observed.tasks.get(&(run.batch.clone(), run.task))?;
-        pending.binary_search(&task.id).ok().map(|at| at + 1)
-    };
+    let waiting = Queue::of(&queue, &observed)?;
     let standing = |vm: super::Vm| {
-        let place = place(&vm.name);
+        let place = view.recorded.vms.get(&vm.name).and_then(|known| waiting.place(known, &observed));
         (vm.name, Standing { state: vm.state, why: vm.why, host: vm.host, place })
     };
     Ok(vms(&view.recorded, &observed, &context.site).into_iter().map(standing).collect())

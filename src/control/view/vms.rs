@@ -137,12 +137,13 @@ impl View<'_> {
 /// Every vm that is recorded, by name.
 pub fn vms(recorded: &Recorded, observed: &Observed, site: &Site) -> Vec<Vm> {
     let claims = power_claims(recorded);
-    let vm = |(name, vm): (&VmName, &RecordedVm)| {
-        // What a manifest says counts more.
-        let claim = claims.get(name.as_str()).filter(|_| vm.vm.state == PowerState::OnDemand).copied();
-        of(name, vm, claim, observed, site)
-    };
+    let vm = |(name, vm): (&VmName, &RecordedVm)| of(name, vm, claims.get(name.as_str()).copied(), observed, site);
     recorded.vms.iter().map(vm).collect()
+}
+
+/// One of them.
+pub(super) fn of_name(name: &VmName, vm: &RecordedVm, recorded: &Recorded, observed: &Observed, site: &Site) -> Vm {
+    of(name, vm, power_claims(recorded).get(name.as_str()).copied(), observed, site)
 }
 
 /// What people want of vms' power, by vm.
@@ -155,6 +156,8 @@ fn power_claims(recorded: &Recorded) -> BTreeMap<&str, (&Claim, ClaimedPower)> {
 }
 
 fn of(name: &VmName, vm: &RecordedVm, claim: Option<(&Claim, ClaimedPower)>, observed: &Observed, site: &Site) -> Vm {
+    // What a manifest says counts more.
+    let claim = claim.filter(|_| vm.vm.state == PowerState::OnDemand);
     Vm {
         name: name.clone(),
         owner: vm.vm.owner.clone(),

@@ -26,12 +26,20 @@ impl Row for User {
 impl Row for UserGroup {
     const COLUMNS: &'static [Column<Self>] = &[
         column("name", |group| group.name.clone()),
-        column("members", |group| group.members.len().to_string()),
-        column("who", |group| few(group.members.iter())),
+        column("members", |group| if group.is_partial { String::new() } else { group.members.len().to_string() }),
+        column("who", who),
         yielding(2, "may_run", |group| shown(group.limits.map(|limits| limits.running_vms).as_ref())),
         yielding(1, "may_store", |group| shown(group.limits.map(|limits| size(limits.storage_bytes)).as_ref())),
         wide("predefined", |group| yes_no(group.predefined)),
     ];
+}
+
+/// Of others than those who are told.
+fn who(group: &UserGroup) -> String {
+    match (few(group.members.iter()), group.is_partial) {
+        (members, true) if !members.is_empty() => format!("{members}, among others"),
+        (members, _) => members,
+    }
 }
 
 impl Row for Permission {

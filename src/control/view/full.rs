@@ -1,0 +1,80 @@
+//! One vm with all that who uses it wants to know: where it stands, what opens its screen, until when it may run, and what they may
+//! do with it.
+
+use serde::{Deserialize, Serialize};
+
+use super::standing::Queue;
+use super::vms::of_name;
+use super::{Moment, Screen, View, Vm, VmState, mapping};
+use crate::control::ControlError;
+use crate::model::id::{SessionName, VmName};
+use crate::model::lab::{Object, Right};
+use crate::run::Control;
+use crate::scheduler::Seen;
+use crate::state::RecordedVm;
+
+/// One vm, for one person.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FullVm {
+    #[serde(flatten)]
+    pub vm: Vm,
+    /// Of one that waits in the queue: how many of the site's are to begin before it, and it.
+    pub place: Option<usize>,
+    /// What who looks may do with it.
+    pub may: Vec<Right>,
+    /// Of one that runs, for those who may use it.
+    pub screen: Option<Screen>,
+    /// Since when it runs.
+    pub since: Option<Moment>,
+    /// The session that has it now, or next.
+    pub session: Option<SessionName>,
+    /// When its time is over; `None`: nobody has said so.
+    pub until: Option<Moment>,
+}
+
+impl View<'_> {
+    /// One of those that who looks may know of. That they are told what opens its screen is written down.
+    pub fn full_vm(&self, name: &VmName) -> Result<FullVm, ControlError> {
+        self.require_vm(name)?;
+        let known = &self.recorded.vms[name];
+        let scheduler = self.context.scheduler();
+        let queue = Seen::new(&*scheduler);
+        let observed = self.context.observe_in(&queue, &self.desired, &self.recorded)?;
+        let vm = of_name(name, known, &self.recorded, &observed, &self.context.site);
+        let may = self.rights().on(&Object::Vm(name.clone()));
+        let is_theirs_to_use = may.contains(&Right::Run) && !matches!(vm.state, VmState::Unknown);
+        let running = mapping(known, &observed);
+        let screen = running.filter(|_| is_theirs_to_use).map(|mapping| self.screen(name, known, mapping, vm.state));
+        let screen = screen.transpose()?;
+        if screen.is_some() {
+            self.audit_look([name])?;
+        }
+        let (session, closes) = self.session_of(name).unzip();
+        Ok(FullVm {
+            place: Queue::of(&queue, &observed)?.place(known, &observed),
+            may,
+            screen,
+            since: running.map(|mapping| mapping.since.into()),
+            session,
+            until: self.deadline(known)?.or(closes.flatten()).map(Moment::from),
+            vm,
+        })
+    }
+
+    /// The session that has a vm now, or else the next one, and when it is over for the vm's owner.
+    fn session_of(&self, name: &VmName) -> Option<(SessionName, Option<jiff::Timestamp>)> {
+        let now = jiff::Timestamp::now();
+        let with_it = self.desired.sessions.iter().filter(|(_, session)| session.vms.contains(name));
+        let ahead = with_it.filter(|(_, session)| session.window().1 >= now);
+        let (session, next) = ahead.min_by_key(|(_, session)| session.window().0)?;
+        let owner = &self.desired.vms.get(name)?.owner;
+        Some((session.clone(), next.end_of(owner)))
+    }
+
+    /// As its starter was told.
+    fn deadline(&self, known: &RecordedVm) -> Result<Option<jiff::Timestamp>, ControlError> {
+        let Some(run) = known.run.as_ref().filter(|run| !run.is_over()) else { return Ok(None) };
+        let folder = self.context.site.storage.runs.join(run.run.to_string());
+        Ok(Control::read(&folder)?.and_then(|control| control.end()))
+    }
+}

@@ -1,0 +1,52 @@
+//! One vm in words, for who uses it.
+
+use std::fmt::Write as _;
+
+use super::screens;
+use super::table::{Format, json, render, word, yaml};
+use super::{escaped, permissions, times};
+use crate::control::view::{FullVm, Vm};
+
+/// As a table, CSV and a name, it is a row of a listing of vms.
+pub fn text(full: &FullVm, format: Option<Format>) -> String {
+    match format {
+        None => words(full),
+        Some(Format::Json) => json(full),
+        Some(Format::Yaml) => yaml(full),
+        Some(format) => render(std::slice::from_ref(&full.vm), format),
+    }
+}
+
+fn words(full: &FullVm) -> String {
+    let FullVm { vm, place, may, screen, since, session, until } = full;
+    let mut lines = heading(vm, *place);
+    let mut add = |what: &str, value: String| {
+        writeln!(lines, "  {what:<10} {}", escaped(&value)).expect("a string takes all");
+    };
+    if let Some(why) = &vm.why {
+        add("why", why.clone());
+    }
+    let version = vm.version.map(|version| format!(", version {version}")).unwrap_or_default();
+    add("owner", format!("{}; made from {}{version}", vm.owner, vm.from));
+    let isolated = if vm.isolated { "; isolated: it reaches its gateway alone" } else { "" };
+    add("address", format!("{} ({}){isolated}", vm.ip, vm.mac));
+    let cpus = if vm.cpus == 1 { "1 processor".to_owned() } else { format!("{} processors", vm.cpus) };
+    add("computer", format!("{} MiB, {cpus}", vm.memory_mib));
+    if let Some(since) = since {
+        add("since", times::moment(since));
+    }
+    match (session, until) {
+        (Some(session), Some(until)) => add("until", format!("{}, the end of session {session}", times::moment(until))),
+        (Some(session), None) => add("until", format!("session {session} stands still; nobody has said until when")),
+        (None, Some(until)) => add("until", times::moment(until)),
+        (None, None) => {}
+    }
+    add("you may", permissions::list(may.iter()));
+    lines + &screen.as_ref().map(screens::lines).unwrap_or_default()
+}
+
+fn heading(vm: &Vm, place: Option<usize>) -> String {
+    let place = place.map(|place| format!(", place {place} in the queue")).unwrap_or_default();
+    let host = vm.host.as_ref().map(|host| format!(" on {}", escaped(host))).unwrap_or_default();
+    format!("{} is {}{place}{host}\n", vm.name, word(&vm.state))
+}
