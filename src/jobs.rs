@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand as _};
 use nix::unistd::{Gid, Pid, Uid};
 
-use crate::cli::context::of_site;
+use crate::client::of_site;
 use crate::control::{ControlError, exam, upload};
 use crate::exit::Exit;
 use crate::host::run::confine::{self, ConfineError, Confinement};

@@ -180,7 +180,13 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("daemon", &["model", "access", "error", "state", "plan", "apply", "control", "report"]),
-    ("client", &["model", "error", "exit", "manifest", "plan", "control", "report", "daemon"]),
+    (
+        "client",
+        &[
+            "model", "access", "error", "exit", "host", "manifest", "resolve", "state", "plan", "control", "report",
+            "daemon",
+        ],
+    ),
 ];
 /// What puts the house together: it may name every room, and no room names it.
 const ABOVE_ALL: [&str; 4] = ["cli", "jobs", "lib", "main"];

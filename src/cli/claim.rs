@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::context::of_known_lab;
 use super::{Ended, LabOption};
+use crate::client::of_known_lab;
 use crate::control::claims;
 use crate::exit::Exit;
 use crate::model::claim::{ClaimBody, ClaimId};

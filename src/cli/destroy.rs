@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::context::of_known_lab;
 use super::plan::Part;
-use super::{Ended, LabFolder, apply, remote};
+use super::{Ended, LabFolder, apply};
 use crate::client::own_lab::OwnLab;
+use crate::client::{here, of_known_lab, way};
 use crate::control::plan as control;
 use crate::model::lab::Desired;
 use crate::report::Ui;
@@ -31,11 +31,12 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
     let (folder, scope) = (arguments.lab.folder()?, control::Scope::from(&arguments.part));
-    if let Some(client) = remote::client(site) {
-        return apply::by_daemon(&OwnLab::known(client, &folder, scope)?, "destroy", &arguments.options, ui);
+    let manner = arguments.options.manner();
+    if let Some(client) = way::daemon(site) {
+        return OwnLab::known(client, &folder, scope)?.carry_out("destroy", &manner, ui);
     }
     let (context, Desired { lab, .. }) = of_known_lab(site, &folder)?;
     let desired = Desired::nothing(lab);
     let make = |recorded: &Recorded| scope.plan(&context, &desired, recorded);
-    apply::reconcile(&context, &desired, &make, &arguments.options, "destroy", ui)
+    here::carry_out(&context, &desired, &make, &manner, "destroy", ui)
 }

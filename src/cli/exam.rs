@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::Ended;
-use super::context::open;
+use crate::client::open;
 use crate::control::exam::{self, Which};
 use crate::exit::Exit;
 use crate::jobs::Looker;

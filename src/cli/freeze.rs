@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::context::of_known_lab;
 use super::{Ended, LabFolder};
+use crate::client::of_known_lab;
 use crate::control::freeze as control;
 use crate::exit::Exit;
 use crate::model::lab::Desired;

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::context::of_known_lab;
 use super::{Ended, LabFolder};
+use crate::client::of_known_lab;
 use crate::control::view::{acts, effects_of, history};
 use crate::exit::Exit;
 use crate::model::id::{UserName, VmName};

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::context::{of_known_lab, open, program};
-use super::{Ended, apply, exam};
+use super::{Ended, exam};
+use crate::client::{Manner, here, of_known_lab, open, program};
 use crate::control;
 use crate::control::exam::{TIMEOUT_SECONDS_MAX, Which};
 use crate::control::host_labs::HostLabs;
@@ -182,8 +182,8 @@ fn forget(arguments: &ForgetArguments, site: Option<&Path>, ui: &mut Ui) -> Ende
     let mut worst = Exit::Done;
     for (context, desired) in &labs {
         let make = |recorded: &Recorded| control::forget::plan(context, desired, recorded, &lost);
-        let options = apply::Options::asking(*yes);
-        let ended = apply::reconcile(context, desired, &make, &options, &format!("host forget {host}"), ui)?;
+        let manner = Manner::asking(*yes);
+        let ended = here::carry_out(context, desired, &make, &manner, &format!("host forget {host}"), ui)?;
         worst = if worst == Exit::Done { ended } else { worst };
     }
     if labs.is_empty() {

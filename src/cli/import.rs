@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::context::open;
 use super::{Ended, LabOption};
+use crate::client::open;
 use crate::control::aside::disks_word;
 use crate::control::import::{self as control, WantedJob};
 use crate::exit::Exit;

@@ -4,7 +4,6 @@
 mod apply;
 mod claim;
 mod completions;
-pub(crate) mod context;
 mod destroy;
 mod exam;
 mod explain;
@@ -23,7 +22,6 @@ mod privacy;
 mod purge;
 mod quota;
 mod reconcile;
-mod remote;
 mod restore;
 mod schema;
 mod serve;
@@ -38,11 +36,9 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use crate::client::Ended;
 use crate::exit::Exit;
 use crate::report::{self, Colour, Failure, Ui, log};
-
-/// How a command ended.
-type Ended = Result<Exit, Failure>;
 
 /// Turns a git folder of YAML into a running computer lab: one virtual machine per student, as batch jobs.
 #[derive(Debug, Parser)]

@@ -2,18 +2,13 @@
 
 use std::path::Path;
 
-use super::remote::{Way, tell};
-use super::{Ended, LabOption, apply};
-use crate::control;
-use crate::control::own::{self, Lab};
+use super::{Ended, LabOption};
+use crate::client::Way;
 use crate::daemon::messages::Derive;
-use crate::exit::Exit;
 use crate::manifest::Size;
-use crate::model::address::{Address, AddressPattern};
+use crate::model::address::AddressPattern;
 use crate::model::id::{TemplateName, UserName, VmName};
-use crate::model::lab::Desired;
-use crate::report::{Failure, Ui};
-use crate::state::Recorded;
+use crate::report::Ui;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct DeriveArguments {
@@ -61,22 +56,11 @@ fn memory(text: &str) -> Result<u32, String> {
 }
 
 pub(super) fn derive(arguments: &DeriveArguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
-    let wanted = arguments.wanted();
-    let (context, desired) = match Way::to(site, &arguments.lab)? {
-        Way::Daemon(..) if !arguments.allow.is_empty() => {
-            return Err(Failure::new(Exit::Usage, "the daemon takes no `--allow`; nothing was done"));
-        }
-        Way::Daemon(lab) => return Ok(tell(&lab.derive(&wanted)?, ui)),
-        Way::Here(lab) => *lab,
-    };
-    let wanted = wanted.wanted(&context.caller.name).map_err(|error| Failure::from_error(Exit::Usage, &error))?;
-    let name = own::derive(&context, Lab::OfManifest(&desired), &wanted)?;
-    ui.say(&format!("vm {name} is claimed; `labwright vm start {name}` starts it once its disk is made"));
-    let made = carry_out(&context, &desired, &name, arguments.allow.clone(), ui);
-    if made.is_err() {
-        own::withdraw(&context, &desired.lab, &name)?;
-    }
-    made
+    Way::to(site, &arguments.lab.lab)?.derive(&arguments.wanted(), &arguments.allow, ui)
+}
+
+pub(super) fn delete(arguments: &DeleteArguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
+    Way::to(site, &arguments.lab.lab)?.delete(&arguments.vm, ui)
 }
 
 impl DeriveArguments {
@@ -85,30 +69,4 @@ impl DeriveArguments {
         let (template, name, owner) = (template.clone(), name.clone(), owner.clone());
         Derive { template, name, owner, memory_mib: *memory, cpus: *cpus, isolated: *isolate, clone: *clone }
     }
-}
-
-pub(super) fn delete(arguments: &DeleteArguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
-    let DeleteArguments { vm, lab } = arguments;
-    let (context, desired) = match Way::to(site, lab)? {
-        Way::Daemon(lab) => return Ok(tell(&lab.delete(vm)?, ui)),
-        Way::Here(lab) => *lab,
-    };
-    if !own::give_up(&context, Lab::OfManifest(&desired), vm)? {
-        ui.say(&format!("vm {vm} was never made; nobody claims it any more"));
-        return Ok(Exit::Done);
-    }
-    carry_out(&context, &desired, vm, vec![Address::vm(vm).into()], ui)
-}
-
-/// The part of the plan that is about this vm. Whoever names a vm means it, so nobody is asked; its disks are never deleted.
-fn carry_out(
-    context: &control::Context,
-    desired: &Desired,
-    name: &VmName,
-    allow: Vec<AddressPattern>,
-    ui: &mut Ui,
-) -> Ended {
-    let scope = own::part(name, allow);
-    let make = |recorded: &Recorded| scope.plan(context, desired, recorded);
-    apply::reconcile(context, desired, &make, &apply::Options::asking(true), &format!("apply --target vm/{name}"), ui)
 }

@@ -5,17 +5,13 @@ use std::path::Path;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
-use super::remote::{self, Way};
 use super::{Ended, LabOption};
-use crate::access::Person;
-use crate::client::OfLab;
-use crate::control::permissions::{self, EffectiveRights};
-use crate::daemon::messages::Grant;
+use crate::client::Way;
 use crate::exit::Exit;
 use crate::model::id::UserName;
 use crate::model::lab::{Object, Permission, Right, Subject};
 use crate::report::table::{Format, render};
-use crate::report::{Failure, Ui, permissions as words};
+use crate::report::{Ui, permissions as words};
 
 /// Who may do what, and why
 #[derive(Debug, clap::Subcommand)]
@@ -98,56 +94,32 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
         Command::Grant { to, allow, on, force_isolated, lab } => {
             let allow = allow.iter().copied().collect();
             let permission = Permission { to: to.clone(), on: on.clone(), allow, force_isolated: *force_isolated };
-            match Way::to(site, lab)? {
-                Way::Daemon(lab) => lab.grant(&message(&permission))?,
-                Way::Here(lab) => permissions::grant(&lab.0, &lab.1, &permission)?,
-            }
+            Way::to(site, &lab.lab)?.grant(&permission)?;
             ui.say(&format!("{to} may now {} {on}", words::list(permission.allow.iter())));
             Ok(Exit::Done)
         }
         Command::Revoke { to, on, lab } => {
             let permission =
                 Permission { to: to.clone(), on: on.clone(), allow: BTreeSet::new(), force_isolated: false };
-            match Way::to(site, lab)? {
-                Way::Daemon(lab) => lab.revoke(&message(&permission))?,
-                Way::Here(lab) => drop(permissions::revoke(&lab.0, &lab.1, &permission)?),
-            }
+            Way::to(site, &lab.lab)?.revoke(&permission)?;
             ui.say(&format!("what {to} might do with {on} by command is taken back"));
             Ok(Exit::Done)
         }
     }
 }
 
-fn message(permission: &Permission) -> Grant {
-    let Permission { to, on, allow, force_isolated } = permission.clone();
-    Grant { to, on, allow, force_isolated }
-}
-
 fn check(user: &UserName, right: Right, on: &Object, lab: &LabOption, site: Option<&Path>, ui: &Ui) -> Ended {
-    let decision = match Way::to(site, lab)? {
-        Way::Daemon(lab) => permissions::decision(own_rights(&lab, user)?, right, on),
-        Way::Here(lab) => permissions::check(&lab.0, &lab.1, &Person::User(user.clone()), right, on)?,
-    };
+    let decision = Way::to(site, &lab.lab)?.decision(user, right, on)?;
     ui.data(&words::decision(user, right, on, &decision));
     Ok(if decision.is_ok() { Exit::Done } else { Exit::Refused })
 }
 
 fn list(user: &UserName, lab: &LabOption, format: Format, site: Option<&Path>, ui: &Ui) -> Ended {
-    let (rights, lab) = match Way::to(site, lab)? {
-        Way::Daemon(lab) => (own_rights(&lab, user)?, lab.name),
-        Way::Here(lab) => (permissions::effective(&lab.0, &lab.1, user)?, lab.1.lab),
-    };
+    let way = Way::to(site, &lab.lab)?;
+    let rights = way.rights(user)?;
     if rights.is_empty() {
-        ui.say(&format!("{user} may do nothing in lab `{lab}`"));
+        ui.say(&format!("{user} may do nothing in lab `{}`", way.lab()));
     }
     ui.data(&render(&rights, format));
     Ok(Exit::Done)
-}
-
-/// What the daemon says of who asks; others' rights are for those who work on the state itself.
-pub(super) fn own_rights(lab: &OfLab, user: &UserName) -> Result<Vec<EffectiveRights>, Failure> {
-    if remote::is_own(user) {
-        return Ok(lab.rights()?);
-    }
-    Err(Failure::new(Exit::Refused, "what others may do is for root to ask; nothing was done"))
 }

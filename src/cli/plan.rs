@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::context::open;
-use super::{Ended, LabFolder, remote};
+use super::{Ended, LabFolder};
 use crate::client::own_lab::OwnLab;
+use crate::client::{open, way};
 use crate::control::plan as control;
 use crate::exit::Exit;
 use crate::model::address::AddressPattern;
@@ -80,7 +80,7 @@ impl From<&Part> for control::Scope {
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
     let folder = arguments.lab.folder()?;
-    if let Some(client) = remote::client(site) {
+    if let Some(client) = way::daemon(site) {
         if arguments.output.is_some() {
             return Err(Failure::new(Exit::Usage, "the daemon keeps no plans in files; nothing was done")
                 .hint("without `-o`, `labwright apply` shows the plan and asks"));

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::context::{of_known_lab, of_site_file};
 use super::{Ended, LabOption};
+use crate::client::{of_known_lab, of_site_file};
 use crate::control::{Context, privacy};
 use crate::exit::Exit;
 use crate::model::id::UserName;

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::context::of_known_lab;
 use super::{Ended, LabOption, vm};
+use crate::client::of_known_lab;
 use crate::control::purge as control;
 use crate::exit::Exit;
 use crate::report::{Ui, aside};

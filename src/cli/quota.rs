@@ -2,14 +2,12 @@
 
 use std::path::Path;
 
-use super::remote::{self, Way};
 use super::{Ended, LabOption};
-use crate::client::OfLab;
-use crate::control::quota::{Quota, quotas};
+use crate::client::Way;
 use crate::exit::Exit;
 use crate::model::id::UserName;
+use crate::report::Ui;
 use crate::report::table::{Format, render};
-use crate::report::{Failure, Ui};
 
 /// Show what users may have at once, what they have, and what one more vm would cost
 #[derive(Debug, clap::Args)]
@@ -33,24 +31,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let user = arguments.user.as_ref();
-    let shown = match Way::to(site, &arguments.lab)? {
-        Way::Daemon(lab) => own(&lab, user)?,
-        Way::Here(lab) => {
-            let (context, desired) = *lab;
-            quotas(&context.view(&desired)?, user)?
-        }
-    };
-    ui.data(&render(&shown, arguments.output));
+    let quotas = Way::to(site, &arguments.lab.lab)?.quotas(arguments.user.as_ref())?;
+    ui.data(&render(&quotas, arguments.output));
     Ok(Exit::Done)
-}
-
-fn own(lab: &OfLab, user: Option<&UserName>) -> Result<Vec<Quota>, Failure> {
-    match user {
-        Some(user) if !remote::is_own(user) => {
-            let what = format!("what {user} may use is for {user} and for root to ask; nothing was done");
-            Err(Failure::new(Exit::Refused, what))
-        }
-        _ => Ok(lab.quota()?),
-    }
 }

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 
-use super::context::of_site_file;
-use super::{Ended, apply};
+use super::Ended;
+use crate::client::{here, of_site_file};
 use crate::control::apply::Done;
 use crate::control::round::{self, Unwatched};
 use crate::control::{Context, ControlError};
@@ -37,7 +37,7 @@ pub(super) fn run(_: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
         return Err(Failure::new(Exit::Refused, "keeping labs as they were applied takes root; nothing was done"));
     }
     let context = of_site_file(site)?;
-    let interrupts = apply::watch_interrupts();
+    let interrupts = here::watch_interrupts();
     let found = round::look(&context, &|_, _| true)?;
     let mut ended = Exit::Done;
     for (lab, found) in found.labs {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Ended;
-use super::context::of_site_file;
+use crate::client::of_site_file;
 use crate::daemon::{self, Daemon, Started};
 use crate::exit::Exit;
 use crate::host::{process, sys};

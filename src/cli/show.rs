@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::remote::Way;
 use super::{Ended, LabOption};
+use crate::client::Way;
 use crate::exit::Exit;
 use crate::model::id::VmName;
 use crate::report::table::Format;
@@ -23,10 +23,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
     let Arguments { vm, lab, output } = arguments;
-    let full = match Way::to(site, lab)? {
-        Way::Daemon(lab) => lab.vm(vm)?,
-        Way::Here(lab) => lab.0.view(&lab.1)?.full_vm(vm)?,
-    };
+    let full = Way::to(site, &lab.lab)?.vm(vm)?;
     ui.data(&full_vm::text(&full, *output));
     Ok(Exit::Done)
 }

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::context::open;
 use super::{Ended, LabOption};
+use crate::client::open;
 use crate::control::state as control;
 use crate::exit::Exit;
 use crate::report::Ui;

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::context::of_known_lab;
 use super::{Ended, LabFolder};
+use crate::client::of_known_lab;
 use crate::control::{Context, pick};
 use crate::exit::Exit;
 use crate::model::lab::Desired;

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{Ended, lab_of_environment, remote};
-use crate::client::own_lab;
+use super::{Ended, lab_of_environment};
+use crate::client::{own_lab, way};
 use crate::control::validate::check;
 use crate::exit::Exit;
 use crate::model::rules::Rule;
@@ -43,7 +43,7 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> Ended {
     if let [path] = &paths[..]
         && !arguments.json
         && arguments.format == Format::Human
-        && let Some((text, is_wrong)) = remote::client(None).and_then(|client| own_lab::validate(client, path, ui))
+        && let Some((text, is_wrong)) = way::daemon(None).and_then(|client| own_lab::validate(client, path, ui))
     {
         ui.data(&text);
         return Ok(if is_wrong { Exit::Invalid } else { Exit::Done });

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::context::of_known_lab;
-use super::remote::{self, Way};
 use super::{Ended, LabOption, apply, export_run, get, own, show, vnc};
+use crate::client::Manner;
+use crate::client::asks::Power;
+use crate::client::of_known_lab;
+use crate::client::way::{self, Way};
 use crate::control::request::{self, Guest, Guests};
-use crate::control::{self, pick};
-use crate::daemon::messages;
 use crate::exit::Exit;
 use crate::host::RUN_ROOT;
 use crate::host::run::run_folder::serial_socket;
@@ -16,10 +16,8 @@ use crate::model::id::{SnapshotName, VmName};
 use crate::model::lab::Desired;
 use crate::plan::Wish;
 use crate::report::table::Format;
-use crate::report::{Failure, Ui, console, requests};
-use crate::resolve::with_claims;
+use crate::report::{Ui, console, requests};
 use crate::run::RequestKind;
-use crate::state::Recorded;
 
 /// Start, stop, look at one vm, and take it back in time
 #[derive(Debug, clap::Subcommand)]
@@ -189,11 +187,11 @@ pub(super) struct StartArguments {
 }
 
 pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended {
-    let by_daemon = |failure| remote::or_by_daemon(site, failure);
+    let by_daemon = |failure| way::or_by_daemon(site, failure);
     match command {
         Command::Start(arguments) => start(arguments, Wish::Start, site, ui).map_err(by_daemon),
         Command::Stop(arguments) => {
-            power(arguments, (Wish::Stop, false), &arguments.options, site, ui).map_err(by_daemon)
+            power(arguments, (Wish::Stop, false), &arguments.options.manner(), site, ui).map_err(by_daemon)
         }
         Command::Restart(arguments) => start(arguments, Wish::Restart, site, ui).map_err(by_daemon),
         Command::Derive(arguments) => own::derive(arguments, site, ui).map_err(by_daemon),
@@ -253,41 +251,10 @@ fn start(arguments: &StartArguments, wish: Wish, site: Option<&Path>, ui: &mut U
 fn power(
     arguments: &PowerArguments,
     (wish, isolated): (Wish, bool),
-    options: &apply::Options,
+    manner: &Manner,
     site: Option<&Path>,
     ui: &mut Ui,
 ) -> Ended {
-    let PowerArguments { vms, allow, lab, .. } = arguments;
-    match Way::to(site, lab)? {
-        Way::Daemon(..) if !allow.is_empty() || options.is_of_root() => {
-            let what = "the daemon takes no `--allow`, `--json` and `--parallelism`; nothing was done";
-            Err(Failure::new(Exit::Usage, what).hint("`labwright get mappings` shows what runs, once it does"))
-        }
-        Way::Daemon(lab) => {
-            // One request for each vm that is meant; the first that is refused ends it.
-            let known = lab.vms()?;
-            let meant = pick::vms(&lab.name, vms, known.iter().map(|vm| (&vm.name, Some(&vm.family))))?;
-            for vm in &meant {
-                let power = messages::Power { wanted: wish, isolated, by_name: pick::is_named(vms, vm) };
-                remote::tell(&lab.power(vm, &power)?, ui);
-            }
-            if let Some(timeout) = options.wait {
-                meant.iter().try_for_each(|vm| lab.wait_for(vm, timeout, ui))?;
-                meant.iter().filter(|_| wish != Wish::Stop).try_for_each(|vm| remote::tell_screen(&lab, vm, ui))?;
-            }
-            Ok(Exit::Done)
-        }
-        Way::Here(lab) => {
-            let (context, desired) = &*lab;
-            let recorded = context.recorded(&desired.lab)?;
-            let desired = &*with_claims(desired, &recorded.claims);
-            let asks = control::plan::asks(desired, &recorded, vms, wish)?;
-            if isolated {
-                asks.keys().try_for_each(|vm| control::power::refuse_unless_isolated(desired, vm))?;
-            }
-            let make = |recorded: &Recorded| control::plan::power(context, desired, recorded, allow, &asks);
-            let doing = format!("vm {} {}", wish.verb(), vms.join(" "));
-            apply::reconcile(context, desired, &make, options, &doing, ui)
-        }
-    }
+    let PowerArguments { vms, allow, lab, options: _ } = arguments;
+    Way::to(site, &lab.lab)?.power(&Power { vms, wish, isolated, allow }, manner, ui)
 }

@@ -2,13 +2,10 @@
 
 use std::path::Path;
 
-use super::remote::Way;
 use super::{Ended, LabOption, vm};
-use crate::client::OfLab;
-use crate::control::pick;
+use crate::client::Way;
 use crate::control::view::Screens;
 use crate::exit::Exit;
-use crate::model::lab::Right;
 use crate::report::table::{Format, render, word};
 use crate::report::{Failure, Ui, screens};
 
@@ -34,13 +31,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let Screens { shown, without } = match Way::to(site, &arguments.lab)? {
-        Way::Daemon(lab) => from_daemon(&lab, &arguments.vms)?,
-        Way::Here(lab) => {
-            let view = lab.0.view(&lab.1)?;
-            view.screens(&pick::recorded_vms(&lab.1.lab, &arguments.vms, &view.recorded)?)?
-        }
-    };
+    let Screens { shown, without } = Way::to(site, &arguments.lab.lab)?.screens(&arguments.vms)?;
     match (&shown[..], arguments.output) {
         ([], _) => {}
         ([screen], None) if without.is_empty() => ui.data(&screens::in_words(screen)),
@@ -52,22 +43,4 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
     let without: Vec<String> = without.iter().map(|(name, state)| format!("{name} ({})", word(state))).collect();
     Err(Failure::new(Exit::NotReady, format!("no screen to show: {}", without.join(", ")))
         .hint("a screen is there once `labwright status` shows the vm as booting or ready"))
-}
-
-/// Those that who asks may run; the first that they may not ends it.
-fn from_daemon(lab: &OfLab, words: &[String]) -> Result<Screens, Failure> {
-    let known = lab.vms()?;
-    let mut screens = Screens::default();
-    for name in pick::vms(&lab.name, words, known.iter().map(|vm| (&vm.name, Some(&vm.family))))? {
-        let full = lab.vm(&name)?;
-        match full.screen {
-            Some(screen) => screens.shown.push(screen),
-            None if full.may.contains(&Right::Run) => screens.without.push((name, full.vm.state)),
-            None => {
-                let what = format!("you don't have permission to run vm/{name}; nothing was done");
-                return Err(Failure::new(Exit::Refused, what));
-            }
-        }
-    }
-    Ok(screens)
 }

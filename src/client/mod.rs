@@ -1,16 +1,35 @@
-//! The other end of the daemon's socket, for commands of people who are not root. In: what somebody wants of a lab. Out: what the
-//! daemon answers, as the values and failures that root would get. It decides nothing, and touches nothing but the socket and the
-//! files of a lab that is sent.
+//! A person of this machine who asks something of a site: on the state itself where they may, and otherwise by the socket of the
+//! daemon, with the same values and failures for an answer. In: what somebody wants. Out: what was done, told to them. It decides
+//! nothing; of the world it touches the socket, and the files of a lab that is sent.
 //!
 //! ```text
-//! http     one request, one answer
+//! caller   who asks, and the site and the lab that are meant
+//! way      here, or by the daemon
+//! here     a plan is shown, asked about and carried out on the state itself
+//! asks     what people ask for, whichever way
+//! looks    what they look at, whichever way
+//! http     one request to the daemon, one answer
 //! of_lab   a lab as the daemon shows it
-//! own_lab  a lab whose owner plans and applies it
+//! own_lab  a lab whose owner plans and applies it by the daemon
 //! ```
 
+pub mod asks;
+mod caller;
+pub mod here;
 mod http;
+pub mod looks;
 mod of_lab;
 pub mod own_lab;
+pub mod way;
 
+pub use caller::{of_known_lab, of_site, of_site_file, open, program};
+pub use here::Manner;
 pub use http::{Client, ClientError};
 pub use of_lab::OfLab;
+pub use way::Way;
+
+use crate::exit::Exit;
+use crate::report::Failure;
+
+/// How a command ended.
+pub type Ended = Result<Exit, Failure>;

@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{Client, ClientError, OfLab};
+use super::here::{Manner, PARALLELISM, watch_interrupts};
+use super::{Client, ClientError, Ended, OfLab};
 use crate::control::apply::Client as _;
 use crate::control::plan::Scope;
 use crate::control::view::VmState;
@@ -20,8 +21,6 @@ use crate::report::{self, Failure, Ui, shortfall, table};
 /// Between two looks at guests that are waited for.
 const PAUSE: Duration = Duration::from_secs(2);
 
-type Ended = Result<Exit, Failure>;
-
 /// A lab as its owner has it, for the daemon of this machine.
 pub struct OwnLab {
     lab: OfLab,
@@ -29,15 +28,6 @@ pub struct OwnLab {
     files: Option<Gathered>,
     folder: PathBuf,
     scope: Scope,
-}
-
-/// How somebody wants it done.
-pub struct Manner {
-    /// Whatever plan comes out.
-    pub is_agreed: bool,
-    pub is_json: bool,
-    /// How long guests are waited for, if at all.
-    pub wait: Option<Duration>,
 }
 
 /// What came back.
@@ -108,7 +98,11 @@ impl OwnLab {
     }
 
     /// Shows what `doing` would change, asks, and hears how it goes.
-    pub fn carry_out(&self, doing: &str, manner: &Manner, client: &mut Terminal<'_>) -> Ended {
+    pub fn carry_out(&self, doing: &str, manner: &Manner, ui: &mut Ui) -> Ended {
+        if manner.parallelism != PARALLELISM {
+            return Err(Failure::new(Exit::Usage, "the daemon takes no `--parallelism`; nothing was done"));
+        }
+        let client = &mut Terminal::new(ui, doing, manner.is_json, watch_interrupts);
         let mut agreed = if manner.is_agreed { Agreed::ToAll } else { Agreed::ToNothing };
         let mut seen: Option<Plan> = None;
         loop {

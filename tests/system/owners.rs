@@ -72,6 +72,7 @@ fn an_owner_plans_and_applies_a_lab_and_nothing_else() {
         "{said}"
     );
     assert_eq!(says("get vms -o name"), ("ana-desk\nbob-desk\n".to_owned(), 0));
+    assert_eq!(says("get vms desk -o name"), ("ana-desk\nbob-desk\n".to_owned(), 0), "by its family");
     let (said, code) = says("plan AT");
     assert!(code == 0 && said.starts_with("no changes"), "{said}");
     // Its guests come up, and it is told.

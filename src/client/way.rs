@@ -1,32 +1,29 @@
-//! Commands of people who are not root, where a daemon serves the site: what it answers, and in which words.
+//! Which way a command goes: on the state itself, or where a daemon serves the site and who asks is not root, by its socket.
 
 use std::path::{Path, PathBuf};
 
-use super::LabOption;
-use super::context::of_known_lab;
-use crate::client::{Client, OfLab};
+use super::{Client, OfLab, of_known_lab};
 use crate::control::Context;
 use crate::daemon::SOCKET;
-use crate::daemon::messages::Acted;
 use crate::exit::Exit;
 use crate::host::process;
-use crate::model::id::{LabName, UserName, VmName};
+use crate::model::id::{LabName, UserName};
 use crate::model::lab::Desired;
-use crate::report::{Failure, Ui, screens};
+use crate::report::Failure;
 
 /// Who does what is asked of a lab.
-pub(super) enum Way {
+pub enum Way {
     /// This process, on the state itself.
     Here(Box<(Context, Desired)>),
     Daemon(OfLab),
 }
 
 impl Way {
-    pub(super) fn to(site: Option<&Path>, lab: &LabOption) -> Result<Self, Failure> {
+    pub fn to(site: Option<&Path>, lab: &Path) -> Result<Self, Failure> {
         let Some(socket) = served_by(site) else {
-            return Ok(Self::Here(Box::new(of_known_lab(site, &lab.lab)?)));
+            return Ok(Self::Here(Box::new(of_known_lab(site, lab)?)));
         };
-        let folder = lab.lab.file_name().and_then(|name| name.to_str());
+        let folder = lab.file_name().and_then(|name| name.to_str());
         let named = folder.map(LabName::new).transpose();
         let named = named.map_err(|error| Failure::from_error(Exit::Usage, &error))?;
         Ok(Self::Daemon(OfLab::new(Client::new(socket), named)?))
@@ -34,7 +31,7 @@ impl Way {
 }
 
 /// Whether whoever types this is that user: of others the daemon tells nothing.
-pub(super) fn is_own(user: &UserName) -> bool {
+pub fn is_own(user: &UserName) -> bool {
     Some(user.as_str()) == process::account().as_deref()
 }
 
@@ -45,7 +42,7 @@ fn served_by(site: Option<&Path>) -> Option<PathBuf> {
 }
 
 /// That daemon.
-pub(super) fn client(site: Option<&Path>) -> Option<Client> {
+pub fn daemon(site: Option<&Path>) -> Option<Client> {
     served_by(site).map(Client::new)
 }
 
@@ -54,7 +51,7 @@ fn socket() -> PathBuf {
 }
 
 /// Who may not do it on the state itself is told what would let them.
-pub(super) fn or_by_daemon(site: Option<&Path>, failure: Failure) -> Failure {
+pub fn or_by_daemon(site: Option<&Path>, failure: Failure) -> Failure {
     let is_lack_of_rights = matches!(failure.exit, Exit::Failed | Exit::Refused);
     if process::is_root() || served_by(site).is_some() || !is_lack_of_rights {
         return failure;
@@ -68,19 +65,4 @@ pub(super) fn or_by_daemon(site: Option<&Path>, failure: Failure) -> Failure {
     };
     let hint = failure.hint.as_ref().map_or_else(|| way.clone(), |hint| format!("{hint}\nhint: {way}"));
     failure.hint(hint)
-}
-
-/// What was done, in the words that root reads.
-pub(super) fn tell(acted: &Acted, ui: &Ui) -> Exit {
-    ui.data(&acted.plan);
-    ui.data(&acted.outcome);
-    Exit::Done
-}
-
-/// How to get at one that has come up.
-pub(super) fn tell_screen(lab: &OfLab, vm: &VmName, ui: &Ui) -> Result<(), Failure> {
-    if let Some(screen) = lab.vm(vm)?.screen {
-        ui.data(&screens::in_words(&screen));
-    }
-    Ok(())
 }

@@ -17,22 +17,22 @@ use crate::report::{self, Failure, Ui, typed};
 const NOT_OF_COMMANDS: [&str; 2] = ["--site", "--color"];
 
 /// The site, and the lab in a folder.
-pub(super) fn open(site: Option<&Path>, lab: &Path) -> Result<Context, Failure> {
+pub fn open(site: Option<&Path>, lab: &Path) -> Result<Context, Failure> {
     Ok(Context::new(site, lab, caller()?, Arc::new(Terminal))?)
 }
 
 /// The same on the worst of days: a lab is known by its folder or its name.
-pub(super) fn of_known_lab(site: Option<&Path>, lab: &Path) -> Result<(Context, Desired), Failure> {
+pub fn of_known_lab(site: Option<&Path>, lab: &Path) -> Result<(Context, Desired), Failure> {
     Ok(Context::of_known_lab(site, lab, caller()?, Arc::new(Terminal))?)
 }
 
 /// A site by its file, for a request that is about no lab's folder.
-pub(super) fn of_site_file(site: Option<&Path>) -> Result<Context, Failure> {
+pub fn of_site_file(site: Option<&Path>) -> Result<Context, Failure> {
     Ok(Context::of_site_file(site, caller()?, Arc::new(Terminal))?)
 }
 
 /// A site whose settings are known, for a request that is about no lab's folder.
-pub(crate) fn of_site(site: Site) -> Result<Context, Failure> {
+pub fn of_site(site: Site) -> Result<Context, Failure> {
     Ok(Context::of_site(site, "/".into(), caller()?, Arc::new(Terminal)))
 }
 
@@ -61,7 +61,7 @@ fn person() -> Person {
 }
 
 /// This program as it is installed, for the jobs that it submits.
-pub(super) fn program() -> Result<PathBuf, Failure> {
+pub fn program() -> Result<PathBuf, Failure> {
     let program = process::program();
     program.map_err(|error| Failure::from_error(Exit::Failed, &error).within("cannot find out where this program is"))
 }

@@ -1,0 +1,145 @@
+//! What people ask for, whichever way: vms are started and stopped, derived, given up; rights are given and taken back.
+
+use super::{Ended, Manner, OfLab, Way, here, looks};
+use crate::control::own::{self, Lab};
+use crate::control::{self, Context, permissions, pick};
+use crate::daemon::messages::{self, Acted, Derive, Grant};
+use crate::exit::Exit;
+use crate::model::address::{Address, AddressPattern};
+use crate::model::id::VmName;
+use crate::model::lab::{Desired, Permission};
+use crate::plan::Wish;
+use crate::report::{Failure, Ui, screens};
+use crate::resolve::with_claims;
+use crate::state::Recorded;
+
+/// What is asked of which vms.
+#[derive(Debug, Clone, Copy)]
+pub struct Power<'a> {
+    /// Names of vms or families; `*` stands for anything.
+    pub vms: &'a [String],
+    pub wish: Wish,
+    /// Start them isolated or not at all.
+    pub isolated: bool,
+    /// Guards that are meant.
+    pub allow: &'a [AddressPattern],
+}
+
+impl Way {
+    pub fn power(&self, power: &Power<'_>, manner: &Manner, ui: &mut Ui) -> Ended {
+        match self {
+            Self::Daemon(..) if !power.allow.is_empty() || manner.is_of_root() => {
+                let what = "the daemon takes no `--allow`, `--json` and `--parallelism`; nothing was done";
+                Err(Failure::new(Exit::Usage, what).hint("`labwright get mappings` shows what runs, once it does"))
+            }
+            Self::Daemon(lab) => power_by_daemon(lab, power, manner, ui),
+            Self::Here(lab) => power_here(&lab.0, &lab.1, power, manner, ui),
+        }
+    }
+
+    pub fn derive(&self, wanted: &Derive, allow: &[AddressPattern], ui: &mut Ui) -> Ended {
+        let (context, desired) = match self {
+            Self::Daemon(..) if !allow.is_empty() => {
+                return Err(Failure::new(Exit::Usage, "the daemon takes no `--allow`; nothing was done"));
+            }
+            Self::Daemon(lab) => return Ok(tell(&lab.derive(wanted)?, ui)),
+            Self::Here(lab) => &**lab,
+        };
+        let wanted = wanted.clone().wanted(&context.caller.name);
+        let wanted = wanted.map_err(|error| Failure::from_error(Exit::Usage, &error))?;
+        let name = own::derive(context, Lab::OfManifest(desired), &wanted)?;
+        ui.say(&format!("vm {name} is claimed; `labwright vm start {name}` starts it once its disk is made"));
+        let made = part(context, desired, &name, allow.to_vec(), ui);
+        if made.is_err() {
+            own::withdraw(context, &desired.lab, &name)?;
+        }
+        made
+    }
+
+    pub fn delete(&self, vm: &VmName, ui: &mut Ui) -> Ended {
+        let (context, desired) = match self {
+            Self::Daemon(lab) => return Ok(tell(&lab.delete(vm)?, ui)),
+            Self::Here(lab) => &**lab,
+        };
+        if !own::give_up(context, Lab::OfManifest(desired), vm)? {
+            ui.say(&format!("vm {vm} was never made; nobody claims it any more"));
+            return Ok(Exit::Done);
+        }
+        part(context, desired, vm, vec![Address::vm(vm).into()], ui)
+    }
+}
+
+impl Way {
+    /// Lets somebody do something, beside what the manifest allows.
+    pub fn grant(&self, permission: &Permission) -> Result<(), Failure> {
+        match self {
+            Self::Daemon(lab) => lab.grant(&message(permission))?,
+            Self::Here(lab) => permissions::grant(&lab.0, &lab.1, permission)?,
+        }
+        Ok(())
+    }
+
+    /// Takes back what was allowed by command.
+    pub fn revoke(&self, permission: &Permission) -> Result<(), Failure> {
+        match self {
+            Self::Daemon(lab) => lab.revoke(&message(permission))?,
+            Self::Here(lab) => drop(permissions::revoke(&lab.0, &lab.1, permission)?),
+        }
+        Ok(())
+    }
+}
+
+/// One request for each vm that is meant; the first that is refused ends it.
+fn power_by_daemon(lab: &OfLab, power: &Power<'_>, manner: &Manner, ui: &Ui) -> Ended {
+    let Power { vms, wish, isolated, allow: _ } = *power;
+    let meant = looks::picked(lab, vms)?;
+    for vm in &meant {
+        let power = messages::Power { wanted: wish, isolated, by_name: pick::is_named(vms, vm) };
+        tell(&lab.power(vm, &power)?, ui);
+    }
+    if let Some(timeout) = manner.wait {
+        meant.iter().try_for_each(|vm| lab.wait_for(vm, timeout, ui))?;
+        meant.iter().filter(|_| wish != Wish::Stop).try_for_each(|vm| tell_screen(lab, vm, ui))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn power_here(context: &Context, desired: &Desired, power: &Power<'_>, manner: &Manner, ui: &mut Ui) -> Ended {
+    let Power { vms, wish, isolated, allow } = *power;
+    let recorded = context.recorded(&desired.lab)?;
+    let desired = &*with_claims(desired, &recorded.claims);
+    let asks = control::plan::asks(desired, &recorded, vms, wish)?;
+    if isolated {
+        asks.keys().try_for_each(|vm| control::power::refuse_unless_isolated(desired, vm))?;
+    }
+    let make = |recorded: &Recorded| control::plan::power(context, desired, recorded, allow, &asks);
+    let doing = format!("vm {} {}", wish.verb(), vms.join(" "));
+    here::carry_out(context, desired, &make, manner, &doing, ui)
+}
+
+/// The part of the plan that is about this vm. Whoever names a vm means it, so nobody is asked; its disks are never deleted.
+fn part(context: &Context, desired: &Desired, name: &VmName, allow: Vec<AddressPattern>, ui: &mut Ui) -> Ended {
+    let scope = own::part(name, allow);
+    let make = |recorded: &Recorded| scope.plan(context, desired, recorded);
+    here::carry_out(context, desired, &make, &Manner::asking(true), &format!("apply --target vm/{name}"), ui)
+}
+
+/// How to get at one that has come up.
+fn tell_screen(lab: &OfLab, vm: &VmName, ui: &Ui) -> Result<(), Failure> {
+    if let Some(screen) = lab.vm(vm)?.screen {
+        ui.data(&screens::in_words(&screen));
+    }
+    Ok(())
+}
+
+/// What was done, in the words that root reads.
+fn tell(acted: &Acted, ui: &Ui) -> Exit {
+    ui.data(&acted.plan);
+    ui.data(&acted.outcome);
+    Exit::Done
+}
+
+fn message(permission: &Permission) -> Grant {
+    let Permission { to, on, allow, force_isolated } = permission.clone();
+    Grant { to, on, allow, force_isolated }
+}
