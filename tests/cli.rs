@@ -80,6 +80,7 @@ cases! {
     status_watch
     umask
     usage
+    vm_reimage
     vm_unknown
     vm_vnc
 }

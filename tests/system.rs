@@ -29,6 +29,8 @@ mod filter;
 mod keeper;
 #[path = "system/lab.rs"]
 mod lab;
+#[path = "system/life.rs"]
+mod life;
 #[path = "system/owners.rs"]
 mod owners;
 #[path = "system/readme.rs"]

@@ -8,7 +8,7 @@ use super::person::is_one_of;
 use super::{Person, Roles};
 use crate::model::claim::{Claim, ClaimBody, ClaimId, GivenAs, GrantClaim};
 use crate::model::id::{UserName, VmName};
-use crate::model::lab::{Desired, Object, Origin, Permission, Right, Subject, VmSource};
+use crate::model::lab::{Desired, Object, Origin, Permission, Right, Subject, Vm, VmSource};
 
 /// All that a decision depends on.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +54,8 @@ pub enum Refused {
     /// There is no such thing, or none that they may know of: both read alike.
     NotKnown,
     NoRight,
+    /// The manifest keeps the disks of a vm as they are.
+    NotReimaged,
     /// Somebody else's screen, outside a session and without a grant of the owner's.
     NotInSession,
 }
@@ -96,6 +98,17 @@ impl<'a> World<'a> {
             None if !self.is_visible_to_user(user, on) => Err(Refused::NotKnown),
             None if right == Right::View && self.grants(user, right, on).next().is_some() => Err(Refused::NotInSession),
             None => Err(Refused::NoRight),
+        }
+    }
+
+    /// Whether `who` may give a vm other disks: who has the right to modify it, but its owner only as the manifest says where it is
+    /// one of a family that is made for the members of a group.
+    pub fn may_reimage(&self, who: &Person, vm: &VmName) -> Decision {
+        let because = self.may(who, Right::Modify, &Object::Vm(vm.clone()))?;
+        let is_handed_out = |vm: &Vm| vm.for_each.is_some() && !vm.may_reimage;
+        match because {
+            Because::Owner if self.lab.vms.get(vm).is_some_and(is_handed_out) => Err(Refused::NotReimaged),
+            because => Ok(because),
         }
     }
 

@@ -26,6 +26,7 @@ pub(super) fn kind(effect: &Effect) -> BatchKind {
         Effect::Publish { .. } => BatchKind::Publish,
         Effect::MakeDisk { .. } => BatchKind::MakeDisks,
         Effect::SetAside { .. } => BatchKind::SetAside,
+        Effect::PutBack { .. } => BatchKind::PutBack,
         Effect::Reserve { .. } => BatchKind::Reserve,
         Effect::Release { .. } => BatchKind::Release,
         Effect::Stop { .. } => BatchKind::Stop,
@@ -176,6 +177,7 @@ fn act(batch: &Batch, world: &World<'_>) -> Vec<Attempt> {
         BatchKind::Publish => each(batch, |effect| publish(effect, world)),
         BatchKind::MakeDisks => make_disks(batch, world),
         BatchKind::SetAside => each(batch, |effect| set_aside(effect, world)),
+        BatchKind::PutBack => each(batch, |effect| put_back(effect, world)),
         BatchKind::Reserve => reservations(batch, |list| world.dhcp.reserve(list)),
         BatchKind::Release => reservations(batch, |list| world.dhcp.release(list)),
         BatchKind::Start => submits::start(batch, world),
@@ -276,6 +278,12 @@ fn set_aside(effect: &Effect, world: &World<'_>) -> Result<Vec<Change>, EffectEr
     lost.iter().try_for_each(|path| world.disks.give_up(path))?;
     let moved = paths.iter().cloned().zip(moved).map(|(path, aside)| Change::Aside { path, aside });
     Ok(moved.chain(lost.iter().map(|path| Change::DropDisk { path: path.clone() })).collect())
+}
+
+fn put_back(effect: &Effect, world: &World<'_>) -> Result<Vec<Change>, EffectError> {
+    let Effect::PutBack { moves, .. } = effect else { return Ok(Vec::new()) };
+    world.disks.put_back(moves)?;
+    Ok(moves.iter().cloned().map(|(path, to)| Change::Returned { path, to }).collect())
 }
 
 fn reservations(batch: &Batch, act: impl Fn(&[Reservation]) -> Result<(), DhcpError>) -> Vec<Attempt> {

@@ -72,7 +72,7 @@ Exits 0 if they may, 4 if not.")]
 
 /// Rights by their names, with what each is for.
 fn right() -> impl TypedValueParser<Value = Right> {
-    let modify = "Delete what somebody made; memory, cpus, cdrom, rename, reimage and snapshot are to come";
+    let modify = "Reimage it, delete what somebody made; memory, cpus, cdrom, rename and snapshot are to come";
     let words = [
         PossibleValue::new("run").help("Start, stop and use it"),
         PossibleValue::new("modify").help(modify),

@@ -31,9 +31,18 @@ pub(super) enum Command {
     /// Stop vms; the next apply starts those that are to be `running` again
     #[command(after_help = STOP_HELP)]
     Stop(PowerArguments),
-    /// Stop vms and start them again, with what their manifest says now
+    /// Stop vms and start them again, with what their manifest says now; no disk is touched
     #[command(after_help = STOP_HELP)]
-    Restart(StartArguments),
+    Restart(RestartArguments),
+    /// Give vms new disks from their template; the old ones are kept
+    ///
+    /// A guest that runs is stopped for it and started again; one that is off stays off. The old disks are set aside, where
+    /// `labwright get aside` lists them.
+    #[command(after_help = "Examples:
+  labwright vm reimage alice-gsr
+  labwright vm reimage exam --yes         # every vm of the family
+  labwright vm reimage alice-gsr --undo   # the old disks again; those of now are kept in their place")]
+    Reimage(ReimageArguments),
     /// Make a vm of somebody's own from a template, beside those of the manifest
     #[command(after_help = "Examples:
   labwright vm derive gsr --name mine                    # your own
@@ -186,6 +195,26 @@ pub(super) struct StartArguments {
     waiting: apply::Waiting,
 }
 
+#[derive(Debug, clap::Args)]
+pub(super) struct RestartArguments {
+    #[command(flatten)]
+    start: StartArguments,
+    /// Press the reset button, where a guest hears nothing any more: it goes on with the settings that it was started with.
+    #[arg(long, conflicts_with_all = ["isolate", "allow", "wait", "json"])]
+    hard: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ReimageArguments {
+    #[command(flatten)]
+    power: PowerArguments,
+    /// Put back the disks that were set aside last.
+    #[arg(long)]
+    undo: bool,
+    #[command(flatten)]
+    waiting: apply::Waiting,
+}
+
 pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended {
     let by_daemon = |failure| way::or_by_daemon(site, failure);
     match command {
@@ -193,7 +222,16 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
         Command::Stop(arguments) => {
             power(arguments, (Wish::Stop, false), &arguments.options.manner(), site, ui).map_err(by_daemon)
         }
-        Command::Restart(arguments) => start(arguments, Wish::Restart, site, ui).map_err(by_daemon),
+        Command::Restart(RestartArguments { start: StartArguments { power, .. }, hard: true }) => {
+            ask(&power.vms, &power.lab, &RequestKind::Reset, site, ui)
+        }
+        Command::Restart(RestartArguments { start: arguments, .. }) => {
+            start(arguments, Wish::Restart, site, ui).map_err(by_daemon)
+        }
+        Command::Reimage(ReimageArguments { power: of, undo, waiting }) => {
+            let wish = if *undo { Wish::PutBack } else { Wish::Reimage };
+            power(of, (wish, false), &of.options.waiting(waiting), site, ui).map_err(by_daemon)
+        }
         Command::Derive(arguments) => own::derive(arguments, site, ui).map_err(by_daemon),
         Command::Delete(arguments) => own::delete(arguments, site, ui).map_err(by_daemon),
         Command::List(arguments) => get::run(&arguments.clone().into(), site, ui),

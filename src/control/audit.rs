@@ -66,6 +66,7 @@ fn why(error: &ControlError, grounds: &[Refusal]) -> Option<String> {
         | ControlError::NotOwner { .. }
         | ControlError::Pick(PickError::Unknown { .. }) => "not_known",
         ControlError::NotAllowed { refused: Refused::NotInSession, .. } => "not_in_session",
+        ControlError::NotAllowed { refused: Refused::NotReimaged, .. } => "not_reimaged",
         ControlError::NotAllowed { refused: Refused::NoRight, .. } => "no_right",
         ControlError::Password { .. } | ControlError::NotRoot => "not_root",
         ControlError::Unisolated { .. } => "unisolated",

@@ -255,6 +255,9 @@ fn not_allowed(right: Option<Right>, on: &Object, refused: Refused) -> String {
     match refused {
         Refused::NotKnown => format!("there is no {on} that you may know of; nothing was changed"),
         Refused::NoRight => format!("you don't have permission to {action} {on}; nothing was changed"),
+        Refused::NotReimaged => {
+            format!("the manifest does not say `may_reimage: true` of {on}, so it keeps its disks; nothing was changed")
+        }
         Refused::NotInSession => {
             format!(
                 "you may look at the screen of {on} in a session alone, or if its owner lets you; nothing was changed"

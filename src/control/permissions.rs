@@ -64,6 +64,14 @@ impl<'a> Rights<'a> {
         decision.map(drop).map_err(|refused| ControlError::NotAllowed { right: Some(right), on: on.clone(), refused })
     }
 
+    /// The same where a vm is to get other disks.
+    pub fn require_reimage(&self, vm: &VmName) -> Result<(), ControlError> {
+        let on = || Object::Vm(vm.clone());
+        let decision = self.world().may_reimage(self.caller, vm);
+        let not_allowed = |refused| ControlError::NotAllowed { right: Some(Right::Modify), on: on(), refused };
+        decision.map(drop).map_err(not_allowed)
+    }
+
     /// All that somebody may do.
     pub fn of_person(&self, who: &Person) -> Vec<EffectiveRights> {
         let of = |(object, Effective { rights, forced })| EffectiveRights { object, allow: rights, isolated: forced };

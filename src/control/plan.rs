@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use super::aside::AsideError;
 use super::{Context, ControlError, pick};
 use crate::disks;
 use crate::files;
@@ -144,7 +145,27 @@ pub fn power(
     let plan = context.plan(desired, recorded, allow, asks)?;
     refuse_unknown(NamedFor::Allow, allow, desired, recorded, &plan)?;
     let targets: Vec<AddressPattern> = asks.keys().map(|name| Address::vm(name).into()).collect();
-    Ok(refuse_held(target(plan, &targets), &recorded.held, &targets))
+    let plan = refuse_held(target(plan, &targets), &recorded.held, &targets);
+    refuse_gone(&plan)?;
+    Ok(plan)
+}
+
+/// Before the disks of now are set aside for them, those that are to come back must be there.
+fn refuse_gone(plan: &Plan) -> Result<(), ControlError> {
+    let (mut moves, mut going) = (Vec::new(), BTreeSet::new());
+    for (_, action) in plan.actions() {
+        match &action.effect {
+            Effect::PutBack { moves: back, .. } => moves.extend(back),
+            Effect::SetAside { disks, .. } => going.extend(disks),
+            _ => {}
+        }
+    }
+    // One that an earlier try has moved is there already, and no disk of now stands in its place.
+    let is_gone = |(from, to): &&(PathBuf, PathBuf)| !from.exists() && (going.contains(to) || !to.exists());
+    match moves.iter().find(|moved| is_gone(moved)) {
+        Some((disk, _)) => Err(AsideError::Gone { disk: disk.clone() }.into()),
+        None => Ok(()),
+    }
 }
 
 /// An address that names nothing is a slip, and one that goes unseen looks like peace.

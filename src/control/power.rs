@@ -23,6 +23,9 @@ pub struct Power {
 /// Whether who asks has the right. `lab` is the lab with its claims.
 pub fn judge(context: &Context, lab: &Desired, recorded: &Recorded, power: &Power) -> Result<(), ControlError> {
     let rights = Rights::of(context, lab, recorded);
+    if power.wish.is_about_disks() {
+        return rights.require_reimage(&power.vm);
+    }
     rights.require(Right::Run, &Object::Vm(power.vm.clone()))?;
     if power.wish != Wish::Stop {
         refuse_unisolated(&rights, lab, power)?;

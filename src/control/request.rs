@@ -141,6 +141,7 @@ fn effect(kind: &RequestKind) -> &'static str {
         RequestKind::Screen => "screen",
         RequestKind::Suspend => "suspend",
         RequestKind::Resume => "resume",
+        RequestKind::Reset => "reset",
         RequestKind::Snapshot { .. } => "snapshot",
         RequestKind::Revert { .. } => "revert",
         RequestKind::DeleteSnapshot { .. } => "delete-snapshot",

@@ -14,6 +14,7 @@ use crate::model::id::{LabName, VmName};
 use crate::model::lab::Desired;
 use crate::observe::Observed;
 use crate::observe::life;
+use crate::plan::place_back;
 use crate::state::{AsideDisk, AsideSet, Change, Entry, Recorded, RecordedDisk, RecordedVm};
 
 /// What is to come back.
@@ -235,9 +236,10 @@ impl Swap {
             vm: Box::new(known.vm.clone()),
             ip: known.ip,
             mac: known.mac,
-            version: recorded.version_below(&disks.iter().map(as_recorded).collect::<Vec<_>>()),
+            version: recorded.version_below(&disks.iter().cloned().map(RecordedDisk::from).collect::<Vec<_>>()),
         });
-        let back: Vec<_> = disks.iter().map(|disk| (disk.path.clone(), back(disk, recorded, name, taken))).collect();
+        let back: Vec<_> =
+            disks.iter().map(|disk| (disk.path.clone(), place_back(disk, recorded, name, taken))).collect();
         taken.extend(back.iter().map(|(_, to)| to.clone()));
         Ok(Self { name: name.clone(), away, lost: lost.into_iter().map(|(from, _)| from).collect(), back, vm })
     }
@@ -277,29 +279,4 @@ fn away(disk: &RecordedDisk, lab: &Path, serial: u64) -> (PathBuf, PathBuf) {
     let file = disk.path.file_name().unwrap_or_default();
     let to = disk.moving_to.clone().unwrap_or_else(|| lab.join(serial.to_string()).join(file));
     (disk.path.clone(), to)
-}
-
-/// Where a disk of then goes: where it was, unless another vm has that place by now.
-fn back(disk: &AsideDisk, recorded: &Recorded, name: &VmName, others_get: &BTreeSet<PathBuf>) -> PathBuf {
-    if let Some(to) = &disk.to {
-        return to.clone();
-    }
-    let others = recorded.vms.iter().filter(|(other, _)| *other != name).flat_map(|(_, vm)| &vm.disks);
-    let waiting = recorded.waiting.iter().filter(|(other, _)| *other != name).flat_map(|(_, waiting)| &waiting.disks);
-    let taken: Vec<&Path> = others.chain(waiting).map(|disk| disk.path.as_path()).collect();
-    let (folder, file) = (disk.was.parent().unwrap_or(Path::new("/")), disk.was.file_name().unwrap_or_default());
-    let numbered = (2..).map(|number: u32| {
-        let mut numbered = folder.as_os_str().to_owned();
-        numbered.push(format!(".{number}"));
-        PathBuf::from(numbered).join(file)
-    });
-    let mut places = std::iter::once(disk.was.clone()).chain(numbered);
-    places
-        .find(|place| !taken.contains(&place.as_path()) && !others_get.contains(place))
-        .expect("one of endlessly many is free")
-}
-
-fn as_recorded(disk: &AsideDisk) -> RecordedDisk {
-    let AsideDisk { slot, path, base, .. } = disk.clone();
-    RecordedDisk { slot, path, base, made: true, moving_to: None, image: None }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::publish::digest;
 use super::{
     DiskError, Images, LOOKS_AT_ONCE, Owner, Published, clone_full, create_empty, derive, give_up, inspect,
-    is_unwritten, publish, set_aside,
+    is_unwritten, publish, restore, set_aside,
 };
 use crate::model::disk::{DiskOrigin, DiskSize};
 
@@ -67,6 +67,9 @@ pub trait Disks: Send + Sync {
 
     /// Moves disks into `folder`; answers where each is then. Safe to repeat.
     fn set_aside(&self, disks: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>, DiskError>;
+
+    /// Moves each first path to the second. Safe to repeat.
+    fn put_back(&self, moves: &[(PathBuf, PathBuf)]) -> Result<(), DiskError>;
 
     /// Removes what a killed try left of a disk that is not there, and that nobody will make any more.
     fn give_up(&self, disk: &Path) -> Result<(), DiskError>;
@@ -139,6 +142,10 @@ impl Disks for OnStorage {
 
     fn set_aside(&self, disks: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>, DiskError> {
         set_aside(disks, folder, self.owner)
+    }
+
+    fn put_back(&self, moves: &[(PathBuf, PathBuf)]) -> Result<(), DiskError> {
+        restore(moves, self.owner)
     }
 
     fn give_up(&self, disk: &Path) -> Result<(), DiskError> {

@@ -318,6 +318,8 @@ record! {
         pub state: Option<Spanned<PowerState>>,
         /// What happens to a running vm whose guest powered itself off.
         pub restart: Option<Spanned<RestartPolicy>>,
+        /// Whether the members of `for_each` may give their own a new disk; the old one is kept.
+        pub may_reimage: Option<Spanned<bool>>,
     }
 }
 

@@ -62,7 +62,7 @@ choice!(RestartPolicy as "a restart policy" {
 });
 choice!(Right as "a right" {
     "run" => Run "start, stop and look at it",
-    "modify" => Modify "delete what somebody made; memory, cpus, cdrom, rename, reimage and snapshot are to come",
+    "modify" => Modify "reimage it, delete what somebody made; memory, cpus, cdrom, rename and snapshot are to come",
     "derive" => Derive "make vms from it, derived or cloned",
     "view" => View "see its screen, without control",
 });

@@ -347,6 +347,9 @@ pub struct Vm {
     pub state: PowerState,
     #[serde(default)]
     pub restart: RestartPolicy,
+    /// Its owner may have new disks for it, also where it is one of a family that members of a group have.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub may_reimage: bool,
     #[serde(default)]
     pub origin: Origin,
 }
@@ -371,6 +374,7 @@ impl Vm {
             isolated: false,
             state: PowerState::default(),
             restart: RestartPolicy::default(),
+            may_reimage: false,
             origin: Origin::default(),
         }
     }

@@ -258,6 +258,11 @@ pub enum Effect {
         folder: PathBuf,
         lost: Vec<PathBuf>,
     },
+    /// Moves disks back that were set aside.
+    PutBack {
+        vm: VmName,
+        moves: Vec<(PathBuf, PathBuf)>,
+    },
     Reserve {
         vm: VmName,
         reservation: Reservation,
@@ -325,6 +330,7 @@ impl Effect {
             Self::Publish { .. } => "publish the image",
             Self::MakeDisk { .. } => "make the disk",
             Self::SetAside { .. } => "set the disks aside",
+            Self::PutBack { .. } => "put the disks back",
             Self::Reserve { .. } => "reserve the address",
             Self::Release { .. } => "release the address",
             Self::Stop { .. } => "stop the vm",
@@ -346,6 +352,7 @@ impl Effect {
             Self::Record(entry) => entry.vm(),
             Self::MakeDisk { vm, .. }
             | Self::SetAside { vm, .. }
+            | Self::PutBack { vm, .. }
             | Self::Reserve { vm, .. }
             | Self::Release { vm, .. }
             | Self::Stop { vm, .. }

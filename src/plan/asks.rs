@@ -85,15 +85,19 @@ fn answer(plan: &Plan, inputs: &Inputs<'_>, name: &VmName, wish: Wish) -> Answer
     let actions = || plan.changes.iter().filter(|change| change.address == address).flat_map(|change| &change.actions);
     let starts = actions().any(|action| matches!(action.effect, Effect::Start { .. }));
     let stops = actions().any(|action| matches!(action.effect, Effect::Stop { .. }));
+    let renewed = actions().any(|action| matches!(action.effect, Effect::MakeDisk { .. } | Effect::PutBack { .. }));
     let known = inputs.recorded.vms.get(name);
     let life = known.map_or(Life::Off { reason: None, news: false }, |known| life(known, inputs.observed, inputs.site));
     match wish {
         Wish::Start | Wish::Restart if starts => Answer::Planned,
         Wish::Stop if stops => Answer::Planned,
+        Wish::Reimage | Wish::PutBack if renewed => Answer::Planned,
         Wish::Start if life.is_live() && is_queued(inputs, known) => Answer::Already(Already::Queued),
         Wish::Start if life.is_live() => Answer::Already(Already::Runs),
         Wish::Stop if life.is_off() => Answer::Already(Already::Off),
-        Wish::Start | Wish::Stop | Wish::Restart => Answer::NotDone(Box::new(why_not(plan, name))),
+        Wish::Start | Wish::Stop | Wish::Restart | Wish::Reimage | Wish::PutBack => {
+            Answer::NotDone(Box::new(why_not(plan, name)))
+        }
     }
 }
 

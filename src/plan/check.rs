@@ -245,7 +245,7 @@ impl<'a> Checker<'a> {
     fn under_guests(&self, flaws: &mut Vec<Flaw>) {
         for (vm, actions) in &self.by_vm {
             let takes = |action: &&&Action| match &action.effect {
-                Effect::SetAside { .. } | Effect::Record(Entry::ForgetVm { .. }) => true,
+                Effect::SetAside { .. } | Effect::PutBack { .. } | Effect::Record(Entry::ForgetVm { .. }) => true,
                 Effect::Record(Entry::Vm { ip, .. }) => self.known(vm).is_some_and(|known| known.ip != *ip),
                 // A guest that is known to live does not notice its new name; one that nobody knows is found by the old one.
                 Effect::Record(Entry::RenameVm { .. }) => !self.life(vm).is_live(),
@@ -316,6 +316,10 @@ impl<'a> Checker<'a> {
                     let foreign = disks.iter().chain(lost).filter(|path| self.recorded_disk(vm, path).is_none());
                     flaws.extend(foreign.map(|path| Flaw::ForeignDisk { vm: vm.to_string(), path: shown(path) }));
                 }
+                Effect::PutBack { vm, moves } => {
+                    let foreign = moves.iter().filter(|(from, _)| !self.is_aside(vm, from));
+                    flaws.extend(foreign.map(|(path, _)| Flaw::ForeignDisk { vm: vm.to_string(), path: shown(path) }));
+                }
                 _ => {}
             }
         }
@@ -324,8 +328,11 @@ impl<'a> Checker<'a> {
     /// Whether a disk stands where a start looks for it: made by this plan, or recorded, seen, and left alone.
     fn will_be_there(&self, vm: &VmName, path: &Path) -> bool {
         let actions = self.by_vm.get(vm).map(Vec::as_slice).unwrap_or_default();
-        let made =
-            actions.iter().any(|action| matches!(&action.effect, Effect::MakeDisk { disk, .. } if disk.path == path));
+        let made = actions.iter().any(|action| match &action.effect {
+            Effect::MakeDisk { disk, .. } => disk.path == path,
+            Effect::PutBack { moves, .. } => moves.iter().any(|(_, to)| to == path),
+            _ => false,
+        });
         let moved = actions.iter().any(|action| match &action.effect {
             Effect::SetAside { disks, lost, .. } => disks.iter().chain(lost).any(|disk| disk == path),
             _ => false,
@@ -333,6 +340,11 @@ impl<'a> Checker<'a> {
         let stands = self.recorded_disk(vm, path).is_some_and(|disk| disk.made)
             && !self.inputs.observed.disks_missing.contains(path);
         made || (stands && !moved)
+    }
+
+    fn is_aside(&self, vm: &VmName, path: &Path) -> bool {
+        let sets = self.inputs.recorded.aside.get(vm).map(Vec::as_slice).unwrap_or_default();
+        sets.iter().flat_map(|set| &set.disks).any(|disk| disk.path == path)
     }
 
     fn recorded_disk(&self, vm: &VmName, path: &Path) -> Option<&'a RecordedDisk> {
@@ -381,6 +393,8 @@ impl<'a> Checker<'a> {
             let asked = asks.get(*vm).is_some_and(|ask| ask.by_name);
             let disturbing = actions.iter().filter(|action| match &action.effect {
                 Effect::Stop { .. } => !asked,
+                // Who asks for other disks by the vm's name means it, as with a stop.
+                Effect::SetAside { .. } if asked => !asks.get(*vm).is_some_and(|ask| ask.wish.is_about_disks()),
                 Effect::SetAside { .. } | Effect::Record(Entry::ForgetVm { .. }) => true,
                 Effect::Record(Entry::Vm { ip, .. }) => self.known(vm).is_some_and(|known| known.ip != *ip),
                 _ => false,
@@ -399,6 +413,7 @@ fn must_follow(later: &Effect, earlier: &Effect) -> bool {
             earlier,
             Effect::Stop { .. }
                 | Effect::SetAside { .. }
+                | Effect::PutBack { .. }
                 | Effect::MakeDisk { .. }
                 | Effect::Reserve { .. }
                 | Effect::Record(Entry::Vm { .. })
@@ -408,6 +423,14 @@ fn must_follow(later: &Effect, earlier: &Effect) -> bool {
         Effect::SetAside { .. } | Effect::Release { .. } => {
             matches!(earlier, Effect::Stop { .. } | Effect::RecordEnd { .. } | Effect::Fence { .. })
         }
+        Effect::PutBack { .. } => matches!(
+            earlier,
+            Effect::Stop { .. }
+                | Effect::RecordEnd { .. }
+                | Effect::Fence { .. }
+                | Effect::SetAside { .. }
+                | Effect::Record(Entry::WantBack { .. })
+        ),
         Effect::MakeDisk { .. } => matches!(earlier, Effect::SetAside { .. } | Effect::Record(Entry::Vm { .. })),
         Effect::Record(Entry::ForgetVm { .. }) => !matches!(earlier, Effect::Record(Entry::ForgetVm { .. })),
         _ => false,

@@ -54,7 +54,11 @@ impl<'a> Planner<'a> {
         let is_free = vm.state == PowerState::OnDemand;
         let claim = self.power_claim(name);
         let stands = claim.filter(|claim| is_free && claim.wanted == ClaimedPower::Running);
-        let asked = self.wish(name).map(|wish| wish != Wish::Stop);
+        let asked = match self.wish(name) {
+            Some(Wish::Start | Wish::Restart) => Some(true),
+            Some(Wish::Stop) => Some(false),
+            Some(Wish::Reimage | Wish::PutBack) | None => None,
+        };
         if asked == Some(true) && is_free && stands.is_none() {
             self.claim_power(steps, name, ClaimedPower::Running, 1);
         } else if claim.is_some() && (stands.is_none() || asked == Some(false)) {

@@ -118,6 +118,9 @@ impl Planner<'_> {
     /// The disks a vm needs and has not, after those it must not keep were set aside.
     pub(super) fn mend_disks(&mut self, steps: &mut Steps, address: &Address, work: &Work<'_>) -> Option<NewDisks> {
         let Work { name, vm, known, .. } = work;
+        if let Some(set) = work.back {
+            return Some(self.put_back(steps, work, set));
+        }
         if work.replaced || !work.given_up.is_empty() {
             let (version, new) = self.new_disks(address, name, vm, None)?;
             if !known.disks.is_empty() {

@@ -69,6 +69,10 @@ pub enum Ground {
     DisksOfOther { theirs: String, owner: UserName },
     /// Its disks of before are set aside; `latest` names the last of several sets.
     WasHereBefore { sets: Vec<String>, latest: Option<String> },
+    /// None of its disks is set aside that could come back.
+    NothingAside,
+    /// It is made with an empty disk, which nothing could make anew.
+    BeginsEmpty,
     /// There is nothing to derive from.
     NoVersion { template: TemplateName },
     /// There is nothing to publish.

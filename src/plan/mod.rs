@@ -17,6 +17,7 @@ mod objects;
 mod power;
 mod quotas;
 mod reason;
+mod reimage;
 mod remark;
 mod returning;
 mod saved;
@@ -34,6 +35,7 @@ pub use held::refuse_held;
 pub use import::{FoundJob, import_job};
 pub use objects::{as_applied, is_long, permission_address};
 pub use reason::{Base, Reason};
+pub use reimage::place_back;
 pub use remark::{Already, Answer, NotDone, Remark};
 pub use saved::{SavedPlan, Today};
 pub use scope::{give_up_only, refresh_only, target, unknown_addresses};
@@ -41,7 +43,7 @@ pub use spec::{Seat, run_spec};
 pub use upkeep::upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -96,15 +98,26 @@ pub enum Wish {
     Start,
     Stop,
     Restart,
+    /// New disks; the old ones are set aside.
+    Reimage,
+    /// The disks that were set aside last, in place of those of now.
+    PutBack,
 }
 
 impl Wish {
+    /// Whether other disks are asked for, and nothing else.
+    pub fn is_about_disks(self) -> bool {
+        matches!(self, Self::Reimage | Self::PutBack)
+    }
+
     /// As it is typed.
     pub fn verb(self) -> &'static str {
         match self {
             Self::Start => "start",
             Self::Stop => "stop",
             Self::Restart => "restart",
+            Self::Reimage => "reimage",
+            Self::PutBack => "reimage --undo",
         }
     }
 }
@@ -173,6 +186,8 @@ struct Planner<'a> {
     moves: moves::Moves,
     /// Folders of disks that bear another name than their vm's.
     kept_folders: BTreeSet<&'a Path>,
+    /// Places that disks which come back get.
+    given_back: BTreeSet<PathBuf>,
     open_sessions: Vec<guards::OpenSession>,
     /// Jobs of ours that belong to no run we know.
     strays: Vec<TaskId>,
@@ -191,6 +206,7 @@ impl<'a> Planner<'a> {
             pending: BTreeMap::new(),
             moves: moves::Moves::new(desired, recorded),
             kept_folders: disks::kept_folders(recorded),
+            given_back: BTreeSet::new(),
             open_sessions: guards::open_sessions(desired, recorded, inputs.now),
             strays: guards::strays(inputs),
             plan: Plan::nothing(desired.lab.clone(), recorded),

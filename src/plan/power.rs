@@ -27,6 +27,10 @@ impl Planner<'_> {
     /// Whether the vm is stopped and whether it is started, and why. What is asked of it now goes before its manifest.
     pub(super) fn decide(&mut self, address: &Address, work: &Work<'_>, live: bool, stale: bool) -> Decision {
         let reasons = Vec::new();
+        if self.wants_other_disks(work.name) {
+            let why = work.back.map_or(Reason::Reimaged, |set| Reason::PutBack { set: set.words() });
+            return Decision { stop: live, start: live, reasons: vec![why] };
+        }
         let wanted = match self.wish(work.name) {
             Some(Wish::Restart) if live => {
                 return Decision { stop: true, start: true, reasons: vec![Reason::Asked] };
@@ -34,7 +38,7 @@ impl Planner<'_> {
             Some(Wish::Start) if live && !work.must_be_off() => PowerState::OnDemand,
             Some(Wish::Start | Wish::Restart) => PowerState::Running,
             Some(Wish::Stop) => PowerState::Stopped,
-            None => match work.claim.map(|claim| claim.wanted) {
+            Some(Wish::Reimage | Wish::PutBack) | None => match work.claim.map(|claim| claim.wanted) {
                 // Whoever works on it is not disturbed by an edit.
                 Some(ClaimedPower::Running) if live && !work.must_be_off() => PowerState::OnDemand,
                 Some(ClaimedPower::Running) => PowerState::Running,

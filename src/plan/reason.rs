@@ -40,6 +40,10 @@ pub enum Reason {
     VersionsKept,
     /// Somebody asks for it by name now.
     Asked,
+    /// Somebody asks for new disks.
+    Reimaged,
+    /// Somebody asks for the disks of before.
+    PutBack { set: String },
     /// The manifest says so.
     Wanted { state: PowerState },
     /// Somebody asked for it before.

@@ -69,6 +69,8 @@ pub enum Remark {
     OldSettings,
     /// Stays off, since its guest powered itself off.
     PoweredOff { vm: VmName },
+    /// Gets new disks, although its guest was never restarted.
+    NeverRestarted { vm: VmName },
     /// Begins anew, and what was set aside stays there.
     NewDisks { aside: Vec<String> },
     /// The image of a published version is not there any more.

@@ -27,7 +27,7 @@ use crate::model::lab::{Vm, VmGroup, VmSource};
 use crate::model::reservation::Reservation;
 use crate::observe::Life;
 use crate::observe::Phase;
-use crate::state::{Entry, RecordedDisk, RecordedVm, Started};
+use crate::state::{AsideSet, Entry, RecordedDisk, RecordedVm, Started};
 
 /// Actions of one change, each after the one before it.
 #[derive(Default)]
@@ -119,6 +119,9 @@ impl Planner<'_> {
 
     fn plan_new_vm(&mut self, name: &VmName, vm: &Vm) {
         let address = Address::vm(name);
+        if self.wish(name) == Some(Wish::PutBack) {
+            return self.refuse(&address, Ground::NothingAside);
+        }
         if self.waits_for_restore(name) || self.waits_for_others(name, vm, true) || !self.may_begin_anew(name, vm) {
             return;
         }
@@ -151,7 +154,8 @@ impl Planner<'_> {
     /// One known vm, step by step: what ended, what is stopped, what is replaced, what is recorded, what starts.
     fn plan_known_vm(&mut self, name: &VmName, vm: &Vm, known: &RecordedVm) {
         let address = Address::vm(name);
-        if self.waits_for_restore(name) || self.waits_for_others(name, vm, false) {
+        let is_restored = self.wish(name) != Some(Wish::PutBack) && self.waits_for_restore(name);
+        if is_restored || self.waits_for_others(name, vm, false) || !self.may_reimage(name, vm) {
             return;
         }
         let life = self.life(name, known);
@@ -173,13 +177,15 @@ impl Planner<'_> {
             new
         };
         let moving = known.disks.iter().any(|disk| disk.moving_to.is_some());
-        let replaced = moving || !self.same_source(known, &vm.source);
+        let Ok(back) = self.wanted_back(name, known) else { return };
+        let asked = self.wants_other_disks(name);
+        let replaced = moving || asked || !self.same_source(known, &vm.source);
         let (missing, strange) = self.lost_disks(&address, known);
         if !replaced && !missing.is_empty() && !self.allowed(&address) {
             self.refuse_missing_disk(&address, missing[0], DiskLoss::MadeAnew);
             return;
         }
-        if replaced && !moving && !self.may_replace(name, &known.vm.owner) {
+        if replaced && !moving && !asked && !self.may_replace(name, &known.vm.owner) {
             return;
         }
         // Strange disks are given up only by name, and a vm that is not started may keep them.
@@ -189,7 +195,7 @@ impl Planner<'_> {
         let claim_ends = claim.and_then(|claim| claims::end(claim, vm, known, &life));
         let claim = claim.filter(|_| claim_ends.is_none());
         let work =
-            Work { name, vm, known, life, group, ip, mac, stays, replaced, given_up, strange, claim, claim_ends };
+            Work { name, vm, known, life, group, ip, mac, stays, replaced, back, given_up, strange, claim, claim_ends };
         self.plan_work(&address, &work);
     }
 
@@ -216,6 +222,7 @@ impl Planner<'_> {
         if !self.may_disturb_for(work, &decision, live) {
             return;
         }
+        self.advise_restart(address, work);
         self.rename(&mut steps, work, moved_from.as_ref());
         let claim_reason = self.claims_of(&mut steps, work, &decision);
         self.record_news(&mut steps, name, known, life);
@@ -268,6 +275,7 @@ impl Planner<'_> {
     fn may_disturb_for(&mut self, work: &Work<'_>, decision: &Decision, live: bool) -> bool {
         let what = work.disturbance(decision);
         match work.must_be_off() {
+            true if self.wants_other_disks(work.name) => self.may_disturb_power(work.name, what),
             true => self.may_disturb(work.name, what),
             false => !(live && decision.stop) || self.may_disturb_power(work.name, what),
         }
@@ -390,6 +398,8 @@ pub(super) struct Work<'a> {
     stays: bool,
     /// It gets other disks.
     pub(super) replaced: bool,
+    /// It gets these, which it had before.
+    pub(super) back: Option<&'a AsideSet>,
     /// Disks that are not there or are others than recorded, and which the user gives up.
     pub(super) given_up: Vec<&'a RecordedDisk>,
     /// Disks that are others than recorded, and are not given up.
@@ -460,8 +470,7 @@ fn same_words(one: &VmSource, other: &VmSource) -> bool {
 
 /// Where a vm stands in the manifest is shown by `explain`; a line that moves is no change.
 fn same_but_for_its_line(one: &Vm, other: &Vm) -> bool {
-    let Vm { owner, vm_group, description, family, source, hardware, isolated, state, restart, for_each: _, origin: _ } =
-        one;
+    let Vm { owner, vm_group, description, family, source, hardware, isolated, state, restart, may_reimage, .. } = one;
     *owner == other.owner
         && *vm_group == other.vm_group
         && *description == other.description
@@ -471,4 +480,5 @@ fn same_but_for_its_line(one: &Vm, other: &Vm) -> bool {
         && *isolated == other.isolated
         && *state == other.state
         && *restart == other.restart
+        && *may_reimage == other.may_reimage
 }

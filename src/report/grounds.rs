@@ -132,6 +132,10 @@ impl Ground {
             Self::WasHereBefore { sets, .. } => {
                 write!(f, "it was here before, and its disks are set aside: {}", sets.join(", "))
             }
+            Self::NothingAside => f.write_str("none of its disks is set aside that could come back"),
+            Self::BeginsEmpty => {
+                f.write_str("it was made with an empty disk, and there is nothing to make another from")
+            }
             Self::NoVersion { template } => write!(f, "template `{template}` has no version to derive from"),
             Self::ImageMissing => f.write_str("its image is not there"),
             Self::ImageChanged { derived, version } => write!(
@@ -192,6 +196,8 @@ impl Refusal {
             Ground::OverStorage { owner, .. } => format!(
                 "`labwright quota {owner}` shows it: give a vm up with `labwright vm delete`, `derive` in place of `clone`, or have `limits: {{ storage: … }}` raised; if it is meant: {allow}"
             ),
+            Ground::NothingAside => "`labwright get aside` lists the disks that are set aside".to_owned(),
+            Ground::BeginsEmpty => "only a vm of a template or of an image can be reimaged".to_owned(),
             Ground::NoVersion { .. } => "publish one: `labwright plan` says what the template waits for".to_owned(),
             Ground::ImageMissing => "put the image in its place, or correct its path".to_owned(),
             Ground::ImageChanged { .. } => format!("put the old image back, or mean it: {allow}"),

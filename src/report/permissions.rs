@@ -50,6 +50,7 @@ pub fn decision(user: &UserName, right: Right, on: &Object, decision: &Decision)
             let why = match refused {
                 Refused::NotKnown => "to them, it is not there",
                 Refused::NoRight => "no line allows it",
+                Refused::NotReimaged => "its manifest does not say `may_reimage: true`",
                 Refused::NotInSession => "they may look in an open session, or if its owner lets them",
             };
             format!("no: {user} may not {right} {on}: {why}\n")

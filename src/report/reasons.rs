@@ -41,6 +41,7 @@ impl fmt::Display for Reason {
                 write!(f, "its image changed: version {version} is published, existing vms keep theirs")
             }
             Self::DiskGivenUp { disk } => write!(f, "{} is given up and made anew", disk.display()),
+            Self::PutBack { set } => write!(f, "{set} comes back, and the disks of now are set aside"),
             Self::Other { text } => f.write_str(text),
             Self::Wanted { .. }
             | Self::Claimed { .. }
@@ -83,6 +84,7 @@ impl Reason {
             Self::GivenUp => "given up by command",
             Self::VersionsKept => "its published versions stay for the disks that need them",
             Self::Asked => "asked for",
+            Self::Reimaged => "new disks are asked for; the old ones are kept",
             Self::ToldToStop => "an apply that was cut short had told it to stop",
             Self::FencedOff => "its run is taken for over, and fenced off should it live after all",
             Self::Unreserved => "its address is to be reserved",

@@ -47,6 +47,12 @@ impl fmt::Display for Remark {
             Self::PoweredOff { vm } => {
                 write!(f, "its guest powered itself off, so it stays off; `labwright vm start {vm}` starts it")
             }
+            Self::NeverRestarted { vm } => {
+                write!(
+                    f,
+                    "its guest was never restarted: `labwright vm restart {vm}` keeps its disks and may be enough"
+                )
+            }
             Self::NewDisks { aside } => write!(f, "begins with new disks; set aside stay {}", aside.join(", ")),
             Self::ImageGone { version } => {
                 write!(f, "its image is gone; vms derive from version {version}, which is kept")

@@ -17,6 +17,7 @@ pub fn done(vm: &VmName, kind: &RequestKind) -> String {
         RequestKind::Screen => format!("a picture of {vm} was taken"),
         RequestKind::Suspend => format!("{vm} stands still; `labwright vm resume {vm}` lets it go on"),
         RequestKind::Resume => format!("{vm} goes on"),
+        RequestKind::Reset => format!("{vm} was reset and boots; its disks are as they were"),
         RequestKind::Snapshot { name } => format!("{vm} can go back to now: `labwright vm revert {vm} {name}`"),
         RequestKind::Revert { name } => format!("{vm} is as it was at `{name}`"),
         RequestKind::DeleteSnapshot { name } => format!("{vm} has no snapshot `{name}` any more"),

@@ -41,6 +41,10 @@ fn words(effect: &Effect) -> Option<String> {
             };
             format!("sets {} aside in {}{lost}", count(disks.len(), "disk", "disks"), folder.display())
         }
+        Effect::PutBack { moves, .. } => {
+            let from = moves.first().and_then(|(from, _)| from.parent()).unwrap_or(std::path::Path::new(""));
+            format!("puts {} back from {}", count(moves.len(), "disk", "disks"), from.display())
+        }
         Effect::Reserve { reservation, .. } => format!("reserves {} for {}", reservation.ip, reservation.mac),
         Effect::Release { reservation, .. } => {
             format!("releases the reservation of {} for {}", reservation.ip, reservation.mac)
@@ -60,6 +64,8 @@ fn recorded(entry: &Entry) -> Option<String> {
         Entry::ClaimPower { wanted: ClaimedPower::Stopped, by, .. } => format!("claims for {by} that it stands still"),
         Entry::EndPowerClaim { why, .. } | Entry::EndClaim { why, .. } => format!("ends the claim on it: {why}"),
         Entry::Object { .. } | Entry::Vm { .. } | Entry::ForgetVm { .. } => return None,
-        Entry::Image { .. } | Entry::RenameVm { .. } | Entry::RenameTemplate { .. } => return None,
+        Entry::WantBack { .. } | Entry::Image { .. } | Entry::RenameVm { .. } | Entry::RenameTemplate { .. } => {
+            return None;
+        }
     })
 }

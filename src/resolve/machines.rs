@@ -308,6 +308,7 @@ impl<'a> Resolver<'a> {
                 .unwrap_or(PowerState::OnDemand),
             restart: pick(&[decl.restart.as_ref(), defaults.and_then(|d| d.restart.as_ref())])
                 .unwrap_or(RestartPolicy::OnFailure),
+            may_reimage: decl.may_reimage.as_ref().is_some_and(|may| may.value),
             origin: self.origin(name.at),
         };
         Some((model, instances?))

@@ -145,6 +145,8 @@ pub enum RequestKind {
     Suspend,
     /// It goes on.
     Resume,
+    /// It begins to boot at once, as with the reset button; its disks stay.
+    Reset,
     /// Memory and disks as they are now, under a name, in the vm's own first disk.
     Snapshot {
         /// Name of the snapshot.

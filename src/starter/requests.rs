@@ -28,7 +28,7 @@ pub(super) fn carry_out(request: &Request, disks: usize, qemu: &Asker, folder: &
         RequestKind::DeleteSnapshot { name } => {
             find_snapshot(name, disks, qemu).and_then(|()| snapshot("snapshot-delete", number, name, disks, qemu))
         }
-        RequestKind::Suspend | RequestKind::Resume | RequestKind::Other(_) => {
+        RequestKind::Suspend | RequestKind::Resume | RequestKind::Reset | RequestKind::Other(_) => {
             unreachable!("the machine itself sees to these")
         }
     }

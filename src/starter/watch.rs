@@ -227,13 +227,14 @@ fn name_of(command: Command) -> &'static str {
     match command {
         Command::Stop => "stop",
         Command::Cont => "cont",
+        Command::Reset => "system_reset",
         Command::PowerButton => "system_powerdown",
         Command::Quit => "quit",
     }
 }
 
 fn command_of(name: &str) -> Option<Command> {
-    [Command::Stop, Command::Cont, Command::PowerButton, Command::Quit]
+    [Command::Stop, Command::Cont, Command::Reset, Command::PowerButton, Command::Quit]
         .into_iter()
         .find(|known| name_of(*known) == name)
 }

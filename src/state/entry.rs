@@ -1,11 +1,12 @@
 //! What a plan writes into the books for its own sake: an effect that is done by being recorded. In: one entry. Out: rows.
 
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 use rusqlite::{Transaction, params};
 use serde::{Deserialize, Serialize};
 
-use super::write::{execute, to_json};
+use super::write::{execute, to_json, want_back};
 use super::{audit, claims, roster};
 use crate::model::address::{Address, Kind};
 use crate::model::claim::{ClaimBody, ClaimId, ClaimedPower, PowerClaim};
@@ -28,6 +29,8 @@ pub enum Entry {
     RenameVm { from: VmName, to: VmName },
     /// The new name of a template's published versions.
     RenameTemplate { from: TemplateName, to: TemplateName },
+    /// Somebody wants disks back that were set aside, and where: until they are there, nothing else is done about them.
+    WantBack { vm: VmName, moves: Vec<(PathBuf, PathBuf)> },
     /// An image was touched and holds the same bytes.
     #[serde(rename = "record_image")]
     Image { template: TemplateName, version: u32, slot: u32, bytes: u64, mtime_ns: i64 },
@@ -54,6 +57,7 @@ impl Entry {
             Self::Vm { .. } => "record the vm",
             Self::ForgetVm { .. } => "forget the vm",
             Self::Image { .. } => "record the image",
+            Self::WantBack { .. } => "record what comes back",
             Self::RenameVm { .. } | Self::RenameTemplate { .. } => "record the new name",
             Self::ClaimPower { wanted: ClaimedPower::Running, .. } => "claim that it runs",
             Self::ClaimPower { wanted: ClaimedPower::Stopped, .. } => "claim that it stands still",
@@ -67,6 +71,7 @@ impl Entry {
             Self::Vm { name: vm, .. }
             | Self::ForgetVm { name: vm }
             | Self::RenameVm { to: vm, .. }
+            | Self::WantBack { vm, .. }
             | Self::ClaimPower { vm, .. }
             | Self::EndPowerClaim { vm, .. }
             | Self::EndClaim { vm, .. } => Some(vm),
@@ -126,6 +131,7 @@ impl Entry {
                 "UPDATE versions SET template = ?3 WHERE lab = ?1 AND template = ?2",
                 params![lab, from.as_str(), to.as_str()],
             ),
+            Self::WantBack { vm: _, moves } => moves.iter().try_for_each(|(path, to)| want_back(transaction, path, to)),
             Self::Image { template, version, slot, bytes, mtime_ns } => execute(
                 "UPDATE versions SET disks = json_set(disks, '$[' || ?4 || '].source_bytes', ?5, '$[' || ?4 || '].source_mtime_ns', ?6)
                  WHERE lab = ?1 AND template = ?2 AND version = ?3",

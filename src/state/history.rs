@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use rusqlite::{OptionalExtension as _, Row, params};
 use serde::Serialize;
 
-use super::{Frozen, StateError, Store};
+use super::{Frozen, RecordedDisk, StateError, Store};
 use crate::model::id::LabName;
 use crate::run::{BatchId, StopReason};
 
@@ -97,6 +97,12 @@ pub struct AsideDisk {
     pub owner: Option<String>,
     /// Where it is being put back.
     pub to: Option<PathBuf>,
+}
+
+impl From<AsideDisk> for RecordedDisk {
+    fn from(AsideDisk { slot, path, base, .. }: AsideDisk) -> Self {
+        Self { slot, path, base, made: true, moving_to: None, image: None }
+    }
 }
 
 impl AsideDisk {

@@ -328,10 +328,7 @@ fn write_change(transaction: &Transaction<'_>, lab: &str, change: &Change, now: 
         Change::Asiding { path, to } => {
             execute("UPDATE disks SET moving_to = ?2 WHERE path = ?1", params![text(path), text(to)])
         }
-        Change::Returning { path, to } => execute(
-            "UPDATE disks SET moving_to = ?2 WHERE path = ?1 AND aside IS NOT NULL",
-            params![text(path), text(to)],
-        ),
+        Change::Returning { path, to } => want_back(transaction, path, to),
         Change::Returned { path, to } => execute(
             "UPDATE disks SET path = ?2, aside = NULL, aside_at = NULL, moving_to = NULL,
                     owner = IIF(EXISTS (SELECT 1 FROM vms WHERE vms.lab = disks.lab AND name = vm), NULL, COALESCE(owner, ''))
@@ -367,6 +364,12 @@ fn write_change(transaction: &Transaction<'_>, lab: &str, change: &Change, now: 
         Change::PutClaim { name, body, by } => claims::put(transaction, lab, (name, body, by), now),
         Change::EndClaim { id, why } => claims::end(transaction, lab, *id, why, now),
     }
+}
+
+/// From now on a disk that was set aside may be there or at `to`.
+pub(super) fn want_back(transaction: &Transaction<'_>, path: &Path, to: &Path) -> rusqlite::Result<()> {
+    let sql = "UPDATE disks SET moving_to = ?2 WHERE path = ?1 AND aside IS NOT NULL";
+    execute(transaction, sql, params![text(path), text(to)])
 }
 
 pub(super) fn execute(

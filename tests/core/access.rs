@@ -102,6 +102,22 @@ impl Scene {
     }
 }
 
+/// What a manifest hands out keeps its disks, unless it says otherwise; what somebody made is theirs.
+#[test]
+fn new_disks_are_for_who_may_modify_a_vm_and_for_its_member_as_the_manifest_says() {
+    let exam = "vms:\n  exam: { derive: gsr, for_each: studs, name: \"{user}-gsr\" MAY }\n";
+    for (may, theirs) in [("", Err(Refused::NotReimaged)), (", may_reimage: true", Ok(Because::Owner))] {
+        let lab = Lab::new(&WALKTHROUGH.replace("vms:\n", &exam.replace(" MAY", may))).desired();
+        let (_, claims) = walkthrough();
+        let scene = Scene { lab: with_claims(&lab, &claims).into_owned(), claims, ..Scene::walkthrough() };
+        let may = |who: &str, vm: &str| scene.world().may_reimage(&user(who), &vm.parse().unwrap());
+        assert_eq!(may("doraz", "doraz-gsr"), theirs);
+        assert_eq!(may("doraz", "doraz/mine"), Ok(Because::Owner));
+        assert_eq!(may("doraz", "alex-gsr"), Err(Refused::NotKnown));
+        assert_eq!(may("badmin", "doraz-gsr"), Ok(Because::LabOwner));
+    }
+}
+
 #[test]
 fn the_papers_walkthrough() {
     let scene = Scene::walkthrough();

@@ -14,6 +14,7 @@ mod lost_hosts;
 mod neighbours;
 mod parts;
 mod plans;
+mod reimage;
 mod retries;
 mod streams;
 mod upkeep;

@@ -81,7 +81,7 @@ impl Lab {
         serde_json::from_str(&listed).unwrap()
     }
 
-    fn mapping(&self, vm: &str) -> serde_json::Value {
+    pub(crate) fn mapping(&self, vm: &str) -> serde_json::Value {
         self.mapping_in(&text(&self.folder), vm)
     }
 
@@ -90,17 +90,17 @@ impl Lab {
         rows.find(|row| row["name"] == vm).unwrap_or_else(|| panic!("{vm} does not run"))
     }
 
-    fn vm_state(&self, vm: &str) -> String {
+    pub(crate) fn vm_state(&self, vm: &str) -> String {
         let listed = self.must(&["get", "vms", "-o", "json", "--lab", &text(&self.folder)]);
         let rows: Vec<serde_json::Value> = serde_json::from_str(&listed).unwrap();
         rows.iter().find(|row| row["name"] == vm).and_then(|row| row["state"].as_str()).unwrap().to_owned()
     }
 
-    fn console(&self, vm: &str) -> Console {
+    pub(crate) fn console(&self, vm: &str) -> Console {
         console_at(self.mapping(vm)["tap"].as_str().unwrap())
     }
 
-    fn edit(&self, from: &str, to: &str) {
+    pub(crate) fn edit(&self, from: &str, to: &str) {
         let path = self.folder.join("lab.yaml");
         let before = std::fs::read_to_string(&path).unwrap();
         let after = before.replace(from, to);

@@ -245,6 +245,10 @@ fn students_make_and_run_their_own() {
 
     assert_eq!(served.says("doraz", "vm stop doraz/mine").1, 0);
     wait_until("it is off", || served.rows("doraz", "get vms doraz/mine")[0]["state"] == "off");
+    let (said, code) = served.says("doraz", "vm reimage doraz/mine");
+    assert!(code == 0 && said.contains("new disks are asked for; the old ones are kept"), "{said}");
+    let (said, code) = served.says("alex", "vm reimage doraz/mine");
+    assert!(code != 0 && !said.contains("asked for"), "{said}");
     let (said, code) = served.says("doraz", "vm delete doraz/mine");
     assert_eq!(code, 0, "{said}");
     assert_eq!(served.says("doraz", "get vms -o name"), ("doraz/second\n".to_owned(), 0));

@@ -73,6 +73,7 @@ pub type Reply = Result<Option<Vec<u8>>, String>;
 pub enum Command {
     Stop,
     Cont,
+    Reset,
     PowerButton,
     Quit,
 }

@@ -31,6 +31,7 @@ impl Machine {
         let until = match &request.kind {
             RequestKind::Suspend => Some(Command::Stop),
             RequestKind::Resume => Some(Command::Cont),
+            RequestKind::Reset => Some(Command::Reset),
             RequestKind::Other(_) => {
                 let version = env!("CARGO_PKG_VERSION");
                 let error = format!("it is not known to this starter, which is of labwright {version}");
@@ -61,7 +62,7 @@ impl Machine {
     pub(super) fn take_answer(&mut self, command: Command, result: Result<(), String>, now: Duration) {
         match self.job {
             Some(Job { number, until: Some(until) }) if until == command => {
-                if result.is_ok() {
+                if result.is_ok() && command != Command::Reset {
                     self.asked = command == Command::Stop;
                     if self.stage == Stage::Held && !self.asked {
                         self.stage = Stage::Booting { since: now, has_slot: false };

@@ -317,6 +317,7 @@ impl Inner {
                 self.runs.get_mut(run).expect("it lives").guest = Guest::Suspended;
                 vec![Input::Stands]
             }
+            Act::Tell(Command::Reset) => Vec::new(),
             Act::Tell(Command::PowerButton | Command::Quit) if self.runs[run].hung => Vec::new(),
             Act::Tell(Command::PowerButton | Command::Quit) | Act::Kill => {
                 vec![Input::Ended { exit: "exit 0".into(), last_words: String::new() }]

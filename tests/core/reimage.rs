@@ -1,0 +1,160 @@
+//! New disks for a vm, and its old ones again: what is planned, what guards say, and what a kill at any moment leaves.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use labwright::plan::{Answer, Effect, NotDone, Plan, Wish};
+
+use crate::lab::{Applied, Lab};
+use crate::plans::PAIR;
+use crate::world::Inner;
+
+const OPEN: &str =
+    "sessions: { final: { vms: [exam], start: \"2027-01-12T07:00[UTC]\", end: \"2027-01-12T10:00[UTC]\" } }\n";
+
+fn running(manifest: &str) -> Lab {
+    let lab = Lab::new(manifest);
+    lab.must_apply();
+    lab.world.with(Inner::start_all);
+    lab
+}
+
+fn effects(plan: &Plan) -> Vec<&'static str> {
+    plan.actions().map(|(_, action)| action.effect.name()).collect()
+}
+
+fn must(lab: &Lab, vm: &str, wish: Wish) {
+    let done = lab.power(&lab.desired(), &vm.parse().unwrap(), wish);
+    assert!(matches!(&done, Applied::Done(done) if done.failed.is_empty()), "{done:?}");
+    lab.world.with(Inner::start_all);
+}
+
+/// The number by which the world knows the disk that the vm has.
+fn disk_of(lab: &Lab, vm: &str) -> Option<u64> {
+    let path = lab.recorded(&lab.desired()).vms[vm].disks.first()?.path.clone();
+    lab.world.with(|inner| Some(inner.disks.get(&path)?.id))
+}
+
+fn all_disks(lab: &Lab) -> BTreeSet<u64> {
+    lab.world.with(|inner| inner.disks.values().map(|disk| disk.id).collect())
+}
+
+#[test]
+fn a_guest_that_runs_is_stopped_for_it_and_one_that_is_off_stays_off() {
+    let lab = running(PAIR);
+    let plan = lab.asked(&[("bob-gsr", Wish::Reimage, true)]);
+    let all = ["stop the vm", "set the disks aside", "record the vm", "make the disk", "submit the run"];
+    assert_eq!((effects(&plan), &plan.refusals[..]), (all.to_vec(), &[][..]));
+    assert_eq!(plan.answers["bob-gsr"], Answer::Planned);
+    let old = disk_of(&lab, "bob-gsr").unwrap();
+    must(&lab, "bob-gsr", Wish::Reimage);
+    assert!(disk_of(&lab, "bob-gsr").unwrap() != old && all_disks(&lab).contains(&old));
+
+    must(&lab, "bob-gsr", Wish::Stop);
+    let plan = lab.asked(&[("bob-gsr", Wish::PutBack, true)]);
+    assert_eq!(
+        effects(&plan),
+        ["record what comes back", "set the disks aside", "put the disks back", "record the vm"]
+    );
+    must(&lab, "bob-gsr", Wish::PutBack);
+    assert_eq!(disk_of(&lab, "bob-gsr"), Some(old));
+    assert_eq!(lab.world.with(|inner| inner.live().len()), 1, "alice's");
+}
+
+#[test]
+fn who_names_the_vm_means_it_in_an_open_session_too() {
+    let lab = running(&format!("{PAIR}{OPEN}"));
+    for wish in [Wish::Reimage, Wish::PutBack] {
+        let family = lab.asked(&[("alice-gsr", wish, false), ("bob-gsr", wish, false)]);
+        assert!(family.is_empty() && family.refusals.len() == 2, "{family:?}");
+        let named = lab.asked(&[("alice-gsr", wish, false), ("bob-gsr", Wish::Reimage, true)]);
+        assert_eq!((named.changes.len(), named.refusals.len()), (1, 1), "{named:?}");
+        must(&lab, "alice-gsr", Wish::Reimage);
+    }
+    assert!(effects(&lab.asked(&[("alice-gsr", Wish::PutBack, true)])).contains(&"put the disks back"));
+}
+
+#[test]
+fn what_cannot_be_is_refused_and_says_why() {
+    let empty = PAIR.replace("derive: gsr", "disks: [{ size: 1G }]");
+    // (the manifest, what is asked, why not)
+    let table = [
+        (PAIR, Wish::PutBack, "none of its disks is set aside that could come back"),
+        (&empty, Wish::Reimage, "it was made with an empty disk, and there is nothing to make another from"),
+    ];
+    for (manifest, wish, why) in table {
+        for lab in [running(manifest), Lab::new(manifest)] {
+            let plan = lab.asked(&[("bob-gsr", wish, true)]);
+            if wish == Wish::Reimage && lab.recorded(&lab.desired()).vms.is_empty() {
+                assert!(!plan.is_empty(), "a vm that was never made gets its first disk");
+                continue;
+            }
+            assert!(plan.is_empty() && plan.refusals[0].why.to_string() == why, "{plan:?}");
+            assert!(
+                matches!(&plan.answers["bob-gsr"], Answer::NotDone(why) if matches!(**why, NotDone::Refused { .. }))
+            );
+        }
+    }
+}
+
+/// A lost disk has nothing that could be kept, and is no hindrance to a new one.
+#[test]
+fn a_vm_whose_disk_is_lost_gets_a_new_one() {
+    let lab = running(PAIR);
+    must(&lab, "bob-gsr", Wish::Stop);
+    lab.world.with(|inner| inner.disks.retain(|path, _| !path.to_string_lossy().contains("bob-gsr")));
+    must(&lab, "bob-gsr", Wish::Reimage);
+    assert!(lab.asked(&[("bob-gsr", Wish::Start, true)]).refusals.is_empty());
+}
+
+/// Killed at any call, the vm has one disk at the end, and no disk of anybody is gone.
+#[test]
+fn a_kill_at_any_moment_loses_nothing() {
+    for wish in [Wish::Reimage, Wish::PutBack] {
+        let mut calls = 1;
+        loop {
+            let lab = running(PAIR);
+            let first = disk_of(&lab, "bob-gsr");
+            must(&lab, "bob-gsr", Wish::Reimage);
+            let before = all_disks(&lab);
+            lab.world.with(|inner| inner.faults.kill_in = Some(calls));
+            let ended = lab.power(&lab.desired(), &"bob-gsr".parse().unwrap(), wish);
+            if !matches!(ended, Applied::Killed) {
+                assert!(calls > 4, "{wish:?} was hardly cut short");
+                break;
+            }
+            // Who does not have what they asked for asks again.
+            if (disk_of(&lab, "bob-gsr") == first) != (wish == Wish::PutBack) {
+                must(&lab, "bob-gsr", wish);
+            }
+            lab.must_apply();
+            assert!(all_disks(&lab).is_superset(&before), "{wish:?}, killed at call {calls}");
+            assert_eq!(disk_of(&lab, "bob-gsr") == first, wish == Wish::PutBack, "{wish:?}, killed at call {calls}");
+            let recorded = lab.recorded(&lab.desired());
+            let paths: Vec<&PathBuf> = recorded.vms["bob-gsr"].disks.iter().map(|disk| &disk.path).collect();
+            assert_eq!(paths.len(), 1, "{wish:?}, killed at call {calls}");
+            assert!(lab.plan().is_empty(), "{wish:?}, killed at call {calls}");
+            calls += 1;
+        }
+    }
+}
+
+/// What a plan says of it: the guest that was never restarted, and which disks come back.
+#[test]
+fn the_plan_says_what_becomes_of_the_disks() {
+    let lab = running(PAIR);
+    let plan = lab.asked(&[("bob-gsr", Wish::Reimage, true)]);
+    let notes: Vec<String> = plan.notes.iter().map(|note| note.what.to_string()).collect();
+    assert_eq!(
+        notes,
+        ["its guest was never restarted: `labwright vm restart bob-gsr` keeps its disks and may be enough"]
+    );
+    assert_eq!(plan.changes[0].reason(), "new disks are asked for; the old ones are kept");
+    must(&lab, "bob-gsr", Wish::Reimage);
+    let plan = lab.asked(&[("bob-gsr", Wish::PutBack, true)]);
+    let said = plan.changes[0].reason();
+    assert!(said.starts_with("set ") && said.ends_with("comes back, and the disks of now are set aside"), "{said}");
+    assert!(
+        plan.actions().any(|(_, action)| matches!(&action.effect, Effect::PutBack { moves, .. } if moves.len() == 1))
+    );
+}
