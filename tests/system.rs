@@ -3,6 +3,8 @@
 
 #[path = "system/again.rs"]
 mod again;
+#[path = "system/api.rs"]
+mod api;
 #[path = "system/bounds.rs"]
 mod bounds;
 #[path = "system/break_glass.rs"]

@@ -164,20 +164,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     (
         "report",
-        &[
-            "model",
-            "access",
-            "disks",
-            "error",
-            "exit",
-            "run",
-            "manifest",
-            "host/machine",
-            "state",
-            "plan",
-            "apply",
-            "control",
-        ],
+        &["model", "access", "disks", "error", "exit", "run", "host/machine", "state", "plan", "apply", "control"],
     ),
     ("daemon", &["model", "access", "error", "state", "plan", "apply", "control", "report"]),
     (

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::person::is_one_of;
@@ -25,26 +26,41 @@ pub struct World<'a> {
 }
 
 /// Where a permission comes from.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Given {
     /// By the manifest; its place where the manifest itself was read.
     Manifest(Option<Origin>),
+    /// By command.
     Claim {
+        /// The claim's number.
         id: ClaimId,
+        /// Who gave it.
         by: String,
     },
 }
 
 /// Why somebody may do something.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Because {
+    /// They are root.
     Root,
+    /// The site names them among its `admins`.
     SiteAdmin,
+    /// The lab is theirs.
     LabOwner,
+    /// The thing is theirs.
     Owner,
-    Permission { to: Subject, on: Object, given: Given },
+    /// Somebody lets them.
+    Permission {
+        /// Whom.
+        to: Subject,
+        /// The thing.
+        on: Object,
+        /// Where it is written.
+        given: Given,
+    },
 }
 
 /// Why somebody may not.
@@ -63,14 +79,18 @@ pub enum Refused {
 pub type Decision = Result<Because, Refused>;
 
 /// Why a vm runs isolated, whatever its owner wants.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Forced {
     /// It was so when the vm was made.
     FromTheStart,
+    /// Somebody wants it so.
     By {
+        /// Whom it is about.
         to: Subject,
+        /// The thing.
         on: Object,
+        /// Where it is written.
         given: Given,
     },
 }

@@ -23,7 +23,7 @@ mod purge;
 mod quota;
 mod reconcile;
 mod restore;
-mod schema;
+pub mod schema;
 mod serve;
 mod show;
 mod state;

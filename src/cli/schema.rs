@@ -1,11 +1,17 @@
-//! `labwright schema`: JSON Schemas for editors and programs.
+//! `labwright schema`: JSON Schemas of what people and programs write and read.
+
+use clap::ValueEnum;
 
 use super::Ended;
+use crate::daemon;
 use crate::exit::Exit;
+use crate::manifest::schema;
 use crate::report::Ui;
-use crate::report::schemas::{SchemaKind, text};
+use crate::report::diagnostics_json::DiagnosticsReport;
+use crate::report::stream::{ApplyLine, PlanLine, ValidateLine};
+use crate::run::{Control, Record};
 
-/// Print a JSON Schema (draft 7), for editors and other programs.
+/// Print a JSON Schema (draft 7) for editors and other programs, or the OpenAPI document of the daemon's API.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// What to describe.
@@ -15,4 +21,59 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, ui: &Ui) -> Ended {
     ui.data(&text(arguments.kind));
     Ok(Exit::Done)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SchemaKind {
+    /// The manifests of a lab.
+    Lab,
+    /// `site.yaml`.
+    Site,
+    /// What `validate --format json` prints.
+    Diagnostics,
+    /// A line of what `plan --json` prints.
+    Plan,
+    /// A line of what `apply --json` prints behind its plan.
+    Apply,
+    /// A line of what `validate --json` prints.
+    Validate,
+    /// A line of `report.jsonl` in a run's folder.
+    Report,
+    /// `control.json` in a run's folder.
+    Control,
+    /// What `labwright serve` answers and takes, as an OpenAPI 3.1 document.
+    Api,
+}
+
+impl SchemaKind {
+    /// Name of the schema's file in `schemas/`.
+    pub fn file(self) -> &'static str {
+        match self {
+            Self::Lab => "lab.schema.json",
+            Self::Site => "site.schema.json",
+            Self::Diagnostics => "diagnostics.schema.json",
+            Self::Plan => "plan.schema.json",
+            Self::Apply => "apply.schema.json",
+            Self::Validate => "validate.schema.json",
+            Self::Report => "report.schema.json",
+            Self::Control => "control.schema.json",
+            Self::Api => "api.openapi.json",
+        }
+    }
+}
+
+/// The schema as it stands in `schemas/`.
+pub fn text(kind: SchemaKind) -> String {
+    let schema = match kind {
+        SchemaKind::Lab => schema::lab(),
+        SchemaKind::Site => schema::site(),
+        SchemaKind::Plan => schema::draft_7_written::<PlanLine<'_>>("a line of labwright plan --json"),
+        SchemaKind::Apply => schema::draft_7_written::<ApplyLine<'_>>("a line of labwright apply --json"),
+        SchemaKind::Validate => schema::draft_7_written::<ValidateLine<'_>>("a line of labwright validate --json"),
+        SchemaKind::Report => schema::draft_7_written::<Record>("a line of a run's report.jsonl"),
+        SchemaKind::Control => schema::draft_7_written::<Control>("a run's control.json"),
+        SchemaKind::Api => return schema::text(&daemon::document()),
+        SchemaKind::Diagnostics => schema::draft_7::<DiagnosticsReport>("labwright diagnostics"),
+    };
+    schema::text(&schema)
 }

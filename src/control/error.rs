@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::aside::AsideError;
@@ -171,7 +172,7 @@ pub enum ControlError {
 }
 
 /// What kind of no a request got. A client turns it into an exit code or a status of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
     /// Something failed while acting.

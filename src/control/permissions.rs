@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::aside::refuse_frozen;
@@ -179,10 +180,13 @@ pub fn check(
 }
 
 /// All that somebody may do with one thing.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct EffectiveRights {
+    /// Such as `vm/doraz/mine`.
     #[serde(serialize_with = "as_text", deserialize_with = "from_text")]
+    #[schemars(with = "String")]
     pub object: Object,
+    /// Each right, and why they have it.
     pub allow: BTreeMap<Right, Because>,
     /// Why it runs isolated, if it must.
     pub isolated: Option<Forced>,

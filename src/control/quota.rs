@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::view::View;
@@ -13,11 +14,15 @@ use crate::model::id::{LabName, TemplateName, UserName};
 use crate::observe::life;
 
 /// One user of one lab.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Quota {
+    /// Whose it is.
     pub user: UserName,
+    /// Where.
     pub lab: LabName,
+    /// Vms that run or are about to.
     pub running_vms: Used,
+    /// What disks take.
     pub storage_bytes: Used,
     /// What was set aside, which counts against no limit.
     pub aside_bytes: u64,
@@ -25,9 +30,11 @@ pub struct Quota {
     pub one_more: Vec<OneMore>,
 }
 
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
 pub struct Used {
+    /// By now.
     pub used: u64,
+    /// At most.
     pub limit: u64,
 }
 
@@ -38,11 +45,13 @@ impl Used {
 }
 
 /// A vm from one template.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct OneMore {
+    /// What it would come from.
     pub template: TemplateName,
     /// As it is made; it grows with what is written.
     pub derive_bytes: u64,
+    /// As a full copy.
     pub clone_bytes: u64,
 }
 

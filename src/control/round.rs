@@ -205,7 +205,8 @@ fn plan_together(
     let mut refused = Vec::new();
     for asking in asked {
         let judged = judge(context, &lab, recorded, doing, asking);
-        if judged.is_ok() {
+        let is_gone = doing == Doing::GiveUp && !recorded.vms.contains_key(&asking.vm);
+        if judged.is_ok() && !is_gone {
             meant.entry(asking.vm.clone()).or_insert_with(|| ask(doing, asking));
         }
         refused.push(judged.err());
@@ -251,10 +252,11 @@ fn judge(
             let power = Power { vm: vm.clone(), wish, isolated: asking.isolated, by_name: asking.by_name };
             power::judge(&context, lab, recorded, &power)
         }
-        // Their rights were judged when they claimed it, or gave the claim up.
+        // Their rights were judged when they claimed it, or gave the claim up. Once nobody claims it, a look of the loop may have
+        // taken it away before its owner's turn came.
         Doing::Make if lab.vms.contains_key(vm) => Ok(()),
-        Doing::GiveUp if recorded.vms.contains_key(vm) => Ok(()),
-        Doing::Make | Doing::GiveUp => Err(Rights::not_known(&Object::Vm(vm.clone()))),
+        Doing::GiveUp => Ok(()),
+        Doing::Make => Err(Rights::not_known(&Object::Vm(vm.clone()))),
     }
 }
 

@@ -1,18 +1,7 @@
 //! The paths, and what each asks of `control`. Who asks sees what is theirs and what they have a right to; all else is not
 //! there, and reads so.
 //!
-//! ```text
-//! GET    /v1/labs
-//! GET    /v1/quota
-//! GET    /v1/labs/{lab}/vms                     POST: derive
-//! GET    /v1/labs/{lab}/vms/{vm}                DELETE: its disks are set aside
-//! POST   /v1/labs/{lab}/vms/{vm}/power
-//! GET    /v1/labs/{lab}/vms/{vm}/events         a stream (SSE): where it stands, whenever that changes
-//! GET    /v1/labs/{lab}/templates
-//! GET    /v1/labs/{lab}/mappings
-//! GET    /v1/labs/{lab}/permissions/effective
-//! GET    /metrics                               for Prometheus
-//! ```
+//! `docs/api.md` lists them; the table behind it is `routes`.
 //!
 //! The `/` in the name of a vm of somebody's own is written `%2F`.
 
@@ -21,20 +10,20 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::rejection::{JsonRejection, PathRejection};
-use axum::extract::{Path, Request, State};
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::extract::{Request, State};
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
-use super::messages::{Acted, Derive, Lab, Power, Refusal};
-use super::{Daemon, Peer, counts, events, grants, labs, once, quota, tables};
+use super::messages::{Derive, Lab, Power, Refusal};
+use super::routes::{self, Answer, Asked, Content, EVENTS, Method, Route, TEXT};
+use super::{Daemon, Peer, counts, events};
 use crate::control::upload::sees_all_labs;
-use crate::control::view::{View, census};
+use crate::control::view::{Standing, View, census};
 use crate::control::{Code, Context, ControlError};
 use crate::model::id::{LabName, UserName, VmName};
 use crate::model::lab::Desired;
@@ -47,35 +36,122 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The queue may be slow, a plan's state locked for a while.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(30);
 
-pub(super) fn router(daemon: Arc<Daemon>, peer: Peer) -> Router {
-    let (counted, uid) = (Arc::clone(&daemon), peer.uid);
-    Router::new()
-        .route("/v1/labs", get(labs))
-        .route("/v1/quota", get(quota::own))
-        .route("/v1/labs/{lab}/vms", get(vms).post(derive))
-        .route("/v1/labs/{lab}/vms/{vm}", get(vm).delete(give_up))
-        .route("/v1/labs/{lab}/vms/{vm}/power", post(power))
-        .route("/v1/labs/{lab}/vms/{vm}/events", get(events))
-        .route("/v1/labs/{lab}/templates", get(templates))
-        .route("/v1/labs/{lab}/mappings", get(mappings))
-        .route("/v1/labs/{lab}/permissions/effective", get(effective))
-        .merge(grants::router())
-        .merge(tables::router())
-        .route("/metrics", get(metrics))
+/// For all connections: each request bears the `Peer` that its connection is of.
+pub(super) fn router(daemon: Arc<Daemon>) -> Router {
+    let (of_whole, of_streamed) = routes::routers();
+    of_whole
         .fallback(async || No::of(StatusCode::NOT_FOUND, Code::Usage, "there is no such path"))
         .method_not_allowed_fallback(async || {
             No::of(StatusCode::METHOD_NOT_ALLOWED, Code::Usage, "this path takes another method")
         })
         .layer(middleware::from_fn(whole))
-        .merge(labs::router())
-        .layer(middleware::from_fn(move |request, next| admit(Arc::clone(&counted), uid, request, next)))
-        .layer(Extension(peer))
+        .merge(of_streamed)
+        .layer(middleware::from_fn_with_state(Arc::clone(&daemon), admit))
         .with_state(daemon)
 }
 
+pub(super) const IN_LAB: &str = "people whom the lab knows";
+const OF_VM: &str = "whom the vm is shown to: its owner, whoever has a right to it, admins";
+const MAY_RUN: &str = "its owner, and whoever may run it";
+
+pub(super) fn routes() -> Vec<Route> {
+    use Method::{Delete, Get, Post};
+    vec![
+        Route::new(Get, "/v1/labs", "The labs in which you may see something.", "everybody", labs),
+        Route::new(
+            Get,
+            "/v1/labs/{lab}/vms",
+            "The vms that are yours or that you have a right to.",
+            IN_LAB,
+            |asked: Asked<LabName>| asked.look_at("get vms", |view| view.seen_vms()),
+        ),
+        Route::new(
+            Post,
+            "/v1/labs/{lab}/vms",
+            "Makes a vm of your own from a template; answers when its disks are there.",
+            "whoever may derive from the template",
+            |asked: Asked<LabName, Json<Derive>>| async move {
+                let key = asked.key()?;
+                asked.daemon.derive(asked.peer, asked.path, asked.body.0, key).await.map(Json)
+            },
+        )
+        .once(),
+        Route::new(
+            Get,
+            "/v1/labs/{lab}/vms/{vm}",
+            "One vm, with what opens its screen for those who may run it.",
+            OF_VM,
+            |asked: Asked<(LabName, VmName)>| {
+                let (lab, vm) = asked.path;
+                asked.daemon.look_at(asked.peer, lab, "vm show", move |view| view.full_vm(&vm))
+            },
+        ),
+        Route::new(
+            Delete,
+            "/v1/labs/{lab}/vms/{vm}",
+            "Gives up a vm of your own: it is stopped, and its disks are set aside.",
+            "whoever made it, and admins",
+            |asked: Asked<(LabName, VmName)>| async move {
+                let (key, (lab, vm)) = (asked.key()?, asked.path);
+                asked.daemon.give_up(asked.peer, lab, vm, key).await.map(Json)
+            },
+        )
+        .once(),
+        Route::new(
+            Post,
+            "/v1/labs/{lab}/vms/{vm}/power",
+            "Starts, stops or restarts a vm; answers when that is submitted, not when the guest is up.",
+            MAY_RUN,
+            |asked: Asked<(LabName, VmName), Json<Power>>| async move {
+                let (key, (lab, vm)) = (asked.key()?, asked.path);
+                asked.daemon.power(asked.peer, lab, vm, asked.body.0, key).await.map(Json)
+            },
+        )
+        .once(),
+        Route::raw(
+            Get,
+            "/v1/labs/{lab}/vms/{vm}/events",
+            "Tells where a vm stands, now and whenever that changes: each event is named `standing`, its data is one value.",
+            OF_VM,
+            Content::of::<Standing>(EVENTS),
+            events,
+        ),
+        Route::new(
+            Get,
+            "/v1/labs/{lab}/templates",
+            "The templates that are yours or that you have a right to.",
+            IN_LAB,
+            |asked: Asked<LabName>| asked.look_at("get templates", |view| view.seen_templates()),
+        ),
+        Route::new(Get, "/v1/labs/{lab}/mappings", "Where your vms run now.", IN_LAB, |asked: Asked<LabName>| {
+            asked.look_at("get mappings", |view| view.seen_mappings())
+        }),
+        Route::new(
+            Get,
+            "/v1/labs/{lab}/permissions/effective",
+            "All that you may do, and why.",
+            IN_LAB,
+            |asked: Asked<LabName>| asked.look_at("permission check", |view| Ok(view.own_rights())),
+        ),
+        Route::raw(
+            Get,
+            "/metrics",
+            "Numbers of the whole site for Prometheus, without anybody's name.",
+            "admins, and the accounts under `daemon: { metrics: [...] }` in site.yaml",
+            Content::of::<String>(TEXT),
+            metrics,
+        ),
+    ]
+}
+
 /// Who asks too often is told when to come again; every answer is counted.
-async fn admit(daemon: Arc<Daemon>, uid: u32, request: Request, next: Next) -> Response {
-    let answer = match daemon.bounds.rates.take(uid, Instant::now()) {
+async fn admit(
+    State(daemon): State<Arc<Daemon>>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let answer = match daemon.bounds.rates.take(peer.uid, Instant::now()) {
         Ok(()) => next.run(request).await,
         Err(_) => {
             let what = "you ask too often; nothing was done";
@@ -103,10 +179,7 @@ pub(super) async fn read_whole(body: Body, bytes_max: usize, patience: Duration,
         .map_err(|_| No::of(StatusCode::PAYLOAD_TOO_LARGE, Code::Usage, too_long))
 }
 
-type Answer<T> = Result<Json<T>, No>;
-pub(super) type In<T> = Result<Path<T>, PathRejection>;
-
-async fn labs(State(daemon): State<Arc<Daemon>>, Extension(peer): Extension<Peer>) -> impl IntoResponse {
+async fn labs(asked: Asked<()>) -> Answer<Vec<Lab>> {
     let known = |context: &Context, name: &LabName| -> Result<bool, ControlError> {
         let (context, desired) = context.of_applied_lab(name)?;
         Ok(context.view(&desired)?.refuse_stranger().is_ok())
@@ -123,65 +196,21 @@ async fn labs(State(daemon): State<Arc<Daemon>>, Extension(peer): Extension<Peer
         }
         Ok(seen)
     };
-    daemon.look(peer, "get labs", work).await
+    asked.daemon.look(asked.peer, "get labs", work).await
 }
 
-async fn vms(
-    State(daemon): State<Arc<Daemon>>,
-    Extension(peer): Extension<Peer>,
-    lab: In<LabName>,
-) -> impl IntoResponse {
-    daemon.look_at(peer, lab, "get vms", |view| view.seen_vms()).await
-}
-
-async fn templates(
-    State(daemon): State<Arc<Daemon>>,
-    Extension(peer): Extension<Peer>,
-    lab: In<LabName>,
-) -> impl IntoResponse {
-    daemon.look_at(peer, lab, "get templates", |view| view.seen_templates()).await
-}
-
-async fn mappings(
-    State(daemon): State<Arc<Daemon>>,
-    Extension(peer): Extension<Peer>,
-    lab: In<LabName>,
-) -> impl IntoResponse {
-    daemon.look_at(peer, lab, "get mappings", |view| view.seen_mappings()).await
-}
-
-async fn effective(
-    State(daemon): State<Arc<Daemon>>,
-    Extension(peer): Extension<Peer>,
-    lab: In<LabName>,
-) -> impl IntoResponse {
-    daemon.look_at(peer, lab, "permission check", |view| Ok(view.own_rights())).await
-}
-
-async fn vm(
-    State(daemon): State<Arc<Daemon>>,
-    Extension(peer): Extension<Peer>,
-    named: In<(LabName, VmName)>,
-) -> Result<impl IntoResponse, No> {
-    let Path((lab, vm)) = named?;
-    daemon.look_at(peer, Ok(Path(lab)), "vm show", move |view| view.full_vm(&vm)).await
-}
-
-async fn events(
-    State(daemon): State<Arc<Daemon>>,
-    Extension(peer): Extension<Peer>,
-    named: In<(LabName, VmName)>,
-) -> Result<Response, No> {
-    let Path((lab, vm)) = named?;
+async fn events(asked: Asked<(LabName, VmName), Request>) -> Result<Response, No> {
+    let Asked { daemon, peer, path: (lab, vm), .. } = asked;
     let place = daemon.bounds.streams.take(peer.uid).ok_or_else(too_many)?;
     let seen = vm.clone();
-    let look = Arc::clone(&daemon).look_at(peer, Ok(Path(lab.clone())), "vm start", move |view| view.require_vm(&seen));
+    let look = Arc::clone(&daemon).look_at(peer, lab.clone(), "vm start", move |view| view.require_vm(&seen));
     look.await.map(drop)?;
     Ok(events::stream(&daemon, lab, vm, place))
 }
 
 /// Numbers of the whole site: for root, its admins, and the accounts that the site names.
-async fn metrics(State(daemon): State<Arc<Daemon>>, Extension(peer): Extension<Peer>) -> Result<impl IntoResponse, No> {
+async fn metrics(asked: Asked<(), Request>) -> Result<Response, No> {
+    let Asked { daemon, peer, .. } = asked;
     let context = daemon.context_of(&peer, "metrics".to_owned());
     let is_named = |user: &UserName| context.site.daemon.metrics.contains(user);
     if !sees_all_labs(&context) && !peer.person.user().is_some_and(is_named) {
@@ -195,52 +224,29 @@ async fn metrics(State(daemon): State<Arc<Daemon>>, Extension(peer): Extension<P
         connections: daemon.bounds.connections.all(),
         waiting: daemon.keeper.waiting(),
     };
-    let kind = [(CONTENT_TYPE, "text/plain; version=0.0.4")];
-    Ok((kind, daemon.counts.text(&now)))
+    Ok(daemon.counts.text(&now).into_response())
 }
 
-async fn derive(
-    State(daemon): State<Arc<Daemon>>,
-    Extension(peer): Extension<Peer>,
-    lab: In<LabName>,
-    headers: HeaderMap,
-    body: Result<Json<Derive>, JsonRejection>,
-) -> Answer<Acted> {
-    let (Path(lab), Json(wanted)) = (lab?, body?);
-    daemon.derive(peer, lab, wanted, once::key(&headers)?).await.map(Json)
-}
-
-async fn give_up(
-    State(daemon): State<Arc<Daemon>>,
-    Extension(peer): Extension<Peer>,
-    named: In<(LabName, VmName)>,
-    headers: HeaderMap,
-) -> Answer<Acted> {
-    let Path((lab, vm)) = named?;
-    daemon.give_up(peer, lab, vm, once::key(&headers)?).await.map(Json)
-}
-
-async fn power(
-    State(daemon): State<Arc<Daemon>>,
-    Extension(peer): Extension<Peer>,
-    named: In<(LabName, VmName)>,
-    headers: HeaderMap,
-    body: Result<Json<Power>, JsonRejection>,
-) -> Answer<Acted> {
-    let (Path((lab, vm)), Json(power)) = (named?, body?);
-    daemon.power(peer, lab, vm, power, once::key(&headers)?).await.map(Json)
+impl<B> Asked<LabName, B> {
+    /// What who asks sees of the lab.
+    pub(super) async fn look_at<T: Serialize + Send + 'static>(
+        self,
+        command: &str,
+        see: impl FnOnce(&View<'_>) -> Result<T, ControlError> + Send + 'static,
+    ) -> Answer<T> {
+        self.daemon.look_at(self.peer, self.path, command, see).await
+    }
 }
 
 impl Daemon {
     /// A lab that who asks may know of, and what they see of it.
-    pub(super) async fn look_at<T: Serialize + Send + 'static>(
+    async fn look_at<T: Serialize + Send + 'static>(
         self: Arc<Self>,
         peer: Peer,
-        lab: In<LabName>,
+        lab: LabName,
         command: &str,
         see: impl FnOnce(&View<'_>) -> Result<T, ControlError> + Send + 'static,
     ) -> Answer<T> {
-        let Path(lab) = lab?;
         let work = move |context: &Context| {
             let (context, desired) = context.of_applied_lab(&lab)?;
             let view = context.view(&desired)?;

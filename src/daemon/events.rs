@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse as _, Response};
 use tokio::sync::{mpsc, watch};
 
@@ -57,8 +57,7 @@ pub(super) fn stream(daemon: &Arc<Daemon>, lab: LabName, vm: VmName, place: Plac
             }
         }
     });
-    let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
-    (headers, stream::body(body)).into_response()
+    ([(CACHE_CONTROL, "no-store")], stream::body(body)).into_response()
 }
 
 impl Daemon {

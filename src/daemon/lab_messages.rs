@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::messages::Refusal;
@@ -10,15 +11,18 @@ use crate::model::address::AddressPattern;
 use crate::plan::Plan;
 
 /// The first line of the body; behind it, the lab's files as `manifest::Gathered` has them, but for `destroy`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LabRequest {
     /// The lab's folder on this machine: for the history, and for the next command that names it.
     pub folder: PathBuf,
+    /// What it is about; all, where there is none.
     #[serde(default)]
     pub targets: Vec<AddressPattern>,
+    /// What may be done to them though a guard forbids it.
     #[serde(default)]
     pub allow: Vec<AddressPattern>,
+    /// Only what is recorded of the world is brought up to date.
     #[serde(default)]
     pub refresh_only: bool,
     /// What somebody has agreed to.
@@ -29,7 +33,7 @@ pub struct LabRequest {
     pub is_styled: bool,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Agreed {
     /// To nothing: the plan is shown.
@@ -41,20 +45,47 @@ pub enum Agreed {
     ToAll,
 }
 
+/// A plan as `plan --out` keeps it. What is in it may be another with each version of the program: other programs read
+/// `labwright plan --json`.
+#[derive(JsonSchema)]
+#[schemars(transparent)]
+struct KeptPlan(
+    #[expect(dead_code, reason = "it stands for the shape alone")] serde_json::Map<String, serde_json::Value>,
+);
+
 /// One line of the answer.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Told {
     /// What is to be said about the files, for people.
     Findings(String),
     /// What is going to be done, or would be.
-    Plan { plan: Box<Plan>, digest: String },
+    Plan {
+        /// The plan.
+        #[schemars(with = "KeptPlan")]
+        plan: Box<Plan>,
+        /// What to agree to.
+        digest: String,
+    },
     /// Something else than what was agreed to is to be done by now; nothing was done, and this is the plan.
-    Moved { plan: Box<Plan>, digest: String },
+    Moved {
+        /// The plan.
+        #[schemars(with = "KeptPlan")]
+        plan: Box<Plan>,
+        /// What to agree to.
+        digest: String,
+    },
     /// How far it is, for people.
     Progress(String),
-    /// How it went: for people, and as the line stream of `apply --json`.
-    Outcome { text: String, stream: String, is_whole: bool },
+    /// How it went.
+    Outcome {
+        /// For people.
+        text: String,
+        /// As `labwright schema apply` describes it.
+        stream: String,
+        /// Whether all was done.
+        is_whole: bool,
+    },
     /// It is not done.
     No(Refusal),
 }

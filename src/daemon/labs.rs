@@ -1,13 +1,6 @@
 //! Labs that people plan and apply from their own accounts: the site says whose they are. Who may not is told so before a byte of
 //! what they send is looked at; the files themselves are read in a process without rights (`control::upload`).
 //!
-//! ```text
-//! POST   /v1/labs/{lab}/validate
-//! POST   /v1/labs/{lab}/plan
-//! POST   /v1/labs/{lab}/apply
-//! POST   /v1/labs/{lab}/destroy
-//! ```
-//!
 //! The answer is a stream of lines, each a `Told`. A lab of others is not there, whatever a plan says of their addresses.
 
 use std::sync::Arc;
@@ -15,18 +8,17 @@ use std::sync::atomic::AtomicU8;
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
-use axum::extract::{Path, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::extract::Request;
+use axum::http::{StatusCode, header};
 use axum::response::Response;
-use axum::routing::post;
-use axum::{Extension, Router};
 use sha2::Digest as _;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Sender, channel};
 
-use super::api::{In, No, read_whole, too_many};
+use super::api::{No, read_whole, too_many};
 use super::lab_messages::{Agreed, LabRequest, Told};
-use super::{Daemon, Peer, stream};
+use super::routes::{Asked, Content, Method, NDJSON, Route};
+use super::stream;
 use crate::apply::{BatchKind, Goal, Progress, Readiness};
 use crate::control::apply::{Client, Done, Request as Wanted, reconcile};
 use crate::control::plan::Scope;
@@ -50,17 +42,23 @@ const LINE_PATIENCE: Duration = Duration::from_secs(30);
 /// Between two looks whether it has.
 const LINE_PAUSE: Duration = Duration::from_millis(20);
 
-pub(super) fn router() -> Router<Arc<Daemon>> {
-    let of = |doing: Doing| {
-        post(async move |daemon: State<Arc<Daemon>>, peer: Extension<Peer>, lab, request: Request| {
-            answer(doing, daemon.0, peer.0, lab, request).await
-        })
+pub(super) fn routes() -> Vec<Route> {
+    let of = |doing: Doing, path, what| {
+        let answers = Content::of::<Told>(NDJSON);
+        let who = "whoever the site makes an owner of the lab, and admins";
+        let route = Route::raw(Method::Post, path, what, who, answers, move |asked| answer(doing, asked));
+        route.reads(Content::of::<LabRequest>(NDJSON))
     };
-    Router::new()
-        .route("/v1/labs/{lab}/validate", of(Doing::Validate))
-        .route("/v1/labs/{lab}/plan", of(Doing::Plan))
-        .route("/v1/labs/{lab}/apply", of(Doing::Apply))
-        .route("/v1/labs/{lab}/destroy", of(Doing::Destroy))
+    vec![
+        of(Doing::Validate, "/v1/labs/{lab}/validate", "Says what is wrong in the lab's files."),
+        of(Doing::Plan, "/v1/labs/{lab}/plan", "Says what an apply would change."),
+        of(Doing::Apply, "/v1/labs/{lab}/apply", "Makes the lab as its files say, as far as that was agreed to."),
+        of(
+            Doing::Destroy,
+            "/v1/labs/{lab}/destroy",
+            "Stops all of the lab and sets its disks aside, as far as that was agreed to.",
+        ),
+    ]
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,14 +80,8 @@ impl Doing {
     }
 }
 
-async fn answer(
-    doing: Doing,
-    daemon: Arc<Daemon>,
-    peer: Peer,
-    lab: In<LabName>,
-    request: Request,
-) -> Result<Response, No> {
-    let Path(lab) = lab?;
+async fn answer(doing: Doing, asked: Asked<LabName, Request>) -> Result<Response, No> {
+    let Asked { daemon, peer, path: lab, body: request, .. } = asked;
     let place = daemon.bounds.requests.take(peer.uid).ok_or_else(too_many)?;
     let context = daemon.context_of(&peer, format!("{} {lab}", doing.word()));
     let (asker, named) = (context.clone(), lab.clone());
@@ -114,9 +106,7 @@ async fn answer(
             teller.tell(&Told::No(no.into_refusal()));
         }
     });
-    let mut response = Response::new(stream::body(receiver));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
-    Ok(response)
+    Ok(Response::new(stream::body(receiver)))
 }
 
 /// What is wanted of the lab.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::control::{Code, own};
@@ -10,27 +11,33 @@ use crate::model::permission::{Object, Right, Subject};
 use crate::plan::Wish;
 
 /// A lab in which who asks may see something.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Lab {
+    /// As its manifest calls it.
     pub name: LabName,
 }
 
 /// A vm that somebody wants for themselves.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Derive {
+    /// What it comes from.
     pub template: TemplateName,
     /// Without the owner's name.
     pub name: VmName,
     /// Somebody else, for admins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<UserName>,
+    /// Other than the template's, where they may modify what is theirs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<u32>,
+    /// Other than the template's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpus: Option<u32>,
+    /// It is to run isolated whenever it runs.
     #[serde(default)]
     pub isolated: bool,
+    /// A full copy, which needs no template any more.
     #[serde(default)]
     pub clone: bool,
 }
@@ -44,9 +51,10 @@ impl Derive {
     }
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Power {
+    /// What is to become of it.
     pub wanted: Wish,
     /// They know that it runs isolated, and want it so.
     #[serde(default)]
@@ -57,8 +65,9 @@ pub struct Power {
 }
 
 /// What was done.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Acted {
+    /// Its full name.
     pub vm: VmName,
     /// Whether anything had to be done.
     pub changed: bool,
@@ -69,23 +78,31 @@ pub struct Acted {
 }
 
 /// What was not done, and why.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Refusal {
+    /// What kind of no.
     pub code: Code,
+    /// What was not done, as a sentence for people.
     pub message: String,
+    /// What led to it, the nearest first.
     #[serde(default)]
     pub causes: Vec<String>,
+    /// What to do next.
     pub hint: Option<String>,
 }
 
 /// What somebody may do with a thing. Taken back is all that was given by command on it, whatever is allowed here.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Grant {
+    /// Whom.
     pub to: Subject,
+    /// The thing.
     pub on: Object,
+    /// What they may do with it.
     #[serde(default)]
     pub allow: BTreeSet<Right>,
+    /// Whatever they run of it runs isolated.
     #[serde(default)]
     pub force_isolated: bool,
 }

@@ -7,6 +7,9 @@
 //! current   the site as its file says it now
 //! bounds    how many at once, in all and of one account
 //! api       the paths, and what each asks of `control`
+//! routes    the table of them
+//! openapi   the table as an OpenAPI document
+//! reference the same for people
 //! ask       what changes something, from its request to its answer
 //! act       what an ask means, and what became of it, in words
 //! once      a request that comes again is not done again
@@ -40,12 +43,17 @@ mod labs;
 pub mod messages;
 mod notify;
 mod once;
+mod openapi;
 mod patience;
 mod quota;
+mod reference;
+mod routes;
 mod socket;
 mod stream;
 mod tables;
 
+pub use openapi::document;
+pub use reference::reference;
 pub use socket::{ServeError, Started, serve};
 
 use std::sync::Arc;

@@ -1,14 +1,15 @@
 //! What who asks may use, in every lab that knows them; of nobody else.
 
-use std::sync::Arc;
-
-use axum::Extension;
-use axum::extract::State;
-use axum::response::IntoResponse;
-
-use super::{Daemon, Peer};
+use super::routes::{Asked, Method, Route};
 use crate::control::quota;
 
-pub(super) async fn own(State(daemon): State<Arc<Daemon>>, Extension(peer): Extension<Peer>) -> impl IntoResponse {
-    daemon.look(peer, "quota", quota::own).await
+pub(super) fn routes() -> Vec<Route> {
+    let own = |asked: Asked<()>| asked.daemon.look(asked.peer, "quota", quota::own);
+    vec![Route::new(
+        Method::Get,
+        "/v1/quota",
+        "What you may use, and what you use, in each of your labs.",
+        "everybody",
+        own,
+    )]
 }

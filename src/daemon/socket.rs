@@ -7,7 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -92,6 +96,7 @@ async fn accept(daemon: Arc<Daemon>, socket: &Path, started: Started) -> Result<
         }
         None => (listen(socket)?, Some(socket.symlink_metadata().map_err(failed)?.ino())),
     };
+    let api = TowerToHyperService::new(api::router(Arc::clone(&daemon)));
     let mut watchdog = tokio::time::interval(notify.watchdog.unwrap_or(NO_WATCHDOG));
     notify.tell("READY=1");
     tracing::info!(socket = %socket.display(), "serving");
@@ -99,7 +104,7 @@ async fn accept(daemon: Arc<Daemon>, socket: &Path, started: Started) -> Result<
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => meet(&daemon, stream, &connections),
+                Ok((stream, _)) => meet(&daemon, &api, stream, &connections),
                 Err(error) => {
                     tracing::warn!(%error, "a connection was not accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -152,8 +157,11 @@ fn listen(socket: &Path) -> Result<UnixListener, ServeError> {
     Ok(listener)
 }
 
+/// What answers, for all connections: one of their own each would cost more than all else that they hold.
+type Api = TowerToHyperService<Router>;
+
 /// Who it is is asked before they say anything.
-fn meet(daemon: &Arc<Daemon>, stream: UnixStream, connections: &GracefulShutdown) {
+fn meet(daemon: &Daemon, api: &Api, stream: UnixStream, connections: &GracefulShutdown) {
     let uid = match stream.peer_cred() {
         Ok(credentials) => credentials.uid(),
         Err(error) => return tracing::warn!(%error, "a connection of nobody"),
@@ -163,10 +171,13 @@ fn meet(daemon: &Arc<Daemon>, stream: UnixStream, connections: &GracefulShutdown
         return turn_away(&stream);
     };
     let watcher = connections.watcher();
-    let daemon = Arc::clone(daemon);
+    let api = api.clone();
     tokio::spawn(async move {
         let Ok(peer) = tokio::task::spawn_blocking(move || peer(uid)).await else { return };
-        let service = TowerToHyperService::new(api::router(daemon, peer));
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer.clone());
+            api.call(request)
+        });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)

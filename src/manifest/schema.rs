@@ -39,7 +39,7 @@ pub fn draft_7<T: JsonSchema>(title: &str) -> Schema {
 }
 
 /// A schema as it stands in a file.
-pub fn text(schema: &Schema) -> String {
+pub fn text(schema: &impl serde::Serialize) -> String {
     serde_json::to_string_pretty(schema).expect("a schema has only string keys") + "\n"
 }
 

@@ -117,8 +117,9 @@ impl From<Address> for String {
 }
 
 /// Addresses picked on the command line: a kind and a name in which `*` stands for anything, like `vm/*-gsr`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
 pub struct AddressPattern(Address);
 
 impl AddressPattern {

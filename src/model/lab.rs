@@ -11,6 +11,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::address::Address;
@@ -86,9 +87,11 @@ impl Desired {
 
 /// Where in the manifest something was written, or by which claim somebody asked for it (line 0); `explain` shows it. Paths are
 /// relative to the lab's folder.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct Origin {
+    /// Relative to the lab's folder.
     pub file: String,
+    /// 0: it is of a claim.
     pub line: u32,
 }
 
@@ -118,9 +121,11 @@ pub struct User {
 }
 
 /// What one user may use at once. The paper's figures (section V.A) are the defaults.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Limits {
+    /// Vms that run or are about to.
     pub running_vms: u32,
+    /// What their disks take.
     pub storage_bytes: u64,
 }
 
@@ -392,7 +397,7 @@ pub enum VmSource {
 }
 
 /// Only a written `running` or `stopped` is reconciled; `on_demand` leaves the vm to people and sessions.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PowerState {
     Running,

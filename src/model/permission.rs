@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::id::{InvalidName, TemplateName, UserGroupName, UserName, VmGroupName, VmName};
@@ -17,18 +18,23 @@ pub struct Permission {
     pub force_isolated: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
+    /// One user.
     User(UserName),
+    /// All members of a user group.
     Group(UserGroupName),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Object {
+    /// One vm.
     Vm(VmName),
+    /// One template.
     Template(TemplateName),
+    /// All vms of a vm group.
     VmGroup(VmGroupName),
 }
 
@@ -84,10 +90,12 @@ impl FromStr for Object {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Right {
+    /// Start, stop and restart; its screen.
     Run,
+    /// Memory, processors, cd, name; reimage, snapshot, delete.
     Modify,
     /// Covers clone.
     Derive,

@@ -32,7 +32,6 @@ pub mod progress;
 mod reasons;
 mod remarks;
 pub mod requests;
-pub mod schemas;
 pub mod screens;
 pub mod shortfall;
 pub mod status;

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use labwright::apply::{Failure, Summary};
+use labwright::cli::schema::{SchemaKind, text as schema_text};
 use labwright::report;
-use labwright::report::schemas::{SchemaKind, text as schema_text};
 use labwright::run::{Control, Event, Record, StopReason};
 use serde_json::Value;
 

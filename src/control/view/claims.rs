@@ -1,5 +1,6 @@
 //! What people asked for by command, and what comes of it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -9,15 +10,19 @@ use crate::plan::permission_address;
 use crate::resolve::why_idle;
 
 /// One claim that stands.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Claim {
+    /// Its number in the site.
     pub id: ClaimId,
+    /// Such as `power`, `grant` or `vm`.
     pub kind: String,
     /// What it is about, by its name within its kind.
     pub name: String,
     /// What is asked for, in a word or two.
     pub wants: String,
+    /// Who asked.
     pub by: String,
+    /// When.
     pub at: Moment,
     /// Why nothing comes of it; `None`: it has its effect.
     pub idle: Option<String>,

@@ -4,6 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Listed, Moment, View, sorted};
@@ -12,22 +13,29 @@ use crate::model::id::{TemplateName, UserName, VmGroupName, VmName};
 use crate::model::lab::{self, DiskSource, VmSource};
 use crate::state::{AsideDisk, RecordedDisk, RecordedVm};
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Template {
+    /// As its manifest calls it.
     pub name: TemplateName,
-    /// As it is recorded.
+    /// As it is recorded. What is in it may be another with each version of the program.
     #[serde(serialize_with = "sorted")]
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub value: lab::Template,
+    /// Whose it is.
     pub owner: UserName,
+    /// The network of vms that come from it.
     pub vm_group: VmGroupName,
     /// The latest that is published; none can be derived from before the first.
     pub version: Option<u32>,
     /// Vms that come from it.
     pub vms: usize,
+    /// What a vm gets unless it says otherwise.
     pub memory_mib: u32,
+    /// What a vm gets unless it says otherwise.
     pub cpus: u32,
     /// Where each comes from, in words.
     pub disks: Vec<String>,
+    /// In the words of the manifest.
     pub description: Option<String>,
 }
 

@@ -1,6 +1,7 @@
 //! One vm with all that who uses it wants to know: where it stands, what opens its screen, until when it may run, and what they may
 //! do with it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::standing::Queue;
@@ -14,7 +15,7 @@ use crate::scheduler::Seen;
 use crate::state::RecordedVm;
 
 /// One vm, for one person.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct FullVm {
     #[serde(flatten)]
     pub vm: Vm,

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Listed, View, sorted};
@@ -10,19 +11,27 @@ use crate::model::lab;
 
 const ALL_VMS: &str = "all_vms";
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct VmGroup {
+    /// As its manifest calls it.
     pub name: String,
-    /// As it is recorded.
+    /// As it is recorded. What is in it may be another with each version of the program.
     #[serde(serialize_with = "sorted")]
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub value: lab::VmGroup,
     /// It is there in every lab.
     pub predefined: bool,
+    /// Where its range begins.
     pub first: Ipv4Addr,
+    /// Where its range ends.
     pub last: Ipv4Addr,
+    /// What guests reach the world through.
     pub gateway: Option<Ipv4Addr>,
+    /// Who answers names there.
     pub dns: Vec<Ipv4Addr>,
+    /// The host's bridge that guests are on.
     pub bridge: String,
+    /// The tag that its frames bear.
     pub vlan: Option<u16>,
     /// Vms of this lab in it.
     pub vms: usize,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Listed, Moment, View, sorted};
@@ -14,51 +15,64 @@ use crate::plan::permission_address;
 /// The groups that every lab has.
 const ADMIN: &str = "admin";
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct User {
+    /// As they log in.
     pub name: UserName,
-    /// As it is recorded.
+    /// As it is recorded. What is in it may be another with each version of the program.
     #[serde(serialize_with = "sorted")]
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub value: lab::User,
+    /// The account's number, where the manifest has it.
     pub uid: Option<u32>,
     /// By the lab's rosters, for those who must tell who sits there.
     pub full_name: Option<String>,
+    /// As `full_name`.
     pub student_id: Option<String>,
     /// By name, `admin` among them.
     pub groups: Vec<String>,
     /// How many are the user's own.
     pub vms: usize,
+    /// What they may use.
     pub limits: Limits,
+    /// What they get on top of a session.
     pub extra_time_percent: u32,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct UserGroup {
+    /// As its manifest calls it.
     pub name: String,
-    /// As it is recorded.
+    /// As it is recorded. What is in it may be another with each version of the program.
     #[serde(serialize_with = "sorted")]
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub value: lab::UserGroup,
     /// It is there in every lab.
     pub predefined: bool,
+    /// Who is in it.
     pub members: Vec<UserName>,
     /// Who else is in it is not told.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_partial: bool,
+    /// What each member may use, where the group says so.
     pub limits: Option<Limits>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Permission {
     /// Whom and what it joins.
     pub name: String,
-    /// As it is recorded.
+    /// As it is recorded. What is in it may be another with each version of the program.
     #[serde(serialize_with = "sorted")]
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub value: lab::Permission,
     /// Kind and name.
     pub to: String,
     /// Kind and name.
     pub on: String,
+    /// What it lets them do.
     pub allow: Vec<Right>,
+    /// Whatever they run of it runs isolated.
     pub force_isolated: bool,
 }
 

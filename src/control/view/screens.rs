@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{View, VmState, mapping, state};
@@ -20,10 +21,13 @@ use crate::state::RecordedVm;
 const DISPLAY_0: u16 = 5900;
 
 /// One screen.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Screen {
+    /// The vm's full name.
     pub name: VmName,
+    /// Whose it is.
     pub owner: UserName,
+    /// Where it stands.
     pub state: VmState,
     /// Where to connect; the host that runs the vm, where it listens on every address or on a socket.
     pub host: String,
@@ -31,6 +35,7 @@ pub struct Screen {
     pub port: Option<u16>,
     /// As in the paper: the port counted from 5900.
     pub display: Option<u16>,
+    /// What the viewer asks for; it is another one with each start.
     pub password: String,
     /// A line for a shell that starts a viewer.
     pub viewer: String,

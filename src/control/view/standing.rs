@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{VmState, vms};
@@ -13,8 +14,9 @@ use crate::scheduler::{Scheduler as _, Seen};
 use crate::state::RecordedVm;
 
 /// Where a vm stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Standing {
+    /// In a word.
     pub state: VmState,
     /// Why it waits, stands still, or ended.
     pub why: Option<String>,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Listed, Moment, View};
@@ -18,34 +19,46 @@ use crate::run::{PAUSED_ON_REQUEST, StopReason};
 use crate::state::{Recorded, RecordedVm};
 
 /// One vm, as recorded and seen.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Vm {
+    /// Its full name: `OWNER/NAME` where it is of somebody's own.
     pub name: VmName,
+    /// Whose it is.
     pub owner: UserName,
     /// The template, or `own disks`.
     pub from: String,
+    /// Its address for as long as it exists.
     pub ip: Ipv4Addr,
+    /// The hardware address that goes with it.
     pub mac: Mac,
+    /// What is wanted of it.
     pub wanted: PowerState,
     /// Who wants it so by command, where its manifest leaves it to people.
     pub claim: Option<String>,
+    /// Where it stands.
     pub state: VmState,
     /// Of a run that is not over.
     pub host: Option<String>,
+    /// What it was made from in the manifest, together with its like.
     pub family: FamilyName,
+    /// Whose network it is in.
     pub vm_group: VmGroupName,
+    /// Its guest's memory.
     pub memory_mib: u32,
+    /// Its guest's processors.
     pub cpus: u32,
+    /// Whether it runs isolated.
     pub isolated: bool,
     /// The template's version that its disks lie over.
     pub version: Option<u32>,
+    /// In the words of the manifest.
     pub description: Option<String>,
     /// Why it is not what was wanted; it may be a program's own words.
     pub why: Option<String>,
 }
 
 /// Where a vm's run stands. In the order of the words, in which they are counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum VmState {
     /// Its guest runs and has not said that it is up.
@@ -81,20 +94,31 @@ pub struct Name {
 }
 
 /// One running vm: the paper's Mapping table (section V.A).
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Mapping {
+    /// The vm's full name.
     pub name: VmName,
+    /// Whose it is.
     pub owner: UserName,
+    /// The address that its guest may use.
     pub ip: Ipv4Addr,
+    /// The hardware address that its guest has.
     pub mac: Mac,
+    /// Whether it runs isolated.
     pub isolated: bool,
     /// Where the guest's filter goes by it.
     pub gateway_mac: Option<Mac>,
+    /// Where it runs.
     pub host: String,
+    /// Where it stands.
     pub state: VmState,
+    /// Where its screen is served.
     pub vnc: String,
+    /// Its interface on the host.
     pub tap: String,
+    /// Its qemu on the host.
     pub pid: u32,
+    /// When it began to run.
     pub since: Moment,
 }
 
