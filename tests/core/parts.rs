@@ -171,7 +171,7 @@ fn no_vm_gets_the_hardware_address_of_another_lab() {
 fn an_apply_that_was_overtaken_is_stopped() {
     let lab = Lab::new(PAIR);
     let (name, now) = (lab.desired().lab, "2027-01-12T08:00:00Z".parse().unwrap());
-    let info = info(&lab);
+    let info = lab.info();
     let (mut store, mut later) = (lab.store(), lab.store());
     let decision = || {
         let hold = Hold { address: "user/bob".parse().unwrap(), doing: "changed".to_owned(), seat: None, run: None };
@@ -193,25 +193,12 @@ fn an_apply_that_was_overtaken_is_stopped() {
     assert_eq!(lab.recorded(&lab.desired()).serial, 1);
 }
 
-fn info(lab: &Lab) -> labwright::state::ApplyInfo {
-    labwright::state::ApplyInfo {
-        folder: lab.folder.path().to_owned(),
-        who: "test".into(),
-        host: "test".into(),
-        command: "apply".into(),
-        commit: None,
-        summary: String::new(),
-        act: None,
-        acts: Vec::new(),
-    }
-}
-
 /// Two that were planned at the same moment may both have found room for one more: the second to begin finds none.
 #[test]
 fn two_labs_at_once_start_no_more_than_one_may() {
     let lab = Lab::new(PAIR);
     let now = "2027-01-12T08:00:00Z".parse().unwrap();
-    let (alice, info): (UserName, _) = ("alice".parse().unwrap(), info(&lab));
+    let (alice, info): (UserName, _) = ("alice".parse().unwrap(), lab.info());
     let decision = |after, number, vm: &str, limit| {
         let run = Some(Start { number, owner: alice.clone() });
         let hold = Hold { address: vm.parse().unwrap(), doing: "started".to_owned(), seat: None, run };
@@ -250,7 +237,7 @@ fn a_vm_that_is_being_started_counts_and_one_that_is_copied_does_not() {
         let lab_name: LabName = lab_name.parse().unwrap();
         let after = store.recorded(&lab_name).unwrap().latest;
         let decision = Decision { after, holds: vec![hold], quotas: Vec::new() };
-        let id = store.begin(&lab_name, &decision, &info(&lab), now).unwrap();
+        let id = store.begin(&lab_name, &decision, &lab.info(), now).unwrap();
         assert_eq!(refused(&lab.plan()), refusals, "{lab_name} {vm} {starts}");
         store.end(id, "", now).unwrap();
     }

@@ -369,10 +369,9 @@ impl Lab {
         self.carry_out_from(plan, None)
     }
 
-    /// The lock covers the decision alone.
-    fn carry_out_from(&self, plan: &Plan, lock: Option<Lock>) -> Result<Summary, StateError> {
-        let mut store = self.store();
-        let info = ApplyInfo {
+    /// Who applies it, for the history.
+    pub(crate) fn info(&self) -> ApplyInfo {
+        ApplyInfo {
             folder: self.folder.path().to_owned(),
             who: "test".into(),
             host: "test".into(),
@@ -381,7 +380,12 @@ impl Lab {
             summary: String::new(),
             act: None,
             acts: Vec::new(),
-        };
+        }
+    }
+
+    /// The lock covers the decision alone.
+    fn carry_out_from(&self, plan: &Plan, lock: Option<Lock>) -> Result<Summary, StateError> {
+        let mut store = self.store();
         let interrupts = AtomicU8::new(0);
         let world = apply::World {
             site: &self.site,
@@ -395,7 +399,7 @@ impl Lab {
             interrupts: &interrupts,
             parallelism: 1,
         };
-        let id = store.begin(&plan.lab, &apply::decision(plan), &info, self.world.now())?;
+        let id = store.begin(&plan.lab, &apply::decision(plan), &self.info(), self.world.now())?;
         drop(lock);
         let mut told = Told::default();
         let summary = apply::apply(plan, id, &mut store, &world, &mut told)?;
