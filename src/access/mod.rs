@@ -14,8 +14,10 @@
 //!              where it was forced when the vm was made
 //! ```
 
+mod isolation;
 mod person;
 mod rights;
 
+pub use isolation::{Forced, Forcing};
 pub use person::{Person, Roles};
-pub use rights::{Because, Decision, Effective, Forced, Given, Refused, World};
+pub use rights::{Because, Decision, Effective, Given, Refused, World};

@@ -55,3 +55,12 @@ pub(super) fn is_one_of(lab: &Desired, user: &UserName, subject: &Subject) -> bo
         Subject::Group(group) => known.groups.contains(group),
     }
 }
+
+/// The same, all of them. The owner of a vm is somebody also where the lab does not list them: a site's admin, say.
+pub(super) fn subjects(lab: &Desired, user: &UserName) -> Vec<Subject> {
+    let known = lab.users.get(user);
+    let groups = known.into_iter().flat_map(|known| known.groups.iter().cloned());
+    let all_users = || UserGroupName::new(UserGroupName::ALL_USERS).expect("the predefined name is valid");
+    let everybody = known.is_some_and(|known| !known.is_mentioned_only).then(all_users);
+    std::iter::once(Subject::User(user.clone())).chain(groups.chain(everybody).map(Subject::Group)).collect()
+}

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::person::is_one_of;
-use super::{Person, Roles};
+use super::{Forced, Person, Roles};
 use crate::model::claim::{Claim, ClaimBody, ClaimId, GivenAs, GrantClaim};
 use crate::model::id::{UserName, VmName};
 use crate::model::lab::{Desired, Object, Origin, Permission, Right, Subject, Vm, VmSource};
@@ -78,23 +78,6 @@ pub enum Refused {
 
 pub type Decision = Result<Because, Refused>;
 
-/// Why a vm runs isolated, whatever its owner wants.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Forced {
-    /// It was so when the vm was made.
-    FromTheStart,
-    /// Somebody wants it so.
-    By {
-        /// Whom it is about.
-        to: Subject,
-        /// The thing.
-        on: Object,
-        /// Where it is written.
-        given: Given,
-    },
-}
-
 /// What somebody may do with one thing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Effective {
@@ -165,43 +148,6 @@ impl<'a> World<'a> {
             && self.owners_may_share
             && permission.allow.iter().all(|right| self.owners_right(user, *right, on));
         if may { Ok(GivenAs::Owner) } else { Err(Refused::NoRight) }
-    }
-
-    /// Why a vm of `owner`, of these objects, runs isolated when `user` starts it.
-    pub fn forced(&self, user: Option<&UserName>, vm: &VmName) -> Option<Forced> {
-        let known = self.lab.vms.get(vm)?;
-        let objects = self.objects_of(vm);
-        let concerned = |to: &Subject| {
-            is_one_of(self.lab, &known.owner, to) || user.is_some_and(|user| is_one_of(self.lab, user, to))
-        };
-        let force = self.permissions().find(|(permission, _)| {
-            permission.force_isolated && objects.contains(&permission.on) && concerned(&permission.to)
-        });
-        if let Some((permission, given)) = force {
-            return Some(Forced::By { to: permission.to.clone(), on: permission.on.clone(), given });
-        }
-        let is_from_the_start = |claim: &Claim| match &claim.body {
-            ClaimBody::Vm(made) => claim.name == vm.as_str() && made.isolated,
-            _ => false,
-        };
-        self.claims.iter().any(is_from_the_start).then_some(Forced::FromTheStart)
-    }
-
-    /// Whether what `owner` derives from `on` runs isolated for good.
-    pub fn forced_on_derived(&self, owner: &UserName, on: &Object) -> bool {
-        let group = match on {
-            Object::Template(template) => self.lab.templates.get(template).map(|template| &template.vm_group),
-            Object::Vm(vm) => self.lab.vms.get(vm).map(|vm| &vm.vm_group),
-            Object::VmGroup(_) => None,
-        };
-        let is_about = |object: &Object| {
-            object == on || matches!((object, group), (Object::VmGroup(one), Some(other)) if one == other)
-        };
-        let source_is_forced = matches!(on, Object::Vm(vm) if self.forced(Some(owner), vm).is_some());
-        source_is_forced
-            || self.permissions().any(|(permission, _)| {
-                permission.force_isolated && is_about(&permission.on) && is_one_of(self.lab, owner, &permission.to)
-            })
     }
 
     /// All that `who` may do, with each thing that they may know of.
@@ -288,7 +234,7 @@ impl<'a> World<'a> {
     }
 
     /// A thing, and its vm group, whose rights reach it.
-    fn objects_with_this_right(&self, on: &Object) -> Vec<Object> {
+    pub(super) fn objects_with_this_right(&self, on: &Object) -> Vec<Object> {
         let group = match on {
             Object::Vm(vm) => self.lab.vms.get(vm).map(|vm| &vm.vm_group),
             Object::Template(template) => self.lab.templates.get(template).map(|template| &template.vm_group),
@@ -297,18 +243,8 @@ impl<'a> World<'a> {
         std::iter::once(on.clone()).chain(group.cloned().map(Object::VmGroup)).collect()
     }
 
-    /// What a vm is to forced isolation.
-    fn objects_of(&self, vm: &VmName) -> Vec<Object> {
-        let mut objects = self.objects_with_this_right(&Object::Vm(vm.clone()));
-        if let Some(VmSource::Derive(template) | VmSource::Clone(template)) = self.lab.vms.get(vm).map(|vm| &vm.source)
-        {
-            objects.push(Object::Template(template.clone()));
-        }
-        objects
-    }
-
     /// Every permission that counts now, the manifest's first.
-    fn permissions(&self) -> impl Iterator<Item = (&'a Permission, Given)> + use<'a> {
+    pub(super) fn permissions(&self) -> impl Iterator<Item = (&'a Permission, Given)> + use<'a> {
         let world = *self;
         let written = self.lab.permissions.iter().map(move |permission| {
             let key = (permission.to.clone(), permission.on.clone());

@@ -12,9 +12,8 @@
 //! ```
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 
-use crate::access::{Roles, World};
+use super::permissions::forced_vms;
 use crate::model::claim::{Claim, ClaimBody, ClaimId, PowerClaim, PowerWish, TimeClaim, VmClaim};
 use crate::model::id::{FamilyName, UserGroupName, VmName};
 use crate::model::lab::{AddedTime, Desired, Object, Origin, Permission, PowerState, Subject, Vm};
@@ -64,12 +63,13 @@ fn vm(claim: ClaimId, family: FamilyName, made: &VmClaim) -> Vm {
 fn isolate(merged: &mut Cow<'_, Desired>, claims: &[Claim]) {
     let forces =
         claims.iter().any(|claim| matches!(&claim.body, ClaimBody::Grant(grant) if grant.permission.force_isolated));
-    let world =
-        World { lab: merged, claims, roles: &Roles::default(), owners_may_share: false, in_session: &BTreeSet::new() };
-    let is_open = |(name, vm): &(&VmName, &Vm)| !vm.isolated && (forces || name.owner().is_some());
-    let vms = merged.vms.iter().filter(is_open).map(|(name, _)| name);
-    let forced: Vec<VmName> = vms.filter(|vm| world.forced(None, vm).is_some()).cloned().collect();
-    for name in forced {
+    if !forces && !merged.vms.keys().any(|name| name.owner().is_some()) {
+        return;
+    }
+    let mut forced = forced_vms(merged, claims);
+    // Of the vms that a manifest has, and with what it permits, `resolve` has seen to it.
+    forced.retain(|(name, _)| !merged.vms[name].isolated && (forces || name.owner().is_some()));
+    for (name, _) in forced {
         merged.to_mut().vms.get_mut(&name).expect("it was just found").isolated = true;
     }
 }

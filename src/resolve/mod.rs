@@ -1,7 +1,7 @@
 //! Manifest in, `Desired` out, or all diagnostics at once. Pure: no file, clock, process, environment or database.
 //!
 //! ```text
-//! people ─▶ networks ─▶ machines ─▶ permissions (force isolation) ─▶ sessions ─▶ moved ─▶ limits
+//! people ─▶ networks ─▶ machines ─▶ permissions ─▶ isolation ─▶ sessions ─▶ limits ─▶ moved
 //! ```
 //!
 //! Each step binds the names it needs from the steps before it, and goes on past what it cannot bind.
@@ -71,10 +71,11 @@ pub fn resolve(manifest: &Manifest, site: &SiteContext) -> Resolved {
     };
     r.range_sizes(&desired.vms, &vm_groups);
     let families = machines.families;
-    r.permissions(&mut people, &vm_groups, &families, &mut desired);
-    r.sessions(&people, &families, &vm_groups, &mut desired);
+    let forced = r.permissions(&mut people, &vm_groups, &families, &mut desired);
     r.users_alike(&people);
-    people.finish(r, &mut desired);
+    people.finish(&mut desired);
+    r.isolate(&forced, &mut desired);
+    r.sessions(&families, &vm_groups, &mut desired);
     r.running_limits(&desired);
     r.storage_limits(&desired);
     let used = |name: &VmGroupName| {

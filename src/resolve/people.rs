@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Resolver;
 use crate::manifest::{At, LimitsDecl, Spanned, UserGroupDecl};
 use crate::model::id::{UserGroupName, UserName};
-use crate::model::lab::{Desired, Limits, Particulars, Subject, User, UserGroup};
+use crate::model::lab::{Desired, Limits, Particulars, User, UserGroup};
 use crate::model::rules::Rule;
 
 /// Everybody the lab knows, while it is being resolved.
@@ -41,14 +41,6 @@ impl People {
         self.broken.contains(group)
     }
 
-    /// Who a user is to permissions: the user, and every group with this member.
-    pub(super) fn subjects(&self, user: &UserName) -> Vec<Subject> {
-        let groups = self.users.get(user).into_iter().flat_map(|(user, _)| user.groups.iter().cloned());
-        let all_users = || UserGroupName::new(UserGroupName::ALL_USERS).expect("the predefined name is valid");
-        let everybody = self.declared.contains(user).then(all_users);
-        std::iter::once(Subject::User(user.clone())).chain(groups.chain(everybody).map(Subject::Group)).collect()
-    }
-
     /// Every user, and the place that first named each.
     pub(super) fn places(&self) -> impl Iterator<Item = (&UserName, At)> {
         self.users.iter().map(|(name, (_, at))| (name, *at))
@@ -57,10 +49,6 @@ impl People {
     pub(super) fn group_names(&self) -> impl Iterator<Item = &str> + Clone {
         let predefined = UserGroupName::PREDEFINED;
         self.groups.keys().map(UserGroupName::as_str).chain(predefined)
-    }
-
-    pub(super) fn extra_time(&self, user: &UserName) -> u32 {
-        self.users.get(user).map_or(0, |(user, _)| user.extra_time_percent)
     }
 
     /// Takes note of a user who is named as an owner or in a permission. Somebody new is welcome, unless the name looks
@@ -117,7 +105,7 @@ impl People {
     }
 
     /// Puts users and groups into what is desired.
-    pub(super) fn finish(self, _resolver: &mut Resolver<'_>, desired: &mut Desired) {
+    pub(super) fn finish(self, desired: &mut Desired) {
         let is_mentioned_only = |name: &UserName| !self.declared.contains(name);
         let user = |(name, (user, _)): (UserName, (User, At))| {
             let user = User { is_mentioned_only: is_mentioned_only(&name), ..user };

@@ -1,13 +1,15 @@
-//! Permissions: who and what are bound, forced isolation is put into the vms it is about.
+//! Permissions: who and what are bound, and forced isolation is put into the vms that `access` says it is about.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::networks::VmGroups;
 use super::people::People;
 use super::{Families, Resolver};
+use crate::access::{Forced, Roles, World};
 use crate::manifest::{At, ObjectDecl, PermissionDecl, Spanned, SubjectDecl};
+use crate::model::claim::Claim;
 use crate::model::id::{FamilyName, UserGroupName, VmGroupName, VmName};
-use crate::model::lab::{Desired, Object, Permission, Right, Subject, Vm, VmSource};
+use crate::model::lab::{Desired, Object, Permission, Right, Subject};
 use crate::model::rules::Rule;
 
 /// Most permissions of a lab; groups say more with less.
@@ -20,10 +22,10 @@ impl Resolver<'_> {
         groups: &VmGroups,
         families: &Families,
         desired: &mut Desired,
-    ) {
+    ) -> ForcedAt {
         let manifest = self.manifest;
         let mut seen: BTreeMap<(Subject, Object), At> = BTreeMap::new();
-        let mut forced = Forced::new();
+        let mut forced = ForcedAt::new();
         let decls = self.at_most(&manifest.permissions, PERMISSIONS_MAX, "permissions", |decl| decl.at);
         for decl in decls {
             let subject = self.subject(&decl.to, people);
@@ -47,8 +49,8 @@ impl Resolver<'_> {
             desired.written_permissions.entry(key).or_insert_with(|| self.origin(decl.at));
             desired.permissions.push(permission);
         }
-        self.isolate(&forced, people, desired);
         desired.permissions.sort();
+        forced
     }
 
     fn subject(&mut self, decl: &Spanned<SubjectDecl>, people: &mut People) -> Option<Subject> {
@@ -175,20 +177,19 @@ impl Resolver<'_> {
         }
     }
 
-    /// Isolates the vms that permissions with `force_isolated` are about. Each vm asks for the few subjects and objects
-    /// that it is, so that thousands of permissions over thousands of vms cost their sum and not their product.
-    fn isolate(&mut self, forced: &Forced, people: &People, desired: &mut Desired) {
-        if forced.is_empty() {
+    /// Isolates the vms that permissions with `force_isolated` are about.
+    pub(super) fn isolate(&mut self, places: &ForcedAt, desired: &mut Desired) {
+        if places.is_empty() {
             return;
         }
+        let found = forced_vms(desired, &[]);
         let mut contradicted: BTreeMap<FamilyName, (VmName, At)> = BTreeMap::new();
-        for (name, vm) in &mut desired.vms {
-            let subjects = people.subjects(&vm.owner);
-            let objects = objects(name, vm);
-            let mut pairs = subjects.iter().flat_map(|to| objects.iter().map(|on| (to.clone(), on.clone())));
-            let Some(force) = pairs.find_map(|pair| forced.get(&pair)) else { continue };
+        for (name, forced) in found {
+            let vm = desired.vms.get_mut(&name).expect("it was just found");
             vm.isolated = true;
-            contradicted.entry(vm.family.clone()).or_insert_with(|| (name.clone(), *force));
+            let Forced::By { to, on, .. } = forced else { continue };
+            let Some(at) = places.get(&(to, on)) else { continue };
+            contradicted.entry(vm.family.clone()).or_insert((name, *at));
         }
         for (name, decl) in self.manifest.vms.iter() {
             let Some(isolated) = decl.isolated.as_ref().filter(|isolated| !isolated.value) else { continue };
@@ -200,14 +201,13 @@ impl Resolver<'_> {
     }
 }
 
-/// Who and what are forced to be isolated, and where that is written.
-type Forced = BTreeMap<(Subject, Object), At>;
+/// Where it is written who and what are forced to be isolated.
+pub(super) type ForcedAt = BTreeMap<(Subject, Object), At>;
 
-/// What a vm is to permissions.
-fn objects(name: &VmName, vm: &Vm) -> Vec<Object> {
-    let template = match &vm.source {
-        VmSource::Derive(template) | VmSource::Clone(template) => Some(Object::Template(template.clone())),
-        VmSource::Disks(_) => None,
-    };
-    [Object::Vm(name.clone()), Object::VmGroup(vm.vm_group.clone())].into_iter().chain(template).collect()
+/// The vms that a permission forces to run isolated, whoever starts them, with why.
+pub(super) fn forced_vms(lab: &Desired, claims: &[Claim]) -> Vec<(VmName, Forced)> {
+    let (roles, in_session) = (Roles::default(), BTreeSet::new());
+    let world = World { lab, claims, roles: &roles, owners_may_share: false, in_session: &in_session };
+    let forcing = world.forcing();
+    lab.vms.keys().filter_map(|name| Some((name.clone(), forcing.on_vm(None, name)?))).collect()
 }

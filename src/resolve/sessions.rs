@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::networks::VmGroups;
-use super::people::People;
 use super::{Families, Resolver};
 use crate::manifest::{SessionDecl, Spanned};
 use crate::model::id::{FamilyName, SessionName, UserName, VmName};
@@ -16,7 +15,7 @@ const SESSIONS_MAX: usize = 500;
 const TAKING_PART_MAX: usize = 1_000_000;
 
 impl Resolver<'_> {
-    pub(super) fn sessions(&mut self, people: &People, families: &Families, groups: &VmGroups, desired: &mut Desired) {
+    pub(super) fn sessions(&mut self, families: &Families, groups: &VmGroups, desired: &mut Desired) {
         let manifest = self.manifest;
         let sessions = self.at_most(&manifest.sessions.0, SESSIONS_MAX, "sessions", |entry| entry.key.at);
         let mut taking_part = 0;
@@ -38,7 +37,7 @@ impl Resolver<'_> {
             let owners: BTreeSet<&UserName> = vms.iter().map(|vm| &desired.vms[vm].owner).collect();
             let mut extra: BTreeMap<UserName, u32> = BTreeMap::new();
             for owner in &owners {
-                let percent = people.extra_time(owner);
+                let percent = desired.users.get(*owner).map_or(0, |user| user.extra_time_percent);
                 if percent > 0 {
                     extra.insert((*owner).clone(), percent);
                 }

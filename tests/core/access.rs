@@ -118,6 +118,26 @@ fn new_disks_are_for_who_may_modify_a_vm_and_for_its_member_as_the_manifest_says
     }
 }
 
+/// Forced isolation has one reading: the vms of a manifest have it as whoever starts them finds it, also where the owner is a site's
+/// admin whom the lab does not list.
+#[test]
+fn what_is_forced_is_in_the_vms_of_the_manifest() {
+    let more = WALKTHROUGH.replace(
+        "permissions:\n",
+        "  theirs: { derive: gsr, owner: ops }\n  free: { derive: gsr, owner: eva }\n\
+        permissions:\n  - { to: { user: ops }, on: { vm: theirs }, allow: [], force_isolated: true }\n",
+    );
+    let mut lab = Lab::new(&more);
+    lab.site.admins.insert("ops".parse().unwrap());
+    let scene = Scene { lab: lab.desired(), claims: Vec::new(), ..Scene::walkthrough() };
+    let forced = |vm: &str| scene.world().forced(None, &vm.parse().unwrap()).is_some();
+    let isolated = |vm: &str| scene.lab.vms[vm].isolated;
+    assert_eq!(
+        ["shared", "theirs", "free"].map(|vm| (isolated(vm), forced(vm))),
+        [false, true, false].map(|is| (is, is))
+    );
+}
+
 #[test]
 fn the_papers_walkthrough() {
     let scene = Scene::walkthrough();
