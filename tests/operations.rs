@@ -219,6 +219,52 @@ fn while_a_stop_takes_long_others_are_started_and_stopped() {
     lab.done("vm start ada-work --yes");
 }
 
+/// A cluster that counts how often it is asked for its queue, in which the latest job waits.
+const CLUSTER: &str = "\
+mkdir ../site/tools && cd ../site/tools
+cat >qsub <<'END'
+#!/bin/sh
+while [ $# -gt 0 ]; do case $1 in -N) name=$2 ;; -t) tasks=$2 ;; esac; shift; done
+cat >\"$(dirname \"$0\")/queue.xml\" <<XML
+<?xml version='1.0'?>
+<job_info><queue_info></queue_info><job_info><job_list state=\"pending\"><JB_job_number>7</JB_job_number><JB_name>$name</JB_name>
+<JB_owner>root</JB_owner><state>qw</state><slots>1</slots><tasks>1</tasks></job_list></job_info></job_info>
+XML
+echo \"7.$tasks:1\"
+END
+cat >qstat <<'END'
+#!/bin/sh
+cd \"$(dirname \"$0\")\" && { [ \"$1\" != -f ] || echo >>asked; } && cat queue.xml
+END
+chmod 755 qsub qstat
+echo '<?xml version=\"1.0\"?><job_info><queue_info></queue_info><job_info></job_info></job_info>' >queue.xml
+";
+
+/// On a cluster each question to the queue is dear: to start a vm takes one, to take a job over another.
+#[test]
+fn the_queue_is_asked_once_for_what_is_decided() {
+    let lab = Lab(Sandbox::new("/dev/shm", None));
+    let cluster = "scheduler: { grid_engine: { root: site/tools, binaries: site/tools } }\nnetwork: { dhcp: none, dhcp_servers: [] }";
+    std::fs::write(
+        lab.0.path("site.yaml"),
+        format!("state: site/state.db\nstorage: {{ root: site/storage }}\nservice_user: nobody\n{cluster}\n"),
+    )
+    .unwrap();
+    lab.done("state init");
+    lab.must(CLUSTER);
+    lab.done("apply --yes");
+    lab.done("state backup ../copy.db");
+    let asked = |command: &str| {
+        lab.must("rm -f ../site/tools/asked");
+        lab.done(command);
+        lab.must("wc -l <../site/tools/asked").trim().to_owned()
+    };
+    assert_eq!(asked("vm start ada-work --yes"), "1");
+    lab.done("state restore ../copy.db");
+    assert_eq!(asked("import vm/ada-work --job 7"), "1");
+    lab.done("plan --detailed-exitcode");
+}
+
 /// An apply that publishes one more template, and is not done with it as long as there is a file `hold`.
 fn slow_publish(lab: &Lab) -> Child {
     lab.put_before("qemu-img", &SLOW_QEMU_IMG.replace("WHAT", "check"));

@@ -8,7 +8,6 @@ use std::str::FromStr;
 use super::aside::disks_word;
 use super::journal::{Decides, Lab, Order, Step};
 use super::pick::nothing_fits;
-use super::plan::Scope;
 use super::{Code, Context, ControlError};
 use crate::disks::{self, DiskError, Owner};
 use crate::model::address::Address;
@@ -18,7 +17,7 @@ use crate::model::lab::Desired;
 use crate::observe::fold;
 use crate::plan::{Effect, FoundJob, Inputs, Plan, Refusal, import_job};
 use crate::run::{Batch, BatchId, Control, RunSpec, read_report};
-use crate::scheduler::SchedulerError;
+use crate::scheduler::{Scheduler as _, SchedulerError, Seen};
 use crate::state::{Change, Entry, Recorded, RecordedDisk, Store};
 
 #[derive(Debug, thiserror::Error)]
@@ -123,15 +122,19 @@ fn import<T>(
     let decides = Decides::begin(context, format!("import {address}"))?;
     let recorded = store.recorded(&desired.lab)?;
     recorded.refuse_held(address)?;
-    let plan = Scope::default().plan(context, desired, &recorded)?;
+    // One answer serves all that is looked at under the lock.
+    let scheduler = context.scheduler();
+    let queue = Seen::new(&*scheduler);
+    let plan = context.plan_in(&queue, desired, &recorded, &[], &BTreeMap::new())?;
     if let Some(refusal) = plan.refusals.iter().find(|refusal| refusal.holds(address)) {
         return Err(ImportError::Held { address: address.clone(), by: Box::new(refusal.clone()) }.into());
     }
-    act(&Import { context, desired, recorded: &recorded, plan: &plan, address }, &mut store, decides)
+    act(&Import { context, queue: &queue, desired, recorded: &recorded, plan: &plan, address }, &mut store, decides)
 }
 
 struct Import<'a> {
     context: &'a Context,
+    queue: &'a Seen<'a>,
     desired: &'a Desired,
     recorded: &'a Recorded,
     /// Of the whole lab, as it would be applied now.
@@ -145,7 +148,7 @@ impl Import<'_> {
         let vm = recorded.vms.iter().find(|(name, _)| name.as_str() == address.name);
         let Some((name, known)) = vm else { return Err(self.unknown_vm()) };
         let found = self.find(wanted)?;
-        let observed = context.observe(desired, recorded)?;
+        let observed = context.observe_in(self.queue, desired, recorded)?;
         let inputs = Inputs {
             desired,
             recorded,
@@ -180,9 +183,8 @@ impl Import<'_> {
 
     /// The job, and the files that its mark leads to. What is not there is `None`; what cannot be read ends the request.
     fn find(&self, wanted: WantedJob) -> Result<FoundJob, ControlError> {
-        let scheduler = self.context.scheduler();
-        let task = wanted.find(scheduler.list().map_err(ImportError::Queue)?)?;
-        let account = scheduler.account().map_err(ImportError::Queue)?;
+        let task = wanted.find(self.queue.list().map_err(ImportError::Queue)?)?;
+        let account = self.queue.account().map_err(ImportError::Queue)?;
         let runs = &self.context.site.storage.runs;
         let mut found = FoundJob { task, account, index: None, spec: None, control: None, phase: None };
         let Some((_, batch)) = BatchId::from_job_name(&found.task.name, &self.recorded.site) else { return Ok(found) };
