@@ -39,6 +39,12 @@ while [ -e FOLDER/hold ]; do sleep 0.05; done
 exit 1
 ";
 
+/// It says nothing of itself as long as there is a file `hold`.
+const SLOW_NFT: &str = "#!/bin/sh
+while [ -e FOLDER/hold ]; do touch FOLDER/asked; sleep 0.05; done
+exec /usr/sbin/nft \"$@\"
+";
+
 struct Lab(Sandbox);
 
 impl Lab {
@@ -217,6 +223,23 @@ fn while_a_stop_takes_long_others_are_started_and_stopped() {
     lab.done("plan --detailed-exitcode");
     assert_eq!(lab.done("get claims -o csv").lines().count(), 2, "a heading, and that cid's vm is to run");
     lab.done("vm start ada-work --yes");
+}
+
+/// What is looked at before a start holds up nobody else's; what they decided meanwhile is seen, and no two runs get one number.
+#[test]
+fn while_a_machine_is_slow_to_answer_others_are_started() {
+    let lab = Lab::new();
+    lab.put_before("nft", SLOW_NFT);
+    let mut start = lab.spawn(&["vm", "start", "ada-work", "--yes"]);
+    lab.wait_until("the look at the filter", || lab.0.path("asked").exists());
+    lab.start("bea-work");
+    assert!(is_at_work(&mut start) && !lab.is_running("ada-work"));
+
+    lab.let_go();
+    assert!(start.wait().unwrap().success());
+    lab.wait_until("the start of ada-work", || lab.is_running("ada-work") && lab.is_reported("ada-work"));
+    assert!(lab.is_running("bea-work"));
+    lab.done("plan --detailed-exitcode");
 }
 
 /// A cluster that counts how often it is asked for its queue, in which the latest job waits.

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU8;
 use std::time::Duration;
 
 use super::journal::Decides;
-use super::readiness::refuse_unready;
+use super::readiness::{Ready, refuse_unready};
 use super::{Context, ControlError, Note, clear};
 use crate::apply::{self, Awaited, Clock as _, Goal, Progress, Readiness, Summary, SystemClock, Wait, WaitEnd, World};
 use crate::model::audit::Act;
@@ -69,9 +69,8 @@ pub fn reconcile(
     came.inspect_err(|error| context.audit_refusal(Some(&desired.lab), error, &refusals))
 }
 
-/// The lock is held from the look that decides until it is written down what is going to be done,
-/// and never while somebody thinks: what they agreed to is planned again under it, and where something else comes out, that is
-/// shown and asked about.
+/// The lock is held while something is decided and until it is written down what is going to be done; never while somebody thinks,
+/// nor while a machine or a queue is looked at that may be slow to answer.
 pub(super) fn decide_and_act(
     context: &Context,
     desired: &Desired,
@@ -80,44 +79,115 @@ pub(super) fn decide_and_act(
     client: &mut dyn Client,
     refusals: &mut Vec<Refusal>,
 ) -> Result<Done, ControlError> {
-    let mut good: Option<Plan> = None;
-    let doing = || format!("{} {}", request.doing, desired.lab);
-    loop {
-        let mut store = context.store()?;
-        let decides = (request.is_agreed || good.is_some()).then(|| Decides::begin(context, doing()));
-        let decides = decides.transpose()?;
-        let recorded = store.recorded(&desired.lab)?;
-        if let (Some(_), Some(frozen)) = (&good, &recorded.frozen) {
-            return Err(StateError::Frozen { frozen: frozen.clone() }.into());
-        }
-        let plan = make(&recorded)?;
-        refusals.clone_from(&plan.refusals);
-        let is_good = good.as_ref().is_some_and(|good| good.does_the_same(&plan));
-        if !is_good {
-            if good.is_some() {
-                context.listener.note(&Note::PlanMoved { lab: &desired.lab });
+    let mut deciding = Deciding { context, desired, make, request, client, refusals };
+    if request.is_agreed { deciding.at_once() } else { deciding.with_a_person() }
+}
+
+/// What is decided, for whom, and how.
+struct Deciding<'a> {
+    context: &'a Context,
+    desired: &'a Desired,
+    make: &'a dyn Fn(&Recorded) -> Result<Plan, ControlError>,
+    request: &'a Request<'a>,
+    client: &'a mut dyn Client,
+    /// What the latest plan refuses.
+    refusals: &'a mut Vec<Refusal>,
+}
+
+/// A plan, and what it was made from.
+struct Planned {
+    recorded: Recorded,
+    plan: Plan,
+}
+
+impl Deciding<'_> {
+    /// Whatever comes out is done. It is planned before the lock is taken, and that stands if nothing was written meanwhile on
+    /// which it could depend; else it is planned again under the lock.
+    fn at_once(&mut self) -> Result<Done, ControlError> {
+        let mut store = self.context.store()?;
+        let standing = store.standing(&self.desired.lab)?;
+        let recorded = store.recorded(&self.desired.lab)?;
+        let early = self.plan(recorded)?;
+        let ready = match self.ready(&early.plan, &Ready::default()) {
+            Ok(Some(ready)) => ready,
+            other => {
+                self.client.shows(&early.plan);
+                other?;
+                return self.nothing_to_do(&mut store, early.plan);
             }
-            client.shows(&plan);
-            if !may_begin(&plan, request)? {
-                keep_particulars(&mut store, desired)?;
-                return Ok(Done { plan, summary: Summary::default() });
-            }
+        };
+        let decides = self.lock()?;
+        let planned = if store.standing(&self.desired.lab)? == standing {
+            early
+        } else {
+            let recorded = store.recorded(&self.desired.lab)?;
+            self.plan(recorded)?
+        };
+        self.client.shows(&planned.plan);
+        match self.ready(&planned.plan, &ready)? {
+            Some(_) => self.act(store, decides, planned),
+            None => self.nothing_to_do(&mut store, planned.plan),
         }
-        if let Some(decides) = decides.filter(|_| is_good || request.is_agreed) {
-            if !is_good {
-                // Looked at under the lock, which takes some milliseconds: a second plan would ask the whole queue once more.
-                refuse_unready(context, desired, &plan)?;
+    }
+
+    /// What a person agrees to is planned again under the lock, and where something else comes out, that is shown and asked about.
+    fn with_a_person(&mut self) -> Result<Done, ControlError> {
+        let mut store = self.context.store()?;
+        let recorded = store.recorded(&self.desired.lab)?;
+        let mut shown = self.plan(recorded)?.plan;
+        loop {
+            self.client.shows(&shown);
+            if self.ready(&shown, &Ready::default())?.is_none() {
+                return self.nothing_to_do(&mut store, shown);
             }
-            let summary = act(context, &plan, &mut store, decides, request, client)?;
-            keep_particulars(&mut store, desired)?;
-            clear::piece(context, &plan.lab, &recorded, &mut store);
-            return Ok(Done { plan, summary });
+            // The state is not kept open while somebody thinks.
+            drop(store);
+            agree(&shown, self.client)?;
+            store = self.context.store()?;
+            let decides = self.lock()?;
+            let recorded = store.recorded(&self.desired.lab)?;
+            if let Some(frozen) = recorded.frozen {
+                return Err(StateError::Frozen { frozen }.into());
+            }
+            let planned = self.plan(recorded)?;
+            if shown.does_the_same(&planned.plan) {
+                return self.act(store, decides, planned);
+            }
+            self.context.listener.note(&Note::PlanMoved { lab: &self.desired.lab });
+            shown = planned.plan;
         }
-        // The lock is given back by now; nor is the state kept open.
-        drop(store);
-        refuse_unready(context, desired, &plan)?;
-        agree(&plan, client)?;
-        good = Some(plan);
+    }
+
+    fn plan(&mut self, recorded: Recorded) -> Result<Planned, ControlError> {
+        let plan = (self.make)(&recorded)?;
+        self.refusals.clone_from(&plan.refusals);
+        Ok(Planned { recorded, plan })
+    }
+
+    /// What this machine is ready for, of what it was not found ready for `already`; `None` where there is nothing to do. An error
+    /// where it must not be done.
+    fn ready(&self, plan: &Plan, already: &Ready) -> Result<Option<Ready>, ControlError> {
+        match may_begin(plan, self.request)? {
+            true => refuse_unready(self.context, self.desired, plan, already).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    fn lock(&self) -> Result<Decides, ControlError> {
+        Decides::begin(self.context, format!("{} {}", self.request.doing, self.desired.lab))
+    }
+
+    fn nothing_to_do(&self, store: &mut Store, plan: Plan) -> Result<Done, ControlError> {
+        keep_particulars(store, self.desired)?;
+        Ok(Done { plan, summary: Summary::default() })
+    }
+
+    fn act(&mut self, mut store: Store, decides: Decides, planned: Planned) -> Result<Done, ControlError> {
+        let Planned { recorded, plan } = planned;
+        let summary = act(self.context, &plan, &mut store, decides, self.request, self.client)?;
+        keep_particulars(&mut store, self.desired)?;
+        clear::piece(self.context, &plan.lab, &recorded, &mut store);
+        Ok(Done { plan, summary })
     }
 }
 

@@ -12,8 +12,25 @@ use crate::model::site::Site;
 use crate::plan::{Effect, Plan};
 use crate::run::RunSpec;
 
-pub(super) fn refuse_unready(context: &Context, desired: &Desired, plan: &Plan) -> Result<(), ControlError> {
+/// What a machine was found ready for.
+#[derive(Debug, Default)]
+pub(super) struct Ready {
+    groups: Vec<VmGroup>,
+    paths: BTreeSet<PathBuf>,
+    starts_here: bool,
+}
+
+/// Refuses where the machine is not ready for what a plan does. What it was found ready for `already` is not looked at again.
+pub(super) fn refuse_unready(
+    context: &Context,
+    desired: &Desired,
+    plan: &Plan,
+    already: &Ready,
+) -> Result<Ready, ControlError> {
     let site = &context.site;
+    if !takes_a_ready_machine(plan) {
+        return Ok(Ready::default());
+    }
     let starts: Vec<&RunSpec> = plan
         .actions()
         .filter_map(|(_, action)| match &action.effect {
@@ -21,20 +38,24 @@ pub(super) fn refuse_unready(context: &Context, desired: &Desired, plan: &Plan) 
             _ => None,
         })
         .collect();
-    if !takes_a_ready_machine(plan) {
-        return Ok(());
+    let starts_here = site.scheduler.is_this_machine() && !starts.is_empty();
+    let needed = Ready { groups: groups(desired, plan), paths: paths(site, &starts), starts_here };
+    if already.covers(&needed) {
+        return Ok(needed);
     }
-    let paths = paths(site, &starts);
-    let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
-    let groups = groups(desired, plan);
-    let is_local = site.scheduler.is_this_machine();
-    let needs =
-        Needs { wanted: Wanted::new(&groups, site), paths: &paths, starts_here: is_local && !starts.is_empty() };
-    let lacking = lacks(&needs);
-    if lacking.is_empty() {
-        return Ok(());
+    let paths: Vec<&Path> = needed.paths.iter().map(PathBuf::as_path).collect();
+    let lacking = lacks(&Needs { wanted: Wanted::new(&needed.groups, site), paths: &paths, starts_here });
+    if lacking.is_empty() { Ok(needed) } else { Err(ControlError::NotReady { lacking }) }
+}
+
+impl Ready {
+    /// One that was never looked at covers nothing.
+    fn covers(&self, needed: &Self) -> bool {
+        !self.paths.is_empty()
+            && (self.starts_here || !needed.starts_here)
+            && needed.groups.iter().all(|group| self.groups.contains(group))
+            && needed.paths.is_subset(&self.paths)
     }
-    Err(ControlError::NotReady { lacking })
 }
 
 /// Whether it does anything that a machine may not be ready for.

@@ -33,7 +33,7 @@ pub use history::{AppliedEffect, AsideDisk, PastApply, PastEffect, PastRun};
 pub use ledger::Ledger;
 pub use lock::{Holder, Lock};
 pub use objects::{RecordedThing, Thing};
-pub use operations::{Decision, Hold, Start, Worker};
+pub use operations::{Decision, Hold, Standing, Start, Worker};
 pub use privacy::Left;
 pub use quotas::{OpenRun, Quota, Starting};
 pub use recorded::{

@@ -159,7 +159,24 @@ pub(super) fn open(state: &Path) -> Result<File, StateError> {
     opened.map_err(|source| StateError::Io { action: "open the lock", path, source })
 }
 
+/// How far a site's records have come, for one lab: as long as it is the same, nobody has decided anything, nor written anything of
+/// this lab.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// The site's latest apply.
+    apply: Option<i64>,
+    serial: Option<u64>,
+}
+
 impl Store {
+    /// How far the records have come. What is read after this is no older.
+    pub fn standing(&self, lab: &LabName) -> Result<Standing, StateError> {
+        self.refuse_replaced()?;
+        let query = "SELECT (SELECT MAX(id) FROM applies), (SELECT serial FROM labs WHERE lab = ?1)";
+        let read = |row: &rusqlite::Row<'_>| Ok(Standing { apply: row.get(0)?, serial: row.get(1)? });
+        self.connection.query_row(query, [lab.as_str()], read).map_err(|source| self.sql("read", source))
+    }
+
     /// Begins an apply: from now on it holds what it works on, and what it gives to runs and vms is nobody else's. Refused
     /// where what it was decided from has changed, and where somebody else works on the same.
     pub fn begin(
