@@ -1,6 +1,6 @@
 //! Guests are asked to power themselves off, all at once, and each is told of as it is confirmed to be over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,7 @@ use super::World;
 use super::batch::{ActionResult, Batch, Message, send};
 use super::effects::stop_order;
 use super::retry::{EffectError, with_retries};
+use crate::error::chain;
 use crate::model::id::RunId;
 use crate::model::job::TaskId;
 use crate::observe::{Phase, fold, is_fenced};
@@ -30,6 +31,8 @@ struct Stopping {
     id: ActionId,
     run: RunId,
     task: Option<TaskId>,
+    /// Why the last look could not tell whether it is over.
+    unseen: Option<String>,
 }
 
 /// Asks all guests at once, then tells of each as it is confirmed.
@@ -42,7 +45,7 @@ pub(super) fn stop(batch: &Batch, world: &World<'_>, sender: &Sender<Message>) {
             with_retries(batch.kind, world, sender, || Ok(world.runs.control(run, &stop_order(*generation))?));
         match asked {
             Ok(()) => {
-                let stopping = Stopping { id: action.id, run: run.clone(), task: *task };
+                let stopping = Stopping { id: action.id, run: run.clone(), task: *task, unseen: None };
                 under_way.insert(run.clone(), stopping);
             }
             Err(detail) => send(sender, batch.kind, vec![(action.id, Err(detail))], began),
@@ -54,35 +57,28 @@ pub(super) fn stop(batch: &Batch, world: &World<'_>, sender: &Sender<Message>) {
     }
     let grace = Duration::from_secs(world.site.timing.grace_seconds) + STOP_MARGIN;
     let deadline = world.clock.now() + grace;
-    let (mut ask_at, mut pause) = (world.clock.now(), QUEUE_PAUSES.0);
-    while !under_way.is_empty() {
-        let asks = world.clock.now() >= ask_at;
-        let gone = confirmed(&under_way, world, asks);
-        if asks {
-            ask_at = world.clock.now() + pause;
-            pause = (pause * 2).min(QUEUE_PAUSES.1);
-        }
-        let results = gone.into_iter().filter_map(|(run, reason)| {
+    // The queue before the reports: a starter writes its last record before its task leaves the queue.
+    let (mut queue, mut pause) = (ask(world), QUEUE_PAUSES.0);
+    let mut ask_at = world.clock.now() + pause;
+    loop {
+        let over = confirmed(&mut under_way, world, &queue);
+        let results = over.into_iter().filter_map(|(run, reason)| {
             let stopping = under_way.remove(&run)?;
             Some((stopping.id, Ok(vec![Change::Ended { run: stopping.run, reason }])))
         });
         let results: Vec<ActionResult> = results.collect();
         send(sender, batch.kind, results, began);
-        if world.clock.now() >= deadline {
+        if under_way.is_empty() || world.clock.now() >= deadline {
             break;
         }
-        if !under_way.is_empty() {
-            world.clock.sleep(STOP_POLL);
+        world.clock.sleep(STOP_POLL);
+        if world.clock.now() >= ask_at {
+            queue = ask(world);
+            pause = (pause * 2).min(QUEUE_PAUSES.1);
+            ask_at = world.clock.now() + pause;
         }
     }
-    let late = under_way.into_values().map(|stopping| {
-        let detail = format!(
-            "run {} has not ended {} s after it was asked to; it is left alone, and the next apply looks again",
-            stopping.run,
-            grace.as_secs()
-        );
-        (stopping.id, Err(detail))
-    });
+    let late = under_way.into_values().map(|stopping| (stopping.id, Err(still_there(&stopping, grace))));
     send(sender, batch.kind, late.collect(), began);
 }
 
@@ -97,31 +93,56 @@ fn kill_those_that_wait(under_way: &BTreeMap<RunId, Stopping>, world: &World<'_>
     Ok(world.scheduler.kill(&tasks)?)
 }
 
+fn still_there(stopping: &Stopping, grace: Duration) -> String {
+    let Stopping { run, unseen, .. } = stopping;
+    let seconds = grace.as_secs();
+    let unseen = unseen.as_ref().map_or_else(String::new, |why| format!(", as far as can be seen ({why})"));
+    format!(
+        "run {run} has not ended {seconds} s after it was asked to{unseen}; it is left alone, and the next apply looks again"
+    )
+}
+
+/// The tasks that the queue has; why not, where it does not say.
+type Queue = Result<BTreeSet<TaskId>, String>;
+
+fn ask(world: &World<'_>) -> Queue {
+    let tasks = world.scheduler.list().map_err(|error| chain(&error))?;
+    Ok(tasks.into_iter().map(|task| task.id).collect())
+}
+
 /// The runs that are over: their starter says so, or the scheduler has no such task any more, if that means anything.
 fn confirmed(
-    under_way: &BTreeMap<RunId, Stopping>,
+    under_way: &mut BTreeMap<RunId, Stopping>,
     world: &World<'_>,
-    with_queue: bool,
+    queue: &Queue,
 ) -> Vec<(RunId, Option<StopReason>)> {
-    // The queue first: a starter writes its last record before its task leaves the queue.
-    let listed = if with_queue { world.scheduler.list().ok() } else { None };
-    let queue: Option<Vec<TaskId>> = listed.map(|tasks| tasks.into_iter().map(|task| task.id).collect());
-    under_way
-        .values()
-        .filter_map(|stopping| {
-            let records = world.runs.report(&stopping.run).ok()?;
-            let gone = queue.as_ref().is_some_and(|queue| stopping.task.is_none_or(|task| !queue.contains(&task)));
-            match fold(&records).map(|report| report.phase) {
-                Some(Phase::Stopped { reason, .. }) => Some((stopping.run.clone(), Some(reason))),
-                _ if gone && cannot_live(&stopping.run, world) => Some((stopping.run.clone(), None)),
-                _ => None,
-            }
-        })
-        .collect()
+    let mut over = Vec::new();
+    for stopping in under_way.values_mut() {
+        match end_of(stopping, world, queue) {
+            Ok(Some(reason)) => over.push((stopping.run.clone(), reason)),
+            Ok(None) => stopping.unseen = None,
+            Err(why) => stopping.unseen = Some(why),
+        }
+    }
+    over
+}
+
+/// How a run ended, if it did; an error where that cannot be seen.
+fn end_of(stopping: &Stopping, world: &World<'_>, queue: &Queue) -> Result<Option<Option<StopReason>>, String> {
+    let records = world.runs.report(&stopping.run).map_err(|error| chain(&error))?;
+    if let Some(Phase::Stopped { reason, .. }) = fold(&records).map(|report| report.phase) {
+        return Ok(Some(Some(reason)));
+    }
+    let queue = queue.as_ref().map_err(String::clone)?;
+    let is_listed = stopping.task.is_some_and(|task| queue.contains(&task));
+    Ok((!is_listed && cannot_live(&stopping.run, world)?).then_some(None))
 }
 
 /// Whether a run whose task is gone has no guest that executes: on a cluster it may, on a host that was cut off.
-fn cannot_live(run: &RunId, world: &World<'_>) -> bool {
-    let is_fenced = |silence: Option<Duration>| silence.is_none_or(|silence| is_fenced(silence.as_secs(), world.site));
-    world.site.scheduler.knows_every_death() || world.runs.silence(run).is_ok_and(is_fenced)
+fn cannot_live(run: &RunId, world: &World<'_>) -> Result<bool, String> {
+    if world.site.scheduler.knows_every_death() {
+        return Ok(true);
+    }
+    let silence = world.runs.silence(run).map_err(|error| chain(&error))?;
+    Ok(silence.is_none_or(|silence| is_fenced(silence.as_secs(), world.site)))
 }

@@ -24,7 +24,7 @@ vms:
   exam: { derive: gsr, for_each: students, name: \"{user}-gsr\", state: running }
 ";
 
-fn running_pair() -> Lab {
+pub(crate) fn running_pair() -> Lab {
     let lab = Lab::new(PAIR);
     lab.must_apply();
     lab.world.with(crate::world::Inner::start_all);

@@ -3,7 +3,7 @@
 use labwright::apply::Summary;
 
 use crate::lab::{Applied, Lab};
-use crate::plans::PAIR;
+use crate::plans::{PAIR, running_pair};
 use crate::world::Hiccups;
 
 fn lab_with(hiccups: Hiccups) -> Lab {
@@ -72,4 +72,23 @@ fn a_full_disk_is_not_tried_again() {
     lab.world.with(|inner| inner.faults.storage_full = true);
     assert!(!applied(&lab).failed.is_empty());
     assert_eq!(lab.told(), [""; 0]);
+}
+
+/// A stop whose end cannot be seen says why, and the others are told of as ever.
+#[test]
+fn a_report_that_cannot_be_read_is_named() {
+    let lab = running_pair();
+    lab.edit(&PAIR.replace("state: running", "state: stopped"));
+    let plan = lab.plan();
+    let run = lab.world.with(|inner| {
+        let run = inner.run_of("bob-gsr");
+        inner.runs.get_mut(&run).unwrap().report = Some(b"{\"torn\n".to_vec());
+        run
+    });
+    let summary = lab.carry_out(&plan).unwrap();
+    let [failure] = &summary.failed[..] else { panic!("{summary:?}") };
+    let words = format!("run {run} has not ended ");
+    let why = "s after it was asked to, as far as can be seen (report.jsonl ";
+    assert!(failure.detail.starts_with(&words) && failure.detail.contains(why), "{}", failure.detail);
+    assert_eq!(summary.done.len(), 1, "{summary:?}");
 }

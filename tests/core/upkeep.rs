@@ -6,15 +6,8 @@ use labwright::run::StopReason;
 use labwright::state::{FreezeScope, Frozen};
 
 use crate::lab::{Applied, Lab};
-use crate::plans::PAIR;
+use crate::plans::{PAIR, running_pair};
 use crate::world::Inner;
-
-fn running_pair() -> Lab {
-    let lab = Lab::new(PAIR);
-    lab.must_apply();
-    lab.world.with(Inner::start_all);
-    lab
-}
 
 #[track_caller]
 fn keep(lab: &Lab) {

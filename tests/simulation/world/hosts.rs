@@ -44,7 +44,7 @@ pub(crate) struct SimRun {
     pub(crate) spec: RunSpec,
     pub(crate) control: Control,
     /// The bytes of `report.jsonl`; `None` until a starter makes the file.
-    pub(super) report: Option<Vec<u8>>,
+    pub(crate) report: Option<Vec<u8>>,
     /// Where its last line begins, if that is a heartbeat.
     last_heartbeat: Option<usize>,
     /// Records that wait for storage.
