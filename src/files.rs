@@ -73,6 +73,23 @@ pub fn write_atomically(path: &Path, text: &[u8], mode: u32, flush: Flush) -> Re
     folder.write(&name, text, mode, flush)
 }
 
+/// Whether there is anything in a folder, or may be: one that cannot be looked into may hold anything.
+pub fn may_hold_anything(folder: &Path) -> bool {
+    match std::fs::read_dir(folder) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(error) => !is_absence(&error),
+    }
+}
+
+/// Whether something is there, or may be: it cannot be seen.
+pub fn may_be_there(path: &Path) -> bool {
+    std::fs::metadata(path).map_or_else(|error| !is_absence(&error), |_| true)
+}
+
+fn is_absence(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
 /// The folder of a file, wherever links lead to it: a person or a setting has named it.
 fn split(path: &Path) -> Result<Option<(Folder, String)>, FileError> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -332,6 +349,19 @@ mod tests {
         let mut left = names(&folder);
         left.sort();
         assert_eq!(left, ["control.json", "control.lock", "spec.json"], "no draft stays");
+    }
+
+    #[test]
+    fn what_cannot_be_seen_may_be_there() {
+        let (root, folder, precious) = of_another();
+        let at = |name: &str| root.path().join(name);
+        symlink(at("circle"), at("circle")).unwrap();
+        let told = |path: &Path| (may_be_there(path), may_hold_anything(path));
+        assert_eq!(told(&at("circle")), (true, true));
+        assert_eq!((told(&at("none")), told(&precious.join("below"))), ((false, false), (false, false)));
+        assert_eq!(told(&folder.path), (true, false));
+        folder.write("spec.json", b"1", 0o640, Flush::Later).unwrap();
+        assert_eq!(told(&folder.path), (true, true));
     }
 
     #[test]

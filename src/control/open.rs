@@ -11,6 +11,7 @@ use super::{Caller, ControlError, Listener, Note};
 use crate::access::Person;
 use crate::dhcp::{self, Dhcp};
 use crate::disks::{self, Owner};
+use crate::files::may_hold_anything;
 use crate::host::machine::embedded::settle;
 use crate::manifest;
 use crate::model::address::AddressPattern;
@@ -274,8 +275,8 @@ impl Context {
     pub fn refuse_traces(&self) -> Result<(), ControlError> {
         let storage = &self.site.storage;
         let folders = [&storage.runs, &storage.templates, &storage.vms, &storage.aside];
-        let used = |folder: &&&PathBuf| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
-        let traces: Vec<String> = folders.iter().filter(used).map(|folder| folder.display().to_string()).collect();
+        let used = folders.into_iter().filter(|folder| may_hold_anything(folder));
+        let traces: Vec<String> = used.map(|folder| folder.display().to_string()).collect();
         if traces.is_empty() {
             Ok(())
         } else {

@@ -13,7 +13,7 @@ use rusqlite::{OptionalExtension as _, Transaction, params};
 use serde::{Deserialize, Serialize};
 
 use super::{StateError, Store};
-use crate::files::foreign_file_system;
+use crate::files::{foreign_file_system, may_be_there, may_hold_anything};
 use crate::model::site::Storage;
 
 /// Where a state and what it describes are, as real paths.
@@ -92,7 +92,7 @@ impl Store {
             return Err(copy(&home.state));
         }
         let mut folders = home.folders().into_iter().zip(here.folders());
-        let left = folders.find(|(old, new)| old != new && is_used(old) && !one_file(old, new));
+        let left = folders.find(|(old, new)| old != new && may_hold_anything(old) && !one_file(old, new));
         left.map_or(Ok(()), |(old, _)| Err(copy(old)))
     }
 
@@ -123,12 +123,12 @@ impl Store {
             .folders()
             .into_iter()
             .zip(here.folders())
-            .filter(|(old, new)| old != new && !old.exists() && new.exists())
+            .filter(|(old, new)| old != new && !may_be_there(old) && new.exists())
             .map(|(old, new)| (old.clone(), new.clone()))
             .collect();
         folders.dedup();
         // A folder that stays is still the home of the paths in it.
-        let stays = |old: &PathBuf, new: PathBuf| if *old != new && old.exists() { old.clone() } else { new };
+        let stays = |old: &PathBuf, new: PathBuf| if *old != new && may_be_there(old) { old.clone() } else { new };
         let Home { runs, templates, vms, aside, state, mut former } = here;
         former.extend(folders.iter().cloned());
         let settled = Home {
@@ -186,7 +186,7 @@ fn follow_labs(transaction: &Transaction<'_>, from: &Path, to: &Path) -> rusqlit
     for (lab, folder) in labs {
         let Ok(rest) = Path::new(&folder).strip_prefix(&from) else { continue };
         let moved = to.join(rest);
-        if !Path::new(&folder).exists() && moved.exists() {
+        if !may_be_there(Path::new(&folder)) && moved.exists() {
             let moved = moved.to_string_lossy();
             transaction.execute("UPDATE labs SET folder = ?2 WHERE lab = ?1", params![lab, moved])?;
         }
@@ -204,10 +204,6 @@ fn without_common_end(from: &Path, to: &Path) -> (PathBuf, PathBuf) {
         }
     }
     (from.to_owned(), to.to_owned())
-}
-
-fn is_used(folder: &Path) -> bool {
-    std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 /// Whether two paths lead to one file or folder.
