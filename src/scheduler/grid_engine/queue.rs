@@ -141,6 +141,9 @@ pub(super) fn fold(letters: &str, on_host: bool) -> Folded {
 pub(super) fn parse(xml: &str) -> Result<Queue, XmlError> {
     let mut reader = QueueReader::default();
     read(xml, "job_info", |part| reader.part(part))?;
+    if reader.is_unnumbered {
+        return Err(XmlError::Unnumbered);
+    }
     if reader.tasks > TASKS_MAX {
         return Err(XmlError::TooMuch { limit: TASKS_MAX, what: "tasks" });
     }
@@ -154,6 +157,8 @@ struct QueueReader {
     entry: Option<Entry>,
     label: String,
     tasks: usize,
+    /// A job came without its number: to pass over it would be to take it for gone.
+    is_unnumbered: bool,
 }
 
 impl QueueReader {
@@ -171,7 +176,8 @@ impl QueueReader {
             Part::Close { name: "Queue-List", .. } => self.queue.instances.extend(self.instance.take()),
             Part::Close { name: "job_list", .. } => {
                 let entry = self.entry.take();
-                self.queue.entries.extend(entry.filter(|entry| entry.job.0 != 0));
+                self.is_unnumbered |= entry.as_ref().is_some_and(|entry| entry.job.0 == 0);
+                self.queue.entries.extend(entry);
             }
             Part::Close { name, text } => self.field(name, text),
         }
@@ -300,6 +306,19 @@ mod tests {
         assert_eq!(["", "a", "aS", "C"].map(closed), [const { None }; 4]);
         let said = ["d", "adE", "E", "s"].map(closed).map(Option::unwrap);
         insta::assert_snapshot!(said.join("\n"));
+    }
+
+    #[test]
+    fn a_job_without_a_number_is_not_passed_over() {
+        let answer = |number: &str| {
+            format!(
+                "<job_info><queue_info><job_list><JB_job_number>{number}</JB_job_number></job_list></queue_info></job_info>"
+            )
+        };
+        assert_eq!(parse(&answer("7")).unwrap().entries[0].job, JobId(7));
+        for number in ["", "7a", "-1", "18446744073709551616"] {
+            assert_eq!(parse(&answer(number)), Err(XmlError::Unnumbered), "{number:?}");
+        }
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub enum XmlError {
     Empty,
     #[error("it is `{found}`, not `{expected}`")]
     Root { found: String, expected: &'static str },
+    #[error("a job in it has no number")]
+    Unnumbered,
     #[error("it has more than {limit} {what}")]
     TooMuch { limit: usize, what: &'static str },
 }
