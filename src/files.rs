@@ -239,7 +239,7 @@ impl Folder {
             opened => File::from(opened?),
         };
         let found = file.metadata()?;
-        if found.is_file() { Ok((file, found)) } else { Err(Error::other("it is no plain file")) }
+        if found.is_file() { Ok((file, found)) } else { Err(Error::other("it is not a plain file")) }
     }
 
     /// The other side of what is written here may be an unprivileged account, whose folder this is.
@@ -327,7 +327,7 @@ mod tests {
     fn a_pipe_holds_nobody_up_and_a_name_leads_nowhere() {
         let (_root, folder, _) = of_another();
         nix::unistd::mkfifo(&folder.path.join("pipe"), Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
-        assert_eq!(folder.read("pipe", 10).unwrap_err().source.to_string(), "it is no plain file");
+        assert_eq!(folder.read("pipe", 10).unwrap_err().source.to_string(), "it is not a plain file");
         for name in ["../precious", "a/b", "..", ""] {
             assert!(folder.read(name, 10).is_err() && folder.write(name, b"", 0o600, Flush::Later).is_err(), "{name}");
         }

@@ -346,7 +346,7 @@ fn a_damaged_image_is_neither_published_nor_copied() {
         (&set(78, 1), "it needs features that qemu does not know"),
         (&set(35, 1), "it is encrypted"),
         (&|bytes| bytes[60..64].fill(1), "snapshots inside"),
-        (&|bytes| bytes[24..32].copy_from_slice(&(8_u64 << 20 | 17).to_be_bytes()), "is no multiple of 512"),
+        (&|bytes| bytes[24..32].copy_from_slice(&(8_u64 << 20 | 17).to_be_bytes()), "is not a multiple of 512"),
     ];
     for (damage, said) in cases {
         let found = damaged(damage);

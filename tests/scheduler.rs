@@ -348,7 +348,7 @@ fn what_never_fits_is_refused_at_once() {
         lab.local.submit(&lab.submission(tasks, memory_mib, &["true"])).unwrap_err().to_string()
     };
     let lab = Lab::new(2, 100);
-    assert_eq!(refused(&lab, 1, 97), "a task wants 112 MiB, the site has 96 MiB in all: it would wait for ever");
+    assert_eq!(refused(&lab, 1, 97), "a task wants 112 MiB, the site has 96 MiB in all: it would wait forever");
     assert_eq!(refused(&lab, 0, 16), "a job has 1 to 1048575 tasks, not 0");
     let empty = Lab::new(0, 100);
     assert_eq!(

@@ -69,7 +69,7 @@ fn erase(context: &Context, user: &UserName, yes: bool, ui: &Ui) -> Result<(), F
         let question = format!("Forget {user}, and all that they did and had?");
         if ui.confirm(&question) != Some(true) {
             return Err(Failure::new(Exit::Refused, "not confirmed; nothing was forgotten")
-                .hint("add `--yes` where no person looks on"));
+                .hint("add `--yes` where nobody is watching"));
         }
     }
     ui.say(&words::erased(user, &privacy::erase(context, user)?));

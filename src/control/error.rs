@@ -44,11 +44,11 @@ pub enum ControlError {
     /// The listener has heard the findings.
     #[error("{file} has errors; nothing was changed")]
     InvalidSite { file: PathBuf },
-    #[error("the state speaks of {address}, which is no name of its kind; nothing was changed")]
+    #[error("the state speaks of {address}, which is not a name of its kind; nothing was changed")]
     NotUnderstood { address: Address },
     #[error("the service user `{name}` does not exist on this machine; nothing was changed")]
     NoServiceUser { name: String },
-    #[error("`{pattern}` names nothing of lab `{lab}`; nothing was changed")]
+    #[error("`{pattern}` matches nothing in lab `{lab}`; nothing was changed")]
     UnknownAddress { named_for: NamedFor, pattern: String, lab: LabName, near: Option<String> },
     #[error("cannot read the image {image}")]
     Image { image: PathBuf, source: io::Error },
@@ -84,7 +84,7 @@ pub enum ControlError {
     NotAudited { source: StateError },
     #[error("the batch system has no execution host")]
     NoHosts,
-    #[error("`{host}` is none of the site's execution hosts")]
+    #[error("`{host}` is not one of the site's execution hosts")]
     NoSuchHost { host: String, hosts: Vec<String> },
     #[error(transparent)]
     Order(#[from] OrderError),
@@ -147,7 +147,7 @@ pub enum ControlError {
     NoLab,
     #[error(transparent)]
     InUse(#[from] InUse),
-    #[error("no owner picks one: a {kind} has none")]
+    #[error("a {kind} has no owner to pick it by")]
     NotOwned { kind: &'static str },
     #[error(transparent)]
     Pick(#[from] PickError),

@@ -49,7 +49,7 @@ pub enum ServeError {
     Open { folder: PathBuf },
     #[error("a daemon serves {} already", socket.display())]
     Served { socket: PathBuf },
-    #[error("{} is there and is no socket", socket.display())]
+    #[error("{} is there and is not a socket", socket.display())]
     InTheWay { socket: PathBuf },
     #[error("cannot listen at {}", socket.display())]
     Listen { socket: PathBuf, source: io::Error },

@@ -137,7 +137,7 @@ fn flaw_of_size(header: &[u8]) -> Option<String> {
         return Some("its size is 0".into());
     }
     if size % SECTOR_BYTES != 0 {
-        return Some(format!("its size of {size} bytes is no multiple of {SECTOR_BYTES}"));
+        return Some(format!("its size of {size} bytes is not a multiple of {SECTOR_BYTES}"));
     }
     // A table of the second level is one cluster of entries of 8 bytes, or of 16 with extended tables.
     let extended = u32_at(header, 4) >= 3 && u64_at(header, HEADER_BYTES) & INCOMPATIBLE_EXTENDED != 0;

@@ -97,7 +97,9 @@ impl Disks for OnStorage {
         match inspect(path) {
             Ok(image) => Ok(Standing::Disk { base: image.backing_file }),
             Err(DiskError::Missing { .. }) => Ok(Standing::Nothing),
-            Err(DiskError::NotQcow2 { why, .. }) => Ok(Standing::Other { why: format!("is no usable qcow2: {why}") }),
+            Err(DiskError::NotQcow2 { why, .. }) => {
+                Ok(Standing::Other { why: format!("is not a usable qcow2: {why}") })
+            }
             Err(DiskError::NotAFile { found, .. }) => Ok(Standing::Other { why: format!("is {found}") }),
             Err(error) => Err(error),
         }

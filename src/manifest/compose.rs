@@ -226,7 +226,7 @@ impl<'a> Loader<'a> {
         }
         if let Some((names, are)) = some_paths(&found.lost_links, "leads", "lead") {
             let message = format!("{names} {are} to no folder that is read: nowhere, or back up");
-            let hint = format!("mend the link or remove it; one that is none of the lab's goes into `{IGNORE_FILE}`");
+            let hint = format!("mend the link or remove it; one that is not the lab's goes into `{IGNORE_FILE}`");
             self.diagnostics.push(Diagnostic::new(Rule::Unread, message).hint(hint));
         }
         if found.manifests.is_empty() {

@@ -138,7 +138,7 @@ impl Scalar for Mac {
                 .hint("write six bytes in hexadecimal, like `00:00:5e:00:01:01`; `ip neigh` shows those of neighbours")
         })?;
         if mac.0[0] & 1 == 1 || mac.0 == [0; 6] {
-            let message = format!("`{mac}` is no single machine's Ethernet address");
+            let message = format!("`{mac}` is not the Ethernet address of a single machine");
             return Err(Mistake::new(message).hint("write the one that `ip neigh` shows for the machine"));
         }
         Ok(mac)

@@ -255,7 +255,7 @@ text!(Percent, "a percentage such as `25%`");
 fn short_end(first: &str, last: &str) -> Option<Mistake> {
     let number: u8 = last.parse().ok()?;
     let (network, _) = first.rsplit_once('.')?;
-    let message = format!("the range ends at `{last}`, which is no whole address");
+    let message = format!("the range ends at `{last}`, which is not a whole address");
     Some(Mistake::new(message).hint(format!("write `{first}-{network}.{number}`")))
 }
 

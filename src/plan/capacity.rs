@@ -1,5 +1,5 @@
 //! Whether the site has room for what a plan starts. Only a machine that runs its own jobs says how much it has; a cluster's
-//! queue knows for itself. What does not fit would wait for ever, since no vm ends for another one: so it is held back, and
+//! queue knows for itself. What does not fit would wait forever, since no vm ends for another one: so it is held back, and
 //! told with the smallest change that makes it fit.
 
 use std::collections::BTreeSet;

@@ -37,7 +37,7 @@ pub enum Remark {
     JobUnknown { name: String, task: TaskId },
     /// Waits until the host of its run answers, or is given up.
     ForHost { host: String, leaving: bool },
-    /// Waits until its starter was silent for so long that it is over.
+    /// Waits until its starter has been silent for so long that it is over.
     ForSilence { seconds: u64, leaving: bool },
     /// Waits since somebody works on it.
     Worked { worker: Worker },

@@ -45,7 +45,7 @@ impl From<&ControlError> for Failure {
                 NamedFor::Target => "--target",
                 NamedFor::Allow => "--allow",
             };
-            failure.message = format!("`{option} {pattern}` names nothing of lab `{lab}`; nothing was changed");
+            failure.message = format!("`{option} {pattern}` matches nothing in lab `{lab}`; nothing was changed");
         }
         if let ControlError::NotOwned { kind } = error {
             failure.message = format!("`--owner` picks nothing here: a {kind} has no owner");
@@ -155,7 +155,7 @@ fn hint(error: &ControlError) -> Option<String> {
         ControlError::Password { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
             "only root and the service account may: `sudo labwright vm vnc …`".to_owned()
         }
-        ControlError::NobodyToAsk => "add `--yes` where no person looks on, such as in a script".to_owned(),
+        ControlError::NobodyToAsk => "add `--yes` where nobody is watching, such as in a script".to_owned(),
         _ => return None,
     })
 }

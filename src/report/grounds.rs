@@ -24,11 +24,11 @@ impl fmt::Display for Ground {
                 write!(f, "{disturbance}, while session `{session}` is open until {until:.0}")
             }
             Self::MayStillWrite { host, silent_seconds: None, .. } => {
-                write!(f, "its starter on {host} never wrote anything, so nobody knows since when it is silent")
+                write!(f, "its starter on {host} never wrote anything, so nobody knows how long it has been silent")
             }
             Self::MayStillWrite { host, silent_seconds: Some(silent), fenced_seconds } => write!(
                 f,
-                "its starter on {host} is known to be silent for {silent} s, and its guest stands still for certain only after {fenced_seconds} s: wait {} s more",
+                "its starter on {host} has been silent for {silent} s that we know of, and its guest is certain to be suspended only after {fenced_seconds} s: wait {} s more",
                 fenced_seconds.saturating_sub(*silent)
             ),
             Self::Worked { worker } => worker.fmt(f),
@@ -94,18 +94,18 @@ impl Ground {
         match self {
             Self::NoRoom { without, memory_mib, wanted_slots, wanted_mib, .. } if wanted_mib > memory_mib => write!(
                 f,
-                "the {wanted_slots} vms that are to run take {wanted_mib} MiB of this site, which has {memory_mib} MiB: {without} find no room"
+                "the {wanted_slots} vms that are to run take {wanted_mib} MiB of this site, which has {memory_mib} MiB: there is no room for {without}"
             ),
             Self::NoRoom { without, slots, wanted_slots, .. } => write!(
                 f,
-                "{wanted_slots} vms are to run at once on this site, which has {slots} slots: {without} find no room"
+                "{wanted_slots} vms are to run at once on this site, which has {slots} slots: there is no room for {without}"
             ),
             Self::TooBig { wanted_mib, others, memory_mib, .. } => {
                 write!(f, "it takes {wanted_mib} MiB of a host")?;
                 if *others > 0 {
                     write!(f, " (and {others} more vms like it)")?;
                 }
-                write!(f, ", and this site has {memory_mib} MiB in all: it would wait for ever")
+                write!(f, ", and this site has {memory_mib} MiB in all: it would wait forever")
             }
             Self::NoGroup { group } => write!(f, "its vm group `{group}` is neither in the manifest nor recorded"),
             Self::NoAddress { group, addresses } => {
@@ -161,7 +161,7 @@ impl Refusal {
                 format!("if that is meant: {allow}; the old disks are kept and can be restored")
             }
             Ground::MayStillWrite { host, .. } => format!(
-                "if {host} is switched off for certain: `labwright host forget {host} --powered-off`; a starter that goes on writing lives, and only the batch system does not hear its host"
+                "if {host} is switched off for certain: `labwright host forget {host} --powered-off`; a starter that goes on writing is alive: only the batch system has lost touch with its host"
             ),
             Ground::Worked { .. } => {
                 "nothing is done to it meanwhile; run the command again when that is over".to_owned()
@@ -188,13 +188,13 @@ impl Refusal {
                 )
             }
             Ground::OverQuota { .. } => format!(
-                "stop one first, or raise `limits: {{ running_vms: … }}` of the user or a group; if it is meant: {allow}"
+                "stop one first, or raise `limits: {{ running_vms: … }}` of the user or a group; if that is meant: {allow}"
             ),
             Ground::OverShare { .. } => {
                 "stop some first, or ask an admin to raise the lab's share in site.yaml".to_owned()
             }
             Ground::OverStorage { owner, .. } => format!(
-                "`labwright quota {owner}` shows it: give a vm up with `labwright vm delete`, `derive` in place of `clone`, or have `limits: {{ storage: … }}` raised; if it is meant: {allow}"
+                "`labwright quota {owner}` shows it: give a vm up with `labwright vm delete`, `derive` in place of `clone`, or have `limits: {{ storage: … }}` raised; if that is meant: {allow}"
             ),
             Ground::NothingAside => "`labwright get aside` lists the disks that are set aside".to_owned(),
             Ground::BeginsEmpty => "only a vm of a template or of an image can be reimaged".to_owned(),
@@ -300,7 +300,7 @@ mod tests {
             (
                 r#"{"code":"no_room","without":1,"slots":2,"memory_mib":4096,"wanted_slots":3,"wanted_mib":5000,"fitting_mib":840}"#,
                 "no_room",
-                "the 3 vms that are to run take 5000 MiB of this site, which has 4096 MiB: 1 find no room",
+                "the 3 vms that are to run take 5000 MiB of this site, which has 4096 MiB: there is no room for 1",
                 "with `memory: 840M` all would fit; or give the site more under `scheduler: { local: … }`, or run fewer at once",
             ),
             // Of before there were codes.

@@ -62,7 +62,7 @@ impl Reason {
             Self::Claimed { by, wanted, claim } => {
                 let what = match wanted {
                     ClaimedPower::Running => "run",
-                    ClaimedPower::Stopped => "stand still",
+                    ClaimedPower::Stopped => "stop",
                 };
                 write!(f, "{by} wants it to {what} (claim {claim})")
             }
@@ -86,7 +86,7 @@ impl Reason {
             Self::Asked => "asked for",
             Self::Reimaged => "new disks are asked for; the old ones are kept",
             Self::ToldToStop => "an apply that was cut short had told it to stop",
-            Self::FencedOff => "its run is taken for over, and fenced off should it live after all",
+            Self::FencedOff => "its run is taken for over, and fenced off in case it is still alive",
             Self::Unreserved => "its address is to be reserved",
             Self::ReservationGone => "its DHCP reservation is missing",
             Self::Published => "its image is published",
@@ -128,7 +128,7 @@ mod tests {
             (
                 r#"{"code":"claimed","by":"al","wanted":"stopped","claim":3}"#,
                 "claimed",
-                "al wants it to stand still (claim 3)",
+                "al wants it to stop (claim 3)",
             ),
             (r#"{"code":"run_ended","reason":null}"#, "run_ended", "its run ended without a word"),
             (r#"{"code":"unreserved"}"#, "unreserved", "its address is to be reserved"),

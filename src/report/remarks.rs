@@ -25,7 +25,7 @@ impl fmt::Display for Remark {
             Self::StarterSilent { host, seconds } => {
                 write!(
                     f,
-                    "its job is gone without a word, and its starter on {host} is known to be silent for {seconds} s"
+                    "its job is gone without a word, and its starter on {host} has been silent for {seconds} s that we know of"
                 )
             }
             Self::RunEnded { run, reason: None } => write!(f, "its run {run} ended without a word"),
@@ -53,7 +53,7 @@ impl fmt::Display for Remark {
                     "its guest was never restarted: `labwright vm restart {vm}` keeps its disks and may be enough"
                 )
             }
-            Self::NewDisks { aside } => write!(f, "begins with new disks; set aside stay {}", aside.join(", ")),
+            Self::NewDisks { aside } => write!(f, "begins with new disks; these stay set aside: {}", aside.join(", ")),
             Self::ImageGone { version } => {
                 write!(f, "its image is gone; vms derive from version {version}, which is kept")
             }
@@ -80,7 +80,7 @@ impl Remark {
             ),
             Self::MayRunUnknown { vm, task } => write!(
                 f,
-                "until it is known whose job {task} is: it may be this vm's. `labwright import vm/{vm} --job {task}` takes it over if it is; `--allow job/{task}` goes on if it is no vm's of this lab"
+                "until it is known whose job {task} is: it may be this vm's. `labwright import vm/{vm} --job {task}` takes it over if it is; `--allow job/{task}` goes on if it is not a vm's of this lab"
             ),
             _ => Ok(()),
         }
@@ -95,13 +95,13 @@ impl Remark {
             Self::ForSilence { seconds, leaving: is_leaving } => {
                 write!(
                     f,
-                    "{}until its starter was silent for {seconds} s: then it is over for certain",
+                    "{}until its starter has been silent for {seconds} s: then it is over for certain",
                     leaving(*is_leaving)
                 )
             }
             Self::Worked { worker } => write!(f, "it {worker}, and is left out until that is done"),
             Self::NeedWorked { thing, worker } => write!(f, "for {thing}, which {worker}"),
-            Self::StillNeeded { by } => write!(f, "to be forgotten, until {by} needs it no more"),
+            Self::StillNeeded { by } => write!(f, "to be forgotten, until {by} no longer needs it"),
             Self::TemplateUnpublished { template } => {
                 write!(f, "until template `{template}` is installed and published")
             }

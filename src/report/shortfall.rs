@@ -25,7 +25,7 @@ fn refused(plan: &Plan) -> Option<Failure> {
     let more = if names.len() > NAMES_MAX { ", …" } else { "" };
     let what =
         format!("{}{more} refused, as said above, and left as it was", names[..names.len().min(NAMES_MAX)].join(", "));
-    Some(Failure::new(Exit::Refused, what).hint("all else was done; each refusal says how to mean it"))
+    Some(Failure::new(Exit::Refused, what).hint("all else was done; each refusal says how to go on all the same"))
 }
 
 /// What was asked of a vm by name and is not done is an error, whatever the reason.

@@ -61,7 +61,7 @@ fn words(effect: &Effect) -> Option<String> {
 fn recorded(entry: &Entry) -> Option<String> {
     Some(match entry {
         Entry::ClaimPower { wanted: ClaimedPower::Running, by, .. } => format!("claims for {by} that it runs"),
-        Entry::ClaimPower { wanted: ClaimedPower::Stopped, by, .. } => format!("claims for {by} that it stands still"),
+        Entry::ClaimPower { wanted: ClaimedPower::Stopped, by, .. } => format!("claims for {by} that it is stopped"),
         Entry::EndPowerClaim { why, .. } | Entry::EndClaim { why, .. } => format!("ends the claim on it: {why}"),
         Entry::Object { .. } | Entry::Vm { .. } | Entry::ForgetVm { .. } => return None,
         Entry::WantBack { .. } | Entry::Image { .. } | Entry::RenameVm { .. } | Entry::RenameTemplate { .. } => {

@@ -154,7 +154,7 @@ impl Ui {
             return Ok(());
         }
         let refused = Failure::new(Exit::Refused, format!("not confirmed; nothing was {undone}"));
-        Err(refused.hint("add `--yes` where no person looks on"))
+        Err(refused.hint("add `--yes` where nobody is watching"))
     }
 
     /// Progress of `wanted` things; on a terminal a bar, else nothing (the lines of `say` tell the story).

@@ -78,7 +78,7 @@ fn isolate(merged: &mut Cow<'_, Desired>, claims: &[Claim]) {
 fn why_not_made(desired: &Desired, name: &str, made: &VmClaim) -> Option<String> {
     let VmClaim { owner, vm_group, .. } = made;
     if VmName::new(name).ok().and_then(|name| Some(name.owner()? == owner.as_str())) != Some(true) {
-        return Some(format!("`{name}` is no name of a vm of {owner}'s own"));
+        return Some(format!("`{name}` is not a name for a vm of {owner}'s own"));
     }
     if !desired.users.contains_key(owner) {
         return Some(format!("its owner `{owner}` is not in the lab"));

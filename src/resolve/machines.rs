@@ -458,7 +458,7 @@ impl<'a> Resolver<'a> {
         };
         if members.is_empty() && !people.is_broken(&group.value) {
             let message =
-                format!("the user group `{}` has no members, so `{}` is no vm at all", group.value, name.value);
+                format!("the user group `{}` has no members, so `{}` makes no vm at all", group.value, name.value);
             self.note(Rule::EmptyGroup, group.at, message, "add `members` or a `roster` to the group");
         }
         Some(members)

@@ -68,7 +68,7 @@ impl Builder {
             }
         }
         for vlan in decl.vlans.iter().filter(|vlan| !(1..=4094).contains(&vlan.value)) {
-            self.note(vlan, "this is no vlan", "vlans are numbers from 1 to 4094");
+            self.note(vlan, "this is not a vlan", "vlans are numbers from 1 to 4094");
         }
         for (written, root) in decl.image_roots.iter().zip(&share.image_roots) {
             if let Some(own) = own_folders(site).find(|own| root.starts_with(own) || own.starts_with(root)) {

@@ -132,7 +132,7 @@ impl Builder {
         }
         for port in [&cluster.qmaster_port, &cluster.execd_port].into_iter().flatten() {
             if !(1..=65_535).contains(&port.value) {
-                self.note(port, "this is no port", "write a number from 1 to 65535");
+                self.note(port, "this is not a port", "write a number from 1 to 65535");
             }
         }
         if let Some(none) = cluster.tasks_at_once.as_ref().filter(|tasks| tasks.value == 0) {

@@ -162,7 +162,7 @@ pub enum SchedulerError {
     NotText { word: String },
     #[error("{path} is not a job that waits: only a submit starts what runs it")]
     NotAJob { path: PathBuf },
-    #[error("a task wants {wanted_mib} MiB, the site has {site_mib} MiB in all: it would wait for ever")]
+    #[error("a task wants {wanted_mib} MiB, the site has {site_mib} MiB in all: it would wait forever")]
     NeverFits { wanted_mib: u64, site_mib: u64 },
     /// The batch system said no; nothing happened.
     #[error("the batch system refused to {request}: {detail}")]

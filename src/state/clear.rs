@@ -56,7 +56,7 @@ impl Store {
         let failed = |source| self.sql("read a run that is over", source);
         let run = |column| -> Result<RunId, StateError> {
             let text: String = row.get(column).map_err(failed)?;
-            text.parse().map_err(|_| self.damaged(format!("{text:?} is no run")))
+            text.parse().map_err(|_| self.damaged(format!("{text:?} is not a run")))
         };
         Ok(OldRun {
             run: run(0)?,

@@ -20,7 +20,7 @@ const FILE_BYTES_MAX: u64 = 4096;
 pub enum KeyError {
     #[error("cannot read the DHCP key {path}")]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("the DHCP key {path} is no regular file")]
+    #[error("the DHCP key {path} is not a regular file")]
     NotAFile { path: PathBuf },
     #[error(
         "others can read or change the DHCP key {path} (mode {mode:04o}); run `chmod 600 {path}`, and think of a new key"

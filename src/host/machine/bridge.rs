@@ -27,7 +27,7 @@ const NET: &str = "/sys/class/net";
 pub enum BridgeError {
     #[error(transparent)]
     Command(#[from] CommandError),
-    #[error("there is a network interface `{name}` that is no bridge; give the vm group another `bridge:`")]
+    #[error("there is a network interface `{name}` that is not a bridge; give the vm group another `bridge:`")]
     NotABridge { name: String },
     #[error("there is a network interface `{name}` that labwright did not make; vlan {vlan} needs that name")]
     PortTaken { name: String, vlan: u16 },

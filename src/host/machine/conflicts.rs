@@ -137,7 +137,7 @@ fn read_with_includes(files: Vec<PathBuf>) -> Given {
 fn read(path: &Path) -> std::io::Result<String> {
     let metadata = std::fs::metadata(path)?;
     if !metadata.is_file() || metadata.len() > FILE_BYTES_MAX {
-        return Err(std::io::Error::other(format!("it is no file of up to {} MiB", FILE_BYTES_MAX >> 20)));
+        return Err(std::io::Error::other(format!("it is not a file of up to {} MiB", FILE_BYTES_MAX >> 20)));
     }
     let mut bytes = Vec::new();
     File::open(path)?.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;

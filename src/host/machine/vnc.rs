@@ -61,7 +61,7 @@ pub enum Entry {
 pub enum VncError {
     #[error("cannot talk to the vnc server at {place}")]
     Io { place: Place, source: std::io::Error },
-    #[error("what listens at {place} is no vnc server: it says {words:?}")]
+    #[error("what listens at {place} is not a vnc server: it says {words:?}")]
     Stranger { place: Place, words: String },
     #[error("the vnc server at {place} offers none of the ways in that labwright sets: {offered:?}")]
     Ways { place: Place, offered: Vec<u8> },

@@ -69,7 +69,9 @@ fn foreign_servers(bridge: &str, wanted: &Wanted<'_>) -> Result<Line, GatewayErr
         return Ok(ok(DHCP, format!("no other server gives addresses on {bridge}")));
     }
     let foreign = foreign.join(", ");
-    let found = format!("on {bridge} an address is given by who is none of the site's DHCP servers: {foreign}");
+    let found = format!(
+        "on {bridge} addresses are given out by something that is not one of the site's DHCP servers: {foreign}"
+    );
     Ok(warning(DHCP, found, "switch it off; or, where it is yours, add that to `network: { dhcp_servers: [...] }`"))
 }
 

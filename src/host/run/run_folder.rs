@@ -180,7 +180,7 @@ pub fn take_boot_slot(root: &Path, slots: usize) -> Result<Option<BootSlot>, Run
 fn open_plain(path: &Path, options: &mut OpenOptions) -> std::io::Result<File> {
     let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
     let file = options.custom_flags(flags).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::Error::other("it is no plain file any more")) }
+    if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::Error::other("it is not a plain file any more")) }
 }
 
 /// Locks a file, made where there is none; `None` when somebody else has it.

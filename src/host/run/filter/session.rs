@@ -33,7 +33,7 @@ pub enum FilterError {
     Silent { command: String },
     #[error("nft, which holds the filter, has ended at `{command}`")]
     Ended { command: String },
-    #[error("the filter `{table}` reads back from the kernel other than it was written: {difference}")]
+    #[error("the filter `{table}` does not read back from the kernel as it was written: {difference}")]
     Differs { table: String, difference: String },
     #[error(transparent)]
     Ebtables(#[from] EbtablesError),

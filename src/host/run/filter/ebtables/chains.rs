@@ -16,7 +16,7 @@ const ATTEMPTS_MAX: u32 = 5;
 pub enum EbtablesError {
     #[error(transparent)]
     Command(#[from] CommandError),
-    #[error("the chains `{MARK}{run}-*` of ebtables read back other than they were written: {difference}")]
+    #[error("the chains `{MARK}{run}-*` of ebtables do not read back as they were written: {difference}")]
     Differs { run: RunId, difference: String },
 }
 
