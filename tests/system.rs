@@ -49,6 +49,8 @@ mod starter;
 mod units;
 #[path = "system/vnc.rs"]
 mod vnc;
+#[path = "system/walkthrough.rs"]
+mod walkthrough;
 #[path = "system/wire.rs"]
 mod wire;
 #[path = "system/world.rs"]

@@ -95,7 +95,8 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
             let allow = allow.iter().copied().collect();
             let permission = Permission { to: to.clone(), on: on.clone(), allow, force_isolated: *force_isolated };
             Way::to(site, &lab.lab)?.grant(&permission)?;
-            ui.say(&format!("{to} may now {} {on}", words::list(permission.allow.iter())));
+            let isolated = if *force_isolated { ", isolated" } else { "" };
+            ui.say(&format!("{to} may now {} {on}{isolated}", words::list(permission.allow.iter())));
             Ok(Exit::Done)
         }
         Command::Revoke { to, on, lab } => {

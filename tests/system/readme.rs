@@ -31,7 +31,7 @@ fn lines_of(block: &str) -> Vec<String> {
 }
 
 /// A clone of what the quickstart needs, in a home of mode 0700, with the program as if it were built there.
-struct Clone {
+pub(crate) struct Clone {
     _world: World,
     home: tempfile::TempDir,
 }
@@ -52,7 +52,7 @@ impl Drop for Clone {
 }
 
 impl Clone {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let world = World::bare();
         let own = world.folder.path().join("mounts");
         for place in ["/etc", "/run/netns", "/usr/local/bin", "/var/lib"] {
@@ -70,7 +70,7 @@ impl Clone {
         let home = tempfile::Builder::new().prefix("labwright-home-").tempdir_in("/tmp").unwrap();
         std::fs::set_permissions(home.path(), PermissionsExt::from_mode(0o700)).unwrap();
         let clone = Self { _world: world, home };
-        tool("cp", &["-r", &text(&project().join("labs")), &text(clone.home.path())]);
+        tool("cp", &["-r", &text(&project().join("labs")), &text(&project().join("docs")), &text(clone.home.path())]);
         std::fs::create_dir_all(clone.folder().join("target/release")).unwrap();
         std::os::unix::fs::symlink(BINARY, clone.folder().join("target/release/labwright")).unwrap();
         std::fs::create_dir(clone.folder().join("bin")).unwrap();
@@ -81,13 +81,13 @@ impl Clone {
         clone
     }
 
-    fn folder(&self) -> PathBuf {
+    pub(crate) fn folder(&self) -> PathBuf {
         self.home.path().to_owned()
     }
 
     /// What a line of README.md says, typed by root with the program and the template that are there already.
     #[track_caller]
-    fn type_in(&self, line: &str) -> String {
+    pub(crate) fn type_in(&self, line: &str) -> String {
         let quickstart = [("LABWRIGHT", Path::new(BINARY)), ("TEMPLATE", template())];
         self.run(Command::new("sh").args(["-c", line]).envs(quickstart), "")
     }

@@ -8,9 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{Listed, Moment, View, sorted};
 use crate::control::ControlError;
+use crate::model::claim::{self, ClaimBody};
 use crate::model::id::{SessionName, UserGroupName, UserName, VmName};
 use crate::model::lab::{self, AtEnd, Limits, Object, Right, SessionState, Subject};
 use crate::plan::permission_address;
+use crate::resolve::why_idle;
 
 /// The groups that every lab has.
 const ADMIN: &str = "admin";
@@ -74,6 +76,9 @@ pub struct Permission {
     pub allow: Vec<Right>,
     /// Whatever they run of it runs isolated.
     pub force_isolated: bool,
+    /// The claim by which it is given; `None`: it is the manifest's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -172,29 +177,42 @@ impl View<'_> {
         Ok(predefined.into_iter().chain(own).collect())
     }
 
+    /// The manifest's first, then those that were given by command and count.
     pub fn permissions(&self) -> Result<Vec<Permission>, ControlError> {
-        let of = |value: lab::Permission| Permission {
-            name: permission_address(&value).name,
-            to: match &value.to {
-                Subject::User(user) => format!("user {user}"),
-                Subject::Group(group) => format!("group {group}"),
-            },
-            on: match &value.on {
-                Object::Vm(vm) => format!("vm {vm}"),
-                Object::Template(template) => format!("template {template}"),
-                Object::VmGroup(group) => format!("vm group {group}"),
-            },
-            allow: value.allow.iter().copied().collect(),
-            force_isolated: value.force_isolated,
-            value,
-        };
-        Ok(self.applied()?.permissions.into_iter().map(of).collect())
+        let counts = |claim: &&claim::Claim| why_idle(&self.desired, claim, |_| true).is_none();
+        let given = self.recorded.claims.iter().filter(counts).filter_map(|claim| match &claim.body {
+            ClaimBody::Grant(grant) => {
+                Some(of_permission(grant.permission.clone(), Some(format!("{} of {}", claim.id, claim.by))))
+            }
+            _ => None,
+        });
+        let written = self.applied()?.permissions.into_iter().map(|value| of_permission(value, None));
+        Ok(written.chain(given).collect())
     }
 
     /// By name, each as it stands at this moment.
     pub fn sessions(&self) -> Result<Vec<Session>, ControlError> {
         let now = Timestamp::now();
         Ok(self.applied()?.sessions.into_iter().map(|(name, session)| of_session(name, session, now)).collect())
+    }
+}
+
+fn of_permission(value: lab::Permission, claim: Option<String>) -> Permission {
+    Permission {
+        name: permission_address(&value).name,
+        to: match &value.to {
+            Subject::User(user) => format!("user {user}"),
+            Subject::Group(group) => format!("group {group}"),
+        },
+        on: match &value.on {
+            Object::Vm(vm) => format!("vm {vm}"),
+            Object::Template(template) => format!("template {template}"),
+            Object::VmGroup(group) => format!("vm group {group}"),
+        },
+        allow: value.allow.iter().copied().collect(),
+        force_isolated: value.force_isolated,
+        claim,
+        value,
     }
 }
 

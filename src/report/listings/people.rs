@@ -48,6 +48,7 @@ impl Row for Permission {
         column("on", |permission| permission.on.clone()),
         column("allow", |permission| permission.allow.iter().map(word).collect::<Vec<_>>().join(", ")),
         column("force_isolated", |permission| yes_no(permission.force_isolated)),
+        wide("claim", |permission| shown(permission.claim.as_ref())),
     ];
     fn name(&self) -> String {
         self.name.clone()
