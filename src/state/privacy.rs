@@ -127,9 +127,10 @@ impl Erased<'_> {
 
     fn history(&self) -> rusqlite::Result<()> {
         self.replace_by("applies", "who", |text| (text == self.user).then(|| self.alias.clone()))?;
-        for column in ["command", "summary", "outcome"] {
-            self.replace_by("applies", column, |text| self.without(text))?;
+        for column in ["command", "summary"] {
+            self.replace_by("applies", column, |text| self.without_names(text))?;
         }
+        self.replace_by("applies", "outcome", |text| self.without(text))?;
         self.replace_by("journal", "detail", |text| self.without(text))?;
         for (lab, vm) in self.vms {
             self.transaction.execute(
@@ -180,6 +181,14 @@ impl Erased<'_> {
 
     fn without(&self, text: &str) -> Option<String> {
         self.is_named_in(text).then(|| ERASED.to_owned())
+    }
+
+    /// A command as it was typed, without the words that name them.
+    fn without_names(&self, text: &str) -> Option<String> {
+        let word = |word: &str| if self.is_named_in(word) { ERASED.to_owned() } else { word.to_owned() };
+        let text = self.is_named_in(text).then(|| text.split(' ').map(word).collect::<Vec<_>>().join(" "))?;
+        // A name of several words is no name of ours, but somebody may have typed one.
+        Some(if self.is_named_in(&text) { ERASED.to_owned() } else { text })
     }
 
     /// They, or a vm of theirs.
