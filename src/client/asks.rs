@@ -51,7 +51,7 @@ impl Way {
         ui.say(&format!("vm {name} is claimed; `labwright vm start {name}` starts it once its disk is made"));
         let made = part(context, desired, &name, allow.to_vec(), ui);
         if made.is_err() {
-            own::withdraw(context, &desired.lab, &name)?;
+            own::withdraw(context, Lab::OfManifest(desired), &name)?;
         }
         made
     }

@@ -70,6 +70,7 @@ fn why(error: &ControlError, grounds: &[Refusal]) -> Option<String> {
         ControlError::NotAllowed { refused: Refused::NoRight, .. } => "no_right",
         ControlError::Password { .. } | ControlError::NotRoot => "not_root",
         ControlError::Unisolated { .. } => "unisolated",
+        ControlError::StandsStill { .. } => "stands_still",
         ControlError::NotMadeIsolated { .. } => "not_made_isolated",
         ControlError::RunningLimit { .. } => "running_limit",
         ControlError::ForOthers => "for_others",
@@ -95,6 +96,7 @@ fn about(error: &ControlError) -> Vec<Address> {
     match error {
         ControlError::NotAllowed { on, .. } => on.to_string().parse().into_iter().collect(),
         ControlError::Unisolated { vm }
+        | ControlError::StandsStill { vm }
         | ControlError::NotMadeIsolated { vm }
         | ControlError::NameTaken { name: vm }
         | ControlError::Password { vm, .. } => vec![Address::vm(vm)],

@@ -115,6 +115,8 @@ pub enum ControlError {
     Unisolated { vm: VmName },
     #[error("vm `{vm}` was not made to run isolated, and a start alone does not make it so; nothing was changed")]
     NotMadeIsolated { vm: VmName },
+    #[error("vm `{vm}` is to stand still: its manifest says `state: stopped`; nothing was changed")]
+    StandsStill { vm: VmName },
     #[error("{running} vms of {user} run or are about to, and {user} may run {limit} at once; nothing was changed")]
     RunningLimit { user: UserName, running: usize, limit: u32 },
     #[error("vms for somebody else are made by admins; nothing was changed")]
@@ -212,6 +214,7 @@ impl ControlError {
             | Self::FolderTaken { .. }
             | Self::NameTaken { .. }
             | Self::Unisolated { .. }
+            | Self::StandsStill { .. }
             | Self::NotMadeIsolated { .. }
             | Self::RunningLimit { .. }
             | Self::ForOthers

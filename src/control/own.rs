@@ -13,7 +13,7 @@ use crate::model::claim::{Claim, ClaimBody, VmClaim};
 use crate::model::id::{LabName, TemplateName, UserName, VmName};
 use crate::model::lab::{Desired, Hardware, Object, Right, VmSource};
 use crate::resolve::with_claims;
-use crate::state::{Change, Recorded};
+use crate::state::{Change, Recorded, Store};
 
 /// A vm that somebody wants to have.
 #[derive(Debug, Clone)]
@@ -49,6 +49,14 @@ impl<'a> Lab<'a> {
         }
     }
 
+    /// Asks on behalf of the lab where it was last applied: what is written down about it names its folder.
+    fn context<'c>(&self, context: &'c Context, store: &mut Store) -> Result<Cow<'c, Context>, ControlError> {
+        let Self::AsApplied(name) = self else { return Ok(Cow::Borrowed(context)) };
+        let folder = store.labs()?.into_iter().find_map(|(lab, folder)| (lab == **name).then_some(folder));
+        let folder = folder.ok_or_else(|| ControlError::NoSuchLab { lab: (*name).clone() })?;
+        Ok(Cow::Owned(context.with_lab(folder)))
+    }
+
     pub fn desired(&self, recorded: &Recorded) -> Result<Cow<'a, Desired>, ControlError> {
         match self {
             Self::OfManifest(desired) => Ok(Cow::Borrowed(desired)),
@@ -65,6 +73,7 @@ pub fn derive(context: &Context, of: Lab<'_>, wanted: &Wanted) -> Result<VmName,
 fn claim(context: &Context, of: Lab<'_>, wanted: &Wanted) -> Result<VmName, ControlError> {
     let name = VmName::owned(&wanted.owner, &wanted.name);
     let mut store = context.store()?;
+    let context = &*of.context(context, &mut store)?;
     let decides = Decides::begin(context, format!("vm derive {name}"))?;
     let recorded = store.recorded(of.name())?;
     refuse_frozen(&recorded)?;
@@ -137,6 +146,7 @@ pub fn give_up(context: &Context, of: Lab<'_>, name: &VmName) -> Result<bool, Co
 
 fn end_claim(context: &Context, of: Lab<'_>, name: &VmName) -> Result<bool, ControlError> {
     let mut store = context.known_store()?;
+    let context = &*of.context(context, &mut store)?;
     let decides = Decides::begin(context, format!("vm delete {name}"))?;
     let recorded = store.recorded(of.name())?;
     refuse_frozen(&recorded)?;
@@ -160,8 +170,10 @@ fn end_claim(context: &Context, of: Lab<'_>, name: &VmName) -> Result<bool, Cont
 }
 
 /// Ends the claim on a vm of which nothing came, so that its name is free and no later plan is held up by it.
-pub fn withdraw(context: &Context, lab: &LabName, name: &VmName) -> Result<(), ControlError> {
+pub fn withdraw(context: &Context, of: Lab<'_>, name: &VmName) -> Result<(), ControlError> {
     let mut store = context.known_store()?;
+    let context = &*of.context(context, &mut store)?;
+    let lab = of.name();
     let decides = Decides::begin(context, format!("vm derive {name}"))?;
     let recorded = store.recorded(lab)?;
     let Some(made) = claim_of(&recorded, name).filter(|_| !recorded.vms.contains_key(name)) else { return Ok(()) };

@@ -5,7 +5,7 @@ use super::permissions::Rights;
 use super::{Context, ControlError};
 use crate::model::address::Address;
 use crate::model::id::VmName;
-use crate::model::lab::{Desired, Object, Right};
+use crate::model::lab::{Desired, Object, PowerState, Right};
 use crate::plan::{Ground, Plan, Wish};
 use crate::state::Recorded;
 
@@ -28,9 +28,18 @@ pub fn judge(context: &Context, lab: &Desired, recorded: &Recorded, power: &Powe
     }
     rights.require(Right::Run, &Object::Vm(power.vm.clone()))?;
     if power.wish != Wish::Stop {
+        refuse_stopped(lab, &power.vm)?;
         refuse_unisolated(&rights, lab, power)?;
     }
     Ok(())
+}
+
+/// What keeps a lab as its manifest wants it would stop such a vm again within the minute.
+fn refuse_stopped(lab: &Desired, vm: &VmName) -> Result<(), ControlError> {
+    match lab.vms.get(vm) {
+        Some(known) if known.state == PowerState::Stopped => Err(ControlError::StandsStill { vm: vm.clone() }),
+        _ => Ok(()),
+    }
 }
 
 /// Whom isolation is forced on says that they know it. It is a matter of the vm, so one that is not isolated cannot run so for one

@@ -28,7 +28,7 @@ pub(super) fn claim(context: &Context, lab: &LabName, wanted: Derive, key: Optio
 
 /// Ends the claim on a vm of which nothing came.
 pub(super) fn withdraw(context: &Context, lab: &LabName, vm: &VmName) -> Result<(), No> {
-    own::withdraw(context, lab, vm).map_err(|error| No::told(&error))
+    own::withdraw(context, Lab::AsApplied(lab), vm).map_err(|error| No::told(&error))
 }
 
 /// Ends the claim on a vm of somebody's own; the answer, where nothing more is to be done.

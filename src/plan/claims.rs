@@ -12,9 +12,9 @@ use super::power::Decision;
 use super::vms::{Steps, Work};
 use super::{Ground, Leaves, Planner, Reason, Wish};
 use crate::model::address::Address;
-use crate::model::claim::{Claim, ClaimBody, ClaimedPower, PowerWish};
+use crate::model::claim::{Claim, ClaimBody, ClaimedPower, GivenAs, PowerWish};
 use crate::model::id::VmName;
-use crate::model::lab::{PowerState, Vm};
+use crate::model::lab::{Object, PowerState, Vm};
 use crate::observe::Life;
 use crate::run::StopReason;
 use crate::state::{Entry, RecordedVm};
@@ -102,6 +102,21 @@ impl<'a> Planner<'a> {
         name.owner()?;
         let is_this = |claim: &&Claim| claim.name == name.as_str() && matches!(claim.body, ClaimBody::Vm(_));
         self.inputs.recorded.claims.iter().find(is_this)
+    }
+
+    /// What its owner let others do ends with a vm: one that comes under its name is another.
+    pub(super) fn end_grants(&mut self, steps: &mut Steps, name: &VmName) {
+        let inputs = self.inputs;
+        let is_on_it = |claim: &&Claim| match &claim.body {
+            ClaimBody::Grant(grant) => {
+                grant.given_as == GivenAs::Owner && matches!(&grant.permission.on, Object::Vm(vm) if vm == name)
+            }
+            _ => false,
+        };
+        for grant in inputs.recorded.claims.iter().filter(is_on_it) {
+            let why = "its vm left the lab".to_owned();
+            self.step(steps, Entry::EndClaim { vm: name.clone(), id: grant.id, why });
+        }
     }
 
     /// What a person made by command does not leave with an edit of the manifest that nobody meant for it.

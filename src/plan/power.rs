@@ -31,6 +31,10 @@ impl Planner<'_> {
             let why = work.back.map_or(Reason::Reimaged, |set| Reason::PutBack { set: set.words() });
             return Decision { stop: live, start: live, reasons: vec![why] };
         }
+        let is_asked_to_run = matches!(self.wish(work.name), Some(Wish::Start | Wish::Restart));
+        if is_asked_to_run && work.vm.state == PowerState::Stopped {
+            self.note(address, Remark::StopsAgain);
+        }
         let wanted = match self.wish(work.name) {
             Some(Wish::Restart) if live => {
                 return Decision { stop: true, start: true, reasons: vec![Reason::Asked] };

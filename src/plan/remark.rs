@@ -67,6 +67,8 @@ pub enum Remark {
     MayRunUnknown { vm: VmName, task: TaskId },
     /// Runs with what it was started with, while something else is wanted.
     OldSettings,
+    /// Somebody starts it, and its manifest does not want it to run.
+    StopsAgain,
     /// Stays off, since its guest powered itself off.
     PoweredOff { vm: VmName },
     /// Gets new disks, although its guest was never restarted.

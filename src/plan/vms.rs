@@ -106,6 +106,7 @@ impl Planner<'_> {
             let why = "its vm left the lab".to_owned();
             self.step(&mut steps, Entry::EndClaim { vm: name.clone(), id: made.id, why });
         }
+        self.end_grants(&mut steps, name);
         self.step(&mut steps, Entry::ForgetVm { name: name.clone() });
         let gone = match (name.owner(), made) {
             (Some(_), None) => Reason::GivenUp,

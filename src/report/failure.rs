@@ -99,6 +99,9 @@ fn hint(error: &ControlError) -> Option<String> {
         ControlError::Aside(error) => return hint_to_aside(error),
         ControlError::Import(error) => return hint_to_import(error),
         ControlError::Unisolated { vm } => format!("`labwright vm start {vm} --isolate` starts it isolated"),
+        ControlError::StandsStill { .. } => {
+            "whoever keeps the manifest writes `state: on_demand` there, or nothing, so that people decide".to_owned()
+        }
         ControlError::NotMadeIsolated { vm } => {
             format!(
                 "start it without `--isolate`, or make one with `labwright vm derive … --isolate`; {vm} stays as it is"

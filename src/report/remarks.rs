@@ -43,6 +43,9 @@ impl fmt::Display for Remark {
             }
             Self::ReservationGone => f.write_str("its DHCP reservation is gone"),
             Self::JobForeign { .. } | Self::JobUnknown { .. } | Self::MayRunUnknown { .. } => self.fmt_job(f),
+            Self::StopsAgain => {
+                f.write_str("is started, and its manifest says `state: stopped`: the next apply stops it again")
+            }
             Self::OldSettings => f.write_str("runs with its old settings; the new ones take effect at its next start"),
             Self::PoweredOff { vm } => {
                 write!(f, "its guest powered itself off, so it stays off; `labwright vm start {vm}` starts it")

@@ -14,8 +14,8 @@
 use std::borrow::Cow;
 
 use super::permissions::forced_vms;
-use crate::model::claim::{Claim, ClaimBody, ClaimId, PowerClaim, PowerWish, TimeClaim, VmClaim};
-use crate::model::id::{FamilyName, UserGroupName, VmName};
+use crate::model::claim::{Claim, ClaimBody, ClaimId, GivenAs, GrantClaim, PowerClaim, PowerWish, TimeClaim, VmClaim};
+use crate::model::id::{FamilyName, UserGroupName, UserName, VmName};
 use crate::model::lab::{AddedTime, Desired, Object, Origin, Permission, PowerState, Subject, Vm};
 
 /// The lab with the claims on it. Whether a vm is `on_demand`, is renamed, or leaves, is for the plan to see, which ends claims.
@@ -96,7 +96,7 @@ pub fn why_idle(desired: &Desired, claim: &Claim, is_recorded: impl Fn(&str) -> 
             None if is_recorded(&claim.name) => Some("its vm left the manifest".into()),
             None => Some(format!("there is no vm `{}`", claim.name)),
         },
-        ClaimBody::Grant(grant) => why_no_matter(desired, &grant.permission).map(str::to_owned),
+        ClaimBody::Grant(grant) => why_no_matter(desired, grant, &claim.by).map(str::to_owned),
         ClaimBody::Vm(made) => why_not_made(desired, &claim.name, made),
         ClaimBody::Time(TimeClaim { session, .. }) => {
             (!desired.sessions.contains_key(session)).then(|| format!("there is no session `{session}`"))
@@ -106,12 +106,26 @@ pub fn why_idle(desired: &Desired, claim: &Claim, is_recorded: impl Fn(&str) -> 
 }
 
 /// Why a grant changes nothing of what anybody may do.
-fn why_no_matter(desired: &Desired, permission: &Permission) -> Option<&'static str> {
+fn why_no_matter(desired: &Desired, grant: &GrantClaim, by: &str) -> Option<&'static str> {
+    let GrantClaim { version: _, permission, given_as } = grant;
     let is_admins = matches!(&permission.to, Subject::Group(group) if group.as_str() == UserGroupName::ADMIN);
     if is_admins && !permission.force_isolated {
         return Some("admins may do everything anyway");
     }
-    (!names_what_is_there(desired, permission)).then_some("whom or what it names is not in the manifest")
+    if !names_what_is_there(desired, permission) {
+        return Some("whom or what it names is not in the manifest");
+    }
+    let is_anothers =
+        *given_as == GivenAs::Owner && owner(desired, &permission.on).is_none_or(|owner| owner.as_str() != by);
+    is_anothers.then_some("who gave it does not own it any more")
+}
+
+fn owner<'d>(desired: &'d Desired, on: &Object) -> Option<&'d UserName> {
+    match on {
+        Object::Vm(vm) => desired.vms.get(vm).map(|vm| &vm.owner),
+        Object::Template(template) => desired.templates.get(template).map(|template| &template.owner),
+        Object::VmGroup(_) => None,
+    }
 }
 
 fn names_what_is_there(desired: &Desired, permission: &Permission) -> bool {

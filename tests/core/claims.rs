@@ -3,7 +3,7 @@
 use insta::assert_snapshot;
 use labwright::control::view::VmState;
 use labwright::model::claim::{Claim, ClaimBody, ClaimId, ClaimedPower, GivenAs, GrantClaim, PowerClaim, VmClaim};
-use labwright::model::lab::{Desired, PowerState, VmSource};
+use labwright::model::lab::{Desired, Object, Permission, PowerState, Right, Subject, VmSource};
 use labwright::plan::{Already, Answer, Plan, Wish, refresh_only};
 use labwright::resolve::{why_idle, with_claims};
 use labwright::run::StopReason;
@@ -468,6 +468,57 @@ fn what_people_made_leaves_when_they_mean_it() {
     assert_eq!(running(&lab), 0);
     let recorded = lab.recorded(&lab.desired());
     assert!(recorded.claims.is_empty() && recorded.aside.contains_key("bob/mine"), "its disks are kept");
+}
+
+/// What an owner lets others do is about this vm of theirs, not about the next that has its name.
+#[test]
+fn what_its_owner_let_others_do_ends_with_a_vm() {
+    let mut lab = bobs_own();
+    let desired = lab.desired();
+    let grant = |given_as, on: &str, by: &str| {
+        let permission = Permission {
+            to: Subject::User("alice".parse().unwrap()),
+            on: Object::Vm(on.parse().unwrap()),
+            allow: [Right::Run].into(),
+            force_isolated: false,
+        };
+        let body = ClaimBody::Grant(GrantClaim { version: 1, permission, given_as });
+        Change::PutClaim { name: format!("user:alice,vm:{on}:{by}"), body, by: by.into() }
+    };
+    let grants = [
+        grant(GivenAs::Owner, "bob/mine", "bob"),
+        grant(GivenAs::Admin, "bob/mine", "root"),
+        grant(GivenAs::Owner, "bob-gsr", "bob"),
+        // It was alice's once.
+        grant(GivenAs::Owner, "bob-gsr", "alice"),
+    ];
+    lab.store().record(&desired.lab, &grants, "2027-01-12T09:00:00Z".parse().unwrap()).unwrap();
+    let idle = |lab: &Lab| {
+        let (desired, recorded) = (lab.desired(), lab.recorded(&lab.desired()));
+        let desired = with_claims(&desired, &recorded.claims);
+        let of_grant = |claim: &&Claim| matches!(claim.body, ClaimBody::Grant(_));
+        let claims = recorded.claims.iter().filter(of_grant);
+        claims.map(|claim| (claim.name.clone(), why_idle(&desired, claim, |_| false))).collect::<Vec<_>>()
+    };
+    let anothers = Some("who gave it does not own it any more".to_owned());
+    let why: Vec<Option<String>> = idle(&lab).into_iter().map(|(_, why)| why).collect();
+    assert_eq!(why, [None, None, None, anothers]);
+
+    lab.edit(&on_demand().replace("alice, bob", "alice"));
+    lab.allow.extend(["user-group/students", "vm/bob/mine"].map(|allowed| allowed.parse().unwrap()));
+    lab.must_apply();
+    let left: Vec<String> = idle(&lab).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(left, ["user:alice,vm:bob/mine:root"], "the other's ended with its vm, whoever gave it");
+}
+
+#[test]
+fn who_starts_what_its_manifest_stops_is_told() {
+    let lab = Lab::new(&PAIR.replace("state: running", "state: stopped"));
+    lab.must_apply();
+    let plan = lab.asked(&[("bob-gsr", Wish::Start, true)]);
+    let told: Vec<String> = plan.notes.iter().map(|note| format!("{}: {}", note.address, note.what)).collect();
+    assert_eq!(told, ["vm/bob-gsr: is started, and its manifest says `state: stopped`: the next apply stops it again"]);
+    assert!(lab.asked(&[("bob-gsr", Wish::Stop, true)]).notes.is_empty());
 }
 
 #[test]

@@ -178,7 +178,17 @@ fn a_restart_that_is_asked_for_twice_under_one_key_is_one_also_after_the_daemon_
 #[test]
 fn who_waits_is_told_and_who_floods_slows_nobody() {
     let (doraz, alex) = (44_102, 44_103);
-    let served = Served::of(&lab("doraz, alex", "").replace("64M", "128M"), "", &[("doraz", doraz), ("alex", alex)]);
+    let manifest =
+        lab("doraz, alex", "").replace("64M", "128M") + "  still: { derive: gsr, owner: doraz, state: stopped }\n";
+    let served = Served::of(&manifest, "", &[("doraz", doraz), ("alex", alex)]);
+    // The loop would stop it within the minute.
+    served.expect(
+        "doraz",
+        "vm start still",
+        4,
+        "error: vm `still` is to stand still: its manifest says `state: stopped`; nothing was changed\n\
+         hint: whoever keeps the manifest writes `state: on_demand` there, or nothing, so that people decide",
+    );
     let output = served.typing(doraz, "vm start doraz-work --wait").output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");

@@ -227,6 +227,9 @@ fn what_reads_strangers_files_has_no_rights() {
 fn rights_are_given_and_taken_while_the_daemon_runs() {
     let served = served();
     assert_eq!(served.says("doraz", "vm derive gsr --name mine").1, 0);
+    // What people ask for says nothing about where the lab's files are: root finds it by its name as before.
+    let named = served.lab.labwright(&["get", "vms", "-o", "name", "--lab", "net101"]);
+    assert_eq!([named.stdout, named.stderr].map(|said| String::from_utf8(said).unwrap()), ["doraz/mine\n", ""]);
     let sees = |who: &str| served.says(who, "get vms -o name --lab net101").0;
     assert_eq!(sees("alex"), "");
     let (templates, code) = served.says("alex", "get templates -o json --lab net101");
