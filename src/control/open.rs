@@ -24,7 +24,7 @@ use crate::observe::{Elsewhere, Observed, World, life_of, observe, runs_elsewher
 use crate::plan::{Ask, Inputs, LostHost, Plan, as_applied, plan};
 use crate::resolve::with_claims;
 use crate::run;
-use crate::scheduler::{self, Scheduler};
+use crate::scheduler::{self, Calls, Scheduler};
 use crate::state::{
     ApplyInfo, Holder, Intent, Ledger, Lock, OpenRun, Outcome, Recorded, RecordedRun, StateError, Store,
 };
@@ -45,6 +45,8 @@ pub struct Context {
     pub lab_folder: PathBuf,
     pub caller: Caller,
     pub(super) listener: Arc<dyn Listener>,
+    /// Of the batch system, by all that were made from this one.
+    calls: Arc<Calls>,
 }
 
 impl Context {
@@ -64,7 +66,7 @@ impl Context {
             None => manifests::embedded(&lab_folder)?,
         };
         refuse_unwritable(&site.state)?;
-        Ok(Self { site, lab_folder, caller, listener })
+        Ok(Self { site, lab_folder, caller, listener, calls: Arc::default() })
     }
 
     /// The lab as its manifest asks for it; what is wrong with it has been shown when this fails.
@@ -89,7 +91,7 @@ impl Context {
 
     /// A site whose settings are known.
     pub fn of_site(site: Site, lab_folder: PathBuf, caller: Caller, listener: Arc<dyn Listener>) -> Self {
-        Self { site, lab_folder, caller, listener }
+        Self { site, lab_folder, caller, listener, calls: Arc::default() }
     }
 
     /// A site by its file, for requests that name the labs in it.
@@ -100,7 +102,7 @@ impl Context {
     ) -> Result<Self, ControlError> {
         let site = load_site(&site_file(site).ok_or(ControlError::NoSite)?, &*listener)?;
         refuse_unwritable(&site.state)?;
-        Ok(Self { site, lab_folder: "/".into(), caller, listener })
+        Ok(Self { site, lab_folder: "/".into(), caller, listener, calls: Arc::default() })
     }
 
     /// The labs of the site, by name.
@@ -117,11 +119,11 @@ impl Context {
         Ok((self.with_lab(folder), applied(&mut store, name)?))
     }
 
-    /// The same with what the site's file says of people and their labs by now.
+    /// The same with what the site's file says by now of people, their labs, and the daemon.
     pub fn with_people_of_now(&self) -> Result<Self, ControlError> {
         let Some(file) = &self.site.file else { return Ok(self.clone()) };
-        let Site { admins, owners_may_share, default_limits, labs, .. } = load_site(file, &*self.listener)?;
-        let site = Site { admins, owners_may_share, default_limits, labs, ..self.site.clone() };
+        let Site { admins, owners_may_share, default_limits, labs, daemon, .. } = load_site(file, &*self.listener)?;
+        let site = Site { admins, owners_may_share, default_limits, labs, daemon, ..self.site.clone() };
         Ok(Self { site, ..self.clone() })
     }
 
@@ -161,7 +163,7 @@ impl Context {
         let is_meant = |name: &LabName, folder: &Path| {
             Path::new(name.as_str()) == lab || place.as_deref() == Some(folder) || folder == lab
         };
-        let mut context = Self { site, lab_folder: PathBuf::new(), caller, listener };
+        let mut context = Self { site, lab_folder: PathBuf::new(), caller, listener, calls: Arc::default() };
         let mut store = context.at_home(Store::open_to_read(&context.site.state)?)?;
         let found = store.labs()?.into_iter().find(|(name, folder)| is_meant(name, folder));
         let Some((name, lab_folder)) = found else { return Err(missing) };
@@ -323,7 +325,12 @@ impl Context {
     }
 
     pub fn scheduler(&self) -> Box<dyn Scheduler> {
-        scheduler::open(&self.site.scheduler, &self.caller.program)
+        scheduler::open_counted(&self.site.scheduler, &self.caller.program, Arc::clone(&self.calls))
+    }
+
+    /// How often the batch system was asked for what.
+    pub fn queue_calls(&self) -> &Calls {
+        &self.calls
     }
 
     pub fn dhcp(&self) -> Box<dyn Dhcp> {

@@ -223,6 +223,7 @@ async fn metrics(asked: Asked<(), Request>) -> Result<Response, No> {
         guests: guests.into_iter().map(|(state, number)| (word(&state), number)).collect(),
         connections: daemon.bounds.connections.all(),
         waiting: daemon.keeper.waiting(),
+        queue_calls: daemon.context().queue_calls().counts(),
     };
     Ok(daemon.counts.text(&now).into_response())
 }

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    rounds: AtomicU64,
-    round_micros: AtomicU64,
+    plans: AtomicU64,
+    plan_micros: AtomicU64,
     requests: AtomicU64,
     /// Answers that are a no, by their status.
     refused: Mutex<BTreeMap<u16, u64>>,
@@ -22,16 +22,33 @@ pub(super) struct Now {
     pub(super) connections: usize,
     /// Asks that wait for the loop.
     pub(super) waiting: usize,
+    /// What the batch system was asked for so far.
+    pub(super) queue_calls: [(&'static str, u64); 5],
+}
+
+/// One look at a lab and its plan, until it is decided: what is done then is another matter.
+#[derive(Debug, Clone)]
+pub(super) struct Planning {
+    began: Instant,
+    decided: Arc<OnceLock<Instant>>,
+}
+
+impl Planning {
+    pub(super) fn begin() -> Self {
+        Self { began: Instant::now(), decided: Arc::default() }
+    }
+
+    pub(super) fn end(&self) {
+        self.decided.get_or_init(Instant::now);
+    }
 }
 
 impl Counts {
-    /// Does one round of the loop.
-    pub(super) fn timed<T>(&self, round: impl FnOnce() -> T) -> T {
-        let began = Instant::now();
-        let done = round();
-        self.rounds.fetch_add(1, Ordering::Relaxed);
-        self.round_micros.fetch_add(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
-        done
+    /// One plan was made, and maybe carried out since.
+    pub(super) fn planned(&self, planning: &Planning) {
+        let took = planning.decided.get_or_init(Instant::now).duration_since(planning.began);
+        self.plans.fetch_add(1, Ordering::Relaxed);
+        self.plan_micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// One request was answered.
@@ -51,11 +68,16 @@ impl Counts {
         }
         text.one("labwright_connections", "gauge", "Connections that are open.", now.connections);
         text.one("labwright_asks_waiting", "gauge", "Starts, stops and the like that wait for the loop.", now.waiting);
-        let rounds = self.rounds.load(Ordering::Relaxed);
-        text.head("labwright_plan_seconds", "summary", "How long the loop took to look, plan and act.");
-        let seconds = self.round_micros.load(Ordering::Relaxed) as f64 / 1e6;
+        let plans = self.plans.load(Ordering::Relaxed);
+        text.head("labwright_plan_seconds", "summary", "How long the loop took to look and plan.");
+        let seconds = self.plan_micros.load(Ordering::Relaxed) as f64 / 1e6;
         text.line("labwright_plan_seconds_sum", "", seconds);
-        text.line("labwright_plan_seconds_count", "", rounds);
+        text.line("labwright_plan_seconds_count", "", plans);
+        let head = "What the batch system was asked for.";
+        text.head("labwright_queue_calls_total", "counter", head);
+        for (call, number) in now.queue_calls {
+            text.line("labwright_queue_calls_total", &format!("{{call=\"{call}\"}}"), number);
+        }
         let requests = self.requests.load(Ordering::Relaxed);
         text.one("labwright_requests_total", "counter", "Requests that were answered.", requests);
         text.head("labwright_refused_total", "counter", "Requests that were refused or failed, by HTTP status.");
@@ -81,5 +103,28 @@ impl Metrics {
     fn one(&mut self, name: &str, kind: &str, help: &str, value: impl std::fmt::Display) {
         self.head(name, kind, help);
         self.line(name, "", value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_is_done_after_a_decision_is_no_planning() {
+        let began = Instant::now();
+        let planning = Planning { began, decided: Arc::default() };
+        let decided = planning.clone();
+        decided.decided.set(began + Duration::from_millis(1500)).unwrap();
+        decided.end();
+        let counts = Counts::default();
+        counts.planned(&planning);
+        let now = Now { guests: BTreeMap::new(), connections: 0, waiting: 0, queue_calls: [("list", 2); 5] };
+        let text = counts.text(&now);
+        let lines =
+            ["labwright_plan_seconds_sum 1.5", "labwright_plan_seconds_count 1", "_calls_total{call=\"list\"} 2"];
+        assert!(lines.iter().all(|line| text.contains(&format!("{line}\n"))), "{text}");
     }
 }

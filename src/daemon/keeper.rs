@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 use super::Daemon;
 use super::act::{Outcome, outcome};
 use super::api::No;
+use super::counts::Planning;
 use super::messages::Acted;
 use super::patience::Patience;
 use crate::control::news::News;
@@ -130,9 +131,10 @@ impl Keeper {
     }
 
     /// Waits until there is something to do.
-    fn next(&self, last_look: &mut Option<Instant>, interval: Duration) -> Turn {
+    fn next(&self, last_look: &mut Option<Instant>, interval: &dyn Fn() -> Duration) -> Turn {
         let mut inbox = self.inbox();
         loop {
+            let interval = interval();
             let now = Instant::now();
             if inbox.ended {
                 return Turn::End;
@@ -169,12 +171,11 @@ impl Inbox {
 
 /// Runs until `Keeper::end`; what was begun by then is finished and recorded.
 pub(super) fn run(daemon: &Arc<Daemon>) {
-    let interval = Duration::from_secs(daemon.context().site.daemon.interval_seconds);
     let mut last_look = None;
     std::thread::scope(|scope| {
         scope.spawn(|| watch(daemon));
         loop {
-            match daemon.keeper.next(&mut last_look, interval) {
+            match daemon.keeper.next(&mut last_look, &|| interval(daemon)) {
                 Turn::End => break,
                 Turn::Look => drop(scope.spawn(|| look(daemon))),
                 Turn::Together(lab, doing, waiting) => {
@@ -192,10 +193,18 @@ pub(super) fn run(daemon: &Arc<Daemon>) {
     }
 }
 
-/// A run that ends wakes the loop at once.
+/// As the site's file says by now.
+fn interval(daemon: &Daemon) -> Duration {
+    Duration::from_secs(daemon.context().site.daemon.interval_seconds)
+}
+
+/// A run that ends wakes the loop at once, and one that is to rest for another time is told so.
 fn watch(daemon: &Daemon) {
-    let mut news = News::default();
+    let (mut news, mut last) = (News::default(), interval(daemon));
     while !daemon.keeper.has_ended() {
+        if std::mem::replace(&mut last, interval(daemon)) != last {
+            daemon.keeper.bell.notify_all();
+        }
         if news.has_ends(&daemon.context(), &daemon.keeper.live()) {
             daemon.keeper.wake();
         }
@@ -215,8 +224,14 @@ fn answer(waiting: Waiting, answer: Result<Acted, No>) {
 fn together(daemon: &Daemon, lab: &LabName, doing: Doing, waiting: Vec<Waiting>, begun: mpsc::SyncSender<()>) {
     let asked: Vec<Asking> = waiting.iter().map(|waiting| waiting.asking.clone()).collect();
     let mut client = Unwatched::new(Arc::clone(&daemon.interrupts));
-    client.begun = Some(Box::new(move || drop(begun)));
-    let done = daemon.counts.timed(|| round::together(&daemon.context(), lab, doing, &asked, &mut client));
+    let planning = Planning::begin();
+    let decided = planning.clone();
+    client.begun = Some(Box::new(move || {
+        decided.end();
+        drop(begun);
+    }));
+    let done = round::together(&daemon.context(), lab, doing, &asked, &mut client);
+    daemon.counts.planned(&planning);
     if let Ok(Together { done, .. }) = &done {
         daemon.keeper.watch_too(&done.summary.started);
     }
@@ -252,7 +267,9 @@ fn look(daemon: &Daemon) {
     let may_start = |lab: &LabName, vm: &VmName| {
         keeper.patience.lock().unwrap_or_else(PoisonError::into_inner).may_start(lab, vm, Instant::now())
     };
-    let looked = daemon.counts.timed(|| round::look(&daemon.context(), &may_start));
+    let planning = Planning::begin();
+    let looked = round::look(&daemon.context(), &may_start);
+    daemon.counts.planned(&planning);
     let mut labs = BTreeMap::new();
     match looked {
         Ok(look) => {
@@ -275,7 +292,12 @@ fn look(daemon: &Daemon) {
 
 fn keep(daemon: &Daemon, lab: &LabName, may_start: &round::MayStart<'_>) {
     let mut client = Unwatched::new(Arc::clone(&daemon.interrupts));
-    match round::keep(&daemon.context(), lab, may_start, &mut client) {
+    let planning = Planning::begin();
+    let decided = planning.clone();
+    client.begun = Some(Box::new(move || decided.end()));
+    let kept = round::keep(&daemon.context(), lab, may_start, &mut client);
+    daemon.counts.planned(&planning);
+    match kept {
         Ok(done) => {
             tracing::info!(%lab, plan = done.plan.counts(), failed = done.summary.failed.len(), "kept as it was applied");
             for failure in &done.summary.failed {

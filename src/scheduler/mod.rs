@@ -2,17 +2,20 @@
 //! It knows jobs and tasks, never vms. `grid_engine` is for a cluster, `local` is the embedded default; `fake` keeps a queue in memory and fails on
 //! demand, for the simulation.
 
+mod counted;
 pub mod fake;
 pub mod grid_engine;
 pub mod local;
 mod seen;
 mod submit;
 
+pub use counted::Calls;
 pub use seen::Seen;
 pub use submit::submit_or_adopt;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::model::diagnostic::Severity;
 use crate::model::job::{JobId, Task, TaskId};
@@ -51,6 +54,11 @@ pub trait Scheduler: Send + Sync {
     fn check_here(&self, _: &ThisHost<'_>) -> Option<Vec<Finding>> {
         None
     }
+}
+
+/// The same, with each conversation counted.
+pub fn open_counted(settings: &SchedulerSettings, program: &Path, calls: Arc<Calls>) -> Box<dyn Scheduler> {
+    Box::new(counted::Counted { of: open(settings, program), calls })
 }
 
 /// The batch system of a site's settings; `program` is what jobs run.

@@ -256,6 +256,21 @@ fn rights_are_given_and_taken_while_the_daemon_runs() {
     assert!(served.says("eva", "get vms --lab net101").0.contains(eva));
     std::fs::write(&served.lab.site, format!("{site}admins: [eva]\n")).unwrap();
     assert_eq!(sees("eva"), "doraz/mine\n");
+    // So are those who read the numbers, and how often the loop looks.
+    let reads = || served.raw("alex", "GET /metrics", "");
+    assert_eq!(reads().0, "403");
+    std::fs::write(&served.lab.site, format!("{site}admins: [eva]\ndaemon: {{ metrics: [alex], interval: 1s }}\n"))
+        .unwrap();
+    let (status, numbers) = reads();
+    assert!(status == "200" && numbers.contains("labwright_queue_calls_total{call=\"list\"} "), "{status}: {numbers}");
+    let plans = || {
+        let (_, numbers) = served.raw("alex", "GET /metrics", "");
+        // Who asks too often is told nothing.
+        let count = numbers.lines().find_map(|line| line.strip_prefix("labwright_plan_seconds_count "))?;
+        count.parse::<u64>().ok()
+    };
+    let before = plans().unwrap();
+    wait_until("it looks every second", || plans().is_some_and(|now| now >= before + 3));
     // A file with mistakes takes nobody's rights, and gives none.
     std::fs::write(&served.lab.site, format!("{site}admins: [alex]\nadmin: 3\n")).unwrap();
     assert_eq!((sees("eva"), sees("alex")), ("doraz/mine\n".to_owned(), String::new()));
