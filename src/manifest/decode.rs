@@ -1,7 +1,7 @@
 //! From the tree of one file to typed values: every mistake is noted with its place and reading goes on. A type says how
 //! it is read and what its JSON Schema is in one trait, so that neither can drift from the other.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
@@ -121,8 +121,20 @@ impl Decoder<'_> {
             self.wrong_type(node, expected, hint);
             return None;
         };
-        let mut seen: HashMap<&str, &Node<'_>> = HashMap::with_capacity(entries.len());
-        let mut kept = Vec::with_capacity(entries.len());
+        Some(self.distinct(entries))
+    }
+
+    /// Each key once.
+    fn distinct<'n, 's>(
+        &mut self,
+        entries: impl IntoIterator<Item = &'n (Node<'s>, Node<'s>)>,
+    ) -> Vec<(&'n str, &'n Node<'s>, &'n Node<'s>)>
+    where
+        's: 'n,
+    {
+        let entries = entries.into_iter();
+        let mut seen: HashMap<&str, &Node<'_>> = HashMap::with_capacity(entries.size_hint().0);
+        let mut kept = Vec::with_capacity(entries.size_hint().0);
         for (key, value) in entries {
             let Value::Scalar { text, plain } = &key.value else {
                 self.wrong_type(
@@ -148,7 +160,45 @@ impl Decoder<'_> {
             seen.insert(text, key);
             kept.push((&**text, key, value));
         }
-        Some(kept)
+        kept
+    }
+
+    /// Inside `{ }` a comma ends a value: of `{ gateway: 192,168,100,1 }`, three numbers are keys without values to YAML. Tells
+    /// of it, and returns where the keys stand whose values were cut, and those of their pieces.
+    fn split_values(&mut self, entries: &[(Node<'_>, Node<'_>)], known: &[&str]) -> (BTreeSet<u32>, BTreeSet<u32>) {
+        let (mut cut, mut pieces) = (BTreeSet::new(), BTreeSet::new());
+        let mut from = 0;
+        while let Some((key, value)) = entries.get(from) {
+            from += 1;
+            let behind = entries[from..].iter().take_while(|(key, value)| self.is_piece(key, value, known)).count();
+            if behind == 0 || value.is_null() || !matches!(&value.value, Value::Scalar { plain: true, .. }) {
+                continue;
+            }
+            let last = entries[from + behind - 1].0.at.end;
+            let whole = value.at.start..last;
+            let written = self.source.text.get(whole.start as usize..whole.end as usize).unwrap_or_default();
+            let message = format!("a comma ends a value inside `{{ }}`, so `{}` is cut in pieces", shorten(written));
+            // `10,0,0,1` and `1,5G`.
+            let is_number = |c: char| c.is_ascii_alphanumeric() || matches!(c, ',' | '.' | '/');
+            let is_number = written.starts_with(|c: char| c.is_ascii_digit()) && written.chars().all(is_number);
+            let dots = is_number.then(|| format!("write `{}`", shorten(&written.replace(',', "."))));
+            let hint = dots.unwrap_or_else(|| format!("put it in quotes: `\"{}\"`", shorten(written)));
+            self.note(Rule::BadValue, &whole, message, Some(hint));
+            cut.insert(key.at.start);
+            pieces.extend(entries[from..from + behind].iter().map(|(key, _)| key.at.start));
+            from += behind;
+        }
+        (cut, pieces)
+    }
+
+    /// Whether this is a word behind a comma, which nobody meant as a key.
+    fn is_piece(&self, key: &Node<'_>, value: &Node<'_>, known: &[&str]) -> bool {
+        let Value::Scalar { text, plain: true } = &key.value else { return false };
+        let ends = |text: &str| text.trim_start().starts_with([',', '}']);
+        value.is_null()
+            && self.source.text.get(key.at.end as usize..).is_some_and(ends)
+            && !known.contains(&&**text)
+            && nearest(text, known.iter().copied()).is_none()
     }
 
     /// Reads the keys of a record: `slots[i]` is what was written for `known[i]`.
@@ -170,7 +220,9 @@ impl Decoder<'_> {
         if !self.fits(&first_line(self.source, &node.at), Room::GROUP_OF_KEYS) {
             return None;
         }
-        let entries = self.entries(node, what)?;
+        let Value::Mapping(all) = &node.value else { return None };
+        let (cut, pieces) = self.split_values(all, known);
+        let entries = self.distinct(all.iter().filter(|(key, _)| !pieces.contains(&key.at.start)));
         let mut slots = vec![None; known.len()];
         let mut keys = Vec::with_capacity(entries.len());
         if let Some(merge) = merge_key(node) {
@@ -180,7 +232,7 @@ impl Decoder<'_> {
         for (text, key, value) in entries {
             match known.iter().position(|k| *k == text) {
                 Some(index) => {
-                    slots[index] = Some((key, value));
+                    slots[index] = Some((key, value)).filter(|_| !cut.contains(&key.at.start));
                     keys.push((known[index], self.at(&key.at)));
                 }
                 // A mistyped key counts as written: that its like is missing is not said as well.
