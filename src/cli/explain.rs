@@ -7,13 +7,14 @@ use crate::client::of_known_lab;
 use crate::control::pick;
 use crate::exit::Exit;
 use crate::model::address::Address;
-use crate::report::{self, Ui};
+use crate::report::Ui;
+use crate::report::explain::{Form, text};
 
 /// Say why something is as it is
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   labwright explain alice-gsr
-  labwright explain session/final
+  labwright explain session/final -o json
   labwright explain template/gsr --lab exam")]
 pub(super) struct Arguments {
     /// A kind and a name, like `template/gsr`; a name alone is a vm's.
@@ -22,11 +23,15 @@ pub(super) struct Arguments {
 
     #[command(flatten)]
     lab: LabOption,
+
+    /// How it is told.
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Form,
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
     let (context, desired) = of_known_lab(site, &arguments.lab.lab)?;
     let explanation = context.view(&desired)?.explain(&arguments.address)?;
-    ui.data(&report::explain::text(&explanation));
+    ui.data(&text(&explanation, arguments.output));
     Ok(Exit::Done)
 }

@@ -2,14 +2,32 @@
 
 use std::fmt::Write as _;
 
+use clap::ValueEnum;
 use serde_json::Value;
 
-use super::table::word;
+use super::table::{json, word, yaml};
 use super::{escaped, times};
 use crate::control::view::{Apply, Effect, Explanation, Past, PastClaim, RecordedAs, Run, Said, VmState};
 use crate::model::claim::ClaimBody;
 
-pub fn text(explanation: &Explanation) -> String {
+/// How it is told.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub enum Form {
+    #[default]
+    Text,
+    Json,
+    Yaml,
+}
+
+pub fn text(explanation: &Explanation, form: Form) -> String {
+    match form {
+        Form::Text => words(explanation),
+        Form::Json => json(explanation),
+        Form::Yaml => yaml(explanation),
+    }
+}
+
+fn words(explanation: &Explanation) -> String {
     let Explanation { address, manifest, recorded, past, said, changes, notes, refusals } = explanation;
     let mut lines = Lines(format!("{address}\n"));
     lines.add("manifest", manifest.as_deref().unwrap_or("it has no line of its own"));
