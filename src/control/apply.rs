@@ -15,6 +15,7 @@ use crate::model::id::{RunId, VmName};
 use crate::model::lab::Desired;
 use crate::observe::Observed;
 use crate::plan::{Effect, Plan, Refusal};
+use crate::resolve::with_claims;
 use crate::run::last_words;
 use crate::state::{ApplyInfo, Recorded, StateError, Store};
 
@@ -108,7 +109,7 @@ impl Deciding<'_> {
         let standing = store.standing(&self.desired.lab)?;
         let recorded = store.recorded(&self.desired.lab)?;
         let early = self.plan(recorded)?;
-        let ready = match self.ready(&early.plan, &Ready::default()) {
+        let ready = match self.ready(&early, &Ready::default()) {
             Ok(Some(ready)) => ready,
             other => {
                 self.client.shows(&early.plan);
@@ -124,7 +125,7 @@ impl Deciding<'_> {
             self.plan(recorded)?
         };
         self.client.shows(&planned.plan);
-        match self.ready(&planned.plan, &ready)? {
+        match self.ready(&planned, &ready)? {
             Some(_) => self.act(store, decides, planned),
             None => self.nothing_to_do(&mut store, planned.plan),
         }
@@ -134,15 +135,15 @@ impl Deciding<'_> {
     fn with_a_person(&mut self) -> Result<Done, ControlError> {
         let mut store = self.context.store()?;
         let recorded = store.recorded(&self.desired.lab)?;
-        let mut shown = self.plan(recorded)?.plan;
+        let mut shown = self.plan(recorded)?;
         loop {
-            self.client.shows(&shown);
+            self.client.shows(&shown.plan);
             if self.ready(&shown, &Ready::default())?.is_none() {
-                return self.nothing_to_do(&mut store, shown);
+                return self.nothing_to_do(&mut store, shown.plan);
             }
             // The state is not kept open while somebody thinks.
             drop(store);
-            agree(&shown, self.client)?;
+            agree(&shown.plan, self.client)?;
             store = self.context.store()?;
             let decides = self.lock()?;
             let recorded = store.recorded(&self.desired.lab)?;
@@ -150,11 +151,11 @@ impl Deciding<'_> {
                 return Err(StateError::Frozen { frozen }.into());
             }
             let planned = self.plan(recorded)?;
-            if shown.does_the_same(&planned.plan) {
+            if shown.plan.does_the_same(&planned.plan) {
                 return self.act(store, decides, planned);
             }
             self.context.listener.note(&Note::PlanMoved { lab: &self.desired.lab });
-            shown = planned.plan;
+            shown = planned;
         }
     }
 
@@ -166,9 +167,10 @@ impl Deciding<'_> {
 
     /// What this machine is ready for, of what it was not found ready for `already`; `None` where there is nothing to do. An error
     /// where it must not be done.
-    fn ready(&self, plan: &Plan, already: &Ready) -> Result<Option<Ready>, ControlError> {
-        match may_begin(plan, self.request)? {
-            true => refuse_unready(self.context, self.desired, plan, already).map(Some),
+    fn ready(&self, planned: &Planned, already: &Ready) -> Result<Option<Ready>, ControlError> {
+        let desired = with_claims(self.desired, &planned.recorded.claims);
+        match may_begin(&planned.plan, self.request)? {
+            true => refuse_unready(self.context, &desired, &planned.plan, already).map(Some),
             false => Ok(None),
         }
     }

@@ -81,7 +81,7 @@ fn paths(site: &Site, starts: &[&RunSpec]) -> BTreeSet<PathBuf> {
     paths
 }
 
-/// The networks of the vms that the plan starts, or gives their addresses.
+/// The networks of the vms that the plan starts, or gives their addresses; people's own are among them.
 fn groups(desired: &Desired, plan: &Plan) -> Vec<VmGroup> {
     let vms = plan.actions().filter_map(|(_, action)| match &action.effect {
         Effect::Start { spec, .. } => Some(&spec.vm),
