@@ -78,6 +78,7 @@ cases! {
     state_missing
     state_newer
     status_watch
+    template_publish
     umask
     usage
     vm_reimage

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use labwright::disks::{
-    DiskError, Images, Owner, clone_full, create_empty, delete, derive, give_up, inspect, is_unwritten, publish,
-    restore, set_aside, sha256,
+    DiskError, Images, Owner, clone_full, create_empty, delete, derive, flatten, give_up, inspect, is_unwritten,
+    publish, restore, set_aside, sha256,
 };
 
 /// Some account that is not ours; the tests run as root.
@@ -166,6 +166,83 @@ fn a_published_image_is_read_only_and_known_by_its_digest() {
     qemu_img(&["create", "-q", "-f", "qcow2", source.to_str().unwrap(), "1M"]);
     assert!(matches!(publish(&Images::Anywhere, &source, &target, None, OWNER), Err(DiskError::Taken { .. })));
     assert_eq!(sha256(&target).unwrap(), digest);
+}
+
+/// A folder that the guests' account may enter, with an image and a disk of that account over it, on which a guest has written.
+fn written_disk() -> (tempfile::TempDir, PathBuf, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let (base, disk) = (image(folder.path()), targets(folder.path(), 1).remove(0));
+    all_done(derive(&base, std::slice::from_ref(&disk), OWNER));
+    let write = Command::new("qemu-io").args(["-c", "write -q -P 65 2M 64k"]).arg(&disk).status().unwrap();
+    assert!(write.success());
+    (folder, base, disk)
+}
+
+#[test]
+fn a_disk_becomes_an_image_that_stands_alone_whatever_its_header_says() {
+    let (folder, base, disk) = written_disk();
+    let plain = folder.path().join("plain.qcow2");
+    qemu_img(&["convert", "-O", "qcow2", disk.to_str().unwrap(), plain.to_str().unwrap()]);
+    // What is below it is told by the records: a guest that broke out of qemu writes any name into its header.
+    qemu_img(&["rebase", "-u", "-F", "raw", "-b", "/etc/shadow", disk.to_str().unwrap()]);
+    let target = folder.path().join("templates/x/v1/disk-0.qcow2");
+    let stored = flatten(&disk, Some(&base), &target, OWNER).unwrap();
+    qemu_img(&["compare", plain.to_str().unwrap(), target.to_str().unwrap()]);
+    let found = inspect(&target).unwrap();
+    assert_eq!((found.virtual_size_bytes, found.backing_file), (SIZE, None));
+    assert_eq!(stored.sha256, sha256(&target).unwrap());
+    let file = fs::metadata(&target).unwrap();
+    assert_eq!((file.mode() & 0o777, file.uid(), file.len()), (0o444, OWNER.uid, stored.source_bytes));
+    let again = flatten(&disk, Some(&base), &target, OWNER).unwrap_err().to_string();
+    assert!(again.contains("stands already and is another file"), "{again}");
+}
+
+#[test]
+fn what_cannot_be_an_image_is_refused_and_leaves_nothing() {
+    let (folder, base, disk) = written_disk();
+    let target = folder.path().join("templates/x/v1/disk-0.qcow2");
+    let refused = |disk: &Path, base: Option<&Path>| {
+        let error = flatten(disk, base, &target, OWNER).unwrap_err().to_string();
+        let left = target.parent().filter(|folder| folder.exists()).map(names).unwrap_or_default();
+        assert_eq!(left, Vec::<String>::new(), "{error}");
+        error
+    };
+    let patch = |name: &str, at: u64, bytes: &[u8]| {
+        use std::os::unix::fs::FileExt as _;
+        let path = folder.path().join(name);
+        fs::copy(&disk, &path).unwrap();
+        fs::File::options().write(true).open(&path).unwrap().write_all_at(bytes, at).unwrap();
+        path
+    };
+    // (where its header is changed, how, and what is said)
+    let table: [(u64, &[u8], &str); 5] = [
+        (72, &4_u64.to_be_bytes(), "its data is in another file"),
+        (32, &1_u32.to_be_bytes(), "it is encrypted"),
+        (24, &(1_u64 << 60).to_be_bytes(), "does not fit its tables"),
+        (60, &u32::MAX.to_be_bytes(), "snapshots inside"),
+        (0, b"conectix", "is not a usable qcow2 image"),
+    ];
+    for (number, (at, bytes, said)) in table.into_iter().enumerate() {
+        let error = refused(&patch(&format!("{number}.qcow2"), at, bytes), Some(&base));
+        assert!(error.contains(said), "{said}: {error}");
+    }
+    assert!(refused(&folder.path().join("none"), None).contains("does not exist"));
+    assert!(refused(&disk, Some(&folder.path().join("none"))).contains("No such file"));
+    symlink("/etc/shadow", folder.path().join("link")).unwrap();
+    assert!(refused(&folder.path().join("link"), None).contains("symbolic link"));
+    // A guest uses it.
+    let mut guest = Command::new("qemu-io").arg(&disk).stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let error = loop {
+        let tried = flatten(&disk, Some(&base), &target, OWNER);
+        match tried {
+            Err(error) => break error.to_string(),
+            Ok(_) => fs::remove_file(&target).unwrap(),
+        }
+    };
+    assert!(error.contains("lock"), "{error}");
+    drop(guest.stdin.take());
+    guest.wait().unwrap();
 }
 
 #[test]

@@ -235,6 +235,7 @@ fn publish_disk(source: &PublishSource, world: &World<'_>) -> Result<PublishedDi
         source: source.image.clone(),
         source_bytes: published.source_bytes,
         source_mtime_ns: published.source_mtime_ns,
+        made: None,
     })
 }
 

@@ -28,6 +28,7 @@ mod serve;
 mod show;
 mod state;
 mod status;
+mod template;
 mod validate;
 mod vm;
 mod vnc;
@@ -78,6 +79,8 @@ enum Command {
     Thaw(freeze::ThawArguments),
     #[command(subcommand)]
     Vm(vm::Command),
+    #[command(subcommand)]
+    Template(template::Command),
     #[command(subcommand)]
     Permission(permission::Command),
     #[command(subcommand)]
@@ -179,6 +182,7 @@ fn run(arguments: Arguments, ui: &mut Ui) -> Ended {
         Command::Freeze(arguments) => freeze::freeze(&arguments, site, ui),
         Command::Thaw(arguments) => freeze::thaw(&arguments, site, ui),
         Command::Vm(command) => vm::run(&command, site, ui),
+        Command::Template(command) => template::run(&command, site, ui),
         Command::Permission(command) => permission::run(&command, site, ui),
         Command::Claim(command) => claim::run(&command, site, ui),
         Command::State(command) => state::run(&command, site, ui),

@@ -8,6 +8,7 @@ use crate::client::asks::Power;
 use crate::client::of_known_lab;
 use crate::client::way::{self, Way};
 use crate::control::request::{self, Guest, Guests};
+use crate::control::{ControlError, template};
 use crate::exit::Exit;
 use crate::host::RUN_ROOT;
 use crate::host::run::run_folder::serial_socket;
@@ -16,7 +17,7 @@ use crate::model::id::{SnapshotName, VmName};
 use crate::model::lab::Desired;
 use crate::plan::Wish;
 use crate::report::table::Format;
-use crate::report::{Ui, console, requests};
+use crate::report::{Ui, console, requests, templates};
 use crate::run::RequestKind;
 
 /// Start, stop, look at one vm, and take it back in time
@@ -43,6 +44,11 @@ pub(super) enum Command {
   labwright vm reimage exam --yes         # every vm of the family
   labwright vm reimage alice-gsr --undo   # the old disks again; those of now are kept in their place")]
     Reimage(ReimageArguments),
+    /// Start a vm that has an empty disk from a CD, to install on it
+    ///
+    /// The CD is in its drive until it is off; it boots from there only for as long as its disk has nothing to boot.
+    #[command(after_help = "Example: labwright vm install lab-server --cdrom debian-12.iso --isolate")]
+    Install(InstallArguments),
     /// Make a vm of somebody's own from a template, beside those of the manifest
     #[command(after_help = "Examples:
   labwright vm derive gsr --name mine                    # your own
@@ -205,6 +211,18 @@ pub(super) struct RestartArguments {
 }
 
 #[derive(Debug, clap::Args)]
+pub(super) struct InstallArguments {
+    #[command(flatten)]
+    vm: One,
+    /// Image of the CD, which the guests' account must be able to read on every host.
+    #[arg(long, value_name = "FILE")]
+    cdrom: PathBuf,
+    /// Start it isolated or not at all.
+    #[arg(long)]
+    isolate: bool,
+}
+
+#[derive(Debug, clap::Args)]
 pub(super) struct ReimageArguments {
     #[command(flatten)]
     power: PowerArguments,
@@ -231,6 +249,14 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
         Command::Reimage(ReimageArguments { power: of, undo, waiting }) => {
             let wish = if *undo { Wish::PutBack } else { Wish::Reimage };
             power(of, (wish, false), &of.options.waiting(waiting), site, ui).map_err(by_daemon)
+        }
+        Command::Install(InstallArguments { vm: One { vm, lab }, cdrom, isolate }) => {
+            let cdrom = template::cd(cdrom).map_err(ControlError::from)?;
+            let ended = Way::to(site, &lab.lab)?.install(vm, &cdrom, *isolate, &Manner::asking(true), ui)?;
+            if let Ok(vm) = vm.strip_prefix("vm/").unwrap_or(vm).parse() {
+                ui.say(&templates::next(&vm, None));
+            }
+            Ok(ended)
         }
         Command::Derive(arguments) => own::derive(arguments, site, ui).map_err(by_daemon),
         Command::Delete(arguments) => own::delete(arguments, site, ui).map_err(by_daemon),

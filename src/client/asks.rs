@@ -1,8 +1,10 @@
 //! What people ask for, whichever way: vms are started and stopped, derived, given up; rights are given and taken back.
 
+use std::path::Path;
+
 use super::{Ended, Manner, OfLab, Way, here, looks};
 use crate::control::own::{self, Lab};
-use crate::control::{self, Context, permissions, pick};
+use crate::control::{self, Context, ControlError, permissions, pick, template};
 use crate::daemon::messages::{self, Acted, Derive, Grant};
 use crate::exit::Exit;
 use crate::model::address::{Address, AddressPattern};
@@ -35,6 +37,27 @@ impl Way {
             Self::Daemon(lab) => power_by_daemon(lab, power, manner, ui),
             Self::Here(lab) => power_here(&lab.0, &lab.1, power, manner, ui),
         }
+    }
+
+    /// Starts a vm with a CD in its drive, from which its empty disk is installed.
+    pub fn install(&self, vm: &str, cdrom: &Path, isolated: bool, manner: &Manner, ui: &mut Ui) -> Ended {
+        let Self::Here(lab) = self else {
+            let what = "the daemon starts no vm from a CD; nothing was done";
+            return Err(Failure::new(Exit::Usage, what).hint("root does: `sudo labwright vm install`"));
+        };
+        let (context, desired) = &**lab;
+        let recorded = context.recorded(&desired.lab)?;
+        let desired = &*with_claims(desired, &recorded.claims);
+        let mut asks = control::plan::asks(desired, &recorded, &[vm.to_owned()], Wish::Start)?;
+        for (vm, ask) in &mut asks {
+            template::refuse_installed(desired, vm).map_err(ControlError::from)?;
+            if isolated {
+                control::power::refuse_unless_isolated(desired, vm)?;
+            }
+            ask.cdrom = Some(cdrom.to_owned());
+        }
+        let make = |recorded: &Recorded| control::plan::power(context, desired, recorded, &[], &asks);
+        here::carry_out(context, desired, &make, manner, &format!("vm install {vm}"), ui)
     }
 
     pub fn derive(&self, wanted: &Derive, allow: &[AddressPattern], ui: &mut Ui) -> Ended {

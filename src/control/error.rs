@@ -13,6 +13,7 @@ use super::pick::PickError;
 use super::plan::NamedFor;
 use super::privacy::Kept;
 use super::request::RequestError;
+use super::template::TemplateError;
 use crate::access::Refused;
 use crate::apply::ClearError;
 use crate::disks::DiskError;
@@ -86,6 +87,8 @@ pub enum ControlError {
     NoHosts,
     #[error("`{host}` is not one of the site's execution hosts")]
     NoSuchHost { host: String, hosts: Vec<String> },
+    #[error(transparent)]
+    Template(#[from] TemplateError),
     #[error(transparent)]
     Order(#[from] OrderError),
     #[error("the batch system has no host `{host}`, and no vm is recorded on it")]
@@ -201,6 +204,7 @@ impl ControlError {
             Self::NoHosts => Code::NotReady,
             Self::NoSuchHost { .. } => Code::Usage,
             Self::Import(error) => error.code(),
+            Self::Template(error) => error.code(),
             Self::OfVms { failed, .. } => failed.first().map_or(Code::Failed, |(_, error)| error.code()),
             Self::NotOwned { .. } | Self::NoLab | Self::NoSite | Self::Hardware { .. } => Code::Usage,
             Self::PlanMoved { .. }

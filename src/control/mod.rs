@@ -69,6 +69,7 @@ pub mod request;
 pub mod restore;
 pub mod round;
 pub mod state;
+pub mod template;
 pub mod upload;
 pub mod validate;
 pub mod view;

@@ -182,7 +182,7 @@ fn refuse_stranger(set: &AsideSet, vm: &RecordedVm) -> Result<(), AsideError> {
 }
 
 /// Disks change hands under no guest, known or not.
-fn refuse_running(
+pub(super) fn refuse_running(
     context: &Context,
     recorded: &Recorded,
     observed: &Observed,

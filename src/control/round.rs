@@ -233,7 +233,7 @@ fn plan_together(
 
 fn ask(doing: Doing, asking: &Asking) -> Ask {
     let wish = if let Doing::Power(wish) = doing { wish } else { Wish::Start };
-    Ask { wish, by_name: asking.by_name, by: Some(asking.caller.name.clone()), key: asking.key.clone() }
+    Ask { wish, by_name: asking.by_name, by: Some(asking.caller.name.clone()), key: asking.key.clone(), cdrom: None }
 }
 
 /// Whether one of them may have what they ask for.

@@ -17,6 +17,7 @@
 
 mod aside;
 mod error;
+mod flatten;
 mod folder;
 mod images;
 mod make;
@@ -28,6 +29,7 @@ mod store;
 
 pub use aside::{delete, give_up, restore, set_aside};
 pub use error::DiskError;
+pub use flatten::flatten;
 pub use images::Images;
 pub use make::{clone_full, copy_exactly, create_empty, derive};
 pub use publish::{Published, publish, sha256};

@@ -14,7 +14,7 @@ use super::sound::check_sound;
 use super::{DiskError, Images, Owner};
 
 /// Many disks hang on a published image; nobody writes it, its owner neither.
-const PUBLISHED_MODE: u32 = 0o444;
+pub(super) const PUBLISHED_MODE: u32 = 0o444;
 
 /// Bytes read at once for a digest.
 const READ_BYTES: usize = 1 << 20;

@@ -87,12 +87,18 @@ pub(super) fn read_standalone(file: &File, path: &Path) -> Result<Image, DiskErr
     if let Some(backing) = image.backing_file {
         return Err(DiskError::Derived { path: path.to_owned(), backing });
     }
+    refuse_flawed(file, path)?;
+    Ok(image)
+}
+
+/// Refuses an image from which none is to be made, whether it stands alone or not.
+pub(super) fn refuse_flawed(file: &File, path: &Path) -> Result<(), DiskError> {
     let mut header = [0; START_BYTES];
     let read = |source| DiskError::io("read", path, source);
     let length = read_at_most(file, &mut header, 0).map_err(read)?;
     match flaw(&header[..length], file.metadata().map_err(read)?.len()) {
         Some(why) => Err(DiskError::NotQcow2 { path: path.to_owned(), why }),
-        None => Ok(image),
+        None => Ok(()),
     }
 }
 

@@ -84,12 +84,14 @@ pub struct Ask {
     pub by: Option<String>,
     /// What the client calls this ask, so that it is known when it comes again.
     pub key: Option<String>,
+    /// The CD from which a system is to be installed, in the drive for this one run.
+    pub cdrom: Option<PathBuf>,
 }
 
 impl Ask {
     /// Of who asks for the plan.
     pub fn new(wish: Wish, by_name: bool) -> Self {
-        Self { wish, by_name, by: None, key: None }
+        Self { wish, by_name, by: None, key: None, cdrom: None }
     }
 }
 

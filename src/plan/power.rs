@@ -190,7 +190,11 @@ impl Planner<'_> {
         self.next_run += 1;
         let Inputs { site, desired, recorded, .. } = *self.inputs;
         let seat = Seat { run, generation, ip, mac, disks };
-        let spec = run_spec(site, desired, recorded, (name, vm, group), &seat);
+        let mut spec = run_spec(site, desired, recorded, (name, vm, group), &seat);
+        // It is in the drive for this run alone, and no reason to start the vm anew once it is gone.
+        if let Some(cdrom) = self.inputs.asks.get(name).and_then(|ask| ask.cdrom.clone()) {
+            (spec.hardware.cdrom, spec.installs) = (Some(cdrom), true);
+        }
         let memory_mib = vm.hardware.host_memory_mib();
         self.step(steps, Effect::Start { spec: Box::new(spec), started, memory_mib, supersedes });
     }

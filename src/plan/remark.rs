@@ -48,7 +48,7 @@ pub enum Remark {
     /// Waits for its template.
     TemplateUnpublished { template: TemplateName },
     /// A template that waits to be installed.
-    NotInstalled,
+    NotInstalled { template: TemplateName },
     /// Waits in the queue, which may say why.
     Queued { reason: Option<String> },
     /// Waits in the queue, where somebody holds it.

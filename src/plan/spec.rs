@@ -52,6 +52,7 @@ pub fn run_spec(
         owner: vm.owner.clone(),
         generation: seat.generation,
         hardware: vm.hardware.clone(),
+        installs: false,
         disks: seat.disks.iter().map(run_disk).collect(),
         network,
         qemu: site.qemu.clone(),

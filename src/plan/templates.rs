@@ -21,6 +21,13 @@ pub(super) struct CurrentVersion {
     pub(super) published_by: Option<ActionId>,
 }
 
+impl CurrentVersion {
+    fn recorded(number: u32, version: &TemplateVersion) -> Self {
+        let disks = version.disks.iter().map(|disk| disk.path.clone()).collect();
+        Self { version: number, disks, published_by: None }
+    }
+}
+
 /// What an image's bytes mean for the version that was published from it.
 enum Freshness {
     Same,
@@ -50,11 +57,6 @@ impl Planner<'_> {
             return None;
         }
         let images: Option<Vec<(&PathBuf, Option<&String>)>> = template.disks.iter().map(as_image).collect();
-        let Some(images) = images else {
-            self.wait(&address, Remark::NotInstalled);
-            self.record_template(&address, template, Vec::new(), None);
-            return None;
-        };
         let recorded_name = self.moves.templates.get(name).unwrap_or(name).clone();
         let versions = (recorded_name.clone(), 0)..=(recorded_name.clone(), u32::MAX);
         let latest = self.inputs.recorded.versions.range(versions).next_back();
@@ -64,12 +66,19 @@ impl Planner<'_> {
             let rename = self.action(Vec::new(), Entry::RenameTemplate { from: recorded_name, to: name.clone() });
             actions.push(rename);
         }
+        let Some(images) = images else {
+            // Its versions come by command, from a vm on which somebody has installed it.
+            if latest.is_none() {
+                self.wait(&address, Remark::NotInstalled { template: name.clone() });
+            }
+            self.record_template(&address, template, actions, None);
+            return latest.map(|(number, version)| CurrentVersion::recorded(number, version));
+        };
         let mut why = None;
         let current = match latest.map(|(number, version)| (number, version, self.freshness(&images, version))) {
             Some((number, version, freshness)) if freshness.iter().all(|f| !matches!(f, Freshness::Different)) => {
                 self.take_note_of_images(&address, name, number, &freshness, &mut actions);
-                let disks = version.disks.iter().map(|disk| disk.path.clone()).collect();
-                Some(CurrentVersion { version: number, disks, published_by: None })
+                Some(CurrentVersion::recorded(number, version))
             }
             _ if images.iter().any(|(image, _)| {
                 matches!(self.inputs.observed.images.get(*image), None | Some(ImageFact::Missing))

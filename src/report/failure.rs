@@ -12,6 +12,7 @@ use crate::control::import::ImportError;
 use crate::control::pick::{Others, PickError};
 use crate::control::plan::NamedFor;
 use crate::control::request::RequestError;
+use crate::control::template::TemplateError;
 use crate::control::{Code, ControlError};
 use crate::error::chain;
 use crate::exit::Exit;
@@ -98,6 +99,7 @@ fn hint(error: &ControlError) -> Option<String> {
         ControlError::Request(error) => return hint_to_request(error),
         ControlError::Aside(error) => return hint_to_aside(error),
         ControlError::Import(error) => return hint_to_import(error),
+        ControlError::Template(error) => return hint_to_template(error),
         ControlError::Unisolated { vm } => format!("`labwright vm start {vm} --isolate` starts it isolated"),
         ControlError::StandsStill { .. } => {
             "whoever keeps the manifest writes `state: on_demand` there, or nothing, so that people decide".to_owned()
@@ -222,6 +224,20 @@ fn hint_to_aside(error: &AsideError) -> Option<String> {
         | AsideError::NotDeleted { .. } => {
             return None;
         }
+    })
+}
+
+fn hint_to_template(error: &TemplateError) -> Option<String> {
+    Some(match error {
+        TemplateError::NoCd { .. } => "a disk image is a template's `image:`; `file` tells what it is".to_owned(),
+        TemplateError::Installed { vm } => format!("`labwright vm start {vm}` starts it"),
+        TemplateError::OfImages { .. } => {
+            "put the new image in their place, and the next apply publishes it; or write `disks: [{ size: … }]`"
+                .to_owned()
+        }
+        TemplateError::Disks { .. } => "publish a vm that has as many".to_owned(),
+        TemplateError::NotMade { vm } => format!("`labwright plan` shows what vm {vm} waits for"),
+        TemplateError::CdUnread { .. } | TemplateError::NotPublished { .. } => return None,
     })
 }
 

@@ -38,6 +38,7 @@ pub mod status;
 mod steps;
 pub mod stream;
 pub mod table;
+pub mod templates;
 pub mod terminal;
 pub mod times;
 pub mod typed;

@@ -108,9 +108,10 @@ impl Remark {
             Self::TemplateUnpublished { template } => {
                 write!(f, "until template `{template}` is installed and published")
             }
-            Self::NotInstalled => {
-                f.write_str("until its empty disk is installed and published, no vm can derive from it")
-            }
+            Self::NotInstalled { template } => write!(
+                f,
+                "until its empty disk is installed and published, no vm can derive from it: `labwright template install {template} --cdrom FILE`"
+            ),
             Self::Queued { reason: why } => write!(f, "in the queue{}", reason(why.as_ref())),
             Self::QueueHeld => f.write_str("in the queue, where it is held"),
             Self::JobSuspended => f.write_str("for its job to go on: it is suspended"),

@@ -23,6 +23,9 @@ pub struct RunSpec {
     /// Counts the starts of this vm; a starter refuses to go on once `control.json` names a higher one.
     pub generation: u64,
     pub hardware: Hardware,
+    /// The guest looks at its CD only where its disks have nothing to boot, so that it boots what it has installed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub installs: bool,
     /// In the order of the guest's bus.
     pub disks: Vec<RunDisk>,
     pub network: RunNetwork,

@@ -1,5 +1,6 @@
 //! What was done: applies, their effects, runs, and disks set aside. And the freeze, which is a note for the future.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use rusqlite::{OptionalExtension as _, Row, params};
@@ -220,6 +221,14 @@ impl Store {
                 ended_at: row.get(9)?,
             })
         })
+    }
+
+    /// When each version of a template was published.
+    pub fn published(&self, lab: &LabName) -> Result<BTreeMap<(String, u32), String>, StateError> {
+        let query = "SELECT template, version, published_at FROM versions WHERE lab = ?1";
+        let rows =
+            self.list("list the versions", query, [lab.as_str()], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)))?;
+        Ok(rows.into_iter().collect())
     }
 
     /// Disks set aside, oldest first.

@@ -37,7 +37,7 @@ pub use operations::{Decision, Hold, Standing, Start, Worker};
 pub use privacy::Left;
 pub use quotas::{OpenRun, Quota, Starting};
 pub use recorded::{
-    FreezeScope, Frozen, PublishedDisk, Recorded, RecordedDisk, RecordedRun, RecordedVm, RunState, Started,
+    FreezeScope, Frozen, Making, PublishedDisk, Recorded, RecordedDisk, RecordedRun, RecordedVm, RunState, Started,
     TakenAddress, TemplateVersion,
 };
 pub use trials::{TrialPlace, Tried};

@@ -164,6 +164,19 @@ pub struct PublishedDisk {
     pub source: PathBuf,
     pub source_bytes: u64,
     pub source_mtime_ns: i64,
+    /// How it came about, where it was not copied from an image that a manifest names; then `source` is the stored file itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<Making>,
+}
+
+/// A version that was made of a vm's disks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Making {
+    pub vm: VmName,
+    pub by: String,
+    /// What people should know of it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
 }
 
 impl PublishedDisk {

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::lab::Lab;
-use crate::world::{text, wait_until};
+use crate::world::{template, text, tool, wait_until};
 
 impl Lab {
     /// The command, about this lab.
@@ -23,6 +23,19 @@ impl Lab {
     fn written(&self, vm: &str) -> String {
         let line = "dd if=/dev/vda bs=512 skip=100 count=1 2>/dev/null | tr -d '\\0'; echo";
         self.console(vm).run(line).1.trim().to_owned()
+    }
+
+    /// What the command says that is not done.
+    fn refused(&self, line: &str) -> String {
+        let folder = text(&self.folder);
+        let words: Vec<&str> = line.split_whitespace().chain(["--lab", &folder]).collect();
+        let output = self.labwright(&words);
+        assert!(!output.status.success(), "{line}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    fn versions(&self) -> Vec<serde_json::Value> {
+        serde_json::from_str(&self.vm("template versions -o json")).unwrap()
     }
 
     fn aside(&self) -> Vec<serde_json::Value> {
@@ -72,4 +85,87 @@ fn a_reset_keeps_run_and_disk(lab: &Lab) {
     assert_eq!(lab.written("alice-tiny"), "mine");
     let after = lab.mapping("alice-tiny");
     assert_eq!((&after["run"], &after["pid"]), (&before["run"], &before["pid"]), "the same run, and the same qemu");
+}
+
+/// A CD that boots what the template's disk boots, as a hard disk that it stands for (El Torito): the guest runs from memory, and
+/// has an empty disk before it.
+fn cd(lab: &Lab) -> std::path::PathBuf {
+    const SECTOR: usize = 2048;
+    let (raw, cd) = (lab.world.folder.path().join("boot.raw"), lab.world.folder.path().join("boot.iso"));
+    tool("qemu-img", &["convert", "-O", "raw", &text(template()), &text(&raw)]);
+    let mut boot = std::fs::read(&raw).unwrap();
+    // Where its partition ends, which tells the firmware the disk's shape: 255 heads, 63 sectors.
+    boot[446 + 5..446 + 8].copy_from_slice(&[0xfe, 0x3f, 0x06]);
+    let mut sectors = vec![0; 20 * SECTOR];
+    for (number, kind) in [(16, 1), (17, 0), (18, 255)] {
+        let at = number * SECTOR;
+        sectors[at..at + 7].copy_from_slice(&[kind, b'C', b'D', b'0', b'0', b'1', 1]);
+    }
+    let (torito, catalog) = (17 * SECTOR, 19 * SECTOR);
+    sectors[torito + 7..torito + 30].copy_from_slice(b"EL TORITO SPECIFICATION");
+    sectors[torito + 0x47] = 19;
+    // The first entry says nothing and has a checksum; the second: bootable, a hard disk with FAT, one sector, from the 20th on.
+    sectors[catalog] = 1;
+    sectors[catalog + 28..catalog + 32].copy_from_slice(&[0xaa, 0x55, 0x55, 0xaa]);
+    sectors[catalog + 32..catalog + 41].copy_from_slice(&[0x88, 4, 0, 0, 6, 0, 1, 0, 20]);
+    std::fs::write(&cd, [sectors, boot].concat()).unwrap();
+    cd
+}
+
+/// From a CD to a template, from a template to vms, and from one of those to the next version.
+#[test]
+fn installed_from_a_cd_published_and_derived() {
+    let lab = Lab::new();
+    lab.must(&["host", "setup", "--lab", &text(&lab.folder)]);
+    lab.edit("image: images/tiny.qcow2", "size: 64M");
+    lab.apply();
+    let cd = cd(&lab);
+    let said = lab.vm(&format!("template install tiny --cdrom {}", cd.display()));
+    assert!(said.contains("vm/teacher/tiny"), "{said}");
+    wait_until("it has booted from the CD", || lab.vm_state("teacher/tiny") == "ready");
+    install(&lab);
+    let running = lab.refused("template publish teacher/tiny --as tiny");
+    assert!(running.contains("vm `teacher/tiny` is not off; nothing was changed"), "{running}");
+    lab.vm("vm stop teacher/tiny --yes");
+    lab.vm("template publish teacher/tiny --as tiny --note fresh");
+    let version = lab.versions().remove(0);
+    assert_eq!((&version["version"], &version["by"], &version["note"]), (&1.into(), &"root".into(), &"fresh".into()));
+
+    lab.apply();
+    lab.write("alice-tiny", "mine");
+    lab.vm("vm stop alice-tiny --yes");
+    lab.vm("template publish alice-tiny --as tiny");
+    lab.vm("vm reimage bob-tiny --yes --wait");
+    assert_eq!(lab.written("bob-tiny"), "mine", "it has the new version");
+    let versions = lab.versions();
+    let on = |version: usize| versions[version]["vms"].clone();
+    assert_eq!((on(0), on(1)), (serde_json::json!(["alice-tiny"]), serde_json::json!(["bob-tiny"])));
+    for version in &versions {
+        stands_alone(version);
+    }
+}
+
+/// The guest writes what its disk is to hold, which it gets from us.
+fn install(lab: &Lab) {
+    let listener = std::net::TcpListener::bind(("192.168.100.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let image = lab.world.folder.path().join("boot.raw");
+    let sends = std::thread::spawn(move || {
+        std::io::copy(&mut std::fs::File::open(image).unwrap(), &mut listener.accept().unwrap().0).unwrap()
+    });
+    let mut guest = lab.console("teacher/tiny");
+    let line = format!("while ! [ -s /tmp/address ]; do sleep 0.2; done; nc 192.168.100.1 {port} >/dev/vda && sync");
+    assert_eq!(guest.run(&line).0, 0);
+    assert!(sends.join().unwrap() > 1 << 20);
+}
+
+/// Nobody writes it, and it is what its record says.
+fn stands_alone(version: &serde_json::Value) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = version["disks"][0].as_str().unwrap();
+    assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o444);
+    let info: serde_json::Value = serde_json::from_str(&tool("qemu-img", &["info", "--output=json", path])).unwrap();
+    assert_eq!(info.get("backing-filename"), None);
+    let digest = tool("sha256sum", &[path]);
+    assert_eq!(digest.split(' ').next(), version["sha256"][0].as_str());
 }

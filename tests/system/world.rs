@@ -160,6 +160,7 @@ impl World {
                 display: DisplayModel::Std,
                 cdrom: None,
             },
+            installs: false,
             disks: vec![self.disk(&format!("{number}.qcow2"))],
             network: RunNetwork {
                 bridge: self.group.bridge.clone(),

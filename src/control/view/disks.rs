@@ -197,7 +197,7 @@ fn of_aside(disk: AsideDisk, now: Timestamp) -> Aside {
     }
 }
 
-fn used_bytes(path: &Path) -> Option<u64> {
+pub(super) fn used_bytes(path: &Path) -> Option<u64> {
     const BLOCK: u64 = 512;
     Some(path.symlink_metadata().ok()?.blocks() * BLOCK)
 }

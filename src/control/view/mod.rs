@@ -4,6 +4,7 @@
 //! ```text
 //! vms       each vm where it stands, and the mapping of each that runs
 //! disks     templates, disks, and disks that were set aside
+//! versions  what of a template was published, and which vms stand on it
 //! full      one vm, for who uses it
 //! people    users, their groups, permissions, sessions
 //! networks  vm groups, and how full they are
@@ -35,6 +36,7 @@ mod screens;
 mod seen;
 mod standing;
 mod status;
+mod versions;
 mod vms;
 
 pub use claims::Claim;
@@ -50,6 +52,7 @@ pub use people::{Permission, Session, User, UserGroup};
 pub use screens::{Screen, Screens};
 pub use standing::{Standing, census, standings};
 pub use status::{Freeze, Status};
+pub use versions::Version;
 pub use vms::{Mapping, Name, Vm, VmState, mapping, mappings, state, vms};
 
 use std::borrow::Cow;

@@ -152,7 +152,8 @@ fn disks(list: &mut List, spec: &RunSpec) {
         let file = json!({ "driver": "file", "filename": cdrom, "locking": "on" });
         let node = json!({ "driver": "raw", "node-name": "cdrom0", "read-only": true, "file": file });
         list.pair("-blockdev", node.to_string());
-        list.pair("-device", "ide-cd,drive=cdrom0,bootindex=0");
+        let bootindex = if spec.installs { spec.disks.len() + 1 } else { 0 };
+        list.pair("-device", format!("ide-cd,drive=cdrom0,bootindex={bootindex}"));
     }
 }
 
@@ -205,6 +206,7 @@ mod tests {
                 display: DisplayModel::Std,
                 cdrom: None,
             },
+            installs: false,
             disks: vec![RunDisk {
                 path: "/srv/vms/doraz-gsr/disk-0.qcow2".into(),
                 backing: vec!["/srv/templates/gsr/2/disk-0.qcow2".into(), "/srv/templates/base/1/disk-0.qcow2".into()],
@@ -259,6 +261,19 @@ mod tests {
         spec.hardware.cdrom = Some("/srv/iso/debian,12.iso".into());
         spec.hardware.nic = NicModel::E1000;
         insta::assert_snapshot!(written(&spec, Accelerator::Kvm, VncPassword::Asked));
+    }
+
+    /// What it has installed boots the next time.
+    #[test]
+    fn a_guest_that_installs_looks_at_its_cd_last() {
+        let mut spec = spec();
+        (spec.hardware.cdrom, spec.installs) = (Some("/srv/iso/debian.iso".into()), true);
+        let text = written(&spec, Accelerator::Tcg, VncPassword::None);
+        let order: Vec<&str> = text.lines().filter(|line| line.contains("bootindex=")).collect();
+        assert_eq!(
+            order,
+            ["-device virtio-blk-pci,drive=disk0,bootindex=1", "-device ide-cd,drive=cdrom0,bootindex=2"]
+        );
     }
 
     #[test]

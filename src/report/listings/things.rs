@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{shown, yes_no};
-use crate::control::view::{Aside, Claim, Disk, Template, VmGroup};
+use crate::control::view::{Aside, Claim, Disk, Template, Version, VmGroup};
 use crate::model::disk::size;
 use crate::report::table::{Column, Row, column, wide, yielding};
 use crate::report::times;
@@ -19,6 +19,23 @@ impl Row for Template {
         column("description", |template| shown(template.description.as_ref())),
         wide("vm_group", |template| template.vm_group.to_string()),
         wide("disks", |template| template.disks.join(", ")),
+    ];
+}
+
+impl Row for Version {
+    const COLUMNS: &'static [Column<Self>] = &[
+        column("template", |version| version.template.to_string()),
+        column("version", |version| version.version.to_string()),
+        yielding(3, "since", |version| times::moment(&version.since)),
+        column("vms", |version| version.vms.len().to_string()),
+        column("used", |version| used(version.used_bytes)),
+        yielding(2, "by", |version| shown(version.by.as_ref())),
+        yielding(1, "note", |version| shown(version.note.as_ref())),
+        wide("made_of", |version| shown(version.made_of.as_ref())),
+        wide("sha256", |version| version.sha256.join(", ")),
+        wide("disks", |version| {
+            version.disks.iter().map(|disk| disk.display().to_string()).collect::<Vec<_>>().join(", ")
+        }),
     ];
 }
 

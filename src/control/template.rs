@@ -1,0 +1,255 @@
+//! Templates that are installed by hand: a vm begins with empty disks and a CD, and when it is off, its disks become a version of
+//! the template. The vm keeps its own; what is published is a full image, whatever its disks derive from.
+
+use std::cell::OnceCell;
+use std::path::{Path, PathBuf};
+
+use super::aside::refuse_frozen;
+use super::journal::{Decides, Lab, Order, Step};
+use super::permissions::Rights;
+use super::pick::{nothing_fits, one};
+use super::restore::refuse_running;
+use super::{Code, Context, ControlError};
+use crate::disks::{self, DiskError, Owner};
+use crate::model::address::{Address, Kind};
+use crate::model::claim::{ClaimBody, VmClaim};
+use crate::model::id::{TemplateName, VmName};
+use crate::model::lab::{Desired, DiskSource, Object, Right, Template, VmSource};
+use crate::resolve::with_claims;
+use crate::state::{Change, Making, PublishedDisk, Recorded, RecordedVm, TemplateVersion};
+
+/// A CD begins so, from its 17th sector on (ECMA-119): a disk image or a picture of a CD in another format does not.
+const CD_MARK: (u64, &[u8; 5]) = (16 * 2048 + 1, b"CD001");
+
+#[derive(Debug, thiserror::Error)]
+pub enum TemplateError {
+    #[error("cannot read the CD {}", file.display())]
+    CdUnread { file: PathBuf, source: std::io::Error },
+    #[error("{} is no image of a CD (ISO 9660); nothing was started", file.display())]
+    NoCd { file: PathBuf },
+    #[error("vm `{vm}` has its disks from a template, so there is nothing to install; nothing was started")]
+    Installed { vm: VmName },
+    #[error("template `{template}` is made of the images that its manifest names; nothing was changed")]
+    OfImages { template: TemplateName },
+    #[error("template `{template}` has {} by its manifest, and vm `{vm}` has {has}; nothing was published", disks(*wanted))]
+    Disks { template: TemplateName, vm: VmName, wanted: usize, has: usize },
+    #[error("not all disks of vm `{vm}` are there; nothing was published")]
+    NotMade { vm: VmName },
+    #[error("the disks of vm `{vm}` were not published")]
+    NotPublished { vm: VmName, source: DiskError },
+}
+
+impl TemplateError {
+    pub fn code(&self) -> Code {
+        match self {
+            Self::CdUnread { .. } | Self::NotPublished { .. } => Code::Failed,
+            Self::NoCd { .. } => Code::Usage,
+            Self::Installed { .. } | Self::OfImages { .. } | Self::Disks { .. } | Self::NotMade { .. } => Code::Refused,
+        }
+    }
+}
+
+fn disks(count: usize) -> String {
+    super::aside::disks_word(count)
+}
+
+/// What is to become of which vm's disks.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// The vm, in a word.
+    pub vm: String,
+    pub template: TemplateName,
+    /// What people should know of this version.
+    pub note: Option<String>,
+}
+
+/// What was published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    pub vm: VmName,
+    pub version: u32,
+    pub disks: Vec<PathBuf>,
+}
+
+/// The CD that a person names, wherever links lead to it.
+pub fn cd(file: &Path) -> Result<PathBuf, TemplateError> {
+    use std::os::unix::fs::FileExt as _;
+    let unread = |source| TemplateError::CdUnread { file: file.to_owned(), source };
+    let path = file.canonicalize().map_err(unread)?;
+    let mut mark = [0; CD_MARK.1.len()];
+    let is_cd = path.is_file() && {
+        let opened = std::fs::File::open(&path).map_err(unread)?;
+        opened.read_exact_at(&mut mark, CD_MARK.0).is_ok() && mark == *CD_MARK.1
+    };
+    if is_cd { Ok(path) } else { Err(TemplateError::NoCd { file: file.to_owned() }) }
+}
+
+/// Refuses to install on what a template was made for.
+pub fn refuse_installed(lab: &Desired, vm: &VmName) -> Result<(), TemplateError> {
+    match lab.vms.get(vm).map(|vm| &vm.source) {
+        Some(VmSource::Derive(_) | VmSource::Clone(_)) => Err(TemplateError::Installed { vm: vm.clone() }),
+        _ => Ok(()),
+    }
+}
+
+/// Claims the vm on which a template is installed, with its disks and its hardware, for its owner; answers its name. One that
+/// was claimed before is taken as it is.
+pub fn claim(
+    context: &Context,
+    desired: &Desired,
+    template: &TemplateName,
+    isolated: bool,
+) -> Result<VmName, ControlError> {
+    context.audited(Some(&desired.lab), claim_vm(context, desired, template, isolated))
+}
+
+fn claim_vm(
+    context: &Context,
+    desired: &Desired,
+    template: &TemplateName,
+    isolated: bool,
+) -> Result<VmName, ControlError> {
+    let mut store = context.store()?;
+    let doing = format!("template install {template}");
+    let decides = Decides::begin(context, doing.clone())?;
+    let recorded = store.recorded(&desired.lab)?;
+    refuse_frozen(&recorded)?;
+    let lab = with_claims(desired, &recorded.claims);
+    let wanted = installable(&lab, template)?;
+    Rights::of(context, &lab, &recorded).require(Right::Modify, &Object::Template(template.clone()))?;
+    let own = VmName::new(template.as_str()).map_err(super::import::ImportError::Name)?;
+    let name = VmName::owned(&wanted.owner, &own);
+    if lab.vms.contains_key(&name) {
+        return Ok(name);
+    }
+    let body = ClaimBody::Vm(VmClaim {
+        version: ClaimBody::VERSION,
+        owner: wanted.owner.clone(),
+        source: VmSource::Disks(wanted.disks.clone()),
+        vm_group: wanted.vm_group.clone(),
+        hardware: wanted.hardware.clone(),
+        isolated,
+        key: None,
+    });
+    let put = Change::PutClaim { name: name.to_string(), body, by: context.caller.name.clone() };
+    let of_lab = Lab { name: &desired.lab, after: recorded.latest, doing: "changed" };
+    of_lab.record(&mut store, decides, &doing, vec![Step::record(Address::vm(&name), "claim the vm", vec![put])])?;
+    Ok(name)
+}
+
+/// A template that has versions by command: its manifest gives it an empty disk.
+fn installable<'a>(lab: &'a Desired, template: &TemplateName) -> Result<&'a Template, ControlError> {
+    let Some(known) = lab.templates.get(template) else {
+        let known = lab.templates.keys().map(TemplateName::as_str);
+        return Err(nothing_fits(&lab.lab, "template", template.as_str(), known).into());
+    };
+    if known.disks.iter().any(|disk| matches!(disk, DiskSource::Empty { .. })) {
+        return Ok(known);
+    }
+    Err(TemplateError::OfImages { template: template.clone() }.into())
+}
+
+/// Makes full images of a vm's disks, the template's next version. The vm is off, and nobody starts it meanwhile.
+pub fn publish(context: &Context, desired: &Desired, wanted: &Wanted) -> Result<Made, ControlError> {
+    context.audited(Some(&desired.lab), publish_disks(context, desired, wanted))
+}
+
+fn publish_disks(context: &Context, desired: &Desired, wanted: &Wanted) -> Result<Made, ControlError> {
+    let mut store = context.known_store()?;
+    let owner = context.owner()?;
+    let doing = format!("template publish {} --as {}", wanted.vm, wanted.template);
+    let decides = Decides::begin(context, doing)?;
+    let recorded = store.recorded(&desired.lab)?;
+    refuse_frozen(&recorded)?;
+    let name = one(&desired.lab, &wanted.vm, &recorded)?;
+    let publishing = Publishing::decide(context, desired, &recorded, wanted, name)?;
+    let flat = OnceCell::new();
+    let steps = publishing.steps(&flat, owner);
+    let of_lab = Lab { name: &desired.lab, after: recorded.latest, doing: "published" };
+    let summary = format!("template/{}: version {} of vm/{}", wanted.template, publishing.made.version, wanted.vm);
+    let mut work = of_lab.begin(&mut store, decides, &summary, &steps.iter().collect::<Vec<_>>())?;
+    let [flatten, record] = steps;
+    let mut failed = work.carry_out(Order::Chain, vec![flatten])?;
+    if let Some(disks) = flat.get().cloned() {
+        let content = TemplateVersion { disks };
+        let (template, version) = (wanted.template.clone(), publishing.made.version);
+        let after = vec![Change::PutVersion { template, version, content }];
+        failed.extend(work.carry_out(Order::Chain, vec![Step { after, ..record }])?);
+    }
+    work.end()?;
+    failed.pop().map_or_else(|| Ok(publishing.made.clone()), Err)
+}
+
+/// What is decided under the lock.
+struct Publishing<'a> {
+    known: &'a RecordedVm,
+    template: &'a TemplateName,
+    making: Making,
+    made: Made,
+}
+
+impl<'a> Publishing<'a> {
+    fn decide(
+        context: &Context,
+        desired: &Desired,
+        recorded: &'a Recorded,
+        wanted: &'a Wanted,
+        name: VmName,
+    ) -> Result<Self, ControlError> {
+        let lab = with_claims(desired, &recorded.claims);
+        let template = installable(&lab, &wanted.template)?;
+        let rights = Rights::of(context, &lab, recorded);
+        rights.require(Right::Modify, &Object::Vm(name.clone()))?;
+        rights.require(Right::Modify, &Object::Template(wanted.template.clone()))?;
+        recorded.refuse_held(&Address::vm(&name))?;
+        recorded.refuse_held(&Address::new(Kind::Template, &wanted.template))?;
+        let known = &recorded.vms[&name];
+        refuse_running(context, recorded, &context.observe(desired, recorded)?, &name)?;
+        let (wanted_disks, has) = (template.disks.len(), known.disks.len());
+        if wanted_disks != has {
+            let (template, vm) = (wanted.template.clone(), name);
+            return Err(TemplateError::Disks { template, vm, wanted: wanted_disks, has }.into());
+        }
+        if known.disks.iter().any(|disk| !disk.made || disk.moving_to.is_some() || !disk.path.exists()) {
+            return Err(TemplateError::NotMade { vm: name }.into());
+        }
+        // What a try that was killed has left is not touched.
+        let paths = |version: u32| -> Vec<PathBuf> {
+            let storage = &context.site.storage;
+            (0..has).map(|slot| storage.published_disk(&desired.lab, &wanted.template, version, slot)).collect()
+        };
+        let is_free = |version: &u32| paths(*version).iter().all(|path| path.symlink_metadata().is_err());
+        let version = (recorded.next_version(&wanted.template)..).find(is_free).expect("one of endlessly many is free");
+        let making =
+            Making { vm: name.clone(), by: context.caller.name.clone(), note: wanted.note.clone().unwrap_or_default() };
+        let made = Made { vm: name, version, disks: paths(version) };
+        Ok(Self { known, template: &wanted.template, making, made })
+    }
+
+    /// The images are made, then recorded: until then no vm derives from them.
+    fn steps<'s>(&'s self, flat: &'s OnceCell<Vec<PublishedDisk>>, owner: Owner) -> [Step<'s>; 2] {
+        let act = move || {
+            let pairs = self.known.disks.iter().zip(&self.made.disks);
+            let disks = pairs.map(|(disk, target)| {
+                let source = |source| TemplateError::NotPublished { vm: self.made.vm.clone(), source };
+                let stored = disks::flatten(&disk.path, disk.base.as_deref(), target, owner).map_err(source)?;
+                Ok(PublishedDisk {
+                    path: target.clone(),
+                    sha256: stored.sha256,
+                    source: target.clone(),
+                    source_bytes: stored.source_bytes,
+                    source_mtime_ns: stored.source_mtime_ns,
+                    made: Some(self.making.clone()),
+                })
+            });
+            let disks = disks.collect::<Result<Vec<_>, TemplateError>>()?;
+            flat.set(disks).unwrap_or_default();
+            Ok(())
+        };
+        let address = Address::vm(&self.made.vm);
+        let effect = "publish the vm's disks";
+        let flatten = Step { address, effect, before: Vec::new(), act: Box::new(act), after: Vec::new() };
+        let template = Address::new(Kind::Template, self.template);
+        [flatten, Step::record(template, "record the version", Vec::new())]
+    }
+}
