@@ -128,10 +128,10 @@ impl Folder {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(self.error("read", name))?,
         };
-        // With room for all of it from the start, a report takes two calls instead of five.
-        let bytes = usize::try_from(found.len().min(bytes_max)).unwrap_or(0);
-        let mut text = Vec::with_capacity(bytes + 1);
-        file.take(bytes_max + 1).read_to_end(&mut text).map_err(self.error("read", name))?;
+        // As long as it was when it was opened: that takes one call, where to look for its end takes another.
+        let bytes = found.len().min(bytes_max + 1);
+        let mut text = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0));
+        file.take(bytes).read_to_end(&mut text).map_err(self.error("read", name))?;
         if text.len() as u64 > bytes_max {
             let source = Error::other(format!("it has more than {bytes_max} bytes, which nothing of ours has"));
             return Err(self.error("read", name)(source));
