@@ -388,9 +388,14 @@ pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
     let bound = (typed.chars().count() / 3).clamp(1, 4);
     known
         .into_iter()
-        .filter(|name| name.len().abs_diff(typed.len()) <= bound)
+        .filter(|name| name.len().abs_diff(typed.len()) <= bound && missing(&lower, name) <= bound)
         .map(|name| (strsim::damerau_levenshtein(&lower, &name.to_ascii_lowercase()), name))
         .filter(|(distance, _)| *distance <= bound)
         .min_by_key(|(distance, name)| (*distance, *name))
         .map(|(_, name)| name)
+}
+
+/// How many letters of `typed` are nowhere in a name: each takes a change of its own, and they are soon counted.
+fn missing(typed: &str, name: &str) -> usize {
+    typed.chars().filter(|letter| !name.chars().any(|other| other.eq_ignore_ascii_case(letter))).count()
 }

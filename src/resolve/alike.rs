@@ -1,6 +1,7 @@
 //! Names that people take for one: equal but for capitals and punctuation.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use super::Resolver;
 use super::people::People;
@@ -32,13 +33,16 @@ impl Resolver<'_> {
     pub(super) fn users_alike(&mut self, people: &People) {
         let mut first: BTreeMap<String, (&UserName, At)> = BTreeMap::new();
         for (name, at) in people.places() {
-            let Some((other, other_at)) = first.get(&folded(name.as_str())) else {
-                first.insert(folded(name.as_str()), (name, at));
-                continue;
+            let (other, other_at) = match first.entry(folded(name.as_str())) {
+                Entry::Vacant(free) => {
+                    free.insert((name, at));
+                    continue;
+                }
+                Entry::Occupied(taken) => *taken.get(),
             };
             let message = format!("the users `{name}` and `{other}` differ only in capitals or punctuation");
             let hint = "if they are one person, write the login name in the same way everywhere";
-            self.note_both(Rule::NamesAlike, (at, &message), (*other_at, "the other one"), hint);
+            self.note_both(Rule::NamesAlike, (at, &message), (other_at, "the other one"), hint);
         }
     }
 
@@ -46,18 +50,21 @@ impl Resolver<'_> {
     pub(super) fn vms_alike(&mut self, vms: &BTreeMap<VmName, Vm>, places: &BTreeMap<VmName, At>) {
         let mut first: BTreeMap<String, &VmName> = BTreeMap::new();
         for (name, vm) in vms {
-            let Some(other) = first.get(&folded(name.as_str())) else {
-                first.insert(folded(name.as_str()), name);
-                continue;
+            let other = match first.entry(folded(name.as_str())) {
+                Entry::Vacant(free) => {
+                    free.insert(name);
+                    continue;
+                }
+                Entry::Occupied(taken) => *taken.get(),
             };
-            let owner = &vms[*other].owner;
+            let owner = &vms[other].owner;
             let said = name.as_str().eq_ignore_ascii_case(other.as_str());
             if said || (*owner != vm.owner && folded(owner.as_str()) == folded(vm.owner.as_str())) {
                 continue;
             }
             let message = format!("the vms `{name}` and `{other}` differ only in punctuation");
             let hint = "if both are meant, give one of them a name that people do not mix up";
-            self.note_both(Rule::NamesAlike, (places[name], &message), (places[*other], "the other one"), hint);
+            self.note_both(Rule::NamesAlike, (places[name], &message), (places[other], "the other one"), hint);
         }
     }
 }

@@ -1,27 +1,32 @@
 //! Limits that the lab itself exceeds: what apply would keep running or promise in full, against what users may have.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::Resolver;
 use crate::manifest::{At, ImageFacts, Size};
 use crate::model::id::{FamilyName, UserName};
-use crate::model::lab::{Desired, DiskSource, PowerState, VmSource};
+use crate::model::lab::{Desired, DiskSource, PowerState, Vm, VmSource};
 use crate::model::rules::Rule;
 
-/// What a user would have too much of, and the families that make it so.
-#[derive(Default)]
+/// What a user would have too much of, and the first of the families that make it so.
 struct Use<'d> {
     amount: u64,
-    families: BTreeSet<&'d FamilyName>,
+    family: &'d FamilyName,
+}
+
+impl<'d> Use<'d> {
+    fn add(uses: &mut BTreeMap<&'d UserName, Self>, vm: &'d Vm, amount: u64) {
+        let used = uses.entry(&vm.owner).or_insert(Self { amount: 0, family: &vm.family });
+        used.amount = used.amount.saturating_add(amount);
+        used.family = used.family.min(&vm.family);
+    }
 }
 
 impl Resolver<'_> {
     pub(super) fn running_limits(&mut self, desired: &Desired) {
         let mut running: BTreeMap<&UserName, Use<'_>> = BTreeMap::new();
         for vm in desired.vms.values().filter(|vm| vm.state == PowerState::Running) {
-            let entry = running.entry(&vm.owner).or_default();
-            entry.amount += 1;
-            entry.families.insert(&vm.family);
+            Use::add(&mut running, vm, 1);
         }
         let limit = |user: &UserName| desired.users.get(user).map(|user| u64::from(user.limits.running_vms));
         for (exceeding, users) in exceeding(&running, limit) {
@@ -44,10 +49,8 @@ impl Resolver<'_> {
                 }
                 VmSource::Disks(disks) => self.bytes(disks),
             };
-            let entry = stored.entry(&vm.owner).or_default();
-            entry.amount = entry.amount.saturating_add(bytes);
             if bytes > 0 {
-                entry.families.insert(&vm.family);
+                Use::add(&mut stored, vm, bytes);
             }
         }
         let limit = |user: &UserName| desired.users.get(user).map(|user| user.limits.storage_bytes);
@@ -93,10 +96,8 @@ fn exceeding<'d>(
 ) -> BTreeMap<Exceeding<'d>, Vec<&'d UserName>> {
     let mut found: BTreeMap<Exceeding<'d>, Vec<&'d UserName>> = BTreeMap::new();
     for (user, used) in uses {
-        let (Some(limit), Some(family)) = (limit(user), used.families.first()) else { continue };
-        if used.amount > limit {
-            found.entry(Exceeding { amount: used.amount, limit, family }).or_default().push(user);
-        }
+        let Some(limit) = limit(user).filter(|limit| used.amount > *limit) else { continue };
+        found.entry(Exceeding { amount: used.amount, limit, family: used.family }).or_default().push(user);
     }
     found
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use rusqlite::types::FromSql;
+use rusqlite::types::{FromSql, ValueRef};
 use rusqlite::{Row, Transaction};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -391,8 +391,13 @@ impl Reader<'_> {
     }
 
     fn vms(&self, transaction: &Transaction<'_>) -> Result<(Vms, BTreeMap<VmName, WaitingDisks>), StateError> {
-        let query = "SELECT name, ip, mac, generation, version, body FROM vms WHERE lab = ?1";
+        // One look at each vm, with its latest run where it has one.
+        let query = "SELECT v.name, v.ip, v.mac, v.generation, v.version, v.body,
+                            r.run, r.batch, r.task, r.job, r.started, r.state, r.reason
+                     FROM vms v LEFT JOIN runs r ON r.run = v.run WHERE v.lab = ?1";
         let vms = self.each(transaction, query, |row| {
+            let name = self.text(row, 0)?;
+            let has_run = row.get_ref(6).map_err(|source| self.sql(source))? != ValueRef::Null;
             let vm = RecordedVm {
                 vm: self.json("a vm", self.text(row, 5)?)?,
                 ip: self.valid(self.text(row, 1)?.parse::<Ipv4Addr>())?,
@@ -400,13 +405,12 @@ impl Reader<'_> {
                 generation: self.value(row, 3)?,
                 version: self.value(row, 4)?,
                 disks: Vec::new(),
-                run: None,
+                run: has_run.then(|| self.run(name, row, 6)).transpose()?,
             };
-            Ok((self.valid(VmName::new(self.text(row, 0)?))?, vm))
+            Ok((self.valid(VmName::new(name))?, vm))
         })?;
         let mut vms: BTreeMap<VmName, RecordedVm> = vms.into_iter().collect();
         let waiting = self.add_disks(transaction, &mut vms)?;
-        self.add_runs(transaction, &mut vms)?;
         Ok((vms, waiting))
     }
 
@@ -415,7 +419,8 @@ impl Reader<'_> {
         transaction: &Transaction<'_>,
         vms: &mut Vms,
     ) -> Result<BTreeMap<VmName, WaitingDisks>, StateError> {
-        let query = "SELECT vm, slot, path, base, moving_to, made, owner, image FROM disks WHERE lab = ?1 AND aside IS NULL ORDER BY vm, slot";
+        let query =
+            "SELECT vm, slot, path, base, moving_to, made, owner, image FROM disks WHERE lab = ?1 AND aside IS NULL";
         let mut waiting: BTreeMap<VmName, WaitingDisks> = BTreeMap::new();
         self.each(transaction, query, |row| {
             let disk = RecordedDisk {
@@ -439,25 +444,11 @@ impl Reader<'_> {
             entry.or_insert_with(|| WaitingDisks { owner, disks: Vec::new() }).disks.push(disk);
             Ok(())
         })?;
+        // Most have one: to sort those that have more is less than to have all rows sorted.
+        let of_waiting = waiting.values_mut().map(|waiting| &mut waiting.disks);
+        let all = vms.values_mut().map(|vm| &mut vm.disks).chain(of_waiting);
+        all.filter(|disks| disks.len() > 1).for_each(|disks| disks.sort_by_key(|disk| disk.slot));
         Ok(waiting)
-    }
-
-    fn add_runs(
-        &self,
-        transaction: &Transaction<'_>,
-        vms: &mut BTreeMap<VmName, RecordedVm>,
-    ) -> Result<(), StateError> {
-        let query = "SELECT v.name, r.run, r.batch, r.task, r.job, r.started, r.state, r.reason FROM runs r
-                     JOIN vms v ON v.run = r.run WHERE v.lab = ?1";
-        self.each(transaction, query, |row| {
-            let vm = self.text(row, 0)?;
-            let run = self.run(vm, row, 1)?;
-            if let Some(vm) = vms.get_mut(vm) {
-                vm.run = Some(run);
-            }
-            Ok(())
-        })?;
-        Ok(())
     }
 
     /// A run of `vm`, from the columns that begin with this one.
