@@ -469,17 +469,11 @@ fn same_words(one: &VmSource, other: &VmSource) -> bool {
     }
 }
 
-/// Where a vm stands in the manifest is shown by `explain`; a line that moves is no change.
+/// Where a vm stands in the manifest is shown by `explain`; a line that moves is no change. All else is, whatever keys there will be.
 fn same_but_for_its_line(one: &Vm, other: &Vm) -> bool {
-    let Vm { owner, vm_group, description, family, source, hardware, isolated, state, restart, may_reimage, .. } = one;
-    *owner == other.owner
-        && *vm_group == other.vm_group
-        && *description == other.description
-        && *family == other.family
-        && same_words(source, &other.source)
-        && *hardware == other.hardware
-        && *isolated == other.isolated
-        && *state == other.state
-        && *restart == other.restart
-        && *may_reimage == other.may_reimage
+    let moved = || {
+        let Vm { for_each, source, origin, .. } = other.clone();
+        same_words(&one.source, &other.source) && Vm { for_each, source, origin, ..one.clone() } == *other
+    };
+    one == other || moved()
 }
