@@ -2,12 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Ended, LabOption};
+use super::{Ended, LabOption, apply, vm};
+use crate::client::asks::Power;
 use crate::client::{Manner, Way, of_known_lab};
 use crate::control::template::{self, Wanted};
 use crate::control::view::{Only, listed};
 use crate::exit::Exit;
+use crate::model::address::AddressPattern;
 use crate::model::id::TemplateName;
+use crate::plan::Wish;
 use crate::report::table::{Format, render};
 use crate::report::{Ui, templates};
 
@@ -37,6 +40,17 @@ pub(super) enum Command {
         #[command(flatten)]
         lab: LabOption,
     },
+    /// Give vms that stand on an older version new disks of the latest; their old disks are set aside
+    ///
+    /// A guest that runs is stopped for it and started again. `vm reimage --undo` puts the old disks back.
+    #[command(
+        after_help = "In an open session, only a vm that is named by its own name is meant, or allowed: `--allow 'vm/*-gsr'`.
+
+Examples:
+  labwright template update gsr               # asks
+  labwright template update gsr alice-gsr --yes"
+    )]
+    Update(UpdateArguments),
     /// List the versions of templates, and how many vms stand on each
     #[command(after_help = "Example: labwright template versions gsr")]
     Versions {
@@ -63,6 +77,24 @@ pub(super) struct InstallArguments {
     lab: LabOption,
 }
 
+#[derive(Debug, clap::Args)]
+pub(super) struct UpdateArguments {
+    /// The template.
+    template: TemplateName,
+    /// Only these, by name or family; `*` stands for anything.
+    #[arg(value_name = vm::NAMES)]
+    vms: Vec<String>,
+    /// Do what a guard refuses, for this address, such as `vm/ana-gsr`.
+    #[arg(long, value_name = "ADDRESS")]
+    allow: Vec<AddressPattern>,
+    #[command(flatten)]
+    lab: LabOption,
+    #[command(flatten)]
+    options: apply::Options,
+    #[command(flatten)]
+    waiting: apply::Waiting,
+}
+
 pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended {
     match command {
         Command::Install(InstallArguments { template, cdrom, isolate, lab }) => {
@@ -80,6 +112,10 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
             let made = template::publish(&context, &desired, &wanted)?;
             ui.say(&templates::published(template, &made));
             Ok(Exit::Done)
+        }
+        Command::Update(UpdateArguments { template, vms, allow, lab, options, waiting }) => {
+            let power = Power { vms, wish: Wish::Reimage, isolated: false, allow };
+            Way::to(site, &lab.lab)?.update(template, &power, &options.waiting(waiting), ui)
         }
         Command::Versions { name, lab, output } => {
             let (context, desired) = of_known_lab(site, &lab.lab)?;

@@ -8,7 +8,7 @@ use crate::control::{self, Context, ControlError, permissions, pick, template};
 use crate::daemon::messages::{self, Acted, Derive, Grant};
 use crate::exit::Exit;
 use crate::model::address::{Address, AddressPattern};
-use crate::model::id::VmName;
+use crate::model::id::{TemplateName, VmName};
 use crate::model::lab::{Desired, Permission};
 use crate::plan::Wish;
 use crate::report::{Failure, Ui, screens};
@@ -58,6 +58,26 @@ impl Way {
         }
         let make = |recorded: &Recorded| control::plan::power(context, desired, recorded, &[], &asks);
         here::carry_out(context, desired, &make, manner, &format!("vm install {vm}"), ui)
+    }
+
+    /// Gives vms new disks of their template's latest version: all that are behind, or those of them that are named.
+    pub fn update(&self, template: &TemplateName, power: &Power<'_>, manner: &Manner, ui: &mut Ui) -> Ended {
+        let Self::Here(lab) = self else {
+            let what = "the daemon updates no vms of a template at once; nothing was done";
+            return Err(
+                Failure::new(Exit::Usage, what).hint("`labwright vm reimage NAME` gives one its latest version")
+            );
+        };
+        let (context, desired) = &**lab;
+        let recorded = context.recorded(&desired.lab)?;
+        let desired = &*with_claims(desired, &recorded.claims);
+        let asks = template::updates(desired, &recorded, template, power.vms)?;
+        if asks.is_empty() {
+            ui.say(&format!("no vm that is meant stands on an older version of {template} than its latest"));
+            return Ok(Exit::Done);
+        }
+        let make = |recorded: &Recorded| control::plan::power(context, desired, recorded, power.allow, &asks);
+        here::carry_out(context, desired, &make, manner, &format!("template update {template}"), ui)
     }
 
     pub fn derive(&self, wanted: &Derive, allow: &[AddressPattern], ui: &mut Ui) -> Ended {

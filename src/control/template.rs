@@ -2,12 +2,13 @@
 //! the template. The vm keeps its own; what is published is a full image, whatever its disks derive from.
 
 use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::aside::refuse_frozen;
 use super::journal::{Decides, Lab, Order, Step};
 use super::permissions::Rights;
-use super::pick::{nothing_fits, one};
+use super::pick::{is_named, nothing_fits, one};
 use super::restore::refuse_running;
 use super::{Code, Context, ControlError};
 use crate::disks::{self, DiskError, Owner};
@@ -15,6 +16,7 @@ use crate::model::address::{Address, Kind};
 use crate::model::claim::{ClaimBody, VmClaim};
 use crate::model::id::{TemplateName, VmName};
 use crate::model::lab::{Desired, DiskSource, Object, Right, Template, VmSource};
+use crate::plan::{Ask, Wish};
 use crate::resolve::with_claims;
 use crate::state::{Change, Making, PublishedDisk, Recorded, RecordedVm, TemplateVersion};
 
@@ -147,6 +149,29 @@ fn installable<'a>(lab: &'a Desired, template: &TemplateName) -> Result<&'a Temp
         return Ok(known);
     }
     Err(TemplateError::OfImages { template: template.clone() }.into())
+}
+
+/// The vms that stand on an older version of a template than its latest: all of them, or those that are named. Each with what is
+/// asked of it, which is new disks.
+pub fn updates(
+    desired: &Desired,
+    recorded: &Recorded,
+    template: &TemplateName,
+    words: &[String],
+) -> Result<BTreeMap<VmName, Ask>, ControlError> {
+    if !desired.templates.contains_key(template) {
+        let known = desired.templates.keys().map(TemplateName::as_str);
+        return Err(nothing_fits(&desired.lab, "template", template.as_str(), known).into());
+    }
+    let latest = recorded.next_version(template) - 1;
+    let behind = recorded.behind(template, latest).filter(|name| desired.vms.contains_key(*name));
+    let mut asks: BTreeMap<VmName, Ask> =
+        behind.map(|name| (name.clone(), Ask::new(Wish::Reimage, is_named(words, name)))).collect();
+    if !words.is_empty() {
+        let meant = super::plan::asks(desired, recorded, words, Wish::Reimage)?;
+        asks.retain(|name, _| meant.contains_key(name));
+    }
+    Ok(asks)
 }
 
 /// Makes full images of a vm's disks, the template's next version. The vm is off, and nobody starts it meanwhile.

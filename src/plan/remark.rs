@@ -71,6 +71,8 @@ pub enum Remark {
     StopsAgain,
     /// Stays off, since its guest powered itself off.
     PoweredOff { vm: VmName },
+    /// Vms of it stand on older versions than its latest.
+    Behind { template: TemplateName, vms: usize, version: u32 },
     /// Gets new disks, although its guest was never restarted.
     NeverRestarted { vm: VmName },
     /// Begins anew, and what was set aside stays there.

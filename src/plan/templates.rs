@@ -46,8 +46,19 @@ impl Planner<'_> {
         for (name, template) in &desired.templates {
             let current = self.plan_template(name, template);
             if let Some(current) = current {
+                self.note_behind(name, &current);
                 self.current_versions.insert(name.clone(), current);
             }
+        }
+    }
+
+    /// Who stands on an older version keeps it until somebody says otherwise.
+    fn note_behind(&mut self, name: &TemplateName, current: &CurrentVersion) {
+        let (recorded, moves) = (self.inputs.recorded, &self.moves.templates);
+        let vms = recorded.behind(moves.get(name).unwrap_or(name), current.version).count();
+        if vms > 0 && current.published_by.is_none() {
+            let what = Remark::Behind { template: name.clone(), vms, version: current.version };
+            self.note(&Address::new(Kind::Template, name), what);
         }
     }
 

@@ -50,6 +50,11 @@ impl fmt::Display for Remark {
             Self::PoweredOff { vm } => {
                 write!(f, "its guest powered itself off, so it stays off; `labwright vm start {vm}` starts it")
             }
+            Self::Behind { template, vms, version } => write!(
+                f,
+                "{} on versions before {version}: `labwright template update {template}` gives new disks and keeps the old ones",
+                if *vms == 1 { "1 vm stands".to_owned() } else { format!("{vms} vms stand") }
+            ),
             Self::NeverRestarted { vm } => {
                 write!(
                     f,

@@ -17,7 +17,7 @@ use crate::model::address::{Address, Kind};
 use crate::model::claim::Claim;
 use crate::model::id::{LabName, Mac, RunId, SiteTag, TemplateName, UserName, VmGroupName, VmName};
 use crate::model::job::JobId;
-use crate::model::lab::{Desired, Hardware, Vm, VmGroup};
+use crate::model::lab::{Desired, Hardware, Vm, VmGroup, VmSource};
 use crate::run::{BatchId, StopReason};
 
 /// Everything recorded of one lab.
@@ -103,6 +103,13 @@ impl Recorded {
         let bases: BTreeSet<&PathBuf> = disks.iter().filter_map(|disk| disk.base.as_ref()).collect();
         let is_below = |version: &TemplateVersion| version.disks.iter().any(|disk| bases.contains(&disk.path));
         self.versions.iter().find(|(_, version)| is_below(version)).map(|((_, number), _)| *number)
+    }
+
+    /// The vms that derive from an older version of a template than this.
+    pub fn behind(&self, template: &TemplateName, version: u32) -> impl Iterator<Item = &VmName> {
+        let derives = move |vm: &RecordedVm| matches!(&vm.vm.source, VmSource::Derive(from) if from == template);
+        let is_behind = move |vm: &RecordedVm| derives(vm) && vm.version.is_some_and(|has| has < version);
+        self.vms.iter().filter(move |(_, vm)| is_behind(vm)).map(|(name, _)| name)
     }
 
     /// The latest version of a template that is wanted, by its name now or before a rename.

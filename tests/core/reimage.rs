@@ -158,3 +158,32 @@ fn the_plan_says_what_becomes_of_the_disks() {
         plan.actions().any(|(_, action)| matches!(&action.effect, Effect::PutBack { moves, .. } if moves.len() == 1))
     );
 }
+
+/// Who stands on an older version is told of in the plan until they are brought up to date.
+#[test]
+fn the_plan_says_who_is_behind() {
+    let mut lab = running(PAIR);
+    let image = lab.folder.path().canonicalize().unwrap().join("images/gsr.qcow2");
+    lab.world.with(|inner| inner.write_image(&image, "second"));
+    lab.allow.push("template/gsr".parse().unwrap());
+    lab.must_apply();
+    let behind = |lab: &Lab| -> Vec<String> {
+        let plan = lab.plan();
+        assert!(plan.is_empty(), "it is no change");
+        plan.notes.iter().map(|note| note.what.to_string()).collect()
+    };
+    let said = |vms: &str| {
+        format!("{vms} on versions before 2: `labwright template update gsr` gives new disks and keeps the old ones")
+    };
+    assert_eq!(behind(&lab), [said("2 vms stand")]);
+    must(&lab, "bob-gsr", Wish::Reimage);
+    assert_eq!(behind(&lab), [said("1 vm stands")]);
+    let bob = lab.recorded(&lab.desired()).vms["bob-gsr"].clone();
+    assert_eq!(bob.version, Some(2));
+    assert!(bob.disks[0].base.as_ref().is_some_and(|base| base.to_string_lossy().contains("/v2/")), "{bob:?}");
+    must(&lab, "alice-gsr", Wish::Reimage);
+    assert_eq!(behind(&lab), Vec::<String>::new());
+    // What is put back is of the version that it was.
+    must(&lab, "bob-gsr", Wish::PutBack);
+    assert_eq!(behind(&lab), [said("1 vm stands")]);
+}
