@@ -180,9 +180,10 @@ pub(super) async fn read_whole(body: Body, bytes_max: usize, patience: Duration,
 }
 
 async fn labs(asked: Asked<()>) -> Answer<Vec<Lab>> {
-    let known = |context: &Context, name: &LabName| -> Result<bool, ControlError> {
-        let (context, desired) = context.of_applied_lab(name)?;
-        Ok(context.view(&desired)?.refuse_stranger().is_ok())
+    let daemon = Arc::clone(&asked.daemon);
+    let known = move |context: &Context, name: &LabName| -> Result<bool, ControlError> {
+        let look = daemon.looks.at(context, name)?;
+        Ok(look.seen_by(context, |view| view.refuse_stranger().is_ok()))
     };
     let work = move |context: &Context| {
         let mut seen = Vec::new();
@@ -248,11 +249,13 @@ impl Daemon {
         command: &str,
         see: impl FnOnce(&View<'_>) -> Result<T, ControlError> + Send + 'static,
     ) -> Answer<T> {
+        let daemon = Arc::clone(&self);
         let work = move |context: &Context| {
-            let (context, desired) = context.of_applied_lab(&lab)?;
-            let view = context.view(&desired)?;
-            view.refuse_stranger()?;
-            see(&view)
+            let look = daemon.looks.at(context, &lab)?;
+            look.seen_by(context, |view| {
+                view.refuse_stranger()?;
+                see(view)
+            })
         };
         self.look(peer, command, work).await
     }

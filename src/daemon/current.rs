@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::control::Context;
 
 /// What tells whether a file is another one.
-type Stamp = (u64, i64, i64, u64);
+pub(super) type Stamp = (u64, i64, i64, u64);
 
 pub(super) struct Current {
     seen: Mutex<(Option<Stamp>, Context)>,
@@ -34,7 +34,7 @@ impl Current {
     }
 }
 
-fn stamp(file: &Path) -> Option<Stamp> {
+pub(super) fn stamp(file: &Path) -> Option<Stamp> {
     let found = file.metadata().ok()?;
     Some((found.ino(), found.mtime(), found.mtime_nsec(), found.len()))
 }

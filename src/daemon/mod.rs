@@ -11,6 +11,7 @@
 //! openapi   the table as an OpenAPI document
 //! reference the same for people
 //! ask       what changes something, from its request to its answer
+//! looks     one look for all who ask at a moment
 //! act       what an ask means, and what became of it, in words
 //! once      a request that comes again is not done again
 //! keeper    the loop
@@ -40,6 +41,7 @@ mod grants;
 mod keeper;
 pub mod lab_messages;
 mod labs;
+mod looks;
 pub mod messages;
 mod notify;
 mod once;
@@ -67,6 +69,7 @@ use counts::Counts;
 use current::Current;
 use events::Watched;
 use keeper::Keeper;
+use looks::Looks;
 use once::Answers;
 
 /// Where the socket is unless somebody says otherwise.
@@ -79,6 +82,7 @@ pub struct Daemon {
     keeper: Keeper,
     answers: Answers,
     watched: Watched,
+    looks: Looks,
     counts: Counts,
     /// More than 0 from when we are to end: what is under way is finished and recorded.
     interrupts: Arc<AtomicU8>,
@@ -92,6 +96,7 @@ impl Daemon {
             keeper: Keeper::default(),
             answers: Answers::default(),
             watched: Watched::default(),
+            looks: Looks::default(),
             counts: Counts::default(),
             interrupts: Arc::default(),
         }

@@ -73,20 +73,8 @@ fn a_class_that_starts_at_one_moment_is_one_array_job() {
     let members: Vec<&str> = accounts.iter().map(|(name, _)| *name).collect();
     let served = Served::of(&lab(&members.join(", "), ""), HELD, &accounts);
     assert_eq!(submits(&served), 0);
-    // All have asked before the first is heard.
-    let itself = Pid::from_raw(i32::try_from(served.daemon.id()).unwrap());
-    kill(itself, Signal::SIGSTOP).unwrap();
-    let asking: Vec<_> = accounts
-        .iter()
-        .map(|(name, uid)| {
-            let line = format!("POST /v1/labs/net101/vms/{name}-work/power");
-            served.asking(*uid, &line, "", r#"{"wanted":"start"}"#)
-        })
-        .collect();
-    wait_until("all have asked", || waiting(&served) >= CLASS);
-    kill(itself, Signal::SIGCONT).unwrap();
-    for (asking, (name, _)) in asking.into_iter().zip(&accounts) {
-        let (status, said) = answered(asking);
+    let start = |name: &str| (format!("POST /v1/labs/net101/vms/{name}-work/power"), r#"{"wanted":"start"}"#);
+    for ((status, said), (name, _)) in at_one_moment(&served, &accounts, start).into_iter().zip(&accounts) {
         assert_eq!(status, "200", "{name}: {said}");
         assert!(said.contains(&format!("vm/{name}-work")), "{said}");
         assert!(said.contains("apply: 1 done, 0 failed, 0 skipped"), "each is told of their own: {said}");
@@ -100,6 +88,42 @@ fn a_class_that_starts_at_one_moment_is_one_array_job() {
     let by: Vec<&str> = claims.iter().map(|claim| claim["by"].as_str().unwrap()).collect();
     assert_eq!(by.len(), CLASS, "each has their own claim");
     assert!(members.iter().all(|name| by.contains(name)), "{by:?}");
+
+    // And all who look at one moment look together.
+    let before = queue_looks(&served);
+    let look = |_: &str| ("GET /v1/labs/net101/vms".to_owned(), "");
+    for ((status, said), (name, _)) in at_one_moment(&served, &accounts, look).into_iter().zip(&accounts) {
+        assert_eq!(status, "200", "{name}: {said}");
+        let vms: Vec<serde_json::Value> = serde_json::from_str(&said).unwrap();
+        assert_eq!((vms.len(), &vms[0]["owner"]), (1, &(*name).into()), "each sees their own: {said}");
+    }
+    let looks = queue_looks(&served) - before;
+    assert!(looks < CLASS, "{CLASS} who look cost {looks} looks at the queue");
+}
+
+/// What the daemon answers each of them, who all have asked before the first is heard.
+fn at_one_moment(
+    served: &Served,
+    accounts: &[(&str, u32)],
+    asks: impl Fn(&str) -> (String, &'static str),
+) -> Vec<(String, String)> {
+    let itself = Pid::from_raw(i32::try_from(served.daemon.id()).unwrap());
+    kill(itself, Signal::SIGSTOP).unwrap();
+    let ask = |(name, uid): &(&str, u32)| {
+        let (line, body) = asks(name);
+        served.asking(*uid, &line, "", body)
+    };
+    let asking: Vec<_> = accounts.iter().map(ask).collect();
+    wait_until("all have asked", || waiting(served) >= accounts.len());
+    kill(itself, Signal::SIGCONT).unwrap();
+    asking.into_iter().map(answered).collect()
+}
+
+/// How often the daemon has looked at the queue.
+fn queue_looks(served: &Served) -> usize {
+    let (_, numbers) = served.raw_with(0, "GET /metrics", "", "");
+    let count = numbers.lines().find_map(|line| line.strip_prefix("labwright_queue_calls_total{call=\"list\"} "));
+    count.expect("looks are counted").parse().unwrap()
 }
 
 #[test]

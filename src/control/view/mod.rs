@@ -17,6 +17,7 @@
 //! explain   why one thing is as it is
 //! origin    where in the manifest a thing is written
 //! history   who applied what
+//! look      a lab at one moment, for all who look then
 //! listed    which values of a listing are meant
 //! moment    times, as programs read them
 //! ```
@@ -28,6 +29,7 @@ mod full;
 mod history;
 mod jobs;
 mod listed;
+mod look;
 mod moment;
 mod networks;
 mod origin;
@@ -46,6 +48,7 @@ pub use full::FullVm;
 pub use history::{Act, Apply, Effect, acts, effects_of, history};
 pub use jobs::{Job, Usage};
 pub use listed::{Listed, Only, listed};
+pub use look::Look;
 pub use moment::Moment;
 pub use networks::VmGroup;
 pub use people::{Permission, Session, User, UserGroup};
@@ -56,6 +59,7 @@ pub use versions::Version;
 pub use vms::{Mapping, Name, Vm, VmState, mapping, mappings, state, vms};
 
 use std::borrow::Cow;
+use std::sync::OnceLock;
 
 use serde::{Serialize, Serializer};
 
@@ -71,20 +75,28 @@ pub struct View<'c> {
     /// With what people asked for by command.
     pub desired: Cow<'c, Desired>,
     pub recorded: Recorded,
+    /// What is there, where others look at the same moment.
+    shared: Option<&'c OnceLock<Observed>>,
 }
 
 impl Context {
     /// Looks at a lab that was opened with this context.
     pub fn view<'c>(&'c self, desired: &'c Desired) -> Result<View<'c>, ControlError> {
         let recorded = self.recorded(&desired.lab)?;
-        Ok(View { context: self, desired: with_claims(desired, &recorded.claims), recorded })
+        Ok(View { context: self, desired: with_claims(desired, &recorded.claims), recorded, shared: None })
     }
 }
 
 impl View<'_> {
     /// What is there now.
     pub fn observed(&self) -> Result<Observed, ControlError> {
-        self.context.observe(&self.desired, &self.recorded)
+        let look = || self.context.observe(&self.desired, &self.recorded);
+        let Some(shared) = self.shared else { return look() };
+        if let Some(seen) = shared.get() {
+            return Ok(seen.clone());
+        }
+        let seen = look()?;
+        Ok(shared.get_or_init(|| seen).clone())
     }
 
     /// What is recorded of the lab, as values.
