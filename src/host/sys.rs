@@ -1,5 +1,6 @@
 //! What has no safe wrapper: binding an open `/dev/net/tun` to a tap, ignoring a signal, keeping inherited descriptors
-//! from children, a process as a descriptor, and widening the search path. Nothing else in the program is unsafe.
+//! from children, a process as a descriptor, widening the search path, and a filter of system calls. Nothing else in the program
+//! is unsafe.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
@@ -107,6 +108,56 @@ fn path_with_system_folders(path: Option<&OsStr>) -> Option<OsString> {
     (all.len() > folders.len()).then(|| std::env::join_paths(all).ok()).flatten()
 }
 
+/// What the kernel calls the machine that this program is made for, in `seccomp_data` (linux/audit.h). Numbers of system calls mean
+/// something else on another one, so that calls of any other kind are refused.
+#[cfg(target_arch = "x86_64")]
+const AUDIT_ARCH: u32 = 0xC000_003E;
+#[cfg(target_arch = "aarch64")]
+const AUDIT_ARCH: u32 = 0xC000_00B7;
+/// From this number on, calls of x86-64 are those of its 32-bit kind; no other machine has so many.
+const X32: u32 = 0x4000_0000;
+/// Where `seccomp_data` has the call's number, and the machine.
+const NUMBER_AT: u32 = 0;
+const MACHINE_AT: u32 = 4;
+
+/// From now on this thread, and all that it starts, gets no socket of any kind: Landlock rules TCP alone, and a namespace takes rights
+/// that a hardened service has not. What is open stays open. Needs `no_new_privs`.
+#[expect(unsafe_code, reason = "seccomp filters have no wrapper")]
+pub(super) fn refuse_sockets() -> nix::Result<()> {
+    let load =
+        |at: u32| libc::sock_filter { code: code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS), jt: 0, jf: 0, k: at };
+    // `past` instructions are left out where it holds, and none where it does not.
+    let skip = |test: u32, k: u32, past: u8| {
+        let code = code(libc::BPF_JMP | test | libc::BPF_K);
+        libc::sock_filter { code, jt: past, jf: 0, k }
+    };
+    let answer = |k: u32| libc::sock_filter { code: code(libc::BPF_RET | libc::BPF_K), jt: 0, jf: 0, k };
+    let call = |number: libc::c_long| u32::try_from(number).expect("a system call has a small number");
+    let refuse = answer(libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned());
+    let mut filter = [
+        load(MACHINE_AT),
+        skip(libc::BPF_JEQ, AUDIT_ARCH, 1),
+        refuse,
+        load(NUMBER_AT),
+        skip(libc::BPF_JGE, X32, 4),
+        skip(libc::BPF_JEQ, call(libc::SYS_socket), 3),
+        skip(libc::BPF_JEQ, call(libc::SYS_socketpair), 2),
+        // It opens sockets, too.
+        skip(libc::BPF_JEQ, call(libc::SYS_io_uring_setup), 1),
+        answer(libc::SECCOMP_RET_ALLOW),
+        refuse,
+    ];
+    let len = u16::try_from(filter.len()).expect("it is short");
+    let program = libc::sock_fprog { len, filter: filter.as_mut_ptr() };
+    // SAFETY: the kernel copies the program from the pointer during the call; both it and its instructions live for that long.
+    let set = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+    Errno::result(set).map(drop)
+}
+
+fn code(of: u32) -> u16 {
+    u16::try_from(of).expect("a code of a filter has 16 bits")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,5 +170,27 @@ mod tests {
         assert_eq!(path("/usr/sbin:/usr/local/sbin:/sbin"), None);
         let bare = "/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
         assert_eq!((path("").unwrap(), path_with_system_folders(None).unwrap()), (bare.into(), bare.into()));
+    }
+
+    /// It holds for one thread: the others of this process keep their sockets.
+    #[test]
+    fn who_may_open_no_socket_reaches_nothing() {
+        use std::net::{TcpListener, UdpSocket};
+        use std::os::unix::net::{UnixDatagram, UnixStream};
+        let refused = std::thread::spawn(|| {
+            assert!(UdpSocket::bind("127.0.0.1:0").is_ok(), "until then it may");
+            nix::sys::prctl::set_no_new_privs().unwrap();
+            refuse_sockets().unwrap();
+            let kinds = [
+                UdpSocket::bind("127.0.0.1:0").map(drop),
+                TcpListener::bind("127.0.0.1:0").map(drop),
+                UnixDatagram::unbound().map(drop),
+                UnixStream::pair().map(drop),
+            ];
+            assert!(std::fs::read("/proc/self/status").is_ok(), "files are another matter");
+            kinds.map(|tried| tried.unwrap_err().kind())
+        });
+        assert_eq!(refused.join().unwrap(), [std::io::ErrorKind::PermissionDenied; 4]);
+        assert!(UdpSocket::bind("127.0.0.1:0").is_ok());
     }
 }

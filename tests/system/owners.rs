@@ -209,6 +209,7 @@ fn what_reads_strangers_files_has_no_rights() {
     assert_eq!(line("Uid:"), "65534\t65534\t65534\t65534");
     assert_eq!((line("Gid:"), line("Groups:")), ("65534\t65534\t65534\t65534".to_owned(), String::new()));
     assert_eq!((line("CapEff:"), line("NoNewPrivs:")), ("0000000000000000".to_owned(), "1".to_owned()));
+    assert_eq!(line("Seccomp:"), "2", "it gets no socket, not even where it could have no network of its own");
     let interfaces: Vec<String> =
         of("net/dev").lines().skip(2).filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned())).collect();
     assert_eq!(interfaces, ["lo"], "a network of its own, in which there is nothing");

@@ -2,7 +2,7 @@
 //! file, no network, and bounded memory and time; a mistake in what reads strangers' texts is then worth nothing to them.
 //!
 //! ```text
-//! start ─▶ labwright understand ─▶ seal: network ─▶ death signal ─▶ ids ─▶ bounds ─▶ Landlock ─▶ read the pipe
+//! start ─▶ labwright understand ─▶ seal: network ─▶ ids ─▶ death signal ─▶ sockets ─▶ bounds ─▶ Landlock ─▶ read the pipe
 //! ```
 
 use std::path::Path;
@@ -21,6 +21,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid};
 
 use super::confine::{ConfineError, NEWEST};
+use crate::host::sys;
 
 /// The largest lab takes some 5 s and 300 MiB.
 const CPU_SECONDS: u64 = 30;
@@ -70,7 +71,7 @@ pub fn seal(uid: Uid, gid: Gid) -> Result<(), ConfineError> {
     let system = |action| move |source| ConfineError::System { action, source };
     if Uid::effective().is_root() {
         match unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC) {
-            // A service that was hardened may make none; then Landlock is what keeps it from the network.
+            // A service that was hardened may make none; that it may open no socket keeps it from the network, too.
             Ok(()) | Err(Errno::EPERM) => {}
             Err(source) => return Err(ConfineError::System { action: "give up the network", source }),
         }
@@ -80,6 +81,7 @@ pub fn seal(uid: Uid, gid: Gid) -> Result<(), ConfineError> {
     }
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(system("tie this to who started it"))?;
     nix::sys::prctl::set_no_new_privs().map_err(system("rule out new privileges"))?;
+    sys::refuse_sockets().map_err(system("rule out sockets"))?;
     nix::sys::prctl::set_dumpable(false).map_err(system("rule out looks into memory"))?;
     let bounds = [
         (Resource::RLIMIT_CPU, CPU_SECONDS),
