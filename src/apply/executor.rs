@@ -28,6 +28,7 @@ pub struct Summary {
     pub interrupted: bool,
 }
 
+/// An effect that was tried and did not work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     pub address: Address,

@@ -31,6 +31,7 @@ use crate::scheduler::SchedulerError;
 use crate::state::{Frozen, StateError};
 use crate::trial::OrderError;
 
+/// Why a request was not carried out. What was done before is in the history, and none of these undoes it.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     #[error("cannot find the lab's folder {folder}")]
@@ -193,6 +194,7 @@ pub enum Code {
 }
 
 impl ControlError {
+    /// What kind of an end that is, for exit codes and for HTTP.
     pub fn code(&self) -> Code {
         match self {
             Self::InvalidManifest | Self::InvalidSite { .. } => Code::Invalid,

@@ -324,6 +324,7 @@ impl Context {
         Ok(Lock::take(&self.site.state, &holder, LOCK_PATIENCE)?)
     }
 
+    /// The site's batch system. Nothing is asked of it yet.
     pub fn scheduler(&self) -> Box<dyn Scheduler> {
         scheduler::open_counted(&self.site.scheduler, &self.caller.program, Arc::clone(&self.calls))
     }
@@ -333,6 +334,7 @@ impl Context {
         &self.calls
     }
 
+    /// Who tells guests their addresses. Nothing is asked of it yet.
     pub fn dhcp(&self) -> Box<dyn Dhcp> {
         match &self.site.network.dhcp {
             DhcpSettings::Dnsmasq { folder } => Box::new(dhcp::Dnsmasq::new(folder)),
@@ -341,6 +343,7 @@ impl Context {
         }
     }
 
+    /// The folders of runs; new ones are given to `owner`.
     pub fn runs(&self, owner: Owner) -> run::OnStorage {
         run::OnStorage { root: self.site.storage.runs.clone(), owner }
     }
@@ -461,6 +464,7 @@ impl Context {
         Ok(store)
     }
 
+    /// Looks at all that a plan of this lab depends on, with one question to the queue.
     pub fn observe(&self, desired: &Desired, recorded: &Recorded) -> Result<Observed, ControlError> {
         self.observe_in(&*self.scheduler(), desired, recorded)
     }

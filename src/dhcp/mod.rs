@@ -45,6 +45,7 @@ impl Dhcp for Elsewhere {
     }
 }
 
+/// What went wrong with reservations. What was asked may have been done all the same; it is safe to ask again.
 #[derive(Debug, thiserror::Error)]
 pub enum DhcpError {
     #[error("cannot {action} {path}")]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
+/// What went wrong with a disk or an image. None of these has overwritten anything.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DiskError {
     #[error("{} does not exist", path.display())]

@@ -82,6 +82,7 @@ impl Address {
         Self { kind, name: name.to_string() }
     }
 
+    /// The address of a vm.
     pub fn vm(name: impl fmt::Display) -> Self {
         Self::new(Kind::Vm, name)
     }
@@ -123,6 +124,7 @@ impl From<Address> for String {
 pub struct AddressPattern(Address);
 
 impl AddressPattern {
+    /// Whether an address is of the kind that is meant, and its name fits.
     pub fn matches(&self, address: &Address) -> bool {
         self.0.kind == address.kind && glob(&self.0.name, &address.name)
     }

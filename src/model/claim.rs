@@ -34,6 +34,7 @@ pub struct Claim {
     pub at: jiff::Timestamp,
 }
 
+/// What somebody asked for, by kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClaimBody {
     Power(PowerClaim),

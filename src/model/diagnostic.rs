@@ -195,6 +195,7 @@ impl Diagnostics {
         self.list.sort_by(|a, b| a.order().cmp(&b.order()));
     }
 
+    /// Whether anything stands in the way of going on; warnings do not.
     pub fn has_errors(&self) -> bool {
         self.dropped_errors > 0 || self.list.iter().any(|d| d.severity == Severity::Error)
     }

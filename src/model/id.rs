@@ -83,6 +83,7 @@ macro_rules! name_type {
             /// The rule as a regular expression, for schemas.
             pub const PATTERN: &'static str = if $digit { PATTERN_DIGIT_FIRST } else { PATTERN_LETTER_FIRST };
 
+            /// Refuses what is too long, has other characters than may be, or is reserved.
             pub fn new(text: impl Into<String>) -> Result<Self, InvalidName> {
                 let text = text.into();
                 $check($what, &text, $max, $digit)?;
@@ -226,6 +227,7 @@ pub struct SiteTag([u8; SiteTag::BYTES]);
 impl SiteTag {
     pub const BYTES: usize = 4;
 
+    /// Refuses anything but `BYTES` lower case letters and digits.
     pub fn new(text: impl AsRef<str>) -> Result<Self, InvalidName> {
         let text = text.as_ref();
         let what = "site tag";
@@ -292,8 +294,10 @@ impl RunId {
     /// From here on run numbers are of no record: a vm that a person starts by hand, or a trial of a host. Bits of its
     /// address are added. A site that starts a thousand vms a day comes here in two thousand years.
     pub const BY_HAND: u64 = 900_000_000;
+    /// From here on, trials of hosts.
     pub const TRIAL: u64 = 990_000_000;
 
+    /// A run of the site. Numbers above `NUMBER_MAX` are a bug: they would have no name for an interface.
     pub fn new(site: SiteTag, number: u64) -> Self {
         assert!(number <= Self::NUMBER_MAX, "run {number} of site {site} has no name for its interface");
         Self { site, number }
@@ -313,6 +317,7 @@ impl RunId {
         self.number
     }
 
+    /// Whether it is one of a trial of a host, and no vm's.
     pub fn is_trial(&self) -> bool {
         self.number >= Self::TRIAL
     }

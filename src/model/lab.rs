@@ -104,6 +104,7 @@ impl fmt::Display for Origin {
     }
 }
 
+/// Somebody whom the lab knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
     pub uid: Option<u32>,
@@ -130,10 +131,13 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// What a user may have where nothing else is written: 13 GiB of disks.
     pub const USER: Self = Self { running_vms: 2, storage_bytes: 13 << 30 };
+    /// What a site's admin may have: 133 GiB of disks.
     pub const ADMIN: Self = Self { running_vms: 1000, storage_bytes: 133 << 30 };
 }
 
+/// Several users under one name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserGroup {
     pub members: BTreeSet<UserName>,
@@ -201,6 +205,7 @@ impl VmGroup {
         format!("vbr{vlan}")
     }
 
+    /// The Ethernet address that belongs to an address of the group.
     pub fn mac(&self, ip: Ipv4Addr) -> Mac {
         self.mac_prefix.mac(ip)
     }
@@ -216,6 +221,7 @@ pub struct AddressRange {
 }
 
 impl AddressRange {
+    /// Whether a vm may have this address.
     pub fn contains(&self, ip: Ipv4Addr) -> bool {
         self.first <= ip && ip <= self.last && !self.exclude.contains(&ip)
     }
@@ -239,6 +245,7 @@ impl AddressRange {
     }
 }
 
+/// A vm whose disks others derive from. It never runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Template {
     pub description: Option<String>,
@@ -291,7 +298,9 @@ const QEMU_MIB: u64 = 128;
 const TABLES_DIVISOR: u64 = 64;
 
 impl Hardware {
+    /// How much memory a guest can have, in MiB.
     pub const MEMORY_MIB: RangeInclusive<u64> = 16..=4 << 20;
+    /// How many processors a guest can have.
     pub const CPUS: RangeInclusive<u32> = 1..=255;
 
     /// What such a guest costs its host: its job asks for it, its cgroup is bounded by it, and a plan counts with it.
@@ -335,6 +344,7 @@ pub enum DisplayModel {
     Qxl,
 }
 
+/// A vm with all that is decided of it before it has an address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vm {
     pub owner: UserName,
@@ -385,6 +395,7 @@ impl Vm {
     }
 }
 
+/// Where the disks of a vm come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VmSource {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::claim::{TimeChange, TimeClaim};
 use super::id::{Mac, UserName, VmName};
 
+/// A time in which some vms are held for those who take part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     pub vms: BTreeSet<VmName>,
@@ -44,10 +45,12 @@ pub struct AddedTime {
 }
 
 impl AddedTime {
+    /// Whether nobody has added anything.
     pub fn is_none(&self) -> bool {
         *self == Self::default()
     }
 
+    /// Adds what a claim gives. Time is only ever added, and a pause without an end holds the clock.
     pub fn add(&mut self, time: &TimeClaim) {
         let seconds = match &time.change {
             TimeChange::Extend { seconds } => *seconds,
@@ -78,6 +81,7 @@ pub enum SessionState {
 }
 
 impl Session {
+    /// How `now` stands to it.
     pub fn state(&self, now: jiff::Timestamp) -> SessionState {
         let (opens, closes) = self.window();
         match now {
@@ -87,6 +91,7 @@ impl Session {
         }
     }
 
+    /// Whether it holds its vms.
     pub fn is_open(&self, now: jiff::Timestamp) -> bool {
         self.state(now) == SessionState::Open
     }

@@ -15,6 +15,7 @@ use crate::model::share::LabShare;
 /// Folder of the embedded default, inside the lab's folder.
 pub const EMBEDDED_FOLDER: &str = ".labwright";
 
+/// One installation, with every setting decided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Site {
     /// Where this came from, for messages: `site.yaml`'s path, or none for the embedded default.
@@ -201,6 +202,7 @@ pub struct Storage {
 }
 
 impl Storage {
+    /// All of it in one folder.
     pub fn below(root: &Path) -> Self {
         Self {
             runs: root.join("runs"),
@@ -217,6 +219,7 @@ impl Storage {
     }
 }
 
+/// Who runs jobs, and how it is reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SchedulerSettings {
     /// Jobs are processes of this machine, waiting their turn on locked slots below `folder`.
@@ -266,9 +269,13 @@ pub struct GridEngineSettings {
 }
 
 impl GridEngineSettings {
+    /// The cell of a cluster that has only one.
     pub const CELL: &str = "default";
+    /// Where Debian puts Grid Engine's own programs.
     pub const BINARIES: &str = "/usr/lib/gridengine";
+    /// The consumable that hosts have their memory in.
     pub const MEMORY_RESOURCE: &str = "vm_mem";
+    /// How long a tool may take to answer where nothing else is written.
     pub const ANSWER_SECONDS: u64 = 60;
 
     /// The cluster of an `SGE_ROOT`, with every default.
@@ -290,6 +297,7 @@ impl GridEngineSettings {
     }
 }
 
+/// How guests reach each other and the world, and who tells them their addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkSettings {
     /// Whether `host setup` gives a group's bridge the group's gateway address, as on a single machine.
@@ -318,6 +326,7 @@ pub enum Filter {
     Ebtables,
 }
 
+/// Who tells guests their addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DhcpSettings {
     /// dnsmasq on this machine, started by `host setup`; one file per reservation in `<folder>/hosts`.
@@ -380,6 +389,7 @@ impl Algorithm {
     }
 }
 
+/// How guests are run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QemuSettings {
     pub binary: PathBuf,

@@ -109,6 +109,7 @@ pub struct RunReport {
     pub last_beat: jiff::Timestamp,
 }
 
+/// How far a run is, by what its starter last said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Phase {
     Starting,
@@ -170,6 +171,7 @@ pub enum ImageFact {
     },
 }
 
+/// What could not be looked at. A plan is made from a whole look or not at all.
 #[derive(Debug, thiserror::Error)]
 pub enum ObserveError {
     #[error("cannot see the queue")]

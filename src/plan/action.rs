@@ -98,6 +98,7 @@ impl Plan {
         })
     }
 
+    /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }
@@ -123,6 +124,7 @@ impl Plan {
         serde_json::to_vec(&(held, changes)).expect("a plan has only string keys")
     }
 
+    /// All actions in their order, each with the change that it belongs to.
     pub fn actions(&self) -> impl Iterator<Item = (&Change, &Action)> {
         self.changes.iter().flat_map(|change| change.actions.iter().map(move |action| (change, action)))
     }
@@ -223,6 +225,7 @@ impl Verb {
     }
 }
 
+/// Number of an action in its plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ActionId(pub u32);
@@ -393,6 +396,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// Whether it holds this back.
     pub fn holds(&self, address: &Address) -> bool {
         match &self.holds {
             Held::Everything => true,

@@ -14,6 +14,7 @@ use crate::model::lab::Desired;
 /// Most things that one line names.
 const NAMES_MAX: usize = 5;
 
+/// A plan that is carried out later, or not at all, with what it was made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedPlan {
     pub version: u32,

@@ -46,6 +46,7 @@ impl fmt::Display for BatchId {
     }
 }
 
+/// The index of an array: which of its tasks is which run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batch {
     pub version: u32,

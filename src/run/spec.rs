@@ -43,6 +43,7 @@ pub struct RunDisk {
     pub backing: Vec<PathBuf>,
 }
 
+/// What a run has of the network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunNetwork {
     pub bridge: String,

@@ -143,6 +143,7 @@ pub struct Closed {
     pub mend: String,
 }
 
+/// What a host has for jobs, and what of it is in use; memory in MiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HostUsage {
     pub slots: u32,

@@ -58,6 +58,7 @@ use home::refuse_foreign;
 /// How long a statement waits for another process's transaction before it says that the file is busy.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What went wrong with the state. Nothing was changed, but where it says otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     #[error("there is no state at {path}")]
@@ -447,6 +448,7 @@ impl Store {
         }
     }
 
+    /// The state's file.
     pub fn path(&self) -> &Path {
         &self.path
     }

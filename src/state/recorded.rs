@@ -150,6 +150,7 @@ pub enum FreezeScope {
     Site,
 }
 
+/// Who has an address of the site.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TakenAddress {
     pub lab: LabName,
@@ -163,6 +164,7 @@ pub struct TemplateVersion {
     pub disks: Vec<PublishedDisk>,
 }
 
+/// A disk of a template's version, as it was published.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishedDisk {
     pub path: PathBuf,
@@ -193,6 +195,7 @@ impl PublishedDisk {
     }
 }
 
+/// A vm as it was last applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordedVm {
     pub vm: Vm,
@@ -207,6 +210,7 @@ pub struct RecordedVm {
     pub run: Option<RecordedRun>,
 }
 
+/// A disk of a vm, by its place among the others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordedDisk {
     pub slot: u32,
@@ -222,6 +226,7 @@ pub struct RecordedDisk {
     pub image: Option<String>,
 }
 
+/// One start of a vm, as far as its controller knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordedRun {
     pub run: RunId,
@@ -252,6 +257,7 @@ pub struct Started {
     pub disks: Vec<PathBuf>,
 }
 
+/// How far a run is, by the records alone: what it does on its host, only its starter knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunState {
     Intended,

@@ -54,6 +54,7 @@ const PERIOD_MICROSECONDS: u64 = 100_000;
 /// What a dead qemu's memory may take to be given back before its cgroup is left to the next sweep.
 const EMPTY_WAIT: Duration = Duration::from_secs(1);
 
+/// What went wrong with a guest's bounds; it may run without.
 #[derive(Debug, thiserror::Error)]
 pub enum BoundsError {
     #[error("cannot {action} {path}")]

@@ -23,6 +23,7 @@ pub struct Tap {
     file: File,
 }
 
+/// What went wrong with a guest's interface.
 #[derive(Debug, thiserror::Error)]
 pub enum TapError {
     #[error("this host has no {TUN}: load the kernel module with `modprobe tun`")]

@@ -23,6 +23,7 @@ const FREE_KEPT_BYTES_MAX: &str = "65536";
 /// How long the pieces of one complaint may take to arrive.
 const COMPLAINT_WAIT: Duration = Duration::from_millis(20);
 
+/// What went wrong with a filter. A guest whose filter does not stand reaches nobody.
 #[derive(Debug, thiserror::Error)]
 pub enum FilterError {
     #[error(transparent)]
