@@ -283,7 +283,7 @@ impl Lab {
         self.reconcile(&Command { desired: &desired, asks: BTreeMap::new(), part: &part })
     }
 
-    fn applied(&self) -> (Desired, Recorded) {
+    pub(crate) fn applied(&self) -> (Desired, Recorded) {
         let mut store = self.store();
         let (lab, _) = store.labs().unwrap().into_iter().next().expect("the lab was applied");
         let recorded = store.recorded(&lab).unwrap();

@@ -12,7 +12,7 @@ use labwright::model::lab::Desired;
 use labwright::model::site::{GridEngineSettings, SchedulerSettings};
 use labwright::plan::{Ground, LostHost, Plan, Wish};
 use labwright::run::StopReason;
-use labwright::state::{FreezeScope, Frozen};
+use labwright::state::{AsideSet, FreezeScope, Frozen};
 
 use crate::dice::Dice;
 use crate::lab::{Applied, Lab};
@@ -21,6 +21,9 @@ use crate::promises::Watched;
 use crate::world::{Faults, Guest, Inner, SimHost, SimTask};
 
 const HOSTS: [&str; 3] = ["h1", "h2", "h3"];
+
+/// What somebody may ask of a vm.
+const WISHES: [Wish; 5] = [Wish::Start, Wish::Stop, Wish::Restart, Wish::Reimage, Wish::PutBack];
 
 /// Everything that a guard may ask to be named.
 const ALL_GUARDS: [&str; 4] = ["user-group/*", "template/*", "vm/*", "session/*"];
@@ -338,7 +341,7 @@ impl Term {
         let desired = self.lab.desired();
         let vms: Vec<&VmName> = desired.vms.keys().collect();
         let Some(vm) = self.dice.pick(&vms) else { return };
-        let wanted = self.dice.pick(&[Wish::Start, Wish::Stop, Wish::Restart]).unwrap();
+        let wanted = self.dice.pick(&WISHES).unwrap();
         let kill_in = self.dice.one_in(3).then(|| 1 + self.dice.below(40));
         self.say(format!("somebody wants {vm} {wanted:?}, killed at {kill_in:?}:"));
         self.lab.world.with(|inner| inner.faults.kill_in = kill_in);
@@ -420,8 +423,7 @@ impl Term {
         let desired = self.lab.desired();
         let nothing = Desired::nothing(desired.lab.clone());
         let vms: Vec<&VmName> = desired.vms.keys().collect();
-        let wishes = [Wish::Start, Wish::Stop, Wish::Restart];
-        let mut asks = || Some((self.dice.pick(&vms)?, self.dice.pick(&wishes)?)).filter(|_| self.dice.one_in(2));
+        let mut asks = || Some((self.dice.pick(&vms)?, self.dice.pick(&WISHES)?)).filter(|_| self.dice.one_in(2));
         let (ask, other_ask) = (asks(), asks());
         let (calls, destroys) = (1 + self.dice.below(80), self.dice.one_in(8));
         let mut kills = || self.dice.one_in(4).then(|| 1 + self.dice.below(40));
@@ -561,6 +563,19 @@ impl Term {
             }
         }
         self.check();
+        self.finish_undos();
+    }
+
+    /// Who asked for disks of before, and was cut short, asks again.
+    fn finish_undos(&mut self) {
+        let (applied, recorded) = self.lab.applied();
+        let returning = |sets: &[AsideSet]| sets.iter().any(AsideSet::is_returning);
+        let cut_short = recorded.aside.iter().filter(|(vm, sets)| recorded.vms.contains_key(*vm) && returning(sets));
+        for (vm, _) in cut_short {
+            let done = self.lab.power(&applied, vm, Wish::PutBack);
+            self.tell(&done);
+            self.check();
+        }
     }
 
     pub(crate) fn come_to_rest(&mut self) {
