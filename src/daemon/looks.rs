@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::current::{Stamp, stamp};
 use crate::control::view::Look;
@@ -15,37 +15,34 @@ use crate::model::id::LabName;
 /// What starters report is seen no later: less than anybody notices.
 const FRESH: Duration = Duration::from_millis(250);
 
-/// The latest of each lab.
+/// The latest of each lab, and the state's files as they were before it.
 #[derive(Default)]
-pub(super) struct Looks(Mutex<HashMap<LabName, Kept>>);
+pub(super) struct Looks(Mutex<HashMap<LabName, Arc<Mutex<Latest>>>>);
 
-struct Kept {
-    began: Instant,
-    /// The state's files as they were before.
-    stamps: [Option<Stamp>; 2],
-    look: Arc<Look>,
-}
-
-impl Kept {
-    fn is_fresh(&self) -> bool {
-        self.began.elapsed() < FRESH
-    }
-}
+type Latest = Option<([Option<Stamp>; 2], Arc<Look>)>;
 
 impl Looks {
     pub(super) fn at(&self, context: &Context, lab: &LabName) -> Result<Arc<Look>, ControlError> {
-        let (began, stamps) = (Instant::now(), stamps(&context.site.state));
-        let mut looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        looks.retain(|_, kept| kept.is_fresh());
-        if let Some(kept) = looks.get(lab).filter(|kept| kept.stamps == stamps) {
-            return Ok(Arc::clone(&kept.look));
+        let place = Arc::clone(locked(&self.0).entry(lab.clone()).or_default());
+        // Who comes while somebody reads the records waits for these.
+        let mut latest = locked(&place);
+        let now = stamps(&context.site.state);
+        if let Some((_, look)) = latest.as_ref().filter(|(then, look)| *then == now && look.is_within(FRESH)) {
+            return Ok(Arc::clone(look));
         }
-        drop(looks);
-        let look = Arc::new(Look::at(context, lab)?);
-        let kept = Kept { began, stamps, look: Arc::clone(&look) };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(lab.clone(), kept);
-        Ok(look)
+        match Look::at(context, lab) {
+            Ok(look) => Ok(Arc::clone(&latest.insert((now, Arc::new(look))).1)),
+            Err(error) => {
+                // Strangers may ask for any number of names.
+                locked(&self.0).remove(lab);
+                Err(error)
+            }
+        }
     }
+}
+
+fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Of the state and its log: whoever writes into it changes one of them.

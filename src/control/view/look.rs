@@ -1,7 +1,9 @@
 //! A lab as it was found at one moment, for all who look at it then: what each of them may see of it is judged for each.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
 use super::View;
 use crate::control::{Context, ControlError};
@@ -17,8 +19,10 @@ pub struct Look {
     folder: PathBuf,
     desired: Desired,
     recorded: Recorded,
-    /// Looked for when somebody first asks: by then the records have been read.
-    observed: OnceLock<Observed>,
+    /// When the records had been read.
+    read: Instant,
+    /// Looked for by the first who asks, while the others wait: by then the records have been read.
+    observed: Mutex<Option<(Observed, Instant)>>,
 }
 
 impl Look {
@@ -27,13 +31,34 @@ impl Look {
         let (context, desired) = context.of_applied_lab(lab)?;
         let recorded = context.recorded(lab)?;
         let desired = with_claims(&desired, &recorded.claims).into_owned();
-        Ok(Self { folder: context.lab_folder, desired, recorded, observed: OnceLock::new() })
+        let (folder, read) = (context.lab_folder, Instant::now());
+        Ok(Self { folder, desired, recorded, read, observed: Mutex::default() })
+    }
+
+    /// Whether it ended so short a time ago, or goes on: however slow it is, who asks meanwhile waits for it.
+    pub fn is_within(&self, age: Duration) -> bool {
+        let ended = match self.observed.try_lock() {
+            Ok(observed) => observed.as_ref().map_or(self.read, |(_, ended)| *ended),
+            Err(TryLockError::WouldBlock) => return true,
+            Err(TryLockError::Poisoned(_)) => return false,
+        };
+        ended.elapsed() < age
     }
 
     /// For one who looks, and who knows the site.
     pub fn seen_by<T>(&self, context: &Context, see: impl FnOnce(&View<'_>) -> T) -> T {
         let context = context.with_lab(self.folder.clone());
-        let (desired, recorded) = (std::borrow::Cow::Borrowed(&self.desired), self.recorded.clone());
-        see(&View { context: &context, desired, recorded, shared: Some(&self.observed) })
+        let (desired, recorded) = (Cow::Borrowed(&self.desired), self.recorded.clone());
+        see(&View { context: &context, desired, recorded, shared: Some(self) })
+    }
+
+    pub(super) fn observed(&self, context: &Context) -> Result<Observed, ControlError> {
+        let mut observed = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((seen, _)) = &*observed {
+            return Ok(seen.clone());
+        }
+        let seen = context.observe(&self.desired, &self.recorded)?;
+        *observed = Some((seen.clone(), Instant::now()));
+        Ok(seen)
     }
 }

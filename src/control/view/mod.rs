@@ -59,7 +59,6 @@ pub use versions::Version;
 pub use vms::{Mapping, Name, Vm, VmState, mapping, mappings, state, vms};
 
 use std::borrow::Cow;
-use std::sync::OnceLock;
 
 use serde::{Serialize, Serializer};
 
@@ -76,7 +75,7 @@ pub struct View<'c> {
     pub desired: Cow<'c, Desired>,
     pub recorded: Recorded,
     /// What is there, where others look at the same moment.
-    shared: Option<&'c OnceLock<Observed>>,
+    shared: Option<&'c Look>,
 }
 
 impl Context {
@@ -90,13 +89,10 @@ impl Context {
 impl View<'_> {
     /// What is there now.
     pub fn observed(&self) -> Result<Observed, ControlError> {
-        let look = || self.context.observe(&self.desired, &self.recorded);
-        let Some(shared) = self.shared else { return look() };
-        if let Some(seen) = shared.get() {
-            return Ok(seen.clone());
+        match self.shared {
+            Some(look) => look.observed(self.context),
+            None => self.context.observe(&self.desired, &self.recorded),
         }
-        let seen = look()?;
-        Ok(shared.get_or_init(|| seen).clone())
     }
 
     /// What is recorded of the lab, as values.
