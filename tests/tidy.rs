@@ -137,7 +137,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("starter", &["model", "files", "error", "run", "host", "host/run"]),
     ("trial", &["model", "files", "error", "disks", "run", "host", "host/machine"]),
     ("observe", &["model", "disks", "dhcp", "run", "state", "scheduler"]),
-    ("plan", &["model", "run", "state", "observe"]),
+    ("plan", &["model", "access", "run", "state", "observe"]),
     ("apply", &["model", "error", "disks", "dhcp", "run", "state", "scheduler", "observe", "plan"]),
     (
         "control",

@@ -14,10 +14,12 @@
 //!              where it was forced when the vm was made
 //! ```
 
+mod changes;
 mod isolation;
 mod person;
 mod rights;
 
+pub use changes::{RightsChange, Whom, changes};
 pub use isolation::{Forced, Forcing};
 pub use person::{Person, Roles};
 pub use rights::{Because, Decision, Effective, Given, Refused, World};

@@ -16,6 +16,11 @@ pub struct Roles {
 }
 
 impl Roles {
+    /// Whether a user may do everything.
+    pub(super) fn is_admin(&self, user: &UserName) -> bool {
+        self.admins.contains(user) || self.lab_owners.contains(user)
+    }
+
     /// Why somebody may do everything, if they may.
     pub fn all_rights(&self, who: &Person) -> Option<Because> {
         match who {

@@ -166,14 +166,14 @@ impl<'a> World<'a> {
         Effective { rights, forced }
     }
 
-    fn things(&self) -> impl Iterator<Item = Object> + use<'a> {
+    pub(super) fn things(&self) -> impl Iterator<Item = Object> + use<'a> {
         let lab = self.lab;
         let templates = lab.templates.keys().cloned().map(Object::Template);
         let groups = lab.vm_groups.keys().cloned().map(Object::VmGroup);
         lab.vms.keys().cloned().map(Object::Vm).chain(templates).chain(groups)
     }
 
-    fn exists(&self, on: &Object) -> bool {
+    pub(super) fn exists(&self, on: &Object) -> bool {
         match on {
             Object::Vm(vm) => self.lab.vms.contains_key(vm),
             Object::Template(template) => self.lab.templates.contains_key(template),
@@ -193,7 +193,7 @@ impl<'a> World<'a> {
         })
     }
 
-    fn right(&self, user: &UserName, right: Right, on: &Object) -> Option<Because> {
+    pub(super) fn right(&self, user: &UserName, right: Right, on: &Object) -> Option<Because> {
         if self.owners_right(user, right, on) {
             return Some(Because::Owner);
         }
@@ -225,7 +225,7 @@ impl<'a> World<'a> {
         self.owner(on) == Some(user) && !(right == Right::Derive && is_derived)
     }
 
-    fn owner(&self, on: &Object) -> Option<&'a UserName> {
+    pub(super) fn owner(&self, on: &Object) -> Option<&'a UserName> {
         match on {
             Object::Vm(vm) => self.lab.vms.get(vm).map(|vm| &vm.owner),
             Object::Template(template) => self.lab.templates.get(template).map(|template| &template.owner),

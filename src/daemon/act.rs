@@ -140,6 +140,7 @@ fn about(plan: &Plan, vm: &VmName) -> Plan {
     for notes in [&mut own.drift, &mut own.waits, &mut own.notes] {
         notes.retain(|note| note.address == address);
     }
+    own.rights.clear();
     own.unchanged.retain(|other| *other == address);
     own
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::ground::Ground;
 use super::reason::{self, Reason};
 use super::remark::{Answer, Remark};
+use crate::access::RightsChange;
 use crate::model::address::Address;
 use crate::model::disk::DiskOrigin;
 use crate::model::id::{LabName, RunId, TemplateName, UserName, VmName};
@@ -39,6 +40,9 @@ pub struct Plan {
     pub refusals: Vec<Refusal>,
     /// What is as it should be.
     pub unchanged: Vec<Address>,
+    /// How what people may do changes; plans of before this was told have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rights: Vec<RightsChange>,
     /// What becomes of each vm that something was asked of by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub answers: BTreeMap<VmName, Answer>,
@@ -76,6 +80,7 @@ impl Plan {
             notes: Vec::new(),
             refusals: Vec::new(),
             unchanged: Vec::new(),
+            rights: Vec::new(),
             answers: BTreeMap::new(),
             quotas: Vec::new(),
         }

@@ -20,6 +20,7 @@ mod reason;
 mod reimage;
 mod remark;
 mod returning;
+mod rights;
 mod saved;
 mod scope;
 mod spec;
@@ -159,7 +160,9 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     planner.guard_share();
     planner.guard_capacity();
     planner.plan_gone_objects();
+    let whole = planner.plan.deciding_rights();
     let mut plan = scope::hold_back(planner.plan);
+    plan.tell_rights(inputs, whole);
     plan.answers = asks::answers(&plan, inputs);
     refuse_flaws(plan, inputs)
 }

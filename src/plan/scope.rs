@@ -72,7 +72,7 @@ pub fn target(mut plan: Plan, targets: &[AddressPattern]) -> Plan {
             needed.extend(change.actions.iter().flat_map(|action| action.needs.iter().copied()));
         }
     }
-    let mut kept = keep.into_iter();
+    let (mut kept, whole) = (keep.into_iter(), plan.deciding_rights());
     plan.changes.retain(|_| kept.next().unwrap_or(false));
     plan.refusals.retain(|refusal| match &refusal.holds {
         Held::Everything => true,
@@ -89,6 +89,7 @@ pub fn target(mut plan: Plan, targets: &[AddressPattern]) -> Plan {
         notes.retain(is_meant);
     }
     plan.unchanged.retain(named);
+    plan.forget_rights_unless_whole(whole);
     plan
 }
 
@@ -136,6 +137,7 @@ pub fn refresh_only(mut plan: Plan) -> Plan {
     for action in plan.changes.iter_mut().flat_map(|change| &mut change.actions) {
         action.needs.retain(|need| kept.contains(need));
     }
+    plan.rights.clear();
     // Nobody notices what is left; a frozen lab's records stand still all the same.
     plan.refusals.retain(|refusal| refusal.holds == Held::Everything);
     plan

@@ -30,6 +30,7 @@ pub fn upkeep(mut plan: Plan, recorded: &Recorded, may_start: &dyn Fn(&VmName) -
         }
     }
     plan.changes.retain(|change| !change.actions.is_empty());
+    plan.rights.clear();
     plan.refusals.retain(|refusal| match &refusal.holds {
         Held::Everything => true,
         Held::Only(held) => held.iter().chain([&refusal.address]).any(|address| address.kind == Kind::Vm),

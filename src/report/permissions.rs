@@ -1,9 +1,10 @@
 //! Who may do what, and which line decides.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 use super::table::{Column, Row, column};
-use crate::access::{Because, Decision, Forced, Given, Refused};
+use crate::access::{Because, Decision, Forced, Given, Refused, RightsChange, Whom};
 use crate::control::permissions::{EffectiveRights, PersonsRights};
 use crate::model::id::UserName;
 use crate::model::lab::{Object, Right, Subject};
@@ -40,6 +41,59 @@ fn because(rights: &EffectiveRights) -> String {
 /// Rights, with commas between.
 pub fn list<'r>(rights: impl Iterator<Item = &'r Right>) -> String {
     rights.map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// From how many changes of rights on those are only counted.
+const CHANGES_MAX: usize = 12;
+/// Most people that a line of them names.
+const NAMES_MAX: usize = 3;
+
+/// How what people may do changes, a line for each kind of change.
+pub fn changes(changes: &[RightsChange], verbose: bool) -> String {
+    let shown = if verbose || changes.len() <= CHANGES_MAX { changes.len() } else { CHANGES_MAX };
+    let mut text = if changes.is_empty() { String::new() } else { "\n".to_owned() };
+    changes[..shown].iter().for_each(|change| change_lines(change, &mut text));
+    if shown < changes.len() {
+        let more = changes.len() - shown;
+        writeln!(text, "  … {more} more changes of rights; `--verbose` lists them").expect(TAKES_ALL);
+    }
+    text
+}
+
+const TAKES_ALL: &str = "a string takes all";
+
+fn change_lines(RightsChange { who, on, gained, lost, isolated }: &RightsChange, text: &mut String) {
+    let who = whom(who);
+    if !gained.is_empty() {
+        let isolated = if isolated.1 { ", isolated" } else { "" };
+        writeln!(text, "  + {who} may now {} {on}{isolated}", list(gained.iter())).expect(TAKES_ALL);
+    }
+    if !lost.is_empty() {
+        writeln!(text, "  - {who} may no longer {} {on}", list(lost.iter())).expect(TAKES_ALL);
+    }
+    match isolated {
+        (false, true) if gained.is_empty() => {
+            writeln!(text, "  + what {who} runs of {on} is isolated from now on").expect(TAKES_ALL);
+        }
+        (true, false) if lost.is_empty() => {
+            writeln!(text, "  - what {who} runs of {on} need not be isolated any more").expect(TAKES_ALL);
+        }
+        _ => {}
+    }
+}
+
+fn whom(whom: &Whom) -> String {
+    match whom {
+        Whom::Group(group) => format!("group/{group}"),
+        Whom::Users { names, of } => {
+            let shown = names.iter().take(NAMES_MAX).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            match (of, names.len()) {
+                (_, number) if number <= NAMES_MAX => shown,
+                (Some(group), number) => format!("{number} of group/{group} ({shown}, …)"),
+                (None, number) => format!("{number} users ({shown}, …)"),
+            }
+        }
+    }
 }
 
 /// The answer to whether somebody may do something.

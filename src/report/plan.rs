@@ -9,8 +9,10 @@ use super::plain_words::{self, count};
 use super::remarks::code;
 use super::stream::{self, ChangeLine, PlanLine, Remark, Version};
 use super::values::values;
-use super::{escaped, one_line, reasons, steps};
+use super::{escaped, one_line, permissions, reasons, steps};
+use crate::access::{RightsChange, Whom};
 use crate::model::address::{Address, Kind};
+use crate::model::lab::Right;
 use crate::plan::{ActionId, Change, Held, Note, Plan, Refusal, Verb};
 
 /// From how many changes of one kind a line stands for all of them.
@@ -37,6 +39,7 @@ pub fn text(plan: &Plan, verbose: bool) -> String {
         text.push_str(&plain_words::lines(plan));
         text.push('\n');
         text.push_str(&lines(plan, verbose));
+        text.push_str(&permissions::changes(&plan.rights, verbose));
     }
     if verbose {
         plan.unchanged.iter().for_each(|address| writeln!(text, "    unchanged  {address}").expect(TAKES_ALL));
@@ -172,6 +175,7 @@ pub fn stream(plan: &Plan) -> String {
     lines.extend(plan.drift.iter().map(|note| PlanLine::Drift(remark(note))));
     lines.extend(plan.waits.iter().map(|note| PlanLine::Wait(remark(note))));
     lines.extend(plan.notes.iter().map(|note| PlanLine::Note(remark(note))));
+    lines.extend(plan.rights.iter().map(rights_line));
     lines.extend(plan.refusals.iter().map(refusal_line));
     lines.push(PlanLine::Summary {
         lab: &plan.lab,
@@ -190,6 +194,23 @@ fn change_line<'a>(change: &'a Change, owners: &BTreeMap<ActionId, &'a Address>)
     let needs = needs(change, owners).into_iter().collect();
     let (owner, in_use) = (touches.as_ref().map(|touched| &touched.owner), touches.as_ref().is_some_and(|t| t.in_use));
     PlanLine::Change(ChangeLine { address, verb: *verb, reason, codes, before, after, owner, in_use, needs, effects })
+}
+
+fn rights_line(change: &RightsChange) -> PlanLine<'_> {
+    let RightsChange { who, on, gained, lost, isolated } = change;
+    let (group, users) = match who {
+        Whom::Group(group) => (Some(group), Vec::new()),
+        Whom::Users { names, .. } => (None, names.iter().collect()),
+    };
+    let words = |rights: &BTreeSet<Right>| rights.iter().map(ToString::to_string).collect();
+    PlanLine::Rights {
+        group,
+        users,
+        on: on.to_string(),
+        gained: words(gained),
+        lost: words(lost),
+        isolated: isolated.1,
+    }
 }
 
 fn refusal_line(refusal: &Refusal) -> PlanLine<'_> {

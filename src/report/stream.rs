@@ -10,15 +10,15 @@ use serde_json::Value;
 
 use super::diagnostics_json::Finding;
 use crate::model::address::Address;
-use crate::model::id::{LabName, RunId, UserName};
+use crate::model::id::{LabName, RunId, UserGroupName, UserName};
 use crate::plan::Verb;
 
 /// Version of the line streams: major.minor.
 pub const STREAM_VERSION: &str = "1.0";
 
 /// That of plans. 2.0: `before` and `after` have numbers, lists and objects where 1.0 had texts, and `memory_mib` for `memory`. 2.1: changes have
-/// `codes`.
-pub const PLAN_STREAM_VERSION: &str = "2.1";
+/// `codes`. 2.2: lines of type `rights`.
+pub const PLAN_STREAM_VERSION: &str = "2.2";
 
 /// One line of `labwright plan --json`, and of the plan that `labwright apply --json` prints first. The first line is
 /// `version`, the last one `summary`. Within a major version, fields and types of lines are only added: ignore those that
@@ -36,6 +36,23 @@ pub enum PlanLine<'a> {
     Wait(Remark<'a>),
     /// Something else to know.
     Note(Remark<'a>),
+    /// What people may do with a thing from now on, or no longer.
+    Rights {
+        /// All of a user group; the single users below where this is missing.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        group: Option<&'a UserGroupName>,
+        /// These users.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        users: Vec<&'a UserName>,
+        /// With what, as `kind/name`.
+        on: String,
+        /// What they may do that they might not: `run`, `modify`, `derive`, `view`.
+        gained: Vec<String>,
+        /// What they may do no longer.
+        lost: Vec<String>,
+        /// Whether what they run of it is isolated then.
+        isolated: bool,
+    },
     /// Why this plan, or a part of it, must not be applied.
     Refusal {
         /// What it is about.

@@ -65,7 +65,7 @@ fn permission(to: &str, on: &str, allow: &[Right]) -> Permission {
     }
 }
 
-fn object(text: &str) -> Object {
+pub(crate) fn object(text: &str) -> Object {
     match text.split_once(':').unwrap() {
         ("vm", name) => Object::Vm(name.parse().unwrap()),
         ("template", name) => Object::Template(name.parse().unwrap()),
@@ -78,16 +78,16 @@ fn user(name: &str) -> Person {
 }
 
 #[derive(Clone)]
-struct Scene {
-    lab: Desired,
+pub(crate) struct Scene {
+    pub(crate) lab: Desired,
     claims: Vec<Claim>,
-    roles: Roles,
-    owners_may_share: bool,
+    pub(crate) roles: Roles,
+    pub(crate) owners_may_share: bool,
     in_session: BTreeSet<labwright::model::id::VmName>,
 }
 
 impl Scene {
-    fn walkthrough() -> Self {
+    pub(crate) fn walkthrough() -> Self {
         let (lab, claims) = walkthrough();
         let roles = Roles {
             admins: BTreeSet::from(["root2".parse().unwrap()]),
@@ -96,7 +96,7 @@ impl Scene {
         Self { lab, claims, roles, owners_may_share: true, in_session: BTreeSet::new() }
     }
 
-    fn world(&self) -> World<'_> {
+    pub(crate) fn world(&self) -> World<'_> {
         let Self { lab, claims, roles, owners_may_share, in_session } = self;
         World { lab, claims, roles, owners_may_share: *owners_may_share, in_session }
     }
@@ -215,9 +215,9 @@ fn a_vm_stays_isolated_when_the_permission_goes() {
     assert_eq!(scene.world().forced(None, &mine), None);
 }
 
-const PEOPLE: [&str; 5] = ["badmin", "doraz", "alex", "eva", "nobody"];
-const THINGS: [&str; 4] = ["vm:doraz/mine", "vm:shared", "template:gsr", "vm-group:lab1"];
-const RIGHTS: [Right; 4] = [Right::Run, Right::Modify, Right::Derive, Right::View];
+pub(crate) const PEOPLE: [&str; 5] = ["badmin", "doraz", "alex", "eva", "nobody"];
+pub(crate) const THINGS: [&str; 4] = ["vm:doraz/mine", "vm:shared", "template:gsr", "vm-group:lab1"];
+pub(crate) const RIGHTS: [Right; 4] = [Right::Run, Right::Modify, Right::Derive, Right::View];
 
 fn random_permission(dice: &mut Dice) -> Permission {
     let to = match dice.below(4) {
@@ -229,7 +229,7 @@ fn random_permission(dice: &mut Dice) -> Permission {
     Permission { to, on: object(dice.pick(&THINGS).unwrap()), allow, force_isolated: dice.one_in(4) }
 }
 
-fn random_scene(walkthrough: &Scene, dice: &mut Dice) -> Scene {
+pub(crate) fn random_scene(walkthrough: &Scene, dice: &mut Dice) -> Scene {
     let mut scene = walkthrough.clone();
     scene.roles = Roles::default();
     if dice.one_in(8) {

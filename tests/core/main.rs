@@ -16,6 +16,7 @@ mod parts;
 mod plans;
 mod reimage;
 mod retries;
+mod rights;
 mod streams;
 mod upkeep;
 #[path = "../simulation/world/mod.rs"]
