@@ -82,6 +82,7 @@ cases! {
     umask
     usage
     vm_reimage
+    vm_set
     vm_unknown
     vm_vnc
 }

@@ -166,12 +166,12 @@ const ROOMS: &[(&str, &[&str])] = &[
         "report",
         &["model", "access", "disks", "error", "exit", "run", "host/machine", "state", "plan", "apply", "control"],
     ),
-    ("daemon", &["model", "access", "error", "state", "plan", "apply", "control", "report"]),
+    ("daemon", &["model", "access", "disks", "error", "run", "state", "plan", "apply", "control", "report"]),
     (
         "client",
         &[
-            "model", "access", "error", "exit", "host", "manifest", "resolve", "state", "plan", "control", "report",
-            "daemon",
+            "model", "access", "disks", "error", "exit", "host", "manifest", "resolve", "state", "plan", "control",
+            "report", "daemon",
         ],
     ),
 ];

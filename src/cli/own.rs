@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{Ended, LabOption};
 use crate::client::Way;
-use crate::daemon::messages::Derive;
+use crate::daemon::messages::{Derive, Edit};
 use crate::manifest::Size;
 use crate::model::address::AddressPattern;
 use crate::model::id::{TemplateName, UserName, VmName};
@@ -41,6 +41,36 @@ pub(super) struct DeriveArguments {
 }
 
 #[derive(Debug, clap::Args)]
+#[group(required = true, multiple = true, args = ["memory", "cpus", "eject"])]
+pub(super) struct SetArguments {
+    /// The vm, such as `doraz/mine`.
+    #[arg(value_name = "VM")]
+    vm: VmName,
+    /// Its memory from its next start on.
+    #[arg(long, value_name = "SIZE", value_parser = memory)]
+    memory: Option<u32>,
+    /// Its processors from its next start on.
+    #[arg(long)]
+    cpus: Option<u32>,
+    /// Take out what lies in its drive.
+    #[arg(long)]
+    eject: bool,
+    #[command(flatten)]
+    lab: LabOption,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RenameArguments {
+    /// The vm, such as `doraz/mine`.
+    #[arg(value_name = "VM")]
+    vm: VmName,
+    /// Its new name; its owner's comes before it.
+    name: VmName,
+    #[command(flatten)]
+    lab: LabOption,
+}
+
+#[derive(Debug, clap::Args)]
 pub(super) struct DeleteArguments {
     /// The vm, such as `doraz/mine`.
     #[arg(value_name = "VM")]
@@ -57,6 +87,17 @@ fn memory(text: &str) -> Result<u32, String> {
 
 pub(super) fn derive(arguments: &DeriveArguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
     Way::to(site, &arguments.lab.lab)?.derive(&arguments.wanted(), &arguments.allow, ui)
+}
+
+pub(super) fn set(arguments: &SetArguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
+    let SetArguments { vm, memory, cpus, eject, lab } = arguments;
+    let edit = Edit { memory_mib: *memory, cpus: *cpus, ejects: *eject, name: None };
+    Way::to(site, &lab.lab)?.edit(vm, &edit, ui)
+}
+
+pub(super) fn rename(arguments: &RenameArguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
+    let RenameArguments { vm, name, lab } = arguments;
+    Way::to(site, &lab.lab)?.edit(vm, &Edit { name: Some(name.clone()), ..Edit::default() }, ui)
 }
 
 pub(super) fn delete(arguments: &DeleteArguments, site: Option<&Path>, ui: &mut Ui) -> Ended {

@@ -72,7 +72,7 @@ Exits 0 if they may, 4 if not.")]
 
 /// Rights by their names, with what each is for.
 fn right() -> impl TypedValueParser<Value = Right> {
-    let modify = "Reimage it, delete what somebody made; memory, cpus, cdrom, rename and snapshot are to come";
+    let modify = "Reimage it, take snapshots; of what somebody made: memory, processors, name, and deleting it";
     let words = [
         PossibleValue::new("run").help("Start, stop and use it"),
         PossibleValue::new("modify").help(modify),

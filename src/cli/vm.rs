@@ -7,18 +7,18 @@ use crate::client::Manner;
 use crate::client::asks::Power;
 use crate::client::of_known_lab;
 use crate::client::way::{self, Way};
-use crate::control::request::{self, Guest, Guests};
+use crate::control::request::{self, Guest};
 use crate::control::{ControlError, template};
+use crate::daemon::messages::GuestAsk;
 use crate::exit::Exit;
 use crate::host::RUN_ROOT;
 use crate::host::run::run_folder::serial_socket;
 use crate::model::address::{Address, AddressPattern};
-use crate::model::id::{SnapshotName, VmName};
+use crate::model::id::SnapshotName;
 use crate::model::lab::Desired;
 use crate::plan::Wish;
 use crate::report::table::Format;
-use crate::report::{Ui, console, requests, templates};
-use crate::run::RequestKind;
+use crate::report::{Failure, Ui, console, requests, templates};
 
 /// Start, stop, look at one vm, and take it back in time
 #[derive(Debug, clap::Subcommand)]
@@ -54,6 +54,12 @@ pub(super) enum Command {
   labwright vm derive gsr --name mine                    # your own
   labwright vm derive gsr --name spare --owner doraz     # vm/doraz/spare")]
     Derive(own::DeriveArguments),
+    /// Give a vm of somebody's own other memory or processors, from its next start on
+    #[command(after_help = "Example: labwright vm set doraz/mine --memory 2G --cpus 2")]
+    Set(own::SetArguments),
+    /// Give a vm of somebody's own another name
+    #[command(after_help = "Example: labwright vm rename doraz/mine web      # doraz/web")]
+    Rename(own::RenameArguments),
     /// Give up a vm of somebody's own; its disks are set aside
     #[command(after_help = "Example: labwright vm delete doraz/mine")]
     Delete(own::DeleteArguments),
@@ -241,7 +247,7 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
             power(arguments, (Wish::Stop, false), &arguments.options.manner(), site, ui).map_err(by_daemon)
         }
         Command::Restart(RestartArguments { start: StartArguments { power, .. }, hard: true }) => {
-            ask(&power.vms, &power.lab, &RequestKind::Reset, site, ui)
+            ask(&power.vms, &power.lab, &GuestAsk::Reset, site, ui)
         }
         Command::Restart(RestartArguments { start: arguments, .. }) => {
             start(arguments, Wish::Restart, site, ui).map_err(by_daemon)
@@ -259,39 +265,38 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
             Ok(ended)
         }
         Command::Derive(arguments) => own::derive(arguments, site, ui).map_err(by_daemon),
+        Command::Set(arguments) => own::set(arguments, site, ui).map_err(by_daemon),
+        Command::Rename(arguments) => own::rename(arguments, site, ui).map_err(by_daemon),
         Command::Delete(arguments) => own::delete(arguments, site, ui).map_err(by_daemon),
         Command::List(arguments) => get::run(&arguments.clone().into(), site, ui),
         Command::Show(arguments) => show::run(arguments, site, ui),
         Command::Vnc(arguments) => vnc::run(arguments, site, ui),
-        Command::Screen { vms, output } => {
-            let (context, Desired { lab, .. }) = of_known_lab(site, &vms.lab.lab)?;
-            let told = &mut |vm: &VmName, file: &Path| ui.say(&requests::pictured(vm, file));
-            Guests::named(&context, &lab, &vms.vms)?.pictures(output, told)?;
-            Ok(Exit::Done)
-        }
-        Command::Suspend(vms) => ask(&vms.vms, &vms.lab, &RequestKind::Suspend, site, ui),
-        Command::Resume(vms) => ask(&vms.vms, &vms.lab, &RequestKind::Resume, site, ui),
+        Command::Screen { vms, output } => Way::to(site, &vms.lab.lab)?.pictures(&vms.vms, output, ui),
+        Command::Suspend(vms) => ask(&vms.vms, &vms.lab, &GuestAsk::Suspend, site, ui),
+        Command::Resume(vms) => ask(&vms.vms, &vms.lab, &GuestAsk::Resume, site, ui),
         Command::Snapshot { vm, snapshot, lab } => {
-            let name = snapshot.as_ref().map_or_else(request::snapshot_name, ToString::to_string);
-            ask(std::slice::from_ref(vm), lab, &RequestKind::Snapshot { name }, site, ui)
+            let name = snapshot.clone().unwrap_or_else(request::snapshot_name);
+            ask(std::slice::from_ref(vm), lab, &GuestAsk::Snapshot { name }, site, ui)
         }
         Command::Snapshots { vm, output } => {
-            let (context, Desired { lab, .. }) = of_known_lab(site, &vm.lab.lab)?;
-            ui.data(&requests::snapshots(&Guest::named(&context, &lab, &vm.vm)?.snapshots()?, *output));
+            ui.data(&requests::snapshots(&Way::to(site, &vm.lab.lab)?.snapshots(&vm.vm)?, *output));
             Ok(Exit::Done)
         }
         Command::Revert { vms, snapshot } => {
-            ask(&vms.vms, &vms.lab, &RequestKind::Revert { name: snapshot.to_string() }, site, ui)
+            ask(&vms.vms, &vms.lab, &GuestAsk::Revert { name: snapshot.clone() }, site, ui)
         }
         Command::DeleteSnapshot { vms, snapshot } => {
-            ask(&vms.vms, &vms.lab, &RequestKind::DeleteSnapshot { name: snapshot.to_string() }, site, ui)
+            ask(&vms.vms, &vms.lab, &GuestAsk::DeleteSnapshot { name: snapshot.clone() }, site, ui)
         }
         Command::ExportRun { vm, accel } => {
             let (context, desired) = of_known_lab(site, &vm.lab.lab)?;
             export_run::run(&context, &desired, &vm.vm, *accel, ui)
         }
         Command::Console(One { vm, lab }) => {
-            let (context, Desired { lab, .. }) = of_known_lab(site, &lab.lab)?;
+            let (context, Desired { lab, .. }) = match Way::to(site, &lab.lab)? {
+                Way::Daemon(_) => return Err(no_console(vm)),
+                Way::Here(lab) => *lab,
+            };
             let guest = Guest::named(&context, &lab, vm)?;
             context.audit(Some(&lab), vec![Address::vm(&guest.name)])?;
             console::join(&guest.name, &serial_socket(&Path::new(RUN_ROOT).join(guest.run()?.to_string())))?;
@@ -300,11 +305,19 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
     }
 }
 
+/// What only root can reach, on the host that runs the guest.
+fn no_console(vm: &str) -> Failure {
+    let what =
+        "the daemon carries no serial lines: they are for root, on the host that runs the guest; nothing was done";
+    let way = format!(
+        "`labwright vm show {vm}` tells what opens its screen, `labwright vm screen {vm} -o FILE` takes a picture"
+    );
+    Failure::new(Exit::Refused, what).hint(way)
+}
+
 /// Asks the same of all that are named.
-fn ask(words: &[String], lab: &LabOption, kind: &RequestKind, site: Option<&Path>, ui: &Ui) -> Ended {
-    let (context, Desired { lab, .. }) = of_known_lab(site, &lab.lab)?;
-    Guests::named(&context, &lab, words)?.ask(kind, &mut |vm| ui.say(&requests::done(vm, kind)))?;
-    Ok(Exit::Done)
+fn ask(words: &[String], lab: &LabOption, ask: &GuestAsk, site: Option<&Path>, ui: &Ui) -> Ended {
+    Way::to(site, &lab.lab)?.ask(words, ask, ui)
 }
 
 fn start(arguments: &StartArguments, wish: Wish, site: Option<&Path>, ui: &mut Ui) -> Ended {

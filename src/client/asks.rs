@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use super::{Ended, Manner, OfLab, Way, here, looks};
+use crate::control::edit;
 use crate::control::own::{self, Lab};
 use crate::control::{self, Context, ControlError, permissions, pick, template};
-use crate::daemon::messages::{self, Acted, Derive, Grant};
+use crate::daemon::messages::{self, Acted, Derive, Edit, Grant};
 use crate::exit::Exit;
 use crate::model::address::{Address, AddressPattern};
 use crate::model::id::{TemplateName, VmName};
@@ -97,6 +98,16 @@ impl Way {
             own::withdraw(context, Lab::OfManifest(desired), &name)?;
         }
         made
+    }
+
+    /// What is to be otherwise about a vm of somebody's own.
+    pub fn edit(&self, vm: &VmName, edit: &Edit, ui: &mut Ui) -> Ended {
+        let (context, desired) = match self {
+            Self::Daemon(lab) => return Ok(tell(&lab.edit(vm, edit)?, ui)),
+            Self::Here(lab) => &**lab,
+        };
+        let name = edit::edit(context, Lab::OfManifest(desired), vm, &edit.clone().into())?;
+        part(context, desired, &name, Vec::new(), ui)
     }
 
     pub fn delete(&self, vm: &VmName, ui: &mut Ui) -> Ended {

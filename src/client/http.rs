@@ -25,6 +25,8 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 const TIMEOUT: Duration = Duration::from_secs(660);
 /// How long a daemon that broke off is waited for: systemd starts it again within a second or two.
 const COMES_BACK: Duration = Duration::from_secs(10);
+/// Between two tries where somebody asks more often than they may: nothing was done then.
+const TOO_OFTEN: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(3)];
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// Drawn anew at each reading.
 const KEYS: &str = "/proc/sys/kernel/random/uuid";
@@ -64,6 +66,11 @@ impl Client {
 
     pub fn get<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, ClientError> {
         until_answered(|| self.ask(Method::GET, path, Bytes::new(), None))
+    }
+
+    /// What is no JSON.
+    pub fn get_bytes(&self, path: &[&str]) -> Result<Vec<u8>, ClientError> {
+        until_answered(|| self.answer(Method::GET, path, Bytes::new(), None).map(|(_, bytes)| bytes.to_vec()))
     }
 
     pub fn delete<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, ClientError> {
@@ -120,15 +127,31 @@ impl Client {
         body: Bytes,
         key: Option<&str>,
     ) -> Result<T, ClientError> {
-        let exchange = async {
-            let exchange = tokio::time::timeout(TIMEOUT, self.exchange(method, path, body, key)).await;
-            exchange.map_err(|_| self.late())?
-        };
-        let (status, text) = self.run(exchange)?;
-        if !status.is_success() {
-            return Err(self.refused(status, &text));
-        }
+        let (status, text) = self.answer(method, path, body, key)?;
         serde_json::from_slice(&text).map_err(|source| self.unclear(status, source))
+    }
+
+    /// A yes, as it is.
+    fn answer(
+        &self,
+        method: Method,
+        path: &[&str],
+        body: Bytes,
+        key: Option<&str>,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
+        let ask = || async {
+            let exchange = self.exchange(method.clone(), path, body.clone(), key);
+            tokio::time::timeout(TIMEOUT, exchange).await.map_err(|_| self.late())?
+        };
+        let mut patience = TOO_OFTEN.into_iter();
+        let (status, text) = loop {
+            let (status, text) = self.run(ask())?;
+            match patience.next().filter(|_| status == StatusCode::TOO_MANY_REQUESTS) {
+                Some(pause) => std::thread::sleep(pause),
+                None => break (status, text),
+            }
+        };
+        if status.is_success() { Ok((status, text)) } else { Err(self.refused(status, &text)) }
     }
 
     /// Sends a lab and hears, line by line, how it goes.

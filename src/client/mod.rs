@@ -7,6 +7,7 @@
 //! way      here, or by the daemon
 //! here     a plan is shown, asked about and carried out on the state itself
 //! asks     what people ask for, whichever way
+//! guests   what they ask of guests that run, whichever way
 //! looks    what they look at, whichever way
 //! http     one request to the daemon, one answer
 //! of_lab   a lab as the daemon shows it
@@ -15,6 +16,7 @@
 
 pub mod asks;
 mod caller;
+mod guests;
 pub mod here;
 mod http;
 pub mod looks;

@@ -9,7 +9,7 @@ use crate::control::permissions::EffectiveRights;
 use crate::control::quota::Quota;
 use crate::control::view::{FullVm, Mapping, Standing, Template, Vm, VmState};
 use crate::daemon::lab_messages::Told;
-use crate::daemon::messages::{Acted, Derive, Grant, Lab, Power};
+use crate::daemon::messages::{Acted, Derive, Edit, Grant, GuestAsk, Lab, Power, Snapshot};
 use crate::error::chain;
 use crate::exit::Exit;
 use crate::model::id::{LabName, VmName};
@@ -75,6 +75,24 @@ impl OfLab {
 
     pub fn derive(&self, wanted: &Derive) -> Result<Acted, ClientError> {
         self.client.post(&["labs", self.name.as_str(), "vms"], wanted)
+    }
+
+    pub fn edit(&self, vm: &VmName, edit: &Edit) -> Result<Acted, ClientError> {
+        self.client.post(&["labs", self.name.as_str(), "vms", vm.as_str(), "edit"], edit)
+    }
+
+    /// Asks something of a guest that runs.
+    pub fn ask(&self, vm: &VmName, ask: &GuestAsk) -> Result<(), ClientError> {
+        self.client.post(&["labs", self.name.as_str(), "vms", vm.as_str(), "requests"], ask)
+    }
+
+    pub fn snapshots(&self, vm: &VmName) -> Result<Vec<Snapshot>, ClientError> {
+        self.client.get(&["labs", self.name.as_str(), "vms", vm.as_str(), "snapshots"])
+    }
+
+    /// A picture of its screen, PNG.
+    pub fn screen(&self, vm: &VmName) -> Result<Vec<u8>, ClientError> {
+        self.client.get_bytes(&["labs", self.name.as_str(), "vms", vm.as_str(), "screen"])
     }
 
     pub fn delete(&self, vm: &VmName) -> Result<Acted, ClientError> {

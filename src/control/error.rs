@@ -133,6 +133,8 @@ pub enum ControlError {
     NameTaken { name: VmName },
     #[error("vm `{vm}` is in the lab because its manifest says so; nothing was changed")]
     OfManifest { vm: VmName },
+    #[error("vm `{vm}` is what its manifest says; nothing was changed")]
+    SetInManifest { vm: VmName },
     #[error("nobody gave the permission `{name}` by command; nothing was changed")]
     NoGrant { name: String },
     #[error("the permission `{name}` stands in the manifest; nothing was changed")]

@@ -20,6 +20,7 @@
 //! journal     what is done beside any plan, in the history all the same
 //! permissions who may do what, and grants by command
 //! own         vms that people make for themselves
+//! edit        the same vms with other memory, or another name
 //! claims      what people asked for by command is taken back
 //! forget      a host that is lost is given up
 //! check       whether a host and the cluster can run guests
@@ -45,6 +46,7 @@ pub mod by_hand;
 pub mod check;
 pub mod claims;
 mod clear;
+pub mod edit;
 mod error;
 pub mod exam;
 pub mod forget;

@@ -50,7 +50,11 @@ impl<'a> Lab<'a> {
     }
 
     /// Asks on behalf of the lab where it was last applied: what is written down about it names its folder.
-    fn context<'c>(&self, context: &'c Context, store: &mut Store) -> Result<Cow<'c, Context>, ControlError> {
+    pub(super) fn context<'c>(
+        &self,
+        context: &'c Context,
+        store: &mut Store,
+    ) -> Result<Cow<'c, Context>, ControlError> {
         let Self::AsApplied(name) = self else { return Ok(Cow::Borrowed(context)) };
         let folder = store.labs()?.into_iter().find_map(|(lab, folder)| (lab == **name).then_some(folder));
         let folder = folder.ok_or_else(|| ControlError::NoSuchLab { lab: (*name).clone() })?;
@@ -107,6 +111,7 @@ fn claim(context: &Context, of: Lab<'_>, wanted: &Wanted) -> Result<VmName, Cont
         hardware,
         isolated: wanted.isolated || rights.world().forced_on_derived(&wanted.owner, &from),
         key: wanted.key.clone(),
+        was: None,
     };
     let put = Change::PutClaim { name: name.to_string(), body: ClaimBody::Vm(made), by: context.caller.name.clone() };
     let step = Step::record(Address::vm(&name), "claim the vm", vec![put]);
@@ -123,7 +128,7 @@ fn is_asked_again(recorded: &Recorded, name: &VmName, context: &Context, key: Op
 }
 
 /// What a manifest could not write either.
-fn refuse_unbuildable(hardware: &Hardware) -> Result<(), ControlError> {
+pub(super) fn refuse_unbuildable(hardware: &Hardware) -> Result<(), ControlError> {
     let Hardware { memory_mib, cpus, .. } = hardware;
     let what = match () {
         () if !Hardware::MEMORY_MIB.contains(&u64::from(*memory_mib)) => format!("{memory_mib} MiB of memory"),
@@ -183,7 +188,7 @@ pub fn withdraw(context: &Context, of: Lab<'_>, name: &VmName) -> Result<(), Con
     of_lab.record(&mut store, decides, &format!("vm derive {name}"), vec![step])
 }
 
-fn claim_of<'a>(recorded: &'a Recorded, name: &VmName) -> Option<&'a Claim> {
+pub(super) fn claim_of<'a>(recorded: &'a Recorded, name: &VmName) -> Option<&'a Claim> {
     let is_this = |claim: &&Claim| claim.name == name.as_str() && matches!(claim.body, ClaimBody::Vm(_));
     recorded.claims.iter().find(is_this)
 }

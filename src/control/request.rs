@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::permissions::Rights;
 use super::pick::{each, one, recorded_vms};
 use super::{Code, Context, ControlError};
 use crate::disks::{self, DiskError, Snapshot};
 use crate::model::address::Address;
-use crate::model::id::{LabName, RunId, VmName};
+use crate::model::id::{LabName, RunId, SnapshotName, VmName};
+use crate::model::lab::{Desired, Object, Right};
 use crate::observe::{Phase, fold};
+use crate::resolve::with_claims;
 use crate::run::{self, Control, Event, RequestKind, RunFileError, StopReason, Wanted};
 use crate::state::{Intent, Outcome, RecordedVm};
 
@@ -84,6 +87,40 @@ impl<'a> Guests<'a> {
         Ok(Self { context, lab, guests })
     }
 
+    /// One vm of a lab, for somebody who may ask this of it.
+    pub fn with_right(
+        context: &'a Context,
+        desired: &'a Desired,
+        vm: &VmName,
+        kind: &RequestKind,
+    ) -> Result<Self, ControlError> {
+        let recorded = context.recorded(&desired.lab)?;
+        let lab = with_claims(desired, &recorded.claims);
+        let rights = Rights::of(context, &lab, &recorded);
+        let on = Object::Vm(vm.clone());
+        let allowed = match kind {
+            // Who may use it sees its screen anyway.
+            RequestKind::Screen if rights.on(&on).contains(&Right::Run) => Ok(()),
+            RequestKind::Screen => rights.require(Right::View, &on),
+            RequestKind::Snapshot { .. } | RequestKind::Revert { .. } | RequestKind::DeleteSnapshot { .. } => {
+                rights.require(Right::Modify, &on)
+            }
+            _ => rights.require(Right::Run, &on),
+        };
+        context.audited(Some(&desired.lab), allowed)?;
+        if !recorded.vms.contains_key(vm) {
+            return Err(Rights::not_known(&on));
+        }
+        Self::named(context, &desired.lab, &[vm.to_string()])
+    }
+
+    /// A picture of the one screen, PNG; that somebody looked is written down first.
+    pub fn picture(&self) -> Result<Vec<u8>, ControlError> {
+        self.audit()?;
+        let (_, guest) = self.guests.first_key_value().expect("it is of one vm");
+        Ok(guest.screen()?)
+    }
+
     /// Asks the same of all, and writes into the history who did it. `told` hears of each that has done it.
     pub fn ask(&self, kind: &RequestKind, told: &mut dyn FnMut(&VmName)) -> Result<(), ControlError> {
         self.audit()?;
@@ -107,14 +144,10 @@ impl<'a> Guests<'a> {
     /// hears of each.
     pub fn pictures(&self, place: &Path, told: &mut dyn FnMut(&VmName, &Path)) -> Result<(), ControlError> {
         self.audit()?;
-        let is_folder = self.guests.len() > 1 || place.is_dir();
-        if is_folder {
-            let no_folder = |source| ControlError::Folder { folder: place.to_owned(), source };
-            std::fs::create_dir_all(place).map_err(no_folder)?;
-        }
+        let files: BTreeMap<&VmName, PathBuf> = picture_files(self.guests.keys(), place)?.into_iter().collect();
         self.each(|guest| {
             let name = &guest.name;
-            let file = if is_folder { place.join(format!("{}.png", name.file_name())) } else { place.to_owned() };
+            let file = files[name].clone();
             let written = std::fs::write(&file, guest.screen()?);
             written.map_err(|source| RequestError::Picture { file: file.clone(), source }).map(|()| told(name, &file))
         })
@@ -130,9 +163,24 @@ impl<'a> Guests<'a> {
     }
 }
 
+/// Where the pictures of these screens go: below a folder, which is made, where there are several or `place` is one.
+pub fn picture_files<'v>(
+    vms: impl ExactSizeIterator<Item = &'v VmName>,
+    place: &Path,
+) -> Result<Vec<(&'v VmName, PathBuf)>, ControlError> {
+    let is_folder = vms.len() > 1 || place.is_dir();
+    if is_folder {
+        let no_folder = |source| ControlError::Folder { folder: place.to_owned(), source };
+        std::fs::create_dir_all(place).map_err(no_folder)?;
+    }
+    let file = |vm: &VmName| if is_folder { place.join(format!("{}.png", vm.file_name())) } else { place.to_owned() };
+    Ok(vms.map(|vm| (vm, file(vm))).collect())
+}
+
 /// What a snapshot is called that nobody gave a name: one for all vms of a family, so that they can be taken back to it together.
-pub fn snapshot_name() -> String {
-    jiff::ZonedDateTime::now().strftime("at-%Y-%m-%d-%H%M%S").to_string()
+pub fn snapshot_name() -> SnapshotName {
+    let name = jiff::ZonedDateTime::now().strftime("at-%Y-%m-%d-%H%M%S").to_string();
+    SnapshotName::new(name).expect("a moment is a name")
 }
 
 /// For the history.

@@ -94,6 +94,8 @@ pub enum Doing {
     Power(Wish),
     /// A vm that they claimed for themselves is made.
     Make,
+    /// One of theirs is to be otherwise, as its claim says.
+    Change,
     /// A vm of their own, which they claim no more, leaves.
     GiveUp,
 }
@@ -104,6 +106,7 @@ impl Doing {
         match self {
             Self::Power(wish) => wish.verb(),
             Self::Make => "derive",
+            Self::Change => "set",
             Self::GiveUp => "delete",
         }
     }
@@ -217,7 +220,7 @@ fn plan_together(
     let targets: Vec<AddressPattern> = meant.keys().map(|vm| Address::vm(vm).into()).collect();
     let plan = match doing {
         Doing::Power(_) => super::plan::power(context, desired, recorded, &[], &meant)?,
-        Doing::Make | Doing::GiveUp => {
+        Doing::Make | Doing::Change | Doing::GiveUp => {
             let allow = if doing == Doing::GiveUp { targets.clone() } else { Vec::new() };
             Scope { targets, allow, refresh_only: false }.plan(context, desired, recorded)?
         }
@@ -254,9 +257,9 @@ fn judge(
         }
         // Their rights were judged when they claimed it, or gave the claim up. Once nobody claims it, a look of the loop may have
         // taken it away before its owner's turn came.
-        Doing::Make if lab.vms.contains_key(vm) => Ok(()),
+        Doing::Make | Doing::Change if lab.vms.contains_key(vm) => Ok(()),
         Doing::GiveUp => Ok(()),
-        Doing::Make => Err(Rights::not_known(&Object::Vm(vm.clone()))),
+        Doing::Make | Doing::Change => Err(Rights::not_known(&Object::Vm(vm.clone()))),
     }
 }
 
@@ -276,7 +279,7 @@ fn caller_of_all(daemon: &Caller, doing: Doing, asked: &[Asking]) -> Caller {
     let vms: BTreeSet<&str> = asked.iter().map(|asking| asking.vm.as_str()).collect();
     let command = match doing {
         Doing::Power(wish) => format!("vm {} {}", wish.verb(), vms.into_iter().collect::<Vec<_>>().join(" ")),
-        Doing::Make | Doing::GiveUp => format!("vm {} of {} vms", doing.verb(), vms.len()),
+        Doing::Make | Doing::Change | Doing::GiveUp => format!("vm {} of {} vms", doing.verb(), vms.len()),
     };
     Caller { name, person: Person::Nobody, command, ..daemon.clone() }
 }

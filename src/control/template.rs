@@ -132,6 +132,7 @@ fn claim_vm(
         hardware: wanted.hardware.clone(),
         isolated,
         key: None,
+        was: None,
     });
     let put = Change::PutClaim { name: name.to_string(), body, by: context.caller.name.clone() };
     let of_lab = Lab { name: &desired.lab, after: recorded.latest, doing: "changed" };

@@ -3,8 +3,9 @@
 use axum::http::StatusCode;
 
 use super::api::No;
-use super::messages::{Acted, Derive, Power};
+use super::messages::{Acted, Derive, Edit, Power};
 use crate::apply::Summary;
+use crate::control::edit;
 use crate::control::own::{self, Lab};
 use crate::control::round::{Asking, of_vm};
 use crate::control::{Code, Context, ControlError};
@@ -59,6 +60,22 @@ pub(super) fn asked_before(context: &Context, lab: &LabName, vm: &VmName, key: &
     let was = look().map_err(|error| No::told(&error))?;
     let plan = format!("{vm}: this was asked for before, and is seen to\n");
     Ok(was.then(|| Acted { vm: vm.clone(), changed: false, plan, outcome: String::new() }))
+}
+
+/// Writes down what is to be otherwise about a vm of somebody's own; answers its name.
+pub(super) fn edit(context: &Context, lab: &LabName, vm: &VmName, wanted: Edit) -> Result<VmName, No> {
+    edit::edit(context, Lab::AsApplied(lab), vm, &wanted.into()).map_err(|error| No::told(&error))
+}
+
+/// For the history, and to type again.
+pub(super) fn edit_command(vm: &VmName, wanted: &Edit) -> String {
+    let Edit { memory_mib, cpus, ejects, name } = wanted;
+    if let Some(name) = name {
+        return format!("vm rename {vm} {name}");
+    }
+    let memory = memory_mib.map(|mib| format!(" --memory {mib}M")).unwrap_or_default();
+    let cpus = cpus.map(|cpus| format!(" --cpus {cpus}")).unwrap_or_default();
+    format!("vm set {vm}{memory}{cpus}{}", if *ejects { " --eject" } else { "" })
 }
 
 /// For the history, and to type again.

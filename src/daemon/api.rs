@@ -272,6 +272,7 @@ impl Daemon {
             context.audited(None, work(&context)).map_err(|error| No::told(&error))
         })
         .await
+        .map(Json)
     }
 
     /// Changes what is recorded of a lab that who asks may know of.
@@ -289,7 +290,7 @@ impl Daemon {
             context.view(&desired)?.refuse_stranger()?;
             change(&context, &desired)
         };
-        self.in_turn(&peer, turn, LOOK_TIMEOUT, move || work().map_err(|error| No::told(&error))).await
+        self.in_turn(&peer, turn, LOOK_TIMEOUT, move || work().map_err(|error| No::told(&error))).await.map(Json)
     }
 
     pub(super) fn context_of(&self, peer: &Peer, command: String) -> Context {
@@ -298,13 +299,13 @@ impl Daemon {
     }
 
     /// Does it on a thread that may wait, once it is its turn. What is too late for its client goes on.
-    async fn in_turn<T: Serialize + Send + 'static>(
+    pub(super) async fn in_turn<T: Send + 'static>(
         &self,
         peer: &Peer,
         turn: Arc<Semaphore>,
         patience: Duration,
         work: impl FnOnce() -> Result<T, No> + Send + 'static,
-    ) -> Answer<T> {
+    ) -> Result<T, No> {
         let place = self.bounds.requests.take(peer.uid).ok_or_else(too_many)?;
         let done = async {
             let turn = turn.acquire_owned().await;
@@ -315,7 +316,7 @@ impl Daemon {
             .await
         };
         match tokio::time::timeout(patience, done).await {
-            Ok(Ok(answer)) => answer.map(Json),
+            Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(No::bug()),
             Err(_) => Err(too_late()),
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::api::{No, too_late, too_many};
-use super::messages::{Acted, Derive, Power};
+use super::messages::{Acted, Derive, Edit, Power};
 use super::{Daemon, Peer, act};
 use crate::control::Context;
 use crate::control::round::{Asking, Doing};
@@ -50,6 +50,25 @@ impl Daemon {
                 Some(done) => Ok(done),
                 None => daemon.keeper.ask(lab, Doing::GiveUp, asking(&context, &vm, None)).await,
             }
+        };
+        self.in_time(&peer, key, &command, work).await
+    }
+
+    pub(super) async fn edit(
+        self: Arc<Self>,
+        peer: Peer,
+        lab: LabName,
+        vm: VmName,
+        wanted: Edit,
+        key: Option<String>,
+    ) -> Answer {
+        let command = act::edit_command(&vm, &wanted);
+        let context = self.context_of(&peer, command.clone());
+        let daemon = Arc::clone(&self);
+        let work = async move {
+            let edited = (context.clone(), lab.clone());
+            let name = daemon.write(move || act::edit(&edited.0, &edited.1, &vm, wanted)).await?;
+            daemon.keeper.ask(lab, Doing::Change, asking(&context, &name, None)).await
         };
         self.in_time(&peer, key, &command, work).await
     }

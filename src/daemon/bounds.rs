@@ -19,6 +19,8 @@ const REQUESTS_OF_ONE_MAX: usize = 2;
 const ACTS: usize = 4;
 /// Each reads the state and asks the queue.
 const LOOKS: usize = 4;
+/// Each waits for a guest on a thread of its own.
+const GUESTS: usize = 16;
 
 /// Requests that one account may make at a moment, after it made none for a while.
 const BURST: f64 = 60.0;
@@ -37,6 +39,8 @@ pub(super) struct Bounds {
     pub(super) requests: Counted,
     pub(super) acts: Arc<Semaphore>,
     pub(super) looks: Arc<Semaphore>,
+    /// Questions to guests, each of which waits for its guest.
+    pub(super) guests: Arc<Semaphore>,
     /// Labs that are sent: each may be large, and whoever is slow keeps nobody else waiting.
     pub(super) uploads: Counted,
 }
@@ -63,6 +67,7 @@ impl Bounds {
             requests: Counted::new(connections_max, REQUESTS_OF_ONE_MAX),
             acts: Arc::new(Semaphore::new(ACTS)),
             looks: Arc::new(Semaphore::new(LOOKS)),
+            guests: Arc::new(Semaphore::new(GUESTS)),
             uploads: Counted::new(UPLOADS_MAX, UPLOADS_OF_ONE_MAX),
         }
     }

@@ -5,10 +5,12 @@ use std::collections::BTreeSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::control::{Code, own};
-use crate::model::id::{InvalidName, LabName, TemplateName, UserName, VmName};
+use crate::control::{Code, edit, own};
+use crate::disks;
+use crate::model::id::{InvalidName, LabName, SnapshotName, TemplateName, UserName, VmName};
 use crate::model::permission::{Object, Right, Subject};
 use crate::plan::Wish;
+use crate::run::RequestKind;
 
 /// A lab in which who asks may see something.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -105,4 +107,92 @@ pub struct Grant {
     /// Whatever they run of it runs isolated.
     #[serde(default)]
     pub force_isolated: bool,
+}
+
+/// What is to be otherwise about a vm; all else stays.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Edit {
+    /// Its memory, in MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u32>,
+    /// How many processors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<u32>,
+    /// What lies in its drive is taken out.
+    #[serde(default)]
+    pub ejects: bool,
+    /// Its new name, without the owner's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<VmName>,
+}
+
+impl From<Edit> for edit::Edit {
+    fn from(Edit { memory_mib, cpus, ejects, name }: Edit) -> Self {
+        Self { memory_mib, cpus, ejects, name }
+    }
+}
+
+/// What is asked of a guest that runs.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum GuestAsk {
+    /// It stands still, in memory.
+    Suspend,
+    /// It goes on.
+    Resume,
+    /// As by the button of a computer.
+    Reset,
+    /// Its memory and disks of now are kept, to go back to.
+    Snapshot {
+        /// What to call it.
+        name: SnapshotName,
+    },
+    /// It goes back to a snapshot; what it did since is lost.
+    Revert {
+        /// Which.
+        name: SnapshotName,
+    },
+    /// A snapshot is given up.
+    DeleteSnapshot {
+        /// Which.
+        name: SnapshotName,
+    },
+}
+
+impl From<GuestAsk> for RequestKind {
+    fn from(ask: GuestAsk) -> Self {
+        match ask {
+            GuestAsk::Suspend => Self::Suspend,
+            GuestAsk::Resume => Self::Resume,
+            GuestAsk::Reset => Self::Reset,
+            GuestAsk::Snapshot { name } => Self::Snapshot { name: name.to_string() },
+            GuestAsk::Revert { name } => Self::Revert { name: name.to_string() },
+            GuestAsk::DeleteSnapshot { name } => Self::DeleteSnapshot { name: name.to_string() },
+        }
+    }
+}
+
+/// What a vm can go back to.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Snapshot {
+    /// What it is called.
+    pub name: String,
+    /// When it was taken.
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub taken: jiff::Timestamp,
+    /// What the guest's memory takes in its disk.
+    pub memory_bytes: u64,
+}
+
+impl From<disks::Snapshot> for Snapshot {
+    fn from(disks::Snapshot { name, taken, memory_bytes }: disks::Snapshot) -> Self {
+        Self { name, taken, memory_bytes }
+    }
+}
+
+impl From<Snapshot> for disks::Snapshot {
+    fn from(Snapshot { name, taken, memory_bytes }: Snapshot) -> Self {
+        Self { name, taken, memory_bytes }
+    }
 }

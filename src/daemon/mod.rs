@@ -22,6 +22,7 @@
 //! notify    what systemd is told
 //! quota     what who asks may use
 //! grants    what people let others do
+//! guests    what people ask of a vm beside its power
 //! tables    users, groups and permissions
 //! labs      whole labs that their owners send
 //! messages  what goes over the wire, for both ends; `client` is the other
@@ -38,6 +39,7 @@ mod counts;
 mod current;
 mod events;
 mod grants;
+mod guests;
 mod keeper;
 pub mod lab_messages;
 mod labs;

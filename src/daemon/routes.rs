@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::api::No;
-use super::{Daemon, Peer, api, grants, labs, once, openapi, quota, tables};
+use super::{Daemon, Peer, api, grants, guests, labs, once, openapi, quota, tables};
 
 pub(super) type Answer<T> = Result<Json<T>, No>;
 
@@ -194,7 +194,15 @@ impl Route {
 
 /// All that there is, by path.
 pub(super) fn all() -> Vec<Route> {
-    let rooms = [api::routes(), quota::routes(), tables::routes(), grants::routes(), labs::routes(), openapi::routes()];
+    let rooms = [
+        api::routes(),
+        quota::routes(),
+        tables::routes(),
+        grants::routes(),
+        guests::routes(),
+        labs::routes(),
+        openapi::routes(),
+    ];
     let mut all: Vec<Route> = rooms.into_iter().flatten().collect();
     all.sort_by_key(|route| (route.path, route.method));
     all

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::id::{SessionName, UserName, VmGroupName};
+use super::id::{SessionName, UserName, VmGroupName, VmName};
 use super::lab::{Hardware, Permission, VmSource};
 
 /// A claim's number in its site's state.
@@ -107,6 +107,9 @@ pub struct VmClaim {
     /// What the client calls the ask: the same again asks for nothing new.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// Its name before it was renamed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub was: Option<VmName>,
 }
 
 /// A session's times are moved while it is open. Only ever added to: no edit of the manifest takes time away again.

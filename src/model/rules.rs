@@ -126,7 +126,6 @@ rules! {
     // What is recorded, and nothing acts upon yet.
     SessionsUnbuilt "LW100" Warning,
     EgressUnbuilt "LW101" Warning,
-    ViewUnbuilt "LW102" Warning,
     LimitsUnbuilt "LW103" Warning,
 }
 

@@ -131,6 +131,9 @@ fn hint(error: &ControlError) -> Option<String> {
             "`labwright get users` and `labwright get user-groups` list whom the lab knows".to_owned()
         }
         ControlError::NameTaken { name } => format!("`labwright vm start {name}` starts it; or take another `--name`"),
+        ControlError::SetInManifest { .. } => {
+            "change it there, and apply; what people made by command is theirs to change".to_owned()
+        }
         ControlError::OfManifest { .. } => "take it out of the manifest, and apply".to_owned(),
         ControlError::NoGrant { .. } => "`labwright get claims` lists what was given by command".to_owned(),
         ControlError::WrittenPermission { place, .. } => format!("take it out there: {place}"),

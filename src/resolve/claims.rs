@@ -14,9 +14,10 @@
 use std::borrow::Cow;
 
 use super::permissions::forced_vms;
+use crate::model::address::Address;
 use crate::model::claim::{Claim, ClaimBody, ClaimId, GivenAs, GrantClaim, PowerClaim, PowerWish, TimeClaim, VmClaim};
 use crate::model::id::{FamilyName, UserGroupName, UserName, VmName};
-use crate::model::lab::{AddedTime, Desired, Object, Origin, Permission, PowerState, Subject, Vm};
+use crate::model::lab::{AddedTime, Desired, Moved, Object, Origin, Permission, PowerState, Subject, Vm};
 
 /// The lab with the claims on it. Whether a vm is `on_demand`, is renamed, or leaves, is for the plan to see, which ends claims.
 pub fn with_claims<'a>(desired: &'a Desired, claims: &[Claim]) -> Cow<'a, Desired> {
@@ -30,6 +31,10 @@ pub fn with_claims<'a>(desired: &'a Desired, claims: &[Claim]) -> Cow<'a, Desire
             }
             ClaimBody::Vm(made) if why_not_made(desired, &claim.name, made).is_none() => {
                 let (Ok(name), Ok(family)) = (VmName::new(&claim.name), FamilyName::new(&claim.name)) else { continue };
+                if let Some(was) = &made.was {
+                    let (from, to) = (Address::vm(was), Address::vm(&name));
+                    merged.to_mut().moved.push(Moved { from, to });
+                }
                 merged.to_mut().vms.insert(name, vm(claim.id, family, made));
             }
             ClaimBody::Time(time) if desired.sessions.contains_key(&time.session) => {
@@ -54,7 +59,7 @@ fn without_added_time(desired: &Desired) -> Cow<'_, Desired> {
 
 /// A vm that a person made. Its power is for people alone.
 fn vm(claim: ClaimId, family: FamilyName, made: &VmClaim) -> Vm {
-    let VmClaim { version: _, owner, source, vm_group, hardware, isolated, key: _ } = made.clone();
+    let VmClaim { version: _, owner, source, vm_group, hardware, isolated, key: _, was: _ } = made.clone();
     let origin = Origin { file: format!("claim {claim}"), line: 0 };
     Vm { isolated, origin, ..Vm::new(owner, vm_group, family, source, hardware) }
 }

@@ -2,7 +2,7 @@
 
 use crate::manifest::{LimitsDecl, Manifest, Spanned};
 use crate::model::diagnostic::{Diagnostic, Diagnostics};
-use crate::model::lab::{Desired, Right, VmSource};
+use crate::model::lab::{Desired, VmSource};
 use crate::model::rules::Rule;
 
 /// What of a lab is recorded and has no effect so far.
@@ -21,11 +21,6 @@ pub fn not_yet_acted_upon(manifest: &Manifest, desired: &Desired) -> Diagnostics
             Rule::EgressUnbuilt,
             desired.sessions.values().any(|session| !session.egress.is_empty()),
             "`egress` opens nothing yet: isolated vms reach their gateway and DHCP alone, during a session too",
-        ),
-        (
-            Rule::ViewUnbuilt,
-            desired.permissions.iter().any(|permission| permission.allow.contains(&Right::View)),
-            "`allow: [view]` is recorded and not asked for yet: screens are shown to root alone",
         ),
         (
             Rule::LimitsUnbuilt,

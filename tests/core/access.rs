@@ -43,6 +43,7 @@ fn walkthrough() -> (Desired, Vec<Claim>) {
         hardware: template.hardware.clone(),
         isolated: true,
         key: None,
+        was: None,
     };
     let claims = vec![claim(1, "doraz/mine", "doraz", ClaimBody::Vm(made))];
     (with_claims(&lab, &claims).into_owned(), claims)

@@ -398,6 +398,7 @@ fn bob_derives(lab: &Lab, isolated: bool) {
         hardware: template.hardware.clone(),
         isolated,
         key: None,
+        was: None,
     };
     let now = "2027-01-12T09:00:00Z".parse().unwrap();
     let put = Change::PutClaim { name: "bob/mine".into(), body: ClaimBody::Vm(made), by: "bob".into() };
@@ -468,6 +469,48 @@ fn what_people_made_leaves_when_they_mean_it() {
     assert_eq!(running(&lab), 0);
     let recorded = lab.recorded(&lab.desired());
     assert!(recorded.claims.is_empty() && recorded.aside.contains_key("bob/mine"), "its disks are kept");
+}
+
+/// As `vm set` and `vm rename` write it: the claim is another, and the plan does what that takes.
+#[test]
+fn what_somebody_made_is_changed_without_a_stop() {
+    let lab = bobs_own();
+    let amend = |lab: &Lab, name: &str, change: fn(&mut VmClaim)| {
+        let recorded = lab.recorded(&lab.desired());
+        let of_bob = recorded.claims.iter().find_map(|claim| match &claim.body {
+            ClaimBody::Vm(made) => Some((claim.id, made.clone())),
+            _ => None,
+        });
+        let (id, mut made) = of_bob.unwrap();
+        change(&mut made);
+        let put = Change::PutClaim { name: name.into(), body: ClaimBody::Vm(made), by: "bob".into() };
+        let end = Change::EndClaim { id, why: "bob asked for something else".into() };
+        lab.store().record(&lab.desired().lab, &[end, put], "2027-01-12T09:00:00Z".parse().unwrap()).unwrap();
+    };
+    amend(&lab, "bob/mine", |made| (made.hardware.memory_mib, made.hardware.cpus) = (3072, 2));
+    let before = lab.world.with(|inner| inner.run_of("bob/mine"));
+    assert_snapshot!(lab.plan_text());
+    lab.must_apply();
+    assert_eq!(running(&lab), 1, "it goes on with what it has");
+    assert_eq!(lab.world.with(|inner| inner.run_of("bob/mine")), before);
+
+    let disk = lab.recorded(&lab.desired()).vms["bob/mine"].disks[0].path.clone();
+    amend(&lab, "bob/web", |made| made.was = Some("bob/mine".parse().unwrap()));
+    assert_snapshot!(lab.plan_text());
+    lab.must_apply();
+    assert_eq!(running(&lab), 1);
+    let recorded = lab.recorded(&lab.desired());
+    assert!(!recorded.vms.contains_key("bob/mine") && recorded.aside.is_empty());
+    assert_eq!(recorded.vms["bob/web"].disks[0].path, disk, "the same disk");
+    assert_eq!(standing(&lab), ["bob/web of test: running", "vm bob/web"]);
+    assert!(lab.plan().is_empty());
+    // Its new memory comes with its next start; a new vm may have its old name.
+    ask(&lab, "bob/web", Wish::Restart);
+    lab.world.with(Inner::start_all);
+    bob_derives(&lab, false);
+    lab.must_apply();
+    assert!(lab.recorded(&lab.desired()).vms.contains_key("bob/mine"));
+    assert!(lab.plan().is_empty());
 }
 
 /// What an owner lets others do is about this vm of theirs, not about the next that has its name.

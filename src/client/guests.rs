@@ -1,0 +1,75 @@
+//! What people ask of guests that run, whichever way: by the daemon one request for each that is meant, and the first that is
+//! refused ends it.
+
+use std::path::Path;
+
+use super::{Ended, OfLab, Way, looks};
+use crate::control::ControlError;
+use crate::control::request::{Guest, Guests, RequestError, picture_files};
+use crate::daemon::messages::GuestAsk;
+use crate::disks::Snapshot;
+use crate::exit::Exit;
+use crate::model::id::VmName;
+use crate::report::{Failure, Ui, requests};
+
+impl Way {
+    /// Asks the same of all that are named.
+    pub fn ask(&self, words: &[String], ask: &GuestAsk, ui: &Ui) -> Ended {
+        let kind = ask.clone().into();
+        match self {
+            Self::Daemon(lab) => {
+                for vm in looks::picked(lab, words)? {
+                    lab.ask(&vm, ask)?;
+                    ui.say(&requests::done(&vm, &kind));
+                }
+            }
+            Self::Here(lab) => {
+                let guests = Guests::named(&lab.0, &lab.1.lab, words)?;
+                guests.ask(&kind, &mut |vm| ui.say(&requests::done(vm, &kind)))?;
+            }
+        }
+        Ok(Exit::Done)
+    }
+
+    /// Pictures of screens into a file, or a folder where several are meant.
+    pub fn pictures(&self, words: &[String], place: &Path, ui: &Ui) -> Ended {
+        let told = &mut |vm: &VmName, file: &Path| ui.say(&requests::pictured(vm, file));
+        match self {
+            Self::Daemon(lab) => pictures_of_daemon(lab, words, place, told)?,
+            Self::Here(lab) => Guests::named(&lab.0, &lab.1.lab, words)?.pictures(place, told)?,
+        }
+        Ok(Exit::Done)
+    }
+
+    pub fn snapshots(&self, vm: &str) -> Result<Vec<Snapshot>, Failure> {
+        match self {
+            Self::Daemon(lab) => {
+                let mut all = Vec::new();
+                for vm in looks::picked(lab, &[vm.to_owned()])? {
+                    all.extend(lab.snapshots(&vm)?.into_iter().map(Snapshot::from));
+                }
+                Ok(all)
+            }
+            Self::Here(lab) => {
+                let guest = Guest::named(&lab.0, &lab.1.lab, vm)?;
+                Ok(guest.snapshots().map_err(ControlError::from)?)
+            }
+        }
+    }
+}
+
+fn pictures_of_daemon(
+    lab: &OfLab,
+    words: &[String],
+    place: &Path,
+    told: &mut dyn FnMut(&VmName, &Path),
+) -> Result<(), Failure> {
+    let vms = looks::picked(lab, words)?;
+    for (vm, file) in picture_files(vms.iter(), place)? {
+        let picture = lab.screen(vm)?;
+        let unwritten = |source| ControlError::from(RequestError::Picture { file: file.clone(), source });
+        std::fs::write(&file, picture).map_err(unwritten)?;
+        told(vm, &file);
+    }
+    Ok(())
+}
