@@ -11,6 +11,7 @@ use nix::unistd::{Gid, Pid, Uid};
 
 use crate::client::of_site;
 use crate::control::{ControlError, exam, upload};
+use crate::disks::{self, DiskError};
 use crate::exit::Exit;
 use crate::host::run::confine::{self, ConfineError, Confinement};
 use crate::host::run::sealed;
@@ -20,6 +21,7 @@ use crate::run::StopReason;
 use crate::scheduler::{SchedulerError, local};
 use crate::starter::{self, Options};
 use crate::trial::{Onlooker, Order};
+use crate::volumes;
 
 #[derive(Debug, Parser)]
 #[command(name = "labwright", no_binary_name = true, disable_help_subcommand = true)]
@@ -27,6 +29,7 @@ enum Job {
     Starter(StarterArguments),
     Confine(ConfineArguments),
     Understand(UnderstandArguments),
+    ReadDisk(ReadDiskArguments),
     HostTrial(HostTrialArguments),
     LocalDispatch(LocalDispatchArguments),
 }
@@ -62,6 +65,7 @@ impl Job {
             Self::Starter(arguments) => ended(arguments.run()),
             Self::Confine(arguments) => ended(arguments.run()),
             Self::Understand(arguments) => ended(arguments.run()),
+            Self::ReadDisk(arguments) => ended(arguments.run()),
             Self::HostTrial(arguments) => arguments.run(ui),
             Self::LocalDispatch(arguments) => ended(arguments.run()),
         }
@@ -153,9 +157,42 @@ enum UnderstandError {
 
 impl UnderstandArguments {
     fn run(self) -> Result<(), UnderstandError> {
-        sealed::seal(Uid::from_raw(self.uid), Gid::from_raw(self.gid)).map_err(UnderstandError::Seal)?;
+        sealed::seal(Uid::from_raw(self.uid), Gid::from_raw(self.gid), sealed::UNDERSTAND)
+            .map_err(UnderstandError::Seal)?;
         let (mut from, mut to) = report::pipes();
         upload::understand(&mut from, &mut to, &report::diagnostics::human).map_err(UnderstandError::Pipe)
+    }
+}
+
+/// Read files out of a guest's disk, without any rights. Part of `vm collect`.
+#[derive(Debug, Args)]
+struct ReadDiskArguments {
+    #[arg(long)]
+    uid: u32,
+    #[arg(long)]
+    gid: u32,
+    /// The guest's own first, each over the next; they alone are opened.
+    #[arg(long, required = true)]
+    file: Vec<PathBuf>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ReadDiskError {
+    #[error(transparent)]
+    Open(#[from] DiskError),
+    #[error("cannot give up all rights; nothing was read")]
+    Seal(#[source] ConfineError),
+    #[error("cannot tell what is on the disk")]
+    Pipe(#[source] std::io::Error),
+}
+
+impl ReadDiskArguments {
+    fn run(self) -> Result<(), ReadDiskError> {
+        let files = self.file.iter().map(|file| disks::open_disk(file)).collect::<Result<_, _>>()?;
+        sealed::seal(Uid::from_raw(self.uid), Gid::from_raw(self.gid), sealed::READ_DISK)
+            .map_err(ReadDiskError::Seal)?;
+        let (mut from, mut to) = report::pipes();
+        volumes::read_out(files, &mut from, &mut to).map_err(ReadDiskError::Pipe)
     }
 }
 

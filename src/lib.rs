@@ -7,12 +7,13 @@ pub mod exit;
 pub mod files;
 pub mod model;
 
-// What is touched outside: disks, reservations, the folders of runs, a host, the batch system.
+// What is touched outside: disks and what is in them, reservations, the folders of runs, a host, the batch system.
 pub mod dhcp;
 pub mod disks;
 pub mod host;
 pub mod run;
 pub mod scheduler;
+pub mod volumes;
 
 // Who may do what.
 pub mod access;

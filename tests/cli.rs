@@ -37,6 +37,9 @@ cases! {
     apply_thought_over
     apply_unasked
     asks
+    collect
+    collect_hostile
+    collect_kinds
     colours
     completions
     copied_folder

@@ -3,6 +3,7 @@
 
 mod apply;
 mod claim;
+mod collect;
 mod completions;
 mod destroy;
 mod exam;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Ended, LabOption, apply, export_run, get, own, show, vnc};
+use super::{Ended, LabOption, apply, collect, export_run, get, own, show, vnc};
 use crate::client::Manner;
 use crate::client::asks::Power;
 use crate::client::of_known_lab;
@@ -148,6 +148,8 @@ The password of its screen is told to those who may run it.")]
         #[arg(long, value_enum)]
         accel: Option<export_run::Accel>,
     },
+    /// Read files out of the disks of vms that are off, as submissions
+    Collect(collect::Arguments),
     /// Talk to a guest over its serial line; Ctrl-D ends it
     Console(One),
 }
@@ -292,6 +294,7 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
             let (context, desired) = of_known_lab(site, &vm.lab.lab)?;
             export_run::run(&context, &desired, &vm.vm, *accel, ui)
         }
+        Command::Collect(arguments) => collect::run(arguments, site, ui),
         Command::Console(One { vm, lab }) => {
             let (context, Desired { lab, .. }) = match Way::to(site, &lab.lab)? {
                 Way::Daemon(_) => return Err(no_console(vm)),

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::aside::AsideError;
+use super::collect::CollectError;
 use super::host_labs::InUse;
 use super::import::ImportError;
 use super::pick::PickError;
@@ -142,6 +143,8 @@ pub enum ControlError {
     #[error(transparent)]
     Aside(#[from] AsideError),
     #[error(transparent)]
+    Collect(#[from] CollectError),
+    #[error(transparent)]
     Import(#[from] ImportError),
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -207,6 +210,7 @@ impl ControlError {
             Self::Aside(error) => error.code(),
             Self::NoHosts => Code::NotReady,
             Self::NoSuchHost { .. } => Code::Usage,
+            Self::Collect(error) => error.code(),
             Self::Import(error) => error.code(),
             Self::Template(error) => error.code(),
             Self::OfVms { failed, .. } => failed.first().map_or(Code::Failed, |(_, error)| error.code()),

@@ -16,6 +16,7 @@
 //! round       what keeps every lab as it was applied, and what people ask of vms at the same time
 //! restore     they come back
 //! purge       they are deleted for good
+//! collect     files out of the disks of guests that are off
 //! import      what exists already becomes a vm's
 //! journal     what is done beside any plan, in the history all the same
 //! permissions who may do what, and grants by command
@@ -46,6 +47,7 @@ pub mod by_hand;
 pub mod check;
 pub mod claims;
 mod clear;
+pub mod collect;
 pub mod edit;
 mod error;
 pub mod exam;

@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -105,7 +106,8 @@ pub fn receive(context: &Context, lab: &LabName, files: &[u8], is_styled: bool) 
     require_owner(context, lab)?;
     let failed = |source| ControlError::Unclear { source };
     let Owner { uid, gid } = context.owner()?;
-    let mut sealed = Sealed::start(&context.caller.program, (uid, gid)).map_err(failed)?;
+    let mut sealed = Sealed::start(&context.caller.program, &["understand".as_ref()], (uid, gid), Stdio::inherit())
+        .map_err(failed)?;
     let mut to = sealed.to.take().expect("nobody took it yet");
     let mut from = BufReader::new((&mut sealed.from).take(ANSWER_BYTES_MAX));
     say(&mut to, &Task { site: context.site.context(), is_styled }).map_err(failed)?;

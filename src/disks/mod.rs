@@ -33,7 +33,7 @@ pub use flatten::flatten;
 pub use images::Images;
 pub use make::{clone_full, copy_exactly, create_empty, derive};
 pub use publish::{Published, publish, sha256};
-pub use qcow2::{Image, flaw, inspect, is_unwritten};
+pub use qcow2::{Image, flaw, inspect, is_unwritten, open_disk};
 pub use snapshots::{Snapshot, snapshots};
 pub use store::{Disks, OnStorage, Stamp, Standing};
 

@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::DiskError;
+use super::folder::{Absent, Folder, split};
 
 /// What a header says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +59,13 @@ pub fn is_unwritten(path: &Path) -> Result<bool, DiskError> {
     let mut table = vec![0; bytes];
     let is_whole = read_at_most(&file, &mut table, l1).map_err(read)? == bytes;
     Ok(is_whole && snapshots == 0 && table.iter().all(|byte| *byte == 0))
+}
+
+/// Opens a disk of the storage to read it, wherever links of root's lead to it and nobody else's.
+pub fn open_disk(path: &Path) -> Result<File, DiskError> {
+    let (folder, name) = split(path)?;
+    let found = Folder::open(folder, Absent::Refuse)?.read(name)?;
+    found.ok_or_else(|| DiskError::Missing { path: path.to_owned() })
 }
 
 /// Opens an image to read it. Not to wait for a writer is for the case that somebody put a FIFO there.

@@ -13,6 +13,7 @@ use super::tree::{Node, Value};
 use super::values::{Duration, Excluded, IpRange, Percent, Size, Text};
 use super::words::{Domain, FilePath, InterfaceName, NamePattern, Sha256};
 use crate::model::address::Address;
+use crate::model::file_pattern::FilePattern;
 use crate::model::id::{
     FamilyName, LabName, MacPrefix, SessionName, TemplateName, UserGroupName, UserName, VmGroupName, VmName,
 };
@@ -320,6 +321,10 @@ record! {
         pub restart: Option<Spanned<RestartPolicy>>,
         /// Whether the members of `for_each` may give their own a new disk; the old one is kept.
         pub may_reimage: Option<Spanned<bool>>,
+        /// Files that `vm collect` reads out of its disk: paths from the top of the file system, in which `*` stands for anything
+        /// within one name. A folder means all that is below it.
+        #[example(["home/*/answer*"])]
+        pub collect: Vec<Spanned<FilePattern>>,
     }
 }
 

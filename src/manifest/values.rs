@@ -11,6 +11,7 @@ use super::scalar::{Mistake, Scalar};
 use super::secrets::is_secret_text;
 use super::slips::odd_character;
 use super::tree::{Node, Value};
+use crate::model::file_pattern::{FilePattern, InvalidPattern};
 use crate::model::id::{
     FamilyName, InvalidName, LabName, MacPrefix, SessionName, TemplateName, UserGroupName, UserName, VmGroupName,
     VmName,
@@ -483,6 +484,21 @@ impl Decode for bool {
         json_schema!({ "type": "boolean" })
     }
 }
+
+/// Which files of a guest's disk are meant: `home/*/answer*`.
+impl Scalar for FilePattern {
+    fn parse(text: &str) -> Result<Self, Mistake> {
+        text.parse().map_err(|error: InvalidPattern| {
+            Mistake::new(format!("`{}` names no files: {error}", shorten(&text.escape_debug().to_string())))
+                .hint("write paths such as `home/*/answer*` or `etc/hosts`")
+        })
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "minLength": 1, "maxLength": 4096 })
+    }
+}
+text!(FilePattern, "a path such as `home/*/answer*`");
 
 /// Free text for people.
 #[derive(Debug, Clone, PartialEq, Eq)]

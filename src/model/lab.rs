@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::address::Address;
 use super::claim::PowerWish;
 use super::disk::size;
+use super::file_pattern::FilePattern;
 use super::id::{
     FamilyName, LabName, Mac, MacPrefix, SessionName, TemplateName, UserGroupName, UserName, VmGroupName, VmName,
 };
@@ -365,6 +366,9 @@ pub struct Vm {
     /// Its owner may have new disks for it, also where it is one of a family that members of a group have.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub may_reimage: bool,
+    /// Files that are read out of its disk when it is collected.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub collect: Vec<FilePattern>,
     #[serde(default)]
     pub origin: Origin,
 }
@@ -390,6 +394,7 @@ impl Vm {
             state: PowerState::default(),
             restart: RestartPolicy::default(),
             may_reimage: false,
+            collect: Vec::new(),
             origin: Origin::default(),
         }
     }

@@ -6,6 +6,7 @@ pub mod audit;
 pub mod claim;
 pub mod diagnostic;
 pub mod disk;
+pub mod file_pattern;
 pub mod id;
 pub mod job;
 pub mod lab;

@@ -7,6 +7,7 @@ use super::Failure;
 use super::command::command_at;
 use super::privacy;
 use crate::control::aside::AsideError;
+use crate::control::collect::CollectError;
 use crate::control::host_labs::InUse;
 use crate::control::import::ImportError;
 use crate::control::pick::{Others, PickError};
@@ -98,6 +99,7 @@ fn hint(error: &ControlError) -> Option<String> {
         }
         ControlError::Request(error) => return hint_to_request(error),
         ControlError::Aside(error) => return hint_to_aside(error),
+        ControlError::Collect(error) => return hint_to_collect(error),
         ControlError::Import(error) => return hint_to_import(error),
         ControlError::Template(error) => return hint_to_template(error),
         ControlError::Unisolated { vm } => format!("`labwright vm start {vm} --isolate` starts it isolated"),
@@ -241,6 +243,19 @@ fn hint_to_template(error: &TemplateError) -> Option<String> {
         TemplateError::Disks { .. } => "publish a vm that has as many".to_owned(),
         TemplateError::NotMade { vm } => format!("`labwright plan` shows what vm {vm} waits for"),
         TemplateError::CdUnread { .. } | TemplateError::NotPublished { .. } => return None,
+    })
+}
+
+fn hint_to_collect(error: &CollectError) -> Option<String> {
+    Some(match error {
+        CollectError::Running { vm } => {
+            format!("`labwright vm stop {vm}` lets it save first; `--look` reads it as it is, which is no submission")
+        }
+        CollectError::NoPatterns { .. } => {
+            "name them with `--path 'home/*/answer*'`, or in the manifest: `collect: [\"home/*/answer*\"]` of its vms"
+                .to_owned()
+        }
+        CollectError::Write { .. } | CollectError::Read { .. } => return None,
     })
 }
 

@@ -3,6 +3,7 @@
 
 pub mod apply;
 pub mod aside;
+pub mod collect;
 mod command;
 pub mod completions;
 pub mod console;

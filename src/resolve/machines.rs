@@ -309,6 +309,7 @@ impl<'a> Resolver<'a> {
             restart: pick(&[decl.restart.as_ref(), defaults.and_then(|d| d.restart.as_ref())])
                 .unwrap_or(RestartPolicy::OnFailure),
             may_reimage: decl.may_reimage.as_ref().is_some_and(|may| may.value),
+            collect: decl.collect.iter().map(|pattern| pattern.value.clone()).collect(),
             origin: self.origin(name.at),
         };
         Some((model, instances?))

@@ -2,9 +2,10 @@
 //! file, no network, and bounded memory and time; a mistake in what reads strangers' texts is then worth nothing to them.
 //!
 //! ```text
-//! start ─▶ labwright understand ─▶ seal: network ─▶ ids ─▶ death signal ─▶ sockets ─▶ bounds ─▶ Landlock ─▶ read the pipe
+//! start ─▶ labwright understand | read-disk ─▶ seal: network ─▶ ids ─▶ death signal ─▶ sockets ─▶ bounds ─▶ Landlock ─▶ read
 //! ```
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -23,9 +24,18 @@ use nix::unistd::{Gid, Uid};
 use super::confine::{ConfineError, NEWEST};
 use crate::host::sys;
 
+/// What such a process may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    cpu_seconds: u64,
+    memory_bytes: u64,
+}
+
 /// The largest lab takes some 5 s and 300 MiB.
-const CPU_SECONDS: u64 = 30;
-const MEMORY_BYTES: u64 = 1 << 30;
+pub const UNDERSTAND: Bounds = Bounds { cpu_seconds: 30, memory_bytes: 1 << 30 };
+/// A disk takes milliseconds and 3 MiB besides the largest file that is read; a file system that was broken on purpose took 40 s
+/// and 7 GB.
+pub const READ_DISK: Bounds = Bounds { cpu_seconds: 30, memory_bytes: 512 << 20 };
 const OPEN_FILES: u64 = 32;
 /// It may sleep, which costs no time of the processor.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -41,11 +51,11 @@ pub struct Sealed {
 }
 
 impl Sealed {
-    /// Starts our own program, which is to call `seal` before it reads anything.
-    pub fn start(program: &Path, account: (u32, u32)) -> std::io::Result<Self> {
+    /// Starts our own program with one of its jobs, which is to call `seal` before it reads anything that strangers wrote.
+    pub fn start(program: &Path, job: &[&OsStr], account: (u32, u32), stderr: Stdio) -> std::io::Result<Self> {
         let mut command = Command::new(program);
-        command.args(["understand", "--uid", &account.0.to_string(), "--gid", &account.1.to_string()]);
-        command.env_clear().current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.args(job).args(["--uid", &account.0.to_string(), "--gid", &account.1.to_string()]);
+        command.env_clear().current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
         let mut child = command.spawn()?;
         let (to, from) = (child.stdin.take(), child.stdout.take().expect("it was asked for"));
         let (watched, watch) = channel::<()>();
@@ -67,7 +77,7 @@ fn end(mut child: Child) {
 }
 
 /// Gives up all rights, for good. `uid` and `gid` are whom it becomes; root alone can become somebody.
-pub fn seal(uid: Uid, gid: Gid) -> Result<(), ConfineError> {
+pub fn seal(uid: Uid, gid: Gid, bounds: Bounds) -> Result<(), ConfineError> {
     let system = |action| move |source| ConfineError::System { action, source };
     if Uid::effective().is_root() {
         match unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC) {
@@ -84,8 +94,8 @@ pub fn seal(uid: Uid, gid: Gid) -> Result<(), ConfineError> {
     sys::refuse_sockets().map_err(system("rule out sockets"))?;
     nix::sys::prctl::set_dumpable(false).map_err(system("rule out looks into memory"))?;
     let bounds = [
-        (Resource::RLIMIT_CPU, CPU_SECONDS),
-        (Resource::RLIMIT_AS, MEMORY_BYTES),
+        (Resource::RLIMIT_CPU, bounds.cpu_seconds),
+        (Resource::RLIMIT_AS, bounds.memory_bytes),
         (Resource::RLIMIT_NOFILE, OPEN_FILES),
         (Resource::RLIMIT_FSIZE, 0),
         (Resource::RLIMIT_CORE, 0),
