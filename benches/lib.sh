@@ -80,7 +80,7 @@ network: { dhcp: none, dhcp_servers: [] }
 END
 }
 
-# A cluster whose jobs all run, for the lab in FOLDER: its tools hand out what `play_starters` wrote.
+# A cluster whose jobs all run from the moment when they are submitted, for the lab in FOLDER.
 make_cluster() {
   local site=$1.site
   mkdir -p "$site/tools"
@@ -94,17 +94,18 @@ done
 tools=$(dirname "$0")
 jobs=$(cat "$tools"/job.* 2>/dev/null | wc -l)
 echo "$name $tasks" >"$tools/job.$((jobs + 1))"
+"$tools/write-queue"
 echo "$((jobs + 1)).1-$tasks:1"
 END
   printf '#!/bin/sh\nexec cat "$(dirname "$0")/queue.xml"\n' >"$site/tools/qstat"
-  chmod +x "$site/tools/qsub" "$site/tools/qstat"
-  sed -i "s|^scheduler: .*|scheduler: { grid_engine: { root: tools, binaries: tools } }|" "$site/site.yaml"
-}
-
-# Writes what a queue says and what starters report once every job of the lab in FOLDER runs, 40 guests to a host.
-play_starters() {
-  local site=$1.site job
-  for job in "$site"/tools/job.*; do
+  cat >"$site/tools/write-queue" <<'END'
+#!/usr/bin/env bash
+# Writes what the queue says, 40 guests to a host.
+set -euo pipefail
+tools=$(dirname "$0")
+{
+  printf "<?xml version='1.0'?>\n<job_info>\n  <queue_info>\n"
+  for job in "$tools"/job.*; do
     read -r name tasks <"$job"
     seq "$tasks" | awk -v job="${job##*.}" -v name="$name" -v owner="$(id -un)" '
       { host = "node" int(($1 - 1) / 40) }
@@ -124,9 +125,20 @@ play_starters() {
         print "        <hard_req_queue>vm.q</hard_req_queue>\n        <binding>NONE</binding>\n      </job_list>"
       }
       END { print "    </Queue-List>" }'
-  done >"$scratch/queues"
-  { echo "<?xml version='1.0'?>"; echo '<job_info>'; echo '  <queue_info>'; cat "$scratch/queues"
-    printf '  </queue_info>\n  <job_info>\n  </job_info>\n</job_info>\n'; } >"$site/tools/queue.xml"
+  done
+  printf '  </queue_info>\n  <job_info>\n  </job_info>\n</job_info>\n'
+} >"$tools/queue.new.$$"
+mv "$tools/queue.new.$$" "$tools/queue.xml"
+END
+  printf "<?xml version='1.0'?>\n<job_info>\n  <queue_info>\n  </queue_info>\n  <job_info>\n  </job_info>\n</job_info>\n" \
+    >"$site/tools/queue.xml"
+  chmod +x "$site/tools/qsub" "$site/tools/qstat" "$site/tools/write-queue"
+  sed -i "s|^scheduler: .*|scheduler: { grid_engine: { root: tools, binaries: tools } }|" "$site/site.yaml"
+}
+
+# Writes what starters report once every job of the lab in FOLDER runs.
+play_starters() {
+  local site=$1.site
   find "$site/storage/runs" -name spec.json | awk -v at="$(date -u +%Y-%m-%dT%H:%M:%SZ)" '{
     folder = substr($0, 1, length($0) - length("/spec.json")); run = folder; sub(".*/", "", run)
     number = run; sub(".*-", "", number)
