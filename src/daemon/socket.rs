@@ -30,6 +30,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_BYTES_MAX: usize = 16 << 10;
 /// How long connections may go on once we are to end. What is being done on a lab is waited for without end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Threads for what waits for files, accounts and programs. A class that connects at once would have one each, and each keeps
+/// some memory: what is more waits its turn. Labs that owners apply take one each for as long as that goes on.
+const WAITING_THREADS_MAX: usize = 32;
 /// Where nobody wants to hear that we live.
 const NO_WATCHDOG: Duration = Duration::from_secs(3600);
 /// After an accept that failed, as for want of open files.
@@ -71,7 +74,8 @@ pub struct Started {
 
 /// Serves until SIGTERM or SIGINT; what is under way then is finished and recorded.
 pub fn serve(daemon: Daemon, socket: &Path, started: Started) -> Result<(), ServeError> {
-    let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let mut threads = tokio::runtime::Builder::new_multi_thread();
+    let threads = threads.worker_threads(2).max_blocking_threads(WAITING_THREADS_MAX).enable_all().build();
     let runtime = threads.map_err(ServeError::Threads)?;
     let daemon = Arc::new(daemon);
     std::thread::scope(|scope| {
