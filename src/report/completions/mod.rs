@@ -1,5 +1,5 @@
-//! Completion scripts of shells: made from the clap types, so that they cannot lag behind; names of vms are asked for when they are
-//! completed.
+//! Completion scripts of shells: made from the clap types, so that they cannot lag behind; names of vms and templates are asked for
+//! when they are completed.
 
 use clap_complete::Shell;
 
@@ -15,8 +15,8 @@ pub fn script(shell: Shell, command: &mut clap::Command) -> String {
     }
 }
 
-/// Operands that are vms, by what their fields are called here, have their names for completions.
-const ZSH_OPERANDS: [&str; 4] = ["':vm -- ", "'*::vms -- ", "':address -- ", "'*::name -- "];
+/// Operands that are vms or templates, by what their fields are called here, have their names for completions.
+const ZSH_OPERANDS: [&str; 5] = ["':vm -- ", "'*::vms -- ", "':template -- ", "':address -- ", "'*::name -- "];
 
 /// In a file of a folder of `fpath`, the script is a function's body: what it calls has to stand before its end.
 fn zsh(script: &str) -> String {

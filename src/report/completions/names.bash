@@ -2,7 +2,7 @@
 # After clap's own words, the names that `labwright get KIND -o name` prints: it reads the state alone, in a few milliseconds.
 _labwright_names() {
     local -a options=()
-    local kind=vms command= operands=0 i word
+    local kind=vms command= what= operands=0 i word
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         case $word in
@@ -20,6 +20,7 @@ _labwright_names() {
                 elif [[ $command == get && $operands == 0 ]]; then
                     kind=$word operands=1
                 else
+                    [[ $operands == 0 ]] && what=$word
                     ((operands++))
                 fi
                 ;;
@@ -27,9 +28,16 @@ _labwright_names() {
     done
     local prefix= current=${COMP_WORDS[COMP_CWORD]}
     case $command,$operands in
-        vm,0 | get,0 | plan,* | apply,* | destroy,*) kind= ;;
+        vm,0 | template,0 | get,0 | plan,* | apply,* | destroy,*) kind= ;;
         status,0) [[ " ${options[*]} " == *" --lab "* ]] || kind= ;;
-        vm,* | get,* | status,* | explain,* | restore,* | purge,* | import,*) ;;
+        vm,* | template,*)
+            case $command,$what in
+                template,publish) ;;
+                template,update) [[ $operands -gt 1 ]] || kind=templates ;;
+                vm,derive | template,*) kind=templates ;;
+            esac
+            ;;
+        get,* | status,* | explain,* | restore,* | purge,* | import,*) ;;
         *) kind= ;;
     esac
     case ${COMP_WORDS[COMP_CWORD - 1]} in

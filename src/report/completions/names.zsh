@@ -9,6 +9,9 @@ _labwright_names() {
             --lab | -C | --site) options+=(${typed[i]/#-C/--lab} ${(Q)typed[i+1]}) ;;
             --lab=* | --site=*) options+=(${(Q)typed[i]}) ;;
             get) kind=$typed[i+1] ;;
+            derive | template) kind=templates ;;
+            publish) kind=vms ;;
+            update) (( i + 1 < $#typed )) && kind=vms ;;
         esac
     done
     names=(${(f)"$(labwright get $kind -o name $options 2>/dev/null)"})
