@@ -5,18 +5,8 @@ use labwright::model::share::LabShare;
 use labwright::plan::{Already, Answer, Effect, Plan, Verb, Wish};
 
 use crate::lab::{Applied, Lab};
-use crate::plans::PAIR;
+use crate::plans::{OPEN, PAIR, running};
 use crate::world::Inner;
-
-const OPEN: &str =
-    "sessions: { final: { vms: [exam], start: \"2027-01-12T07:00[UTC]\", end: \"2027-01-12T10:00[UTC]\" } }\n";
-
-fn running(manifest: &str) -> Lab {
-    let lab = Lab::new(manifest);
-    lab.must_apply();
-    lab.world.with(Inner::start_all);
-    lab
-}
 
 fn answer(plan: &Plan, vm: &str) -> Answer {
     plan.answers.iter().find(|(name, _)| name.as_str() == vm).unwrap().1.clone()

@@ -4,20 +4,9 @@
 use labwright::state::StateError;
 
 use crate::lab::{Applied, Lab};
-use crate::plans::PAIR;
-use crate::world::Inner;
+use crate::plans::{OPEN, PAIR, running};
 
 /// Open at the time of the simulated world, 08:00.
-const OPEN: &str =
-    "sessions: { final: { vms: [exam], start: \"2027-01-12T07:00[UTC]\", end: \"2027-01-12T10:00[UTC]\" } }\n";
-
-fn running(manifest: &str) -> Lab {
-    let lab = Lab::new(manifest);
-    lab.must_apply();
-    lab.world.with(Inner::start_all);
-    lab
-}
-
 /// What a plan refuses.
 fn refused(lab: &Lab) -> Vec<String> {
     lab.plan().refusals.iter().map(|refusal| refusal.address.to_string()).collect()

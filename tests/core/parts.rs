@@ -7,15 +7,8 @@ use labwright::plan::{Plan, refresh_only, target, unknown_addresses};
 use labwright::state::{Change, Decision, Entry, FreezeScope, Frozen, Hold, Quota, Start, StateError};
 
 use crate::lab::{Applied, Lab};
-use crate::plans::PAIR;
+use crate::plans::{PAIR, running};
 use crate::world::Inner;
-
-fn running(manifest: &str) -> Lab {
-    let lab = Lab::new(manifest);
-    lab.must_apply();
-    lab.world.with(Inner::start_all);
-    lab
-}
 
 fn changed(plan: &Plan) -> Vec<String> {
     plan.changes.iter().map(|change| change.address.to_string()).collect()

@@ -24,11 +24,20 @@ vms:
   exam: { derive: gsr, for_each: students, name: \"{user}-gsr\", state: running }
 ";
 
-pub(crate) fn running_pair() -> Lab {
-    let lab = Lab::new(PAIR);
+/// A session that is open at the world's time.
+pub(crate) const OPEN: &str =
+    "sessions: { final: { vms: [exam], start: \"2027-01-12T07:00[UTC]\", end: \"2027-01-12T10:00[UTC]\" } }\n";
+
+/// A lab that was applied and whose guests are up.
+pub(crate) fn running(manifest: &str) -> Lab {
+    let lab = Lab::new(manifest);
     lab.must_apply();
     lab.world.with(crate::world::Inner::start_all);
     lab
+}
+
+pub(crate) fn running_pair() -> Lab {
+    running(PAIR)
 }
 
 fn allow(lab: &mut Lab, pattern: &str) {

@@ -6,18 +6,8 @@ use std::path::PathBuf;
 use labwright::plan::{Answer, Effect, NotDone, Plan, Wish};
 
 use crate::lab::{Applied, Lab};
-use crate::plans::PAIR;
+use crate::plans::{OPEN, PAIR, running};
 use crate::world::Inner;
-
-const OPEN: &str =
-    "sessions: { final: { vms: [exam], start: \"2027-01-12T07:00[UTC]\", end: \"2027-01-12T10:00[UTC]\" } }\n";
-
-fn running(manifest: &str) -> Lab {
-    let lab = Lab::new(manifest);
-    lab.must_apply();
-    lab.world.with(Inner::start_all);
-    lab
-}
 
 fn effects(plan: &Plan) -> Vec<&'static str> {
     plan.actions().map(|(_, action)| action.effect.name()).collect()
