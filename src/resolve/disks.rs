@@ -10,6 +10,8 @@ use crate::model::rules::Rule;
 impl<'a> Resolver<'a> {
     pub(super) fn disks(&mut self, decls: &[Spanned<DiskDecl>]) -> Vec<DiskSource> {
         const DISK_BYTES_MIN: u64 = 1 << 20;
+        // Larger ones are slips of the unit; qemu refuses them only when the disk is made.
+        const DISK_BYTES_MAX: u64 = 64 << 40;
         const DISKS_MAX: usize = 16;
         if let Some(surplus) = decls.get(DISKS_MAX) {
             let message = format!("a computer has at most {DISKS_MAX} disks");
@@ -36,6 +38,9 @@ impl<'a> Resolver<'a> {
                     if size.0 < DISK_BYTES_MIN {
                         let message = format!("a disk of {} is too small for anything", size.display());
                         self.note(Rule::Hardware, size.at, message, "write a size such as `5G`");
+                    } else if size.0 > DISK_BYTES_MAX {
+                        let message = format!("a disk of {} is larger than any", size.display());
+                        self.note(Rule::Hardware, size.at, message, "write a size up to `64T`, such as `5G`");
                     }
                     disks.push(DiskSource::Empty { size_bytes: size.0 });
                 }
