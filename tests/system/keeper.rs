@@ -222,7 +222,9 @@ fn who_waits_is_told_and_who_floods_slows_nobody() {
     // Nobody hears of a vm that they may not know of.
     let (status, _) = served.raw_with(alex, "GET /v1/labs/net101/vms/doraz-work/events", "", "");
     assert_eq!(status, "404");
-    let flood: Vec<_> = (0..150).map(|_| served.asking(doraz, "GET /v1/nothing", "", "")).collect();
+    let start = r#"{"wanted":"start","by_name":true}"#;
+    let own = "POST /v1/labs/net101/vms/doraz-work/power";
+    let flood: Vec<_> = (0..150).map(|_| served.asking(doraz, own, "", start)).collect();
     let (status, said) = served.raw_with(alex, "POST /v1/labs/net101/vms/alex-work/power", "", r#"{"wanted":"start"}"#);
     assert_eq!(status, "200", "others are served meanwhile: {said}");
     let refused = flood.into_iter().map(answered).filter(|(status, _)| status == "429").count();
@@ -282,6 +284,27 @@ fn a_daemon_that_is_killed_in_the_middle_costs_nobody_anything() {
     assert_eq!(listed.lines().count(), made, "each vm has its disk, and there is no other");
 }
 
+/// The same of what nobody asks for: guests have died, and the daemon is killed at some moment of starting them again.
+#[test]
+fn a_daemon_that_is_killed_while_its_loop_acts_starts_each_guest_once() {
+    let people = [("doraz", 44_102), ("alex", 44_103), ("eva", 44_104)];
+    let mut served = Served::of(&lab("doraz, alex, eva", ", state: running"), HELD, &people);
+    for moment in [0, 300, 600, 900, 1_200, 1_500] {
+        wait_until("all run", || mapped(&served).len() == people.len());
+        let before = runs(&served);
+        people.iter().for_each(|(name, _)| kill_starter(&served, &format!("{name}-work")));
+        // Within this time the loop has seen it, planned, and told its dispatcher, or some of that.
+        std::thread::sleep(std::time::Duration::from_millis(moment));
+        served.daemon.kill().unwrap();
+        served.daemon.wait().unwrap();
+        served.daemon = daemon(&served.lab, &served.socket);
+        wait_until("each has another run", || runs(&served).iter().all(|(vm, run)| before[vm] != *run));
+    }
+    wait_until("all run", || mapped(&served).len() == people.len());
+    assert_eq!(guests(&served), people.len(), "none twice");
+    assert_eq!(served.lab.must(&["reconcile", "--once"]), "", "nothing is left to be done");
+}
+
 /// Guests that run, as the kernel has them.
 fn guests(served: &Served) -> usize {
     let folder = text(served.lab.world.folder.path());
@@ -313,4 +336,57 @@ fn a_state_that_cannot_be_written_refuses_and_goes_on() {
     let (status, said) = ask();
     assert_eq!(status, "200", "{said}");
     wait_until("it runs", || mapped(&served).len() == 1);
+}
+
+/// The same where the file system of state and disks is full: whatever was begun is whole or not there, root can look, and what
+/// people ask for is done once there is room.
+#[test]
+fn a_file_system_that_is_full_refuses_and_goes_on() {
+    let (doraz, alex) = (44_102, 44_103);
+    let permission = "permissions:\n  - { to: { group: studs }, on: { template: gsr }, allow: [derive] }\n";
+    let manifest = format!("{}{permission}", lab("doraz, alex", ""));
+    let served = Served::on_file_system("96m", &manifest, HELD, &[("doraz", doraz), ("alex", alex)]);
+    let site = served.lab.world.folder.path().join("site");
+    let start = |uid: u32, vm: &str| {
+        let line = format!("POST /v1/labs/net101/vms/{vm}/power");
+        served.raw_with(uid, &line, "", r#"{"wanted":"start","by_name":true}"#)
+    };
+    let (status, said) = start(alex, "alex-work");
+    assert_eq!(status, "200", "{said}");
+    wait_until("hers runs", || mapped(&served).len() == 1);
+    let running = runs(&served);
+
+    let filler = site.join("filler");
+    fill(&filler);
+    let (status, said) = start(doraz, "doraz-work");
+    assert!(status.starts_with('5') && is_told(&said), "{status}: {said}");
+    let derive = r#"{"template":"gsr","name":"mine"}"#;
+    let (status, said) = served.raw_with(doraz, "POST /v1/labs/net101/vms", "", derive);
+    assert!(status.starts_with('5') && is_told(&said), "{status}: {said}");
+    assert_eq!(runs(&served), running, "nobody else's is touched");
+    let listed = served.lab.must(&["get", "vms", "-o", "name", "--lab", &text(&served.lab.folder)]);
+    assert_eq!(listed, "alex-work\ndoraz-work\n", "root can look, and half a vm is none");
+
+    std::fs::remove_file(&filler).unwrap();
+    let (status, said) = start(doraz, "doraz-work");
+    assert_eq!(status, "200", "{said}");
+    let (status, said) = served.raw_with(doraz, "POST /v1/labs/net101/vms", "", derive);
+    assert_eq!(status, "200", "{said}");
+    wait_until("both run", || mapped(&served).len() == 2);
+    assert_eq!(runs(&served)["alex-work"], running["alex-work"]);
+    assert_eq!(served.lab.must(&["reconcile", "--once"]), "", "nothing is left to be done");
+    served.lab.must(&["state", "check", "--lab", &text(&served.lab.folder)]);
+}
+
+/// In the words of the kernel, or of SQLite.
+fn is_told(said: &str) -> bool {
+    said.contains("No space left") || said.contains("full")
+}
+
+/// To the last byte.
+fn fill(filler: &std::path::Path) {
+    let mut file = std::fs::File::create(filler).unwrap();
+    for size in [1 << 20, 4096, 1] {
+        while std::io::Write::write_all(&mut file, &vec![1; size]).is_ok() {}
+    }
 }

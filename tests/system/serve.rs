@@ -45,16 +45,32 @@ impl Served {
 
     /// This lab, with more settings of its site, and people of this machine.
     pub(crate) fn of(manifest: &str, settings: &str, people: &[(&str, u32)]) -> Self {
-        Self::set(manifest, |_| settings.to_owned(), people)
+        Self::set(manifest, |_| (), |_| settings.to_owned(), people)
+    }
+
+    /// The same with a site that has a small file system of its own, in memory.
+    pub(crate) fn on_file_system(size: &str, manifest: &str, settings: &str, people: &[(&str, u32)]) -> Self {
+        let own = |site: &Path| {
+            std::fs::create_dir(site).unwrap();
+            let size = format!("mode=755,size={size}");
+            mount(Some("tmpfs"), site, Some("tmpfs"), MsFlags::empty(), Some(size.as_str())).unwrap();
+        };
+        Self::set(manifest, own, |_| settings.to_owned(), people)
     }
 
     /// With settings that name this test's folder.
     pub(crate) fn with_site(settings: impl FnOnce(&Path) -> String) -> Self {
-        Self::set(LAB, settings, &PEOPLE)
+        Self::set(LAB, |_| (), settings, &PEOPLE)
     }
 
-    fn set(manifest: &str, settings: impl FnOnce(&Path) -> String, people: &[(&str, u32)]) -> Self {
+    fn set(
+        manifest: &str,
+        storage: impl FnOnce(&Path),
+        settings: impl FnOnce(&Path) -> String,
+        people: &[(&str, u32)],
+    ) -> Self {
         let lab = Lab::prepared("", |folder| {
+            storage(&folder.with_file_name("site"));
             std::fs::create_dir_all(folder.join("images")).unwrap();
             std::fs::write(folder.join("lab.yaml"), manifest).unwrap();
             std::fs::copy(template(), folder.join("images/tiny.qcow2")).unwrap();
