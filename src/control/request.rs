@@ -60,7 +60,11 @@ pub enum RequestError {
 impl RequestError {
     pub fn code(&self) -> Code {
         match self {
-            Self::Early { .. } | Self::NoAnswer { .. } => Code::NotReady,
+            Self::NotRunning { .. }
+            | Self::Early { .. }
+            | Self::Stopping { .. }
+            | Self::Ended { .. }
+            | Self::NoAnswer { .. } => Code::NotReady,
             _ => Code::Failed,
         }
     }

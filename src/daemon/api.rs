@@ -410,12 +410,14 @@ fn about_others(error: &ControlError) -> Option<&'static str> {
 fn status(error: &ControlError) -> StatusCode {
     use crate::access::Refused;
     use crate::control::pick::PickError;
+    use crate::control::request::RequestError;
     match error {
         ControlError::NotAllowed { refused: Refused::NotKnown, .. }
         | ControlError::NoSuchLab { .. }
         | ControlError::NotOwner { .. }
         | ControlError::NoUser { .. }
         | ControlError::UnknownAddress { .. }
+        | ControlError::Request(RequestError::NoSnapshot { .. })
         | ControlError::Pick(PickError::NothingFits { .. } | PickError::Unknown { .. }) => StatusCode::NOT_FOUND,
         ControlError::State(
             StateError::Locked { .. }
@@ -423,6 +425,7 @@ fn status(error: &ControlError) -> StatusCode {
             | StateError::Stale { .. }
             | StateError::OverQuota { .. },
         )
+        | ControlError::Request(RequestError::SnapshotThere { .. })
         | ControlError::NameTaken { .. } => StatusCode::CONFLICT,
         _ => match error.code() {
             Code::Refused => StatusCode::FORBIDDEN,
