@@ -80,7 +80,7 @@ pub(super) struct DeleteArguments {
 }
 
 /// As a manifest writes it, in MiB.
-fn memory(text: &str) -> Result<u32, String> {
+pub(super) fn memory(text: &str) -> Result<u32, String> {
     let size = Size::read(text)?;
     u32::try_from(size.mib()).ok().filter(|mib| *mib > 0).ok_or_else(|| "write a size like `2G` or `1536M`".into())
 }

@@ -9,12 +9,12 @@ use crate::client::of_known_lab;
 use crate::client::way::{self, Way};
 use crate::control::request::{self, Guest};
 use crate::control::{ControlError, template};
-use crate::daemon::messages::GuestAsk;
+use crate::daemon::messages::{Edit, GuestAsk};
 use crate::exit::Exit;
 use crate::host::RUN_ROOT;
 use crate::host::run::run_folder::serial_socket;
 use crate::model::address::{Address, AddressPattern};
-use crate::model::id::SnapshotName;
+use crate::model::id::{SnapshotName, VmName};
 use crate::model::lab::Desired;
 use crate::plan::Wish;
 use crate::report::table::Format;
@@ -202,6 +202,9 @@ pub(super) struct PowerArguments {
 pub(super) struct StartArguments {
     #[command(flatten)]
     power: PowerArguments,
+    /// Memory from this start on, of a vm that somebody made by command; as `vm set` does.
+    #[arg(long, value_name = "SIZE", value_parser = own::memory)]
+    memory: Option<u32>,
     /// Start it isolated or not at all; where isolation is forced on you, say by this that you know.
     #[arg(long)]
     isolate: bool,
@@ -214,7 +217,7 @@ pub(super) struct RestartArguments {
     #[command(flatten)]
     start: StartArguments,
     /// Press the reset button, where a guest hears nothing any more: it goes on with the settings that it was started with.
-    #[arg(long, conflicts_with_all = ["isolate", "allow", "wait", "json"])]
+    #[arg(long, conflicts_with_all = ["isolate", "memory", "allow", "wait", "json"])]
     hard: bool,
 }
 
@@ -324,7 +327,16 @@ fn ask(words: &[String], lab: &LabOption, ask: &GuestAsk, site: Option<&Path>, u
 }
 
 fn start(arguments: &StartArguments, wish: Wish, site: Option<&Path>, ui: &mut Ui) -> Ended {
-    let StartArguments { power, isolate, waiting } = arguments;
+    let StartArguments { power, memory, isolate, waiting } = arguments;
+    if let Some(memory_mib) = memory {
+        let vms = power.vms.iter().map(VmName::new).collect::<Result<Vec<_>, _>>();
+        let vms =
+            vms.map_err(|error| Failure::from_error(Exit::Usage, &error).within("`--memory` is for vms by name"))?;
+        let (way, edit) = (Way::to(site, &power.lab.lab)?, Edit { memory_mib: Some(*memory_mib), ..Edit::default() });
+        for vm in &vms {
+            way.edit(vm, &edit, ui)?;
+        }
+    }
     self::power(power, (wish, *isolate), &power.options.waiting(waiting), site, ui)
 }
 
