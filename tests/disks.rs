@@ -1,6 +1,7 @@
 //! Disks as files, with the real `qemu-img`; `qemu-img` also judges what came out.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -231,15 +232,15 @@ fn what_cannot_be_an_image_is_refused_and_leaves_nothing() {
     assert!(refused(&disk, Some(&folder.path().join("none"))).contains("No such file"));
     symlink("/etc/shadow", folder.path().join("link")).unwrap();
     assert!(refused(&folder.path().join("link"), None).contains("symbolic link"));
-    // A guest uses it.
-    let mut guest = Command::new("qemu-io").arg(&disk).stdin(std::process::Stdio::piped()).spawn().unwrap();
-    let error = loop {
-        let tried = flatten(&disk, Some(&base), &target, OWNER);
-        match tried {
-            Err(error) => break error.to_string(),
-            Ok(_) => fs::remove_file(&target).unwrap(),
-        }
-    };
+    // A guest uses it: once it answers, it holds the lock.
+    let mut guest = Command::new("qemu-io");
+    let guest = guest.arg(&disk).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut guest = guest.spawn().unwrap();
+    guest.stdin.as_mut().unwrap().write_all(b"length\n").unwrap();
+    let mut answer = String::new();
+    BufReader::new(guest.stdout.as_mut().unwrap()).read_line(&mut answer).unwrap();
+    assert!(answer.contains("MiB"), "{answer}");
+    let error = flatten(&disk, Some(&base), &target, OWNER).unwrap_err().to_string();
     assert!(error.contains("lock"), "{error}");
     drop(guest.stdin.take());
     guest.wait().unwrap();
