@@ -129,7 +129,7 @@ fn what_cannot_be_written_down_is_done_for_root_alone() {
     assert!(code == Some(4) && said.contains("who asked cannot be written down; nothing was done"), "{said}");
     small.run("mount -o remount,ro ../small");
     let (code, said) = small.ask(look);
-    assert!(code == Some(1) && said.contains("is not running"), "{said}");
+    assert!(code == Some(5) && said.contains("is not running"), "{said}");
     assert!(said.contains("warning: this is done, and it is not in the audit that you asked for it"), "{said}");
     small.run("mount -o remount,rw ../small");
     let (_, said) = small.ask(look);
@@ -211,7 +211,7 @@ fn a_person_is_shown_what_is_known_and_is_forgotten() {
     run("permission grant babbage run vm/lovelace/mine");
     run("freeze --why \"lovelace's thesis\"");
     run("thaw");
-    assert_eq!(ask(&sandbox, "labwright --site ../site.yaml vm screen lovelace-work -o x.png").0, Some(1));
+    assert_eq!(ask(&sandbox, "labwright --site ../site.yaml vm screen lovelace-work -o x.png").0, Some(5));
 
     run("privacy export lovelace -o ../all.json");
     assert_eq!(must(&sandbox, "stat -c '%a %u' ../all.json"), "600 0\n");
