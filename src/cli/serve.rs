@@ -27,6 +27,7 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>) -> Ended {
     if !process::is_root() {
         return Err(Failure::new(Exit::Refused, "serving a site takes root; nothing was done"));
     }
+    sys::share_heaps();
     let environment = |name| std::env::var(name).ok();
     let is_for_us = environment("LISTEN_PID").is_some_and(|pid| pid == std::process::id().to_string());
     let started = Started {

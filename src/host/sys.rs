@@ -86,6 +86,17 @@ impl Process {
 /// Where systems keep the programs of their admins, such as `nft`, `ip` and `useradd`.
 const SYSTEM_FOLDERS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
+/// All threads share two heaps. The C library gives each processor eight of their own, and what many threads took once and gave back
+/// stays with each (mallopt(3), `M_ARENA_MAX`): for a daemon that waits on threads, twice the memory that it uses.
+#[cfg_attr(target_env = "gnu", expect(unsafe_code, reason = "mallopt has no wrapper"))]
+pub fn share_heaps() {
+    // SAFETY: it sets a number of the allocator, and takes no pointers. A no leaves all as it was.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        nix::libc::mallopt(nix::libc::M_ARENA_MAX, 2)
+    };
+}
+
 /// Lets this program and all that it starts find an admin's programs, also where the search path is a plain user's, as
 /// under cron, after `su`, or in the shell of a colleague. What the path names already keeps its place.
 ///
