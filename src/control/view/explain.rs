@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -165,7 +166,7 @@ impl View<'_> {
     fn said(&self, address: &Address) -> Result<Option<Said>, ControlError> {
         let vm = self.recorded.vms.get(address.name.as_str()).filter(|_| address.kind == Kind::Vm);
         let Some(run) = vm.and_then(|vm| vm.run.as_ref()) else { return Ok(None) };
-        let said = self.observed()?.runs.remove(&run.run).map(|report| {
+        let said = Arc::unwrap_or_clone(self.observed()?).runs.remove(&run.run).map(|report| {
             let reason = match &report.phase {
                 Phase::Paused { reason } | Phase::CutOff { reason } => Some(reason.clone()),
                 phase => phase.end(),

@@ -1,6 +1,7 @@
 //! What runs and what ran, and what that used.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -68,7 +69,7 @@ impl Listed for Usage {
 impl View<'_> {
     /// Everything that carries this lab's mark, newest first: what is in the queue, known to us or not, then what is over.
     pub fn jobs(&self) -> Result<Vec<Job>, ControlError> {
-        let mut in_queue = self.observed()?.tasks;
+        let mut in_queue = Arc::unwrap_or_clone(self.observed()?).tasks;
         let known = |(past, used): (PastRun, past::Used)| {
             let task = past.batch().and_then(|batch| in_queue.remove(&(batch, past.task)));
             let owner = self.owner_of(&past, &used).unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use super::View;
@@ -22,7 +22,7 @@ pub struct Look {
     /// When the records had been read.
     read: Instant,
     /// Looked for by the first who asks, while the others wait: by then the records have been read.
-    observed: Mutex<Option<(Observed, Instant)>>,
+    observed: Mutex<Option<(Arc<Observed>, Instant)>>,
 }
 
 impl Look {
@@ -48,17 +48,17 @@ impl Look {
     /// For one who looks, and who knows the site.
     pub fn seen_by<T>(&self, context: &Context, see: impl FnOnce(&View<'_>) -> T) -> T {
         let context = context.with_lab(self.folder.clone());
-        let (desired, recorded) = (Cow::Borrowed(&self.desired), self.recorded.clone());
+        let (desired, recorded) = (Cow::Borrowed(&self.desired), Cow::Borrowed(&self.recorded));
         see(&View { context: &context, desired, recorded, shared: Some(self) })
     }
 
-    pub(super) fn observed(&self, context: &Context) -> Result<Observed, ControlError> {
+    pub(super) fn observed(&self, context: &Context) -> Result<Arc<Observed>, ControlError> {
         let mut observed = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((seen, _)) = &*observed {
-            return Ok(seen.clone());
+            return Ok(Arc::clone(seen));
         }
-        let seen = context.observe(&self.desired, &self.recorded)?;
-        *observed = Some((seen.clone(), Instant::now()));
+        let seen = Arc::new(context.observe(&self.desired, &self.recorded)?);
+        *observed = Some((Arc::clone(&seen), Instant::now()));
         Ok(seen)
     }
 }

@@ -59,6 +59,7 @@ pub use versions::Version;
 pub use vms::{Mapping, Name, Vm, VmState, mapping, mappings, state, vms};
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
@@ -73,7 +74,7 @@ pub struct View<'c> {
     pub context: &'c Context,
     /// With what people asked for by command.
     pub desired: Cow<'c, Desired>,
-    pub recorded: Recorded,
+    pub recorded: Cow<'c, Recorded>,
     /// What is there, where others look at the same moment.
     shared: Option<&'c Look>,
 }
@@ -82,16 +83,17 @@ impl Context {
     /// Looks at a lab that was opened with this context.
     pub fn view<'c>(&'c self, desired: &'c Desired) -> Result<View<'c>, ControlError> {
         let recorded = self.recorded(&desired.lab)?;
-        Ok(View { context: self, desired: with_claims(desired, &recorded.claims), recorded, shared: None })
+        let (desired, recorded) = (with_claims(desired, &recorded.claims), Cow::Owned(recorded));
+        Ok(View { context: self, desired, recorded, shared: None })
     }
 }
 
 impl View<'_> {
     /// What is there now.
-    pub fn observed(&self) -> Result<Observed, ControlError> {
+    pub fn observed(&self) -> Result<Arc<Observed>, ControlError> {
         match self.shared {
             Some(look) => look.observed(self.context),
-            None => self.context.observe(&self.desired, &self.recorded),
+            None => self.context.observe(&self.desired, &self.recorded).map(Arc::new),
         }
     }
 

@@ -143,7 +143,7 @@ listed_as_vms!(Vm, Name, Mapping);
 impl View<'_> {
     /// Every vm, by name.
     pub fn vms(&self) -> Result<Vec<Vm>, ControlError> {
-        Ok(vms(&self.recorded, &self.observed()?, &self.context.site))
+        Ok(vms(&self.recorded, &*self.observed()?, &self.context.site))
     }
 
     /// Names alone are asked for by shells that complete a word: the queue is not bothered for them.
@@ -154,7 +154,7 @@ impl View<'_> {
 
     /// Every vm that runs, by name.
     pub fn mappings(&self) -> Result<Vec<Mapping>, ControlError> {
-        Ok(mappings(&self.recorded, &self.observed()?, &self.context.site))
+        Ok(mappings(&self.recorded, &*self.observed()?, &self.context.site))
     }
 }
 
