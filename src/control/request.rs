@@ -15,7 +15,7 @@ use crate::model::lab::{Desired, Object, Right};
 use crate::observe::{Phase, fold};
 use crate::resolve::with_claims;
 use crate::run::{self, Control, Event, RequestKind, RunFileError, StopReason, Wanted};
-use crate::state::{Intent, Outcome, RecordedVm};
+use crate::state::{Intent, Outcome, Recorded, RecordedVm};
 
 /// How long a starter may take to answer: it reads what is asked every second.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -82,13 +82,8 @@ impl<'a> Guests<'a> {
     pub fn named(context: &'a Context, lab: &'a LabName, words: &[String]) -> Result<Self, ControlError> {
         let mut recorded = context.recorded(lab)?;
         let named = recorded_vms(lab, words, &recorded)?;
-        let runs = &context.site.storage.runs;
-        let of = |name: VmName| {
-            let vm = recorded.vms.remove(&name)?;
-            Some((name.clone(), Guest { name, vm, runs: runs.clone() }))
-        };
-        let guests = named.into_iter().filter_map(of).collect();
-        Ok(Self { context, lab, guests })
+        let guests = named.into_iter().filter_map(|name| Guest::take(context, &mut recorded, name));
+        Ok(Self { context, lab, guests: guests.map(|guest| (guest.name.clone(), guest)).collect() })
     }
 
     /// One vm of a lab, for somebody who may ask this of it.
@@ -98,7 +93,7 @@ impl<'a> Guests<'a> {
         vm: &VmName,
         kind: &RequestKind,
     ) -> Result<Self, ControlError> {
-        let recorded = context.recorded(&desired.lab)?;
+        let mut recorded = context.recorded(&desired.lab)?;
         let lab = with_claims(desired, &recorded.claims);
         let rights = Rights::of(context, &lab, &recorded);
         let on = Object::Vm(vm.clone());
@@ -112,17 +107,24 @@ impl<'a> Guests<'a> {
             _ => rights.require(Right::Run, &on),
         };
         context.audited(Some(&desired.lab), allowed)?;
-        if !recorded.vms.contains_key(vm) {
-            return Err(Rights::not_known(&on));
-        }
-        Self::named(context, &desired.lab, &[vm.to_string()])
+        let guest = Guest::take(context, &mut recorded, vm.clone()).ok_or_else(|| Rights::not_known(&on))?;
+        Ok(Self { context, lab: &desired.lab, guests: [(vm.clone(), guest)].into() })
+    }
+
+    /// The only one.
+    fn one(&self) -> &Guest {
+        self.guests.first_key_value().expect("it is of one vm").1
     }
 
     /// A picture of the one screen, PNG; that somebody looked is written down first.
     pub fn picture(&self) -> Result<Vec<u8>, ControlError> {
         self.audit()?;
-        let (_, guest) = self.guests.first_key_value().expect("it is of one vm");
-        Ok(guest.screen()?)
+        Ok(self.one().screen()?)
+    }
+
+    /// What it can go back to.
+    pub fn snapshots(&self) -> Result<Vec<Snapshot>, ControlError> {
+        Ok(self.one().snapshots()?)
     }
 
     /// Asks the same of all, and writes into the history who did it. `told` hears of each that has done it.
@@ -188,7 +190,7 @@ pub fn snapshot_name() -> SnapshotName {
 }
 
 /// For the history.
-fn effect(kind: &RequestKind) -> &'static str {
+pub fn effect(kind: &RequestKind) -> &'static str {
     match kind {
         RequestKind::Screen => "screen",
         RequestKind::Suspend => "suspend",
@@ -213,8 +215,12 @@ impl Guest {
     pub fn named(context: &Context, lab: &LabName, word: &str) -> Result<Self, ControlError> {
         let mut recorded = context.recorded(lab)?;
         let name = one(lab, word, &recorded)?;
-        let vm = recorded.vms.remove(&name).expect("it was picked from there");
-        Ok(Self { name, vm, runs: context.site.storage.runs.clone() })
+        Ok(Self::take(context, &mut recorded, name).expect("it was picked from there"))
+    }
+
+    fn take(context: &Context, recorded: &mut Recorded, name: VmName) -> Option<Self> {
+        let vm = recorded.vms.remove(&name)?;
+        Some(Self { name, vm, runs: context.site.storage.runs.clone() })
     }
 
     /// The run that is not over, by the records.

@@ -12,7 +12,7 @@ use super::api::No;
 use super::messages::{Edit, GuestAsk, Snapshot};
 use super::routes::{Asked, Content, Method, Route};
 use super::{Daemon, Peer};
-use crate::control::request::{Guest, Guests};
+use crate::control::request::{self, Guests};
 use crate::control::{Context, ControlError};
 use crate::model::id::{LabName, VmName};
 use crate::model::lab::Desired;
@@ -47,7 +47,9 @@ pub(super) fn routes() -> Vec<Route> {
             "for what is about snapshots, whoever may modify it; for all else, whoever may run it",
             |asked: OfVm<Json<GuestAsk>>| async move {
                 let kind: RequestKind = asked.body.0.into();
-                let command = format!("vm {}", kind_word(&kind));
+                // As it is typed.
+                let word = if kind == RequestKind::Reset { "restart --hard" } else { request::effect(&kind) };
+                let command = format!("vm {word}");
                 let ask = move |context: &Context, desired: &Desired, vm: &VmName| {
                     Guests::with_right(context, desired, vm, &kind)?.ask(&kind, &mut |_| {})
                 };
@@ -62,8 +64,7 @@ pub(super) fn routes() -> Vec<Route> {
             |asked: OfVm| async move {
                 let look = move |context: &Context, desired: &Desired, vm: &VmName| {
                     let kind = RequestKind::Snapshot { name: String::new() };
-                    Guests::with_right(context, desired, vm, &kind)?;
-                    let snapshots = Guest::named(context, &desired.lab, vm.as_str())?.snapshots()?;
+                    let snapshots = Guests::with_right(context, desired, vm, &kind)?.snapshots()?;
                     Ok(snapshots.into_iter().map(Snapshot::from).collect::<Vec<_>>())
                 };
                 asked.daemon.of_guest(asked.peer, asked.path, "vm snapshots".to_owned(), look).await.map(Json)
@@ -86,19 +87,6 @@ async fn screen(asked: OfVm<Request>) -> Result<Response, No> {
     };
     let picture = asked.daemon.of_guest(asked.peer, asked.path, "vm screen".to_owned(), look).await?;
     Ok(Bytes::from(picture).into_response())
-}
-
-/// As it is typed.
-fn kind_word(kind: &RequestKind) -> &'static str {
-    match kind {
-        RequestKind::Suspend => "suspend",
-        RequestKind::Resume => "resume",
-        RequestKind::Snapshot { .. } => "snapshot",
-        RequestKind::Revert { .. } => "revert",
-        RequestKind::DeleteSnapshot { .. } => "delete-snapshot",
-        RequestKind::Reset => "restart --hard",
-        _ => "request",
-    }
 }
 
 impl Daemon {
