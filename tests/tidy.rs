@@ -185,8 +185,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "client",
         &[
-            "model", "access", "disks", "error", "exit", "host", "manifest", "resolve", "state", "plan", "control",
-            "report", "daemon",
+            "model", "access", "disks", "error", "exit", "host", "manifest", "state", "plan", "control", "report",
+            "daemon",
         ],
     ),
 ];

@@ -3,14 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::{Ended, LabOption, apply, vm};
-use crate::client::asks::Power;
 use crate::client::{Manner, Way, of_known_lab};
 use crate::control::template::{self, Wanted};
 use crate::control::view::{Only, listed};
 use crate::exit::Exit;
-use crate::model::address::AddressPattern;
 use crate::model::id::TemplateName;
-use crate::plan::Wish;
 use crate::report::table::{Format, render};
 use crate::report::{Ui, templates};
 
@@ -84,13 +81,8 @@ pub(super) struct UpdateArguments {
     /// Only these, by name or family; `*` stands for anything.
     #[arg(value_name = vm::NAMES)]
     vms: Vec<String>,
-    /// Do what a guard refuses, for this address, such as `vm/ana-gsr`.
-    #[arg(long, value_name = "ADDRESS")]
-    allow: Vec<AddressPattern>,
     #[command(flatten)]
-    lab: LabOption,
-    #[command(flatten)]
-    options: apply::Options,
+    acting: vm::Acting,
     #[command(flatten)]
     waiting: apply::Waiting,
 }
@@ -113,9 +105,9 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
             ui.say(&templates::published(template, &made));
             Ok(Exit::Done)
         }
-        Command::Update(UpdateArguments { template, vms, allow, lab, options, waiting }) => {
-            let power = Power { vms, wish: Wish::Reimage, isolated: false, allow };
-            Way::to(site, &lab.lab)?.update(template, &power, &options.waiting(waiting), ui)
+        Command::Update(UpdateArguments { template, vms, acting, waiting }) => {
+            let vm::Acting { allow, lab, options } = acting;
+            Way::to(site, &lab.lab)?.update(template, vms, allow, &options.waiting(waiting), ui)
         }
         Command::Versions { name, lab, output } => {
             let (context, desired) = of_known_lab(site, &lab.lab)?;

@@ -189,13 +189,20 @@ pub(super) struct PowerArguments {
     /// Names of vms or families; `*` stands for anything.
     #[arg(value_name = NAMES, required = true)]
     vms: Vec<String>,
+    #[command(flatten)]
+    acting: Acting,
+}
+
+/// What those have in common that act on vms which are named.
+#[derive(Debug, clap::Args)]
+pub(super) struct Acting {
     /// Do what a guard refuses, for this address, such as `vm/ana-gsr`.
     #[arg(long, value_name = "ADDRESS")]
-    allow: Vec<AddressPattern>,
+    pub(super) allow: Vec<AddressPattern>,
     #[command(flatten)]
-    lab: LabOption,
+    pub(super) lab: LabOption,
     #[command(flatten)]
-    options: apply::Options,
+    pub(super) options: apply::Options,
 }
 
 #[derive(Debug, clap::Args)]
@@ -249,17 +256,17 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
     match command {
         Command::Start(arguments) => start(arguments, Wish::Start, site, ui).map_err(by_daemon),
         Command::Stop(arguments) => {
-            power(arguments, (Wish::Stop, false), &arguments.options.manner(), site, ui).map_err(by_daemon)
+            power(arguments, Wish::Stop, &arguments.acting.options.manner(), site, ui).map_err(by_daemon)
         }
         Command::Restart(RestartArguments { start: StartArguments { power, .. }, hard: true }) => {
-            ask(&power.vms, &power.lab, &GuestAsk::Reset, site, ui)
+            ask(&power.vms, &power.acting.lab, &GuestAsk::Reset, site, ui)
         }
         Command::Restart(RestartArguments { start: arguments, .. }) => {
             start(arguments, Wish::Restart, site, ui).map_err(by_daemon)
         }
         Command::Reimage(ReimageArguments { power: of, undo, waiting }) => {
             let wish = if *undo { Wish::PutBack } else { Wish::Reimage };
-            power(of, (wish, false), &of.options.waiting(waiting), site, ui).map_err(by_daemon)
+            power(of, wish, &of.acting.options.waiting(waiting), site, ui).map_err(by_daemon)
         }
         Command::Install(InstallArguments { vm: One { vm, lab }, cdrom, isolate }) => {
             let cdrom = template::cd(cdrom).map_err(ControlError::from)?;
@@ -328,25 +335,23 @@ fn ask(words: &[String], lab: &LabOption, ask: &GuestAsk, site: Option<&Path>, u
 
 fn start(arguments: &StartArguments, wish: Wish, site: Option<&Path>, ui: &mut Ui) -> Ended {
     let StartArguments { power, memory, isolate, waiting } = arguments;
-    if let Some(memory_mib) = memory {
-        let vms = power.vms.iter().map(VmName::new).collect::<Result<Vec<_>, _>>();
-        let vms =
-            vms.map_err(|error| Failure::from_error(Exit::Usage, &error).within("`--memory` is for vms by name"))?;
-        let (way, edit) = (Way::to(site, &power.lab.lab)?, Edit { memory_mib: Some(*memory_mib), ..Edit::default() });
-        for vm in &vms {
-            way.edit(vm, &edit, ui)?;
-        }
+    let by_name = memory.map_or_else(|| Ok(Vec::new()), |_| power.vms.iter().map(VmName::new).collect());
+    let no_name = |error| Failure::from_error(Exit::Usage, &error).within("`--memory` is for vms by name");
+    let by_name: Vec<VmName> = by_name.map_err(no_name)?;
+    let way = Way::to(site, &power.acting.lab.lab)?;
+    let edit = Edit { memory_mib: *memory, ..Edit::default() };
+    for vm in &by_name {
+        way.edit(vm, &edit, ui)?;
     }
-    self::power(power, (wish, *isolate), &power.options.waiting(waiting), site, ui)
+    way.power(&power.power(wish, *isolate), &power.acting.options.waiting(waiting), ui)
 }
 
-fn power(
-    arguments: &PowerArguments,
-    (wish, isolated): (Wish, bool),
-    manner: &Manner,
-    site: Option<&Path>,
-    ui: &mut Ui,
-) -> Ended {
-    let PowerArguments { vms, allow, lab, options: _ } = arguments;
-    Way::to(site, &lab.lab)?.power(&Power { vms, wish, isolated, allow }, manner, ui)
+fn power(arguments: &PowerArguments, wish: Wish, manner: &Manner, site: Option<&Path>, ui: &mut Ui) -> Ended {
+    Way::to(site, &arguments.acting.lab.lab)?.power(&arguments.power(wish, false), manner, ui)
+}
+
+impl PowerArguments {
+    fn power(&self, wish: Wish, isolated: bool) -> Power<'_> {
+        Power { vms: &self.vms, wish, isolated, allow: &self.acting.allow }
+    }
 }

@@ -1,19 +1,20 @@
 //! What people ask for, whichever way: vms are started and stopped, derived, given up; rights are given and taken back.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{Ended, Manner, OfLab, Way, here, looks};
 use crate::control::edit;
 use crate::control::own::{self, Lab};
+use crate::control::view::View;
 use crate::control::{self, Context, ControlError, permissions, pick, template};
 use crate::daemon::messages::{self, Acted, Derive, Edit, Grant};
 use crate::exit::Exit;
 use crate::model::address::{Address, AddressPattern};
 use crate::model::id::{TemplateName, VmName};
 use crate::model::lab::{Desired, Permission};
-use crate::plan::Wish;
+use crate::plan::{Ask, Wish};
 use crate::report::{Failure, Ui, screens};
-use crate::resolve::with_claims;
 use crate::state::Recorded;
 
 /// What is asked of which vms.
@@ -36,7 +37,7 @@ impl Way {
                 Err(Failure::new(Exit::Usage, what).hint("`labwright get mappings` shows what runs, once it does"))
             }
             Self::Daemon(lab) => power_by_daemon(lab, power, manner, ui),
-            Self::Here(lab) => power_here(&lab.0, &lab.1, power, manner, ui),
+            Self::Here(lab) => power_here(&lab.0.view(&lab.1)?, power, manner, ui),
         }
     }
 
@@ -46,39 +47,40 @@ impl Way {
             let what = "the daemon starts no vm from a CD; nothing was done";
             return Err(Failure::new(Exit::Usage, what).hint("root does: `sudo labwright vm install`"));
         };
-        let (context, desired) = &**lab;
-        let recorded = context.recorded(&desired.lab)?;
-        let desired = &*with_claims(desired, &recorded.claims);
-        let mut asks = control::plan::asks(desired, &recorded, &[vm.to_owned()], Wish::Start)?;
+        let view = lab.0.view(&lab.1)?;
+        let mut asks = control::plan::asks(&view.desired, &view.recorded, &[vm.to_owned()], Wish::Start)?;
         for (vm, ask) in &mut asks {
-            template::refuse_installed(desired, vm).map_err(ControlError::from)?;
+            template::refuse_installed(&view.desired, vm).map_err(ControlError::from)?;
             if isolated {
-                control::power::refuse_unless_isolated(desired, vm)?;
+                control::power::refuse_unless_isolated(&view.desired, vm)?;
             }
             ask.cdrom = Some(cdrom.to_owned());
         }
-        let make = |recorded: &Recorded| control::plan::power(context, desired, recorded, &[], &asks);
-        here::carry_out(context, desired, &make, manner, &format!("vm install {vm}"), ui)
+        asked_here(&view, &asks, &[], manner, &format!("vm install {vm}"), ui)
     }
 
     /// Gives vms new disks of their template's latest version: all that are behind, or those of them that are named.
-    pub fn update(&self, template: &TemplateName, power: &Power<'_>, manner: &Manner, ui: &mut Ui) -> Ended {
+    pub fn update(
+        &self,
+        template: &TemplateName,
+        vms: &[String],
+        allow: &[AddressPattern],
+        manner: &Manner,
+        ui: &mut Ui,
+    ) -> Ended {
         let Self::Here(lab) = self else {
             let what = "the daemon updates no vms of a template at once; nothing was done";
             return Err(
                 Failure::new(Exit::Usage, what).hint("`labwright vm reimage NAME` gives one its latest version")
             );
         };
-        let (context, desired) = &**lab;
-        let recorded = context.recorded(&desired.lab)?;
-        let desired = &*with_claims(desired, &recorded.claims);
-        let asks = template::updates(desired, &recorded, template, power.vms)?;
+        let view = lab.0.view(&lab.1)?;
+        let asks = template::updates(&view.desired, &view.recorded, template, vms)?;
         if asks.is_empty() {
             ui.say(&format!("no vm that is meant stands on an older version of {template} than its latest"));
             return Ok(Exit::Done);
         }
-        let make = |recorded: &Recorded| control::plan::power(context, desired, recorded, power.allow, &asks);
-        here::carry_out(context, desired, &make, manner, &format!("template update {template}"), ui)
+        asked_here(&view, &asks, allow, manner, &format!("template update {template}"), ui)
     }
 
     pub fn derive(&self, wanted: &Derive, allow: &[AddressPattern], ui: &mut Ui) -> Ended {
@@ -158,17 +160,26 @@ fn power_by_daemon(lab: &OfLab, power: &Power<'_>, manner: &Manner, ui: &Ui) -> 
     Ok(Exit::Done)
 }
 
-fn power_here(context: &Context, desired: &Desired, power: &Power<'_>, manner: &Manner, ui: &mut Ui) -> Ended {
+fn power_here(view: &View<'_>, power: &Power<'_>, manner: &Manner, ui: &mut Ui) -> Ended {
     let Power { vms, wish, isolated, allow } = *power;
-    let recorded = context.recorded(&desired.lab)?;
-    let desired = &*with_claims(desired, &recorded.claims);
-    let asks = control::plan::asks(desired, &recorded, vms, wish)?;
+    let asks = control::plan::asks(&view.desired, &view.recorded, vms, wish)?;
     if isolated {
-        asks.keys().try_for_each(|vm| control::power::refuse_unless_isolated(desired, vm))?;
+        asks.keys().try_for_each(|vm| control::power::refuse_unless_isolated(&view.desired, vm))?;
     }
-    let make = |recorded: &Recorded| control::plan::power(context, desired, recorded, allow, &asks);
-    let doing = format!("vm {} {}", wish.verb(), vms.join(" "));
-    here::carry_out(context, desired, &make, manner, &doing, ui)
+    asked_here(view, &asks, allow, manner, &format!("vm {} {}", wish.verb(), vms.join(" ")), ui)
+}
+
+fn asked_here(
+    view: &View<'_>,
+    asks: &BTreeMap<VmName, Ask>,
+    allow: &[AddressPattern],
+    manner: &Manner,
+    doing: &str,
+    ui: &mut Ui,
+) -> Ended {
+    let (context, desired) = (view.context, &view.desired);
+    let make = |recorded: &Recorded| control::plan::power(context, desired, recorded, allow, asks);
+    here::carry_out(context, desired, &make, manner, doing, ui)
 }
 
 /// The part of the plan that is about this vm. Whoever names a vm means it, so nobody is asked; its disks are never deleted.

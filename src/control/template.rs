@@ -140,12 +140,16 @@ fn claim_vm(
     Ok(name)
 }
 
+fn known<'a>(lab: &'a Desired, template: &TemplateName) -> Result<&'a Template, ControlError> {
+    lab.templates.get(template).ok_or_else(|| {
+        let known = lab.templates.keys().map(TemplateName::as_str);
+        nothing_fits(&lab.lab, "template", template.as_str(), known).into()
+    })
+}
+
 /// A template that has versions by command: its manifest gives it an empty disk.
 fn installable<'a>(lab: &'a Desired, template: &TemplateName) -> Result<&'a Template, ControlError> {
-    let Some(known) = lab.templates.get(template) else {
-        let known = lab.templates.keys().map(TemplateName::as_str);
-        return Err(nothing_fits(&lab.lab, "template", template.as_str(), known).into());
-    };
+    let known = known(lab, template)?;
     if known.disks.iter().any(|disk| matches!(disk, DiskSource::Empty { .. })) {
         return Ok(known);
     }
@@ -160,10 +164,7 @@ pub fn updates(
     template: &TemplateName,
     words: &[String],
 ) -> Result<BTreeMap<VmName, Ask>, ControlError> {
-    if !desired.templates.contains_key(template) {
-        let known = desired.templates.keys().map(TemplateName::as_str);
-        return Err(nothing_fits(&desired.lab, "template", template.as_str(), known).into());
-    }
+    known(desired, template)?;
     let latest = recorded.next_version(template) - 1;
     let behind = recorded.behind(template, latest).filter(|name| desired.vms.contains_key(*name));
     let mut asks: BTreeMap<VmName, Ask> =
