@@ -258,7 +258,7 @@ fn missing(wanted: &str, format: &Format<'_>, header: &Record<'_>, separator: ch
     let names: Vec<String> = header.names().take(20).map(shorten).collect();
     let known = names.iter().map(String::as_str);
     let first = names.first().map_or("", String::as_str);
-    let likely = ["user", "login", "kennung", "account", "mail"].into_iter();
+    let likely = ["user", "login", "kennung", "account", "konto", "compte", "matric", "mail"].into_iter();
     let likely = likely.filter_map(|word| known.clone().find(|name| folded(name).contains(word))).next();
     let hint = match nearest(wanted, known.clone()) {
         Some(name) => format!("did you mean `{name}`? write `{}`", format.line(name)),

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::table::{Column, Format, Row, column, render, word};
+use super::times;
 use crate::control::view::Standing;
 use crate::disks::Snapshot;
 use crate::model::id::VmName;
@@ -52,7 +53,7 @@ impl SnapshotRow {
 impl Row for SnapshotRow {
     const COLUMNS: &'static [Column<Self>] = &[
         column("name", |snapshot| snapshot.name.clone()),
-        column("taken", |snapshot| format!("{:.0}", snapshot.taken)),
+        column("taken", |snapshot| times::local(snapshot.taken)),
         column("memory", |snapshot| format!("{} MiB", snapshot.memory_mib)),
     ];
 }
