@@ -1,5 +1,8 @@
 //! Disks as files, with the real `qemu-img`; `qemu-img` also judges what came out.
 
+#[path = "disks/volumes.rs"]
+mod volumes;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
