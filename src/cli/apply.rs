@@ -6,12 +6,8 @@ use std::time::Duration;
 use super::plan::Scope;
 use super::{Ended, LabFolder};
 use crate::client::here::{self, Manner};
-use crate::client::own_lab::OwnLab;
-use crate::client::{open, way};
-use crate::control;
-use crate::exit::Exit;
-use crate::report::{Failure, Ui};
-use crate::state::Recorded;
+use crate::client::whole::Whole;
+use crate::report::Ui;
 
 /// Make the lab as its manifest says
 #[derive(Debug, clap::Args)]
@@ -85,31 +81,7 @@ fn parallelism(text: &str) -> Result<usize, String> {
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
-    let what = LabFolder { place: arguments.what.clone(), option: arguments.lab.clone() }.folder()?;
-    let is_manifest = what.file_name().and_then(|name| name.to_str()).is_some_and(crate::manifest::is_manifest);
-    if what.is_file() && !is_manifest {
-        return run_saved(arguments, &what, site, ui);
-    }
-    let scope = control::plan::Scope::from(&arguments.scope);
-    let manner = arguments.options.waiting(&arguments.waiting);
-    if let Some(client) = way::daemon(site) {
-        return OwnLab::read(client, &what, scope, ui)?.carry_out("apply", &manner, ui);
-    }
-    let context = open(site, &what)?;
-    let desired = context.desired()?;
-    let make = |recorded: &Recorded| scope.plan(&context, &desired, recorded);
-    here::carry_out(&context, &desired, &make, &manner, "apply", ui)
-}
-
-/// Carries out a kept plan, or refuses if another one would be made today.
-fn run_saved(arguments: &Arguments, file: &Path, site: Option<&Path>, ui: &mut Ui) -> Ended {
-    if !control::plan::Scope::from(&arguments.scope).is_everything() {
-        return Err(Failure::new(Exit::Usage, "a kept plan has its own `--target`, `--allow` and `--refresh-only`")
-            .hint("give them to `labwright plan -o FILE`"));
-    }
-    let saved = control::plan::read(file)?;
-    let context = open(site, &saved.folder)?;
-    let desired = context.desired()?;
-    let make = |recorded: &Recorded| control::plan::again(&context, file, &saved, &desired, recorded);
-    here::carry_out(&context, &saved.desired, &make, &arguments.options.waiting(&arguments.waiting), "apply", ui)
+    let Arguments { what, lab, scope, options, waiting } = arguments;
+    let place = LabFolder { place: what.clone(), option: lab.clone() }.folder()?;
+    Whole { site, place: &place, scope: scope.into() }.apply(&options.waiting(waiting), ui)
 }

@@ -3,13 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::{Ended, LabFolder};
-use crate::client::own_lab::OwnLab;
-use crate::client::{open, way};
+use crate::client::whole::{Shown, Whole};
 use crate::control::plan as control;
-use crate::exit::Exit;
 use crate::model::address::AddressPattern;
-use crate::plan::Plan;
-use crate::report::{self, Failure, Ui};
+use crate::report::Ui;
 
 /// Show what would change, and change nothing
 #[derive(Debug, clap::Args)]
@@ -79,33 +76,9 @@ impl From<&Part> for control::Scope {
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let folder = arguments.lab.folder()?;
-    if let Some(client) = way::daemon(site) {
-        if arguments.output.is_some() {
-            return Err(Failure::new(Exit::Usage, "the daemon keeps no plans in files; nothing was done")
-                .hint("without `-o`, `labwright apply` shows the plan and asks"));
-        }
-        let plan = OwnLab::read(client, &folder, control::Scope::from(&arguments.scope), ui)?.plan(ui)?;
-        return Ok(show(&plan, arguments, ui));
-    }
-    let context = open(site, &folder)?;
-    let scope = control::Scope::from(&arguments.scope);
-    let (desired, plan) = scope.fresh(&context, arguments.output.is_some())?;
-    let exit = show(&plan, arguments, ui);
-    if let Some(file) = &arguments.output {
-        control::save(file, &scope.keep(&context, desired, plan)?)?;
-        ui.say(&format!("the plan is in {}: `labwright apply {}` carries it out", file.display(), file.display()));
-    }
-    Ok(exit)
-}
-
-/// The plan, and what it means for whoever calls this.
-fn show(plan: &Plan, arguments: &Arguments, ui: &Ui) -> Exit {
-    let text = || report::paint::plan(&report::plan::text(plan, arguments.verbose));
-    ui.data(&if arguments.json { report::plan::stream(plan) } else { text() });
-    match (!plan.refusals.is_empty(), plan.is_empty()) {
-        (true, _) => Exit::Refused,
-        (false, false) if arguments.detailed_exitcode => Exit::Changes,
-        _ => Exit::Done,
-    }
+    let Arguments { lab, scope, detailed_exitcode, verbose, json, output } = arguments;
+    let place = lab.folder()?;
+    let (has_exit_for_changes, kept_in) = (*detailed_exitcode, output.as_deref());
+    let shown = Shown { is_json: *json, is_verbose: *verbose, has_exit_for_changes, kept_in };
+    Whole { site, place: &place, scope: scope.into() }.plan(shown, ui)
 }

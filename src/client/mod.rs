@@ -12,6 +12,8 @@
 //! http     one request to the daemon, one answer
 //! of_lab   a lab as the daemon shows it
 //! own_lab  a lab whose owner plans and applies it by the daemon
+//! whole    a lab that is planned, applied or taken down, whichever way
+//! labs     all labs of a site, one after the other
 //! ```
 
 pub mod asks;
@@ -19,10 +21,12 @@ mod caller;
 mod guests;
 pub mod here;
 mod http;
+pub mod labs;
 pub mod looks;
 mod of_lab;
 pub mod own_lab;
 pub mod way;
+pub mod whole;
 
 pub use caller::{of_known_lab, of_site, of_site_file, open, program};
 pub use here::Manner;
