@@ -2,10 +2,8 @@
 
 use std::path::Path;
 
-use super::{Ended, LabOption};
-use crate::client::of_known_lab;
+use super::{Ended, LabOption, said};
 use crate::control::claims;
-use crate::exit::Exit;
 use crate::model::claim::{ClaimBody, ClaimId};
 use crate::report::Ui;
 
@@ -25,12 +23,11 @@ pub(super) enum Command {
 
 pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
     let Command::Undo { claim, lab } = command;
-    let (context, desired) = of_known_lab(site, &lab.lab)?;
+    let (context, desired) = lab.known(site)?;
     let claim = claims::take_back(&context, &desired.lab, ClaimId(*claim))?;
     let next = match &claim.body {
         ClaimBody::Power(_) => format!("{} is left as it is: `labwright vm stop {0}` stops it", claim.name),
         _ => "next: `labwright plan` shows what follows from it".to_owned(),
     };
-    ui.say(&format!("claim {} of {} is taken back; {next}", claim.id, claim.by));
-    Ok(Exit::Done)
+    said(ui, &format!("claim {} of {} is taken back; {next}", claim.id, claim.by))
 }

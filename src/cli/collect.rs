@@ -2,8 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Ended, LabOption, vm};
-use crate::client::of_known_lab;
+use super::{Ended, vm};
 use crate::control::collect::{Wanted, collect};
 use crate::model::file_pattern::FilePattern;
 use crate::report::{Ui, collect as report};
@@ -19,9 +18,8 @@ Files are read out of the disk itself. A guest that runs is refused, since what 
 be in its memory yet. A folder that fits means all that is below it. What was collected is never
 replaced. Exit code 1: a disk could not be read, or not all of it, and was kept as it is.")]
 pub(super) struct Arguments {
-    /// Vms or families; `*` stands for anything.
-    #[arg(value_name = vm::NAMES, required = true)]
-    vms: Vec<String>,
+    #[command(flatten)]
+    of: vm::Vms,
     /// Which files, from the top of the file system; `*` stands for anything within one name. Those of the manifest's `collect` if not
     /// given.
     #[arg(long = "path", value_name = "PATTERN")]
@@ -35,13 +33,11 @@ pub(super) struct Arguments {
     /// Why it is collected again, where it was before; both stay.
     #[arg(long, value_name = "TEXT")]
     why: Option<String>,
-    #[command(flatten)]
-    lab: LabOption,
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
-    let Arguments { vms, files, output, look, why, lab } = arguments;
-    let (context, desired) = of_known_lab(site, &lab.lab)?;
+    let Arguments { of: vm::Vms { vms, lab }, files, output, look, why } = arguments;
+    let (context, desired) = lab.known(site)?;
     let wanted =
         Wanted { vms: vms.clone(), files: files.clone(), into: output.clone(), is_look: *look, why: why.clone() };
     let ended = collect(&context, &desired, &wanted, report::WORDS, &mut |told, progress| {

@@ -2,8 +2,7 @@
 
 use clap_complete::Shell;
 
-use super::Ended;
-use crate::exit::Exit;
+use super::{Ended, shown};
 use crate::report::{Ui, completions};
 
 /// Print a completion script for a shell
@@ -18,6 +17,5 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, command: &mut clap::Command, ui: &Ui) -> Ended {
-    ui.data(&completions::script(arguments.shell, command));
-    Ok(Exit::Done)
+    shown(ui, &completions::script(arguments.shell, command))
 }

@@ -2,10 +2,8 @@
 
 use std::path::Path;
 
-use super::{Ended, LabOption};
-use crate::client::of_known_lab;
+use super::{Ended, LabOption, shown};
 use crate::control::pick;
-use crate::exit::Exit;
 use crate::model::address::Address;
 use crate::report::Ui;
 use crate::report::explain::{Form, text};
@@ -30,8 +28,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let (context, desired) = of_known_lab(site, &arguments.lab.lab)?;
+    let (context, desired) = arguments.lab.known(site)?;
     let explanation = context.view(&desired)?.explain(&arguments.address)?;
-    ui.data(&text(&explanation, arguments.output));
-    Ok(Exit::Done)
+    shown(ui, &text(&explanation, arguments.output))
 }

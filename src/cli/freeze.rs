@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use super::{Ended, LabFolder};
+use super::{Ended, LabFolder, said};
 use crate::client::of_known_lab;
 use crate::control::freeze as control;
-use crate::exit::Exit;
 use crate::model::lab::Desired;
 use crate::report::{Ui, freeze as words};
 use crate::state::FreezeScope;
@@ -41,16 +40,14 @@ pub(super) fn freeze(arguments: &FreezeArguments, site: Option<&Path>, ui: &Ui) 
     let (context, Desired { lab, .. }) = of_known_lab(site, &arguments.lab.folder()?)?;
     let scope = scope(arguments.all);
     let done = control::freeze(&context, &lab, scope, arguments.why.as_deref())?;
-    ui.say(&words::frozen(&done, scope, &lab));
-    Ok(Exit::Done)
+    said(ui, &words::frozen(&done, scope, &lab))
 }
 
 pub(super) fn thaw(arguments: &ThawArguments, site: Option<&Path>, ui: &Ui) -> Ended {
     let (context, Desired { lab, .. }) = of_known_lab(site, &arguments.lab.folder()?)?;
     let scope = scope(arguments.all);
     let left = control::thaw(&context, &lab, scope)?;
-    ui.say(&words::thawed(left.as_ref(), scope, &lab));
-    Ok(Exit::Done)
+    said(ui, &words::thawed(left.as_ref(), scope, &lab))
 }
 
 fn scope(all: bool) -> FreezeScope {

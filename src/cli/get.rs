@@ -2,19 +2,17 @@
 
 use std::path::Path;
 
-use super::{Ended, LabOption};
-use crate::client::Way;
+use super::{Ended, Listed, shown};
 use crate::client::looks::Listing;
 use crate::control::view::Only;
 use crate::exit::Exit;
 use crate::model::id::UserName;
-use crate::report::table::Format;
 use crate::report::{Failure, Ui};
 
-/// Vms that are listed.
+/// What of a listing is meant.
 #[derive(Debug, Clone, clap::Args)]
-pub(super) struct VmsArguments {
-    /// Only these, by name or family; `*` stands for anything.
+pub(super) struct Meant {
+    /// Only these; `*` stands for anything. A vm, and what belongs to it, is picked by its name or its family.
     name: Vec<String>,
 
     /// Only what belongs to this user.
@@ -22,18 +20,7 @@ pub(super) struct VmsArguments {
     owner: Option<String>,
 
     #[command(flatten)]
-    lab: LabOption,
-
-    /// How the listing is written.
-    #[arg(long, short, value_enum, default_value_t)]
-    output: Format,
-}
-
-impl From<VmsArguments> for Arguments {
-    fn from(of_vms: VmsArguments) -> Self {
-        let VmsArguments { name, owner, lab, output } = of_vms;
-        Self { kind: Listing::Vms, name, owner, effective: false, lab, output }
-    }
+    listed: Listed,
 }
 
 /// List what there is
@@ -49,36 +36,23 @@ pub(super) struct Arguments {
     /// What to list, in the singular or the plural.
     kind: Listing,
 
-    /// Only these; `*` stands for anything. What belongs to a vm is picked by the vm or its family.
-    name: Vec<String>,
-
-    /// Only what belongs to this user.
-    #[arg(long, value_name = "USER")]
-    owner: Option<String>,
+    #[command(flatten)]
+    meant: Meant,
 
     /// What people may do, by whatever line allows it: of `permissions` alone; with `--owner`, of this user.
     #[arg(long, conflicts_with = "name")]
     effective: bool,
-
-    #[command(flatten)]
-    lab: LabOption,
-
-    /// How the listing is written.
-    #[arg(long, short, value_enum, default_value_t)]
-    output: Format,
 }
 
-impl Arguments {
-    fn only(&self) -> Only {
-        Only { names: self.name.clone(), owner: self.owner.clone() }
-    }
-
+impl Meant {
     /// Whose rights are meant.
     fn person(&self) -> Result<Option<UserName>, Failure> {
         let named = self.owner.as_deref().map(UserName::new).transpose();
         named.map_err(|error| Failure::from_error(Exit::Usage, &error))
     }
+}
 
+impl Arguments {
     fn refuse_effective_others(&self) -> Result<(), Failure> {
         if !self.effective || self.kind == Listing::Permissions {
             return Ok(());
@@ -90,10 +64,16 @@ impl Arguments {
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
     arguments.refuse_effective_others()?;
-    let way = Way::to(site, &arguments.lab.lab)?;
-    ui.data(&match arguments.effective {
-        true => way.effective_rights(arguments.person()?.as_ref(), arguments.output)?,
-        false => way.listing(arguments.kind, &arguments.only(), arguments.output)?,
-    });
-    Ok(Exit::Done)
+    let Arguments { kind, meant, effective } = arguments;
+    if !effective {
+        return list(*kind, meant, site, ui);
+    }
+    let Meant { listed: Listed { lab, output }, .. } = meant;
+    shown(ui, &lab.way(site)?.effective_rights(meant.person()?.as_ref(), *output)?)
+}
+
+pub(super) fn list(kind: Listing, meant: &Meant, site: Option<&Path>, ui: &Ui) -> Ended {
+    let Meant { name, owner, listed: Listed { lab, output } } = meant;
+    let only = Only { names: name.clone(), owner: owner.clone() };
+    shown(ui, &lab.way(site)?.listing(kind, &only, *output)?)
 }

@@ -2,10 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Ended, LabFolder};
+use super::{Ended, LabFolder, shown};
 use crate::client::of_known_lab;
 use crate::control::view::{acts, effects_of, history};
-use crate::exit::Exit;
 use crate::model::id::{UserName, VmName};
 use crate::model::lab::Desired;
 use crate::report::table::{Format, render};
@@ -71,10 +70,10 @@ impl Arguments {
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
     let (folder, apply) = arguments.meant()?;
     let (context, Desired { lab, .. }) = of_known_lab(site, &folder)?;
-    ui.data(&match (arguments.acts(), apply) {
+    let text = match (arguments.acts(), apply) {
         (Some(of), _) => render(&acts(&context, &lab, of, arguments.most)?, arguments.output),
         (None, Some(apply)) => render(&effects_of(&context, &lab, apply)?, arguments.output),
         (None, None) => render(&history(&context, &lab, arguments.most)?, arguments.output),
-    });
-    Ok(Exit::Done)
+    };
+    shown(ui, &text)
 }

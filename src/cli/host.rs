@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Ended, exam};
-use crate::client::{Manner, here, of_known_lab, open, program};
+use super::Ended;
+use crate::client::{Manner, labs, of_known_lab, open, program};
 use crate::control;
-use crate::control::exam::{TIMEOUT_SECONDS_MAX, Which};
+use crate::control::exam::{self, TIMEOUT_SECONDS_MAX, Which};
 use crate::control::host_labs::HostLabs;
 use crate::exit::Exit;
 use crate::host::RUN_ROOT;
@@ -14,11 +14,11 @@ use crate::host::machine::check::Verdict;
 use crate::host::machine::setup::{self, Wanted};
 use crate::host::process;
 use crate::host::run::sweep;
+use crate::jobs::Looker;
 use crate::plan::LostHost;
-use crate::report::page::page;
+use crate::report::page::{self, page};
 use crate::report::table::Format;
 use crate::report::{Failure, Ui};
-use crate::state::Recorded;
 
 /// Prepare this machine for guests
 #[derive(Debug, clap::Subcommand)]
@@ -134,7 +134,10 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
             if swept.errors.is_empty() { Ok(Exit::Done) } else { Err(failure()) }
         }
         Command::Teardown(labs) => take_down(labs, site, ui),
-        Command::Forget(arguments) => forget(arguments, site, ui),
+        Command::Forget(ForgetArguments { host, lab, powered_off, yes }) => {
+            let lost = LostHost { name: host.clone(), powered_off: *powered_off };
+            labs::forget(&lost, lab.as_deref(), &Manner::asking(*yes), site, ui)
+        }
     }
 }
 
@@ -164,36 +167,27 @@ fn take_down(labs: &Labs, site: Option<&Path>, ui: &Ui) -> Ended {
 /// The usual page, then a trial with real guests.
 fn exam(lab: &Path, arguments: &CheckArguments, site: Option<&Path>, ui: &Ui) -> Ended {
     refuse_without_root()?;
+    let (context, timeout) = (open(site, lab)?, Duration::from_secs(arguments.timeout));
+    let desired = context.desired()?;
+    // A site that was made before `state init` made its folders may have none yet.
+    context.make_storage()?;
+    let onlooker = Looker::new(ui)?;
     let which = match &arguments.hosts {
         _ if arguments.all_hosts => Some(Which::All),
-        names if names.is_empty() => None,
-        names => Some(Which::Named(names.clone())),
+        names => (!names.is_empty()).then(|| Which::Named(names.clone())),
     };
-    let (timeout, output) = (Duration::from_secs(arguments.timeout), arguments.output);
-    exam::run(&exam::Wanted { lab, which, timeout, output }, site, ui)
-}
-
-/// Gives a host up, lab by lab.
-fn forget(arguments: &ForgetArguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
-    let ForgetArguments { host, lab, powered_off, yes } = arguments;
-    let context = open(site, lab.as_deref().unwrap_or(Path::new(".")))?;
-    let lost = LostHost { name: host.clone(), powered_off: *powered_off };
-    let labs = control::forget::labs(&context, &lost, lab.is_some())?;
-    let mut worst = Exit::Done;
-    for (context, desired) in &labs {
-        let make = |recorded: &Recorded| control::forget::plan(context, desired, recorded, &lost);
-        let manner = Manner::asking(*yes);
-        let ended = here::carry_out(context, desired, &make, &manner, &format!("host forget {host}"), ui);
-        // What one lab refuses holds up no other.
-        let ended = ui.ended(ended);
-        worst = if worst == Exit::Done { ended } else { worst };
-    }
-    if labs.is_empty() {
-        ui.say(&format!("nothing to do: no vm on {host} is unknown; the batch system takes some time to miss a host"));
-    } else if worst == Exit::Done {
-        ui.say("the next `labwright apply` starts them elsewhere");
-    }
-    Ok(worst)
+    let (is_green, page) = match which {
+        Some(which) => {
+            let (hosts, lines) = exam::lines_of_hosts(&context, &desired, &which, timeout, &onlooker)?;
+            page::of_hosts(&hosts, lines, &desired.lab, arguments.output)
+        }
+        None => {
+            let lines = exam::lines_of_this_host(&context, &desired, timeout, &onlooker)?;
+            page::of_host(&lines, &desired.lab, arguments.output)
+        }
+    };
+    ui.data(&page);
+    Ok(if is_green { Exit::Done } else { Exit::NotReady })
 }
 
 fn tell(ui: &Ui, done: &[String], nothing: &str) {

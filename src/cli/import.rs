@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Ended, LabOption};
+use super::{Ended, LabOption, said};
 use crate::client::open;
 use crate::control::aside::disks_word;
 use crate::control::import::{self as control, WantedJob};
@@ -47,11 +47,9 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
     let desired = context.desired()?;
     if let Some(job) = job {
         let job = control::job(&context, &desired, address, *job)?;
-        ui.say(&format!("{address} runs as job {job} now; next: `labwright plan`"));
-    } else {
-        let ip = control::disks(&context, &desired, address, disk)?;
-        let what = disks_word(disk.len());
-        ui.say(&format!("{address} has {what} of its own now, at {ip}; next: `labwright apply`"));
+        return said(ui, &format!("{address} runs as job {job} now; next: `labwright plan`"));
     }
-    Ok(Exit::Done)
+    let ip = control::disks(&context, &desired, address, disk)?;
+    let what = disks_word(disk.len());
+    said(ui, &format!("{address} has {what} of its own now, at {ip}; next: `labwright apply`"))
 }

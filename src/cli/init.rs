@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use super::Ended;
+use super::{Ended, shown};
 use crate::control::init::{SMALL_IMAGE, make_template, write};
 use crate::exit::Exit;
 use crate::model::id::LabName;
-use crate::report::{Failure, Ui};
+use crate::report::{Failure, Ui, init as words};
 
 /// Write a new lab to begin from: manifest, roster, editor settings, a check for continuous integration, and a small
 /// template that boots.
@@ -29,23 +29,14 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, ui: &Ui) -> Ended {
     let Arguments { folder, image, .. } = arguments;
     let name = arguments.lab_name()?;
-    let shown = folder.display();
     if write(folder, &name, image.as_deref())? {
-        ui.data(&format!("wrote the lab {name} to {shown}\n"));
+        ui.data(&format!("wrote the lab {name} to {}\n", folder.display()));
     }
     if image.is_none() {
-        ui.say(&format!(
-            "making {}: a Debian kernel and busybox, some 16 MB; fetching the kernel takes a minute the first time",
-            folder.join(SMALL_IMAGE).display()
-        ));
+        ui.say(&words::making(&folder.join(SMALL_IMAGE)));
         make_template(folder)?;
     }
-    ui.data(&format!(
-        "next, as root on a machine that may run guests:\n  \
-         labwright host setup --lab {shown}\n  labwright plan {shown}\n  labwright apply {shown} --wait\n\
-         then edit {shown}/lab.yaml and {shown}/students.csv, and plan and apply again\n"
-    ));
-    Ok(Exit::Done)
+    shown(ui, &words::next(folder))
 }
 
 impl Arguments {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::Ended;
+use super::{Ended, said};
 use crate::exit::Exit;
 use crate::report::{Failure, Ui, manual};
 
@@ -19,6 +19,5 @@ pub(super) fn run(arguments: &Arguments, command: clap::Command, ui: &Ui) -> End
     manual::write(command, folder).map_err(|error| {
         Failure::from_error(Exit::Failed, &error).hint(format!("is {} a writable folder?", folder.display()))
     })?;
-    ui.say(&format!("manual pages are in {}", folder.display()));
-    Ok(Exit::Done)
+    said(ui, &format!("manual pages are in {}", folder.display()))
 }

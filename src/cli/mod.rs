@@ -6,9 +6,7 @@ mod claim;
 mod collect;
 mod completions;
 mod destroy;
-mod exam;
 mod explain;
-mod export_run;
 mod freeze;
 mod get;
 mod history;
@@ -26,7 +24,6 @@ mod reconcile;
 mod restore;
 pub mod schema;
 mod serve;
-mod show;
 mod state;
 mod status;
 mod template;
@@ -34,12 +31,15 @@ mod validate;
 mod vm;
 mod vnc;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::client::Ended;
+use crate::client::{Ended, Way, of_known_lab};
+use crate::control::Context;
 use crate::exit::Exit;
+use crate::model::lab::Desired;
+use crate::report::table::Format;
 use crate::report::{self, Colour, Failure, Ui, log};
 
 /// Turns a git folder of YAML into a running computer lab: one virtual machine per student, as batch jobs.
@@ -151,6 +151,27 @@ struct LabOption {
     lab: PathBuf,
 }
 
+impl LabOption {
+    fn way(&self, site: Option<&Path>) -> Result<Way, Failure> {
+        Way::to(site, &self.lab)
+    }
+
+    fn known(&self, site: Option<&Path>) -> Result<(Context, Desired), Failure> {
+        of_known_lab(site, &self.lab)
+    }
+}
+
+/// What all that list something of a lab have in common.
+#[derive(Debug, Clone, clap::Args)]
+struct Listed {
+    #[command(flatten)]
+    lab: LabOption,
+
+    /// How the listing is written.
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Format,
+}
+
 /// Does what the command line says.
 pub fn main() -> Exit {
     let arguments = match Arguments::try_parse() {
@@ -194,13 +215,19 @@ fn run(arguments: Arguments, ui: &mut Ui) -> Ended {
         Command::Reconcile(arguments) => reconcile::run(&arguments, site, ui),
         Command::Completions(arguments) => completions::run(&arguments, &mut Arguments::command(), ui),
         Command::Man(arguments) => manual::run(&arguments, Arguments::command(), ui),
-        Command::Help { command } => {
-            ui.data(&report::manual::help(Arguments::command(), &command)?);
-            Ok(Exit::Done)
-        }
-        Command::Version => {
-            ui.data(&Arguments::command().render_version());
-            Ok(Exit::Done)
-        }
+        Command::Help { command } => shown(ui, &report::manual::help(Arguments::command(), &command)?),
+        Command::Version => shown(ui, &Arguments::command().render_version()),
     }
+}
+
+/// What was asked for, and no more than that.
+fn shown(ui: &Ui, data: &str) -> Ended {
+    ui.data(data);
+    Ok(Exit::Done)
+}
+
+/// What was done.
+fn said(ui: &Ui, line: &str) -> Ended {
+    ui.say(line);
+    Ok(Exit::Done)
 }

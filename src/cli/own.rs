@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use super::{Ended, LabOption};
-use crate::client::Way;
 use crate::daemon::messages::{Derive, Edit};
 use crate::manifest::Size;
 use crate::model::address::AddressPattern;
@@ -43,9 +42,8 @@ pub(super) struct DeriveArguments {
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = true, args = ["memory", "cpus", "eject"])]
 pub(super) struct SetArguments {
-    /// The vm, such as `doraz/mine`.
-    #[arg(value_name = "VM")]
-    vm: VmName,
+    #[command(flatten)]
+    of: Named,
     /// Its memory from its next start on.
     #[arg(long, value_name = "SIZE", value_parser = memory)]
     memory: Option<u32>,
@@ -55,28 +53,24 @@ pub(super) struct SetArguments {
     /// Take out what lies in its drive.
     #[arg(long)]
     eject: bool,
-    #[command(flatten)]
-    lab: LabOption,
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RenameArguments {
-    /// The vm, such as `doraz/mine`.
-    #[arg(value_name = "VM")]
-    vm: VmName,
+    #[command(flatten)]
+    of: Named,
     /// Its new name; its owner's comes before it.
     name: VmName,
-    #[command(flatten)]
-    lab: LabOption,
 }
 
+/// A vm by its own name.
 #[derive(Debug, clap::Args)]
-pub(super) struct DeleteArguments {
+pub(super) struct Named {
     /// The vm, such as `doraz/mine`.
     #[arg(value_name = "VM")]
-    vm: VmName,
+    pub(super) vm: VmName,
     #[command(flatten)]
-    lab: LabOption,
+    pub(super) lab: LabOption,
 }
 
 /// As a manifest writes it, in MiB.
@@ -86,22 +80,22 @@ pub(super) fn memory(text: &str) -> Result<u32, String> {
 }
 
 pub(super) fn derive(arguments: &DeriveArguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
-    Way::to(site, &arguments.lab.lab)?.derive(&arguments.wanted(), &arguments.allow, ui)
+    arguments.lab.way(site)?.derive(&arguments.wanted(), &arguments.allow, ui)
 }
 
 pub(super) fn set(arguments: &SetArguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
-    let SetArguments { vm, memory, cpus, eject, lab } = arguments;
+    let SetArguments { of: Named { vm, lab }, memory, cpus, eject } = arguments;
     let edit = Edit { memory_mib: *memory, cpus: *cpus, ejects: *eject, name: None };
-    Way::to(site, &lab.lab)?.edit(vm, &edit, ui)
+    lab.way(site)?.edit(vm, &edit, ui)
 }
 
 pub(super) fn rename(arguments: &RenameArguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
-    let RenameArguments { vm, name, lab } = arguments;
-    Way::to(site, &lab.lab)?.edit(vm, &Edit { name: Some(name.clone()), ..Edit::default() }, ui)
+    let RenameArguments { of: Named { vm, lab }, name } = arguments;
+    lab.way(site)?.edit(vm, &Edit { name: Some(name.clone()), ..Edit::default() }, ui)
 }
 
-pub(super) fn delete(arguments: &DeleteArguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
-    Way::to(site, &arguments.lab.lab)?.delete(&arguments.vm, ui)
+pub(super) fn delete(Named { vm, lab }: &Named, site: Option<&Path>, ui: &mut Ui) -> Ended {
+    lab.way(site)?.delete(vm, ui)
 }
 
 impl DeriveArguments {

@@ -5,12 +5,11 @@ use std::path::Path;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
-use super::{Ended, LabOption};
-use crate::client::Way;
+use super::{Ended, LabOption, Listed, said, shown};
 use crate::exit::Exit;
 use crate::model::id::UserName;
 use crate::model::lab::{Object, Permission, Right, Subject};
-use crate::report::table::{Format, render};
+use crate::report::table::render;
 use crate::report::{Ui, permissions as words};
 
 /// Who may do what, and why
@@ -31,10 +30,8 @@ Exits 0 if they may, 4 if not.")]
         /// With what: `vm/NAME`, `template/NAME` or `vm-group/NAME`.
         #[arg(value_name = "OBJECT")]
         on: Option<Object>,
-        #[arg(long, short, value_enum, default_value_t)]
-        output: Format,
         #[command(flatten)]
-        lab: LabOption,
+        listed: Listed,
     },
     /// Let a user or a group do something, beside what the manifest allows
     #[command(after_help = "Examples:
@@ -89,38 +86,31 @@ fn right() -> impl TypedValueParser<Value = Right> {
 
 pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
     match command {
-        Command::Check { user, action: Some(action), on: Some(on), lab, .. } => check(user, *action, on, lab, site, ui),
-        Command::Check { user, lab, output, .. } => list(user, lab, *output, site, ui),
+        Command::Check { user, action: Some(right), on: Some(on), listed } => {
+            let decision = listed.lab.way(site)?.decision(user, *right, on)?;
+            ui.data(&words::decision(user, *right, on, &decision));
+            Ok(if decision.is_ok() { Exit::Done } else { Exit::Refused })
+        }
+        Command::Check { user, listed: Listed { lab, output }, .. } => {
+            let way = lab.way(site)?;
+            let rights = way.rights(user)?;
+            if rights.is_empty() {
+                ui.say(&format!("{user} may do nothing in lab `{}`", way.lab()));
+            }
+            shown(ui, &render(&rights, *output))
+        }
         Command::Grant { to, allow, on, force_isolated, lab } => {
             let allow = allow.iter().copied().collect();
             let permission = Permission { to: to.clone(), on: on.clone(), allow, force_isolated: *force_isolated };
-            Way::to(site, &lab.lab)?.grant(&permission)?;
+            lab.way(site)?.grant(&permission)?;
             let isolated = if *force_isolated { ", isolated" } else { "" };
-            ui.say(&format!("{to} may now {} {on}{isolated}", words::list(permission.allow.iter())));
-            Ok(Exit::Done)
+            said(ui, &format!("{to} may now {} {on}{isolated}", words::list(permission.allow.iter())))
         }
         Command::Revoke { to, on, lab } => {
             let permission =
                 Permission { to: to.clone(), on: on.clone(), allow: BTreeSet::new(), force_isolated: false };
-            Way::to(site, &lab.lab)?.revoke(&permission)?;
-            ui.say(&format!("what {to} might do with {on} by command is taken back"));
-            Ok(Exit::Done)
+            lab.way(site)?.revoke(&permission)?;
+            said(ui, &format!("what {to} might do with {on} by command is taken back"))
         }
     }
-}
-
-fn check(user: &UserName, right: Right, on: &Object, lab: &LabOption, site: Option<&Path>, ui: &Ui) -> Ended {
-    let decision = Way::to(site, &lab.lab)?.decision(user, right, on)?;
-    ui.data(&words::decision(user, right, on, &decision));
-    Ok(if decision.is_ok() { Exit::Done } else { Exit::Refused })
-}
-
-fn list(user: &UserName, lab: &LabOption, format: Format, site: Option<&Path>, ui: &Ui) -> Ended {
-    let way = Way::to(site, &lab.lab)?;
-    let rights = way.rights(user)?;
-    if rights.is_empty() {
-        ui.say(&format!("{user} may do nothing in lab `{}`", way.lab()));
-    }
-    ui.data(&render(&rights, format));
-    Ok(Exit::Done)
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Ended, LabOption};
-use crate::client::{of_known_lab, of_site_file};
+use crate::client::of_site_file;
 use crate::control::{Context, privacy};
 use crate::exit::Exit;
 use crate::model::id::UserName;
@@ -58,7 +58,7 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
 
 /// It is about all labs of the site, of which the folder here may be one.
 fn context(site: Option<&Path>, lab: &LabOption) -> Result<Context, Failure> {
-    match of_known_lab(site, &lab.lab) {
+    match lab.known(site) {
         Ok((context, _)) => Ok(context),
         Err(failure) => of_site_file(site).map_err(|_| failure),
     }
@@ -66,11 +66,7 @@ fn context(site: Option<&Path>, lab: &LabOption) -> Result<Context, Failure> {
 
 fn erase(context: &Context, user: &UserName, yes: bool, ui: &Ui) -> Result<(), Failure> {
     if privacy::kept(context, user)?.is_empty() && !yes {
-        let question = format!("Forget {user}, and all that they did and had?");
-        if ui.confirm(&question) != Some(true) {
-            return Err(Failure::new(Exit::Refused, "not confirmed; nothing was forgotten")
-                .hint("add `--yes` where nobody is watching"));
-        }
+        ui.confirmed(&format!("Forget {user}, and all that they did and had?"), "forgotten")?;
     }
     ui.say(&words::erased(user, &privacy::erase(context, user)?));
     Ok(())

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use super::{Ended, LabOption, vm};
-use crate::client::of_known_lab;
 use crate::control::purge as control;
 use crate::exit::Exit;
 use crate::report::{Ui, aside};
@@ -33,7 +32,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let (context, desired) = of_known_lab(site, &arguments.lab.lab)?;
+    let (context, desired) = arguments.lab.known(site)?;
     let days = arguments.older_than.unwrap_or(context.site.retention_days);
     let disks = control::meant(&context, &desired, &arguments.vms, days)?;
     if disks.is_empty() {

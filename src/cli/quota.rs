@@ -2,12 +2,10 @@
 
 use std::path::Path;
 
-use super::{Ended, LabOption};
-use crate::client::Way;
-use crate::exit::Exit;
+use super::{Ended, Listed, shown};
 use crate::model::id::UserName;
 use crate::report::Ui;
-use crate::report::table::{Format, render};
+use crate::report::table::render;
 
 /// Show what users may have at once, what they have, and what one more vm would cost
 #[derive(Debug, clap::Args)]
@@ -24,14 +22,10 @@ pub(super) struct Arguments {
     user: Option<UserName>,
 
     #[command(flatten)]
-    lab: LabOption,
-
-    #[arg(long, short, value_enum, default_value_t)]
-    output: Format,
+    listed: Listed,
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let quotas = Way::to(site, &arguments.lab.lab)?.quotas(arguments.user.as_ref())?;
-    ui.data(&render(&quotas, arguments.output));
-    Ok(Exit::Done)
+    let Arguments { user, listed: Listed { lab, output } } = arguments;
+    shown(ui, &render(&lab.way(site)?.quotas(user.as_ref())?, *output))
 }

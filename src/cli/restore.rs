@@ -2,10 +2,8 @@
 
 use std::path::Path;
 
-use super::{Ended, LabOption, vm};
-use crate::client::of_known_lab;
+use super::{Ended, LabOption, said, vm};
 use crate::control::restore::{self as control, Moved, Wanted, Which};
-use crate::exit::Exit;
 use crate::model::address::Address;
 use crate::report::{Ui, aside};
 
@@ -38,7 +36,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let (context, desired) = of_known_lab(site, &arguments.lab.lab)?;
+    let (context, desired) = arguments.lab.known(site)?;
     let which = match &arguments.set {
         _ if arguments.undo => Which::Undo,
         None => Which::Only,
@@ -57,6 +55,5 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
     }
     let told = &mut |moved: &Moved| aside::restored(moved).iter().for_each(|line| ui.say(line));
     control::restore(&context, &desired, &wanted, told)?;
-    ui.say("next: `labwright apply` takes it from here");
-    Ok(Exit::Done)
+    said(ui, "next: `labwright apply` takes it from here")
 }

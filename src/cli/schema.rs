@@ -2,9 +2,8 @@
 
 use clap::ValueEnum;
 
-use super::Ended;
+use super::{Ended, shown};
 use crate::daemon;
-use crate::exit::Exit;
 use crate::manifest::schema;
 use crate::report::Ui;
 use crate::report::diagnostics_json::DiagnosticsReport;
@@ -19,8 +18,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, ui: &Ui) -> Ended {
-    ui.data(&text(arguments.kind));
-    Ok(Exit::Done)
+    shown(ui, &text(arguments.kind))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -47,18 +45,10 @@ pub enum SchemaKind {
 
 impl SchemaKind {
     /// Name of the schema's file in `schemas/`.
-    pub fn file(self) -> &'static str {
-        match self {
-            Self::Lab => "lab.schema.json",
-            Self::Site => "site.schema.json",
-            Self::Diagnostics => "diagnostics.schema.json",
-            Self::Plan => "plan.schema.json",
-            Self::Apply => "apply.schema.json",
-            Self::Validate => "validate.schema.json",
-            Self::Report => "report.schema.json",
-            Self::Control => "control.schema.json",
-            Self::Api => "api.openapi.json",
-        }
+    pub fn file(self) -> String {
+        let value = self.to_possible_value().expect("all kinds can be named");
+        let what = if self == Self::Api { "openapi" } else { "schema" };
+        format!("{}.{what}.json", value.get_name())
     }
 }
 

@@ -75,10 +75,7 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
 /// How the lab stands at this moment.
 fn look(context: &Context, desired: &Desired, vms: &[String], arguments: &Arguments) -> Result<String, Failure> {
     let view = context.view(desired)?;
-    let picked = match vms {
-        [] => None,
-        vms => Some(pick::recorded_vms(&desired.lab, vms, &view.recorded)?),
-    };
+    let picked = (!vms.is_empty()).then(|| pick::recorded_vms(&desired.lab, vms, &view.recorded)).transpose()?;
     let (status, apply) = (view.status(picked.as_ref())?, command(context, "apply"));
     let text = if arguments.watch { status::text_of_look } else { status::text };
     Ok(text(&status, arguments.output, &apply))

@@ -1,14 +1,12 @@
 //! `labwright template`: what vms derive from, from a CD to a version, and which versions there are.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::{Ended, LabOption, apply, vm};
-use crate::client::{Manner, Way, of_known_lab};
+use super::{Ended, LabOption, Listed, apply, said, shown, vm};
 use crate::control::template::{self, Wanted};
 use crate::control::view::{Only, listed};
-use crate::exit::Exit;
 use crate::model::id::TemplateName;
-use crate::report::table::{Format, render};
+use crate::report::table::render;
 use crate::report::{Ui, templates};
 
 /// Install and publish what vms derive from
@@ -19,7 +17,17 @@ pub(super) enum Command {
     /// The vm is called OWNER/TEMPLATE and has what the manifest says of the template. When the system is installed and the vm
     /// is off, `template publish` makes its disks a version.
     #[command(after_help = "Example: labwright template install gsr --cdrom debian-12.iso")]
-    Install(InstallArguments),
+    Install {
+        /// The template.
+        template: TemplateName,
+        #[command(flatten)]
+        from: vm::Cd,
+        /// No traffic but to the gateway.
+        #[arg(long)]
+        isolate: bool,
+        #[command(flatten)]
+        lab: LabOption,
+    },
     /// Make the disks of a vm that is off a template's next version
     ///
     /// The version is a full image of its own, read-only, whatever the vm's disks derive from; the vm keeps its disks.
@@ -54,24 +62,8 @@ Examples:
         /// Only these; `*` stands for anything.
         name: Vec<String>,
         #[command(flatten)]
-        lab: LabOption,
-        #[arg(long, short, value_enum, default_value_t)]
-        output: Format,
+        listed: Listed,
     },
-}
-
-#[derive(Debug, clap::Args)]
-pub(super) struct InstallArguments {
-    /// The template.
-    template: TemplateName,
-    /// Image of the CD, which the guests' account must be able to read on every host.
-    #[arg(long, value_name = "FILE")]
-    cdrom: PathBuf,
-    /// No traffic but to the gateway.
-    #[arg(long)]
-    isolate: bool,
-    #[command(flatten)]
-    lab: LabOption,
 }
 
 #[derive(Debug, clap::Args)]
@@ -89,32 +81,24 @@ pub(super) struct UpdateArguments {
 
 pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended {
     match command {
-        Command::Install(InstallArguments { template, cdrom, isolate, lab }) => {
-            let (context, desired) = of_known_lab(site, &lab.lab)?;
-            let cdrom = template::cd(cdrom).map_err(crate::control::ControlError::from)?;
-            let vm = template::claim(&context, &desired, template, *isolate)?;
-            let way = Way::Here(Box::new((context, desired)));
-            let ended = way.install(vm.as_ref(), &cdrom, *isolate, &Manner::asking(true), ui)?;
-            ui.say(&templates::next(&vm, Some(template)));
-            Ok(ended)
+        Command::Install { template, from: vm::Cd { cdrom }, isolate, lab } => {
+            lab.way(site)?.install_template(template, cdrom, *isolate, ui)
         }
         Command::Publish { vm, template, note, lab } => {
-            let (context, desired) = of_known_lab(site, &lab.lab)?;
+            let (context, desired) = lab.known(site)?;
             let wanted = Wanted { vm: vm.clone(), template: template.clone(), note: note.clone() };
             let made = template::publish(&context, &desired, &wanted)?;
-            ui.say(&templates::published(template, &made));
-            Ok(Exit::Done)
+            said(ui, &templates::published(template, &made))
         }
         Command::Update(UpdateArguments { template, vms, acting, waiting }) => {
             let vm::Acting { allow, lab, options } = acting;
-            Way::to(site, &lab.lab)?.update(template, vms, allow, &options.waiting(waiting), ui)
+            lab.way(site)?.update(template, vms, allow, &options.waiting(waiting), ui)
         }
-        Command::Versions { name, lab, output } => {
-            let (context, desired) = of_known_lab(site, &lab.lab)?;
+        Command::Versions { name, listed: Listed { lab, output } } => {
+            let (context, desired) = lab.known(site)?;
             let only = Only { names: name.clone(), owner: None };
-            let view = context.view(&desired)?;
-            ui.data(&render(&listed(&desired.lab, view.versions()?, &only)?, *output));
-            Ok(Exit::Done)
+            let versions = listed(&desired.lab, context.view(&desired)?.versions()?, &only)?;
+            shown(ui, &render(&versions, *output))
         }
     }
 }

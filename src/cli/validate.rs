@@ -2,13 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::{Ended, lab_of_environment};
+use super::{Ended, lab_of_environment, shown};
 use crate::client::{own_lab, way};
 use crate::control::validate::check;
 use crate::exit::Exit;
-use crate::model::rules::Rule;
 use crate::report::findings::{self, Format};
-use crate::report::{Failure, Ui, diagnostics, diagnostics_json};
+use crate::report::{Failure, Ui, diagnostics_json};
 
 /// Check the files of a lab, and say all that is wrong with them.
 #[derive(Debug, clap::Args)]
@@ -34,7 +33,7 @@ pub(super) struct Arguments {
 /// Findings go to standard output, since they are what was asked for.
 pub(super) fn run(arguments: &Arguments, ui: &Ui) -> Ended {
     if let Some(code) = &arguments.explain {
-        return explain(code, ui);
+        return shown(ui, &findings::explained(code)?);
     }
     // clap's own way would take the variable for an operand, which `--explain` forbids.
     let named = || vec![lab_of_environment().unwrap_or_else(|| PathBuf::from("."))];
@@ -53,17 +52,4 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> Ended {
         false => findings::text(&checked, arguments.format, ui.is_styled()),
     });
     Ok(if checked.diagnostics.has_errors() { Exit::Invalid } else { Exit::Done })
-}
-
-fn explain(code: &str, ui: &Ui) -> Ended {
-    if code.eq_ignore_ascii_case("all") {
-        ui.data(&findings::rules());
-        return Ok(Exit::Done);
-    }
-    let unknown = || {
-        Failure::new(Exit::Usage, format!("no rule has the code `{}`", diagnostics::shown(code)))
-            .hint("`labwright validate --explain all` lists them")
-    };
-    ui.data(&findings::page(Rule::from_code(code).ok_or_else(unknown)?));
-    Ok(Exit::Done)
 }

@@ -2,23 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Ended, LabOption, apply, collect, export_run, get, own, show, vnc};
-use crate::client::Manner;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
+use super::{Ended, LabOption, Listed, apply, collect, get, own, said, shown, vnc};
 use crate::client::asks::Power;
-use crate::client::of_known_lab;
-use crate::client::way::{self, Way};
-use crate::control::request::{self, Guest};
-use crate::control::{ControlError, template};
-use crate::daemon::messages::{Edit, GuestAsk};
+use crate::client::looks::Listing;
+use crate::client::{Manner, way};
+use crate::control::{by_hand, pick, request};
+use crate::daemon::messages::GuestAsk;
 use crate::exit::Exit;
-use crate::host::RUN_ROOT;
-use crate::host::run::run_folder::serial_socket;
-use crate::model::address::{Address, AddressPattern};
-use crate::model::id::{SnapshotName, VmName};
-use crate::model::lab::Desired;
+use crate::host::run::accel::Accelerator;
+use crate::model::address::AddressPattern;
+use crate::model::id::SnapshotName;
 use crate::plan::Wish;
 use crate::report::table::Format;
-use crate::report::{Failure, Ui, console, requests, templates};
+use crate::report::{Ui, full_vm, requests};
 
 /// Start, stop, look at one vm, and take it back in time
 #[derive(Debug, clap::Subcommand)]
@@ -62,19 +60,25 @@ pub(super) enum Command {
     Rename(own::RenameArguments),
     /// Give up a vm of somebody's own; its disks are set aside
     #[command(after_help = "Example: labwright vm delete doraz/mine")]
-    Delete(own::DeleteArguments),
+    Delete(own::Named),
     /// List vms: your own and those that you may use; the same as `get vms`
     #[command(after_help = "Examples:
   labwright vm list
   labwright vm list 'doraz/*' -o json")]
-    List(get::VmsArguments),
+    List(get::Meant),
     /// Show one vm: its address, what opens its screen, until when it may run, what you may do with it
     #[command(after_help = "Examples:
   labwright vm show doraz/mine
   labwright vm show alice-exam -o json
 
 The password of its screen is told to those who may run it.")]
-    Show(show::Arguments),
+    Show {
+        #[command(flatten)]
+        of: own::Named,
+        /// How it is written; in words unless this is given.
+        #[arg(long, short, value_enum)]
+        output: Option<Format>,
+    },
     /// Tell where the screens of running vms are, and their passwords
     Vnc(vnc::Arguments),
     /// Take pictures of guests' screens
@@ -112,29 +116,19 @@ The password of its screen is told to those who may run it.")]
     /// List the snapshots of a vm, whether it runs or not
     #[command(after_help = "Example: labwright vm snapshots alice-gsr")]
     Snapshots {
+        /// The vm.
+        vm: String,
         #[command(flatten)]
-        vm: One,
-        #[arg(long, short, value_enum, default_value_t)]
-        output: Format,
+        listed: Listed,
     },
     /// Take running guests back to a snapshot; what they did since is lost
     #[command(after_help = "Examples:
   labwright vm revert alice-gsr before-task-2
   labwright vm revert exam before-task-2         # every vm of the family")]
-    Revert {
-        #[command(flatten)]
-        vms: Vms,
-        /// One that `labwright vm snapshots NAME` lists.
-        snapshot: SnapshotName,
-    },
+    Revert(Kept),
     /// Delete a snapshot of running guests
     #[command(after_help = "Example: labwright vm delete-snapshot alice-gsr before-task-2")]
-    DeleteSnapshot {
-        #[command(flatten)]
-        vms: Vms,
-        /// One that `labwright vm snapshots NAME` lists.
-        snapshot: SnapshotName,
-    },
+    DeleteSnapshot(Kept),
     /// Print a shell script that starts a vm by hand, for when nothing else works
     ///
     /// It holds the exact commands of a start (ip, bridge, nft, qemu), filter included, and no secret.
@@ -145,8 +139,8 @@ The password of its screen is told to those who may run it.")]
         #[command(flatten)]
         vm: One,
         /// What qemu is to use there; by default what the site says, or what was found out on this host.
-        #[arg(long, value_enum)]
-        accel: Option<export_run::Accel>,
+        #[arg(long, value_parser = accelerator())]
+        accel: Option<Accelerator>,
     },
     /// Read files out of the disks of vms that are off, as submissions
     Collect(collect::Arguments),
@@ -159,9 +153,18 @@ The password of its screen is told to those who may run it.")]
 pub(super) struct Vms {
     /// Names of vms or families; `*` stands for anything.
     #[arg(value_name = NAMES, required = true)]
-    vms: Vec<String>,
+    pub(super) vms: Vec<String>,
     #[command(flatten)]
-    lab: LabOption,
+    pub(super) lab: LabOption,
+}
+
+/// Snapshots that are meant.
+#[derive(Debug, clap::Args)]
+pub(super) struct Kept {
+    #[command(flatten)]
+    vms: Vms,
+    /// One that `labwright vm snapshots NAME` lists.
+    snapshot: SnapshotName,
 }
 
 /// The vm that is meant.
@@ -232,12 +235,19 @@ pub(super) struct RestartArguments {
 pub(super) struct InstallArguments {
     #[command(flatten)]
     vm: One,
-    /// Image of the CD, which the guests' account must be able to read on every host.
-    #[arg(long, value_name = "FILE")]
-    cdrom: PathBuf,
+    #[command(flatten)]
+    from: Cd,
     /// Start it isolated or not at all.
     #[arg(long)]
     isolate: bool,
+}
+
+/// What somebody installs from.
+#[derive(Debug, clap::Args)]
+pub(super) struct Cd {
+    /// Image of the CD, which the guests' account must be able to read on every host.
+    #[arg(long, value_name = "FILE")]
+    pub(super) cdrom: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
@@ -251,6 +261,12 @@ pub(super) struct ReimageArguments {
     waiting: apply::Waiting,
 }
 
+/// As qemu calls them.
+fn accelerator() -> impl TypedValueParser<Value = Accelerator> {
+    let names = [Accelerator::Kvm, Accelerator::Tcg].map(Accelerator::as_str);
+    PossibleValuesParser::new(names).map(|word| if word == "kvm" { Accelerator::Kvm } else { Accelerator::Tcg })
+}
+
 pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended {
     let by_daemon = |failure| way::or_by_daemon(site, failure);
     match command {
@@ -259,7 +275,7 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
             power(arguments, Wish::Stop, &arguments.acting.options.manner(), site, ui).map_err(by_daemon)
         }
         Command::Restart(RestartArguments { start: StartArguments { power, .. }, hard: true }) => {
-            ask(&power.vms, &power.acting.lab, &GuestAsk::Reset, site, ui)
+            power.acting.lab.way(site)?.ask(&power.vms, &GuestAsk::Reset, ui)
         }
         Command::Restart(RestartArguments { start: arguments, .. }) => {
             start(arguments, Wish::Restart, site, ui).map_err(by_daemon)
@@ -268,86 +284,58 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
             let wish = if *undo { Wish::PutBack } else { Wish::Reimage };
             power(of, wish, &of.acting.options.waiting(waiting), site, ui).map_err(by_daemon)
         }
-        Command::Install(InstallArguments { vm: One { vm, lab }, cdrom, isolate }) => {
-            let cdrom = template::cd(cdrom).map_err(ControlError::from)?;
-            let ended = Way::to(site, &lab.lab)?.install(vm, &cdrom, *isolate, &Manner::asking(true), ui)?;
-            if let Ok(vm) = vm.strip_prefix("vm/").unwrap_or(vm).parse() {
-                ui.say(&templates::next(&vm, None));
-            }
-            Ok(ended)
+        Command::Install(InstallArguments { vm: One { vm, lab }, from: Cd { cdrom }, isolate }) => {
+            lab.way(site)?.install(vm, cdrom, *isolate, ui)
         }
         Command::Derive(arguments) => own::derive(arguments, site, ui).map_err(by_daemon),
         Command::Set(arguments) => own::set(arguments, site, ui).map_err(by_daemon),
         Command::Rename(arguments) => own::rename(arguments, site, ui).map_err(by_daemon),
-        Command::Delete(arguments) => own::delete(arguments, site, ui).map_err(by_daemon),
-        Command::List(arguments) => get::run(&arguments.clone().into(), site, ui),
-        Command::Show(arguments) => show::run(arguments, site, ui),
+        Command::Delete(named) => own::delete(named, site, ui).map_err(by_daemon),
+        Command::List(meant) => get::list(Listing::Vms, meant, site, ui),
+        Command::Show { of: own::Named { vm, lab }, output } => {
+            shown(ui, &full_vm::text(&lab.way(site)?.vm(vm)?, *output))
+        }
         Command::Vnc(arguments) => vnc::run(arguments, site, ui),
-        Command::Screen { vms, output } => Way::to(site, &vms.lab.lab)?.pictures(&vms.vms, output, ui),
-        Command::Suspend(vms) => ask(&vms.vms, &vms.lab, &GuestAsk::Suspend, site, ui),
-        Command::Resume(vms) => ask(&vms.vms, &vms.lab, &GuestAsk::Resume, site, ui),
+        Command::Screen { vms: Vms { vms, lab }, output } => lab.way(site)?.pictures(vms, output, ui),
+        Command::Suspend(Vms { vms, lab }) => lab.way(site)?.ask(vms, &GuestAsk::Suspend, ui),
+        Command::Resume(Vms { vms, lab }) => lab.way(site)?.ask(vms, &GuestAsk::Resume, ui),
         Command::Snapshot { vm, snapshot, lab } => {
             let name = snapshot.clone().unwrap_or_else(request::snapshot_name);
-            ask(std::slice::from_ref(vm), lab, &GuestAsk::Snapshot { name }, site, ui)
+            lab.way(site)?.ask(std::slice::from_ref(vm), &GuestAsk::Snapshot { name }, ui)
         }
-        Command::Snapshots { vm, output } => {
-            ui.data(&requests::snapshots(&Way::to(site, &vm.lab.lab)?.snapshots(&vm.vm)?, *output));
-            Ok(Exit::Done)
+        Command::Snapshots { vm, listed: Listed { lab, output } } => {
+            shown(ui, &requests::snapshots(&lab.way(site)?.snapshots(vm)?, *output))
         }
-        Command::Revert { vms, snapshot } => {
-            ask(&vms.vms, &vms.lab, &GuestAsk::Revert { name: snapshot.clone() }, site, ui)
+        Command::Revert(Kept { vms: Vms { vms, lab }, snapshot: name }) => {
+            lab.way(site)?.ask(vms, &GuestAsk::Revert { name: name.clone() }, ui)
         }
-        Command::DeleteSnapshot { vms, snapshot } => {
-            ask(&vms.vms, &vms.lab, &GuestAsk::DeleteSnapshot { name: snapshot.clone() }, site, ui)
+        Command::DeleteSnapshot(Kept { vms: Vms { vms, lab }, snapshot: name }) => {
+            lab.way(site)?.ask(vms, &GuestAsk::DeleteSnapshot { name: name.clone() }, ui)
         }
-        Command::ExportRun { vm, accel } => {
-            let (context, desired) = of_known_lab(site, &vm.lab.lab)?;
-            export_run::run(&context, &desired, &vm.vm, *accel, ui)
+        Command::ExportRun { vm: One { vm, lab }, accel } => {
+            let (context, desired) = lab.known(site)?;
+            let recorded = context.recorded(&desired.lab)?;
+            let name = pick::one(&desired.lab, vm, &recorded)?;
+            let script = by_hand::of_vm(&context, &desired, &recorded, &name, *accel)?;
+            shown(ui, &script.text)?;
+            script.running.map_or(Ok(Exit::Done), |running| said(ui, &requests::runs(&name, &running)))
         }
         Command::Collect(arguments) => collect::run(arguments, site, ui),
-        Command::Console(One { vm, lab }) => {
-            let (context, Desired { lab, .. }) = match Way::to(site, &lab.lab)? {
-                Way::Daemon(_) => return Err(no_console(vm)),
-                Way::Here(lab) => *lab,
-            };
-            let guest = Guest::named(&context, &lab, vm)?;
-            context.audit(Some(&lab), vec![Address::vm(&guest.name)])?;
-            console::join(&guest.name, &serial_socket(&Path::new(RUN_ROOT).join(guest.run()?.to_string())))?;
-            Ok(Exit::Done)
-        }
+        Command::Console(One { vm, lab }) => lab.way(site)?.console(vm),
     }
-}
-
-/// What only root can reach, on the host that runs the guest.
-fn no_console(vm: &str) -> Failure {
-    let what =
-        "the daemon carries no serial lines: they are for root, on the host that runs the guest; nothing was done";
-    let way = format!(
-        "`labwright vm show {vm}` tells what opens its screen, `labwright vm screen {vm} -o FILE` takes a picture"
-    );
-    Failure::new(Exit::Refused, what).hint(way)
-}
-
-/// Asks the same of all that are named.
-fn ask(words: &[String], lab: &LabOption, ask: &GuestAsk, site: Option<&Path>, ui: &Ui) -> Ended {
-    Way::to(site, &lab.lab)?.ask(words, ask, ui)
 }
 
 fn start(arguments: &StartArguments, wish: Wish, site: Option<&Path>, ui: &mut Ui) -> Ended {
     let StartArguments { power, memory, isolate, waiting } = arguments;
-    let by_name = memory.map_or_else(|| Ok(Vec::new()), |_| power.vms.iter().map(VmName::new).collect());
-    let no_name = |error| Failure::from_error(Exit::Usage, &error).within("`--memory` is for vms by name");
-    let by_name: Vec<VmName> = by_name.map_err(no_name)?;
-    let way = Way::to(site, &power.acting.lab.lab)?;
-    let edit = Edit { memory_mib: *memory, ..Edit::default() };
-    for vm in &by_name {
-        way.edit(vm, &edit, ui)?;
+    let way = power.acting.lab.way(site)?;
+    if let Some(memory_mib) = memory {
+        way.set_memory(&power.vms, *memory_mib, ui)?;
     }
     way.power(&power.power(wish, *isolate), &power.acting.options.waiting(waiting), ui)
 }
 
 fn power(arguments: &PowerArguments, wish: Wish, manner: &Manner, site: Option<&Path>, ui: &mut Ui) -> Ended {
-    Way::to(site, &arguments.acting.lab.lab)?.power(&arguments.power(wish, false), manner, ui)
+    arguments.acting.lab.way(site)?.power(&arguments.power(wish, false), manner, ui)
 }
 
 impl PowerArguments {

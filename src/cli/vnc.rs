@@ -2,12 +2,10 @@
 
 use std::path::Path;
 
-use super::{Ended, LabOption, vm};
-use crate::client::Way;
-use crate::control::view::Screens;
+use super::{Ended, vm};
 use crate::exit::Exit;
-use crate::report::table::{Format, render, word};
-use crate::report::{Failure, Ui, screens};
+use crate::report::table::Format;
+use crate::report::{Ui, screens};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -18,12 +16,8 @@ use crate::report::{Failure, Ui, screens};
 Passwords are read from files of mode 0600 on the site's storage: by root and the service account, or by the daemon for those
 who may run the vm. Exit code 5: one of the vms is not running.")]
 pub(super) struct Arguments {
-    /// Vms or families; `*` stands for anything.
-    #[arg(value_name = vm::NAMES, required = true)]
-    vms: Vec<String>,
-
     #[command(flatten)]
-    lab: LabOption,
+    of: vm::Vms,
 
     /// How it is written; a single vm is told in words unless this is given.
     #[arg(long, short, value_enum)]
@@ -31,16 +25,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let Screens { shown, without } = Way::to(site, &arguments.lab.lab)?.screens(&arguments.vms)?;
-    match (&shown[..], arguments.output) {
-        ([], _) => {}
-        ([screen], None) if without.is_empty() => ui.data(&screens::in_words(screen)),
-        (screens, format) => ui.data(&render(screens, format.unwrap_or_default())),
-    }
-    if without.is_empty() {
-        return Ok(Exit::Done);
-    }
-    let without: Vec<String> = without.iter().map(|(name, state)| format!("{name} ({})", word(state))).collect();
-    Err(Failure::new(Exit::NotReady, format!("no screen to show: {}", without.join(", ")))
-        .hint("a screen is there once `labwright status` shows the vm as booting or ready"))
+    let vm::Vms { vms, lab } = &arguments.of;
+    let screens = lab.way(site)?.screens(vms)?;
+    ui.data(&screens::text(&screens, arguments.output));
+    screens::missing(&screens).map_or(Ok(Exit::Done), Err)
 }

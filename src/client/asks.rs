@@ -14,7 +14,7 @@ use crate::model::address::{Address, AddressPattern};
 use crate::model::id::{TemplateName, VmName};
 use crate::model::lab::{Desired, Permission};
 use crate::plan::{Ask, Wish};
-use crate::report::{Failure, Ui, screens};
+use crate::report::{Failure, Ui, screens, templates};
 use crate::state::Recorded;
 
 /// What is asked of which vms.
@@ -42,21 +42,31 @@ impl Way {
     }
 
     /// Starts a vm with a CD in its drive, from which its empty disk is installed.
-    pub fn install(&self, vm: &str, cdrom: &Path, isolated: bool, manner: &Manner, ui: &mut Ui) -> Ended {
-        let Self::Here(lab) = self else {
-            let what = "the daemon starts no vm from a CD; nothing was done";
-            return Err(Failure::new(Exit::Usage, what).hint("root does: `sudo labwright vm install`"));
-        };
-        let view = lab.0.view(&lab.1)?;
-        let mut asks = control::plan::asks(&view.desired, &view.recorded, &[vm.to_owned()], Wish::Start)?;
-        for (vm, ask) in &mut asks {
-            template::refuse_installed(&view.desired, vm).map_err(ControlError::from)?;
-            if isolated {
-                control::power::refuse_unless_isolated(&view.desired, vm)?;
-            }
-            ask.cdrom = Some(cdrom.to_owned());
+    pub fn install(&self, vm: &str, cdrom: &Path, isolated: bool, ui: &mut Ui) -> Ended {
+        let cdrom = template::cd(cdrom).map_err(ControlError::from)?;
+        let ended = install_here(self.here_for_cd()?, vm, &cdrom, isolated, ui)?;
+        if let Ok(vm) = vm.strip_prefix("vm/").unwrap_or(vm).parse() {
+            ui.say(&templates::next(&vm, None));
         }
-        asked_here(&view, &asks, &[], manner, &format!("vm install {vm}"), ui)
+        Ok(ended)
+    }
+
+    /// The same with a vm that is made for it, as its template's owner's.
+    pub fn install_template(&self, template: &TemplateName, cdrom: &Path, isolated: bool, ui: &mut Ui) -> Ended {
+        let cdrom = template::cd(cdrom).map_err(ControlError::from)?;
+        let lab = self.here_for_cd()?;
+        let vm = template::claim(&lab.0, &lab.1, template, isolated)?;
+        let ended = install_here(lab, vm.as_str(), &cdrom, isolated, ui)?;
+        ui.say(&templates::next(&vm, Some(template)));
+        Ok(ended)
+    }
+
+    fn here_for_cd(&self) -> Result<&(Context, Desired), Failure> {
+        match self {
+            Self::Here(lab) => Ok(lab),
+            Self::Daemon(_) => Err(Failure::new(Exit::Usage, "the daemon starts no vm from a CD; nothing was done")
+                .hint("root does: `sudo labwright vm install`")),
+        }
     }
 
     /// Gives vms new disks of their template's latest version: all that are behind, or those of them that are named.
@@ -102,6 +112,14 @@ impl Way {
         made
     }
 
+    /// Memory from their next start on of vms of somebody's own, each by its name.
+    pub fn set_memory(&self, vms: &[String], memory_mib: u32, ui: &mut Ui) -> Result<(), Failure> {
+        let no_name = |error| Failure::from_error(Exit::Usage, &error).within("`--memory` is for vms by name");
+        let vms: Vec<VmName> = vms.iter().map(VmName::new).collect::<Result<_, _>>().map_err(no_name)?;
+        let edit = Edit { memory_mib: Some(memory_mib), ..Edit::default() };
+        vms.iter().try_for_each(|vm| self.edit(vm, &edit, ui).map(drop))
+    }
+
     /// What is to be otherwise about a vm of somebody's own.
     pub fn edit(&self, vm: &VmName, edit: &Edit, ui: &mut Ui) -> Ended {
         let (context, desired) = match self {
@@ -143,6 +161,19 @@ impl Way {
         }
         Ok(())
     }
+}
+
+fn install_here(lab: &(Context, Desired), vm: &str, cdrom: &Path, isolated: bool, ui: &mut Ui) -> Ended {
+    let view = lab.0.view(&lab.1)?;
+    let mut asks = control::plan::asks(&view.desired, &view.recorded, &[vm.to_owned()], Wish::Start)?;
+    for (vm, ask) in &mut asks {
+        template::refuse_installed(&view.desired, vm).map_err(ControlError::from)?;
+        if isolated {
+            control::power::refuse_unless_isolated(&view.desired, vm)?;
+        }
+        ask.cdrom = Some(cdrom.to_owned());
+    }
+    asked_here(&view, &asks, &[], &Manner::asking(true), &format!("vm install {vm}"), ui)
 }
 
 /// One request for each vm that is meant; the first that is refused ends it.

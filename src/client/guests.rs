@@ -9,8 +9,9 @@ use crate::control::request::{Guest, Guests, RequestError, picture_files};
 use crate::daemon::messages::GuestAsk;
 use crate::disks::Snapshot;
 use crate::exit::Exit;
+use crate::model::address::Address;
 use crate::model::id::VmName;
-use crate::report::{Failure, Ui, requests};
+use crate::report::{Failure, Ui, console, requests};
 
 impl Way {
     /// Asks the same of all that are named.
@@ -41,6 +42,15 @@ impl Way {
         Ok(Exit::Done)
     }
 
+    /// Joins the terminal with a guest's serial line.
+    pub fn console(&self, vm: &str) -> Ended {
+        let Self::Here(lab) = self else { return Err(no_console(vm)) };
+        let guest = Guest::named(&lab.0, &lab.1.lab, vm)?;
+        lab.0.audit(Some(&lab.1.lab), vec![Address::vm(&guest.name)])?;
+        console::join(&guest.name, &guest.serial_line()?)?;
+        Ok(Exit::Done)
+    }
+
     pub fn snapshots(&self, vm: &str) -> Result<Vec<Snapshot>, Failure> {
         match self {
             Self::Daemon(lab) => {
@@ -56,6 +66,16 @@ impl Way {
             }
         }
     }
+}
+
+/// What only root can reach, on the host that runs the guest.
+fn no_console(vm: &str) -> Failure {
+    let what =
+        "the daemon carries no serial lines: they are for root, on the host that runs the guest; nothing was done";
+    let way = format!(
+        "`labwright vm show {vm}` tells what opens its screen, `labwright vm screen {vm} -o FILE` takes a picture"
+    );
+    Failure::new(Exit::Refused, what).hint(way)
 }
 
 fn pictures_of_daemon(

@@ -9,6 +9,8 @@ use super::permissions::Rights;
 use super::pick::{each, one, recorded_vms};
 use super::{Code, Context, ControlError};
 use crate::disks::{self, DiskError, Snapshot};
+use crate::host::RUN_ROOT;
+use crate::host::run::run_folder::serial_socket;
 use crate::model::address::Address;
 use crate::model::id::{LabName, RunId, SnapshotName, VmName};
 use crate::model::lab::{Desired, Object, Right};
@@ -227,6 +229,11 @@ impl Guest {
     pub fn run(&self) -> Result<&RunId, RequestError> {
         let run = self.vm.run.as_ref().filter(|run| !run.is_over());
         run.map(|run| &run.run).ok_or_else(|| self.not_running())
+    }
+
+    /// The socket of its serial line, on the host that runs it.
+    pub fn serial_line(&self) -> Result<PathBuf, RequestError> {
+        Ok(serial_socket(&Path::new(RUN_ROOT).join(self.run()?.to_string())))
     }
 
     /// A picture of its screen, PNG.

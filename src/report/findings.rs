@@ -2,8 +2,9 @@
 
 use clap::ValueEnum;
 
-use super::{diagnostics, diagnostics_ci, diagnostics_json};
+use super::{Failure, diagnostics, diagnostics_ci, diagnostics_json};
 use crate::control::validate::Checked;
+use crate::exit::Exit;
 use crate::model::rules::Rule;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -35,13 +36,20 @@ pub fn text(checked: &Checked, format: Format, styled: bool) -> String {
     }
 }
 
-/// All rules, one per line.
-pub fn rules() -> String {
-    Rule::ALL.iter().map(|rule| format!("{}  {}\n", rule.code(), rule.summary())).collect()
+/// The rule that has this code, or all of them.
+pub fn explained(code: &str) -> Result<String, Failure> {
+    if code.eq_ignore_ascii_case("all") {
+        return Ok(Rule::ALL.iter().map(|rule| format!("{}  {}\n", rule.code(), rule.summary())).collect());
+    }
+    let unknown = || {
+        Failure::new(Exit::Usage, format!("no rule has the code `{}`", diagnostics::shown(code)))
+            .hint("`labwright validate --explain all` lists them")
+    };
+    Rule::from_code(code).map(page).ok_or_else(unknown)
 }
 
 /// What a rule asks for, and why.
-pub fn page(rule: Rule) -> String {
+fn page(rule: Rule) -> String {
     let body = rule.page().split_once('\n').map_or("", |(_, body)| body);
     format!("{} — {}\n{body}", rule.code(), rule.summary())
 }

@@ -19,6 +19,7 @@ pub mod findings;
 pub mod freeze;
 pub mod full_vm;
 mod grounds;
+pub mod init;
 mod listings;
 pub mod log;
 pub mod manual;

@@ -34,25 +34,38 @@ pub fn page<L: OnPage>(lines: &[L], format: Format) -> String {
     lines.iter().map(paragraph).collect()
 }
 
-/// What the page of one host comes to; whether nothing is to be mended, and how that reads.
-pub fn of_host(lines: &[Line], lab: &LabName) -> (bool, String) {
-    match lines.iter().filter(|line| line.verdict == Verdict::Failed).count() {
-        0 => (true, format!("green: this host is ready for {lab}")),
-        1 => (false, "red: 1 thing to mend".to_owned()),
-        many => (false, format!("red: {many} things to mend")),
-    }
+/// The page of one host, and for people what it comes to: whether nothing is to be mended.
+pub fn of_host(lines: &[Line], lab: &LabName, format: Format) -> (bool, String) {
+    let red = lines.iter().filter(|line| line.verdict == Verdict::Failed).count();
+    let verdict = match red {
+        0 => format!("green: this host is ready for {lab}"),
+        1 => "red: 1 thing to mend".to_owned(),
+        many => format!("red: {many} things to mend"),
+    };
+    (red == 0, page(lines, format) + &last_line(verdict, format))
 }
 
-/// The same of several hosts.
-pub fn of_hosts(hosts: &[String], lines: &[HostLine], lab: &LabName) -> (bool, String) {
+/// The same of several hosts; for people only what they should know.
+pub fn of_hosts(hosts: &[String], mut lines: Vec<HostLine>, lab: &LabName, format: Format) -> (bool, String) {
+    let is_green = !lines.iter().any(HostLine::is_red);
+    let verdict = verdict_on_hosts(hosts, &lines, lab);
+    lines.retain(|line| format != Format::Table || line.is_news());
+    (is_green, page(&lines, format) + &last_line(verdict, format))
+}
+
+fn verdict_on_hosts(hosts: &[String], lines: &[HostLine], lab: &LabName) -> String {
+    let all = hosts.len();
     if !lines.iter().any(HostLine::is_red) {
-        let green = hosts.len();
-        return (true, format!("green: {green} of {green} hosts are ready for {lab}"));
+        return format!("green: {all} of {all} hosts are ready for {lab}");
     }
     let is_red = |host: &&String| lines.iter().any(|line| line.is_red() && line.host.as_ref() == Some(host));
     let red: Vec<&str> = hosts.iter().filter(is_red).map(String::as_str).collect();
     let named = if red.is_empty() { String::new() } else { format!(", not {}", red.join(", ")) };
-    (false, format!("red: {} of {} hosts are ready for {lab}{named}", hosts.len() - red.len(), hosts.len()))
+    format!("red: {} of {all} hosts are ready for {lab}{named}", all - red.len())
+}
+
+fn last_line(verdict: String, format: Format) -> String {
+    if format == Format::Table { verdict + "\n" } else { String::new() }
 }
 
 impl Row for Line {

@@ -26,6 +26,11 @@ pub fn done(vm: &VmName, kind: &RequestKind) -> String {
     }
 }
 
+/// What to know before a vm is started by hand that runs.
+pub fn runs(vm: &VmName, running: &str) -> String {
+    format!("warning: {vm} runs by what is recorded: {running}; the script says how to stop it first")
+}
+
 /// Where the picture of a guest's screen is.
 pub fn pictured(vm: &VmName, file: &Path) -> String {
     format!("the screen of {vm} is in {}", file.display())

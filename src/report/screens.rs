@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 
+use super::Failure;
 use super::listings::shown;
-use super::table::{Column, Row, column, wide, word, yielding};
-use crate::control::view::Screen;
+use super::table::{Column, Format, Row, column, render, wide, word, yielding};
+use crate::control::view::{Screen, Screens};
+use crate::exit::Exit;
 
 impl Row for Screen {
     const COLUMNS: &'static [Column<Self>] = &[
@@ -19,6 +21,23 @@ impl Row for Screen {
         wide("runs_on", |screen| screen.runs_on.clone()),
         wide("vnc", |screen| screen.vnc.clone()),
     ];
+}
+
+/// Those that are there; a single one that was asked for is told in words, unless a format is given.
+pub fn text(Screens { shown, without }: &Screens, format: Option<Format>) -> String {
+    match (&shown[..], format) {
+        ([], _) => String::new(),
+        ([screen], None) if without.is_empty() => in_words(screen),
+        (screens, format) => render(screens, format.unwrap_or_default()),
+    }
+}
+
+/// Those that are not, if any.
+pub fn missing(Screens { without, .. }: &Screens) -> Option<Failure> {
+    let names: Vec<String> = without.iter().map(|(name, state)| format!("{name} ({})", word(state))).collect();
+    let failure = Failure::new(Exit::NotReady, format!("no screen to show: {}", names.join(", ")))
+        .hint("a screen is there once `labwright status` shows the vm as booting or ready");
+    (!names.is_empty()).then_some(failure)
 }
 
 /// One screen, for a person.
