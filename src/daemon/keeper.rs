@@ -28,6 +28,7 @@ use crate::control::round::{self, Asking, Doing, Together, Unwatched};
 use crate::control::{Code, ControlError};
 use crate::error::chain;
 use crate::model::id::{LabName, RunId, VmName};
+use crate::run::{self, BEAT_EVERY};
 
 /// How long others who ask the same are waited for: a class begins on a word of its teacher.
 const GATHER: Duration = Duration::from_millis(100);
@@ -201,9 +202,15 @@ fn interval(daemon: &Daemon) -> Duration {
 /// A run that ends wakes the loop at once, and one that is to rest for another time is told so.
 fn watch(daemon: &Daemon) {
     let (mut news, mut last) = (News::default(), interval(daemon));
+    let mut next_beat = Instant::now();
     while !daemon.keeper.has_ended() {
         if std::mem::replace(&mut last, interval(daemon)) != last {
             daemon.keeper.bell.notify_all();
+        }
+        if Instant::now() >= next_beat {
+            next_beat = Instant::now() + BEAT_EVERY;
+            // Storage that takes nothing is told by all others who use it; starters then do as if there was nobody here.
+            run::beat(&daemon.context().site.storage.runs).unwrap_or_default();
         }
         if news.has_ends(&daemon.context(), &daemon.keeper.live()) {
             daemon.keeper.wake();

@@ -105,6 +105,8 @@ pub struct RunReport {
     pub phase: Phase,
     /// The latest `running` record.
     pub mapping: Option<Mapping>,
+    /// How many look at the guest's screen, as it was told last.
+    pub viewers: u32,
     /// Time of the last record of any kind, on the host's clock: for people, since clocks differ.
     pub last_beat: jiff::Timestamp,
 }
@@ -399,7 +401,7 @@ fn look_at_each<T: Sync, R: Send>(
 /// What a report says in the end; `None` of an empty one.
 pub fn fold(records: &[Record]) -> Option<RunReport> {
     let last_beat = records.last()?.at;
-    let mut report = RunReport { phase: Phase::Starting, mapping: None, last_beat };
+    let mut report = RunReport { phase: Phase::Starting, mapping: None, viewers: 0, last_beat };
     let mut before_pause = Phase::Starting;
     let mut cut_off = None;
     let mut gateway_mac = None;
@@ -435,6 +437,8 @@ pub fn fold(records: &[Record]) -> Option<RunReport> {
             // A guest that its site holds before its first instruction was let go.
             Event::Resumed => {}
             Event::Heartbeat | Event::Answer { .. } | Event::Warning { .. } | Event::Other => {}
+            Event::Opened | Event::Locked { .. } | Event::Warned { .. } => {}
+            Event::LookedAt { viewers, .. } => report.viewers = *viewers,
             Event::CutOff { reason } => cut_off = Some(reason.clone()),
             Event::Connected => cut_off = None,
             Event::Stopping { .. } => report.phase = Phase::Stopping,

@@ -79,18 +79,46 @@ pub struct Clock {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub start: Option<Part<Timestamp>>,
-    /// The owner's own end, with every pause in it that is over: the guest is stopped then.
+    /// The owner's own end, without pauses: the guest's end comes later than this by all of `pauses` that are over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub end: Option<Part<Timestamp>>,
-    /// When the guest stands still, and its time with it: no end comes while a pause is open.
+    /// When the guest stands still, and its time with it: no end comes while a pause is open. What overlaps counts once, and
+    /// what lies before `start` not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Vec<Pause>>")]
     pub pauses: Option<Part<Vec<Pause>>>,
+    /// How long the guest runs on after its end, with console and egress shut, so that it writes what was saved. A later end
+    /// unlocks it. Without, it is stopped at its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<u64>")]
+    pub grace_seconds: Option<Part<u64>>,
+    /// How long it does so where `controller.beat` is older than a minute when the end comes: nobody could have moved that.
+    /// Without, or where there is no such file, `grace_seconds` holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<u64>")]
+    pub offline_grace_seconds: Option<Part<u64>>,
+    /// How long before its end the guest is told of it, on its serial line; each once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<u64>>")]
+    pub warn_before_seconds: Option<Part<Vec<u64>>>,
+    /// What comes of the guest after its end; `stop` without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<AtEnd>")]
+    pub at_end: Option<Part<AtEnd>>,
     /// What a newer labwright knows of the clock.
     #[serde(flatten)]
     #[schemars(skip)]
     rest: Map<String, Value>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AtEnd {
+    /// It is powered off when its grace is over.
+    Stop,
+    /// It stays locked, and runs on.
+    Keep,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -199,6 +227,37 @@ impl<T> Part<T> {
     }
 }
 
+impl Clock {
+    /// An end, later by what of the pauses lies between the start and it. None where a pause has no end yet.
+    fn after_pauses(&self, mut end: Timestamp) -> Option<Timestamp> {
+        let mut counted = self.start.as_ref().and_then(Part::known).copied().unwrap_or(Timestamp::MIN);
+        let mut pauses: Vec<&Pause> = self.pauses().iter().collect();
+        pauses.sort_by_key(|pause| pause.since);
+        for pause in pauses {
+            if pause.since >= end {
+                break;
+            }
+            let until = pause.until?;
+            let since = pause.since.max(counted);
+            if until > since {
+                // A time beyond all calendars is no end.
+                end = end.checked_add(until.duration_since(since)).ok()?;
+                counted = until;
+            }
+        }
+        Some(end)
+    }
+
+    /// Whether the guest is to stand still.
+    pub fn is_paused(&self, now: Timestamp) -> bool {
+        self.pauses().iter().any(|pause| pause.since <= now && pause.until.is_none_or(|until| now < until))
+    }
+
+    pub fn pauses(&self) -> &[Pause] {
+        self.pauses.as_ref().and_then(Part::known).map_or(&[], Vec::as_slice)
+    }
+}
+
 fn first_version() -> u32 {
     1
 }
@@ -226,13 +285,22 @@ impl Control {
         }
     }
 
-    /// When the guest is to be stopped, on the controller's clock.
-    pub fn end(&self) -> Option<Timestamp> {
-        let clock = self.clock.as_ref().and_then(Part::known);
-        clock.and_then(|clock| clock.end.as_ref()?.known().copied()).or(self.deadline)
+    /// The owner's own end, as it is written, on the controller's clock.
+    fn own_end(&self) -> Option<Timestamp> {
+        self.clock().and_then(|clock| clock.end.as_ref()?.known().copied()).or(self.deadline)
     }
 
-    /// Each version has its own name for it.
+    /// When the guest's time is over, with all pauses that are over. None where it has no end, or stands still.
+    pub fn end(&self) -> Option<Timestamp> {
+        let end = self.own_end()?;
+        self.clock().map_or(Some(end), |clock| clock.after_pauses(end))
+    }
+
+    pub fn clock(&self) -> Option<&Clock> {
+        self.clock.as_ref().and_then(Part::known)
+    }
+
+    /// The owner's own end. Each version has its own name for it.
     pub fn end_at(&mut self, end: Timestamp) {
         self.deadline = None;
         if self.version > 1 {
@@ -250,7 +318,7 @@ impl Control {
     /// Says the same in another version.
     fn speak(&mut self, version: u32) {
         if std::mem::replace(&mut self.version, version) != version
-            && let Some(end) = self.end()
+            && let Some(end) = self.own_end()
         {
             self.end_at(end);
         }
@@ -260,7 +328,7 @@ impl Control {
     pub fn unheeded(&self, obeyed: &[&str]) -> BTreeSet<String> {
         let mut parts = vec![
             ("wanted".to_owned(), !matches!(self.wanted, Wanted::Other(_))),
-            ("deadline".to_owned(), self.deadline.is_none() || self.deadline == self.end()),
+            ("deadline".to_owned(), self.deadline.is_none() || self.deadline == self.own_end()),
         ];
         let mut add = |name: &str, is_known: Option<bool>| {
             let is_obeyed = obeyed.contains(&name);
@@ -273,6 +341,10 @@ impl Control {
             add("clock.start", is_known(clock.start.as_ref()));
             add("clock.end", is_known(clock.end.as_ref()));
             add("clock.pauses", is_known(clock.pauses.as_ref()));
+            add("clock.grace_seconds", is_known(clock.grace_seconds.as_ref()));
+            add("clock.offline_grace_seconds", is_known(clock.offline_grace_seconds.as_ref()));
+            add("clock.warn_before_seconds", is_known(clock.warn_before_seconds.as_ref()));
+            add("clock.at_end", is_known(clock.at_end.as_ref()));
             parts.extend(clock.rest.keys().map(|key| (format!("clock.{key}"), false)));
         } else {
             add("clock", is_known(self.clock.as_ref()));
@@ -331,7 +403,7 @@ impl Control {
     fn ordered(mut self, order: &Self) -> Self {
         (self.generation, self.wanted) = (order.generation, order.wanted.clone());
         self.requests.clone_from(&order.requests);
-        if let Some(end) = order.end() {
+        if let Some(end) = order.own_end() {
             self.end_at(end);
         }
         self
@@ -389,6 +461,40 @@ fn lock(folder: &Folder) -> Result<Flock<File>, RunFileError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// From when until when, in minutes of the hour that begins at ten.
+    type Span = (i64, Option<i64>);
+
+    #[test]
+    fn an_end_moves_by_the_pauses_before_it() {
+        let at = |minute: i64| Timestamp::from_second(36_000 + minute * 60).unwrap();
+        // (start, end, pauses, when the end comes)
+        let table: [(Option<i64>, &[Span], Option<i64>); 11] = [
+            (None, &[], Some(50)),
+            (None, &[(10, Some(20))], Some(60)),
+            (None, &[(10, None)], None),
+            (None, &[(30, Some(35)), (10, Some(20))], Some(65)),
+            // What overlaps counts once, whichever was written first.
+            (None, &[(10, Some(30)), (20, Some(25))], Some(70)),
+            (None, &[(20, Some(40)), (10, Some(30))], Some(80)),
+            // A pause after the end is none; one after the end that an earlier one has moved is.
+            (None, &[(50, Some(55))], Some(50)),
+            (None, &[(10, Some(20)), (55, Some(57))], Some(62)),
+            (None, &[(60, None)], Some(50)),
+            // Nobody loses time before the start.
+            (Some(15), &[(10, Some(20))], Some(55)),
+            (Some(15), &[(20, Some(10))], Some(50)),
+        ];
+        for (start, pauses, expected) in table {
+            let mut control = Control::new(1, Wanted::Running);
+            control.end_at(at(50));
+            let Some(Part::Known(clock)) = &mut control.clock else { unreachable!("it has an end") };
+            clock.start = start.map(|start| Part::Known(at(start)));
+            let pauses = pauses.iter().map(|(since, until)| Pause { since: at(*since), until: until.map(at) });
+            clock.pauses = Some(Part::Known(pauses.collect()));
+            assert_eq!(control.end(), expected.map(at), "{clock:?}", clock = control.clock);
+        }
+    }
 
     #[test]
     fn two_writers_do_not_undo_each_other() {

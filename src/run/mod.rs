@@ -10,6 +10,7 @@
 //!   answers/7.png  starter, the file that answers request 7
 //!   vnc.password   controller, mode 0600
 //!   clock          controller, touched to learn the server's time      -> silence.rs
+//! runs/controller.beat         controller, touched while somebody could move an end -> beat.rs
 //! runs/batches/<batch>.json   controller: task number -> run, never changed -> batch.rs
 //! ```
 //!
@@ -18,6 +19,7 @@
 
 mod answers;
 mod batch;
+mod beat;
 mod control;
 mod folders;
 #[cfg(test)]
@@ -29,10 +31,11 @@ mod spec;
 
 pub use answers::answer;
 pub use batch::{Batch, BatchId};
-pub use control::{Clock, Console, Control, Part, Pause, Request, RequestKind, Wanted};
+pub use beat::{BEAT_EVERY, beat, last_beat};
+pub use control::{AtEnd, Clock, Console, Control, Part, Pause, Request, RequestKind, Wanted};
 pub use folders::{OnStorage, Runs};
 pub use job_log::last_words;
-pub use report::{Event, PAUSED_ON_REQUEST, Record, StopReason, parse_report, read_report};
+pub use report::{Event, Lock, PAUSED_BY_SESSION, PAUSED_ON_REQUEST, Record, StopReason, parse_report, read_report};
 pub use spec::{RunDisk, RunNetwork, RunSpec};
 
 use std::io::ErrorKind;

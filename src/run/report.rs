@@ -44,6 +44,8 @@ pub struct Record {
 
 /// Why a guest is paused that somebody had suspended; any other reason is for the sake of its disks, or qemu's own.
 pub const PAUSED_ON_REQUEST: &str = "it was asked to";
+/// Why one is paused whose clock stands still.
+pub const PAUSED_BY_SESSION: &str = "its session is paused";
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -88,7 +90,7 @@ pub enum Event {
     },
     /// The guest was seen using its planned address.
     Ready,
-    /// The guest stands still: it was asked to, the starter could not reach its storage for `self_fence`, qemu halted it, as
+    /// The guest stands still: it was asked to, its session is paused, the starter could not reach its storage for `self_fence`, qemu halted it, as
     /// on a full disk, or qemu does not answer.
     Paused {
         /// Why it stands still.
@@ -96,6 +98,28 @@ pub enum Event {
     },
     /// The guest goes on.
     Resumed,
+    /// The guest is its owner's: it is not locked, or not any more. Said only of one that was, or could have been.
+    Opened,
+    /// Nobody can look at the guest, and it reaches nobody, or one of both; it runs.
+    Locked {
+        /// Why it is locked.
+        reason: Lock,
+    },
+    /// The guest was told how much time its owner has left.
+    Warned {
+        /// As of the warning.
+        left_seconds: u64,
+        /// What was in the way, where it was not told.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failed: Option<String>,
+    },
+    /// Others look at the guest's screen than before. Of many changes in a short time one record tells.
+    LookedAt {
+        /// How many look now.
+        viewers: u32,
+        /// Who has begun to since the last such record: addresses, `socket` for a process of the host. Of very many, some.
+        began: Vec<String>,
+    },
     /// The starter lives.
     Heartbeat,
     /// Request `number` was carried out, or not.
@@ -144,6 +168,22 @@ pub enum Event {
     Other,
 }
 
+/// Why a guest is locked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Lock {
+    /// Its owner's time has not begun.
+    Early,
+    /// Its owner's time is over. It runs on until it is stopped, so that it writes what was saved.
+    Over,
+    /// `control.json` asks for it; only its console is shut then.
+    Asked,
+    /// A reason of a newer labwright than this one, as it is written.
+    #[serde(untagged)]
+    #[schemars(skip)]
+    Other(serde_json::Value),
+}
+
 /// Why a run ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -152,7 +192,7 @@ pub enum StopReason {
     Guest,
     /// `control.json` asked for it, or the scheduler's signal did.
     Asked,
-    /// The deadline in `control.json` has passed.
+    /// The guest's time in `control.json` was over, and its grace.
     Deadline,
     /// A newer run of the vm exists.
     Superseded,

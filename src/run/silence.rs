@@ -26,7 +26,7 @@ use super::{CLOCK, REPORT, RunFileError};
 
 /// How long no starter has written into the run's report; `None`: none ever began one.
 pub(super) fn silence(folder: &Path) -> Result<Option<Duration>, RunFileError> {
-    let now = touch(folder);
+    let now = touch(&folder.join(CLOCK), 0o640);
     let report = folder.join(REPORT);
     let written = match File::open(&report).and_then(|file| stamp(&file)) {
         Ok(written) => written,
@@ -40,13 +40,13 @@ pub(super) fn silence(folder: &Path) -> Result<Option<Duration>, RunFileError> {
     Ok(Some(now.duration_since(written).unwrap_or_default()))
 }
 
-/// The storage server's time.
-fn touch(folder: &Path) -> std::io::Result<SystemTime> {
+/// Makes the file one of now, and returns what the storage server takes for that.
+pub(super) fn touch(path: &Path, mode: u32) -> std::io::Result<SystemTime> {
     // The folder belongs to the account that qemu runs as: what stands there may be a link or a pipe.
     let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
     let mut clock = OpenOptions::new();
-    clock.write(true).create(true).truncate(false).mode(0o640).custom_flags(flags);
-    let file = clock.open(folder.join(CLOCK))?;
+    clock.write(true).create(true).truncate(false).mode(mode).custom_flags(flags);
+    let file = clock.open(path)?;
     futimens(&file, &TimeSpec::UTIME_NOW, &TimeSpec::UTIME_NOW)?;
     stamp(&file)
 }
@@ -65,7 +65,7 @@ mod tests {
     fn written_before(seconds: u64) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         let report = File::create(folder.path().join(REPORT)).unwrap();
-        let now = touch(folder.path()).unwrap();
+        let now = touch(&folder.path().join(CLOCK), 0o640).unwrap();
         report.set_modified(now - Duration::from_secs(seconds)).unwrap();
         folder
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use labwright::apply::{Failure, Summary};
 use labwright::cli::schema::{SchemaKind, text as schema_text};
 use labwright::report;
-use labwright::run::{Control, Event, Record, StopReason};
+use labwright::run::{Control, Event, Lock, Record, StopReason};
 use serde_json::Value;
 
 use crate::lab::{Applied, Lab};
@@ -113,6 +113,10 @@ fn reports_are_what_their_schema_says() {
     let more = [
         Event::Paused { reason: "its storage is gone".into() },
         Event::Resumed,
+        Event::Locked { reason: Lock::Early },
+        Event::Opened,
+        Event::Warned { left_seconds: 600, failed: None },
+        Event::LookedAt { viewers: 1, began: vec!["10.0.0.9:40022".into()] },
         Event::Heartbeat,
         Event::Answer { number: 7, file: Some("answers/7.png".into()), error: None },
         Event::Restarting { attempt: 2, exit: "exit status: 1".into() },
@@ -126,7 +130,10 @@ fn reports_are_what_their_schema_says() {
     let all = [
         "answer",
         "heartbeat",
+        "locked",
+        "looked_at",
         "networked",
+        "opened",
         "paused",
         "prepared",
         "ready",
@@ -135,6 +142,7 @@ fn reports_are_what_their_schema_says() {
         "running",
         "stopped",
         "stopping",
+        "warned",
     ];
     assert_eq!(names(&seen), all);
 }
@@ -142,7 +150,8 @@ fn reports_are_what_their_schema_says() {
 #[test]
 fn a_control_file_is_what_its_schema_says() {
     let text = r#"{"version":2,"generation":3,"wanted":"stopped",
-        "clock":{"start":"2027-01-12T09:00:00Z","end":"2027-01-12T12:00:00Z","pauses":[{"since":"2027-01-12T10:00:00Z"}]},
+        "clock":{"start":"2027-01-12T09:00:00Z","end":"2027-01-12T12:00:00Z","pauses":[{"since":"2027-01-12T10:00:00Z"}],
+        "grace_seconds":120,"offline_grace_seconds":1800,"warn_before_seconds":[600,120],"at_end":"keep"},
         "disks":[{"path":"/d","backing":["/b"]}],"egress":[{"net":"10.0.0.5/32","port":53,"protocol":"udp"}],"console":"shut",
         "requests":[{"number":1,"kind":"screen"},{"number":2,"kind":{"snapshot":{"name":"before"}}}]}"#;
     let control: Control = serde_json::from_str(text).unwrap();

@@ -15,7 +15,7 @@ use crate::model::lab::{PowerState, VmSource};
 use crate::model::site::Site;
 use crate::observe::{self, Life, Observed, Phase, life};
 use crate::plan::Remark;
-use crate::run::{PAUSED_ON_REQUEST, StopReason};
+use crate::run::{PAUSED_BY_SESSION, PAUSED_ON_REQUEST, StopReason};
 use crate::state::{Recorded, RecordedVm};
 
 /// One vm, as recorded and seen.
@@ -233,7 +233,9 @@ pub(super) fn of_phase(phase: &Phase) -> VmState {
         Phase::Starting => VmState::Starting,
         Phase::Running => VmState::Booting,
         Phase::Ready => VmState::Ready,
-        Phase::Paused { reason } if reason == PAUSED_ON_REQUEST => VmState::Suspended,
+        Phase::Paused { reason } if [PAUSED_ON_REQUEST, PAUSED_BY_SESSION].contains(&reason.as_str()) => {
+            VmState::Suspended
+        }
         Phase::Paused { .. } => VmState::Paused,
         Phase::CutOff { .. } => VmState::CutOff,
         Phase::Stopping => VmState::Stopping,
