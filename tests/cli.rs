@@ -38,6 +38,7 @@ cases! {
     apply_unasked
     asks
     collect
+    collect_candidates
     collect_hostile
     collect_kinds
     colours

@@ -33,10 +33,11 @@ enum Meaning {
     ExtraTime,
     Name,
     StudentId,
+    Candidate,
 }
 
 impl Meaning {
-    const ALL: [Self; 5] = [Self::User, Self::Uid, Self::ExtraTime, Self::Name, Self::StudentId];
+    const ALL: [Self; 6] = [Self::User, Self::Uid, Self::ExtraTime, Self::Name, Self::StudentId, Self::Candidate];
 
     /// It is only shown: where it is not clear which column it is, it is none.
     fn is_for_people(self) -> bool {
@@ -50,6 +51,7 @@ impl Meaning {
             Self::ExtraTime => "extra_time",
             Self::Name => "name",
             Self::StudentId => "student_id",
+            Self::Candidate => "candidate",
         }
     }
 
@@ -96,6 +98,7 @@ impl Meaning {
                 "matricol",
                 "numărmatricol",
             ],
+            Self::Candidate => &["candidate", "candidatenumber", "candidateno", "candidateid", "kandidatennummer"],
         }
     }
 }
@@ -108,6 +111,7 @@ pub(super) struct Columns {
     pub(super) extra_time: Option<usize>,
     pub(super) name: Option<usize>,
     pub(super) student_id: Option<usize>,
+    pub(super) candidate: Option<usize>,
 }
 
 impl Format<'_> {
@@ -119,6 +123,7 @@ impl Format<'_> {
             Meaning::ExtraTime => &columns.extra_time,
             Meaning::Name => &columns.name,
             Meaning::StudentId => &columns.student_id,
+            Meaning::Candidate => &columns.candidate,
         };
         column.as_ref().map(|name| name.0.as_str())
     }
@@ -205,7 +210,7 @@ pub(super) fn find(
         let hint = "export the roster without it, and change what was exposed";
         note(Rule::Secret, &field.bytes, message, hint.to_owned());
     }
-    let mut found = [None; 5];
+    let mut found = [None; Meaning::ALL.len()];
     let mut sound = true;
     for (meaning, found) in Meaning::ALL.into_iter().zip(&mut found) {
         match format.fields_of(meaning, header)[..] {
@@ -231,10 +236,10 @@ pub(super) fn find(
     if found[2].is_none() {
         note_mistyped(header, place, diagnostics);
     }
-    let [user, uid, extra_time, name, student_id] = found;
+    let [user, uid, extra_time, name, student_id, candidate] = found;
     // A column that is the login name is nobody's name besides.
     let [name, student_id] = [name, student_id].map(|column| column.filter(|index| Some(*index) != user));
-    sound.then_some(Columns { count: header.fields.len(), user: user?, uid, extra_time, name, student_id })
+    sound.then_some(Columns { count: header.fields.len(), user: user?, uid, extra_time, name, student_id, candidate })
 }
 
 fn twice(meaning: Meaning, format: &Format<'_>, (one, other): (&str, &str)) -> (String, String) {

@@ -146,6 +146,9 @@ record! {
         /// Column with the person's number at the school; `student_id`, `Matrikelnummer` and the like if not written.
         #[example("Matrikelnummer")]
         pub student_id: Option<Spanned<Text>>,
+        /// Column with what stands for the person on submissions; `candidate`, `Candidate number` and the like if not written.
+        #[example("Candidate number")]
+        pub candidate: Option<Spanned<Text>>,
     }
 }
 

@@ -14,7 +14,7 @@ use super::room::{Fit, Room};
 use super::scalar::Scalar as _;
 use super::values::{Percent, invalid_name, shorten};
 use crate::model::diagnostic::{Diagnostic, Diagnostics, Severity, Source, Span};
-use crate::model::id::UserName;
+use crate::model::id::{Candidate, UserName};
 use crate::model::lab::Particulars;
 use crate::model::rules::Rule;
 
@@ -32,6 +32,8 @@ pub struct RosterRow {
     pub uid: Option<Spanned<u32>>,
     pub extra_time: Option<Spanned<Percent>>,
     pub particulars: Particulars,
+    /// As in `particulars`.
+    pub candidate: Option<At>,
 }
 
 /// The text of a CSV file. Anything that is not UTF-8 is read as Windows-1252: names of people may come out wrong, but
@@ -179,8 +181,10 @@ impl Reader<'_> {
         let uid = columns.uid.and_then(|index| self.uid(record.fields.get(index)?));
         let extra_time = columns.extra_time.and_then(|index| self.extra_time(record.fields.get(index)?));
         let text = |column: Option<usize>| text(record.fields.get(column?)?);
-        let particulars = Particulars { name: text(columns.name), student_id: text(columns.student_id) };
-        Some(RosterRow { user, uid, extra_time, particulars })
+        let candidate = columns.candidate.and_then(|index| self.candidate(record.fields.get(index)?));
+        let (candidate, place) = candidate.map(|candidate| (candidate.value, candidate.at)).unzip();
+        let particulars = Particulars { name: text(columns.name), student_id: text(columns.student_id), candidate };
+        Some(RosterRow { user, uid, extra_time, particulars, candidate: place })
     }
 
     fn user(&mut self, record: &Record<'_>, field: Option<&Field<'_>>) -> Option<Spanned<UserName>> {
@@ -210,6 +214,21 @@ impl Reader<'_> {
         }
         self.users.insert(value.clone(), at);
         Some(Spanned { value, at })
+    }
+
+    fn candidate(&mut self, field: &Field<'_>) -> Option<Spanned<Candidate>> {
+        let text = field.trimmed();
+        if text.is_empty() {
+            return None;
+        }
+        match Candidate::new(text) {
+            Ok(value) => Some(Spanned { value, at: self.at(&field.bytes) }),
+            Err(error) => {
+                let mistake = invalid_name(Candidate::WHAT, text, &error);
+                self.note(Rule::InvalidName, field.bytes.clone(), mistake.message, mistake.hint.unwrap_or_default());
+                None
+            }
+        }
     }
 
     fn uid(&mut self, field: &Field<'_>) -> Option<Spanned<u32>> {

@@ -176,6 +176,10 @@ name_type!(
     SessionName, "session name", NAME_BYTES_MAX, digit_first: true
 );
 name_type!(
+    /// What somebody is called where nobody is to know who they are: on what they submit.
+    Candidate, "candidate number", NAME_BYTES_MAX, digit_first: true
+);
+name_type!(
     /// A state of a running vm that it can go back to. No digit comes first: qemu numbers snapshots too, and looks a name
     /// up among the numbers before it looks among the names.
     SnapshotName, "snapshot name", NAME_BYTES_MAX, digit_first: false

@@ -19,7 +19,8 @@ use super::claim::PowerWish;
 use super::disk::size;
 use super::file_pattern::FilePattern;
 use super::id::{
-    FamilyName, LabName, Mac, MacPrefix, SessionName, TemplateName, UserGroupName, UserName, VmGroupName, VmName,
+    Candidate, FamilyName, LabName, Mac, MacPrefix, SessionName, TemplateName, UserGroupName, UserName, VmGroupName,
+    VmName,
 };
 pub use super::permission::{InvalidObject, Object, Permission, Right, Subject};
 pub use super::session::{AddedTime, AtEnd, Egress, Protocol, Session, SessionState};
@@ -52,6 +53,9 @@ pub struct Desired {
 pub struct Particulars {
     pub name: Option<String>,
     pub student_id: Option<String>,
+    /// Stands for their name on what they submit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<Candidate>,
 }
 
 impl Desired {

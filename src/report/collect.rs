@@ -99,8 +99,8 @@ fn page(receipt: &Receipt) -> String {
     let mut line = |name: &str, value: &str| {
         writeln!(text, "{:<10} {}", format!("{name}:"), escaped(value)).expect("a string takes all");
     };
-    line("student", receipt.student.as_str());
-    line("vm", receipt.vm.as_str());
+    line("student", &receipt.student);
+    line("vm", &receipt.vm);
     line("lab", receipt.lab.as_str());
     line("collected", &times::local(receipt.collected));
     line("by", &receipt.by);

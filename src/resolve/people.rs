@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Resolver;
-use crate::manifest::{At, LimitsDecl, Spanned, UserGroupDecl};
-use crate::model::id::{UserGroupName, UserName};
+use crate::manifest::{At, LimitsDecl, RosterRow, Spanned, UserGroupDecl};
+use crate::model::id::{Candidate, UserGroupName, UserName};
 use crate::model::lab::{Desired, Limits, Particulars, User, UserGroup};
 use crate::model::rules::Rule;
 
@@ -21,6 +21,8 @@ pub(super) struct People {
     /// Where each uid was written first.
     uids: BTreeMap<u32, (UserName, At)>,
     particulars: BTreeMap<UserName, Particulars>,
+    /// Where each candidate number was written first.
+    candidates: BTreeMap<Candidate, (UserName, At)>,
 }
 
 impl People {
@@ -104,6 +106,27 @@ impl People {
         }
     }
 
+    /// What the first roster says of somebody counts; in candidate numbers all must agree, since they are a person's name.
+    fn set_particulars(&mut self, resolver: &mut Resolver<'_>, row: &RosterRow) {
+        let user = &row.user.value;
+        let known = self.particulars.entry(user.clone()).or_insert_with(|| row.particulars.clone());
+        let (Some(candidate), Some(at)) = (&row.particulars.candidate, row.candidate) else { return };
+        let before = known.candidate.get_or_insert_with(|| candidate.clone());
+        let (message, first, hint) = if before != candidate {
+            let first = self.candidates.get(before).map_or(at, |(_, at)| *at);
+            let message = format!("`{user}` is candidate `{candidate}` here and `{before}` elsewhere");
+            (message, first, "write the same number in every roster of the lab")
+        } else {
+            let (other, first) = self.candidates.entry(candidate.clone()).or_insert_with(|| (user.clone(), at));
+            if other == user {
+                return;
+            }
+            let message = format!("`{user}` is candidate `{candidate}`, and so is `{other}`");
+            (message, *first, "give each of the two a number of their own")
+        };
+        resolver.note_both(Rule::RosterDuplicate, (at, &message), (first, "here for the first time"), hint);
+    }
+
     /// Puts users and groups into what is desired.
     pub(super) fn finish(self, desired: &mut Desired) {
         let is_mentioned_only = |name: &UserName| !self.declared.contains(name);
@@ -126,6 +149,7 @@ impl Resolver<'_> {
             broken: BTreeSet::new(),
             uids: BTreeMap::new(),
             particulars: BTreeMap::new(),
+            candidates: BTreeMap::new(),
         };
         let manifest = self.manifest;
         for entry in &manifest.user_groups.0 {
@@ -176,7 +200,7 @@ impl Resolver<'_> {
             let extra = row.extra_time.as_ref().map_or(0, |extra| extra.0);
             user.extra_time_percent = user.extra_time_percent.max(extra);
             if row.particulars != Particulars::default() {
-                people.particulars.entry(row.user.value.clone()).or_insert_with(|| row.particulars.clone());
+                people.set_particulars(self, row);
             }
         }
         if decl.roster.is_some() && roster.is_none_or(|roster| roster.broken) {

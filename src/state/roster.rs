@@ -2,7 +2,7 @@
 //! part of no plan, and stay as long as the lab has the person.
 //!
 //! ```text
-//! roster     lab, user ─ name, student_id, as the lab's rosters last had them
+//! roster     lab, user ─ name, student_id, candidate, as the lab's rosters last had them
 //! ```
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Transaction, params};
 
 use super::{StateError, Store};
-use crate::model::id::{LabName, UserName};
+use crate::model::id::{Candidate, LabName, UserName};
 use crate::model::lab::Particulars;
 
 /// `MIGRATIONS[7]` of the tables.
@@ -20,15 +20,21 @@ pub(super) const TABLE: &str = "
     ) STRICT, WITHOUT ROWID;
 ";
 
+/// `MIGRATIONS[8]` of the tables.
+pub(super) const CANDIDATE: &str = "ALTER TABLE roster ADD COLUMN candidate TEXT";
+
 impl Store {
     /// Of everybody whom the lab's rosters name.
     pub fn particulars(&self, lab: &LabName) -> Result<BTreeMap<UserName, Particulars>, StateError> {
-        let query = "SELECT user, name, student_id FROM roster WHERE lab = ?1";
+        let query = "SELECT user, name, student_id, candidate FROM roster WHERE lab = ?1";
         let rows = self.list("read the rosters", query, [lab.as_str()], |row| {
-            Ok((row.get::<_, String>(0)?, Particulars { name: row.get(1)?, student_id: row.get(2)? }))
+            let of = Particulars { name: row.get(1)?, student_id: row.get(2)?, candidate: None };
+            Ok((row.get::<_, String>(0)?, of, row.get::<_, Option<String>>(3)?))
         })?;
-        let valid = |(user, of): (String, Particulars)| {
-            UserName::new(user).map(|user| (user, of)).map_err(|invalid| self.damaged(invalid.to_string()))
+        let valid = |(user, of, candidate): (String, Particulars, Option<String>)| {
+            let candidate = candidate.map(Candidate::new).transpose();
+            let valid = UserName::new(user).and_then(|user| Ok((user, Particulars { candidate: candidate?, ..of })));
+            valid.map_err(|invalid| self.damaged(invalid.to_string()))
         };
         rows.into_iter().map(valid).collect()
     }
@@ -46,11 +52,12 @@ impl Store {
         self.transact("keep what the rosters say", |transaction| {
             transaction.execute("DELETE FROM roster WHERE lab = ?1", [lab])?;
             let mut insert = transaction.prepare(
-                "INSERT INTO roster (lab, user, name, student_id) SELECT ?1, ?2, ?3, ?4
+                "INSERT INTO roster (lab, user, name, student_id, candidate) SELECT ?1, ?2, ?3, ?4, ?5
                  WHERE EXISTS (SELECT 1 FROM objects WHERE lab = ?1 AND kind = 'user' AND name = ?2)",
             )?;
-            people.iter().try_for_each(|(user, Particulars { name, student_id })| {
-                insert.execute(params![lab, user.as_str(), name, student_id]).map(drop)
+            people.iter().try_for_each(|(user, Particulars { name, student_id, candidate })| {
+                let candidate = candidate.as_ref().map(Candidate::as_str);
+                insert.execute(params![lab, user.as_str(), name, student_id, candidate]).map(drop)
             })
         })
     }

@@ -32,7 +32,7 @@
 use rusqlite::Connection;
 
 /// Version of the tables that this program writes, kept in `PRAGMA user_version`.
-pub(super) const VERSION: u32 = 8;
+pub(super) const VERSION: u32 = 9;
 
 /// `MIGRATIONS[n]` turns version n into n + 1. Never edited once released.
 const MIGRATIONS: [&str; VERSION as usize] = ["
@@ -131,7 +131,7 @@ const MIGRATIONS: [&str; VERSION as usize] = ["
     CREATE INDEX holds_of_mac ON holds (mac) WHERE mac IS NOT NULL;
     CREATE INDEX holds_of_owner ON holds (owner) WHERE owner IS NOT NULL;
     CREATE INDEX IF NOT EXISTS vms_of_owner ON vms (json_extract(body, '$.owner'));
-", super::roster::TABLE];
+", super::roster::TABLE, super::roster::CANDIDATE];
 
 /// Brings the tables to `VERSION`, each step in a transaction of its own.
 pub(super) fn migrate(connection: &mut Connection, from: u32) -> rusqlite::Result<()> {

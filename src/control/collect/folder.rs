@@ -9,7 +9,6 @@ use sha2::{Digest as _, Sha256};
 
 use super::CollectError;
 use super::receipt::{Kept, Receipt};
-use crate::model::id::VmName;
 use crate::state::RecordedDisk;
 use crate::volumes::place;
 
@@ -44,8 +43,9 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn of(student: &Path, vm: &VmName, is_look: bool) -> Self {
-        let name = if is_look { format!("{}.look", vm.file_name()) } else { vm.file_name() };
+    /// `vm` is the name of its folder.
+    pub(super) fn of(student: &Path, vm: &str, is_look: bool) -> Self {
+        let name = if is_look { format!("{vm}.look") } else { vm.to_owned() };
         let first = student.join(&name);
         Self { earlier: first.symlink_metadata().is_ok().then_some(first), name }
     }
@@ -204,8 +204,8 @@ impl List {
     pub(super) fn add(&self, receipt: &Receipt, note: fn(&Receipt) -> String) -> Result<(), CollectError> {
         let word = serde_json::to_value(receipt.verdict).ok().and_then(|word| word.as_str().map(str::to_owned));
         self.line(&[
-            receipt.student.to_string(),
-            receipt.vm.to_string(),
+            receipt.student.clone(),
+            receipt.vm.clone(),
             word.unwrap_or_default(),
             (if receipt.is_submission { "yes" } else { "no" }).to_owned(),
             receipt.files.len().to_string(),

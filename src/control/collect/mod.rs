@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! DIR/collected.csv           one line for each vm of each time
-//! DIR/STUDENT/VM/             the submission; VM.2 what was collected later, VM.look what was read beside a running guest
+//! DIR/STUDENT/VM/             the submission, by candidate number where the roster has one; VM.2 what was collected later, VM.look what was read beside a running guest
 //!     files/home/…            as they were on the disk; files.2 where another file system has the same names
 //!     manifest.json           each file's size, time and sha256, and what was not taken and why
 //!     receipt.txt             the same for people
@@ -32,8 +32,8 @@ use crate::error::chain;
 use crate::host::run::sealed::Sealed;
 use crate::model::address::Address;
 use crate::model::file_pattern::FilePattern;
-use crate::model::id::{LabName, VmName};
-use crate::model::lab::{Desired, Vm};
+use crate::model::id::{Candidate, LabName, UserName, VmName};
+use crate::model::lab::{Desired, Particulars, Vm};
 use crate::observe::{Observed, life};
 use crate::state::{Intent, Outcome, Recorded, RecordedDisk, RecordedVm};
 use crate::volumes::{self, HearError, Left, Order, Record};
@@ -125,6 +125,7 @@ struct Collect<'a> {
     words: Words,
     owner: Owner,
     recorded: &'a Recorded,
+    particulars: BTreeMap<UserName, Particulars>,
     observed: &'a Observed,
     now: Timestamp,
 }
@@ -151,7 +152,8 @@ pub fn collect(
     context.audit(Some(lab), meant.iter().map(|meant| Address::vm(meant.name)).collect())?;
     let observed = view.observed()?;
     let (list, owner, now) = (List::open(&wanted.into)?, context.owner()?, Timestamp::now());
-    let collect = Collect { context, lab, wanted, words, owner, recorded, observed: &observed, now };
+    let particulars = context.store_if_any()?.map(|store| store.particulars(lab)).transpose()?.unwrap_or_default();
+    let collect = Collect { context, lab, wanted, words, owner, recorded, particulars, observed: &observed, now };
     let mut tally = Tally::default();
     let mut progress = Progress { done: 0, of: meant.len() };
     let ended = side_by_side(&collect, &meant, &mut |(vm, came)| {
@@ -269,8 +271,8 @@ impl Collect<'_> {
         }
         let mut receipt = self.receipt(name, vm, *recorded, patterns);
         let disks: Vec<_> = recorded.iter().flat_map(|vm| &vm.disks).filter(|disk| disk.made).collect();
-        let student = self.wanted.into.join(vm.owner.as_str());
-        let place = Place::of(&student, name, self.wanted.is_look);
+        let student = self.wanted.into.join(&receipt.student);
+        let place = Place::of(&student, &receipt.vm.replace('/', "~"), self.wanted.is_look);
         if let (Some(folder), None, false) = (&place.earlier, &self.wanted.why, self.wanted.is_look) {
             return Ok(Done::Before { folder: folder.clone() });
         }
@@ -292,11 +294,14 @@ impl Collect<'_> {
     }
 
     fn receipt(&self, name: &VmName, vm: &Vm, recorded: Option<&RecordedVm>, patterns: Vec<FilePattern>) -> Receipt {
+        let owner = vm.owner.as_str();
+        let candidate = self.particulars.get(&vm.owner).and_then(|of| of.candidate.as_ref());
+        let student = candidate.map_or(owner, Candidate::as_str);
         Receipt {
             format: Receipt::FORMAT,
             lab: self.lab.clone(),
-            vm: name.clone(),
-            student: vm.owner.clone(),
+            vm: name.as_str().replace(owner, student),
+            student: student.to_owned(),
             is_submission: !self.wanted.is_look,
             verdict: Verdict::Nothing,
             collected: self.now,

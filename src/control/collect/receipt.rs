@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::model::file_pattern::FilePattern;
-use crate::model::id::{LabName, UserName, VmName};
+use crate::model::id::LabName;
 use crate::volumes::{Holds, Left};
 
 /// What came of a vm's disks.
@@ -27,8 +27,10 @@ pub enum Verdict {
 pub struct Receipt {
     pub format: u32,
     pub lab: LabName,
-    pub vm: VmName,
-    pub student: UserName,
+    /// Its name; where its owner has a candidate number, with that in it in place of theirs.
+    pub vm: String,
+    /// Candidate number or login name.
+    pub student: String,
     /// Not where the guest might have been running.
     pub is_submission: bool,
     pub verdict: Verdict,

@@ -31,6 +31,8 @@ pub struct User {
     pub full_name: Option<String>,
     /// As `full_name`.
     pub student_id: Option<String>,
+    /// Stands for their name on submissions.
+    pub candidate: Option<String>,
     /// By name, `admin` among them.
     pub groups: Vec<String>,
     /// How many are the user's own.
@@ -135,12 +137,14 @@ impl View<'_> {
         let store = self.context.store_if_any()?;
         let mut particulars = store.map(|store| store.particulars(&self.desired.lab)).transpose()?.unwrap_or_default();
         let of = |(name, value): (UserName, lab::User)| {
-            let lab::Particulars { name: full_name, student_id } = particulars.remove(&name).unwrap_or_default();
+            let lab::Particulars { name: full_name, student_id, candidate } =
+                particulars.remove(&name).unwrap_or_default();
             let is_admin = self.context.site.admins.contains(&name);
             User {
                 uid: value.uid,
                 full_name,
                 student_id,
+                candidate: candidate.map(Into::into),
                 groups: value
                     .groups
                     .iter()

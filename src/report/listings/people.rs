@@ -19,6 +19,7 @@ impl Row for User {
             0 => String::new(),
             percent => format!("{percent} %"),
         }),
+        wide("candidate", |user| shown(user.candidate.as_ref())),
         wide("uid", |user| shown(user.uid.as_ref())),
     ];
 }
