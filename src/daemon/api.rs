@@ -23,7 +23,7 @@ use super::messages::{Derive, Lab, Power, Refusal};
 use super::routes::{self, Answer, Asked, Content, EVENTS, Method, Route, TEXT};
 use super::{Daemon, Peer, counts, events};
 use crate::control::upload::sees_all_labs;
-use crate::control::view::{Standing, View, census};
+use crate::control::view::{Census, Standing, View, census};
 use crate::control::{Code, Context, ControlError};
 use crate::model::id::{LabName, UserName, VmName};
 use crate::model::lab::Desired;
@@ -219,9 +219,10 @@ async fn metrics(asked: Asked<(), Request>) -> Result<Response, No> {
             "numbers of the whole site are for its admins; an admin may name you under `daemon: { metrics: [...] }`";
         return Err(No::of(StatusCode::FORBIDDEN, Code::Refused, what));
     }
-    let Json(guests) = Arc::clone(&daemon).look(peer, "metrics", census).await?;
+    let Json(Census { vms, dropped }) = Arc::clone(&daemon).look(peer, "metrics", census).await?;
     let now = counts::Now {
-        guests: guests.into_iter().map(|(state, number)| (word(&state), number)).collect(),
+        guests: vms.into_iter().map(|(state, number)| (word(&state), number)).collect(),
+        dropped,
         connections: daemon.bounds.connections.all(),
         waiting: daemon.keeper.waiting(),
         queue_calls: daemon.context().queue_calls().counts(),

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
+use crate::run::Dropped;
+
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     plans: AtomicU64,
@@ -19,6 +21,8 @@ pub(super) struct Counts {
 pub(super) struct Now {
     /// Guests by where they stand.
     pub(super) guests: BTreeMap<String, usize>,
+    /// Of the guests that run.
+    pub(super) dropped: Dropped,
     pub(super) connections: usize,
     /// Asks that wait for the loop.
     pub(super) waiting: usize,
@@ -65,6 +69,11 @@ impl Counts {
         text.head("labwright_guests", "gauge", "Vms by where they stand.");
         for (state, number) in &now.guests {
             text.line("labwright_guests", &format!("{{state=\"{state}\"}}"), number);
+        }
+        let head = "Frames of guests that run now, and towards them, that their filters have dropped, at least.";
+        text.head("labwright_dropped_frames", "gauge", head);
+        for (reason, frames) in now.dropped.by_reason() {
+            text.line("labwright_dropped_frames", &format!("{{reason=\"{reason}\"}}"), frames);
         }
         text.one("labwright_connections", "gauge", "Connections that are open.", now.connections);
         text.one("labwright_asks_waiting", "gauge", "Starts, stops and the like that wait for the loop.", now.waiting);
@@ -121,10 +130,15 @@ mod tests {
         decided.end();
         let counts = Counts::default();
         counts.planned(&planning);
-        let now = Now { guests: BTreeMap::new(), connections: 0, waiting: 0, queue_calls: [("list", 2); 5] };
+        let dropped = Dropped { arp: 7, ..Dropped::default() };
+        let now = Now { guests: BTreeMap::new(), dropped, connections: 0, waiting: 0, queue_calls: [("list", 2); 5] };
         let text = counts.text(&now);
-        let lines =
-            ["labwright_plan_seconds_sum 1.5", "labwright_plan_seconds_count 1", "_calls_total{call=\"list\"} 2"];
+        let lines = [
+            "labwright_plan_seconds_sum 1.5",
+            "labwright_plan_seconds_count 1",
+            "_calls_total{call=\"list\"} 2",
+            "_frames{reason=\"arp\"} 7",
+        ];
         assert!(lines.iter().all(|line| text.contains(&format!("{line}\n"))), "{text}");
     }
 }

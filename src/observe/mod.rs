@@ -20,7 +20,7 @@ use crate::model::job::{Task, TaskState};
 use crate::model::lab::{Desired, DiskSource, VmSource};
 use crate::model::reservation::Reservation;
 use crate::model::site::Storage;
-use crate::run::{BatchId, Event, Record, RunFileError, Runs, StopReason, Wanted, last_words};
+use crate::run::{BatchId, Dropped, Event, Record, RunFileError, Runs, StopReason, Wanted, last_words};
 use crate::scheduler::{Scheduler, SchedulerError};
 use crate::state::{ImageDigest, Ledger, PublishedDisk, Recorded, RecordedDisk, RecordedRun, RecordedVm, StateError};
 
@@ -107,6 +107,8 @@ pub struct RunReport {
     pub mapping: Option<Mapping>,
     /// How many look at the guest's screen, as it was told last.
     pub viewers: u32,
+    /// The latest count of frames that its filter has dropped; `None` where none was, or nobody counts.
+    pub dropped: Option<Dropped>,
     /// Time of the last record of any kind, on the host's clock: for people, since clocks differ.
     pub last_beat: jiff::Timestamp,
 }
@@ -401,7 +403,7 @@ fn look_at_each<T: Sync, R: Send>(
 /// What a report says in the end; `None` of an empty one.
 pub fn fold(records: &[Record]) -> Option<RunReport> {
     let last_beat = records.last()?.at;
-    let mut report = RunReport { phase: Phase::Starting, mapping: None, viewers: 0, last_beat };
+    let mut report = RunReport { phase: Phase::Starting, mapping: None, viewers: 0, dropped: None, last_beat };
     let mut before_pause = Phase::Starting;
     let mut cut_off = None;
     let mut gateway_mac = None;
@@ -441,6 +443,7 @@ pub fn fold(records: &[Record]) -> Option<RunReport> {
             Event::LookedAt { viewers, .. } => report.viewers = *viewers,
             Event::CutOff { reason } => cut_off = Some(reason.clone()),
             Event::Connected => cut_off = None,
+            Event::Dropped(dropped) => report.dropped = Some(*dropped),
             Event::Stopping { .. } => report.phase = Phase::Stopping,
             Event::Stopped { reason, exit } => {
                 report.phase = Phase::Stopped { reason: reason.clone(), exit: exit.clone() };

@@ -6,6 +6,7 @@ use super::screens;
 use super::table::{Format, json, render, word, yaml};
 use super::{escaped, permissions, times};
 use crate::control::view::{FullVm, Vm};
+use crate::run::Dropped;
 
 /// As a table, CSV and a name, it is a row of a listing of vms.
 pub fn text(full: &FullVm, format: Option<Format>) -> String {
@@ -18,7 +19,7 @@ pub fn text(full: &FullVm, format: Option<Format>) -> String {
 }
 
 fn words(full: &FullVm) -> String {
-    let FullVm { vm, place, may, screen, since, session, until } = full;
+    let FullVm { vm, place, may, screen, since, session, until, dropped } = full;
     let mut lines = heading(vm, *place);
     let mut add = |what: &str, value: String| {
         writeln!(lines, "  {what:<10} {}", escaped(&value)).expect("a string takes all");
@@ -41,8 +42,31 @@ fn words(full: &FullVm) -> String {
         (None, Some(until)) => add("until", times::moment(until)),
         (None, None) => {}
     }
+    if let Some(dropped) = dropped {
+        add("dropped", in_words(dropped));
+    }
     add("you may", permissions::list(may.iter()));
     lines + &screen.as_ref().map(screens::lines).unwrap_or_default()
+}
+
+/// What of its frames did not pass, and why.
+fn in_words(dropped: &Dropped) -> String {
+    let words = |(reason, frames): (&str, u64)| {
+        let why = match reason {
+            "spoofed_mac" => "from another's hardware address",
+            "spoofed_ip" => "from another's IP address",
+            "arp" => "of ARP for others",
+            "dhcp" => "of DHCP that no client sends",
+            "dhcp_server" => "of a DHCP server",
+            "service" => "to what no guest may reach",
+            "isolated" => "out of its isolation",
+            "inbound" => "from others to it",
+            _ => "of other protocols",
+        };
+        (frames > 0).then(|| format!("{frames} {why}"))
+    };
+    let all: Vec<String> = dropped.by_reason().into_iter().filter_map(words).collect();
+    format!("at least these frames: {}", all.join(", "))
 }
 
 fn heading(vm: &Vm, place: Option<usize>) -> String {

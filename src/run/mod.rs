@@ -21,6 +21,7 @@ mod answers;
 mod batch;
 mod beat;
 mod control;
+mod dropped;
 mod folders;
 #[cfg(test)]
 pub(crate) mod formats;
@@ -33,6 +34,7 @@ pub use answers::answer;
 pub use batch::{Batch, BatchId};
 pub use beat::{BEAT_EVERY, beat, last_beat};
 pub use control::{AtEnd, Clock, Console, Control, Part, Pause, Request, RequestKind, Wanted};
+pub use dropped::Dropped;
 pub use folders::{OnStorage, Runs};
 pub use job_log::last_words;
 pub use report::{Event, Lock, PAUSED_BY_SESSION, PAUSED_ON_REQUEST, Record, StopReason, parse_report, read_report};

@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use super::{REPORT, RunFileError};
+use super::{Dropped, REPORT, RunFileError};
 use crate::files::{self, Folder};
 use crate::model::id::{Mac, RunId};
 
@@ -155,6 +155,8 @@ pub enum Event {
         /// What it is.
         message: String,
     },
+    /// Frames that the guest's filter has dropped by now, by why; not of every filter.
+    Dropped(Dropped),
     /// The last record of a run.
     Stopped {
         /// Why the run ended.
@@ -282,6 +284,7 @@ fn plain_record(line: &[u8]) -> Option<Record> {
     let event = match fields.text("event")? {
         "heartbeat" => Event::Heartbeat,
         "ready" => Event::Ready,
+        "dropped" => Event::Dropped(fields.dropped()?),
         "prepared" => Event::Prepared { host: fields.text("host")?.to_owned() },
         "networked" => Event::Networked {
             tap: fields.text("tap")?.to_owned(),
@@ -357,6 +360,13 @@ impl<'a> Fields<'a> {
         serde_json::from_str(self.written(key)?).ok()
     }
 
+    /// `None` where a count is there and cannot be read.
+    fn dropped(&self) -> Option<Dropped> {
+        let count = |why: &str| self.written(why).map_or(Some(0), |_| self.number(why));
+        let are_counts = Dropped::default().by_reason().iter().all(|(why, _)| count(why).is_some());
+        are_counts.then(|| Dropped::of(|why| count(why).unwrap_or(0)))
+    }
+
     /// A field that need not be there; `None` where it is there and cannot be read.
     fn optional<T>(&self, key: &str, read: impl FnOnce(&'a str) -> Option<T>) -> Option<Option<T>> {
         self.written(key).map_or(Some(None), |written| read(written).map(Some))
@@ -386,6 +396,7 @@ mod tests {
             line(r#""version":1,"obeys":["wanted","clock.end"],"event":"prepared","host":"hé""#),
             line(r#""event":"networked","tap":"lw1""#),
             line(r#""event":"networked","tap":"lw1","gateway":"00:00:5e:00:01:01""#),
+            line(r#""event":"dropped","spoofed_ip":3,"arp":12,"of_a_newer_labwright":1"#),
             line(running),
             line(&format!(r#"{running},"unbounded":"no cgroups""#)),
         ];
@@ -398,6 +409,7 @@ mod tests {
             r#""event":"paused","reason":"it was asked to""#,
             r#""event":"running","host":"h1""#,
             r#""event":7"#,
+            r#""event":"dropped","arp":-1"#,
             r#""event":"ready","more":{"a":[1,2]}"#,
             r#""event":"prepared","host":"a\"b""#,
             r#""event":"prepared","host":"a\u0062""#,

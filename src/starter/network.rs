@@ -12,7 +12,7 @@ use super::machine::Input;
 use crate::error::chain;
 use crate::host::run::filter::RunFilter;
 use crate::host::run::port::{self, Port};
-use crate::run::RunSpec;
+use crate::run::{Dropped, RunSpec};
 
 /// How often filter and port are looked at. Between two looks the host's table cuts off a guest without a filter.
 const LOOK: Duration = Duration::from_secs(10);
@@ -41,7 +41,8 @@ impl Network {
     pub(super) fn watch(filter: RunFilter, spec: RunSpec, post: Post) -> std::io::Result<Self> {
         let (orders, inbox) = channel();
         let in_line = filter.in_line();
-        let watch = Watch { filter, spec, post, address: None, is_cut_off: false, is_in_doubt: false };
+        let (address, told_dropped) = (None, Dropped::default());
+        let watch = Watch { filter, spec, post, address, told_dropped, is_cut_off: false, is_in_doubt: false };
         let thread = std::thread::Builder::new().name("network".to_owned()).spawn(move || watch.run(&inbox))?;
         Ok(Self { orders, in_line, thread: Some(thread) })
     }
@@ -78,6 +79,8 @@ struct Watch {
     post: Post,
     /// How often the address had been seen at the last look, while it is looked for.
     address: Option<u64>,
+    /// What the report says last of frames that were dropped.
+    told_dropped: Dropped,
     is_cut_off: bool,
     /// The last look failed for the first time. A qemu that ends takes its tap along, before anybody has told us of its end.
     is_in_doubt: bool,
@@ -89,7 +92,10 @@ impl Watch {
             let is_urgent = self.address.is_some() || self.is_cut_off || self.is_in_doubt;
             match inbox.recv_timeout(if is_urgent { SOON } else { LOOK }) {
                 Ok(Order::Look) => self.address = Some(self.filter.look().unwrap_or(0)),
-                Err(RecvTimeoutError::Timeout) => self.look(),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.look();
+                    self.tell_dropped();
+                }
                 Ok(Order::End) | Err(RecvTimeoutError::Disconnected) => return,
             }
         }
@@ -110,6 +116,14 @@ impl Watch {
                 self.is_cut_off = false;
             }
             _ => {}
+        }
+    }
+
+    fn tell_dropped(&mut self) {
+        let news = self.filter.dropped().filter(|dropped| dropped.is_news_after(&self.told_dropped));
+        if let Some(dropped) = news {
+            self.told_dropped = dropped;
+            self.post.tell(Input::Dropped(dropped));
         }
     }
 

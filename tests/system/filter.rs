@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use labwright::host::run::filter::RunFilter;
 use labwright::model::id::RunId;
 use labwright::model::site::Filter;
-use labwright::run::Event;
+use labwright::run::{Dropped, Event};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -72,6 +72,8 @@ fn whatever_dies(filter: Filter) {
     }
     wait_until("the gateway still answers", answers);
 
+    is_counted(&attacker, filter);
+
     // The starter, and with it everything. Of the other guest both, its holder first.
     own.iter().for_each(Watcher::sees_more);
     attacker.signal(Signal::SIGKILL);
@@ -89,6 +91,26 @@ fn whatever_dies(filter: Filter) {
     if filter == Filter::Ebtables {
         chains_are_swept(&mut world, &[&attacker, &second], &victim);
     }
+}
+
+/// What is dropped stands in the report by its reason, and what a table had counted that is gone is not forgotten.
+fn is_counted(attacker: &Run, filter: Filter) {
+    let dropped = |run: &Run| {
+        let events = run.events().into_iter();
+        events
+            .filter_map(|event| if let Event::Dropped(dropped) = event { Some(dropped) } else { None })
+            .collect::<Vec<_>>()
+    };
+    if filter == Filter::Ebtables {
+        assert_eq!(dropped(attacker), [], "nobody counts with ebtables");
+        return;
+    }
+    let is_all = |count: &Dropped| count.spoofed_mac > 0 && count.spoofed_ip > 0 && count.arp > 0;
+    wait_until("each kind is told", || dropped(attacker).iter().any(is_all));
+    let counts = dropped(attacker);
+    let falls = |(one, next): ((&str, u64), (&str, u64))| next.1 < one.1;
+    let falls = counts.windows(2).any(|pair| pair[0].by_reason().into_iter().zip(pair[1].by_reason()).any(falls));
+    assert!(!falls && counts.len() < 200, "{counts:?}");
 }
 
 /// A class starts at once, and another ends meanwhile: every run has all of its rules, and none is left of those that ended.

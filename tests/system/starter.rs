@@ -41,7 +41,7 @@ fn a_guest_gets_its_planned_address_and_leaves_nothing() {
             Event::Ready => Some("ready"),
             Event::Stopping { .. } => Some("stopping"),
             Event::Stopped { .. } => Some("stopped"),
-            Event::Heartbeat => None,
+            Event::Heartbeat | Event::Dropped(_) => None,
             other => panic!("{other:?} in {events:#?}"),
         })
         .collect();

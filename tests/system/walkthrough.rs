@@ -63,7 +63,8 @@ fn scenes_played(transcript: &str) -> Vec<Scene> {
 /// Lines without what is another each time: how wide columns are, the machine's name, moments, the password; and without what
 /// is told only where it takes long.
 fn plain(printed: &str) -> Vec<String> {
-    let is_of_waiting = |line: &&str| line.starts_with("doraz/myvm: ") || line.ends_with(" s)");
+    let is_of_waiting =
+        |line: &&str| line.starts_with("doraz/myvm: ") || line.ends_with(" s)") || line.trim().starts_with("dropped ");
     printed.lines().filter(|line| !line.trim().is_empty()).filter(|line| !is_of_waiting(line)).map(plain_line).collect()
 }
 

@@ -10,7 +10,7 @@ use super::{Moment, Screen, View, Vm, VmState, mapping};
 use crate::control::ControlError;
 use crate::model::id::{SessionName, VmName};
 use crate::model::lab::{Object, Right};
-use crate::run::Control;
+use crate::run::{Control, Dropped};
 use crate::scheduler::Seen;
 use crate::state::RecordedVm;
 
@@ -31,6 +31,10 @@ pub struct FullVm {
     pub session: Option<SessionName>,
     /// When its time is over; `None`: nobody has said so.
     pub until: Option<Moment>,
+    /// Frames that the filter of one that runs has dropped, for those who may use it: at least so many. `None`: none that anybody
+    /// counted.
+    #[serde(default)]
+    pub dropped: Option<Dropped>,
 }
 
 impl View<'_> {
@@ -50,6 +54,8 @@ impl View<'_> {
         if screen.is_some() {
             self.audit_look([name])?;
         }
+        let report = known.run.as_ref().filter(|_| running.is_some() && is_theirs_to_use);
+        let dropped = report.and_then(|run| observed.runs.get(&run.run)?.dropped);
         let (session, closes) = self.session_of(name).unzip();
         Ok(FullVm {
             place: Queue::of(&queue, &observed)?.place(known, &observed),
@@ -58,6 +64,7 @@ impl View<'_> {
             since: running.map(|mapping| mapping.since.into()),
             session,
             until: self.deadline(known)?.or(closes.flatten()).map(Moment::from),
+            dropped,
             vm,
         })
     }

@@ -53,7 +53,7 @@ pub use moment::Moment;
 pub use networks::VmGroup;
 pub use people::{Permission, Session, User, UserGroup};
 pub use screens::{Screen, Screens};
-pub use standing::{Standing, census, standings};
+pub use standing::{Census, Standing, census, standings};
 pub use status::{Freeze, Status};
 pub use versions::Version;
 pub use vms::{Mapping, Name, Vm, VmState, mapping, mappings, state, vms};

@@ -10,6 +10,7 @@ use crate::control::{Context, ControlError};
 use crate::model::id::{LabName, VmName};
 use crate::model::job::{Task, TaskId, TaskState};
 use crate::observe::Observed;
+use crate::run::Dropped;
 use crate::scheduler::{Scheduler as _, Seen};
 use crate::state::RecordedVm;
 
@@ -63,18 +64,29 @@ pub fn standings(context: &Context, lab: &LabName) -> Result<BTreeMap<VmName, St
     Ok(vms(&view.recorded, &observed, &context.site).into_iter().map(standing).collect())
 }
 
-/// How many vms of all labs stand where.
-pub fn census(context: &Context) -> Result<BTreeMap<VmState, usize>, ControlError> {
+/// Numbers of all labs.
+#[derive(Debug, Default, Serialize)]
+pub struct Census {
+    /// How many vms stand where.
+    pub vms: BTreeMap<VmState, usize>,
+    /// Frames that the filters of those that run have dropped.
+    pub dropped: Dropped,
+}
+
+/// How it stands in all labs.
+pub fn census(context: &Context) -> Result<Census, ControlError> {
     let scheduler = context.scheduler();
     let queue = Seen::new(&*scheduler);
-    let mut census = BTreeMap::new();
+    let mut census = Census::default();
     // Before the queue is asked, which is asked once.
     for (lab, recorded) in context.known_store()?.recorded_of_all()? {
         let desired = crate::control::understood(lab, &recorded)?;
         let observed = context.observe_in(&queue, &desired, &recorded)?;
         for vm in vms(&recorded, &observed, &context.site) {
-            *census.entry(vm.state).or_default() += 1;
+            *census.vms.entry(vm.state).or_default() += 1;
         }
+        let dropped = observed.runs.values().filter_map(|report| report.dropped);
+        census.dropped = dropped.fold(census.dropped, |sum, of_run| sum.and(&of_run));
     }
     Ok(census)
 }

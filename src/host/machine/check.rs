@@ -177,7 +177,7 @@ fn filter(run_root: &Path) -> Vec<Line> {
     let table = Table {
         name: format!("lw_check_{}", std::process::id()),
         owned: true,
-        counters: vec!["ready"],
+        counters: vec!["ready".to_owned()],
         chains: vec![Chain { name: "from_tap", hook: Some("prerouting priority -300"), rules: vec![rule] }],
     };
     let mut session = match Session::start() {

@@ -38,7 +38,7 @@ use ending::Stopping;
 use requests::Job;
 
 use crate::model::site::Timing;
-use crate::run::{Control, Event, PAUSED_ON_REQUEST, Request, RunSpec, StopReason, Wanted};
+use crate::run::{Control, Dropped, Event, PAUSED_ON_REQUEST, Request, RunSpec, StopReason, Wanted};
 
 /// A guest that has not shown its address by then boots no more, or has no DHCP client; others want the slot.
 const BOOT_WAIT: Duration = Duration::from_secs(60);
@@ -93,6 +93,8 @@ pub enum Input {
     CutOff(String),
     /// It is back.
     Connected,
+    /// Its filter has dropped so many frames by now.
+    Dropped(Dropped),
     /// A boot slot is the guest's.
     Slot,
     /// The guest was seen using its planned address.
@@ -301,6 +303,7 @@ impl Machine {
             Input::Warning(message) => self.acts.push(Act::Report(Event::Warning { message })),
             Input::CutOff(reason) => self.acts.push(Act::Report(Event::CutOff { reason })),
             Input::Connected => self.acts.push(Act::Report(Event::Connected)),
+            Input::Dropped(dropped) => self.acts.push(Act::Report(Event::Dropped(dropped))),
             Input::Slot => self.begin(now),
             Input::Address => self.be_ready(),
             Input::Answered(command, result) => self.take_answer(command, result, now),

@@ -20,7 +20,7 @@ pub fn host_table() -> Table {
 pub(super) fn guard(run: &RunId, network: &RunNetwork) -> Table {
     let RunNetwork { mac, ip, .. } = network;
     let mut table = unmarked_is_dropped(run.nft_table(), &run.tap(), true);
-    table.counters.push(READY);
+    table.counters.push(READY.to_owned());
     table.chains[0].rules.push(format!(
         "iifname \"{}\" ether saddr {mac} arp saddr ether {mac} arp saddr ip {ip} counter name \"{READY}\" continue",
         run.tap()

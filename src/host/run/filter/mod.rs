@@ -18,6 +18,9 @@
 //! it looks again every few seconds: at the run's own table always, which also counts what *ready* means, and at what others
 //! can change only when the kernel has seen a change of rules since (generation).
 //!
+//! What the run's table drops it counts by why, as `run::Dropped` names it; the starter tells it in the report. With ebtables nobody
+//! counts: a listing of it is one of all runs of the host.
+//!
 //! Where the site says `filter: ebtables`, chains of ebtables mark in the run's stead, and the run's table is a guard that
 //! drops what they did not mark -> ebtables. `RunFilter` is either.
 //!

@@ -1,4 +1,4 @@
-//! A run's table: what its guest may send and get. Pure. Everything that no rule accepts is dropped.
+//! A run's table: what its guest may send and get. Pure. Everything that no rule accepts is dropped, and counted by why.
 //!
 //! ```text
 //! prerouting  ─▶ from_guest ─┬─▶ arp_from_guest
@@ -18,26 +18,29 @@ use super::{FROM_GUEST, READY, TO_GUEST};
 use crate::host::run::qemu::{VNC_PORT_FIRST, VNC_PORT_LAST};
 use crate::model::id::{Mac, MacPrefix, RunId};
 use crate::model::lab::{Protocol, Station};
-use crate::run::RunNetwork;
+use crate::run::{Dropped, RunNetwork};
 
 /// The table of `run`, whose guest sits behind `tap`.
 pub fn run_table(run: &RunId, network: &RunNetwork) -> Table {
     let tap = run.tap();
-    let chain = |name, rules| Chain { name, hook: None, rules };
+    let chain = |name, why, rules: Vec<String>| {
+        let rules = rules.into_iter().map(|rule| counted(rule, why)).collect();
+        Chain { name, hook: None, rules }
+    };
     let mut chains = Vec::new();
-    chains.push(chain("dhcp_from_guest", dhcp_from_guest(network)));
-    chains.push(chain("dhcp_to_guest", dhcp_to_guest(network)));
+    chains.push(chain("dhcp_from_guest", "dhcp", dhcp_from_guest(network)));
+    chains.push(chain("dhcp_to_guest", "inbound", dhcp_to_guest(network)));
     if network.isolated {
-        chains.push(chain("to_gateway", to_gateway(network)));
-        chains.push(chain("from_gateway", from_gateway(network)));
-        chains.push(chain("ip_from_isolated", from_isolated_guest(network)));
-        chains.push(chain("arp_to_isolated", arp_to_isolated_guest(network)));
-        chains.push(chain("to_isolated", to_isolated_guest(network)));
+        chains.push(chain("to_gateway", "isolated", to_gateway(network)));
+        chains.push(chain("from_gateway", "inbound", from_gateway(network)));
+        chains.push(chain("ip_from_isolated", "isolated", from_isolated_guest(network)));
+        chains.push(chain("arp_to_isolated", "inbound", arp_to_isolated_guest(network)));
+        chains.push(chain("to_isolated", "inbound", to_isolated_guest(network)));
     }
-    chains.push(chain("arp_from_guest", arp_from_guest(network)));
-    chains.push(chain("ip_from_guest", ip_from_guest(network)));
-    chains.push(chain("from_guest", from_guest(network)));
-    chains.push(chain("to_guest", to_guest(network)));
+    chains.push(chain("arp_from_guest", "arp", arp_from_guest(network)));
+    chains.push(chain("ip_from_guest", "other", ip_from_guest(network)));
+    chains.push(chain("from_guest", "other", from_guest(network)));
+    chains.push(chain("to_guest", "inbound", to_guest(network)));
     chains.push(Chain {
         name: "from_tap",
         hook: Some("prerouting priority -300"),
@@ -48,7 +51,33 @@ pub fn run_table(run: &RunId, network: &RunNetwork) -> Table {
         hook: Some("postrouting priority -300"),
         rules: vec![format!("oifname \"{tap}\" jump to_guest")],
     });
-    Table { name: run.nft_table(), owned: true, counters: vec![READY], chains }
+    let counters = Dropped::default().by_reason().map(|(why, _)| counter(why));
+    Table {
+        name: run.nft_table(),
+        owned: true,
+        counters: counters.into_iter().chain([READY.to_owned()]).collect(),
+        chains,
+    }
+}
+
+/// Name of the counter of what is dropped for this reason, one of those of `Dropped`.
+pub(super) fn counter(why: &str) -> String {
+    format!("drop_{why}")
+}
+
+/// Drops for a reason of its own what others in its chain are not dropped for.
+fn drop_as(why: &str) -> String {
+    format!("counter name \"{}\" drop", counter(why))
+}
+
+/// A rule that just drops, with its chain's reason.
+fn counted(rule: String, why: &str) -> String {
+    match rule.strip_suffix("drop") {
+        Some(matching) if !matching.contains("counter name") => {
+            format!("{matching}{}", drop_as(why))
+        }
+        _ => rule,
+    }
 }
 
 /// Accepts a frame from the guest so that the host's table lets it pass.
@@ -64,11 +93,11 @@ fn pass_to(matching: &str) -> String {
 /// The groups 01:80:c2:00:00:0x are for bridges to talk in. Tagged frames show the type of their tag here, so that they fall to the end with IPv6 and everything else.
 fn from_guest(network: &RunNetwork) -> Vec<String> {
     vec![
-        format!("ether saddr != {} drop", network.mac),
-        "ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 counter drop".to_owned(),
+        format!("ether saddr != {} {}", network.mac, drop_as("spoofed_mac")),
+        "ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 drop".to_owned(),
         "ether type arp jump arp_from_guest".to_owned(),
         "ether type ip jump ip_from_guest".to_owned(),
-        "counter drop".to_owned(),
+        "drop".to_owned(),
     ]
 }
 
@@ -90,7 +119,7 @@ fn arp_from_guest(network: &RunNetwork) -> Vec<String> {
     ];
     if *isolated {
         rules.extend(arp_from_isolated_guest(network));
-        rules.push("counter drop".to_owned());
+        rules.push(drop_as("isolated"));
     } else {
         rules.push(pass_from(""));
     }
@@ -118,14 +147,14 @@ fn ip_from_guest(network: &RunNetwork) -> Vec<String> {
     let RunNetwork { ip, dhcp_control_port, .. } = network;
     let mut rules = vec![
         "udp dport 67 jump dhcp_from_guest".to_owned(),
-        format!("ip saddr != {ip} drop"),
-        "ip frag-off & 0x1fff == 0x1 counter drop".to_owned(),
-        "udp sport 67 counter drop".to_owned(),
+        format!("ip saddr != {ip} {}", drop_as("spoofed_ip")),
+        "ip frag-off & 0x1fff == 0x1 drop".to_owned(),
+        format!("udp sport 67 {}", drop_as("dhcp_server")),
         // To whatever address: dhcpd listens on every one of its machine.
-        format!("tcp dport {dhcp_control_port} counter drop"),
+        format!("tcp dport {dhcp_control_port} {}", drop_as("service")),
     ];
     let gateway = network.gateway.map(|gateway| format!("ip daddr {gateway} ")).unwrap_or_default();
-    rules.push(format!("{gateway}tcp dport {VNC_PORT_FIRST}-{VNC_PORT_LAST} counter drop"));
+    rules.push(format!("{gateway}tcp dport {VNC_PORT_FIRST}-{VNC_PORT_LAST} {}", drop_as("service")));
     rules.push(if network.isolated { "jump ip_from_isolated".to_owned() } else { pass_from("") });
     rules
 }
@@ -139,10 +168,10 @@ fn dhcp_from_guest(network: &RunNetwork) -> Vec<String> {
     let own = u32::from(ip);
     let mut rules = vec![
         format!("limit rate over {DHCP_PER_SECOND_MAX}/second burst {DHCP_PER_SECOND_MAX} packets drop"),
-        "ip frag-off & 0x3fff != 0x0 counter drop".to_owned(),
-        "udp sport != 68 counter drop".to_owned(),
-        "@th,256,32 != 0x0 counter drop".to_owned(),
-        format!("@th,160,32 != {{ 0x0, {own:#x} }} counter drop"),
+        "ip frag-off & 0x3fff != 0x0 drop".to_owned(),
+        "udp sport != 68 drop".to_owned(),
+        "@th,256,32 != 0x0 drop".to_owned(),
+        format!("@th,160,32 != {{ 0x0, {own:#x} }} drop"),
     ];
     for from in ["0.0.0.0".to_owned(), ip.to_string()] {
         rules.push(pass_from(&format!("{TO_ALL}ip saddr {from} ip daddr 255.255.255.255 @th,288,48 {hardware:#x}")));
@@ -159,14 +188,14 @@ fn dhcp_from_guest(network: &RunNetwork) -> Vec<String> {
             to(&format!("{mac}ip daddr {} ", server.address))
         })),
     }
-    rules.push("counter drop".to_owned());
+    rules.push("drop".to_owned());
     rules
 }
 
 /// Answers of the site's servers, about this guest. What goes to a DHCP client's port is one, whatever port it comes from.
 fn dhcp_to_guest(network: &RunNetwork) -> Vec<String> {
     let hardware = hardware(network.mac);
-    let mut rules = vec!["ip frag-off & 0x3fff != 0x0 counter drop".to_owned()];
+    let mut rules = vec!["ip frag-off & 0x3fff != 0x0 drop".to_owned()];
     let answer = |from: &str| {
         let to = format!("ip daddr {{ {}, 255.255.255.255 }}", network.ip);
         pass_to(&format!("{from}{to} udp sport 67 @th,288,48 {hardware:#x}"))
@@ -187,7 +216,7 @@ fn dhcp_to_guest(network: &RunNetwork) -> Vec<String> {
             }
         }
     }
-    rules.push("counter drop".to_owned());
+    rules.push("drop".to_owned());
     rules
 }
 
@@ -200,16 +229,16 @@ pub(super) const ARP_PER_SECOND_MAX: u32 = 200;
 pub(super) const DHCP_PER_SECOND_MAX: u32 = 20;
 
 /// An option of IP can name the way that a packet goes, and so lead it past the gateway that it is addressed to.
-const NO_OPTIONS: &str = "ip hdrlength != 5 counter drop";
+const NO_OPTIONS: &str = "ip hdrlength != 5 drop";
 
 /// A machine on the wire is reached at its own Ethernet address, everything else by the gateway's.
 fn from_isolated_guest(network: &RunNetwork) -> Vec<String> {
-    let mut rules = vec!["ip frag-off & 0x1fff != 0x0 counter drop".to_owned(), NO_OPTIONS.to_owned()];
+    let mut rules = vec!["ip frag-off & 0x1fff != 0x0 drop".to_owned(), NO_OPTIONS.to_owned()];
     rules.extend(
         services(network).on_wire.iter().map(|(mac, service)| pass_from(&format!("ether daddr {mac} {}", to(service)))),
     );
     rules.extend(gateway(network).map(|gateway| format!("ether daddr {} jump to_gateway", gateway.mac)));
-    rules.push("counter drop".to_owned());
+    rules.push("drop".to_owned());
     rules
 }
 
@@ -224,15 +253,15 @@ fn to_gateway(network: &RunNetwork) -> Vec<String> {
         rules.extend(services.of_gateway.iter().map(|service| pass_from(&to(service))));
     }
     rules.extend(lab_ranges(network, "daddr"));
-    rules.push(format!("ip daddr {} counter drop", network.subnet));
+    rules.push(format!("ip daddr {} drop", network.subnet));
     rules.extend(services.beyond.iter().map(|service| pass_from(&to(service))));
-    rules.push("counter drop".to_owned());
+    rules.push("drop".to_owned());
     rules
 }
 
 /// `daddr` of what the guest sends, `saddr` of what it gets.
 fn lab_ranges(network: &RunNetwork, of: &str) -> Vec<String> {
-    network.lab_ranges.iter().map(|(first, last)| format!("ip {of} {first}-{last} counter drop")).collect()
+    network.lab_ranges.iter().map(|(first, last)| format!("ip {of} {first}-{last} drop")).collect()
 }
 
 fn to(Service { net, protocol, port }: &Service) -> String {
@@ -247,22 +276,22 @@ fn from(Service { net, protocol, port }: &Service) -> String {
 /// questions to the gateway.
 fn to_guest(network: &RunNetwork) -> Vec<String> {
     let ip = network.ip;
-    let mut rules = vec![format!("ether saddr {} counter drop", network.mac)];
+    let mut rules = vec![format!("ether saddr {} drop", network.mac)];
     if network.isolated {
         rules.push("jump to_isolated".to_owned());
         return rules;
     }
     rules.extend(gateway(network).map(|Station { address, mac }| {
-        format!("ether type arp arp saddr ip {address} arp saddr ether != {mac} counter drop")
+        format!("ether type arp arp saddr ip {address} arp saddr ether != {mac} drop")
     }));
     rules.push(pass_to(&format!("ether type arp arp daddr ip {ip}")));
-    rules.push("ether type != ip counter drop".to_owned());
-    rules.push("ip frag-off & 0x1fff == 0x1 counter drop".to_owned());
-    rules.push("udp dport 67 counter drop".to_owned());
+    rules.push("ether type != ip drop".to_owned());
+    rules.push("ip frag-off & 0x1fff == 0x1 drop".to_owned());
+    rules.push("udp dport 67 drop".to_owned());
     rules.push("udp dport 68 jump dhcp_to_guest".to_owned());
     let broadcast = network.subnet.broadcast();
     rules.push(pass_to(&format!("ip daddr {{ {ip}, 224.0.0.0/4, 255.255.255.255, {broadcast} }}")));
-    rules.push("counter drop".to_owned());
+    rules.push("drop".to_owned());
     rules
 }
 
@@ -271,11 +300,11 @@ fn to_guest(network: &RunNetwork) -> Vec<String> {
 fn to_isolated_guest(network: &RunNetwork) -> Vec<String> {
     let mut rules: Vec<String> = network.lab_mac_prefixes.iter().map(drop_lab_sender).collect();
     rules.push("ether type arp jump arp_to_isolated".to_owned());
-    rules.push("ether type != ip counter drop".to_owned());
-    rules.push("ip frag-off & 0x1fff != 0x0 counter drop".to_owned());
+    rules.push("ether type != ip drop".to_owned());
+    rules.push("ip frag-off & 0x1fff != 0x0 drop".to_owned());
     rules.push(NO_OPTIONS.to_owned());
     rules.push("udp dport 68 jump dhcp_to_guest".to_owned());
-    rules.push(format!("ip daddr != {} counter drop", network.ip));
+    rules.push(format!("ip daddr != {} drop", network.ip));
     let services = services(network);
     for (mac, service) in &services.on_wire {
         rules.push(pass_to(&format!("ether saddr {mac} {}", from(service))));
@@ -284,7 +313,7 @@ fn to_isolated_guest(network: &RunNetwork) -> Vec<String> {
         rules.push(pass_to(&format!("ether saddr {mac} ip saddr {net} {ICMP_ERRORS}")));
     }
     rules.extend(gateway_senders(network).iter().map(|mac| format!("ether saddr {mac} jump from_gateway")));
-    rules.push("counter drop".to_owned());
+    rules.push("drop".to_owned());
     rules
 }
 
@@ -302,10 +331,10 @@ fn from_gateway(network: &RunNetwork) -> Vec<String> {
         rules.extend(services.of_gateway.iter().map(|service| pass_to(&from(service))));
     }
     rules.extend(lab_ranges(network, "saddr"));
-    rules.push(format!("ip saddr {} counter drop", network.subnet));
+    rules.push(format!("ip saddr {} drop", network.subnet));
     rules.extend(services.beyond.iter().map(|service| pass_to(&from(service))));
     rules.extend(services.nets_beyond().iter().map(|net| pass_to(&format!("ip saddr {net} {ICMP_ERRORS}"))));
-    rules.push("counter drop".to_owned());
+    rules.push("drop".to_owned());
     rules
 }
 
@@ -316,13 +345,13 @@ fn arp_to_isolated_guest(network: &RunNetwork) -> Vec<String> {
         pass_to(&format!("ether saddr {sender} arp saddr ether {mac} arp saddr ip {address} arp daddr ip {ip}"))
     };
     let mut rules: Vec<String> = arp_speakers(network).iter().map(|(sender, station)| about(sender, station)).collect();
-    rules.push("counter drop".to_owned());
+    rules.push("drop".to_owned());
     rules
 }
 
 fn drop_lab_sender(prefix: &MacPrefix) -> String {
     let (value, mask) = masked(prefix);
-    format!("ether saddr & {mask} == {value} counter drop")
+    format!("ether saddr & {mask} == {value} drop")
 }
 
 /// `de:af:de:af` as a value and a mask: the prefix's bytes compared, the rest masked.

@@ -10,13 +10,13 @@ use super::ebtables::{Chains, run_rules};
 use super::generation::{Generation, generation};
 use super::host_table::{guard, host_table_command};
 use super::listing::Listing;
-use super::rules::run_table;
+use super::rules::{counter, run_table};
 use super::session::{FilterError, Session};
 use super::table::Table;
 use super::turn::{NoTurn, Turn, Turns};
 use crate::model::id::RunId;
 use crate::model::site::Filter;
-use crate::run::RunNetwork;
+use crate::run::{Dropped, RunNetwork};
 
 /// Stands as long as it is held. A starter that is killed leaves of it at most the chains of ebtables, which the next sweep
 /// takes; the guest is gone by then.
@@ -30,6 +30,9 @@ pub struct RunFilter {
     tap: String,
     /// What the run's own table said when it was last listed.
     listed: Option<Listed>,
+    /// What was dropped by the last listing, and of that what a table counted that is gone.
+    dropped: Dropped,
+    dropped_before: Dropped,
     /// The generation of rules in which all that others could change was read back and stood.
     whole_in: Option<Generation>,
     whole_at: Instant,
@@ -55,7 +58,9 @@ impl RunFilter {
         };
         let (session, turns) = (Session::start()?, Turns::new(run_root));
         let (tap, whole_at) = (run.tap(), Instant::now());
-        Ok(Self { session, table, chains, turns, tap, listed: None, whole_in: None, whole_at })
+        let (dropped, dropped_before) = (Dropped::default(), Dropped::default());
+        let (listed, whole_in) = (None, None);
+        Ok(Self { session, table, chains, turns, tap, listed, dropped, dropped_before, whole_in, whole_at })
     }
 
     /// Tells another thread whether this one waits for its turn. That ends by itself: a line that does not move is left.
@@ -109,6 +114,12 @@ impl RunFilter {
         Ok(ready)
     }
 
+    /// What was dropped by the time of the last look; `None` where that is done by ebtables, which is not asked: a listing of it
+    /// is one of all runs.
+    pub fn dropped(&self) -> Option<Dropped> {
+        self.chains.is_none().then_some(self.dropped)
+    }
+
     /// Puts back what others have taken away. Meanwhile the guest was cut off: by the host's table when the run's rules
     /// were gone, by the run's own table when the host's was. Returns as `stand` does.
     pub fn mend(&mut self) -> Result<Option<NoTurn>, FilterError> {
@@ -117,6 +128,7 @@ impl RunFilter {
         if self.verify_table().is_err() {
             self.session.end();
             self.session = Session::start()?;
+            self.dropped_before = self.dropped;
             self.session.add(&self.table)?;
         }
         if self.session.verify_host_table().is_err() {
@@ -140,7 +152,9 @@ impl RunFilter {
             return Ok(listed.ready);
         }
         self.listed = None;
-        let ready = self.verify_table()?.packets(READY);
+        let listing = self.verify_table()?;
+        let ready = listing.packets(READY);
+        self.dropped = self.dropped_before.and(&Dropped::of(|why| listing.packets(&counter(why))));
         self.listed = Some(Listed { at: Instant::now(), frames, ready });
         Ok(ready)
     }

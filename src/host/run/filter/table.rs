@@ -11,7 +11,7 @@ use super::listing::{ListedChain, Listing, canonical};
 pub struct Table {
     pub name: String,
     pub owned: bool,
-    pub counters: Vec<&'static str>,
+    pub counters: Vec<String>,
     pub chains: Vec<Chain>,
 }
 
@@ -56,7 +56,7 @@ impl Table {
     /// flags, which could put it to sleep, its counters, and each chain's hook and rules, word for word in one spelling.
     pub(super) fn difference(&self, listing: &Listing) -> Option<String> {
         let flags: &[&str] = if self.owned { &["owner"] } else { &[] };
-        let counters: BTreeSet<&str> = self.counters.iter().copied().collect();
+        let counters: BTreeSet<&str> = self.counters.iter().map(String::as_str).collect();
         if listing.flags != flags {
             return Some(format!("its flags are `{}` in place of `{}`", listing.flags.join(", "), flags.join(", ")));
         }
@@ -119,7 +119,7 @@ mod tests {
         Table {
             name: "lw_t".to_owned(),
             owned: true,
-            counters: vec!["ready"],
+            counters: vec!["ready".to_owned()],
             chains: vec![
                 Chain { name: "g", hook: None, rules },
                 Chain { name: "p", hook: Some("prerouting priority -300"), rules: jump },
