@@ -15,8 +15,9 @@ use crate::disks::DiskError;
 use crate::model::disk::DiskOrigin;
 use crate::model::job::TaskId;
 use crate::model::reservation::Reservation;
+use crate::observe::fold;
 use crate::plan::{ActionId, Effect, Plan, PublishSource};
-use crate::run::{BatchId, Control, StopReason, Wanted};
+use crate::run::{BatchId, Control, Part, StopReason, Wanted};
 use crate::state::{Change, PublishedDisk, RecordedDisk, TemplateVersion};
 
 pub(super) fn kind(effect: &Effect) -> BatchKind {
@@ -30,6 +31,8 @@ pub(super) fn kind(effect: &Effect) -> BatchKind {
         Effect::Reserve { .. } => BatchKind::Reserve,
         Effect::Release { .. } => BatchKind::Release,
         Effect::Stop { .. } => BatchKind::Stop,
+        Effect::TurnOff { .. } => BatchKind::TurnOff,
+        Effect::TurnOn { .. } => BatchKind::TurnOn,
         Effect::Start { .. } => BatchKind::Start,
     }
 }
@@ -59,6 +62,7 @@ pub(super) fn intended(batch: &Batch) -> Vec<Change> {
     // A disk that is made and not recorded would be lost sight of: it is recorded first, as one that is not there yet.
     changes.extend(batch.actions.iter().filter_map(|action| match &action.effect {
         Effect::MakeDisk { vm, disk, .. } => Some(Change::PutDisk { vm: vm.clone(), disk: disk.clone() }),
+        Effect::TurnOn { run, started, .. } => Some(Change::BeginsWith { run: run.clone(), started: started.clone() }),
         _ => None,
     }));
     changes.extend(intended_runs(batch));
@@ -144,7 +148,7 @@ fn record(effect: &Effect, accounting: &Accounting) -> Change {
 
 /// Acts, and sends one result per action. What may pass is tried again a few times.
 pub(super) fn run(batch: &Batch, world: &World<'_>, sender: &Sender<Message>) {
-    if batch.kind == BatchKind::Stop {
+    if matches!(batch.kind, BatchKind::Stop | BatchKind::TurnOff) {
         return stops::stop(batch, world, sender);
     }
     let mut batch = Batch { kind: batch.kind, actions: batch.actions.clone() };
@@ -170,7 +174,7 @@ pub(super) fn run(batch: &Batch, world: &World<'_>, sender: &Sender<Message>) {
 /// One try of a batch.
 fn act(batch: &Batch, world: &World<'_>) -> Vec<Attempt> {
     match batch.kind {
-        BatchKind::Record | BatchKind::Stop => {
+        BatchKind::Record | BatchKind::Stop | BatchKind::TurnOff => {
             unreachable!("records are written by the loop, stops have their own way")
         }
         BatchKind::Fence => fence(batch, world),
@@ -179,6 +183,7 @@ fn act(batch: &Batch, world: &World<'_>) -> Vec<Attempt> {
         BatchKind::SetAside => each(batch, |effect| set_aside(effect, world)),
         BatchKind::PutBack => each(batch, |effect| put_back(effect, world)),
         BatchKind::Reserve => reservations(batch, |list| world.dhcp.reserve(list)),
+        BatchKind::TurnOn => each(batch, |effect| turn_on(effect, world)),
         BatchKind::Release => reservations(batch, |list| world.dhcp.release(list)),
         BatchKind::Start => submits::start(batch, world),
     }
@@ -285,6 +290,20 @@ fn put_back(effect: &Effect, world: &World<'_>) -> Result<Vec<Change>, EffectErr
     let Effect::PutBack { moves, .. } = effect else { return Ok(Vec::new()) };
     world.disks.put_back(moves)?;
     Ok(moves.iter().cloned().map(|(path, to)| Change::Returned { path, to }).collect())
+}
+
+/// A run that has ended meanwhile has no guest to turn on.
+fn turn_on(effect: &Effect, world: &World<'_>) -> Result<Vec<Change>, EffectError> {
+    let Effect::TurnOn { run, generation, disks, .. } = effect else { return Ok(Vec::new()) };
+    if let Some(end) = fold(&world.runs.report(run)?).and_then(|report| report.phase.end()) {
+        let detail =
+            format!("run {run} has ended meanwhile: {end}; its disks are in place, and the next start takes them");
+        return Err(EffectError::permanent(detail));
+    }
+    let mut order = Control::new(*generation, Wanted::Running);
+    order.disks = Some(Part::Known(disks.clone()));
+    world.runs.control(run, &order)?;
+    Ok(Vec::new())
 }
 
 fn reservations(batch: &Batch, act: impl Fn(&[Reservation]) -> Result<(), DhcpError>) -> Vec<Attempt> {

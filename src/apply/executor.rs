@@ -11,7 +11,7 @@ use super::effects;
 use super::{BatchKind, Progress, World, holds};
 use crate::model::address::Address;
 use crate::model::id::RunId;
-use crate::plan::{Action, ActionId, Effect, Plan};
+use crate::plan::{Action, ActionId, Plan};
 use crate::state::{ApplyId, Intent, JournalId, Outcome, StateError, Store};
 
 /// How an apply went.
@@ -23,7 +23,7 @@ pub struct Summary {
     pub failed: Vec<Failure>,
     /// Changes that were not begun, or not finished, because something they need failed or the user stopped us.
     pub skipped: BTreeSet<Address>,
-    /// Runs that were submitted.
+    /// Runs that were submitted, or whose guests begin again.
     pub started: Vec<RunId>,
     pub interrupted: bool,
 }
@@ -180,7 +180,7 @@ impl<'a> Walk<'a> {
     fn next_batch(&mut self) -> Option<Batch> {
         let kinds: BTreeSet<BatchKind> =
             self.ready.iter().map(|id| effects::kind(&self.actions[id].1.effect)).collect();
-        let busy = self.running.iter().any(|kind| *kind != BatchKind::Stop);
+        let busy = self.running.iter().any(|kind| !matches!(kind, BatchKind::Stop | BatchKind::TurnOff));
         let kind = kinds.into_iter().find(|kind| *kind != BatchKind::Start || !busy)?;
         let first = self.ready.iter().find(|id| effects::kind(&self.actions[*id].1.effect) == kind)?;
         let shape = effects::shape(&self.actions[first].1.effect);
@@ -266,9 +266,7 @@ impl<'a> Walk<'a> {
 
     fn finish(&mut self, id: ActionId) {
         self.finished.insert(id);
-        if let Effect::Start { spec, .. } = &self.actions[&id].1.effect {
-            self.started.push(spec.run.clone());
-        }
+        self.started.extend(self.actions[&id].1.effect.begins().cloned());
         for next in self.needed_by.remove(&id).unwrap_or_default() {
             let count = self.waits_for.entry(next).or_insert(0);
             *count = count.saturating_sub(1);

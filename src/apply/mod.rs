@@ -80,11 +80,13 @@ pub enum BatchKind {
     Fence,
     Publish,
     Stop,
+    TurnOff,
     Release,
     SetAside,
     PutBack,
     MakeDisks,
     Reserve,
+    TurnOn,
     Start,
 }
 
@@ -96,6 +98,8 @@ impl BatchKind {
             Self::Fence => ("lost run", "lost runs", "fenced off"),
             Self::Publish => ("template", "templates", "published"),
             Self::Stop => ("vm", "vms", "stopped"),
+            Self::TurnOff => ("guest", "guests", "turned off"),
+            Self::TurnOn => ("guest", "guests", "turned on"),
             Self::Release => ("reservation", "reservations", "released"),
             Self::SetAside => ("vm's disks", "vms' disks", "set aside"),
             Self::PutBack => ("vm's disks", "vms' disks", "put back"),

@@ -146,7 +146,7 @@ impl Wait<'_> {
                 (_, Some(None)) => readiness.gone.push(run.clone()),
                 (_, Some(Some(TaskState::Unknown))) => readiness.unheard += 1,
                 (None, _) => readiness.queued += 1,
-                (Some(Phase::Starting), _) => readiness.starting += 1,
+                (Some(Phase::Starting | Phase::Off), _) => readiness.starting += 1,
                 (Some(Phase::Running | Phase::Paused { .. } | Phase::CutOff { .. } | Phase::Stopping), _) => {
                     readiness.running += 1
                 }

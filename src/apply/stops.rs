@@ -1,4 +1,5 @@
-//! Guests are asked to power themselves off, all at once, and each is told of as it is confirmed to be over.
+//! Guests are asked to power themselves off, all at once, and each is told of as it is confirmed to be over, with its run or,
+//! where it is to get other disks, without.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::Sender;
@@ -13,7 +14,7 @@ use crate::model::id::RunId;
 use crate::model::job::TaskId;
 use crate::observe::{Phase, fold, is_fenced};
 use crate::plan::{ActionId, Effect};
-use crate::run::StopReason;
+use crate::run::{Control, StopReason, Wanted};
 use crate::state::Change;
 
 /// How often a stopping run's report is read.
@@ -31,6 +32,8 @@ struct Stopping {
     id: ActionId,
     run: RunId,
     task: Option<TaskId>,
+    /// Only its guest is to go.
+    run_stays: bool,
     /// Why the last look could not tell whether it is over.
     unseen: Option<String>,
 }
@@ -40,12 +43,15 @@ pub(super) fn stop(batch: &Batch, world: &World<'_>, sender: &Sender<Message>) {
     let began = Instant::now();
     let mut under_way: BTreeMap<RunId, Stopping> = BTreeMap::new();
     for action in &batch.actions {
-        let Effect::Stop { run, generation, task, .. } = &action.effect else { continue };
-        let asked =
-            with_retries(batch.kind, world, sender, || Ok(world.runs.control(run, &stop_order(*generation))?));
+        let (run, task, order, run_stays) = match &action.effect {
+            Effect::Stop { run, generation, task, .. } => (run, *task, stop_order(*generation), false),
+            Effect::TurnOff { run, generation, task, .. } => (run, *task, Control::new(*generation, Wanted::Off), true),
+            _ => continue,
+        };
+        let asked = with_retries(batch.kind, world, sender, || Ok(world.runs.control(run, &order)?));
         match asked {
             Ok(()) => {
-                let stopping = Stopping { id: action.id, run: run.clone(), task: *task, unseen: None };
+                let stopping = Stopping { id: action.id, run: run.clone(), task, run_stays, unseen: None };
                 under_way.insert(run.clone(), stopping);
             }
             Err(detail) => send(sender, batch.kind, vec![(action.id, Err(detail))], began),
@@ -62,9 +68,13 @@ pub(super) fn stop(batch: &Batch, world: &World<'_>, sender: &Sender<Message>) {
     let mut ask_at = world.clock.now() + pause;
     loop {
         let over = confirmed(&mut under_way, world, &queue);
-        let results = over.into_iter().filter_map(|(run, reason)| {
+        let results = over.into_iter().filter_map(|(run, over)| {
             let stopping = under_way.remove(&run)?;
-            Some((stopping.id, Ok(vec![Change::Ended { run: stopping.run, reason }])))
+            let changes = match over {
+                Over::Guest => Vec::new(),
+                Over::Run(reason) => vec![Change::Ended { run: stopping.run, reason }],
+            };
+            Some((stopping.id, Ok(changes)))
         });
         let results: Vec<ActionResult> = results.collect();
         send(sender, batch.kind, results, began);
@@ -84,8 +94,9 @@ pub(super) fn stop(batch: &Batch, world: &World<'_>, sender: &Sender<Message>) {
 
 /// A task that has not begun has no starter that could read its control file.
 fn kill_those_that_wait(under_way: &BTreeMap<RunId, Stopping>, world: &World<'_>) -> Result<(), EffectError> {
-    let unreported =
-        under_way.values().filter(|stopping| world.runs.report(&stopping.run).is_ok_and(|records| records.is_empty()));
+    let unreported = under_way.values().filter(|stopping| {
+        !stopping.run_stays && world.runs.report(&stopping.run).is_ok_and(|records| records.is_empty())
+    });
     let tasks: Vec<TaskId> = unreported.filter_map(|stopping| stopping.task).collect();
     if tasks.is_empty() {
         return Ok(());
@@ -102,6 +113,12 @@ fn still_there(stopping: &Stopping, grace: Duration) -> String {
     )
 }
 
+/// What has ended; of a run why, where that is known.
+enum Over {
+    Guest,
+    Run(Option<StopReason>),
+}
+
 /// The tasks that the queue has; why not, where it does not say.
 type Queue = Result<BTreeSet<TaskId>, String>;
 
@@ -111,15 +128,11 @@ fn ask(world: &World<'_>) -> Queue {
 }
 
 /// The runs that are over: their starter says so, or the scheduler has no such task any more, if that means anything.
-fn confirmed(
-    under_way: &mut BTreeMap<RunId, Stopping>,
-    world: &World<'_>,
-    queue: &Queue,
-) -> Vec<(RunId, Option<StopReason>)> {
+fn confirmed(under_way: &mut BTreeMap<RunId, Stopping>, world: &World<'_>, queue: &Queue) -> Vec<(RunId, Over)> {
     let mut over = Vec::new();
     for stopping in under_way.values_mut() {
         match end_of(stopping, world, queue) {
-            Ok(Some(reason)) => over.push((stopping.run.clone(), reason)),
+            Ok(Some(what)) => over.push((stopping.run.clone(), what)),
             Ok(None) => stopping.unseen = None,
             Err(why) => stopping.unseen = Some(why),
         }
@@ -127,15 +140,17 @@ fn confirmed(
     over
 }
 
-/// How a run ended, if it did; an error where that cannot be seen.
-fn end_of(stopping: &Stopping, world: &World<'_>, queue: &Queue) -> Result<Option<Option<StopReason>>, String> {
+/// What has ended, if anything; an error where that cannot be seen.
+fn end_of(stopping: &Stopping, world: &World<'_>, queue: &Queue) -> Result<Option<Over>, String> {
     let records = world.runs.report(&stopping.run).map_err(|error| chain(&error))?;
-    if let Some(Phase::Stopped { reason, .. }) = fold(&records).map(|report| report.phase) {
-        return Ok(Some(Some(reason)));
+    match fold(&records).map(|report| report.phase) {
+        Some(Phase::Stopped { reason, .. }) => return Ok(Some(Over::Run(Some(reason)))),
+        Some(Phase::Off) if stopping.run_stays => return Ok(Some(Over::Guest)),
+        _ => {}
     }
     let queue = queue.as_ref().map_err(String::clone)?;
     let is_listed = stopping.task.is_some_and(|task| queue.contains(&task));
-    Ok((!is_listed && cannot_live(&stopping.run, world)?).then_some(None))
+    Ok((!is_listed && cannot_live(&stopping.run, world)?).then_some(Over::Run(None)))
 }
 
 /// Whether a run whose task is gone has no guest that executes: on a cluster it may, on a host that was cut off.

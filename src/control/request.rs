@@ -24,6 +24,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// A snapshot writes or reads the guest's whole memory, perhaps over a network.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
 
+/// Why nothing is asked of a guest that gets other disks.
+const OTHER_DISKS: &str = "is off while it gets other disks";
 /// A starter needs half a second on average until it looks; more looks would not be seen sooner.
 const ANSWER_POLL: Duration = Duration::from_millis(250);
 
@@ -290,6 +292,7 @@ impl Guest {
             _ => None,
         });
         let (answered, stopping) = (answered.max().unwrap_or(0), self.stopping());
+        let turned_off = RequestError::Early { vm: self.name.clone(), phase: OTHER_DISKS };
         let timeout = match kind {
             RequestKind::Snapshot { .. } | RequestKind::Revert { .. } | RequestKind::DeleteSnapshot { .. } => {
                 SNAPSHOT_TIMEOUT
@@ -299,6 +302,7 @@ impl Guest {
         let number = Control::change(folder, |control| match control.wanted {
             Wanted::Running | Wanted::Other(_) => Ok(control.ask(kind.clone(), answered)),
             Wanted::Stopped => Err(stopping),
+            Wanted::Off => Err(turned_off),
         })?;
         let number = number.ok_or_else(|| self.not_running())??;
         self.wait(folder, number, timeout)
@@ -318,6 +322,7 @@ impl Guest {
             Some(Phase::Running | Phase::Ready | Phase::Paused { .. } | Phase::CutOff { .. }) => Ok(()),
             None => early("waits in the queue"),
             Some(Phase::Starting) => early("is being started"),
+            Some(Phase::Off) => early(OTHER_DISKS),
             Some(Phase::Stopping) => Err(self.stopping()),
             Some(Phase::Stopped { .. }) => Err(self.not_running()),
         }

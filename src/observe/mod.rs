@@ -47,6 +47,8 @@ pub struct Observed {
     pub last_words: BTreeMap<RunId, String>,
     /// Runs that an apply had told to stop when it was cut short. They may not have heard it yet.
     pub told_to_stop: BTreeSet<RunId>,
+    /// Runs whose guests it had told to be off until they get other disks, and that wait for these.
+    pub told_to_be_off: BTreeSet<RunId>,
     /// Recorded disks that are not there.
     pub disks_missing: BTreeSet<PathBuf>,
     /// Disks set aside, of vms that come back, to which nothing was ever written.
@@ -109,6 +111,8 @@ pub struct RunReport {
     pub viewers: u32,
     /// The latest count of frames that its filter has dropped; `None` where none was, or nobody counts.
     pub dropped: Option<Dropped>,
+    /// Its starter can give the guest other disks while the run goes on.
+    pub takes_disks: bool,
     /// Time of the last record of any kind, on the host's clock: for people, since clocks differ.
     pub last_beat: jiff::Timestamp,
 }
@@ -126,6 +130,8 @@ pub enum Phase {
     CutOff {
         reason: String,
     },
+    /// Its guest is off, and comes back with other disks.
+    Off,
     Stopping,
     Stopped {
         reason: StopReason,
@@ -229,9 +235,10 @@ pub fn observe(world: &World<'_>, desired: &Desired, recorded: &Recorded) -> Res
         let known = recorded.vms.values().filter_map(|vm| vm.run.as_ref());
         observed.silences = silences(world.runs, known, &observed)?;
         observed.last_words = last_words_of_gone(world.storage, recorded, &observed);
-        if recorded.cut_short {
-            observed.told_to_stop = told_to_stop(world.runs, recorded)?;
-        }
+        let is_off = |run: &&RunId| observed.runs.get(*run).is_some_and(|report| report.phase == Phase::Off);
+        let runs: Vec<&RunId> =
+            live_runs(recorded).into_iter().filter(|run| recorded.cut_short || is_off(run)).collect();
+        (observed.told_to_stop, observed.told_to_be_off) = told(world.runs, &runs)?;
     }
     for (disk, unlike) in disks.into_iter().zip(unlike) {
         match unlike {
@@ -328,12 +335,14 @@ fn live_runs(recorded: &Recorded) -> Vec<&RunId> {
     live.map(|run| &run.run).collect()
 }
 
-fn told_to_stop(runs: &dyn Runs, recorded: &Recorded) -> Result<BTreeSet<RunId>, ObserveError> {
-    let told = look_at_each(&live_runs(recorded), runs.at_once(), |run| {
-        let wanted = runs.wanted(run).map_err(ObserveError::Report)?;
-        Ok((wanted == Some(Wanted::Stopped)).then(|| RunId::clone(run)))
-    })?;
-    Ok(told.into_iter().flatten().collect())
+/// Which runs are told to stop, and which to turn their guests off.
+fn told(runs: &dyn Runs, of: &[&RunId]) -> Result<(BTreeSet<RunId>, BTreeSet<RunId>), ObserveError> {
+    let told = look_at_each(of, runs.at_once(), |run| runs.wanted(run).map_err(ObserveError::Report))?;
+    let with = |wanted: Wanted| {
+        let so = of.iter().zip(&told).filter(|(_, told)| **told == Some(wanted.clone()));
+        so.map(|(run, _)| RunId::clone(run)).collect()
+    };
+    Ok((with(Wanted::Stopped), with(Wanted::Off)))
 }
 
 /// Looks at runs of other labs, with the tasks that were seen when this one was looked at.
@@ -403,7 +412,10 @@ fn look_at_each<T: Sync, R: Send>(
 /// What a report says in the end; `None` of an empty one.
 pub fn fold(records: &[Record]) -> Option<RunReport> {
     let last_beat = records.last()?.at;
-    let mut report = RunReport { phase: Phase::Starting, mapping: None, viewers: 0, dropped: None, last_beat };
+    let obeyed = records.first().and_then(|first| first.obeys.as_deref()).unwrap_or_default();
+    let takes_disks = obeyed.iter().any(|part| part == "disks");
+    let mut report =
+        RunReport { phase: Phase::Starting, mapping: None, viewers: 0, dropped: None, takes_disks, last_beat };
     let mut before_pause = Phase::Starting;
     let mut cut_off = None;
     let mut gateway_mac = None;
@@ -444,6 +456,7 @@ pub fn fold(records: &[Record]) -> Option<RunReport> {
             Event::CutOff { reason } => cut_off = Some(reason.clone()),
             Event::Connected => cut_off = None,
             Event::Dropped(dropped) => report.dropped = Some(*dropped),
+            Event::Off { .. } => report.phase = Phase::Off,
             Event::Stopping { .. } => report.phase = Phase::Stopping,
             Event::Stopped { reason, exit } => {
                 report.phase = Phase::Stopped { reason: reason.clone(), exit: exit.clone() };

@@ -15,7 +15,7 @@ use crate::model::disk::DiskOrigin;
 use crate::model::id::{LabName, RunId, TemplateName, UserName, VmName};
 use crate::model::job::TaskId;
 use crate::model::reservation::Reservation;
-use crate::run::{BatchId, RunSpec, StopReason};
+use crate::run::{BatchId, RunDisk, RunSpec, StopReason};
 use crate::state::{Entry, Quota, Recorded, RecordedDisk};
 
 /// What would change, and everything needed to change it. Fits only the state with this lineage and serial.
@@ -94,13 +94,10 @@ impl Plan {
         })
     }
 
-    /// The runs that it starts of one vm.
+    /// The runs of one vm whose guests it begins.
     pub fn runs_of(&self, address: &Address) -> impl Iterator<Item = &RunId> {
         let of_it = self.changes.iter().filter(move |change| change.address == *address);
-        of_it.flat_map(|change| &change.actions).filter_map(|action| match &action.effect {
-            Effect::Start { spec, .. } => Some(&spec.run),
-            _ => None,
-        })
+        of_it.flat_map(|change| &change.actions).filter_map(|action| action.effect.begins())
     }
 
     /// Whether there is nothing to do.
@@ -286,6 +283,21 @@ pub enum Effect {
         generation: u64,
         task: Option<TaskId>,
     },
+    /// The same of a guest whose run goes on without it, for other disks.
+    TurnOff {
+        vm: VmName,
+        run: RunId,
+        generation: u64,
+        task: Option<TaskId>,
+    },
+    /// It begins again in its run, with these disks.
+    TurnOn {
+        vm: VmName,
+        run: RunId,
+        generation: u64,
+        disks: Vec<RunDisk>,
+        started: String,
+    },
     /// Submits a run. `supersedes` is the vm's run before this one.
     Start {
         spec: Box<RunSpec>,
@@ -342,7 +354,18 @@ impl Effect {
             Self::Reserve { .. } => "reserve the address",
             Self::Release { .. } => "release the address",
             Self::Stop { .. } => "stop the vm",
+            Self::TurnOff { .. } => "turn the guest off",
+            Self::TurnOn { .. } => "turn the guest on",
             Self::Start { .. } => "submit the run",
+        }
+    }
+
+    /// The run whose guest begins with it.
+    pub fn begins(&self) -> Option<&RunId> {
+        match self {
+            Self::Start { spec, .. } => Some(&spec.run),
+            Self::TurnOn { run, .. } => Some(run),
+            _ => None,
         }
     }
 
@@ -364,6 +387,8 @@ impl Effect {
             | Self::Reserve { vm, .. }
             | Self::Release { vm, .. }
             | Self::Stop { vm, .. }
+            | Self::TurnOff { vm, .. }
+            | Self::TurnOn { vm, .. }
             | Self::Adopt { vm, .. }
             | Self::Fence { vm, .. }
             | Self::RecordEnd { vm, .. } => Some(vm),

@@ -13,6 +13,7 @@ use crate::model::disk::DiskOrigin;
 use crate::model::id::{Mac, RunId, VmName};
 use crate::model::job::TaskId;
 use crate::observe::{Life, life};
+use crate::run::RunDisk;
 use crate::state::{Entry, RecordedDisk, RecordedVm};
 
 /// A rule that a plan broke.
@@ -217,6 +218,8 @@ impl<'a> Checker<'a> {
                     self.earlier_run(&spec.vm, flaws);
                 }
                 Effect::Stop { vm, run, .. }
+                | Effect::TurnOff { vm, run, .. }
+                | Effect::TurnOn { vm, run, .. }
                 | Effect::Fence { vm, run, .. }
                 | Effect::RecordEnd { vm, run, .. }
                 | Effect::Adopt { vm, run, .. }
@@ -251,7 +254,8 @@ impl<'a> Checker<'a> {
                 Effect::Record(Entry::RenameVm { .. }) => !self.life(vm).is_live(),
                 _ => false,
             };
-            if let Some(action) = actions.iter().find(takes).filter(|_| self.may_live(vm)) {
+            let is_off = actions.iter().any(|action| matches!(action.effect, Effect::TurnOff { .. }));
+            if let Some(action) = actions.iter().find(takes).filter(|_| !is_off && self.may_live(vm)) {
                 flaws.push(Flaw::UnderGuest { vm: vm.to_string(), effect: action.effect.name() });
             }
         }
@@ -278,6 +282,7 @@ impl<'a> Checker<'a> {
         for effect in self.effects() {
             match effect {
                 Effect::Stop { vm, task: Some(task), .. }
+                | Effect::TurnOff { vm, task: Some(task), .. }
                 | Effect::Fence { vm, task: Some(task), .. }
                 | Effect::Adopt { vm, task, .. }
                     if self.task_of(vm) != Some(*task) =>
@@ -303,15 +308,8 @@ impl<'a> Checker<'a> {
     fn disks(&self, flaws: &mut Vec<Flaw>) {
         for effect in self.effects() {
             match effect {
-                Effect::Start { spec, .. } if spec.disks.is_empty() => {
-                    flaws.push(Flaw::NoDisk { vm: spec.vm.to_string() });
-                }
-                Effect::Start { spec, .. } => {
-                    let absent = spec.disks.iter().filter(|disk| !self.will_be_there(&spec.vm, &disk.path));
-                    flaws.extend(
-                        absent.map(|disk| Flaw::DiskNotThere { vm: spec.vm.to_string(), path: shown(&disk.path) }),
-                    );
-                }
+                Effect::Start { spec, .. } => self.begins_with(&spec.vm, &spec.disks, flaws),
+                Effect::TurnOn { vm, disks, .. } => self.begins_with(vm, disks, flaws),
                 Effect::SetAside { vm, disks, lost, .. } => {
                     let foreign = disks.iter().chain(lost).filter(|path| self.recorded_disk(vm, path).is_none());
                     flaws.extend(foreign.map(|path| Flaw::ForeignDisk { vm: vm.to_string(), path: shown(path) }));
@@ -323,6 +321,14 @@ impl<'a> Checker<'a> {
                 _ => {}
             }
         }
+    }
+
+    fn begins_with(&self, vm: &VmName, disks: &[RunDisk], flaws: &mut Vec<Flaw>) {
+        if disks.is_empty() {
+            flaws.push(Flaw::NoDisk { vm: vm.to_string() });
+        }
+        let absent = disks.iter().filter(|disk| !self.will_be_there(vm, &disk.path));
+        flaws.extend(absent.map(|disk| Flaw::DiskNotThere { vm: vm.to_string(), path: shown(&disk.path) }));
     }
 
     /// Whether a disk stands where a start looks for it: made by this plan, or recorded, seen, and left alone.
@@ -392,7 +398,7 @@ impl<'a> Checker<'a> {
             }
             let asked = asks.get(*vm).is_some_and(|ask| ask.by_name);
             let disturbing = actions.iter().filter(|action| match &action.effect {
-                Effect::Stop { .. } => !asked,
+                Effect::Stop { .. } | Effect::TurnOff { .. } => !asked,
                 // Who asks for other disks by the vm's name means it, as with a stop.
                 Effect::SetAside { .. } if asked => !asks.get(*vm).is_some_and(|ask| ask.wish.is_about_disks()),
                 Effect::SetAside { .. } | Effect::Record(Entry::ForgetVm { .. }) => true,
@@ -420,12 +426,16 @@ fn must_follow(later: &Effect, earlier: &Effect) -> bool {
                 | Effect::RecordEnd { .. }
                 | Effect::Fence { .. }
         ),
-        Effect::SetAside { .. } | Effect::Release { .. } => {
-            matches!(earlier, Effect::Stop { .. } | Effect::RecordEnd { .. } | Effect::Fence { .. })
-        }
+        // It stands aside for nothing else, so that all that is done about its vm is done when it is on again.
+        Effect::TurnOn { .. } => !matches!(earlier, Effect::TurnOn { .. }),
+        Effect::SetAside { .. } | Effect::Release { .. } => matches!(
+            earlier,
+            Effect::Stop { .. } | Effect::TurnOff { .. } | Effect::RecordEnd { .. } | Effect::Fence { .. }
+        ),
         Effect::PutBack { .. } => matches!(
             earlier,
             Effect::Stop { .. }
+                | Effect::TurnOff { .. }
                 | Effect::RecordEnd { .. }
                 | Effect::Fence { .. }
                 | Effect::SetAside { .. }

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::claims;
-use super::spec::{Seat, run_spec};
+use super::spec::{Seat, run_disk, run_spec};
 use super::vms::{Steps, Work};
 use super::{Effect, Inputs, Planner, Reason, Remark, Wish};
 use crate::model::address::Address;
@@ -11,8 +11,7 @@ use crate::model::claim::ClaimedPower;
 use crate::model::id::{Mac, RunId, VmName};
 use crate::model::job::TaskState;
 use crate::model::lab::{PowerState, RestartPolicy, Vm, VmGroup};
-use crate::observe::Phase;
-use crate::observe::{Life, life};
+use crate::observe::{Life, Phase, RunReport, life};
 use crate::run::StopReason;
 use crate::state::{RecordedDisk, RecordedRun, RecordedVm, Started};
 
@@ -173,6 +172,48 @@ impl Planner<'_> {
         self.step(steps, effect);
     }
 
+    /// Whether the guest leaves its run, or comes back, with none but its disks changed: then its job, its host and its network
+    /// stay. What an apply that was cut short has turned off comes back likewise.
+    pub(super) fn stays_in_run(&self, work: &Work<'_>, decision: &Decision) -> bool {
+        let Inputs { observed, .. } = self.inputs;
+        let Some(run) = work.known.run.as_ref().filter(|_| work.stays && matches!(work.life, Life::Live { .. })) else {
+            return false;
+        };
+        let report = observed.runs.get(&run.run).filter(|report| report.takes_disks);
+        let Some(RunReport { phase, .. }) = report else { return false };
+        let is_ending = matches!(phase, Phase::Stopping | Phase::Stopped { .. }) || self.told_to_stop(work);
+        match decision.stop {
+            _ if is_ending => false,
+            true => self.wants_other_disks(work.name) && decision.start && !needs_another_run(run, work),
+            false => observed.told_to_be_off.contains(&run.run),
+        }
+    }
+
+    /// Whether the guest must begin anew for what is wanted now. Which disks it had until it was turned off is no matter.
+    pub(super) fn is_stale(&self, work: &Work<'_>) -> bool {
+        let differs = |run: &RecordedRun| match self.inputs.observed.told_to_be_off.contains(&run.run) {
+            true => needs_another_run(run, work),
+            false => run.started != work.started(),
+        };
+        work.known.run.as_ref().is_some_and(differs)
+    }
+
+    /// The guest goes until its disks are others.
+    pub(super) fn turn_off(&mut self, steps: &mut Steps, work: &Work<'_>) {
+        let (Some(RecordedRun { run, .. }), Life::Live { task }) = (&work.known.run, &work.life) else { return };
+        let (vm, run, generation) = (work.name.clone(), run.clone(), work.known.generation);
+        self.step(steps, Effect::TurnOff { vm, run, generation, task: *task });
+    }
+
+    pub(super) fn turn_on(&mut self, steps: &mut Steps, work: &Work<'_>, disks: &[RecordedDisk]) {
+        let Some(RecordedRun { run, started, .. }) = &work.known.run else { return };
+        let paths = disks.iter().map(|disk| disk.path.clone()).collect();
+        let started = super::objects::to_json(&Started { disks: paths, ..started.clone() });
+        let (vm, run, generation) = (work.name.clone(), run.clone(), work.known.generation);
+        let disks = disks.iter().map(run_disk).collect();
+        self.step(steps, Effect::TurnOn { vm, run, generation, disks, started });
+    }
+
     pub(super) fn start(
         &mut self,
         steps: &mut Steps,
@@ -198,6 +239,11 @@ impl Planner<'_> {
         let memory_mib = vm.hardware.host_memory_mib();
         self.step(steps, Effect::Start { spec: Box::new(spec), started, memory_mib, supersedes });
     }
+}
+
+/// Whether anything but its disks differs from what a run was started with.
+fn needs_another_run(run: &RecordedRun, work: &Work<'_>) -> bool {
+    Started { disks: run.started.disks.clone(), ..work.started() } != run.started
 }
 
 pub(super) fn started(vm: &Vm, group: &VmGroup, ip: Ipv4Addr, mac: Mac, disks: &[RecordedDisk]) -> Started {

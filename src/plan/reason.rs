@@ -54,6 +54,8 @@ pub enum Reason {
     ClaimEnds { why: String },
     /// An apply that was cut short had told its guest to stop.
     ToldToStop,
+    /// The same to be off until it gets other disks.
+    ToldToBeOff,
     /// Its run ended; `None`: without a word.
     RunEnded { reason: Option<StopReason> },
     /// The submit of its run was accepted after all.

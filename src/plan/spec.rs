@@ -84,6 +84,6 @@ fn site_groups<'a>(desired: &'a Desired, recorded: &'a Recorded) -> impl Iterato
 }
 
 /// A published image has nothing below it, so a chain has two links at the most.
-fn run_disk(disk: &RecordedDisk) -> RunDisk {
+pub(super) fn run_disk(disk: &RecordedDisk) -> RunDisk {
     RunDisk { path: disk.path.clone(), backing: disk.base.iter().cloned().collect() }
 }

@@ -213,10 +213,10 @@ impl Planner<'_> {
         let mut steps = Steps::default();
         let edits = edits(known, vm, *ip);
         let live = life.is_live();
-        let started = work.started();
-        let stale = known.run.as_ref().is_some_and(|run| run.started != started);
+        let stale = self.is_stale(work);
         let decision = self.decide(address, work, live, stale);
-        if decision.start && !work.replaced && !work.strange.is_empty() {
+        let stays_in_run = self.stays_in_run(work, &decision);
+        if (decision.start || stays_in_run) && !work.replaced && !work.strange.is_empty() {
             self.refuse_strange_disk(address, work.strange[0]);
             return;
         }
@@ -227,7 +227,9 @@ impl Planner<'_> {
         self.rename(&mut steps, work, moved_from.as_ref());
         let claim_reason = self.claims_of(&mut steps, work, &decision);
         self.record_news(&mut steps, name, known, life);
-        if live && (decision.stop || must_be_off) {
+        if stays_in_run {
+            self.turn_off(&mut steps, work);
+        } else if live && (decision.stop || must_be_off) {
             self.stop(&mut steps, name, known, life);
             self.end_stop_claim(&mut steps, work);
         }
@@ -248,7 +250,9 @@ impl Planner<'_> {
             let reservation = self.reservation(name, *ip, *mac);
             self.step(&mut steps, Effect::Reserve { vm: (*name).clone(), reservation });
         }
-        if decision.start {
+        if stays_in_run {
+            self.turn_on(&mut steps, work, &all);
+        } else if decision.start {
             let supersedes = known.run.as_ref().map(|run| run.run.clone());
             self.start(&mut steps, name, vm, (*ip, *mac), &all, supersedes);
         }
@@ -258,11 +262,13 @@ impl Planner<'_> {
         }
         let only_moved = moved_from.is_some() && edits.is_empty();
         let verb = match verb(work, &decision, live, !edits.is_empty() || unreserved.is_some()) {
+            Verb::Record | Verb::Update if stays_in_run => Verb::Start,
             Verb::Record | Verb::Update if only_moved => Verb::Move,
             verb => verb,
         };
         let was = moved_from.as_ref().map(|from| Reason::Was { address: Address::vm(from) });
         let mut reasons: Vec<Reason> = was.into_iter().collect();
+        reasons.extend((stays_in_run && !decision.stop).then_some(Reason::ToldToBeOff));
         reasons.extend(decision.reasons);
         reasons.extend(claim_reason);
         reasons.extend(edits.reasons());
@@ -396,7 +402,7 @@ pub(super) struct Work<'a> {
     ip: Ipv4Addr,
     mac: Mac,
     /// It keeps its address.
-    stays: bool,
+    pub(super) stays: bool,
     /// It gets other disks.
     pub(super) replaced: bool,
     /// It gets these, which it had before.
@@ -430,7 +436,7 @@ impl Work<'_> {
         }
     }
 
-    fn started(&self) -> Started {
+    pub(super) fn started(&self) -> Started {
         started(self.vm, self.group, self.ip, self.mac, &self.known.disks)
     }
 }

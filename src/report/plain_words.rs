@@ -24,8 +24,8 @@ enum Power {
 
 fn power_of(change: &Change) -> Power {
     let has = |wanted: fn(&Effect) -> bool| change.actions.iter().any(|action| wanted(&action.effect));
-    let starts = has(|effect| matches!(effect, Effect::Start { .. }));
-    let stops = has(|effect| matches!(effect, Effect::Stop { .. }));
+    let starts = has(|effect| matches!(effect, Effect::Start { .. } | Effect::TurnOn { .. }));
+    let stops = has(|effect| matches!(effect, Effect::Stop { .. } | Effect::TurnOff { .. }));
     match (starts, stops) {
         (true, false) => Power::Starts,
         (false, true) => Power::Stops,

@@ -86,6 +86,7 @@ impl Reason {
             Self::Asked => "asked for",
             Self::Reimaged => "new disks are asked for; the old ones are kept",
             Self::ToldToStop => "an apply that was cut short had told it to stop",
+            Self::ToldToBeOff => "an apply that was cut short had turned its guest off",
             Self::FencedOff => "its run is taken for over, and fenced off in case it is still alive",
             Self::Unreserved => "its address is to be reserved",
             Self::ReservationGone => "its DHCP reservation is missing",

@@ -50,6 +50,8 @@ fn words(effect: &Effect) -> Option<String> {
             format!("releases the reservation of {} for {}", reservation.ip, reservation.mac)
         }
         Effect::Stop { run, .. } => format!("stops run {run}"),
+        Effect::TurnOff { run, .. } => format!("turns the guest off, while its run {run} goes on"),
+        Effect::TurnOn { run, .. } => format!("turns the guest on in run {run}"),
         Effect::Start { spec, .. } => format!("submits run {}", spec.run),
         Effect::Adopt { run, task, .. } => format!("takes job {task} for run {run}"),
         Effect::Fence { run, .. } => format!("fences run {run} off"),

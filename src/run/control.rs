@@ -43,7 +43,7 @@ pub struct Control {
     #[schemars(with = "Option<Clock>")]
     pub clock: Option<Part<Clock>>,
     /// The disks that the guest is to have, in the order of its bus. Where it has others, its qemu ends and another one begins
-    /// with these, in the same run.
+    /// with these, in the same run. A starter that obeys this obeys `off`, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Vec<RunDisk>>")]
     pub disks: Option<Part<Vec<RunDisk>>>,
@@ -146,6 +146,9 @@ pub enum Wanted {
     Running,
     /// Power off through ACPI, and quit after the grace period.
     Stopped,
+    /// The guest as with `stopped`, while the run goes on: it keeps its job, its address and its place on the host, and waits
+    /// for `running`, to begin with the `disks` of then.
+    Off,
     /// What a newer labwright wants; to us it changes nothing.
     #[serde(untagged)]
     #[schemars(skip)]
@@ -326,8 +329,13 @@ impl Control {
 
     /// Names of the parts that a starter passes over which obeys these.
     pub fn unheeded(&self, obeyed: &[&str]) -> BTreeSet<String> {
+        let is_wanted_known = match self.wanted {
+            Wanted::Running | Wanted::Stopped => true,
+            Wanted::Off => obeyed.contains(&"disks"),
+            Wanted::Other(_) => false,
+        };
         let mut parts = vec![
-            ("wanted".to_owned(), !matches!(self.wanted, Wanted::Other(_))),
+            ("wanted".to_owned(), is_wanted_known),
             ("deadline".to_owned(), self.deadline.is_none() || self.deadline == self.own_end()),
         ];
         let mut add = |name: &str, is_known: Option<bool>| {
@@ -403,6 +411,7 @@ impl Control {
     fn ordered(mut self, order: &Self) -> Self {
         (self.generation, self.wanted) = (order.generation, order.wanted.clone());
         self.requests.clone_from(&order.requests);
+        self.disks = order.disks.clone().or(self.disks);
         if let Some(end) = order.own_end() {
             self.end_at(end);
         }

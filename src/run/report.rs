@@ -5,7 +5,7 @@
 //! prepared ─▶ networked ─▶ running ─▶ ready ─▶ stopping ─▶ stopped
 //!     │           │           │  ▲                            ▲
 //!     │           │           ▼  │ resumed                    │
-//!     │           │          paused                           │
+//!     │           │       paused, off                         │
 //!     └───────────┴───────────┴────── anything may end ───────┘
 //! ```
 
@@ -136,6 +136,11 @@ pub enum Event {
         /// Which start this is.
         attempt: u32,
         /// How the guest ended.
+        exit: String,
+    },
+    /// The guest is off, and its run goes on without: it begins again, with other disks, when that is wanted.
+    Off {
+        /// How qemu ended.
         exit: String,
     },
     /// The guest was asked to power itself off.

@@ -20,10 +20,12 @@ use super::machine::{Input, Reply};
 use super::report::{Order, Pulse, Writer};
 use crate::error::chain;
 use crate::files::{self, FileError};
-use crate::run::{Control, Event, PASSWORD_BYTES_MAX, REPORT, RunFileError, RunSpec, VNC_PASSWORD};
+use crate::run::{Control, Event, PASSWORD_BYTES_MAX, REPORT, RunFileError, RunSpec, VNC_PASSWORD, Wanted};
 
 /// How often `control.json` is read, and what could not be written is tried again.
 const TICK: Duration = Duration::from_secs(1);
+/// The same while the guest is to be off: somebody waits for its next disks.
+const SHORT_TICK: Duration = Duration::from_millis(100);
 /// How long a starter waits for storage before it gives up a run that has not begun.
 const OPEN_SECONDS_MAX: u64 = 60;
 /// How long the end of a run waits for its last records to be written.
@@ -214,8 +216,8 @@ fn serve(mut writer: Writer, inbox: &Receiver<Order>, post: &Post, clock: Clock)
         match inbox.recv_timeout(next_tick.saturating_duration_since(Instant::now())) {
             Ok(order) => waiting.push_back(order),
             Err(RecvTimeoutError::Timeout) => {
-                next_tick = Instant::now() + TICK;
-                read_control(&writer.folder, post, clock);
+                let is_to_be_off = read_control(&writer.folder, post, clock) == Some(Wanted::Off);
+                next_tick = Instant::now() + if is_to_be_off { SHORT_TICK } else { TICK };
                 if writer.pulse_age() >= writer.heartbeat {
                     waiting.push_back(Order::Record(Event::Heartbeat));
                 }
@@ -236,16 +238,21 @@ fn serve(mut writer: Writer, inbox: &Receiver<Order>, post: &Post, clock: Clock)
     }
 }
 
-/// A file that is gone, or cannot be reached, says nothing: the fence sees to that.
-fn read_control(folder: &Path, post: &Post, clock: Clock) {
+/// A file that is gone, or cannot be reached, says nothing: the fence sees to that. Answers what is wanted of the guest.
+fn read_control(folder: &Path, post: &Post, clock: Clock) -> Option<Wanted> {
     // Whatever was written after this moment may not be in what is read.
     let looked = clock.now();
     match Control::read(folder) {
-        Ok(Some(control)) => post.tell(Input::Control { control: Box::new(control), looked }),
+        Ok(Some(control)) => {
+            let wanted = control.wanted.clone();
+            post.tell(Input::Control { control: Box::new(control), looked });
+            return Some(wanted);
+        }
         Ok(None) | Err(RunFileError::Io { .. }) => {}
         Err(error) => {
             tracing::warn!(%error, "control.json is not obeyed");
             post.tell(Input::Unreadable(format!("control.json is not obeyed: {}", chain(&error))));
         }
     }
+    None
 }

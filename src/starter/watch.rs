@@ -20,7 +20,7 @@ use crate::host::run::bounds::Group;
 use crate::host::run::qmp::{self, Heard, QmpError};
 use crate::host::run::run_folder::{BootSlot, take_boot_slot};
 use crate::host::run::tap::Tap;
-use crate::run::{Control, Event, Request, RunSpec};
+use crate::run::{Control, Event, Request, RunDisk, RunSpec};
 
 /// What the loop gets besides what was launched.
 pub(super) struct Given<'a> {
@@ -38,6 +38,8 @@ struct Watch<'a> {
     network: Network,
     prepared: Prepared,
     given: Given<'a>,
+    /// The given one, with the disks that the guest has now.
+    spec: RunSpec,
     vnc: String,
     machine: Machine,
     slot: Option<BootSlot>,
@@ -58,7 +60,8 @@ pub(super) fn watch(
     let network = Network::watch(filter, given.spec.clone(), given.desk.inbox.post()).map_err(StartError::Thread)?;
     let machine = Machine::new(given.spec, control, given.desk.clock.now());
     let (slot, is_closed, is_over) = (None, false, false);
-    let mut watch = Watch { guest, tap, network, prepared, given, vnc, machine, slot, is_closed, is_over };
+    let spec = given.spec.clone();
+    let mut watch = Watch { guest, tap, network, prepared, given, spec, vnc, machine, slot, is_closed, is_over };
     watch.run().map_err(|error| StartError::Watch(Box::new(error)))
 }
 
@@ -172,7 +175,7 @@ impl Watch<'_> {
             }
             Act::Carry(request) => self.carry_beside(request)?,
             Act::Answer(number, reply) => storage.answer(number, reply),
-            Act::Restart => self.restart()?,
+            Act::Restart { disks } => self.restart(disks)?,
             Act::End(_) => {}
         }
         Ok(())
@@ -181,7 +184,7 @@ impl Watch<'_> {
     /// The thread ends with its qemu at the latest.
     fn carry_beside(&self, request: Request) -> Result<(), StartError> {
         let (qemu, folder) = (self.guest.monitor.asker(), Arc::clone(&self.prepared.folder));
-        let (disks, post) = (self.given.spec.disks.len(), self.given.desk.inbox.post());
+        let (disks, post) = (self.spec.disks.len(), self.given.desk.inbox.post());
         let carry_out = move || {
             let reply = requests::carry_out(&request, disks, &qemu, &folder);
             post.tell(Input::Done(request.number, reply));
@@ -190,9 +193,10 @@ impl Watch<'_> {
         thread.map(drop).map_err(StartError::Thread)
     }
 
-    fn restart(&mut self) -> Result<(), StartError> {
-        let Given { spec, password, .. } = self.given;
-        self.guest = launch::spawn(&self.prepared, spec, &self.tap, password)?;
+    fn restart(&mut self, disks: Vec<RunDisk>) -> Result<(), StartError> {
+        let password = self.given.password;
+        self.spec.disks = disks;
+        self.guest = launch::spawn(&self.prepared, &self.spec, &self.tap, password)?;
         self.vnc = launch::meet(&self.prepared, &mut self.guest, password)?;
         (self.is_closed, self.is_over) = (false, false);
         Ok(())

@@ -111,6 +111,11 @@ pub enum Change {
         task: u32,
         started: String,
     },
+    /// A run's guest is about to begin anew, with other disks.
+    BeginsWith {
+        run: RunId,
+        started: String,
+    },
     Submitted {
         run: RunId,
         job: JobId,
@@ -350,6 +355,9 @@ fn write_change(transaction: &Transaction<'_>, lab: &str, change: &Change, now: 
                 params![lab, vm.as_str(), generation, run.to_string()],
             )?;
             execute("UPDATE site SET next_run = MAX(next_run, ?1)", params![run.number() + 1])
+        }
+        Change::BeginsWith { run, started } => {
+            execute("UPDATE runs SET started = ?2 WHERE run = ?1", params![run.to_string(), started])
         }
         Change::Submitted { run, job } => {
             execute("UPDATE runs SET state = 'submitted', job = ?2 WHERE run = ?1", params![run.to_string(), job.0])

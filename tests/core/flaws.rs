@@ -1,12 +1,12 @@
 //! The checker of plans sees what it is there to see: sound plans, each spoilt by hand in one way.
 
 use labwright::model::job::{JobId, TaskId};
-use labwright::plan::{Effect, Flaw, Plan};
+use labwright::plan::{Effect, Flaw, Plan, Wish};
 use labwright::run::StopReason;
 use labwright::state::Entry;
 
 use crate::lab::Lab;
-use crate::plans::PAIR;
+use crate::plans::{PAIR, running};
 use crate::world::Inner;
 
 /// Two vms that run, and an edit that restarts both.
@@ -141,6 +141,41 @@ fn disks_taken_from_under_a_guest() {
         actions.iter_mut().for_each(|action| action.needs.retain(|need| *need != stop));
     });
     assert_eq!(found, [Flaw::UnderGuest { vm: "bob-gsr".into(), effect: "set the disks aside" }]);
+}
+
+/// A guest that is only turned off has a run that lives.
+#[test]
+fn a_guest_that_is_turned_on_too_early_or_started_beside_its_run() {
+    let lab = running(PAIR);
+    let asks = [("bob-gsr", Wish::Reimage)];
+    let early = lab.flaws_of(&asks, |plan| {
+        change(plan, "vm/bob-gsr").actions.last_mut().unwrap().needs.clear();
+    });
+    assert!(
+        matches!(early[0], Flaw::Unordered { first: "turn the guest off", then: "turn the guest on", .. }),
+        "{early:?}"
+    );
+    let under = lab.flaws_of(&asks, |plan| {
+        let actions = &mut change(plan, "vm/bob-gsr").actions;
+        let off = actions.remove(0).id;
+        actions.iter_mut().for_each(|action| action.needs.retain(|need| *need != off));
+    });
+    assert_eq!(under, [Flaw::UnderGuest { vm: "bob-gsr".into(), effect: "set the disks aside" }]);
+    let beside = lab.flaws_of(&asks, |plan| {
+        let mut restart = lab.asked(&[("bob-gsr", Wish::Restart, true)]);
+        let start = change(&mut restart, "vm/bob-gsr").actions.pop().unwrap();
+        let last = change(plan, "vm/bob-gsr").actions.last_mut().unwrap();
+        last.effect = start.effect;
+    });
+    assert!(matches!(&beside[..], [Flaw::SecondRun { vm, .. }] if vm == "bob-gsr"), "{beside:?}");
+    let lost = lab.flaws_of(&asks, |plan| {
+        for effect in effects(plan) {
+            if let Effect::TurnOn { disks, .. } = effect {
+                disks.clear();
+            }
+        }
+    });
+    assert_eq!(lost, [Flaw::NoDisk { vm: "bob-gsr".into() }]);
 }
 
 #[test]

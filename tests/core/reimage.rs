@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use labwright::model::id::RunId;
 use labwright::plan::{Answer, Effect, NotDone, Plan, Wish};
 
 use crate::lab::{Applied, Lab};
@@ -29,16 +30,30 @@ fn all_disks(lab: &Lab) -> BTreeSet<u64> {
     lab.world.with(|inner| inner.disks.values().map(|disk| disk.id).collect())
 }
 
+/// The run of a vm that has a guest.
+fn run_of(lab: &Lab, vm: &str) -> Option<RunId> {
+    lab.world.with(|inner| inner.executing().find(|(_, spec)| spec.vm.as_str() == vm).map(|(run, _)| run.clone()))
+}
+
 #[test]
-fn a_guest_that_runs_is_stopped_for_it_and_one_that_is_off_stays_off() {
+fn a_guest_that_runs_stays_in_its_run_and_one_that_is_off_stays_off() {
     let lab = running(PAIR);
     let plan = lab.asked(&[("bob-gsr", Wish::Reimage, true)]);
-    let all = ["stop the vm", "set the disks aside", "record the vm", "make the disk", "submit the run"];
+    let all = ["turn the guest off", "set the disks aside", "record the vm", "make the disk", "turn the guest on"];
     assert_eq!((effects(&plan), &plan.refusals[..]), (all.to_vec(), &[][..]));
     assert_eq!(plan.answers["bob-gsr"], Answer::Planned);
-    let old = disk_of(&lab, "bob-gsr").unwrap();
-    must(&lab, "bob-gsr", Wish::Reimage);
-    assert!(disk_of(&lab, "bob-gsr").unwrap() != old && all_disks(&lab).contains(&old));
+    let (old, run) = (disk_of(&lab, "bob-gsr").unwrap(), run_of(&lab, "bob-gsr"));
+    for (wish, disk_is_old) in [(Wish::Reimage, false), (Wish::PutBack, true), (Wish::Reimage, false)] {
+        must(&lab, "bob-gsr", wish);
+        // Its starter looks soon; until then nothing else is to be done about it.
+        assert!(lab.plan().is_empty(), "{wish:?}: {:?}", lab.plan().changes);
+        lab.world.with(|inner| inner.pass(1));
+        assert!(lab.plan().is_empty(), "{wish:?}: {:?}", lab.plan().changes);
+        assert_eq!((run.is_some(), &run_of(&lab, "bob-gsr")), (true, &run), "{wish:?}");
+        assert_eq!(disk_of(&lab, "bob-gsr") == Some(old), disk_is_old, "{wish:?}");
+        assert!(all_disks(&lab).contains(&old), "{wish:?}");
+    }
+    lab.world.with(|inner| assert_eq!(inner.broken, None));
 
     must(&lab, "bob-gsr", Wish::Stop);
     let plan = lab.asked(&[("bob-gsr", Wish::PutBack, true)]);
@@ -49,6 +64,32 @@ fn a_guest_that_runs_is_stopped_for_it_and_one_that_is_off_stays_off() {
     must(&lab, "bob-gsr", Wish::PutBack);
     assert_eq!(disk_of(&lab, "bob-gsr"), Some(old));
     assert_eq!(lab.world.with(|inner| inner.live().len()), 1, "alice's");
+}
+
+/// Another run, where this one cannot have other disks, or must begin anew for something else.
+#[test]
+fn a_guest_is_stopped_and_started_where_its_run_cannot_stay() {
+    type Happens = fn(&mut Lab);
+    let table: [(&str, Happens); 3] = [
+        ("its starter is an older one", |_| {}),
+        ("it was edited", |lab| lab.edit(&PAIR.replace("memory: 1G", "memory: 2G"))),
+        ("it waits in the queue", |lab| {
+            must(lab, "bob-gsr", Wish::Stop);
+            lab.power(&lab.desired(), &"bob-gsr".parse().unwrap(), Wish::Start);
+        }),
+    ];
+    for (case, happens) in table {
+        let mut lab = Lab::new(PAIR);
+        if case.contains("older") {
+            lab.world.with(|inner| inner.faults.obeyed = Some(&["generation", "wanted", "requests", "clock.end"]));
+        }
+        lab.must_apply();
+        lab.world.with(Inner::start_all);
+        happens(&mut lab);
+        let plan = lab.asked(&[("bob-gsr", Wish::Reimage, true)]);
+        let all = ["stop the vm", "set the disks aside", "record the vm", "make the disk", "submit the run"];
+        assert_eq!((effects(&plan), &plan.refusals[..]), (all.to_vec(), &[][..]), "{case}");
+    }
 }
 
 #[test]
@@ -104,7 +145,7 @@ fn a_kill_at_any_moment_loses_nothing() {
         let mut calls = 1;
         loop {
             let lab = running(PAIR);
-            let first = disk_of(&lab, "bob-gsr");
+            let (first, run) = (disk_of(&lab, "bob-gsr"), run_of(&lab, "bob-gsr"));
             must(&lab, "bob-gsr", Wish::Reimage);
             let before = all_disks(&lab);
             lab.world.with(|inner| inner.faults.kill_in = Some(calls));
@@ -123,7 +164,10 @@ fn a_kill_at_any_moment_loses_nothing() {
             let recorded = lab.recorded(&lab.desired());
             let paths: Vec<&PathBuf> = recorded.vms["bob-gsr"].disks.iter().map(|disk| &disk.path).collect();
             assert_eq!(paths.len(), 1, "{wish:?}, killed at call {calls}");
+            lab.world.with(|inner| inner.pass(1));
             assert!(lab.plan().is_empty(), "{wish:?}, killed at call {calls}");
+            assert_eq!(run_of(&lab, "bob-gsr"), run, "{wish:?}, killed at call {calls}");
+            lab.world.with(|inner| assert_eq!(inner.broken, None));
             calls += 1;
         }
     }

@@ -167,13 +167,19 @@ impl Lab {
 
     /// What the checker says of the lab's plan after `spoil` had its way with it.
     pub(crate) fn flaws(&self, spoil: impl FnOnce(&mut Plan)) -> Vec<Flaw> {
+        self.flaws_of(&[], spoil)
+    }
+
+    /// The same of a plan in which vms are asked for something by name.
+    pub(crate) fn flaws_of(&self, asks: &[(&str, Wish)], spoil: impl FnOnce(&mut Plan)) -> Vec<Flaw> {
         let desired = self.desired();
+        let asks = asks.iter().map(|(vm, wish)| (vm.parse().unwrap(), Ask::new(*wish, true))).collect();
         let judge = |inputs: &Inputs<'_>| {
             let mut plan = plan(inputs);
             spoil(&mut plan);
             check(&plan, inputs)
         };
-        self.with_inputs(&desired, &self.recorded(&desired), &BTreeMap::new(), judge).unwrap()
+        self.with_inputs(&desired, &self.recorded(&desired), &asks, judge).unwrap()
     }
 
     /// The lab's plan after `spoil` had its way with it, as it would be shown.

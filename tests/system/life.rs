@@ -56,7 +56,10 @@ fn new_disks_and_the_old_ones_again() {
     let said = lab.vm("vm reimage alice-tiny --yes --wait");
     assert!(said.contains("new disks are asked for; the old ones are kept"), "{said}");
     let after = lab.mapping("alice-tiny");
-    assert_eq!((&after["ip"], &after["mac"]), (&before["ip"], &before["mac"]), "it keeps its address");
+    for stays in ["ip", "mac", "run", "tap", "host"] {
+        assert_eq!(after[stays], before[stays], "it stays in its run, with all that this has");
+    }
+    assert_ne!(after["pid"], before["pid"], "it is another qemu");
     assert_eq!(lab.written("alice-tiny"), "", "its disk is new");
     let aside = lab.aside();
     assert_eq!((aside.len(), &aside[0]["vm"]), (1, &"alice-tiny".into()));
@@ -68,8 +71,10 @@ fn new_disks_and_the_old_ones_again() {
     assert_eq!(lab.vm_state("alice-tiny"), "off");
     lab.vm("vm start alice-tiny --yes --wait");
     assert_eq!(lab.written("alice-tiny"), "mine");
+    let run = lab.mapping("alice-tiny")["run"].clone();
     lab.vm("vm reimage alice-tiny --undo --yes --wait");
     assert_eq!(lab.written("alice-tiny"), "anew", "an undo can be undone");
+    assert_eq!(lab.mapping("alice-tiny")["run"], run);
 }
 
 /// What a guest has not written to its disk is lost, and nothing else.

@@ -230,7 +230,7 @@ pub fn state(vm: &RecordedVm, observed: &Observed, site: &Site) -> VmState {
 /// What a starter last said.
 pub(super) fn of_phase(phase: &Phase) -> VmState {
     match phase {
-        Phase::Starting => VmState::Starting,
+        Phase::Starting | Phase::Off => VmState::Starting,
         Phase::Running => VmState::Booting,
         Phase::Ready => VmState::Ready,
         Phase::Paused { reason } if [PAUSED_ON_REQUEST, PAUSED_BY_SESSION].contains(&reason.as_str()) => {

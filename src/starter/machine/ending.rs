@@ -1,19 +1,34 @@
-//! How a run comes to its end: what ends it, how its guest is asked to go, and what a dead qemu means.
+//! How a run comes to its end, or its guest to other disks: what ends it, how a guest is asked to go, what a dead qemu means.
 
 use std::time::Duration;
 
 use super::{Act, Command, End, Machine, QUIT_WAIT, Seen, Stage};
-use crate::run::{Event, StopReason};
+use crate::run::{Event, Part, StopReason, Wanted};
 
 /// A guest that boots does not hear its power button yet.
 const POWER_BUTTON_EVERY: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Clone)]
 pub(super) struct Stopping {
-    reason: StopReason,
+    goal: Goal,
     since: Duration,
     next_button: Duration,
     quit: Option<Duration>,
+}
+
+/// What is to come of a guest that stops.
+#[derive(Debug, Clone)]
+enum Goal {
+    /// The end of its run.
+    End(StopReason),
+    /// Its run goes on without it.
+    Off,
+}
+
+impl Stopping {
+    fn new(goal: Goal, now: Duration) -> Self {
+        Self { goal, since: now, next_button: now, quit: None }
+    }
 }
 
 impl Machine {
@@ -24,11 +39,37 @@ impl Machine {
         }
     }
 
-    /// Begins to stop; the first reason stays.
+    /// Begins to stop; the first reason stays. A guest that is off has nothing left to stop.
     pub(super) fn stop(&mut self, reason: StopReason, now: Duration) {
-        if self.stopping.is_none() {
-            self.acts.push(Act::Report(Event::Stopping { reason: reason.clone() }));
-            self.stopping = Some(Stopping { reason, since: now, next_button: now, quit: None });
+        let goal = Goal::End(reason.clone());
+        match &mut self.stopping {
+            Some(Stopping { goal: Goal::End(_), .. }) => return,
+            Some(stopping) => stopping.goal = goal,
+            None => self.stopping = Some(Stopping::new(goal, now)),
+        }
+        self.acts.push(Act::Report(Event::Stopping { reason: reason.clone() }));
+        if self.stage == Stage::Off {
+            self.acts.push(Act::End(End { reason, exit: None }));
+        }
+    }
+
+    /// The guest goes for other disks, and comes back with them. One that is fenced does not: its vm may run elsewhere.
+    pub(super) fn obey_disks(&mut self, now: Duration) {
+        let wanted = self.control.disks.as_ref().and_then(Part::known);
+        let disks = wanted.unwrap_or(&self.disks);
+        match self.stage {
+            Stage::Off
+                if self.control.wanted == Wanted::Running && self.fenced.is_none() && self.stopping.is_none() =>
+            {
+                self.disks = disks.clone();
+                self.attempts = 1;
+                self.start_again(now);
+            }
+            Stage::Off => {}
+            _ if (self.control.wanted == Wanted::Off || *disks != self.disks) && self.stopping.is_none() => {
+                self.stopping = Some(Stopping::new(Goal::Off, now));
+            }
+            _ => {}
         }
     }
 
@@ -57,7 +98,10 @@ impl Machine {
         let died_early =
             self.begun.is_none_or(|begun| now < begun + Duration::from_secs(self.timing.early_exit_seconds));
         let reason = if let Some(stopping) = self.stopping.take() {
-            stopping.reason
+            match stopping.goal {
+                Goal::End(reason) => reason,
+                Goal::Off => return self.be_off(exit),
+            }
         } else if self.shutdown.as_deref() == Some("guest-shutdown") {
             StopReason::Guest
         } else if died_early && self.attempts < self.timing.start_attempts_max {
@@ -80,12 +124,29 @@ impl Machine {
     fn restart(&mut self, exit: String, now: Duration) {
         self.attempts += 1;
         self.acts.push(Act::Report(Event::Restarting { attempt: self.attempts, exit }));
+        self.forget_guest();
+        self.start_again(now);
+    }
+
+    fn be_off(&mut self, exit: String) {
+        let exit = self.gave_up.take().unwrap_or(exit);
+        self.acts.push(Act::Report(Event::Off { exit }));
+        self.forget_guest();
+        self.stage = Stage::Off;
+    }
+
+    /// What was so of a qemu that has ended is not so of the next one.
+    fn forget_guest(&mut self) {
         self.drop_job();
-        self.stage = Stage::Waiting;
-        (self.begun, self.asked, self.halted, self.moves) = (None, false, None, false);
+        (self.begun, self.asked, self.halted, self.trouble, self.moves) = (None, false, None, None, false);
         (self.told_standing, self.shutdown, self.closed, self.gave_up) = (None, None, None, None);
+        self.acts.push(Act::GiveSlotBack);
+    }
+
+    fn start_again(&mut self, now: Duration) {
+        self.stage = Stage::Waiting;
         (self.next_ping, self.excused) = (now, now);
-        self.acts.extend([Act::GiveSlotBack, Act::Restart]);
+        self.acts.push(Act::Restart { disks: self.disks.clone() });
     }
 }
 

@@ -8,8 +8,11 @@
 //!    │                      │  └── early death, restarted    │
 //!    └──────────────────────┴───────────┬────────────────────┘
 //!                                       ▼
-//!            stopping: ACPI power-off, repeated ─(grace is over)─▶ quit ─▶ kill
+//!            stopping: ACPI power-off, repeated ─(grace is over)─▶ quit ─▶ kill ─▶ (end of the run)
+//!                                                                        └─▶ off ─(other disks)─▶ waiting
 //! ```
+//!
+//! A guest that gets other disks is *off* in between: its qemu has ended as in a stop, and its run goes on without one.
 //!
 //! A guest whose qemu was told to keep it paused (`-S` among the site's arguments) is *held* instead: it takes no boot slot
 //! and is not ready before somebody resumes it.
@@ -38,7 +41,7 @@ use ending::Stopping;
 use requests::Job;
 
 use crate::model::site::Timing;
-use crate::run::{Control, Dropped, Event, PAUSED_ON_REQUEST, Request, RunSpec, StopReason, Wanted};
+use crate::run::{Control, Dropped, Event, PAUSED_ON_REQUEST, Request, RunDisk, RunSpec, StopReason, Wanted};
 
 /// A guest that has not shown its address by then boots no more, or has no DHCP client; others want the slot.
 const BOOT_WAIT: Duration = Duration::from_secs(60);
@@ -56,7 +59,7 @@ const HALTED_RETRY: Duration = Duration::from_secs(10);
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
 /// The parts of `control.json` that are obeyed here. The first record of a run's report says so.
-pub const OBEYS: [&str; 4] = ["generation", "wanted", "requests", "clock.end"];
+pub const OBEYS: [&str; 5] = ["generation", "wanted", "requests", "clock.end", "disks"];
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,8 +147,10 @@ pub enum Act {
     /// Carry this request out beside everything else, and tell when it is done.
     Carry(Request),
     Answer(u64, Reply),
-    /// Start qemu again.
-    Restart,
+    /// Start qemu again, with these disks.
+    Restart {
+        disks: Vec<RunDisk>,
+    },
     End(End),
 }
 
@@ -160,6 +165,8 @@ enum Stage {
     Ready,
     /// The site wants it paused; only somebody's request lets it go.
     Held,
+    /// There is no qemu, until other disks are there.
+    Off,
 }
 
 /// Qemu itself stopped the guest.
@@ -187,6 +194,8 @@ pub struct Machine {
     timing: Timing,
     is_kept_paused: bool,
     control: Control,
+    /// What the guest has.
+    disks: Vec<RunDisk>,
     stage: Stage,
     /// When the guest's first instruction was.
     begun: Option<Duration>,
@@ -235,6 +244,7 @@ impl Machine {
             timing: spec.timing,
             is_kept_paused: spec.qemu.keeps_guests_paused(),
             control,
+            disks: spec.disks.clone(),
             stage: Stage::Waiting,
             begun: None,
             attempts: 1,
@@ -275,13 +285,18 @@ impl Machine {
     /// What is due, whether or not anything was told.
     fn consider(&mut self, seen: &Seen, now: Duration) {
         self.fence(seen, now);
-        self.look_for_life(seen, now);
+        if self.stage != Stage::Off {
+            self.look_for_life(seen, now);
+        }
         self.obey_clock(seen, now);
-        self.boot_on(now);
-        self.settle(now);
-        self.answer_requests(seen, now);
-        self.go_on_stopping(now);
-        self.tell_standing(seen, now);
+        self.obey_disks(now);
+        if self.stage != Stage::Off {
+            self.boot_on(now);
+            self.settle(now);
+            self.answer_requests(seen, now);
+            self.go_on_stopping(now);
+            self.tell_standing(seen, now);
+        }
         self.last_step = now;
     }
 
@@ -376,7 +391,7 @@ impl Machine {
     fn fence(&mut self, seen: &Seen, now: Duration) {
         if self.fenced.is_none() && now.saturating_sub(seen.written) >= self.fence_after() {
             self.fenced = Some(now);
-            if self.stage != Stage::Waiting {
+            if self.has_begun() {
                 self.acts.push(Act::Tell(Command::Stop));
             }
         }
@@ -446,7 +461,12 @@ impl Machine {
 
     /// Whether the guest's processors should move now.
     fn is_to_move(&self) -> bool {
-        self.stage != Stage::Waiting && self.fenced.is_none() && !self.asked
+        self.has_begun() && self.fenced.is_none() && !self.asked
+    }
+
+    /// Whether there is a guest that qemu knows of.
+    fn has_begun(&self) -> bool {
+        !matches!(self.stage, Stage::Waiting | Stage::Off)
     }
 
     fn stand(&mut self, now: Duration) {

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::*;
+use crate::run::Part;
 use crate::run::formats::SPEC_1;
 
 /// A machine, and a world in which storage works and qemu answers unless told otherwise.
@@ -81,7 +82,10 @@ fn words(act: &Act) -> String {
         Act::Kill => "kill".to_owned(),
         Act::TakeSlot => "take slot".to_owned(),
         Act::GiveSlotBack => "give slot back".to_owned(),
-        Act::Restart => "restart".to_owned(),
+        Act::Restart { disks } => {
+            let names = disks.iter().map(|disk| disk.path.display().to_string());
+            format!("restart with {}", names.collect::<Vec<_>>().join(" "))
+        }
     }
 }
 
@@ -375,12 +379,89 @@ fn what_a_dead_qemu_means() {
     }
 }
 
+const OLD: &str = "restart with /srv/disks/al/disk-0.qcow2";
+
+/// A guest that is ready, one that is told to be off, and one that then is.
+fn off() -> (Control, Guest) {
+    let (mut guest, off) = (Guest::ready(), Control::new(3, Wanted::Off));
+    assert_eq!(guest.reads(3, off.clone()), ["powerbutton"]);
+    assert_eq!(guest.reads(4, off.clone()), NOTHING);
+    let ended = Input::Ended { exit: "exit 0".into(), last_words: String::new() };
+    assert_eq!(guest.at(5, [Input::Shutdown("guest-shutdown".into()), ended]), ["report off exit 0", "give slot back"]);
+    (off, guest)
+}
+
+fn with_new_disk() -> Control {
+    let mut control = control();
+    control.disks = Some(Part::Known(vec![RunDisk { path: "/new".into(), backing: Vec::new() }]));
+    control
+}
+
+#[test]
+fn a_guest_goes_off_and_comes_back_with_other_disks_while_its_run_goes_on() {
+    let ended = || Input::Ended { exit: "exit 1".into(), last_words: String::new() };
+    let (off, mut guest) = off();
+    // Nothing is asked of a qemu that is not there.
+    guest.unanswered = Some(4);
+    assert_eq!(guest.reads(500, off), NOTHING);
+    guest.unanswered = None;
+    assert_eq!(guest.reads(501, with_new_disk()), ["restart with /new", "take slot"]);
+    assert_eq!(guest.at(502, [Input::Slot]), ["cont", "report running"]);
+    assert_eq!(guest.at(503, [Input::Moves, Input::Address]), ["give slot back", "report ready"]);
+    assert_eq!(guest.reads(504, with_new_disk()), NOTHING);
+    let acts = guest.at(505, [ended()]);
+    assert_eq!(acts, ["report restarting exit 1", "give slot back", "restart with /new", "take slot"]);
+
+    // Others without having been off: it is in between. And where there are none, it gets its own again.
+    let mut guest = Guest::ready();
+    assert_eq!(guest.reads(3, with_new_disk()), ["powerbutton"]);
+    let acts = guest.at(4, [ended()]);
+    assert_eq!(acts, ["report off exit 1", "give slot back", "restart with /new", "take slot"]);
+    let mut guest = self::off().1;
+    assert_eq!(guest.reads(6, control()), [OLD, "take slot"]);
+}
+
+#[test]
+fn a_guest_that_is_off_ends_at_once_whatever_ends_its_run() {
+    let mut late = with_new_disk();
+    late.end_at(Timestamp::from_second(6).unwrap());
+    let table = [
+        (Control::new(3, Wanted::Stopped), "it was asked to stop"),
+        (Control::new(4, Wanted::Stopped), "a newer run took its place"),
+        (late, "its time was over"),
+    ];
+    for (control, expected) in table {
+        let acts = off().1.reads(6, control);
+        assert_eq!(acts[1], format!("end: {expected}; ?"), "{acts:?}");
+        assert!(acts[0].starts_with("report stopping"), "{acts:?}");
+    }
+    assert_eq!(off().1.at(6, [Input::Stop]), ["report stopping asked", "end: it was asked to stop; ?"]);
+
+    // On its way off, too, once it is.
+    let mut guest = Guest::ready();
+    guest.reads(3, Control::new(3, Wanted::Off));
+    assert_eq!(guest.reads(4, Control::new(3, Wanted::Stopped)), ["report stopping asked"]);
+    let ended = Input::Ended { exit: "exit 0".into(), last_words: String::new() };
+    assert_eq!(guest.at(5, [ended]), ["end: it was asked to stop; exit 0"]);
+}
+
+/// The controller may take its host for lost, and start the vm elsewhere.
+#[test]
+fn a_guest_that_is_off_does_not_come_back_while_it_is_fenced() {
+    let mut guest = off().1;
+    guest.written = Some(10);
+    assert_eq!(guest.at(70, []), NOTHING);
+    assert_eq!(guest.reads(80, with_new_disk()), NOTHING);
+    guest.written = Some(85);
+    assert_eq!(guest.reads(86, with_new_disk()), ["restart with /new", "take slot"]);
+}
+
 #[test]
 fn an_early_death_is_started_again_so_often_and_no_more() {
     let ended = || Input::Ended { exit: "exit 1".into(), last_words: String::new() };
     let mut guest = Guest::ready();
     for _ in 1..3 {
-        assert_eq!(guest.at(3, [ended()]), ["report restarting exit 1", "give slot back", "restart", "take slot"]);
+        assert_eq!(guest.at(3, [ended()]), ["report restarting exit 1", "give slot back", OLD, "take slot"]);
         assert_eq!(guest.at(3, [Input::Slot]), ["cont", "report running"]);
     }
     assert_eq!(guest.at(4, [ended()]), ["end: qemu ended with an error; exit 1"]);

@@ -182,7 +182,9 @@ impl Runs for World {
             if !inner.faults.storage_unmounted
                 && let Some(sim) = inner.runs.get_mut(run)
             {
+                let disks = sim.control.disks.take();
                 sim.control = control.clone();
+                sim.control.disks = sim.control.disks.take().or(disks);
             }
             Ok(())
         })

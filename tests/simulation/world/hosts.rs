@@ -121,8 +121,10 @@ impl Inner {
         let reaches = self.reaches_storage(run);
         let (now, sim) = (self.now, self.runs.get_mut(run).expect("a run that speaks exists"));
         let at = now + self.hosts[sim.host].ahead;
-        let record =
-            Record { version: None, obeys: None, run: run.clone(), generation: sim.spec.generation, at, event };
+        let is_first = sim.report.as_ref().is_none_or(Vec::is_empty) && sim.unwritten.is_empty();
+        let obeys =
+            is_first.then(|| self.faults.obeyed.unwrap_or(&machine::OBEYS).iter().map(ToString::to_string).collect());
+        let record = Record { version: None, obeys, run: run.clone(), generation: sim.spec.generation, at, event };
         if reaches {
             sim.write(&record);
             sim.last_write = now;
@@ -327,11 +329,23 @@ impl Inner {
                 vec![Input::Address]
             }
             Act::Report(event) => {
+                if matches!(event, Event::Off { .. }) {
+                    let sim = self.runs.get_mut(run).expect("it lives");
+                    (sim.guest, sim.open) = (Guest::Suspended, Vec::new());
+                }
                 self.say(run, event);
                 Vec::new()
             }
+            Act::Restart { disks } => {
+                if let Some(lost) = disks.iter().find(|disk| !self.disks.contains_key(&disk.path)) {
+                    let message = format!("qemu cannot open {}", lost.path.display());
+                    return self.end_run(run, StopReason::Broken { message });
+                }
+                self.runs.get_mut(run).expect("it lives").spec.disks = disks;
+                Vec::new()
+            }
             Act::End(end) => return self.end_run(run, end.reason),
-            Act::Ping | Act::GiveSlotBack | Act::Carry(_) | Act::Answer(..) | Act::Restart => Vec::new(),
+            Act::Ping | Act::GiveSlotBack | Act::Carry(_) | Act::Answer(..) => Vec::new(),
         };
         self.runs.get_mut(run).expect("it lives").told.extend(told);
     }

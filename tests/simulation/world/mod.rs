@@ -99,6 +99,8 @@ pub(crate) struct Faults {
     /// The controller has the storage not mounted: it sees empty folders that it cannot write to.
     pub(crate) storage_unmounted: bool,
     pub(crate) dhcp_down: bool,
+    /// Starters are of a labwright that obeyed these parts of `control.json`.
+    pub(crate) obeyed: Option<&'static [&'static str]>,
     /// Readers come in the middle of a write: the last line of a report is torn.
     pub(crate) torn_reports: bool,
     pub(crate) hiccups: Hiccups,
