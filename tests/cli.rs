@@ -53,6 +53,7 @@ cases! {
     history
     host_check_narrow
     image_derived
+    image_from_the_web
     image_missing
     image_not_qcow2
     image_unusable

@@ -2,6 +2,8 @@
 
 #[path = "disks/volumes.rs"]
 mod volumes;
+#[path = "disks/web.rs"]
+mod web;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -10,12 +12,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use labwright::disks::{
-    DiskError, Images, Owner, clone_full, create_empty, delete, derive, flatten, give_up, inspect, is_unwritten,
+    DiskError, Images, Owner, Tell, clone_full, create_empty, delete, derive, flatten, give_up, inspect, is_unwritten,
     publish, restore, set_aside, sha256,
 };
 
 /// Some account that is not ours; the tests run as root.
 const OWNER: Owner = Owner { uid: 54_321, gid: 54_322 };
+/// Nobody waits for a copy.
+const UNTOLD: &Tell<'_> = &|_| ();
 const SIZE: u64 = 8 << 20;
 
 fn qemu_img(arguments: &[&str]) -> String {
@@ -109,7 +113,7 @@ fn a_disk_that_stands_is_never_overwritten() {
     assert!(matches!(&results[0], Err(DiskError::Taken { .. })), "{results:?}");
     assert!(results[1].is_ok());
     for results in
-        [clone_full(&Images::Anywhere, &base, &targets[..1], OWNER), create_empty(SIZE, &targets[..1], OWNER)]
+        [clone_full(&Images::Anywhere, &base, &targets[..1], OWNER, UNTOLD), create_empty(SIZE, &targets[..1], OWNER)]
     {
         assert!(matches!(&results[0], Err(DiskError::Taken { .. })), "{results:?}");
     }
@@ -122,7 +126,7 @@ fn clones_and_empty_disks_stand_alone() {
     let base = image(folder.path());
     let targets = targets(folder.path(), 4);
     for _ in 0..2 {
-        all_done(clone_full(&Images::Anywhere, &base, &targets[..2], OWNER));
+        all_done(clone_full(&Images::Anywhere, &base, &targets[..2], OWNER, UNTOLD));
         all_done(create_empty(5 << 20, &targets[2..], OWNER));
     }
     fs::rename(&base, folder.path().join("elsewhere")).unwrap();
@@ -139,10 +143,11 @@ fn a_bad_base_is_named_and_makes_nothing() {
     all_done(derive(&base, &targets[..1], OWNER));
     let missing = folder.path().join("missing.qcow2");
     assert!(matches!(derive(&missing, &targets[1..], OWNER)[0], Err(DiskError::Missing { .. })));
-    assert!(matches!(
-        clone_full(&Images::Anywhere, &folder.path().join("raw"), &targets[1..], OWNER)[0],
-        Err(DiskError::NotQcow2 { .. })
-    ));
+    let note = folder.path().join("note");
+    fs::write(&note, "no disk\n".repeat(64)).unwrap();
+    let copied = clone_full(&Images::Anywhere, &note, &targets[1..], OWNER, UNTOLD);
+    assert!(matches!(copied[0], Err(DiskError::Foreign { .. })), "{copied:?}");
+    assert!(matches!(derive(&note, &targets[1..], OWNER)[0], Err(DiskError::NotQcow2 { .. })));
     assert!(matches!(derive(&targets[0], &targets[1..], OWNER)[0], Err(DiskError::Derived { .. })));
     assert!(!targets[1].exists());
     let data = folder.path().join("data-file.qcow2");
@@ -156,11 +161,11 @@ fn a_published_image_is_read_only_and_known_by_its_digest() {
     let folder = tempfile::tempdir().unwrap();
     let (source, target) = (image(folder.path()), folder.path().join("templates/gsr/1/disk-0.qcow2"));
     let digest = sha256(&source).unwrap();
-    let wrong = publish(&Images::Anywhere, &source, &target, Some(&"0".repeat(64)), OWNER);
+    let wrong = publish(&Images::Anywhere, &source, &target, Some(&"0".repeat(64)), OWNER, UNTOLD);
     assert!(matches!(wrong, Err(DiskError::Digest { .. })), "{wrong:?}");
     assert_eq!(names(target.parent().unwrap()), [""; 0]);
     for _ in 0..2 {
-        let published = publish(&Images::Anywhere, &source, &target, Some(&digest), OWNER).unwrap();
+        let published = publish(&Images::Anywhere, &source, &target, Some(&digest), OWNER, UNTOLD).unwrap();
         assert_eq!((&published.sha256, published.source_bytes), (&digest, fs::metadata(&source).unwrap().len()));
     }
     let oracle = Command::new("sha256sum").arg(&target).output().unwrap();
@@ -168,7 +173,7 @@ fn a_published_image_is_read_only_and_known_by_its_digest() {
     assert_eq!(fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o444);
     // Another content never takes its place.
     qemu_img(&["create", "-q", "-f", "qcow2", source.to_str().unwrap(), "1M"]);
-    assert!(matches!(publish(&Images::Anywhere, &source, &target, None, OWNER), Err(DiskError::Taken { .. })));
+    assert!(matches!(publish(&Images::Anywhere, &source, &target, None, OWNER, UNTOLD), Err(DiskError::Taken { .. })));
     assert_eq!(sha256(&target).unwrap(), digest);
 }
 
@@ -304,7 +309,7 @@ fn a_full_file_system_keeps_what_stands_and_leaves_nothing_behind() {
             }
         }
     }
-    let published = publish(&Images::Anywhere, &base, &tmpfs.0.path().join("t/disk-0.qcow2"), None, OWNER);
+    let published = publish(&Images::Anywhere, &base, &tmpfs.0.path().join("t/disk-0.qcow2"), None, OWNER, UNTOLD);
     assert!(matches!(published, Err(DiskError::Full { .. })), "{published:?}");
 }
 
@@ -407,8 +412,8 @@ fn a_damaged_image_is_neither_published_nor_copied() {
         let image = folder.path().join("damaged.qcow2");
         fs::write(&image, bytes).unwrap();
         let target = folder.path().join("published/disk-0.qcow2");
-        let published = publish(&Images::Anywhere, &image, &target, None, OWNER).map(|_| String::new());
-        let copied = clone_full(&Images::Anywhere, &image, &targets(folder.path(), 1), OWNER).remove(0);
+        let published = publish(&Images::Anywhere, &image, &target, None, OWNER, UNTOLD).map(|_| String::new());
+        let copied = clone_full(&Images::Anywhere, &image, &targets(folder.path(), 1), OWNER, UNTOLD).remove(0);
         assert!(!target.exists() && !targets(folder.path(), 1)[0].exists(), "{published:?} {copied:?}");
         let (published, copied) = (published.unwrap_err().to_string(), copied.unwrap_err().to_string());
         assert_eq!(published, copied);
@@ -433,7 +438,7 @@ fn a_damaged_image_is_neither_published_nor_copied() {
         let found = damaged(damage);
         assert!(found.contains(said), "{said}: {found}");
     }
-    publish(&Images::Anywhere, &full, &folder.path().join("published/disk-0.qcow2"), None, OWNER).unwrap();
+    publish(&Images::Anywhere, &full, &folder.path().join("published/disk-0.qcow2"), None, OWNER, UNTOLD).unwrap();
 }
 
 /// A disk that nobody wrote to holds nobody's work: by this a vm that comes back is known to have nothing to choose.
@@ -452,4 +457,35 @@ fn a_disk_is_unwritten_until_a_guest_writes_to_it() {
     assert!(!is_unwritten(&paths[1]).unwrap(), "a snapshot is kept in it");
     fs::write(&paths[0], "no image").unwrap();
     assert!(is_unwritten(&paths[0]).is_err());
+}
+
+#[test]
+fn a_raw_disk_becomes_a_qcow2_image_whoever_may_read_it() {
+    let folder = tempfile::tempdir().unwrap();
+    image(folder.path());
+    let raw = folder.path().join("raw");
+    fs::set_permissions(&raw, fs::Permissions::from_mode(0o600)).unwrap();
+    let digest = sha256(&raw).unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let wrong = publish(&Images::Anywhere, &raw, &at("t/disk-0.qcow2"), Some(&"0".repeat(64)), OWNER, UNTOLD);
+    assert!(matches!(wrong, Err(DiskError::Digest { .. })), "{wrong:?}");
+    assert!(names(&at("t")).is_empty());
+    let published = publish(&Images::Anywhere, &raw, &at("t/disk-0.qcow2"), Some(&digest), OWNER, UNTOLD).unwrap();
+    assert_eq!(published.source_sha256.as_ref(), Some(&digest));
+    assert_eq!(published.sha256, sha256(&at("t/disk-0.qcow2")).unwrap());
+    let copies = targets(folder.path(), 2);
+    all_done(clone_full(&Images::Anywhere, &raw, &copies, OWNER, UNTOLD));
+    all_done(clone_full(&Images::Anywhere, &raw, &copies, OWNER, UNTOLD));
+    for made in copies.iter().chain([&at("t/disk-0.qcow2")]) {
+        qemu_img(&["compare", "-f", "raw", "-F", "qcow2", raw.to_str().unwrap(), made.to_str().unwrap()]);
+    }
+    // What a guest could have written into its raw disk is never taken for a header by somebody who guesses.
+    let derived = at("d/disk-0.qcow2");
+    all_done(derive(&at("t/disk-0.qcow2"), std::slice::from_ref(&derived), OWNER));
+    assert!(qemu_img(&["info", derived.to_str().unwrap()]).contains("backing file format: qcow2"));
+    fs::write(at("other.raw"), "KDMV".repeat(1 << 18)).unwrap();
+    let foreign = publish(&Images::Anywhere, &at("other.raw"), &at("o/disk-0.qcow2"), None, OWNER, UNTOLD);
+    let said = foreign.unwrap_err().to_string();
+    assert!(said.contains("a VMware disk") && said.contains("qemu-img convert -f vmdk -O qcow2"), "{said}");
+    assert!(!at("o").exists());
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::BatchKind;
 use super::retry::EffectError;
+use crate::disks::Copied;
 use crate::plan::{Action, ActionId};
 use crate::state::Change;
 
@@ -23,6 +24,8 @@ pub(super) enum Message {
     Results { kind: BatchKind, results: Vec<ActionResult>, took: Duration },
     /// Effects that are tried again after a pause, and why.
     Retry { kind: BatchKind, number: usize, pause: Duration, why: String },
+    /// How far a copy is.
+    Copied(Copied),
     /// The batch's thread is done.
     End(BatchKind),
 }

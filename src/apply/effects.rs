@@ -11,7 +11,7 @@ use super::batch::{ActionResult, Attempt, Batch, Message, final_results, send, t
 use super::retry::{BACKOFF, EffectError};
 use super::{BatchKind, World, stops, submits};
 use crate::dhcp::DhcpError;
-use crate::disks::DiskError;
+use crate::disks::{DiskError, Tell};
 use crate::model::disk::DiskOrigin;
 use crate::model::job::TaskId;
 use crate::model::reservation::Reservation;
@@ -154,7 +154,7 @@ pub(super) fn run(batch: &Batch, world: &World<'_>, sender: &Sender<Message>) {
     let mut batch = Batch { kind: batch.kind, actions: batch.actions.clone() };
     let began = Instant::now();
     for pause in BACKOFF.map(Some).into_iter().chain([None]) {
-        let attempts = act(&batch, world);
+        let attempts = act(&batch, world, sender);
         let is_transient =
             |result: &Result<Vec<Change>, EffectError>| result.as_ref().is_err_and(|error| error.is_transient);
         let (transient, settled): (Vec<Attempt>, Vec<Attempt>) =
@@ -172,14 +172,16 @@ pub(super) fn run(batch: &Batch, world: &World<'_>, sender: &Sender<Message>) {
 }
 
 /// One try of a batch.
-fn act(batch: &Batch, world: &World<'_>) -> Vec<Attempt> {
+fn act(batch: &Batch, world: &World<'_>, sender: &Sender<Message>) -> Vec<Attempt> {
+    // Without the loop there is nobody to tell.
+    let tell = |copied| drop(sender.send(Message::Copied(copied)));
     match batch.kind {
         BatchKind::Record | BatchKind::Stop | BatchKind::TurnOff => {
             unreachable!("records are written by the loop, stops have their own way")
         }
         BatchKind::Fence => fence(batch, world),
-        BatchKind::Publish => each(batch, |effect| publish(effect, world)),
-        BatchKind::MakeDisks => make_disks(batch, world),
+        BatchKind::Publish => each(batch, |effect| publish(effect, world, &tell)),
+        BatchKind::MakeDisks => make_disks(batch, world, &tell),
         BatchKind::SetAside => each(batch, |effect| set_aside(effect, world)),
         BatchKind::PutBack => each(batch, |effect| put_back(effect, world)),
         BatchKind::Reserve => reservations(batch, |list| world.dhcp.reserve(list)),
@@ -225,18 +227,22 @@ fn fence_off(effect: &Effect, world: &World<'_>) -> Result<Vec<Change>, EffectEr
     Ok(Vec::new())
 }
 
-fn publish(effect: &Effect, world: &World<'_>) -> Result<Vec<Change>, EffectError> {
+fn publish(effect: &Effect, world: &World<'_>, tell: &Tell<'_>) -> Result<Vec<Change>, EffectError> {
     let Effect::Publish { template, version, disks: sources } = effect else { return Ok(Vec::new()) };
-    let disks = sources.iter().map(|source| publish_disk(source, world)).collect::<Result<Vec<_>, _>>()?;
+    let disks = sources.iter().map(|source| publish_disk(source, world, tell)).collect::<Result<Vec<_>, _>>()?;
     let content = TemplateVersion { disks };
     Ok(vec![Change::PutVersion { template: template.clone(), version: *version, content }])
 }
 
-fn publish_disk(source: &PublishSource, world: &World<'_>) -> Result<PublishedDisk, EffectError> {
-    let published = world.disks.publish(&source.image, &source.path, source.sha256.as_deref())?;
+fn publish_disk(source: &PublishSource, world: &World<'_>, tell: &Tell<'_>) -> Result<PublishedDisk, EffectError> {
+    if let (Some(url), Some(sha256)) = (&source.url, &source.sha256) {
+        world.disks.fetch(url, sha256, &source.image, tell)?;
+    }
+    let published = world.disks.publish(&source.image, &source.path, source.sha256.as_deref(), tell)?;
     Ok(PublishedDisk {
         path: source.path.clone(),
         sha256: published.sha256,
+        source_sha256: published.source_sha256,
         source: source.image.clone(),
         source_bytes: published.source_bytes,
         source_mtime_ns: published.source_mtime_ns,
@@ -244,7 +250,7 @@ fn publish_disk(source: &PublishSource, world: &World<'_>) -> Result<PublishedDi
     })
 }
 
-fn make_disks(batch: &Batch, world: &World<'_>) -> Vec<Attempt> {
+fn make_disks(batch: &Batch, world: &World<'_>, tell: &Tell<'_>) -> Vec<Attempt> {
     let wanted: Vec<(ActionId, &crate::model::id::VmName, &RecordedDisk, &DiskOrigin)> = batch
         .actions
         .iter()
@@ -255,7 +261,7 @@ fn make_disks(batch: &Batch, world: &World<'_>) -> Vec<Attempt> {
         .collect();
     let Some((.., origin)) = wanted.first() else { return Vec::new() };
     let paths: Vec<PathBuf> = wanted.iter().map(|(_, _, disk, _)| disk.path.clone()).collect();
-    let made = world.disks.make(origin, &paths);
+    let made = world.disks.make(origin, &paths, tell);
     let image = copied_image(origin, &made, world);
     wanted
         .into_iter()

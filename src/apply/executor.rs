@@ -164,6 +164,7 @@ impl<'a> Walk<'a> {
             match receiver.recv() {
                 Ok(Message::Results { kind, results, took }) => self.settle(results, (kind, took), progress)?,
                 Ok(Message::Retry { kind, number, pause, why }) => progress.retry(kind, number, pause, &why),
+                Ok(Message::Copied(copied)) => progress.copies(&copied),
                 Ok(Message::End(kind)) => {
                     if let Some(at) = self.running.iter().position(|running| *running == kind) {
                         self.running.remove(at);

@@ -21,7 +21,7 @@ use std::sync::atomic::AtomicU8;
 use std::time::Duration;
 
 use crate::dhcp::Dhcp;
-use crate::disks::Disks;
+use crate::disks::{Copied, Disks};
 use crate::model::id::LabName;
 use crate::model::site::Site;
 use crate::run::Runs;
@@ -71,6 +71,9 @@ pub trait Progress {
 
     /// `number` effects failed in a way that may pass, and are tried again after `pause`.
     fn retry(&mut self, kind: BatchKind, number: usize, pause: Duration, why: &str);
+
+    /// How far a copy is that takes its time. What is told later says all of it.
+    fn copies(&mut self, _copied: &Copied) {}
 }
 
 /// Effects that are carried out together.

@@ -355,10 +355,11 @@ impl Context {
             // What is published is copied from, too.
             Some(share) => {
                 let published = self.site.storage.templates.join(lab.as_str());
-                disks::Images::Below(share.image_roots.iter().cloned().chain([published]).collect())
+                let made = [published, self.site.storage.fetched()];
+                disks::Images::Below(share.image_roots.iter().cloned().chain(made).collect())
             }
         };
-        disks::OnStorage { owner, images }
+        disks::OnStorage { owner, images, authorities: self.site.image_authorities.clone() }
     }
 
     /// Whom disks belong to and whom qemu runs as.
@@ -509,7 +510,10 @@ fn refuse_unwritable(path: &Path) -> Result<(), ControlError> {
 /// image has its `sha256` written, what was published may be known by it, and the plan says so.
 pub(super) fn with_images(desired: Desired, mut findings: Diagnostics) -> Result<(Desired, Diagnostics), DesiredError> {
     let of_templates = desired.templates.values().flat_map(|template| &template.disks);
-    if of_templates.into_iter().all(|disk| matches!(disk, DiskSource::Image { sha256: Some(_), .. })) {
+    if of_templates
+        .into_iter()
+        .all(|disk| matches!(disk, DiskSource::Image { sha256: Some(_), .. } | DiskSource::Fetched { .. }))
+    {
         return Ok((desired, findings));
     }
     for finding in findings.list.iter_mut().filter(|finding| finding.rule == Rule::ImageUnseen) {

@@ -122,7 +122,7 @@ fn add(sums: &mut Sums, owner: &UserName, is_overlay: bool, path: &Path) -> Resu
 
 fn size(path: &Path) -> Result<Option<DiskSize>, DiskError> {
     // Looking changes no owner.
-    OnStorage { owner: Owner { uid: 0, gid: 0 }, images: Images::Anywhere }.size(path)
+    OnStorage { owner: Owner { uid: 0, gid: 0 }, images: Images::Anywhere, authorities: None }.size(path)
 }
 
 fn running(view: &View<'_>) -> Result<Sums, ControlError> {

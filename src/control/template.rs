@@ -263,6 +263,7 @@ impl<'a> Publishing<'a> {
                 Ok(PublishedDisk {
                     path: target.clone(),
                     sha256: stored.sha256,
+                    source_sha256: None,
                     source: target.clone(),
                     source_bytes: stored.source_bytes,
                     source_mtime_ns: stored.source_mtime_ns,

@@ -135,7 +135,7 @@ pub fn receive(context: &Context, lab: &LabName, files: &[u8], is_styled: bool) 
 fn facts(context: &Context, lab: &LabName, images: BTreeMap<PathBuf, bool>) -> BTreeMap<PathBuf, ImageFacts> {
     let disks = context.disks(lab, Owner { uid: 0, gid: 0 });
     let look = |path: &PathBuf, is_summed: bool| match disks.images.open(path) {
-        Ok(file) => look_at(file, is_summed),
+        Ok(file) => look_at(file, path, is_summed),
         Err(DiskError::Missing { .. }) => ImageFacts::Missing,
         Err(DiskError::NotAFile { .. }) => ImageFacts::NotAFile,
         Err(error) => ImageFacts::Unreadable { error: chain(&error) },

@@ -24,6 +24,7 @@ use crate::control::apply::{Client, Done, Request as Wanted, reconcile};
 use crate::control::plan::Scope;
 use crate::control::upload::{self, Meaning};
 use crate::control::{Code, Context, ControlError};
+use crate::disks::Copied;
 use crate::model::id::LabName;
 use crate::model::lab::Desired;
 use crate::plan::{Ground, Plan};
@@ -256,6 +257,10 @@ impl Progress for Teller {
 
     fn retry(&mut self, kind: BatchKind, number: usize, pause: Duration, why: &str) {
         self.tell(&Told::Progress(progress::retry(kind, number, pause, why)));
+    }
+
+    fn copies(&mut self, copied: &Copied) {
+        self.tell(&Told::Progress(format!("  {}", progress::copied(copied))));
     }
 }
 

@@ -13,6 +13,15 @@ pub enum DiskError {
     Missing { path: PathBuf },
     #[error("{} is not a usable qcow2 image: {why}; `qemu-img convert -O qcow2` makes one of most others", path.display())]
     NotQcow2 { path: PathBuf, why: String },
+    /// A half-sentence, and what helps.
+    #[error("{} is {what}, and no disk is made of that; {remedy}", path.display())]
+    Foreign { path: PathBuf, what: String, remedy: String },
+    #[error("cannot fetch {url}: {why}; nothing was published, and the next try goes on where this one ended")]
+    NotFetched { url: String, why: String },
+    #[error("{url} has sha256 {found}, expected {expected}; nothing of it was kept")]
+    FetchedOther { url: String, expected: String, found: String },
+    #[error("cannot start curl, which fetches images: is the package curl installed?")]
+    CurlMissing { source: Arc<io::Error> },
     #[error(
         "{} derives from {} and cannot stand alone; `qemu-img convert -O qcow2` makes a full image of it",
         path.display(),

@@ -22,7 +22,7 @@ use super::sound::check_sound;
 use super::{DiskError, Owner, Published};
 
 /// Until it is whole, its owner writes it.
-const DRAFT_MODE: u32 = 0o600;
+pub(super) const DRAFT_MODE: u32 = 0o600;
 
 /// Writes `disk`, and `base` where that lies below it, as one image to `target`, read-only. Nothing stands there before it is
 /// whole and sound; what does already is not touched. A disk that a guest uses is refused: qemu holds a lock on it.
@@ -41,13 +41,16 @@ pub fn flatten(disk: &Path, base: Option<&Path>, target: &Path, owner: Owner) ->
     convert(&source(disk, base), &draft.file, owner)?;
     check_sound(&draft.file, target, owner)?;
     let sha256 = digest(&draft.file).map_err(|source| DiskError::io("read", target, source))?;
-    fchmod(&draft.file, Mode::from_bits_truncate(PUBLISHED_MODE))
-        .map_err(|errno| DiskError::io("hand over", target, errno))?;
+    make_read_only(&draft.file, target)?;
     draft.file.sync_all().map_err(|source| DiskError::write(target, 0, source))?;
     let stored = draft.file.metadata().map_err(|source| DiskError::io("look at", target, source))?;
     draft.place()?.sync()?;
     let source_mtime_ns = stored.mtime() * 1_000_000_000 + stored.mtime_nsec();
-    Ok(Published { sha256, source_bytes: stored.len(), source_mtime_ns })
+    Ok(Published { sha256, source_sha256: None, source_bytes: stored.len(), source_mtime_ns })
+}
+
+pub(super) fn make_read_only(file: &File, target: &Path) -> Result<(), DiskError> {
+    fchmod(file, Mode::from_bits_truncate(PUBLISHED_MODE)).map_err(|errno| DiskError::io("hand over", target, errno))
 }
 
 /// The layers by name. The last has an explicit `null`, so that a name in its header is not followed.
@@ -70,7 +73,25 @@ fn convert(source: &str, into: &File, owner: Owner) -> Result<(), DiskError> {
     if geteuid().is_root() {
         command.uid(owner.uid).gid(owner.gid);
     }
-    let output = command.output().map_err(|source| DiskError::QemuImgMissing { source: Arc::new(source) })?;
+    run(&mut command)
+}
+
+/// Writes a raw disk as a qcow2 image. There is nothing in it to understand, so it takes no other account: its file need not be
+/// readable for that of the guests.
+pub(super) fn convert_raw(disk: &File, path: &Path, into: &File) -> Result<(), DiskError> {
+    let open = |source| DiskError::io("open", path, source);
+    let mut stdin = disk.try_clone().map_err(open)?;
+    stdin.seek(SeekFrom::Start(0)).map_err(open)?;
+    let mut command = Command::new("qemu-img");
+    command.args(["convert", "-q", "-f", "raw", "-O", "qcow2", "/dev/stdin", "/dev/stdout"]);
+    command.stdin(stdin).stdout(into.try_clone().map_err(open)?).stderr(Stdio::piped()).current_dir("/");
+    run(&mut command)
+}
+
+/// Runs `qemu-img` to its end.
+pub(super) fn run(command: &mut Command) -> Result<(), DiskError> {
+    let child = command.spawn().map_err(|source| DiskError::QemuImgMissing { source: Arc::new(source) })?;
+    let output = child.wait_with_output().map_err(|source| DiskError::QemuImgMissing { source: Arc::new(source) })?;
     if output.status.success() {
         return Ok(());
     }

@@ -6,13 +6,15 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{Whence, lseek};
 
+use super::flatten::{convert_raw, run};
 use super::folder::{Absent, Draft, Folder, split, sync_all};
+use super::head::{Head, read_source};
+use super::meter::{Meter, Tell};
 use super::qcow2::{open_image, read_header, read_standalone};
 use super::sound::check_sound;
 use super::{DiskError, Image, Images, Owner};
@@ -43,17 +45,24 @@ pub fn derive(base: &Path, targets: &[PathBuf], owner: Owner) -> Vec<Result<(), 
     make(targets, content, &wanted, owner)
 }
 
-/// Makes full copies of `image`, one result per target. A target that stands already, whole by itself and of this size,
+/// Makes full copies of `image`, one result per target; of a raw disk, qcow2 ones. A target that stands already, whole by itself and of this size,
 /// is done.
-pub fn clone_full(images: &Images, image: &Path, targets: &[PathBuf], owner: Owner) -> Vec<Result<(), DiskError>> {
-    let opened = images.open(image).and_then(|file| read_standalone(&file, image).map(|header| (file, header)));
-    let (file, header) = match opened {
+pub fn clone_full(
+    images: &Images,
+    image: &Path,
+    targets: &[PathBuf],
+    owner: Owner,
+    tell: &Tell<'_>,
+) -> Vec<Result<(), DiskError>> {
+    let opened = images.open(image).and_then(|file| read_source(&file, image).map(|source| (file, source)));
+    let (file, (head, header)) = match opened {
         Ok(opened) => opened,
         Err(error) => return vec![Err(error); targets.len()],
     };
     let content = || {
         let length = file.metadata().map_err(|source| DiskError::io("look at", image, source))?.len();
-        Ok(Content::Image { file, path: image.to_owned(), length, sound: OnceCell::new() })
+        let is_raw = head == Head::Raw;
+        Ok(Content::Image { file, path: image.to_owned(), length, is_raw, tell, sound: OnceCell::new() })
     };
     let wanted =
         Wanted { text: format!("a full copy of {}", image.display()), is: &|standing: &Image| *standing == header };
@@ -63,7 +72,8 @@ pub fn clone_full(images: &Images, image: &Path, targets: &[PathBuf], owner: Own
 /// Makes a full copy of `image`. A target that stands already is done only where it holds the very same bytes: one that is
 /// of the same size may be a copy of something else.
 pub fn copy_exactly(image: &Path, target: &Path, owner: Owner) -> Result<(), DiskError> {
-    clone_full(&Images::Anywhere, image, std::slice::from_ref(&target.to_owned()), owner)
+    read_standalone(&open_image(image)?, image)?;
+    clone_full(&Images::Anywhere, image, std::slice::from_ref(&target.to_owned()), owner, &|_| ())
         .into_iter()
         .collect::<Result<(), _>>()?;
     let (folder, name) = split(target)?;
@@ -115,19 +125,21 @@ struct Wanted<'a> {
 }
 
 /// What a new disk starts with.
-enum Content {
+enum Content<'a> {
     /// The stretches that are not empty.
     Stretches { length: u64, stretches: Vec<(u64, Vec<u8>)> },
     Image {
         file: File,
         path: PathBuf,
         length: u64,
+        is_raw: bool,
+        tell: &'a Tell<'a>,
         /// What the check of the first copy said; the others hold the same bytes.
         sound: OnceCell<Result<(), DiskError>>,
     },
 }
 
-impl Content {
+impl Content<'_> {
     fn bytes(&self) -> u64 {
         match self {
             Self::Stretches { stretches, .. } => stretches.iter().map(|(_, bytes)| bytes.len() as u64).sum(),
@@ -142,17 +154,18 @@ impl Content {
                 draft.file.set_len(*length).map_err(fail)?;
                 stretches.iter().try_for_each(|(at, bytes)| draft.file.write_all_at(bytes, *at)).map_err(fail)
             }
-            Self::Image { file, path, length, sound } => {
-                copy_sparse(file, path, draft, *length)?;
+            Self::Image { file, path, is_raw: true, .. } => convert_raw(file, path, &draft.file),
+            Self::Image { file, path, length, tell, sound, .. } => {
+                copy_sparse(file, path, draft, *length, *tell)?;
                 sound.get_or_init(|| check_sound(&draft.file, path, owner)).clone()
             }
         }
     }
 }
 
-fn make(
+fn make<'a>(
     targets: &[PathBuf],
-    content: impl FnOnce() -> Result<Content, DiskError>,
+    content: impl FnOnce() -> Result<Content<'a>, DiskError>,
     wanted: &Wanted<'_>,
     owner: Owner,
 ) -> Vec<Result<(), DiskError>> {
@@ -165,7 +178,12 @@ fn make(
     }
 }
 
-fn make_chunk(targets: &[PathBuf], content: &Content, wanted: &Wanted<'_>, owner: Owner) -> Vec<Result<(), DiskError>> {
+fn make_chunk(
+    targets: &[PathBuf],
+    content: &Content<'_>,
+    wanted: &Wanted<'_>,
+    owner: Owner,
+) -> Vec<Result<(), DiskError>> {
     let drafts: Vec<_> = targets.iter().map(|target| draft(target, content, wanted, owner)).collect();
     let files = drafts.iter().flatten().flatten().map(|draft| (&draft.file, draft.path()));
     if let Err(error) = sync_all(files, content.bytes()) {
@@ -183,7 +201,7 @@ fn not_synced(draft: Option<Draft>, error: &DiskError) -> Result<(), DiskError> 
 }
 
 /// Writes a target's content under a temporary name; `None` where the wanted disk stands already.
-fn draft(target: &Path, content: &Content, wanted: &Wanted<'_>, owner: Owner) -> Result<Option<Draft>, DiskError> {
+fn draft(target: &Path, content: &Content<'_>, wanted: &Wanted<'_>, owner: Owner) -> Result<Option<Draft>, DiskError> {
     let (folder, name) = split(target)?;
     let folder = Folder::open(folder, Absent::Create(owner))?;
     if let Some(standing) = folder.read(name)? {
@@ -206,23 +224,15 @@ fn check_standing(file: &File, path: &Path, wanted: &Wanted<'_>) -> Result<(), D
 }
 
 /// Has `qemu-img` make an image in memory.
-fn qemu_img_create(backing: &[&std::ffi::OsStr], size_bytes: Option<u64>) -> Result<Content, DiskError> {
+fn qemu_img_create(backing: &[&std::ffi::OsStr], size_bytes: Option<u64>) -> Result<Content<'static>, DiskError> {
     let memory = Path::new("memory");
     let file = memfd_create("disk", MFdFlags::MFD_CLOEXEC).map_err(|errno| DiskError::io("allocate", memory, errno))?;
     let mut file = File::from(file);
     let stdin = file.try_clone().map_err(|source| DiskError::io("allocate", memory, source))?;
     let mut command = Command::new("qemu-img");
     command.args(["create", "-q", "-f", "qcow2"]).args(backing).arg("/dev/stdin");
-    command.args(size_bytes.map(|bytes| bytes.to_string())).stdin(stdin).stdout(Stdio::null());
-    let output = command.output().map_err(|source| DiskError::QemuImgMissing { source: Arc::new(source) })?;
-    if !output.status.success() {
-        let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
-        return Err(DiskError::QemuImg {
-            arguments: arguments.join(" "),
-            status: output.status.to_string(),
-            stderr: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        });
-    }
+    command.args(size_bytes.map(|bytes| bytes.to_string())).stdin(stdin).stdout(Stdio::null()).stderr(Stdio::piped());
+    run(&mut command)?;
     let mut bytes = Vec::new();
     file.seek(SeekFrom::Start(0))
         .and_then(|_| file.read_to_end(&mut bytes))
@@ -230,21 +240,26 @@ fn qemu_img_create(backing: &[&std::ffi::OsStr], size_bytes: Option<u64>) -> Res
     Ok(stretches_of(&bytes))
 }
 
-fn stretches_of(bytes: &[u8]) -> Content {
+fn stretches_of(bytes: &[u8]) -> Content<'static> {
     let is_used = |block: &&(u64, Vec<u8>)| block.1.iter().any(|byte| *byte != 0);
     let blocks = bytes.chunks(BLOCK).zip(0_u64..).map(|(block, number)| (number * BLOCK as u64, block.to_vec()));
     let stretches = blocks.filter(|block| is_used(&block)).collect();
     Content::Stretches { length: bytes.len() as u64, stretches }
 }
 
+/// How much is copied between two looks at the clock.
+const COPIED_AT_ONCE: u64 = 16 << 20;
+
 /// Copies an image and keeps its holes. Where the file system can share blocks between files, the kernel does.
-pub(super) fn copy_sparse(from: &File, path: &Path, to: &Draft, length: u64) -> Result<(), DiskError> {
+pub(super) fn copy_sparse(from: &File, path: &Path, to: &Draft, length: u64, tell: &Tell<'_>) -> Result<(), DiskError> {
     let read = |source: std::io::Error| DiskError::io("read", path, source);
     let write = |source: std::io::Error| DiskError::write(&to.path(), length, source);
     to.file.set_len(length).map_err(write)?;
+    let mut meter = Meter::new(path, 0, tell);
     let (mut from, mut file) = (from, &to.file);
     let mut end = 0_u64;
     while let Some((start, stop)) = next_stretch(from, end, length).map_err(|errno| read(errno.into()))? {
+        let stop = stop.min(start + COPIED_AT_ONCE);
         from.seek(SeekFrom::Start(start)).map_err(read)?;
         file.seek(SeekFrom::Start(start)).map_err(write)?;
         let copied = std::io::copy(&mut from.take(stop - start), &mut file).map_err(write)?;
@@ -252,6 +267,7 @@ pub(super) fn copy_sparse(from: &File, path: &Path, to: &Draft, length: u64) -> 
             return Err(DiskError::Changed { path: path.to_owned() });
         }
         end = stop;
+        meter.is_at(end, Some(length));
     }
     Ok(())
 }

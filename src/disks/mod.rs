@@ -17,10 +17,13 @@
 
 mod aside;
 mod error;
+mod fetch;
 mod flatten;
 mod folder;
+mod head;
 mod images;
 mod make;
+mod meter;
 mod publish;
 mod qcow2;
 mod snapshots;
@@ -29,9 +32,12 @@ mod store;
 
 pub use aside::{delete, give_up, restore, set_aside};
 pub use error::DiskError;
+pub use fetch::{Source, fetch};
 pub use flatten::flatten;
+pub use head::{Foreign, Head, head_of};
 pub use images::Images;
 pub use make::{clone_full, copy_exactly, create_empty, derive};
+pub use meter::{Copied, Tell};
 pub use publish::{Published, publish, sha256};
 pub use qcow2::{Image, flaw, inspect, is_unwritten, open_disk};
 pub use snapshots::{Snapshot, snapshots};

@@ -7,8 +7,11 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
+use super::flatten::{DRAFT_MODE, convert_raw, make_read_only};
 use super::folder::{Absent, Draft, Folder, split};
+use super::head::{Head, read_source};
 use super::make::copy_sparse;
+use super::meter::Tell;
 use super::qcow2::read_standalone;
 use super::sound::check_sound;
 use super::{DiskError, Images, Owner};
@@ -22,8 +25,10 @@ const READ_BYTES: usize = 1 << 20;
 /// A published image, and what its source looked like.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
-    /// In hexadecimal.
+    /// Of what is stored, in hexadecimal.
     pub sha256: String,
+    /// Of what it was made of, where that was in another format.
+    pub source_sha256: Option<String>,
     pub source_bytes: u64,
     /// Changed since 1970, in nanoseconds: an unchanged source need not be read again.
     pub source_mtime_ns: i64,
@@ -34,38 +39,45 @@ pub fn sha256(path: &Path) -> std::io::Result<String> {
     digest(&File::open(path)?)
 }
 
-/// Copies `image` to `target`. With another digest than the expected one, or with damage, nothing is stored. A target that stands already
-/// with the same content is done.
+/// Copies `image` to `target`; a raw disk becomes a qcow2 image on the way. With another digest than the expected one, or with
+/// damage, nothing is stored. A target that stands already with the same content is done.
 pub fn publish(
     images: &Images,
     image: &Path,
     target: &Path,
     expected_sha256: Option<&str>,
     owner: Owner,
+    tell: &Tell<'_>,
 ) -> Result<Published, DiskError> {
     let source = images.open(image)?;
-    read_standalone(&source, image)?;
-    let before = source.metadata().map_err(|source| DiskError::io("look at", image, source))?;
-    let published = |sha256| Published {
+    let (head, _) = read_source(&source, image)?;
+    let read = |source| DiskError::io("read", image, source);
+    let before = source.metadata().map_err(read)?;
+    let published = |sha256, source_sha256| Published {
         sha256,
+        source_sha256,
         source_bytes: before.len(),
         source_mtime_ns: before.mtime() * 1_000_000_000 + before.mtime_nsec(),
     };
     let (folder, name) = split(target)?;
     let folder = Folder::open(folder, Absent::Create(owner))?;
     if let Some(standing) = folder.read(name)? {
-        let wanted = digest(&source).map_err(|source| DiskError::io("read", image, source))?;
+        let wanted = digest(&source).map_err(read)?;
         check_digest(image, expected_sha256, &wanted)?;
-        let found = digest(&standing).map_err(|source| DiskError::io("read", target, source))?;
-        if found == wanted {
-            return Ok(published(wanted));
-        }
-        let (found, wanted) = (format!("an image with sha256 {found}"), format!("one with sha256 {wanted}"));
-        return Err(DiskError::Taken { path: target.to_owned(), found, wanted });
+        check_standing(&standing, target, &wanted)?;
+        return Ok(published(wanted, None));
     }
-    let draft = Draft::create(folder, name, owner, PUBLISHED_MODE)?;
-    copy_sparse(&source, image, &draft, before.len())?;
-    let after = source.metadata().map_err(|source| DiskError::io("look at", image, source))?;
+    let draft = Draft::create(folder, name, owner, DRAFT_MODE)?;
+    let source_sha256 = if head == Head::Raw {
+        let sha256 = digest(&source).map_err(read)?;
+        check_digest(image, expected_sha256, &sha256)?;
+        convert_raw(&source, image, &draft.file)?;
+        Some(sha256)
+    } else {
+        copy_sparse(&source, image, &draft, before.len(), tell)?;
+        None
+    };
+    let after = source.metadata().map_err(read)?;
     let stamp = |m: &std::fs::Metadata| (m.len(), m.mtime(), m.mtime_nsec());
     if stamp(&before) != stamp(&after) {
         return Err(DiskError::Changed { path: image.to_owned() });
@@ -74,10 +86,22 @@ pub fn publish(
     check_sound(&draft.file, image, owner)?;
     // The digest is of what was stored, so that it also tells what a bad disk or cable made of the copy.
     let sha256 = digest(&draft.file).map_err(|source| DiskError::io("read", &draft.path(), source))?;
-    check_digest(image, expected_sha256, &sha256)?;
+    if source_sha256.is_none() {
+        check_digest(image, expected_sha256, &sha256)?;
+    }
+    make_read_only(&draft.file, target)?;
     draft.file.sync_all().map_err(|source| DiskError::write(target, before.len(), source))?;
     draft.place()?.sync()?;
-    Ok(published(sha256))
+    Ok(published(sha256, source_sha256))
+}
+
+fn check_standing(standing: &File, target: &Path, wanted: &str) -> Result<(), DiskError> {
+    let found = digest(standing).map_err(|source| DiskError::io("read", target, source))?;
+    if found == wanted {
+        return Ok(());
+    }
+    let (found, wanted) = (format!("an image with sha256 {found}"), format!("one with sha256 {wanted}"));
+    Err(DiskError::Taken { path: target.to_owned(), found, wanted })
 }
 
 fn check_digest(image: &Path, expected: Option<&str>, found: &str) -> Result<(), DiskError> {

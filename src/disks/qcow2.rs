@@ -18,7 +18,7 @@ pub struct Image {
     pub backing_file: Option<PathBuf>,
 }
 
-const MAGIC: &[u8; 4] = b"QFI\xfb";
+pub(super) const MAGIC: &[u8; 4] = b"QFI\xfb";
 /// Longest name of a backing file in the format.
 const BACKING_BYTES_MAX: u32 = 1023;
 /// Header bytes of version 2; version 3 has the feature bits behind them.

@@ -5,9 +5,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::publish::digest;
+use super::qcow2::open_image;
 use super::{
-    DiskError, Images, LOOKS_AT_ONCE, Owner, Published, clone_full, create_empty, derive, give_up, inspect,
-    is_unwritten, publish, restore, set_aside,
+    DiskError, Head, Images, LOOKS_AT_ONCE, Owner, Published, Source, Tell, clone_full, create_empty, derive, fetch,
+    give_up, head_of, inspect, is_unwritten, publish, restore, set_aside,
 };
 use crate::model::disk::{DiskOrigin, DiskSize};
 
@@ -60,10 +61,19 @@ pub trait Disks: Send + Sync {
     fn sha256(&self, path: &Path) -> std::io::Result<String>;
 
     /// Copies a template's image to where it never changes again.
-    fn publish(&self, image: &Path, target: &Path, expected_sha256: Option<&str>) -> Result<Published, DiskError>;
+    fn publish(
+        &self,
+        image: &Path,
+        target: &Path,
+        expected_sha256: Option<&str>,
+        tell: &Tell<'_>,
+    ) -> Result<Published, DiskError>;
+
+    /// Puts what is at an address of the web where it stays, if its digest is this one; what is there already is done.
+    fn fetch(&self, url: &str, sha256: &str, target: &Path, tell: &Tell<'_>) -> Result<(), DiskError>;
 
     /// Makes disks of one origin, each where there is none; one that is there already with this origin is taken as it is.
-    fn make(&self, origin: &DiskOrigin, targets: &[PathBuf]) -> Vec<Result<(), DiskError>>;
+    fn make(&self, origin: &DiskOrigin, targets: &[PathBuf], tell: &Tell<'_>) -> Vec<Result<(), DiskError>>;
 
     /// Moves disks into `folder`; answers where each is then. Safe to repeat.
     fn set_aside(&self, disks: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>, DiskError>;
@@ -81,6 +91,8 @@ pub struct OnStorage {
     pub owner: Owner,
     /// Where images that are published or copied come from.
     pub images: Images,
+    /// Certificates that are trusted where they are fetched, in place of the system's.
+    pub authorities: Option<PathBuf>,
 }
 
 impl Disks for OnStorage {
@@ -110,16 +122,16 @@ impl Disks for OnStorage {
     }
 
     fn size(&self, path: &Path) -> Result<Option<DiskSize>, DiskError> {
-        let image = match inspect(path) {
-            Ok(image) => image,
-            Err(DiskError::Missing { .. } | DiskError::NotQcow2 { .. } | DiskError::NotAFile { .. }) => {
-                return Ok(None);
-            }
+        let virtual_bytes = match inspect(path) {
+            Ok(image) => Some(image.virtual_size_bytes),
+            Err(DiskError::NotQcow2 { .. }) => raw_bytes(path)?,
+            Err(DiskError::Missing { .. } | DiskError::NotAFile { .. }) => None,
             Err(error) => return Err(error),
         };
+        let Some(virtual_bytes) = virtual_bytes else { return Ok(None) };
         let found = std::fs::metadata(path).map_err(|source| DiskError::io("look at", path, source))?;
         let allocated_bytes = found.blocks().saturating_mul(BLOCK_BYTES);
-        Ok(Some(DiskSize { virtual_bytes: image.virtual_size_bytes, allocated_bytes }))
+        Ok(Some(DiskSize { virtual_bytes, allocated_bytes }))
     }
 
     fn at_once(&self) -> usize {
@@ -130,14 +142,24 @@ impl Disks for OnStorage {
         digest(&self.images.open(path).map_err(std::io::Error::other)?)
     }
 
-    fn publish(&self, image: &Path, target: &Path, expected_sha256: Option<&str>) -> Result<Published, DiskError> {
-        publish(&self.images, image, target, expected_sha256, self.owner)
+    fn publish(
+        &self,
+        image: &Path,
+        target: &Path,
+        expected_sha256: Option<&str>,
+        tell: &Tell<'_>,
+    ) -> Result<Published, DiskError> {
+        publish(&self.images, image, target, expected_sha256, self.owner, tell)
     }
 
-    fn make(&self, origin: &DiskOrigin, targets: &[PathBuf]) -> Vec<Result<(), DiskError>> {
+    fn fetch(&self, url: &str, sha256: &str, target: &Path, tell: &Tell<'_>) -> Result<(), DiskError> {
+        fetch(&Source { url, sha256, authorities: self.authorities.as_deref() }, target, self.owner, tell)
+    }
+
+    fn make(&self, origin: &DiskOrigin, targets: &[PathBuf], tell: &Tell<'_>) -> Vec<Result<(), DiskError>> {
         match origin {
             DiskOrigin::Derive { base } => derive(base, targets, self.owner),
-            DiskOrigin::Copy { image } => clone_full(&self.images, image, targets, self.owner),
+            DiskOrigin::Copy { image } => clone_full(&self.images, image, targets, self.owner, tell),
             DiskOrigin::Empty { size_bytes } => create_empty(*size_bytes, targets, self.owner),
         }
     }
@@ -153,6 +175,13 @@ impl Disks for OnStorage {
     fn give_up(&self, disk: &Path) -> Result<(), DiskError> {
         give_up(disk)
     }
+}
+
+/// What a guest sees of a raw disk; `None` of what is none.
+fn raw_bytes(path: &Path) -> Result<Option<u64>, DiskError> {
+    let file = open_image(path)?;
+    let length = file.metadata().map_err(|source| DiskError::io("look at", path, source))?.len();
+    Ok((head_of(&file, path)? == Head::Raw).then_some(length))
 }
 
 fn stamp_of(found: &std::fs::Metadata) -> Stamp {

@@ -21,7 +21,7 @@ use super::language::{
 use super::room::Room;
 use super::roster::{self, Roster};
 use super::tree;
-use super::words::FilePath;
+use super::words::{FilePath, ImagePlace};
 use crate::model::diagnostic::{Diagnostic, Diagnostics, Source, Span};
 use crate::model::id::{FamilyName, LabName, SessionName, TemplateName, UserGroupName, UserName, VmGroupName};
 use crate::model::rules::Rule;
@@ -58,9 +58,21 @@ impl Manifest {
 
     /// The absolute path that a written path means: relative to the file that names it.
     pub fn path(&self, written: &Spanned<FilePath>) -> PathBuf {
-        let folder = &self.files[written.at.file as usize].folder;
+        self.path_from(written.at, &written.0)
+    }
+
+    /// The same of an image; `None` of one on the web.
+    pub fn image(&self, written: &Spanned<ImagePlace>) -> Option<PathBuf> {
+        match &written.value {
+            ImagePlace::File(path) => Some(self.path_from(written.at, &path.0)),
+            ImagePlace::Web(_) => None,
+        }
+    }
+
+    fn path_from(&self, at: At, written: &str) -> PathBuf {
+        let folder = &self.files[at.file as usize].folder;
         let mut path = PathBuf::new();
-        for component in folder.join(&written.0).components() {
+        for component in folder.join(written).components() {
             match component {
                 Component::ParentDir => {
                     path.pop();
@@ -81,8 +93,8 @@ impl Manifest {
         let vms = self.vms.iter().map(|(_, vm)| (&vm.disks, &vm.cdrom));
         for (disks, cdrom) in templates.chain(vms) {
             for DiskDecl { image, sha256, .. } in disks.iter().map(|disk| &disk.value) {
-                let Some(image) = image else { continue };
-                *wanted.entry(self.path(image)).or_default() |= sha256.is_some();
+                let Some(path) = image.as_ref().and_then(|image| self.image(image)) else { continue };
+                *wanted.entry(path).or_default() |= sha256.is_some();
             }
             if let Some(cdrom) = cdrom {
                 wanted.entry(self.path(cdrom)).or_default();

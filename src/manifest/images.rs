@@ -1,12 +1,15 @@
-//! What can be seen of the image files that a manifest names, without starting a program: whether they exist, and what
-//! their qcow2 header says. Facts only; `resolve` judges them.
+//! What can be seen of the image files that a manifest names, without starting a program: whether they exist, what they are, and
+//! what their qcow2 header says. Facts only; `resolve` judges them.
 
 use std::borrow::Cow;
+use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
+
+use crate::disks::{Foreign, Head, flaw, head_of};
 
 /// What is known of one file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,9 +23,10 @@ pub enum ImageFacts {
         error: String,
     },
     NotAFile,
-    /// A file, but not a qcow2 image; `looks_like` where its first bytes tell.
+    /// A file of which no disk is made; `looks_like` where its bytes tell, and what helps, with `{file}` for its name.
     Other {
         looks_like: Option<Cow<'static, str>>,
+        remedy: Cow<'static, str>,
     },
     /// A qcow2 image that nothing can be made of, and why: a half-sentence.
     Unusable {
@@ -33,6 +37,11 @@ pub enum ImageFacts {
         backing_file: bool,
         sha256: Option<String>,
     },
+    /// A raw disk.
+    Raw {
+        virtual_bytes: u64,
+        sha256: Option<String>,
+    },
 }
 
 /// Whether a file's checksum is wanted, which means to read all of it.
@@ -40,6 +49,15 @@ pub enum ImageFacts {
 pub(super) enum Checksum {
     Skip,
     Compute(Checksums),
+}
+
+impl Checksum {
+    fn wants(self, bytes: u64) -> bool {
+        match self {
+            Self::Skip => false,
+            Self::Compute(which) => which.wants(bytes),
+        }
+    }
 }
 
 /// Of which images checksums are computed, where a manifest states one.
@@ -70,59 +88,57 @@ pub(super) fn look(path: &Path, checksum: Checksum) -> ImageFacts {
     if !metadata.is_file() {
         return ImageFacts::NotAFile;
     }
-    let read = std::fs::File::open(path).and_then(|file| read_header(file, metadata.len(), checksum));
-    read.unwrap_or_else(|error| ImageFacts::Unreadable { error: error.to_string() })
+    match std::fs::File::open(path) {
+        Ok(file) => read_file(file, path, checksum),
+        Err(error) => ImageFacts::Unreadable { error: error.to_string() },
+    }
 }
 
 /// The same of a file that is open.
-pub fn look_at(file: std::fs::File, is_summed: bool) -> ImageFacts {
+pub fn look_at(file: File, path: &Path, is_summed: bool) -> ImageFacts {
     let checksum = if is_summed { Checksum::Compute(Checksums::Small) } else { Checksum::Skip };
-    let read = file.metadata().and_then(|metadata| read_header(file, metadata.len(), checksum));
+    read_file(file, path, checksum)
+}
+
+fn read_file(file: File, path: &Path, checksum: Checksum) -> ImageFacts {
+    let read = match head_of(&file, path) {
+        Ok(Head::Foreign(Foreign { what, remedy })) => {
+            return ImageFacts::Other { looks_like: what.map(Cow::Borrowed), remedy: Cow::Borrowed(remedy) };
+        }
+        Ok(Head::Raw) => read_raw(file, checksum),
+        Ok(Head::Qcow2) => read_header(file, checksum),
+        Err(error) => return ImageFacts::Unreadable { error: error.to_string() },
+    };
     read.unwrap_or_else(|error| ImageFacts::Unreadable { error: error.to_string() })
 }
 
-fn read_header(mut file: std::fs::File, length: u64, checksum: Checksum) -> Result<ImageFacts, std::io::Error> {
+fn read_raw(file: File, checksum: Checksum) -> Result<ImageFacts, std::io::Error> {
+    let virtual_bytes = file.metadata()?.len();
+    let sha256 = checksum.wants(virtual_bytes).then(|| sha256(&[], file)).transpose()?;
+    Ok(ImageFacts::Raw { virtual_bytes, sha256 })
+}
+
+fn read_header(mut file: File, checksum: Checksum) -> Result<ImageFacts, std::io::Error> {
     const HEADER_BYTES: u64 = 1024;
+    let length = file.metadata()?.len();
     let mut header = Vec::new();
     file.by_ref().take(HEADER_BYTES).read_to_end(&mut header)?;
     let number = |at: usize| {
         let bytes: [u8; 8] = header.get(at..at + 8)?.try_into().ok()?;
         Some(u64::from_be_bytes(bytes))
     };
-    if !header.starts_with(b"QFI\xfb") {
-        return Ok(ImageFacts::Other { looks_like: format_of(&header).map(Cow::Borrowed) });
-    }
     // qcow2 header: magic, version, then at byte 8 the offset of the backing file's name and at byte 24 the size.
     let (Some(backing_offset), Some(virtual_bytes)) = (number(8), number(24)) else {
-        return Ok(ImageFacts::Other { looks_like: Some("a qcow2 image that was cut off".into()) });
+        return Ok(ImageFacts::Unusable { why: "it ends within its header".to_owned() });
     };
-    if let Some(why) = crate::disks::flaw(&header, length) {
+    if let Some(why) = flaw(&header, length) {
         return Ok(ImageFacts::Unusable { why });
     }
-    let sha256 = match checksum {
-        Checksum::Compute(which) if which.wants(length) => Some(sha256(&header, file)?),
-        Checksum::Compute(_) | Checksum::Skip => None,
-    };
+    let sha256 = checksum.wants(length).then(|| sha256(&header, file)).transpose()?;
     Ok(ImageFacts::Qcow2 { virtual_bytes, backing_file: backing_offset != 0, sha256 })
 }
 
-fn format_of(header: &[u8]) -> Option<&'static str> {
-    let magics: [(&[u8], &str); 7] = [
-        (b"", "an empty file"),
-        (b"KDMV", "a VMware disk"),
-        (b"<<< Oracle VM VirtualBox", "a VirtualBox disk"),
-        (b"conectix", "a Virtual PC disk"),
-        (b"vhdxfile", "a Hyper-V disk"),
-        (b"version https://git-lfs", "a pointer of Git LFS, not the image itself"),
-        (b"\x1f\x8b", "a gzip archive"),
-    ];
-    let by_magic =
-        magics.iter().find(|(magic, _)| if magic.is_empty() { header.is_empty() } else { header.starts_with(magic) });
-    let boot_sector = || (header.get(510..512) == Some(&[0x55, 0xaa][..])).then_some("a raw disk");
-    by_magic.map(|(_, name)| *name).or_else(boot_sector)
-}
-
-fn sha256(header: &[u8], mut rest: std::fs::File) -> Result<String, std::io::Error> {
+fn sha256(header: &[u8], mut rest: File) -> Result<String, std::io::Error> {
     let mut hash = sha2::Sha256::new();
     hash.update(header);
     let mut buffer = vec![0; 1 << 20];

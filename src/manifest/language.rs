@@ -11,7 +11,7 @@ use super::stations::{EgressDecl, GatewayDecl, ServerDecl};
 use super::times::Moment;
 use super::tree::{Node, Value};
 use super::values::{Duration, Excluded, IpRange, Percent, Size, Text};
-use super::words::{Domain, FilePath, InterfaceName, NamePattern, Sha256};
+use super::words::{Domain, FilePath, ImagePlace, InterfaceName, NamePattern, Sha256};
 use crate::model::address::Address;
 use crate::model::file_pattern::FilePattern;
 use crate::model::id::{
@@ -236,11 +236,15 @@ record! {
 
 record! {
     /// A disk: from an image file, or new and empty.
-    #[structure({ "oneOf": [{ "required": ["image"] }, { "required": ["size"], "not": { "required": ["sha256"] } }] })]
+    #[structure({
+        "oneOf": [{ "required": ["image"] }, { "required": ["size"], "not": { "required": ["sha256"] } }],
+        "if": { "properties": { "image": { "description": "An address of the web.", "pattern": "^https://" } }, "required": ["image"] },
+        "then": { "required": ["sha256"] }
+    })]
     pub struct DiskDecl as "a disk" {
-        /// A qcow2 file.
+        /// A qcow2 file or a raw disk, or `https://…`: then it is fetched once, checked against its `sha256`, and kept.
         #[example("images/gsr.qcow2")]
-        pub image: Option<Spanned<FilePath>>,
+        pub image: Option<Spanned<ImagePlace>>,
         /// Checksum of the image, as `sha256sum` prints it.
         pub sha256: Option<Spanned<Sha256>>,
         /// Size of a new, empty disk.

@@ -45,4 +45,4 @@ pub use shares::LabShareDecl;
 pub use stations::{EgressDecl, GatewayDecl, ServerDecl};
 pub use times::Moment;
 pub use values::{Duration, Excluded, IpRange, Percent, Size, Text};
-pub use words::{Domain, FilePath, InterfaceName, NamePattern, PatternPart, Sha256};
+pub use words::{Domain, FilePath, ImagePlace, InterfaceName, NamePattern, PatternPart, Sha256};

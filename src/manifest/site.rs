@@ -68,6 +68,17 @@ record! {
         pub audit: Option<Spanned<Duration>>,
         /// How `labwright serve` works.
         pub daemon: Option<Spanned<DaemonDecl>>,
+        /// How images that labs name by `https://` are fetched.
+        pub images: Option<Spanned<ImagesDecl>>,
+    }
+}
+
+record! {
+    /// How images that labs name by `https://` are fetched.
+    pub struct ImagesDecl as "`images`" {
+        /// Certificates to trust in place of the system's, such as a school's own: a file in PEM form.
+        #[example("/etc/ssl/school.pem")]
+        pub ca: Option<Spanned<FilePath>>,
     }
 }
 

@@ -43,6 +43,50 @@ impl Scalar for FilePath {
 }
 text!(FilePath, "a path");
 
+/// Where an image is: a file, or an address of the web.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImagePlace {
+    File(FilePath),
+    Web(String),
+}
+
+impl ImagePlace {
+    /// As it is written.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::File(path) => &path.0,
+            Self::Web(url) => url,
+        }
+    }
+}
+
+impl Scalar for ImagePlace {
+    fn parse(text: &str) -> Result<Self, Mistake> {
+        const BYTES_MAX: usize = 1024;
+        let Some((scheme, rest)) = text.split_once("://") else { return FilePath::parse(text).map(Self::File) };
+        let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let is_odd = |c: char| c.is_whitespace() || c.is_control() || !c.is_ascii();
+        if scheme != "https" {
+            let mistake = Mistake::new(format!("`{}` is not an address that begins with `https://`", shorten(text)));
+            return Err(mistake.hint("images are fetched by https alone; or download it and write the file's path"));
+        }
+        if host.contains('@') {
+            let mistake = Mistake::new("no password stands in a manifest, and none in an address");
+            return Err(mistake.hint("download it where the password is known, and write the file's path"));
+        }
+        if text.len() > BYTES_MAX || host.is_empty() || rest.len() == host.len() || text.contains(is_odd) {
+            let mistake = Mistake::new(format!("`{}` is no address of a file on the web", shorten(text)));
+            return Err(mistake.hint("write it like `https://example.org/images/debian-12.qcow2`"));
+        }
+        Ok(Self::Web(text.to_owned()))
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "minLength": 1, "maxLength": 1024, "pattern": "^[^~]" })
+    }
+}
+text!(ImagePlace, "a path");
+
 /// The name of a key, as dhcpd.conf has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyName(pub String);

@@ -266,10 +266,12 @@ pub struct Template {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DiskSource {
-    /// A qcow2 image, absolute path; `sha256` in lower-case hexadecimal where the manifest states it.
+    /// A qcow2 image or a raw disk, absolute path; `sha256` in lower-case hexadecimal where the manifest states it.
     Image { path: PathBuf, sha256: Option<String> },
     /// A new empty disk.
     Empty { size_bytes: u64 },
+    /// An image from the web, known by its digest in lower-case hexadecimal.
+    Fetched { url: String, sha256: String },
 }
 
 impl fmt::Display for DiskSource {
@@ -277,6 +279,7 @@ impl fmt::Display for DiskSource {
         match self {
             Self::Image { path, .. } => path.display().fmt(f),
             Self::Empty { size_bytes } => write!(f, "empty, {}", size(*size_bytes)),
+            Self::Fetched { url, .. } => f.write_str(url),
         }
     }
 }

@@ -84,10 +84,12 @@ impl LabShare {
 
     fn beyond_roots(&self, disks: &[DiskSource], hardware: &Hardware, of: &Object) -> Vec<Beyond> {
         let images = disks.iter().filter_map(|disk| match disk {
-            DiskSource::Image { path, .. } => Some(path),
+            DiskSource::Image { path, .. } => Some(path.clone()),
+            // What is fetched is no file of anybody's: a site that lets a lab's owners name one says so by no folder.
+            DiskSource::Fetched { url, .. } => Some(url.into()),
             DiskSource::Empty { .. } => None,
         });
-        let outside = images.filter(|image| !self.has_image(image)).cloned();
+        let outside = images.filter(|image| !self.has_image(image));
         let images = outside.map(|path| Beyond::Image { of: of.clone(), path });
         let cdrom = hardware.cdrom.iter().cloned().map(|path| Beyond::Cdrom { of: of.clone(), path });
         images.chain(cdrom).collect()

@@ -49,6 +49,9 @@ pub struct Site {
     /// Not in specs of runs that were written before it was there.
     #[serde(default)]
     pub daemon: DaemonSettings,
+    /// Certificates that are trusted where images are fetched, in place of the system's.
+    #[serde(default)]
+    pub image_authorities: Option<PathBuf>,
 }
 
 /// How the site's daemon works.
@@ -104,6 +107,7 @@ impl Site {
             labs: BTreeMap::new(),
             audit_days: AUDIT_DAYS,
             daemon: DaemonSettings::default(),
+            image_authorities: None,
         }
     }
 
@@ -191,6 +195,7 @@ impl Default for QemuSettings {
 /// runs/batches/<id>.json   immutable index of one submitted array: task number -> run
 /// templates/<template>/<version>/disk-<n>.qcow2   read-only, mode 0444
 /// vms/<lab>/<vm>/disk-<n>.qcow2                   copy-on-write disks
+/// templates/.fetched/<digest>                     images from the web, as they came
 /// aside/<lab>/<vm>/<when>/                        disks set aside
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -216,6 +221,11 @@ impl Storage {
     pub fn published_disk(&self, lab: &LabName, template: &TemplateName, version: u32, slot: usize) -> PathBuf {
         let folder = self.templates.join(lab.as_str()).join(template.as_str()).join(format!("v{version}"));
         folder.join(format!("disk-{slot}.qcow2"))
+    }
+
+    /// Where images from the web are kept, for all labs. No lab is called so.
+    pub fn fetched(&self) -> PathBuf {
+        self.templates.join(".fetched")
     }
 }
 

@@ -540,7 +540,8 @@ fn named_images<'a>(desired: &'a Desired, recorded: &'a Recorded) -> BTreeMap<&'
             let DiskSource::Image { path, sha256 } = source else { continue };
             let published = version.and_then(|version| version.disks.get(slot));
             // What the manifest says of it is enough.
-            let published = published.filter(|disk| sha256.as_ref().is_none_or(|sha256| *sha256 != disk.sha256));
+            let published =
+                published.filter(|disk| sha256.as_ref().is_none_or(|sha256| sha256 != disk.source_sha256()));
             images.entry(path).or_default().extend(published.map(Compared::WithVersion));
         }
     }

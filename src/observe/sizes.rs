@@ -51,6 +51,6 @@ fn of_template<'a>(
 fn image(source: &DiskSource) -> Option<&Path> {
     match source {
         DiskSource::Image { path, .. } => Some(path),
-        DiskSource::Empty { .. } => None,
+        DiskSource::Empty { .. } | DiskSource::Fetched { .. } => None,
     }
 }

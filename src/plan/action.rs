@@ -405,6 +405,9 @@ pub struct PublishSource {
     pub path: PathBuf,
     /// What the manifest says its bytes must be.
     pub sha256: Option<String>,
+    /// Where it is fetched from, if it is not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
 }
 
 /// Something to know.

@@ -205,6 +205,9 @@ impl Planner<'_> {
                 disk: RecordedDisk { slot, path: path(slot), base: None, moving_to: None, made: false, image: None },
                 origin: match source {
                     DiskSource::Image { path, .. } => DiskOrigin::Copy { image: path.clone() },
+                    DiskSource::Fetched { sha256, .. } => {
+                        DiskOrigin::Copy { image: self.inputs.site.storage.fetched().join(sha256) }
+                    }
                     DiskSource::Empty { size_bytes } => DiskOrigin::Empty { size_bytes: *size_bytes },
                 },
                 needs: None,

@@ -2,7 +2,7 @@
 //! is published, so vms that derive from it are safe from any edit of the image.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::objects::{Edits, fields};
 use super::{Action, ActionId, Change, Effect, Ground, Inputs, Planner, PublishSource, Reason, Remark, Verb};
@@ -67,7 +67,8 @@ impl Planner<'_> {
         if self.is_held(&address) {
             return None;
         }
-        let images: Option<Vec<(&PathBuf, Option<&String>)>> = template.disks.iter().map(as_image).collect();
+        let fetched = self.inputs.site.storage.fetched();
+        let images: Option<Vec<Named<'_>>> = template.disks.iter().map(|disk| named(disk, &fetched)).collect();
         let recorded_name = self.moves.templates.get(name).unwrap_or(name).clone();
         let versions = (recorded_name.clone(), 0)..=(recorded_name.clone(), u32::MAX);
         let latest = self.inputs.recorded.versions.range(versions).next_back();
@@ -91,8 +92,9 @@ impl Planner<'_> {
                 self.take_note_of_images(&address, name, number, &freshness, &mut actions);
                 Some(CurrentVersion::recorded(number, version))
             }
-            _ if images.iter().any(|(image, _)| {
-                matches!(self.inputs.observed.images.get(*image), None | Some(ImageFact::Missing))
+            _ if images.iter().any(|image| {
+                let fact = || self.inputs.observed.images.get(&image.path);
+                image.url.is_none() && matches!(fact(), None | Some(ImageFact::Missing))
             }) =>
             {
                 self.refuse(&address, Ground::ImageMissing);
@@ -125,31 +127,38 @@ impl Planner<'_> {
         false
     }
 
-    fn freshness(&self, images: &[(&PathBuf, Option<&String>)], version: &TemplateVersion) -> Vec<Freshness> {
+    fn freshness(&self, images: &[Named<'_>], version: &TemplateVersion) -> Vec<Freshness> {
         if images.len() != version.disks.len() {
             return vec![Freshness::Different];
         }
         images
             .iter()
             .zip(&version.disks)
-            .map(|((image, written), published)| match self.inputs.observed.images.get(*image) {
-                // A file that is not there is no other image where only another checkout was looked at.
-                None | Some(ImageFact::Missing) if **image == published.source => Freshness::Missing,
-                None | Some(ImageFact::Missing) => Freshness::Different,
-                // What the manifest says it holds is what it must hold before it is published anew.
-                Some(ImageFact::There { .. }) if *written == Some(&published.sha256) => Freshness::Same,
-                Some(ImageFact::There { bytes, sha256: None, .. }) if *bytes == published.source_bytes => {
-                    Freshness::Same
-                }
-                Some(ImageFact::There { bytes, mtime_ns, sha256: Some(sha256) }) if *sha256 == published.sha256 => {
-                    let stamp = (published.source_bytes, published.source_mtime_ns);
-                    if **image != published.source || (*bytes, *mtime_ns) == stamp {
+            .map(|(Named { path: image, sha256: written, url }, published)| {
+                match self.inputs.observed.images.get(image) {
+                    // What is fetched is known by its digest, wherever it comes from.
+                    _ if url.is_some() && *written == Some(published.source_sha256()) => Freshness::Same,
+                    _ if url.is_some() => Freshness::Different,
+                    // A file that is not there is no other image where only another checkout was looked at.
+                    None | Some(ImageFact::Missing) if *image == published.source => Freshness::Missing,
+                    None | Some(ImageFact::Missing) => Freshness::Different,
+                    // What the manifest says it holds is what it must hold before it is published anew.
+                    Some(ImageFact::There { .. }) if *written == Some(published.source_sha256()) => Freshness::Same,
+                    Some(ImageFact::There { bytes, sha256: None, .. }) if *bytes == published.source_bytes => {
                         Freshness::Same
-                    } else {
-                        Freshness::Touched { bytes: *bytes, mtime_ns: *mtime_ns }
                     }
+                    Some(ImageFact::There { bytes, mtime_ns, sha256: Some(sha256) })
+                        if sha256 == published.source_sha256() =>
+                    {
+                        let stamp = (published.source_bytes, published.source_mtime_ns);
+                        if *image != published.source || (*bytes, *mtime_ns) == stamp {
+                            Freshness::Same
+                        } else {
+                            Freshness::Touched { bytes: *bytes, mtime_ns: *mtime_ns }
+                        }
+                    }
+                    Some(ImageFact::There { .. }) => Freshness::Different,
                 }
-                Some(ImageFact::There { .. }) => Freshness::Different,
             })
             .collect()
     }
@@ -179,15 +188,19 @@ impl Planner<'_> {
     /// The first number from `from` on whose place is free. What stands there with the wanted bytes is of an apply that was
     /// cut short; what stands there with others may have disks over it that our records do not tell of, or belongs to a
     /// template that has another name by now.
-    fn next_version(&self, name: &TemplateName, from: u32, images: &[(&PathBuf, Option<&String>)]) -> u32 {
+    fn next_version(&self, name: &TemplateName, from: u32, images: &[Named<'_>]) -> u32 {
         let Inputs { desired, recorded, observed, site, .. } = self.inputs;
         let known: BTreeSet<&PathBuf> =
             recorded.versions.values().flat_map(|version| &version.disks).map(|disk| &disk.path).collect();
         let is_free = |number: &u32| {
-            images.iter().enumerate().all(|(slot, (image, _))| {
+            images.iter().enumerate().all(|(slot, image)| {
                 let path = site.storage.published_disk(&desired.lab, name, *number, slot);
                 let digest = observed.unrecorded.get(&path);
-                !known.contains(&path) && digest.is_none_or(|digest| observed.holds(image, digest))
+                let is_wanted = |digest: &String| match image.url {
+                    Some(_) => image.sha256 == Some(digest),
+                    None => observed.holds(&image.path, digest),
+                };
+                !known.contains(&path) && digest.is_none_or(is_wanted)
             })
         };
         (from..).find(is_free).unwrap_or(from)
@@ -197,16 +210,17 @@ impl Planner<'_> {
         &mut self,
         name: &TemplateName,
         version: u32,
-        images: &[(&PathBuf, Option<&String>)],
+        images: &[Named<'_>],
         actions: &mut Vec<Action>,
     ) -> CurrentVersion {
         let (lab, storage) = (&self.inputs.desired.lab, &self.inputs.site.storage);
         let disks: Vec<PublishSource> = (0..)
             .zip(images)
-            .map(|(slot, (image, sha256)): (usize, _)| PublishSource {
-                image: (*image).clone(),
+            .map(|(slot, image): (usize, &Named<'_>)| PublishSource {
+                image: image.path.clone(),
                 path: storage.published_disk(lab, name, version, slot),
-                sha256: sha256.cloned(),
+                sha256: image.sha256.map(str::to_owned),
+                url: image.url.map(str::to_owned),
             })
             .collect();
         let paths = disks.iter().map(|disk| disk.path.clone()).collect();
@@ -279,14 +293,26 @@ pub(super) fn same_but_for_folders(one: &[DiskSource], other: &[DiskSource]) -> 
         (DiskSource::Image { path, sha256 }, DiskSource::Image { path: there, sha256: other }) => {
             path.file_name() == there.file_name() && sha256 == other
         }
+        (DiskSource::Fetched { sha256, .. }, DiskSource::Fetched { sha256: other, .. }) => sha256 == other,
         (one, other) => one == other,
     };
     one.len() == other.len() && one.iter().zip(other).all(same)
 }
 
-fn as_image(source: &DiskSource) -> Option<(&PathBuf, Option<&String>)> {
+/// An image that a manifest names, and where it lies.
+struct Named<'a> {
+    path: PathBuf,
+    sha256: Option<&'a str>,
+    url: Option<&'a str>,
+}
+
+/// `None` of a disk that begins empty.
+fn named<'a>(source: &'a DiskSource, fetched: &Path) -> Option<Named<'a>> {
     match source {
-        DiskSource::Image { path, sha256 } => Some((path, sha256.as_ref())),
+        DiskSource::Image { path, sha256 } => Some(Named { path: path.clone(), sha256: sha256.as_deref(), url: None }),
+        DiskSource::Fetched { url, sha256 } => {
+            Some(Named { path: fetched.join(sha256), sha256: Some(sha256), url: Some(url) })
+        }
         DiskSource::Empty { .. } => None,
     }
 }

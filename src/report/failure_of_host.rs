@@ -11,7 +11,7 @@ impl From<InitError> for Failure {
         let failure = Self::from_error(error.code().into(), &error);
         match &error {
             InitError::Image { .. } | InitError::Write { .. } => failure,
-            InitError::NotQcow2 { image } => {
+            InitError::NoImage { image } => {
                 failure.hint(format!("convert it: `qemu-img convert -O qcow2 {} base.qcow2`", image.display()))
             }
             InitError::NotText { .. } => failure.hint("rename it"),

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use crate::apply::{BatchKind, Goal, Readiness};
 use crate::control::apply::Waited;
+use crate::disks::Copied;
+use crate::model::disk::size;
 use crate::model::id::RunId;
 use crate::plan::{Answer, Plan};
 
@@ -39,6 +41,24 @@ pub fn batch(kind: BatchKind, done: usize, failed: usize, took: Duration) -> Str
     format!("  {done} {what} {participle}{failures} ({:.1} s)", took.as_secs_f64())
 }
 
+/// How far a copy is, with its rate, and with the time that is left where that can be told.
+pub fn copied(copied: &Copied) -> String {
+    let Copied { what, bytes, of_bytes, new_bytes, took } = copied;
+    let rate = (*new_bytes * 1000) / u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1);
+    let of = of_bytes.map(|whole| format!(" of {}", size(whole))).unwrap_or_default();
+    let left = of_bytes.filter(|_| rate > 0).map(|whole| whole.saturating_sub(*bytes).div_ceil(rate.max(1)));
+    let left = left.map(|seconds| format!(", {} left", length(seconds))).unwrap_or_default();
+    format!("{}: {}{of}, {}/s{left}", what.display(), size(*bytes), size(rate))
+}
+
+fn length(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        _ => format!("{} h", seconds / 3600),
+    }
+}
+
 /// One line for effects that are tried again.
 pub fn retry(kind: BatchKind, number: usize, pause: Duration, why: &str) -> String {
     let (one, many, participle) = kind.words();
@@ -68,4 +88,21 @@ pub fn ends(waited: &Waited) -> Vec<String> {
         format!("{} is gone: its job ended{how}", name(run))
     });
     ended.chain(gone).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_says_its_rate_and_what_is_left() {
+        let line = |of_bytes, new_bytes, seconds| {
+            let (what, took) = ("https://a/b".into(), Duration::from_secs(seconds));
+            copied(&Copied { what, bytes: 128 << 20, of_bytes, new_bytes, took })
+        };
+        assert_eq!(line(Some(512 << 20), 64 << 20, 4), "https://a/b: 128M of 512M, 16M/s, 24 s left");
+        assert_eq!(line(Some(1 << 40), 64 << 20, 4), "https://a/b: 128M of 1024G, 16M/s, 18 h left");
+        assert_eq!(line(None, 64 << 20, 4), "https://a/b: 128M, 16M/s");
+        assert_eq!(line(Some(512 << 20), 0, 0), "https://a/b: 128M of 512M, 0/s");
+    }
 }

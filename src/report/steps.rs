@@ -7,7 +7,7 @@ use super::plain_words::count;
 use crate::model::address::Address;
 use crate::model::claim::ClaimedPower;
 use crate::model::disk::DiskOrigin;
-use crate::plan::{Change, Effect};
+use crate::plan::{Change, Effect, PublishSource};
 use crate::state::Entry;
 
 /// One line per step, indented and fit for a terminal; `needs` are other changes that come first.
@@ -22,7 +22,11 @@ fn words(effect: &Effect) -> Option<String> {
     Some(match effect {
         Effect::Record(entry) => return recorded(entry),
         Effect::Publish { version, disks, .. } => {
-            let images: Vec<String> = disks.iter().map(|disk| disk.image.display().to_string()).collect();
+            let image = |disk: &PublishSource| match &disk.url {
+                Some(url) => format!("{url} (to be fetched, unless it is kept here)"),
+                None => disk.image.display().to_string(),
+            };
+            let images: Vec<String> = disks.iter().map(image).collect();
             format!("publishes {} as version {version}", images.join(", "))
         }
         Effect::MakeDisk { disk, origin, .. } => {

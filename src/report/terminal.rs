@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Ui, paint, progress};
 use crate::apply::{BatchKind, Goal, Progress, Readiness};
 use crate::control::apply::Client;
+use crate::disks::Copied;
 use crate::plan::Plan;
 
 pub struct Terminal<'a> {
@@ -18,11 +19,16 @@ pub struct Terminal<'a> {
     interrupts: fn() -> Arc<AtomicU8>,
     /// How far the guests were at the last look.
     last: Option<Readiness>,
+    /// When a line was written about a copy.
+    copied: Option<Instant>,
 }
+
+/// Where no bar is drawn, a line now and then is enough.
+const COPIED_LINES: Duration = Duration::from_secs(10);
 
 impl<'a> Terminal<'a> {
     pub fn new(ui: &'a mut Ui, doing: &'a str, is_json: bool, interrupts: fn() -> Arc<AtomicU8>) -> Self {
-        Self { ui, doing, is_json, interrupts, last: None }
+        Self { ui, doing, is_json, interrupts, last: None, copied: None }
     }
 }
 
@@ -62,10 +68,23 @@ impl Progress for Terminal<'_> {
         if self.is_json || kind == BatchKind::Record {
             return;
         }
+        self.ui.progress_done();
         self.ui.say(&progress::batch(kind, done, failed, took));
     }
 
     fn retry(&mut self, kind: BatchKind, number: usize, pause: Duration, why: &str) {
         self.ui.say(&progress::retry(kind, number, pause, why));
+    }
+
+    fn copies(&mut self, copied: &Copied) {
+        let line = progress::copied(copied);
+        if let (true, Some(whole)) = (self.ui.draws(), copied.of_bytes) {
+            let percent = usize::try_from(copied.bytes * 100 / whole.max(1)).unwrap_or(100);
+            return self.ui.progress(&line, percent, 100);
+        }
+        if self.copied.is_none_or(|last| last.elapsed() >= COPIED_LINES) {
+            self.copied = Some(Instant::now());
+            self.ui.say(&format!("  {line}"));
+        }
     }
 }

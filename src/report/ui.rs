@@ -159,7 +159,7 @@ impl Ui {
 
     /// Progress of `wanted` things; on a terminal a bar, else nothing (the lines of `say` tell the story).
     pub fn progress(&mut self, what: &str, done: usize, wanted: usize) {
-        if !std::io::stderr().is_terminal() {
+        if !self.draws() {
             return;
         }
         let bar = self.bar.get_or_insert_with(|| {
@@ -170,6 +170,11 @@ impl Ui {
         bar.set_length(wanted as u64);
         bar.set_position(done as u64);
         bar.set_message(what.to_owned());
+    }
+
+    /// Whether a bar would be seen.
+    pub fn draws(&self) -> bool {
+        std::io::stderr().is_terminal()
     }
 
     pub fn progress_done(&mut self) {

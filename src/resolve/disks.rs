@@ -3,12 +3,19 @@
 use std::path::Path;
 
 use super::Resolver;
-use crate::manifest::{DiskDecl, FilePath, ImageFacts, Spanned};
+use crate::manifest::{At, DiskDecl, ImageFacts, ImagePlace, Spanned};
 use crate::model::lab::DiskSource;
 use crate::model::rules::Rule;
 
+/// Whose disks are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DisksOf {
+    Template,
+    Vm,
+}
+
 impl<'a> Resolver<'a> {
-    pub(super) fn disks(&mut self, decls: &[Spanned<DiskDecl>]) -> Vec<DiskSource> {
+    pub(super) fn disks(&mut self, decls: &[Spanned<DiskDecl>], of: DisksOf) -> Vec<DiskSource> {
         const DISK_BYTES_MIN: u64 = 1 << 20;
         // Larger ones are slips of the unit; qemu refuses them only when the disk is made.
         const DISK_BYTES_MAX: u64 = 64 << 40;
@@ -20,11 +27,7 @@ impl<'a> Resolver<'a> {
         let mut disks = Vec::new();
         for disk in decls {
             match (&disk.image, &disk.size) {
-                (Some(image), None) => {
-                    self.check_image(image, disk);
-                    let sha256 = disk.sha256.as_ref().map(|sha256| sha256.value.0.clone());
-                    disks.push(DiskSource::Image { path: self.manifest.path(image), sha256 });
-                }
+                (Some(image), None) => disks.extend(self.image_disk(image, disk, of)),
                 (None, Some(size)) => {
                     if let Some(sha256) = &disk.sha256 {
                         let message = "an empty disk has no checksum";
@@ -69,16 +72,47 @@ impl<'a> Resolver<'a> {
         disks
     }
 
+    fn image_disk(&mut self, image: &Spanned<ImagePlace>, disk: &DiskDecl, of: DisksOf) -> Option<DiskSource> {
+        let sha256 = disk.sha256.as_ref().map(|sha256| sha256.value.0.clone());
+        let url = match &image.value {
+            ImagePlace::Web(url) => url.clone(),
+            ImagePlace::File(_) => {
+                let path = self.manifest.image(image)?;
+                self.check_image(image, &path, disk);
+                return Some(DiskSource::Image { path, sha256 });
+            }
+        };
+        if of == DisksOf::Vm {
+            let message = "an image from the web is fetched for a template, once for all vms";
+            let hint = "write a template with it, and `derive: TEMPLATE` or `clone: TEMPLATE` here";
+            self.note(Rule::ConflictingKeys, image.at, message, hint);
+            return None;
+        }
+        let Some(sha256) = sha256 else {
+            if disk.key("sha256").is_none() {
+                let message = "an image from the web needs its `sha256`: what lies there can be another tomorrow";
+                let hint = "write the checksum that its publisher states, `sha256: …`; or what `curl -L URL | sha256sum` prints";
+                self.note(Rule::MissingKey, image.at, message, hint);
+            }
+            return None;
+        };
+        Some(DiskSource::Fetched { url, sha256 })
+    }
+
     fn facts(&self, path: &Path) -> Option<&'a ImageFacts> {
         self.manifest.images.get(path)
     }
 
     /// Says what is wrong with a file that could not be looked into. True where it could.
-    pub(super) fn image_exists(&mut self, written: &Spanned<FilePath>) -> bool {
-        let path = self.manifest.path(written);
-        let (shown, full) = (&written.value.0, path.display());
-        let (rule, message, hint) = match self.facts(&path) {
-            Some(ImageFacts::Other { .. } | ImageFacts::Unusable { .. } | ImageFacts::Qcow2 { .. }) => return true,
+    pub(super) fn image_exists(&mut self, at: At, shown: &str, path: &Path) -> bool {
+        let full = path.display();
+        let (rule, message, hint) = match self.facts(path) {
+            Some(
+                ImageFacts::Other { .. }
+                | ImageFacts::Unusable { .. }
+                | ImageFacts::Qcow2 { .. }
+                | ImageFacts::Raw { .. },
+            ) => return true,
             Some(ImageFacts::Missing) => (
                 Rule::ImageMissing,
                 format!("there is no file `{shown}`"),
@@ -104,24 +138,20 @@ impl<'a> Resolver<'a> {
             ),
             None => return false,
         };
-        self.note(rule, written.at, message, hint);
+        self.note(rule, at, message, hint);
         false
     }
 
-    fn check_image(&mut self, image: &Spanned<FilePath>, disk: &DiskDecl) {
-        if !self.image_exists(image) {
+    fn check_image(&mut self, image: &Spanned<ImagePlace>, path: &Path, disk: &DiskDecl) {
+        let shown = image.text();
+        if !self.image_exists(image.at, shown, path) {
             return;
         }
-        let shown = &image.value.0;
-        match self.facts(&self.manifest.path(image)) {
-            Some(ImageFacts::Other { looks_like }) => {
+        match self.facts(path) {
+            Some(ImageFacts::Other { looks_like, remedy }) => {
                 let guess = looks_like.as_ref().map(|what| format!("; it looks like {what}")).unwrap_or_default();
-                let message = format!("`{shown}` is not a qcow2 image{guess}");
-                let hint = match looks_like {
-                    Some(what) if what.contains("Git LFS") => "fetch the image: `git lfs pull`".to_owned(),
-                    _ => format!("convert it: `qemu-img convert -O qcow2 {shown} NAME.qcow2`"),
-                };
-                self.note(Rule::ImageFormat, image.at, message, hint);
+                let message = format!("`{shown}` is neither a qcow2 image nor a raw disk{guess}");
+                self.note(Rule::ImageFormat, image.at, message, remedy.replace("{file}", shown));
             }
             Some(ImageFacts::Unusable { why }) => {
                 let message = format!("`{shown}` is a qcow2 image that no vm can be made of: {why}");
@@ -136,7 +166,7 @@ impl<'a> Resolver<'a> {
                 let hint = format!("make it stand alone: `qemu-img convert -O qcow2 {shown} NAME.qcow2`");
                 self.note(Rule::ImageDerived, image.at, message, hint);
             }
-            Some(ImageFacts::Qcow2 { sha256: Some(found), .. }) => {
+            Some(ImageFacts::Qcow2 { sha256: Some(found), .. } | ImageFacts::Raw { sha256: Some(found), .. }) => {
                 if let Some(wanted) = &disk.sha256
                     && wanted.value.0 != *found
                 {

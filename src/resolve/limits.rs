@@ -70,8 +70,10 @@ impl Resolver<'_> {
             DiskSource::Empty { size_bytes } => *size_bytes,
             DiskSource::Image { path, .. } => match self.manifest.images.get(path) {
                 Some(ImageFacts::Qcow2 { virtual_bytes, .. }) => *virtual_bytes,
+                Some(ImageFacts::Raw { virtual_bytes, .. }) => *virtual_bytes,
                 _ => 0,
             },
+            DiskSource::Fetched { .. } => 0,
         };
         disks.iter().map(size).fold(0, u64::saturating_add)
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::disks::DisksOf;
 use super::networks::VmGroups;
 use super::people::People;
 use super::{Families, Resolver, pick, vm_group_all_vms};
@@ -75,7 +76,7 @@ impl<'a> Resolver<'a> {
         groups: &VmGroups,
     ) -> Option<Template> {
         let defaults = self.defaults();
-        let disks = self.disks(&decl.disks);
+        let disks = self.disks(&decl.disks, DisksOf::Template);
         if decl.disks.is_empty() && decl.key("disks").is_none_or(|key| self.is_written_empty(key)) {
             let place = name.at;
             let message = format!("the template `{}` has no disk that others could derive from", name.value);
@@ -164,7 +165,8 @@ impl<'a> Resolver<'a> {
             nic: pick(&[written.nic]).unwrap_or(below.nic),
             display: pick(&[written.display]).unwrap_or(below.display),
             cdrom: written.cdrom.map(|path| {
-                self.image_exists(path);
+                let full = self.manifest.path(path);
+                self.image_exists(path.at, &path.value.0, &full);
                 self.manifest.path(path)
             }),
         }
@@ -349,7 +351,7 @@ impl<'a> Resolver<'a> {
         if let Some(template) = &decl.clone {
             return self.bind_template(template, templates).map(VmSource::Clone);
         }
-        let disks = self.disks(&decl.disks);
+        let disks = self.disks(&decl.disks, DisksOf::Vm);
         if let (true, Some(at)) = (decl.disks.is_empty(), decl.key("disks")) {
             if self.is_written_empty(at) {
                 let message = format!("`{}` has no disks", name.value);

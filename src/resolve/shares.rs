@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::Resolver;
 use super::site::Builder;
-use crate::manifest::{At, IpRange, LabShareDecl, Named, Size, Spanned, VmGroupDecl};
+use crate::manifest::{At, ImagePlace, IpRange, LabShareDecl, Named, Size, Spanned, VmGroupDecl};
 use crate::model::id::{LabName, VmGroupName};
 use crate::model::lab::{Desired, Object};
 use crate::model::rules::Rule;
@@ -147,9 +147,12 @@ impl Resolver<'_> {
                     }
                     Object::VmGroup(_) => return None,
                 };
-                let written = disks.iter().filter_map(|disk| disk.image.as_ref()).chain(cdrom);
-                let mut written = written.filter(|written| manifest.path(written) == *path);
-                Some(written.next().map_or(at, |written| written.at))
+                let is_it = |image: &&Spanned<ImagePlace>| {
+                    manifest.image(image).unwrap_or_else(|| image.text().into()) == *path
+                };
+                let image = disks.iter().filter_map(|disk| disk.image.as_ref()).find(is_it).map(|image| image.at);
+                let cdrom = cdrom.iter().find(|cdrom| manifest.path(cdrom) == *path).map(|cdrom| cdrom.at);
+                Some(image.or(cdrom).unwrap_or(at))
             }
             Beyond::StorageFolder(user) => {
                 let (key, decl) = manifest.users.iter().find(|(key, _)| key.value == *user)?;
@@ -180,6 +183,11 @@ fn words(beyond: &Beyond, share: &LabShare, desired: &Desired) -> (String, Strin
             let message = format!("`{name}` has a vlan that the site does not give lab `{lab}`");
             let vlans = share.vlans.iter().map(ToString::to_string).collect();
             (message, format!("it has {}: take one of them, {ask}", list(vlans)))
+        }
+        Beyond::Image { path, .. } if path.starts_with("https:") => {
+            let message = format!("lab `{lab}` has owners, and nothing is fetched for it, such as {}", path.display());
+            let roots = share.image_roots.iter().map(|root| root.display().to_string()).collect();
+            (message, format!("download it and put it into {}", list(roots)))
         }
         Beyond::Image { path, .. } => {
             let message = format!("{} is in no folder that the site gives lab `{lab}` for images", path.display());

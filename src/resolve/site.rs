@@ -116,6 +116,10 @@ impl Builder {
         }
     }
 
+    fn image_authorities(&self, file: &SiteFile) -> Option<PathBuf> {
+        Some(self.manifest.path(file.images.as_ref()?.ca.as_ref()?))
+    }
+
     fn check_daemon(&mut self, file: &SiteFile) {
         let interval = file.daemon.as_ref().and_then(|daemon| daemon.interval.as_ref());
         if let Some(interval) = interval.filter(|interval| !(1..=3600).contains(&interval.value.0)) {
@@ -238,6 +242,7 @@ impl Builder {
             history_days: file.history.as_ref().map_or(HISTORY_DAYS, |history| days(history.value)),
             audit_days: file.audit.as_ref().map_or(AUDIT_DAYS, |audit| days(audit.value)),
             daemon: daemon(&file),
+            image_authorities: self.image_authorities(&file),
             all_vms: file.all_vms.map_or(all_vms, |decl| self.all_vms(decl)),
             labs: BTreeMap::new(),
         };

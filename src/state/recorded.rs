@@ -169,6 +169,9 @@ pub struct TemplateVersion {
 pub struct PublishedDisk {
     pub path: PathBuf,
     pub sha256: String,
+    /// What the image held, where it was made into another format on the way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_sha256: Option<String>,
     /// The image it was copied from, as it was then: a change of size or mtime asks for another look.
     pub source: PathBuf,
     pub source_bytes: u64,
@@ -189,9 +192,18 @@ pub struct Making {
 }
 
 impl PublishedDisk {
+    /// Digest of the image it was made of.
+    pub fn source_sha256(&self) -> &str {
+        self.source_sha256.as_ref().unwrap_or(&self.sha256)
+    }
+
     /// What its source held.
     pub fn digest(&self) -> ImageDigest {
-        ImageDigest { bytes: self.source_bytes, mtime_ns: self.source_mtime_ns, sha256: self.sha256.clone() }
+        ImageDigest {
+            bytes: self.source_bytes,
+            mtime_ns: self.source_mtime_ns,
+            sha256: self.source_sha256().to_owned(),
+        }
     }
 }
 

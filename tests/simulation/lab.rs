@@ -451,7 +451,7 @@ fn images(desired: &Desired) -> Vec<PathBuf> {
     });
     let images = of_templates.chain(of_vms.flatten()).filter_map(|disk| match disk {
         DiskSource::Image { path, .. } => Some(path.clone()),
-        DiskSource::Empty { .. } => None,
+        DiskSource::Empty { .. } | DiskSource::Fetched { .. } => None,
     });
     images.collect()
 }

@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use super::check::{self, lines_of_host};
 use super::{Context, ControlError};
-use crate::disks::{self, Owner};
+use crate::disks::{self, DiskError, Disks as _, Owner};
 use crate::error::chain;
 use crate::host::machine::check::{Line, failed};
 use crate::model::id::{Mac, RunId, TemplateName, VmName};
@@ -266,18 +266,29 @@ impl Exam<'_> {
         let sources = self.desired.templates.get(template).map(|wanted| wanted.disks.as_slice()).unwrap_or_default();
         let base = |(slot, source): (usize, &DiskSource)| match source {
             DiskSource::Empty { size_bytes } => Ok(Base::Empty { size_bytes: *size_bytes }),
-            DiskSource::Image { path, sha256 } => {
-                self.onlooker
-                    .hears(&format!("  {} is not published yet: a copy is made for the trial", path.display()));
+            DiskSource::Image { .. } | DiskSource::Fetched { .. } => {
+                self.onlooker.hears(&format!("  {source} is not published yet: a copy is made for the trial"));
                 let copy = folder.join(format!("disk-{slot}.qcow2"));
-                let images = self.context.disks(&self.desired.lab, self.owner).images;
-                match disks::publish(&images, path, &copy, sha256.as_deref(), self.owner) {
-                    Ok(_) => Ok(Base::Image(copy)),
-                    Err(error) => Err(no_disk(template, &error)),
-                }
+                self.copy(source, &copy).map_err(|error| no_disk(template, &error))?;
+                Ok(Base::Image(copy))
             }
         };
         sources.iter().enumerate().map(base).collect()
+    }
+
+    fn copy(&self, source: &DiskSource, to: &Path) -> Result<(), DiskError> {
+        let untold = &|_| ();
+        let (image, sha256) = match source {
+            DiskSource::Image { path, sha256 } => (path.clone(), sha256.as_deref()),
+            DiskSource::Fetched { url, sha256 } => {
+                let fetched = self.context.site.storage.fetched().join(sha256);
+                self.context.disks(&self.desired.lab, self.owner).fetch(url, sha256, &fetched, untold)?;
+                (fetched, Some(sha256.as_str()))
+            }
+            DiskSource::Empty { .. } => return Ok(()),
+        };
+        let images = self.context.disks(&self.desired.lab, self.owner).images;
+        disks::publish(&images, &image, to, sha256, self.owner, untold).map(drop)
     }
 
     fn make_disks(&self, template: &TemplateName, bases: &[Base], run: &RunId) -> Result<Vec<RecordedDisk>, Line> {

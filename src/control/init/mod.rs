@@ -2,10 +2,11 @@
 
 mod template;
 
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::Code;
+use crate::disks::{Head, head_of};
 use crate::manifest::schema;
 use crate::model::id::LabName;
 
@@ -22,8 +23,8 @@ const WORKFLOW: &str = include_str!("validate.yml");
 pub enum InitError {
     #[error("the image {image} cannot be read")]
     Image { image: PathBuf, source: std::io::Error },
-    #[error("{image} is not a qcow2 image")]
-    NotQcow2 { image: PathBuf },
+    #[error("{image} is neither a qcow2 image nor a raw disk")]
+    NoImage { image: PathBuf },
     #[error("the path {path} is not UTF-8")]
     NotText { path: PathBuf },
     #[error("{file} exists already, and nothing is overwritten")]
@@ -37,7 +38,7 @@ pub enum InitError {
 impl InitError {
     pub fn code(&self) -> Code {
         match self {
-            Self::Image { .. } | Self::NotQcow2 { .. } | Self::NotText { .. } => Code::Usage,
+            Self::Image { .. } | Self::NoImage { .. } | Self::NotText { .. } => Code::Usage,
             Self::Exists { .. } => Code::Refused,
             Self::Write { .. } | Self::Template { .. } => Code::Failed,
         }
@@ -98,11 +99,11 @@ fn is_begun(folder: &Path) -> bool {
 /// The absolute path of an image that a template can have.
 fn own_image(path: &Path) -> Result<String, InitError> {
     let unread = |source| InitError::Image { image: path.to_owned(), source };
-    let mut header = [0; 4];
     let absolute = path.canonicalize().map_err(unread)?;
-    std::fs::File::open(&absolute).and_then(|mut file| file.read_exact(&mut header)).map_err(unread)?;
-    if header != *b"QFI\xfb" {
-        return Err(InitError::NotQcow2 { image: path.to_owned() });
+    let file = std::fs::File::open(&absolute).map_err(unread)?;
+    let is_image = matches!(head_of(&file, &absolute), Ok(Head::Qcow2 | Head::Raw));
+    if !file.metadata().map_err(unread)?.is_file() || !is_image {
+        return Err(InitError::NoImage { image: path.to_owned() });
     }
     absolute.to_str().map(str::to_owned).ok_or_else(|| InitError::NotText { path: path.to_owned() })
 }
@@ -135,7 +136,7 @@ mod tests {
             assert!(matches!(init(name), Err(InitError::Exists { .. })));
         }
         std::fs::write(&image, "not qcow2").unwrap();
-        assert!(matches!(init("other"), Err(InitError::NotQcow2 { .. })));
+        assert!(matches!(init("other"), Err(InitError::NoImage { .. })));
         assert!(!root.path().join("other").exists());
     }
 }

@@ -106,13 +106,15 @@ impl Template {
     /// For those who only use it: where its images lie is its owner's to know.
     pub(super) fn without_places(mut self) -> Self {
         for disk in &mut self.value.disks {
-            if let DiskSource::Image { path, sha256 } = disk {
-                (*path, *sha256) = (PathBuf::new(), None);
+            match disk {
+                DiskSource::Image { path, sha256 } => (*path, *sha256) = (PathBuf::new(), None),
+                DiskSource::Fetched { url, .. } => url.clear(),
+                DiskSource::Empty { .. } => {}
             }
         }
         self.value.hardware.cdrom = None;
         let words = |disk: &DiskSource| match disk {
-            DiskSource::Image { .. } => "an image".to_owned(),
+            DiskSource::Image { .. } | DiskSource::Fetched { .. } => "an image".to_owned(),
             DiskSource::Empty { .. } => disk.to_string(),
         };
         self.disks = self.value.disks.iter().map(words).collect();

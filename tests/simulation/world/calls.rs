@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use labwright::apply::Clock;
 use labwright::dhcp::{Dhcp, DhcpError};
-use labwright::disks::{DiskError, Disks, Published, Stamp, Standing};
+use labwright::disks::{DiskError, Disks, Published, Stamp, Standing, Tell};
 use labwright::model::disk::DiskOrigin;
 use labwright::model::id::RunId;
 use labwright::model::job::{JobId, Task, TaskId, TaskState};
@@ -316,7 +316,17 @@ impl Disks for World {
         })
     }
 
-    fn publish(&self, image: &Path, target: &Path, _expected: Option<&str>) -> Result<Published, DiskError> {
+    fn fetch(&self, url: &str, _: &str, _: &Path, _: &Tell<'_>) -> Result<(), DiskError> {
+        unreachable!("this world has no web, and no manifest names {url}")
+    }
+
+    fn publish(
+        &self,
+        image: &Path,
+        target: &Path,
+        _expected: Option<&str>,
+        _: &Tell<'_>,
+    ) -> Result<Published, DiskError> {
         self.call(|inner| {
             if !inner.takes_new_files() {
                 return Err(disk_error(target));
@@ -334,11 +344,11 @@ impl Disks for World {
                     inner.disks.insert(target.to_owned(), disk);
                 }
             }
-            Ok(Published { sha256, source_bytes: stamp.bytes, source_mtime_ns: stamp.mtime_ns })
+            Ok(Published { sha256, source_sha256: None, source_bytes: stamp.bytes, source_mtime_ns: stamp.mtime_ns })
         })
     }
 
-    fn make(&self, origin: &DiskOrigin, targets: &[PathBuf]) -> Vec<Result<(), DiskError>> {
+    fn make(&self, origin: &DiskOrigin, targets: &[PathBuf], _: &Tell<'_>) -> Vec<Result<(), DiskError>> {
         self.call(|inner| targets.iter().map(|target| make(inner, origin, target)).collect())
     }
 
