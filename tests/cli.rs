@@ -51,6 +51,7 @@ cases! {
     get_nothing
     help
     history
+    hold
     host_check_narrow
     image_derived
     image_from_the_web
@@ -72,6 +73,7 @@ cases! {
     plan_new_lab
     plan_of_a_class
     purge_thought_over
+    restore_as
     restore_several
     returning_student
     returning_unwritten

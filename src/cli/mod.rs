@@ -10,6 +10,7 @@ mod explain;
 mod freeze;
 mod get;
 mod history;
+mod hold;
 mod host;
 mod import;
 mod init;
@@ -73,6 +74,7 @@ enum Command {
     Import(import::Arguments),
     Restore(restore::Arguments),
     Purge(purge::Arguments),
+    Hold(hold::Arguments),
     Quota(quota::Arguments),
     #[command(subcommand)]
     Privacy(privacy::Command),
@@ -198,6 +200,7 @@ fn run(arguments: Arguments, ui: &mut Ui) -> Ended {
         Command::Import(arguments) => import::run(&arguments, site, ui),
         Command::Restore(arguments) => restore::run(&arguments, site, ui),
         Command::Purge(arguments) => purge::run(&arguments, site, ui),
+        Command::Hold(arguments) => hold::run(&arguments, site, ui),
         Command::History(arguments) => history::run(&arguments, site, ui),
         Command::Quota(arguments) => quota::run(&arguments, site, ui),
         Command::Privacy(command) => privacy::run(&command, site, ui),

@@ -10,8 +10,9 @@ use crate::report::{Ui, aside};
 /// Delete disks that were set aside long ago, and forget runs that are long over
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "This is the only command that deletes a disk. Runs that ended before the site's `history` begins
-are forgotten too, with what they left, where no vm is named: some by each apply, all by this command.
+    after_help = "This is the only command that deletes a disk; what `labwright hold` holds it leaves alone. Where no vm
+is named, runs that ended before the site's `history` begins are forgotten too, with what they left:
+some by each apply, all by this command.
 
 Examples:
   labwright purge --older-than 90
@@ -34,7 +35,8 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
     let (context, desired) = arguments.lab.known(site)?;
     let days = arguments.older_than.unwrap_or(context.site.retention_days);
-    let disks = control::meant(&context, &desired, &arguments.vms, days)?;
+    let control::Old { disks, held } = control::meant(&context, &desired, &arguments.vms, days)?;
+    aside::held(&held).iter().for_each(|line| ui.say(line));
     if disks.is_empty() {
         ui.say(&aside::none_old(!arguments.vms.is_empty(), days));
     } else {

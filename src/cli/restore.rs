@@ -4,8 +4,11 @@ use std::path::Path;
 
 use super::{Ended, LabOption, said, vm};
 use crate::control::restore::{self as control, Moved, Wanted, Which};
+use crate::control::restore_as;
+use crate::exit::Exit;
 use crate::model::address::Address;
-use crate::report::{Ui, aside};
+use crate::model::id::{UserName, VmName};
+use crate::report::{Failure, Ui, aside};
 
 /// Put disks back that were set aside
 #[derive(Debug, clap::Args)]
@@ -16,6 +19,7 @@ be off. Where it is not recorded, its disks wait for it, and the apply that make
 Examples:
   labwright get aside
   labwright restore bob-gsr --set 17 && labwright apply
+  labwright restore bob-gsr --as then && labwright vm start bob/then    # a copy to look into
   labwright restore exam --set 2027-01-12     # every vm of the family that has such disks"
 )]
 pub(super) struct Arguments {
@@ -28,6 +32,12 @@ pub(super) struct Arguments {
     /// Set disks aside again that were put back and whose vm is not recorded.
     #[arg(long, conflicts_with = "set")]
     undo: bool,
+    /// Leave all disks where they are, and make an isolated vm of this name with full copies of them, to look into.
+    #[arg(long = "as", value_name = "NAME", conflicts_with = "undo")]
+    copy: Option<VmName>,
+    /// Whose that vm is; whose the disks were, unless said here.
+    #[arg(long, value_name = "USER", requires = "copy")]
+    owner: Option<UserName>,
     /// Do not ask, where several vms are meant.
     #[arg(long, short)]
     yes: bool,
@@ -37,6 +47,15 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
     let (context, desired) = arguments.lab.known(site)?;
+    if let Some(name) = &arguments.copy {
+        let [vm] = &arguments.vms[..] else {
+            return Err(Failure::new(Exit::Usage, "`--as` is for the disks of one vm"));
+        };
+        let (name, owner) = (name.clone(), arguments.owner.clone());
+        let wanted = restore_as::Wanted { vm: vm.clone(), set: arguments.set.clone(), name, owner };
+        let made = restore_as::restore_as(&context, &desired, &wanted)?;
+        return said(ui, &aside::copied(&made));
+    }
     let which = match &arguments.set {
         _ if arguments.undo => Which::Undo,
         None => Which::Only,

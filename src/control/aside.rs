@@ -40,6 +40,14 @@ pub enum AsideError {
     /// The same request goes on where this ended.
     #[error("{source}")]
     Move { vm: VmName, source: DiskError },
+    #[error("nobody knows any more what machine vm `{vm}` was; nothing was copied")]
+    NoMachine { vm: VmName },
+    #[error("disks of vm `{vm}` were not copied")]
+    NotCopied { vm: VmName, source: DiskError },
+    #[error("{until} is over; nothing was changed")]
+    Past { until: jiff::civil::Date },
+    #[error("disks of vm `{vm}` are not held; nothing was changed")]
+    NotHeld { vm: VmName },
     #[error("{} of {} not deleted", failed.len(), disks_word(*asked))]
     NotDeleted { asked: usize, failed: Vec<ControlError> },
 }
@@ -47,9 +55,12 @@ pub enum AsideError {
 impl AsideError {
     pub fn code(&self) -> Code {
         match self {
-            Self::NoVm { .. } | Self::Name(_) => Code::Usage,
+            Self::NoVm { .. } | Self::Name(_) | Self::Past { .. } => Code::Usage,
             Self::None { .. }
             | Self::NothingWaits { .. }
+            | Self::NotHeld { .. }
+            | Self::NoMachine { .. }
+            | Self::NotCopied { .. }
             | Self::Gone { .. }
             | Self::Move { .. }
             | Self::NotDeleted { .. } => Code::Failed,

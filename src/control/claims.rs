@@ -19,7 +19,7 @@ fn end(context: &Context, lab: &LabName, claim: ClaimId) -> Result<Claim, Contro
     let standing = recorded.claims.into_iter().find(|standing| standing.id == claim);
     let standing = standing.ok_or_else(|| ControlError::NoClaim { claim, lab: lab.clone() })?;
     let address = match &standing.body {
-        ClaimBody::Power(_) => Address::vm(&standing.name),
+        ClaimBody::Power(_) | ClaimBody::Hold(_) => Address::vm(&standing.name),
         _ => Address::new(Kind::Lab, lab),
     };
     let why = format!("{} took it back", context.caller.name);

@@ -1,29 +1,42 @@
-//! Disks that were set aside long ago are deleted for good, and what the site does not remember any more goes with them.
+//! Disks that were set aside long ago are deleted for good, but those that are held, and what the site does not remember any more goes with them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::aside::{AsideError, among, disks_word, refuse_frozen};
 use super::journal::{Decides, Lab, Order, Step};
-use super::{Context, ControlError, clear};
+use super::{Context, ControlError, clear, hold};
 use crate::apply::Cleared;
 use crate::disks;
 use crate::model::address::Address;
+use crate::model::claim::HoldClaim;
 use crate::model::id::VmName;
 use crate::model::lab::Desired;
 use crate::state::{AsideDisk, Change, Recorded};
 
-/// The disks of the vms that are named, of all where none is, that were set aside more than `days` ago; oldest first. They are
-/// shown to whoever asks, who may say no.
-pub fn meant(
-    context: &Context,
-    desired: &Desired,
-    words: &[String],
-    days: u32,
-) -> Result<Vec<AsideDisk>, ControlError> {
+/// Disks that were set aside long ago.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Old {
+    /// Oldest first.
+    pub disks: Vec<AsideDisk>,
+    /// How many disks of which vms are held, and why.
+    pub held: BTreeMap<String, (usize, HoldClaim)>,
+}
+
+/// The disks of the vms that are named, of all where none is, that were set aside more than `days` ago. They are shown to
+/// whoever asks, who may say no.
+pub fn meant(context: &Context, desired: &Desired, words: &[String], days: u32) -> Result<Old, ControlError> {
     let recorded = context.known_store()?.recorded(&desired.lab)?;
     refuse_frozen(&recorded)?;
     let vms = vms(words, desired, &recorded)?;
-    Ok(old(&recorded, vms.as_ref(), days))
+    let held = hold::counting(&recorded);
+    let (kept, disks): (Vec<_>, Vec<_>) =
+        old(&recorded, vms.as_ref(), days).into_iter().partition(|disk| held.contains_key(&disk.vm));
+    let mut of_vms: BTreeMap<String, (usize, HoldClaim)> = BTreeMap::new();
+    for disk in kept {
+        let hold = held[&disk.vm].clone();
+        of_vms.entry(disk.vm).or_insert((0, hold)).0 += 1;
+    }
+    Ok(Old { disks, held: of_vms })
 }
 
 /// The vms that are named; `None` where none is.
@@ -51,7 +64,8 @@ fn old(recorded: &Recorded, vms: Option<&BTreeSet<VmName>>, days: u32) -> Vec<As
     old
 }
 
-/// Deletes these disks for good, and answers how many that were. One that came back into use meanwhile is let be.
+/// Deletes these disks for good, and answers how many that were. One that came back into use meanwhile, or is held by now, is
+/// let be.
 pub fn delete(context: &Context, desired: &Desired, meant: &[AsideDisk]) -> Result<usize, ControlError> {
     context.audited(Some(&desired.lab), delete_each(context, desired, meant))
 }
@@ -62,7 +76,9 @@ fn delete_each(context: &Context, desired: &Desired, meant: &[AsideDisk]) -> Res
     let recorded = store.recorded(&desired.lab)?;
     refuse_frozen(&recorded)?;
     let standing: Vec<&AsideDisk> = recorded.aside.values().flatten().flat_map(|set| &set.disks).collect();
-    let disks: Vec<&AsideDisk> = meant.iter().filter(|disk| standing.contains(disk)).collect();
+    let held = hold::counting(&recorded);
+    let is_free = |disk: &&AsideDisk| standing.contains(disk) && !held.contains_key(&disk.vm);
+    let disks: Vec<&AsideDisk> = meant.iter().filter(is_free).collect();
     let step = |disk: &&'_ AsideDisk| {
         let path = disk.path.clone();
         Step {

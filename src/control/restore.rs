@@ -156,7 +156,11 @@ impl<'a> Restore<'a> {
 }
 
 /// The set that is meant: one that is on its way already, the one that was named, or the only one.
-fn chosen<'a>(recorded: &'a Recorded, name: &VmName, wanted: Option<&str>) -> Result<&'a AsideSet, AsideError> {
+pub(super) fn chosen<'a>(
+    recorded: &'a Recorded,
+    name: &VmName,
+    wanted: Option<&str>,
+) -> Result<&'a AsideSet, AsideError> {
     let sets = recorded.aside.get(name).map(Vec::as_slice).unwrap_or_default();
     let is_meant = |set: &&AsideSet| wanted.is_none_or(|wanted| set.name == wanted || set.since.starts_with(wanted));
     let meant: Vec<&AsideSet> = sets.iter().filter(is_meant).collect();

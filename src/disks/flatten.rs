@@ -16,6 +16,7 @@ use nix::unistd::geteuid;
 use serde_json::{Value, json};
 
 use super::folder::{Absent, Draft, Folder, split};
+use super::make::DISK_MODE;
 use super::publish::{PUBLISHED_MODE, digest};
 use super::qcow2::refuse_flawed;
 use super::sound::check_sound;
@@ -27,6 +28,21 @@ pub(super) const DRAFT_MODE: u32 = 0o600;
 /// Writes `disk`, and `base` where that lies below it, as one image to `target`, read-only. Nothing stands there before it is
 /// whole and sound; what does already is not touched. A disk that a guest uses is refused: qemu holds a lock on it.
 pub fn flatten(disk: &Path, base: Option<&Path>, target: &Path, owner: Owner) -> Result<Published, DiskError> {
+    write_whole(disk, base, target, owner, PUBLISHED_MODE)
+}
+
+/// The same, as the disk of a vm, which its guest writes.
+pub fn copy_whole(disk: &Path, base: Option<&Path>, target: &Path, owner: Owner) -> Result<(), DiskError> {
+    write_whole(disk, base, target, owner, DISK_MODE).map(drop)
+}
+
+fn write_whole(
+    disk: &Path,
+    base: Option<&Path>,
+    target: &Path,
+    owner: Owner,
+    mode: u32,
+) -> Result<Published, DiskError> {
     let (disk_folder, disk_name) = split(disk)?;
     let opened = Folder::open(disk_folder, Absent::Refuse)?.read(disk_name)?;
     let opened = opened.ok_or_else(|| DiskError::Missing { path: disk.to_owned() })?;
@@ -41,7 +57,7 @@ pub fn flatten(disk: &Path, base: Option<&Path>, target: &Path, owner: Owner) ->
     convert(&source(disk, base), &draft.file, owner)?;
     check_sound(&draft.file, target, owner)?;
     let sha256 = digest(&draft.file).map_err(|source| DiskError::io("read", target, source))?;
-    make_read_only(&draft.file, target)?;
+    hand_over(&draft.file, target, mode)?;
     draft.file.sync_all().map_err(|source| DiskError::write(target, 0, source))?;
     let stored = draft.file.metadata().map_err(|source| DiskError::io("look at", target, source))?;
     draft.place()?.sync()?;
@@ -50,7 +66,11 @@ pub fn flatten(disk: &Path, base: Option<&Path>, target: &Path, owner: Owner) ->
 }
 
 pub(super) fn make_read_only(file: &File, target: &Path) -> Result<(), DiskError> {
-    fchmod(file, Mode::from_bits_truncate(PUBLISHED_MODE)).map_err(|errno| DiskError::io("hand over", target, errno))
+    hand_over(file, target, PUBLISHED_MODE)
+}
+
+fn hand_over(file: &File, target: &Path, mode: u32) -> Result<(), DiskError> {
+    fchmod(file, Mode::from_bits_truncate(mode)).map_err(|errno| DiskError::io("hand over", target, errno))
 }
 
 /// The layers by name. The last has an explicit `null`, so that a name in its header is not followed.

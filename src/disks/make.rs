@@ -20,7 +20,7 @@ use super::sound::check_sound;
 use super::{DiskError, Image, Images, Owner};
 
 /// A guest's disk is nobody's business but its account's.
-const DISK_MODE: u32 = 0o640;
+pub(super) const DISK_MODE: u32 = 0o640;
 
 /// How many disks are under way at once; each holds two descriptors, and 1,024 is the usual limit of a process.
 const TOGETHER: usize = 128;

@@ -33,7 +33,7 @@ mod store;
 pub use aside::{delete, give_up, restore, set_aside};
 pub use error::DiskError;
 pub use fetch::{Source, fetch};
-pub use flatten::flatten;
+pub use flatten::{copy_whole, flatten};
 pub use head::{Foreign, Head, head_of};
 pub use images::Images;
 pub use make::{clone_full, copy_exactly, create_empty, derive};

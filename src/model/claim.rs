@@ -41,6 +41,7 @@ pub enum ClaimBody {
     Grant(GrantClaim),
     Vm(VmClaim),
     Time(TimeClaim),
+    Hold(HoldClaim),
     /// Of a kind or a version that this labwright does not know, as it is written.
     Other {
         kind: String,
@@ -135,6 +136,30 @@ pub enum TimeChange {
     },
 }
 
+/// Disks that a vm had are needed for something, such as an appeal: none is deleted for as long as this counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldClaim {
+    pub version: u32,
+    /// The last day; `None`: until it is released.
+    pub until: Option<jiff::civil::Date>,
+    pub why: String,
+}
+
+impl HoldClaim {
+    pub fn counts(&self, today: jiff::civil::Date) -> bool {
+        self.until.is_none_or(|until| today <= until)
+    }
+}
+
+impl fmt::Display for HoldClaim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.until {
+            Some(until) => write!(f, "held until {until}: {}", self.why),
+            None => write!(f, "held until it is released: {}", self.why),
+        }
+    }
+}
+
 /// What every body has.
 #[derive(Deserialize)]
 struct Versioned {
@@ -148,7 +173,7 @@ impl ClaimBody {
     /// Of a kind that is known, whatever its version.
     pub fn read(kind: &str, body: &str) -> serde_json::Result<Self> {
         let other = || Self::Other { kind: kind.to_owned(), body: body.to_owned() };
-        if !matches!(kind, "power" | "grant" | "vm" | "time") {
+        if !matches!(kind, "power" | "grant" | "vm" | "time" | "hold") {
             return Ok(other());
         }
         if serde_json::from_str::<Versioned>(body)?.version > Self::VERSION {
@@ -161,6 +186,7 @@ impl ClaimBody {
             "power" => parsed(body, Self::Power),
             "grant" => parsed(body, Self::Grant),
             "vm" => parsed(body, Self::Vm),
+            "hold" => parsed(body, Self::Hold),
             _ => parsed(body, Self::Time),
         }
     }
@@ -171,6 +197,7 @@ impl ClaimBody {
             Self::Grant(_) => "grant",
             Self::Vm(_) => "vm",
             Self::Time(_) => "time",
+            Self::Hold(_) => "hold",
             Self::Other { kind, .. } => kind,
         }
     }
@@ -185,6 +212,7 @@ impl ClaimBody {
             Self::Grant(claim) => json(claim),
             Self::Vm(claim) => json(claim),
             Self::Time(claim) => json(claim),
+            Self::Hold(claim) => json(claim),
             Self::Other { body, .. } => body.clone(),
         }
     }

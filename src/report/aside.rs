@@ -1,11 +1,14 @@
 //! Disks that were set aside: what is asked before they come back or are deleted, and what was done.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::times;
 use crate::apply::Cleared;
 use crate::control::aside::disks_word;
+use crate::control::hold::Wanted;
 use crate::control::restore::{Moved, Which};
+use crate::control::restore_as::Made;
+use crate::model::claim::HoldClaim;
 use crate::model::id::VmName;
 use crate::state::AsideDisk;
 
@@ -15,6 +18,27 @@ pub fn deletes(disks: &[AsideDisk]) -> (Vec<String>, String) {
         format!("  {} of {}, set aside {}", disk.path.display(), disk.vm, times::local_text(&disk.since))
     };
     (disks.iter().map(line).collect(), format!("Delete {} for good?", disks_word(disks.len())))
+}
+
+/// A line for each vm whose disks are old enough, and are held.
+pub fn held(held: &BTreeMap<String, (usize, HoldClaim)>) -> Vec<String> {
+    let line = |(vm, (count, hold)): (&String, &(usize, HoldClaim))| {
+        let stays = if *count == 1 { "stays" } else { "stay" };
+        format!("{} of {vm} {stays}: {hold}", disks_word(*count))
+    };
+    held.iter().map(line).collect()
+}
+
+/// What became of a wish to hold disks.
+pub fn hold_words(vms: &BTreeSet<VmName>, wanted: &Wanted) -> String {
+    let names = vms.iter().map(|vm| format!("vm/{vm}")).collect::<Vec<_>>().join(", ");
+    match wanted {
+        Wanted::Hold { until: Some(until), .. } => format!("no purge deletes a disk of {names} before {until} is over"),
+        Wanted::Hold { until: None, .. } => {
+            format!("no purge deletes a disk of {names} before `labwright hold --release`")
+        }
+        Wanted::Release => format!("disks of {names} are held no more"),
+    }
 }
 
 /// That none is old enough, of the vms that are named or of all.
@@ -40,6 +64,15 @@ pub fn restores(vms: &BTreeSet<VmName>, which: &Which) -> (String, &'static str)
     let names: Vec<&str> = vms.iter().map(VmName::as_str).collect();
     let question = if *which == Which::Undo { "Set their disks aside again?" } else { "Put their disks back?" };
     (format!("{} vms: {}", names.len(), names.join(", ")), question)
+}
+
+/// What has a copy, and what comes next.
+pub fn copied(Made { vm, set }: &Made) -> String {
+    let set = set.words();
+    format!(
+        "vm/{vm} has a copy of {set}, which stays where it is\nnext: `labwright vm start {vm}` starts it, isolated; \
+         `labwright vm delete {vm}` gives it up"
+    )
 }
 
 /// A line for each place that changed.

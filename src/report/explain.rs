@@ -112,6 +112,7 @@ fn past_lines(Past { effects, apply, claims, runs }: &Past, lines: &mut Lines) {
 fn claim_words(PastClaim { id, kind, body, by, at, ended_at, ended }: &PastClaim) -> String {
     let wants = match ClaimBody::read(kind, body) {
         Ok(ClaimBody::Power(power)) => format!("it shall be {}", power.wanted.as_str()),
+        Ok(ClaimBody::Hold(hold)) => format!("its disks are {hold}"),
         _ => format!("{kind} {body}"),
     };
     let why = ended.as_deref().unwrap_or("nobody said why");

@@ -223,8 +223,12 @@ fn hint_to_aside(error: &AsideError) -> Option<String> {
         AsideError::InUse { .. } => "`--undo` is for disks that wait for a vm".to_owned(),
         AsideError::Gone { .. } => "is the storage mounted?".to_owned(),
         AsideError::Move { vm, .. } => format!("no disk is lost: `labwright restore vm/{vm}` goes on where this ended"),
+        AsideError::NotHeld { .. } => "`labwright get claims` lists what is held".to_owned(),
+        AsideError::NoMachine { .. } => "the template that it came from left the lab, too".to_owned(),
         AsideError::NoVm { .. }
+        | AsideError::NotCopied { .. }
         | AsideError::Name(_)
+        | AsideError::Past { .. }
         | AsideError::NothingWaits { .. }
         | AsideError::NotDeleted { .. } => {
             return None;

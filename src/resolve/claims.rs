@@ -8,6 +8,7 @@
 //!                                                       group are there
 //! grant   a permission that somebody gives              isolation that it forces, into the vms; who may do what, says `access`
 //! time    a session's extension or pause                into the session's end; no edit of the manifest takes it away
+//! hold    disks that a purge leaves alone               never: a purge looks at it
 //! other   of a newer labwright                          never: kept, and shown as it is
 //! ```
 
@@ -41,7 +42,8 @@ pub fn with_claims<'a>(desired: &'a Desired, claims: &[Claim]) -> Cow<'a, Desire
                 let session = merged.to_mut().sessions.get_mut(&time.session).expect("it was just found");
                 session.added.add(time);
             }
-            ClaimBody::Vm(_) | ClaimBody::Grant(_) | ClaimBody::Time(_) | ClaimBody::Other { .. } => {}
+            ClaimBody::Vm(_) | ClaimBody::Grant(_) | ClaimBody::Time(_) | ClaimBody::Hold(_) => {}
+            ClaimBody::Other { .. } => {}
         }
     }
     isolate(&mut merged, claims);
@@ -106,6 +108,7 @@ pub fn why_idle(desired: &Desired, claim: &Claim, is_recorded: impl Fn(&str) -> 
         ClaimBody::Time(TimeClaim { session, .. }) => {
             (!desired.sessions.contains_key(session)).then(|| format!("there is no session `{session}`"))
         }
+        ClaimBody::Hold(_) => None,
         ClaimBody::Other { .. } => Some("it is a newer labwright's".into()),
     }
 }

@@ -122,7 +122,7 @@ pub(super) fn rename(
         end_power(transaction, lab, to, &format!("`{from}` took the name"), now)?;
     }
     transaction
-        .prepare_cached("UPDATE claims SET name = ?3 WHERE lab = ?1 AND name = ?2 AND kind = 'power'")?
+        .prepare_cached("UPDATE claims SET name = ?3 WHERE lab = ?1 AND name = ?2 AND kind IN ('power', 'hold')")?
         .execute(params![lab, from, to])
         .map(|_| ())
 }

@@ -236,6 +236,17 @@ impl Store {
         self.list("list the disks set aside", AsideDisk::QUERY, [lab.as_str()], AsideDisk::read)
     }
 
+    /// Who set each of these disks aside, and by which command, where the history goes back so far: an effect and what it
+    /// changes are written in one transaction, with one time.
+    pub fn causes_of_aside(&self, lab: &LabName) -> Result<BTreeMap<PathBuf, (String, Option<String>)>, StateError> {
+        let query = "SELECT d.path, a.who, a.command FROM disks d
+             JOIN journal j ON j.address = 'vm/' || d.vm AND j.effect = 'set the disks aside' AND j.ended_at = d.aside_at
+             JOIN applies a ON a.id = j.apply AND a.lab = d.lab
+             WHERE d.lab = ?1 AND d.aside IS NOT NULL";
+        let row = |row: &Row<'_>| Ok((PathBuf::from(row.get::<_, String>(0)?), (row.get(1)?, row.get(2)?)));
+        Ok(self.list("read who set disks aside", query, [lab.as_str()], row)?.into_iter().collect())
+    }
+
     /// Stops all reconciling of a lab, or of the whole site; `None` lets it go on.
     pub fn freeze(&mut self, lab: Option<&LabName>, frozen: Option<&Frozen>) -> Result<(), StateError> {
         self.refuse_replaced()?;

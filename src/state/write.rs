@@ -102,6 +102,12 @@ pub enum Change {
     Purged {
         path: PathBuf,
     },
+    /// A disk that waits for a vm which is not recorded yet.
+    PutWaiting {
+        vm: VmName,
+        owner: String,
+        disk: RecordedDisk,
+    },
     /// A run about to be submitted; raises the vm's generation and the site's run counter.
     PutRun {
         run: RunId,
@@ -323,6 +329,10 @@ fn write_change(transaction: &Transaction<'_>, lab: &str, change: &Change, now: 
         Change::PutDisk { vm, disk } => execute(
             "INSERT OR REPLACE INTO disks (path, lab, vm, slot, base, made, image) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             params![text(&disk.path), lab, vm.as_str(), disk.slot, disk.base.as_deref().map(text), disk.made, disk.image],
+        ),
+        Change::PutWaiting { vm, owner, disk } => execute(
+            "INSERT INTO disks (path, lab, vm, slot, base, made, owner) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            params![text(&disk.path), lab, vm.as_str(), disk.slot, disk.base.as_deref().map(text), disk.made, owner],
         ),
         Change::Aside { path, aside } => execute(
             "UPDATE disks SET path = ?2, aside = ?1, aside_at = ?3, moving_to = NULL, made = 1,

@@ -68,6 +68,7 @@ fn wants(body: &ClaimBody) -> String {
         ClaimBody::Grant(claim) => permission_address(&claim.permission).name,
         ClaimBody::Vm(claim) => format!("a vm of {}'s own", claim.owner),
         ClaimBody::Time(claim) => format!("other times of {}", claim.session),
+        ClaimBody::Hold(claim) => claim.to_string(),
         ClaimBody::Other { body, .. } => body.clone(),
     }
 }

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Listed, Moment, View, sorted};
-use crate::control::ControlError;
+use crate::control::{ControlError, hold};
 use crate::model::id::{TemplateName, UserName, VmGroupName, VmName};
 use crate::model::lab::{self, DiskSource, VmSource};
 use crate::state::{AsideDisk, RecordedDisk, RecordedVm};
@@ -65,6 +65,11 @@ pub struct Aside {
     pub base: Option<PathBuf>,
     /// `None` where that was not recorded yet.
     pub owner: Option<String>,
+    /// Who set it aside, and by which command, as the history tells it.
+    pub by: Option<String>,
+    pub command: Option<String>,
+    /// Until when it is held, and why.
+    pub held: Option<String>,
     /// What it takes of its storage; `None` where that cannot be seen.
     pub used_bytes: Option<u64>,
 }
@@ -161,8 +166,14 @@ impl View<'_> {
     /// Oldest first.
     pub fn aside(&self) -> Result<Vec<Aside>, ControlError> {
         let Some(store) = self.context.store_if_any()? else { return Ok(Vec::new()) };
-        let now = Timestamp::now();
-        Ok(store.aside(&self.desired.lab)?.into_iter().map(|disk| of_aside(disk, now)).collect())
+        let (now, held) = (Timestamp::now(), hold::counting(&self.recorded));
+        let mut causes = store.causes_of_aside(&self.desired.lab)?;
+        let of = |disk: AsideDisk| {
+            let held = held.get(&disk.vm).map(ToString::to_string);
+            let (by, command) = causes.remove(&disk.path).unzip();
+            Aside { by, command: command.flatten(), held, ..of_aside(disk, now) }
+        };
+        Ok(store.aside(&self.desired.lab)?.into_iter().map(of).collect())
     }
 }
 
@@ -196,6 +207,9 @@ fn of_aside(disk: AsideDisk, now: Timestamp) -> Aside {
         was: disk.was,
         base: disk.base,
         owner: disk.owner,
+        by: None,
+        command: None,
+        held: None,
     }
 }
 

@@ -57,8 +57,12 @@ impl Row for Aside {
         yielding(2, "age", |disk| format!("{} d", disk.age_days)),
         column("since", |disk| times::moment(&disk.since)),
         column("used", |disk| used(disk.used_bytes)),
+        yielding(1, "by", |disk| shown(disk.by.as_ref())),
+        yielding(3, "held", |disk| shown(disk.held.as_ref())),
         column("path", |disk| disk.path.display().to_string()),
         yielding(1, "base", |disk| base(disk.base.as_deref())),
+        wide("owner", |disk| shown(disk.owner.as_ref())),
+        wide("command", |disk| shown(disk.command.as_ref())),
     ];
 }
 
