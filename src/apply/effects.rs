@@ -34,6 +34,7 @@ pub(super) fn kind(effect: &Effect) -> BatchKind {
         Effect::TurnOff { .. } => BatchKind::TurnOff,
         Effect::TurnOn { .. } => BatchKind::TurnOn,
         Effect::Start { .. } => BatchKind::Start,
+        Effect::Tell { .. } => BatchKind::Tell,
     }
 }
 
@@ -188,6 +189,7 @@ fn act(batch: &Batch, world: &World<'_>, sender: &Sender<Message>) -> Vec<Attemp
         BatchKind::TurnOn => each(batch, |effect| turn_on(effect, world)),
         BatchKind::Release => reservations(batch, |list| world.dhcp.release(list)),
         BatchKind::Start => submits::start(batch, world),
+        BatchKind::Tell => each(batch, |effect| tell_times(effect, world)),
     }
 }
 
@@ -224,6 +226,12 @@ fn fenced_task(effect: &Effect) -> Option<TaskId> {
 fn fence_off(effect: &Effect, world: &World<'_>) -> Result<Vec<Change>, EffectError> {
     let Effect::Fence { run, generation, .. } = effect else { return Ok(Vec::new()) };
     world.runs.fence(run, &stop_order(*generation))?;
+    Ok(Vec::new())
+}
+
+fn tell_times(effect: &Effect, world: &World<'_>) -> Result<Vec<Change>, EffectError> {
+    let Effect::Tell { run, clock, .. } = effect else { return Ok(Vec::new()) };
+    world.runs.tell(run, clock)?;
     Ok(Vec::new())
 }
 

@@ -91,6 +91,7 @@ pub enum BatchKind {
     Reserve,
     TurnOn,
     Start,
+    Tell,
 }
 
 impl BatchKind {
@@ -109,6 +110,7 @@ impl BatchKind {
             Self::MakeDisks => ("disk", "disks", "made"),
             Self::Reserve => ("reservation", "reservations", "made"),
             Self::Start => ("vm", "vms", "submitted"),
+            Self::Tell => ("guest", "guests", "told the time"),
         }
     }
 }

@@ -7,47 +7,52 @@ use super::retry::EffectError;
 use crate::model::id::RunId;
 use crate::model::job::JobId;
 use crate::plan::{ActionId, Effect};
-use crate::run::{Batch as RunBatch, BatchId, RunSpec};
+use crate::run::{Batch as RunBatch, BatchId, Clock, RunSpec};
 use crate::scheduler::{Submission, submit_or_adopt};
 use crate::state::Change;
 
+/// One run that is to be.
+struct Starting<'a> {
+    id: ActionId,
+    spec: &'a RunSpec,
+    supersedes: Option<&'a RunId>,
+    memory_mib: u64,
+    clock: &'a Clock,
+}
+
 /// Writes every run's folder and the batch's index, then submits one array job.
 pub(super) fn start(batch: &Batch, world: &World<'_>) -> Vec<Attempt> {
-    let starts: Vec<(ActionId, &RunSpec, Option<&RunId>, u64)> = batch
+    let starts: Vec<Starting<'_>> = batch
         .actions
         .iter()
         .filter_map(|action| match &action.effect {
-            Effect::Start { spec, supersedes, memory_mib, .. } => {
-                Some((action.id, &**spec, supersedes.as_ref(), *memory_mib))
+            Effect::Start { spec, supersedes, memory_mib, clock, .. } => {
+                Some(Starting { id: action.id, spec, supersedes: supersedes.as_ref(), memory_mib: *memory_mib, clock })
             }
             _ => None,
         })
         .collect();
     match submit(&starts, batch_id(batch), world) {
-        Err(error) => starts.iter().map(|(id, ..)| (*id, Err(error.clone()))).collect(),
+        Err(error) => starts.iter().map(|start| (start.id, Err(error.clone()))).collect(),
         Ok(job) => {
             let submitted = |spec: &RunSpec| vec![Change::Submitted { run: spec.run.clone(), job }];
-            starts.iter().map(|(id, spec, ..)| (*id, Ok(submitted(spec)))).collect()
+            starts.iter().map(|start| (start.id, Ok(submitted(start.spec)))).collect()
         }
     }
 }
 
-fn submit(
-    starts: &[(ActionId, &RunSpec, Option<&RunId>, u64)],
-    id: Option<BatchId>,
-    world: &World<'_>,
-) -> Result<JobId, EffectError> {
-    let (Some(id), Some((.., memory_mib))) = (id, starts.first()) else {
+fn submit(starts: &[Starting<'_>], id: Option<BatchId>, world: &World<'_>) -> Result<JobId, EffectError> {
+    let (Some(id), Some(Starting { memory_mib, .. })) = (id, starts.first()) else {
         return Err(EffectError::permanent("nothing to submit"));
     };
-    for (_, spec, supersedes, _) in starts {
+    for Starting { spec, supersedes, clock, .. } in starts {
         if let Some(older) = supersedes {
             // Should an older run still live somewhere, it reads here that it must not.
             world.runs.control(older, &stop_order(spec.generation))?;
         }
-        world.runs.prepare(spec)?;
+        world.runs.prepare(spec, clock)?;
     }
-    let runs = starts.iter().map(|(_, spec, ..)| spec.run.clone()).collect();
+    let runs = starts.iter().map(|start| start.spec.run.clone()).collect();
     let index = RunBatch { version: RunBatch::VERSION, id: id.clone(), lab: world.lab.clone(), runs };
     let path = world.runs.write_batch(&index)?;
     let submission = Submission {
@@ -69,12 +74,12 @@ fn submit(
 /// For people who look at a job with the batch system's own tools: whose it is, and which vm each task starts.
 fn context(
     id: &BatchId,
-    starts: &[(ActionId, &RunSpec, Option<&RunId>, u64)],
+    starts: &[Starting<'_>],
     index: &std::path::Path,
     world: &World<'_>,
 ) -> Vec<(&'static str, String)> {
     const VMS_SHOWN_MAX: usize = 50;
-    let mut vms: Vec<&str> = starts.iter().take(VMS_SHOWN_MAX).map(|(_, spec, ..)| spec.vm.as_str()).collect();
+    let mut vms: Vec<&str> = starts.iter().take(VMS_SHOWN_MAX).map(|start| start.spec.vm.as_str()).collect();
     if starts.len() > vms.len() {
         vms.push("...");
     }

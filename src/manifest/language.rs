@@ -375,8 +375,8 @@ record! {
 }
 
 record! {
-    /// An exam or a class: a window of time over vms. While it is open, no plan stops or changes them. Nothing starts, stops
-    /// or collects them at these times yet.
+    /// An exam or a class: a window of time over vms. While it is open, no plan stops or changes them. A guest that runs is
+    /// stopped at its owner's own end. Nothing starts or collects them at these times yet.
     pub struct SessionDecl as "a session" {
         /// Vms and families that take part.
         #[example(["exam"])]
@@ -396,7 +396,7 @@ record! {
         /// All that an isolated guest is to reach besides DHCP and its gateway; recorded, not acted upon yet.
         #[example(["141.85.224.15:53/udp", "10.0.0.5:443/tcp"])]
         pub egress: Vec<EgressDecl>,
-        /// What is to happen at the end; recorded, not acted upon yet.
+        /// What happens to guests at their owner's own end: `stop`, unless it is written otherwise, or `keep`.
         pub at_end: Option<Spanned<AtEnd>>,
     }
 }

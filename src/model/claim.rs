@@ -113,7 +113,7 @@ pub struct VmClaim {
     pub was: Option<VmName>,
 }
 
-/// A session's times are moved while it is open. Only ever added to: no edit of the manifest takes time away again.
+/// A session's times are moved. They count from each one's own end, whatever an edit of the manifest does to that.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimeClaim {
     pub version: u32,
@@ -121,19 +121,29 @@ pub struct TimeClaim {
     /// Whose time; everybody's where nobody is named.
     pub user: Option<UserName>,
     pub change: TimeChange,
+    /// In the words of who did it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+impl TimeClaim {
+    /// Of a session's, and with time that is taken away: a labwright that cannot read it shows it, and goes on.
+    const NEWEST: u32 = 2;
+
+    pub fn new(session: SessionName, user: Option<UserName>, change: TimeChange, why: Option<String>) -> Self {
+        let takes_away = matches!(change, TimeChange::Extend { seconds } if seconds < 0);
+        let version = if takes_away { Self::NEWEST } else { ClaimBody::VERSION };
+        Self { version, session, user, change, why }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TimeChange {
-    Extend {
-        seconds: u64,
-    },
+    /// Below zero: time is taken away.
+    Extend { seconds: i64 },
     /// `None`: until it is resumed.
-    Pause {
-        from: jiff::Timestamp,
-        until: Option<jiff::Timestamp>,
-    },
+    Pause { from: jiff::Timestamp, until: Option<jiff::Timestamp> },
 }
 
 /// Disks that a vm had are needed for something, such as an appeal: none is deleted for as long as this counts.
@@ -167,7 +177,7 @@ struct Versioned {
 }
 
 impl ClaimBody {
-    /// Of every kind so far.
+    /// Of every kind at first.
     pub const VERSION: u32 = 1;
 
     /// Of a kind that is known, whatever its version.
@@ -176,7 +186,8 @@ impl ClaimBody {
         if !matches!(kind, "power" | "grant" | "vm" | "time" | "hold") {
             return Ok(other());
         }
-        if serde_json::from_str::<Versioned>(body)?.version > Self::VERSION {
+        let newest = if kind == "time" { TimeClaim::NEWEST } else { Self::VERSION };
+        if serde_json::from_str::<Versioned>(body)?.version > newest {
             return Ok(other());
         }
         fn parsed<T: DeserializeOwned>(body: &str, wrap: impl FnOnce(T) -> ClaimBody) -> serde_json::Result<ClaimBody> {

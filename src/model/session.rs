@@ -4,18 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use ipnet::Ipv4Net;
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::claim::{TimeChange, TimeClaim};
+use super::claim::{Claim, ClaimBody, TimeChange, TimeClaim};
 use super::id::{Mac, UserName, VmName};
 
 /// A time in which some vms are held for those who take part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     pub vms: BTreeSet<VmName>,
-    pub start: jiff::Timestamp,
-    pub end: jiff::Timestamp,
+    pub start: Timestamp,
+    pub end: Timestamp,
     #[serde(default)]
     pub open_before_seconds: u64,
     #[serde(default)]
@@ -25,64 +26,107 @@ pub struct Session {
     pub egress: BTreeSet<Egress>,
     #[serde(default)]
     pub at_end: AtEnd,
-    /// What people added while it ran.
-    #[serde(default, skip_serializing_if = "AddedTime::is_none")]
+    /// What people changed of its times by command. It stands in claims, and in no record of the session itself.
+    #[serde(skip)]
     pub added: AddedTime,
 }
 
-/// Time that claims give a session.
+/// Time that claims give a session, or take from it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddedTime {
     /// For all.
     #[serde(default)]
-    pub seconds: u64,
+    pub seconds: i64,
     /// For single users besides.
     #[serde(default)]
-    pub users: BTreeMap<UserName, u64>,
-    /// It stands still, and nobody has said until when.
+    pub users: BTreeMap<UserName, i64>,
+    /// When the session stands still.
     #[serde(default)]
-    pub is_paused: bool,
+    pub pauses: Vec<AddedPause>,
+}
+
+/// A time that is nobody's working time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddedPause {
+    /// Whose clock stands still; everybody's where nobody is named.
+    pub user: Option<UserName>,
+    pub from: Timestamp,
+    /// `None`: nobody has said until when.
+    pub until: Option<Timestamp>,
 }
 
 impl AddedTime {
-    /// Whether nobody has added anything.
+    /// What these claims give one session.
+    pub fn of<'c>(name: &str, claims: impl IntoIterator<Item = &'c Claim>) -> Self {
+        let mut added = Self::default();
+        for claim in claims {
+            match &claim.body {
+                ClaimBody::Time(time) if time.session.as_str() == name => added.add(time),
+                _ => {}
+            }
+        }
+        added
+    }
+
+    /// Whether nobody has changed anything.
     pub fn is_none(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Adds what a claim gives. Time is only ever added, and a pause without an end holds the clock.
+    /// Adds what a claim gives.
     pub fn add(&mut self, time: &TimeClaim) {
-        let seconds = match &time.change {
-            TimeChange::Extend { seconds } => *seconds,
-            TimeChange::Pause { from, until: Some(until) } => {
-                u64::try_from(until.as_second().saturating_sub(from.as_second())).unwrap_or(0)
+        match &time.change {
+            TimeChange::Extend { seconds } => {
+                let sum = match &time.user {
+                    None => &mut self.seconds,
+                    Some(user) => self.users.entry(user.clone()).or_default(),
+                };
+                *sum = sum.saturating_add(*seconds);
             }
-            TimeChange::Pause { until: None, .. } => {
-                self.is_paused = true;
-                return;
+            TimeChange::Pause { from, until } => {
+                self.pauses.push(AddedPause { user: time.user.clone(), from: *from, until: *until });
             }
-        };
-        let sum = match &time.user {
-            None => &mut self.seconds,
-            Some(user) => self.users.entry(user.clone()).or_default(),
-        };
-        *sum = sum.saturating_add(seconds);
+        }
+    }
+
+    /// When one person's clock stands still, in order, those that overlap as one; `None`: of whoever is named nowhere.
+    fn pauses_of(&self, user: Option<&UserName>) -> Vec<AddedPause> {
+        let concerns = |pause: &&AddedPause| pause.user.is_none() || pause.user.as_ref() == user;
+        let mut pauses: Vec<&AddedPause> = self.pauses.iter().filter(concerns).collect();
+        pauses.sort_by_key(|pause| pause.from);
+        let mut merged: Vec<AddedPause> = Vec::new();
+        for pause in pauses {
+            match merged.last_mut() {
+                Some(last) if last.until.is_none_or(|until| pause.from <= until) => {
+                    last.until = last.until.zip(pause.until).map(|(one, other)| one.max(other));
+                }
+                _ => merged.push(AddedPause { user: user.cloned(), ..pause.clone() }),
+            }
+        }
+        merged
+    }
+
+    /// Those whose time is another than everybody's.
+    fn people(&self) -> impl Iterator<Item = &UserName> {
+        self.users.keys().chain(self.pauses.iter().filter_map(|pause| pause.user.as_ref()))
     }
 }
 
 /// How a moment stands to a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SessionState {
+    /// It lies ahead.
     Ahead,
     /// It holds its vms, to its last moment.
     Open,
+    /// It is over for everybody.
     Over,
 }
 
 impl Session {
     /// How `now` stands to it.
-    pub fn state(&self, now: jiff::Timestamp) -> SessionState {
+    pub fn state(&self, now: Timestamp) -> SessionState {
         let (opens, closes) = self.window();
         match now {
             now if now < opens => SessionState::Ahead,
@@ -92,43 +136,68 @@ impl Session {
     }
 
     /// Whether it holds its vms.
-    pub fn is_open(&self, now: jiff::Timestamp) -> bool {
+    pub fn is_open(&self, now: Timestamp) -> bool {
         self.state(now) == SessionState::Open
     }
 
-    /// When the session holds its vms: from booting them to the end of the longest extra time.
-    pub fn window(&self) -> (jiff::Timestamp, jiff::Timestamp) {
-        let length = self.end.as_second().saturating_sub(self.start.as_second());
-        let extra = self.extra_time_percent.values().copied().max().unwrap_or(0);
-        let extra = length.saturating_mul(i64::from(extra)) / 100;
-        let before = i64::try_from(self.open_before_seconds).unwrap_or(i64::MAX);
-        let opens = self.start.as_second().saturating_sub(before);
-        let opens = jiff::Timestamp::from_second(opens).unwrap_or(jiff::Timestamp::MIN);
-        if self.added.is_paused {
-            return (opens, jiff::Timestamp::MAX);
-        }
-        // Whoever has extra time may have been given more besides.
-        let most = self.added.users.values().copied().max().unwrap_or(0);
-        let extra = u64::try_from(extra).unwrap_or(0).saturating_add(self.added.seconds).saturating_add(most);
-        (opens, later(self.end, extra))
+    /// When the session holds its vms: from booting them to the last one's end.
+    pub fn window(&self) -> (Timestamp, Timestamp) {
+        let opens = moved(self.start, -i64::try_from(self.open_before_seconds).unwrap_or(i64::MAX));
+        let people: BTreeSet<&UserName> = self.extra_time_percent.keys().chain(self.added.people()).collect();
+        let ends = people.into_iter().map(Some).chain([None]).map(|user| self.end_for(user));
+        (opens, ends.map(|end| end.unwrap_or(Timestamp::MAX)).max().unwrap_or(self.end))
     }
-}
 
-impl Session {
     /// When it is over for one person; `None` as long as it stands still and nobody has said until when.
-    pub fn end_of(&self, user: &UserName) -> Option<jiff::Timestamp> {
+    pub fn end_of(&self, user: &UserName) -> Option<Timestamp> {
+        self.end_for(Some(user))
+    }
+
+    /// The same as if it had never stood still: pauses are told beside it.
+    pub fn end_without_pauses(&self, user: &UserName) -> Timestamp {
+        moved(self.end, self.seconds_more(Some(user)))
+    }
+
+    /// When it stands still for one person within their own time.
+    pub fn pauses_of(&self, user: &UserName) -> Vec<AddedPause> {
+        self.told_pauses(Some(user)).1
+    }
+
+    fn end_for(&self, user: Option<&UserName>) -> Option<Timestamp> {
+        self.told_pauses(user).0
+    }
+
+    /// Somebody's end, and the pauses that moved it. One that began after it changes nothing.
+    fn told_pauses(&self, user: Option<&UserName>) -> (Option<Timestamp>, Vec<AddedPause>) {
+        let mut end = moved(self.end, self.seconds_more(user));
+        let mut counted = Vec::new();
+        for mut pause in self.added.pauses_of(user) {
+            pause.from = pause.from.max(self.start);
+            if pause.from >= end || pause.until.is_some_and(|until| until <= pause.from) {
+                continue;
+            }
+            let until = pause.until;
+            counted.push(pause);
+            let Some(until) = until else { return (None, counted) };
+            let from = counted.last().map_or(until, |pause| pause.from);
+            end = moved(end, until.as_second().saturating_sub(from.as_second()));
+        }
+        (Some(end), counted)
+    }
+
+    fn seconds_more(&self, user: Option<&UserName>) -> i64 {
         let length = self.end.as_second().saturating_sub(self.start.as_second());
-        let percent = self.extra_time_percent.get(user).copied().unwrap_or(0);
-        let extra = u64::try_from(length.saturating_mul(i64::from(percent)) / 100).unwrap_or(0);
-        let added = self.added.users.get(user).copied().unwrap_or(0);
-        let more = extra.saturating_add(self.added.seconds).saturating_add(added);
-        (!self.added.is_paused).then(|| later(self.end, more))
+        let percent = user.and_then(|user| self.extra_time_percent.get(user)).copied().unwrap_or(0);
+        let extra = length.saturating_mul(i64::from(percent)) / 100;
+        let added = user.and_then(|user| self.added.users.get(user)).copied().unwrap_or(0);
+        extra.saturating_add(self.added.seconds).saturating_add(added)
     }
 }
 
-fn later(time: jiff::Timestamp, seconds: u64) -> jiff::Timestamp {
-    let second = time.as_second().saturating_add(i64::try_from(seconds).unwrap_or(i64::MAX));
-    jiff::Timestamp::from_second(second).unwrap_or(jiff::Timestamp::MAX)
+fn moved(time: Timestamp, seconds: i64) -> Timestamp {
+    let second = time.as_second().saturating_add(seconds);
+    let most = if seconds < 0 { Timestamp::MIN } else { Timestamp::MAX };
+    Timestamp::from_second(second).unwrap_or(most)
 }
 
 /// One destination that an isolated guest may reach besides DHCP and its gateway.
@@ -165,11 +234,14 @@ pub enum Protocol {
     Udp,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AtEnd {
+    /// Guests run on.
     Keep,
+    /// Each is stopped at its owner's own end.
     #[default]
     Stop,
+    /// The same, and files are taken out of its disks.
     Collect,
 }

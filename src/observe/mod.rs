@@ -20,9 +20,11 @@ use crate::model::job::{Task, TaskState};
 use crate::model::lab::{Desired, DiskSource, VmSource};
 use crate::model::reservation::Reservation;
 use crate::model::site::Storage;
-use crate::run::{BatchId, Dropped, Event, Record, RunFileError, Runs, StopReason, Wanted, last_words};
+use crate::run::{BatchId, Clock, Dropped, Event, Record, RunFileError, Runs, StopReason, Wanted, last_words};
 use crate::scheduler::{Scheduler, SchedulerError};
-use crate::state::{ImageDigest, Ledger, PublishedDisk, Recorded, RecordedDisk, RecordedRun, RecordedVm, StateError};
+use crate::state::{
+    ImageDigest, Ledger, PublishedDisk, Recorded, RecordedDisk, RecordedRun, RecordedVm, StateError, Thing,
+};
 
 /// What was seen, as plain values for the planner.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,6 +51,8 @@ pub struct Observed {
     pub told_to_stop: BTreeSet<RunId>,
     /// Runs whose guests it had told to be off until they get other disks, and that wait for these.
     pub told_to_be_off: BTreeSet<RunId>,
+    /// The times that runs were told which are not recorded as ended, of vms that sessions are about.
+    pub clocks: BTreeMap<RunId, Clock>,
     /// Recorded disks that are not there.
     pub disks_missing: BTreeSet<PathBuf>,
     /// Disks set aside, of vms that come back, to which nothing was ever written.
@@ -235,6 +239,7 @@ pub fn observe(world: &World<'_>, desired: &Desired, recorded: &Recorded) -> Res
         let known = recorded.vms.values().filter_map(|vm| vm.run.as_ref());
         observed.silences = silences(world.runs, known, &observed)?;
         observed.last_words = last_words_of_gone(world.storage, recorded, &observed);
+        observed.clocks = clocks(world.runs, desired, recorded)?;
         let is_off = |run: &&RunId| observed.runs.get(*run).is_some_and(|report| report.phase == Phase::Off);
         let runs: Vec<&RunId> =
             live_runs(recorded).into_iter().filter(|run| recorded.cut_short || is_off(run)).collect();
@@ -333,6 +338,22 @@ fn unknown_tasks(
 fn live_runs(recorded: &Recorded) -> Vec<&RunId> {
     let live = recorded.vms.values().filter_map(|vm| vm.run.as_ref()).filter(|run| live(Some(run)));
     live.map(|run| &run.run).collect()
+}
+
+/// Looked at are only those that a session is about, or was when it was last applied.
+fn clocks(runs: &dyn Runs, desired: &Desired, recorded: &Recorded) -> Result<BTreeMap<RunId, Clock>, ObserveError> {
+    let things = recorded.objects.values().filter_map(|recorded| match &recorded.thing {
+        Thing::Session(session) => Some(session),
+        _ => None,
+    });
+    let vms: BTreeSet<&VmName> = things.chain(desired.sessions.values()).flat_map(|session| &session.vms).collect();
+    let runs_of = vms.into_iter().filter_map(|vm| recorded.vms.get(vm)?.run.as_ref());
+    let told: Vec<&RunId> = runs_of.filter(|run| live(Some(run))).map(|run| &run.run).collect();
+    let clocks = look_at_each(&told, runs.at_once(), |run| {
+        let told = runs.told(run).map_err(ObserveError::Report)?;
+        Ok(told.map(|clock| (RunId::clone(run), clock)))
+    })?;
+    Ok(clocks.into_iter().flatten().collect())
 }
 
 /// Which runs are told to stop, and which to turn their guests off.

@@ -15,7 +15,7 @@ use crate::model::disk::DiskOrigin;
 use crate::model::id::{LabName, RunId, TemplateName, UserName, VmName};
 use crate::model::job::TaskId;
 use crate::model::reservation::Reservation;
-use crate::run::{BatchId, RunDisk, RunSpec, StopReason};
+use crate::run::{BatchId, Clock, RunDisk, RunSpec, StopReason};
 use crate::state::{Entry, Quota, Recorded, RecordedDisk};
 
 /// What would change, and everything needed to change it. Fits only the state with this lineage and serial.
@@ -304,6 +304,15 @@ pub enum Effect {
         started: String,
         memory_mib: u64,
         supersedes: Option<RunId>,
+        /// The times that it keeps; kept plans of before sessions had any have none.
+        #[serde(default, skip_serializing_if = "is_nothing")]
+        clock: Clock,
+    },
+    /// Tells a run other times, which its guest keeps from then on. It does not notice.
+    Tell {
+        vm: VmName,
+        run: RunId,
+        clock: Clock,
     },
     /// A submit whose answer was lost is in the queue after all.
     Adopt {
@@ -333,6 +342,10 @@ pub enum Effect {
     Record(Entry),
 }
 
+fn is_nothing(clock: &Clock) -> bool {
+    *clock == Clock::default()
+}
+
 impl From<Entry> for Effect {
     fn from(entry: Entry) -> Self {
         Self::Record(entry)
@@ -357,6 +370,7 @@ impl Effect {
             Self::TurnOff { .. } => "turn the guest off",
             Self::TurnOn { .. } => "turn the guest on",
             Self::Start { .. } => "submit the run",
+            Self::Tell { .. } => "tell the run its times",
         }
     }
 
@@ -389,6 +403,7 @@ impl Effect {
             | Self::Stop { vm, .. }
             | Self::TurnOff { vm, .. }
             | Self::TurnOn { vm, .. }
+            | Self::Tell { vm, .. }
             | Self::Adopt { vm, .. }
             | Self::Fence { vm, .. }
             | Self::RecordEnd { vm, .. } => Some(vm),

@@ -220,6 +220,7 @@ impl<'a> Checker<'a> {
                 Effect::Stop { vm, run, .. }
                 | Effect::TurnOff { vm, run, .. }
                 | Effect::TurnOn { vm, run, .. }
+                | Effect::Tell { vm, run, .. }
                 | Effect::Fence { vm, run, .. }
                 | Effect::RecordEnd { vm, run, .. }
                 | Effect::Adopt { vm, run, .. }

@@ -154,6 +154,9 @@ pub(super) fn end(claim: &PowerWish, vm: &Vm, known: &RecordedVm, life: &Life) -
         (_, ClaimedPower::Running, Life::Off { reason: Some(StopReason::Guest), .. }) if is_about_the_run => {
             Some("its guest powered itself off")
         }
+        (_, ClaimedPower::Running, Life::Off { reason: Some(StopReason::Deadline), .. }) if is_about_the_run => {
+            Some("its session was over")
+        }
         _ => None,
     }
 }

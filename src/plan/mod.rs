@@ -7,6 +7,7 @@ mod asks;
 mod capacity;
 mod check;
 mod claims;
+mod clocks;
 mod disks;
 mod ground;
 mod guards;
@@ -31,6 +32,7 @@ mod vms;
 
 pub use action::{Action, ActionId, Change, Effect, Held, Note, Plan, PublishSource, Refusal, Touched, Verb};
 pub use check::{Flaw, check};
+pub use clocks::{Times, clock_in, times_of};
 pub use ground::{DiskLoss, Disturbance, Ground, Leaves, SessionLoss};
 pub use held::refuse_held;
 pub use import::{FoundJob, import_job};

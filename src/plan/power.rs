@@ -237,7 +237,8 @@ impl Planner<'_> {
             (spec.hardware.cdrom, spec.installs) = (Some(cdrom), true);
         }
         let memory_mib = vm.hardware.host_memory_mib();
-        self.step(steps, Effect::Start { spec: Box::new(spec), started, memory_mib, supersedes });
+        let clock = self.first_clock(name, vm);
+        self.step(steps, Effect::Start { spec: Box::new(spec), started, memory_mib, supersedes, clock });
     }
 }
 

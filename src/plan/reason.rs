@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Leaves;
 use crate::model::address::Address;
 use crate::model::claim::{ClaimId, ClaimedPower};
-use crate::model::id::{TemplateName, UserName};
+use crate::model::id::{SessionName, TemplateName, UserName};
 use crate::model::job::TaskId;
 use crate::model::lab::{PowerState, VmSource};
 use crate::run::StopReason;
@@ -62,6 +63,8 @@ pub enum Reason {
     SubmitUnconfirmed { task: TaskId },
     /// A lost run is given up.
     FencedOff,
+    /// Its guest is to keep other times than it was told; without an end, for as long as it likes.
+    OtherTimes { session: Option<SessionName>, end: Option<Timestamp> },
     /// Its address never had a reservation.
     Unreserved,
     /// The DHCP server has lost its reservation.

@@ -256,12 +256,13 @@ impl Planner<'_> {
             let supersedes = known.run.as_ref().map(|run| run.run.clone());
             self.start(&mut steps, name, vm, (*ip, *mac), &all, supersedes);
         }
+        let told = self.tell(&mut steps, work, &decision);
         if steps.actions.is_empty() {
             self.plan.unchanged.push(address.clone());
             return;
         }
         let only_moved = moved_from.is_some() && edits.is_empty();
-        let verb = match verb(work, &decision, live, !edits.is_empty() || unreserved.is_some()) {
+        let verb = match verb(work, &decision, live, !edits.is_empty() || unreserved.is_some() || told.is_some()) {
             Verb::Record | Verb::Update if stays_in_run => Verb::Start,
             Verb::Record | Verb::Update if only_moved => Verb::Move,
             verb => verb,
@@ -274,6 +275,7 @@ impl Planner<'_> {
         reasons.extend(edits.reasons());
         reasons.extend(news(life).filter(|_| verb == Verb::Record));
         reasons.extend(unreserved);
+        reasons.extend(told);
         reasons.extend(work.given_up.iter().map(|disk| Reason::DiskGivenUp { disk: disk.path.clone() }));
         let touches = (verb != Verb::Record).then(|| self.touched(vm, Some((known, life))));
         self.change(address.clone(), verb, reasons, (edits.before, edits.after), touches, steps);

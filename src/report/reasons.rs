@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::times;
 use crate::model::claim::ClaimedPower;
 use crate::model::lab::PowerState;
 use crate::plan::{Base, Change, Reason};
@@ -43,6 +44,13 @@ impl fmt::Display for Reason {
             Self::DiskGivenUp { disk } => write!(f, "{} is given up and made anew", disk.display()),
             Self::PutBack { set } => write!(f, "{set} comes back, and the disks of now are set aside"),
             Self::Other { text } => f.write_str(text),
+            Self::OtherTimes { session: Some(session), end: Some(end) } => {
+                write!(f, "its time ends {} with session `{session}`", times::local(*end))
+            }
+            Self::OtherTimes { session: Some(session), end: None } => {
+                write!(f, "session `{session}` sets it no end now")
+            }
+            Self::OtherTimes { session: None, .. } => f.write_str("no session sets it an end any more"),
             Self::Wanted { .. }
             | Self::Claimed { .. }
             | Self::WantedToRun { .. }

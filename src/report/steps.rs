@@ -57,6 +57,7 @@ fn words(effect: &Effect) -> Option<String> {
         Effect::TurnOff { run, .. } => format!("turns the guest off, while its run {run} goes on"),
         Effect::TurnOn { run, .. } => format!("turns the guest on in run {run}"),
         Effect::Start { spec, .. } => format!("submits run {}", spec.run),
+        Effect::Tell { run, .. } => format!("tells run {run} its times"),
         Effect::Adopt { run, task, .. } => format!("takes job {task} for run {run}"),
         Effect::Fence { run, .. } => format!("fences run {run} off"),
         Effect::RecordEnd { run, .. } => format!("takes run {run} for ended"),

@@ -7,7 +7,7 @@
 //! vm      a vm of somebody's own                        among the vms, in its owner's name space, while its owner and its vm
 //!                                                       group are there
 //! grant   a permission that somebody gives              isolation that it forces, into the vms; who may do what, says `access`
-//! time    a session's extension or pause                into the session's end; no edit of the manifest takes it away
+//! time    a session's extension or pause                into each one's end, and counts from there whatever is edited
 //! hold    disks that a purge leaves alone               never: a purge looks at it
 //! other   of a newer labwright                          never: kept, and shown as it is
 //! ```

@@ -231,6 +231,16 @@ impl<T> Part<T> {
 }
 
 impl Clock {
+    pub fn new(start: Option<Timestamp>, end: Option<Timestamp>, pauses: Vec<Pause>) -> Self {
+        let pauses = (!pauses.is_empty()).then_some(Part::Known(pauses));
+        Self { start: start.map(Part::Known), end: end.map(Part::Known), pauses, ..Self::default() }
+    }
+
+    /// When the guest's time is over, with all pauses that are over. None where it has no end, or stands still.
+    pub fn over_at(&self) -> Option<Timestamp> {
+        self.after_pauses(*self.end.as_ref()?.known()?)
+    }
+
     /// An end, later by what of the pauses lies between the start and it. None where a pause has no end yet.
     fn after_pauses(&self, mut end: Timestamp) -> Option<Timestamp> {
         let mut counted = self.start.as_ref().and_then(Part::known).copied().unwrap_or(Timestamp::MIN);
@@ -316,6 +326,26 @@ impl Control {
             self.clock = self.clock.take().filter(|clock| *clock != Part::Known(Clock::default()));
         }
         self.deadline = Some(end);
+    }
+
+    /// Puts these times in place of those that stand here, and leaves alone what of them only a newer labwright knows. The
+    /// first version knows no pauses: its end comes with them, and not at all while one is open.
+    pub fn keep_time(&mut self, clock: &Clock) {
+        let rest = match self.clock.take() {
+            Some(Part::Known(standing)) => standing.rest,
+            _ => Map::new(),
+        };
+        let is_first = self.version == 1;
+        self.deadline = clock.over_at().filter(|_| is_first);
+        let clock = if is_first { Clock::default() } else { clock.clone() };
+        let clock = Clock { rest, ..clock };
+        self.clock = (clock != Clock::default()).then_some(Part::Known(clock));
+    }
+
+    /// The times that stand here, as this labwright knows them.
+    pub fn told_time(&self) -> Clock {
+        let known = self.clock().cloned().unwrap_or_default();
+        Clock { end: self.own_end().map(Part::Known), rest: Map::new(), ..known }
     }
 
     /// Says the same in another version.

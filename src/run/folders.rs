@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::silence::silence;
 use super::{
-    ANSWERS, Batch, BatchId, CONTROL, Control, Record, RunFileError, RunSpec, SPEC, VNC_PASSWORD, Wanted, job_log,
-    open_folder, read_report,
+    ANSWERS, Batch, BatchId, CONTROL, Clock, Control, Record, RunFileError, RunSpec, SPEC, VNC_PASSWORD, Wanted,
+    job_log, open_folder, read_report,
 };
 use crate::disks::{LOOKS_AT_ONCE, Owner};
 use crate::files::Flush;
@@ -20,7 +20,7 @@ use crate::model::job::JobId;
 pub trait Runs: Send + Sync {
     /// Makes a run's folder with all that its starter needs, before the submit. What is there of an earlier try that was
     /// cut short is replaced: no starter has seen it. A run that was fenced off meanwhile is refused.
-    fn prepare(&self, spec: &RunSpec) -> Result<(), RunFileError>;
+    fn prepare(&self, spec: &RunSpec, clock: &Clock) -> Result<(), RunFileError>;
 
     /// Writes the index of a submitted array; answers where it is.
     fn write_batch(&self, batch: &Batch) -> Result<PathBuf, RunFileError>;
@@ -34,6 +34,12 @@ pub trait Runs: Send + Sync {
 
     /// What is wanted of a run by now; `None` where its folder is gone.
     fn wanted(&self, run: &RunId) -> Result<Option<Wanted>, RunFileError>;
+
+    /// Tells a run its times. A run whose folder is gone keeps none: that is no error.
+    fn tell(&self, run: &RunId, clock: &Clock) -> Result<(), RunFileError>;
+
+    /// The times that a run was told; `None` where its folder is gone.
+    fn told(&self, run: &RunId) -> Result<Option<Clock>, RunFileError>;
 
     /// What the starter said so far.
     fn report(&self, run: &RunId) -> Result<Vec<Record>, RunFileError>;
@@ -85,14 +91,15 @@ impl OnStorage {
 }
 
 impl Runs for OnStorage {
-    fn prepare(&self, spec: &RunSpec) -> Result<(), RunFileError> {
+    fn prepare(&self, spec: &RunSpec, clock: &Clock) -> Result<(), RunFileError> {
         let folder = self.folder(&spec.run);
         let io = |action, path: &Path, source| RunFileError::Io { action, path: path.to_owned(), source };
         let answers = folder.join(ANSWERS);
         std::fs::create_dir_all(&answers).map_err(|source| io("create", &answers, source))?;
         let opened = open_folder(&folder)?;
         spec.write_unflushed(&opened)?;
-        let control = Control::new(spec.generation, Wanted::Running);
+        let mut control = Control::new(spec.generation, Wanted::Running);
+        control.keep_time(clock);
         if !control.begin(&opened)? {
             return Err(RunFileError::Superseded { run: spec.run.clone() });
         }
@@ -134,6 +141,14 @@ impl Runs for OnStorage {
 
     fn wanted(&self, run: &RunId) -> Result<Option<Wanted>, RunFileError> {
         Ok(Control::read(&self.folder(run))?.map(|control| control.wanted))
+    }
+
+    fn tell(&self, run: &RunId, clock: &Clock) -> Result<(), RunFileError> {
+        Control::change(&self.folder(run), |control| control.keep_time(clock)).map(drop)
+    }
+
+    fn told(&self, run: &RunId) -> Result<Option<Clock>, RunFileError> {
+        Ok(Control::read(&self.folder(run))?.map(|control| control.told_time()))
     }
 
     fn fence(&self, run: &RunId, control: &Control) -> Result<(), RunFileError> {

@@ -17,7 +17,7 @@ use crate::model::address::{Address, Kind};
 use crate::model::claim::Claim;
 use crate::model::id::{LabName, Mac, RunId, SiteTag, TemplateName, UserName, VmGroupName, VmName};
 use crate::model::job::JobId;
-use crate::model::lab::{Desired, Hardware, Vm, VmGroup, VmSource};
+use crate::model::lab::{AddedTime, Desired, Hardware, Vm, VmGroup, VmSource};
 use crate::run::{BatchId, StopReason};
 
 /// Everything recorded of one lab.
@@ -348,6 +348,7 @@ impl Reader<'_> {
             .or_else(|source| if source == rusqlite::Error::QueryReturnedNoRows { Ok(0) } else { Err(source) })
             .map_err(sql)?;
         let (vms, waiting) = self.vms(transaction)?;
+        let claims = self.claims(transaction)?;
         // One that has begun since the first look runs now.
         let now = Running::look(&self.path)?;
         let runs = |apply| before.has(apply) || now.has(apply);
@@ -363,10 +364,10 @@ impl Reader<'_> {
             held: self.held(transaction, &runs)?,
             starting,
             next_run: next_run.max(promised_run),
-            objects: self.objects(transaction)?,
+            objects: self.objects(transaction, &claims)?,
             versions: self.versions(transaction)?,
             vms,
-            claims: self.claims(transaction)?,
+            claims,
             aside: self.asides(transaction)?,
             waiting,
             former: self.former(transaction)?,
@@ -385,7 +386,12 @@ impl Reader<'_> {
         Ok(Some(Frozen { scope, ..self.json("a freeze", text)? }))
     }
 
-    fn objects(&self, transaction: &Transaction<'_>) -> Result<BTreeMap<Address, RecordedThing>, StateError> {
+    /// Sessions with the times that people gave them.
+    fn objects(
+        &self,
+        transaction: &Transaction<'_>,
+        claims: &[Claim],
+    ) -> Result<BTreeMap<Address, RecordedThing>, StateError> {
         let query = "SELECT kind, name, body FROM objects WHERE lab = ?1";
         let objects = self.each(transaction, query, |row| {
             let (kind, name, body) = (self.text(row, 0)?, self.text(row, 1)?, self.text(row, 2)?);
@@ -394,7 +400,10 @@ impl Reader<'_> {
             let kind = known.ok_or_else(unknown)?;
             let address = Address { kind, name: name.to_owned() };
             let thing = Thing::read(kind, body).ok_or_else(unknown)?;
-            let thing = thing.map_err(|source| self.row(address.to_string(), source))?;
+            let mut thing = thing.map_err(|source| self.row(address.to_string(), source))?;
+            if let Thing::Session(session) = &mut thing {
+                session.added = AddedTime::of(&address.name, claims);
+            }
             Ok((address, RecordedThing { body: body.to_owned(), thing }))
         })?;
         Ok(objects.into_iter().collect())

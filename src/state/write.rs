@@ -162,6 +162,19 @@ impl Store {
         effects: &[(Intent, Outcome)],
         now: jiff::Timestamp,
     ) -> Result<(), StateError> {
+        self.note_and_record(lab, info, effects, &[], now)
+    }
+
+    /// The same, with what is recorded of it: both are there, or neither.
+    pub fn note_and_record(
+        &mut self,
+        lab: &LabName,
+        info: &ApplyInfo,
+        effects: &[(Intent, Outcome)],
+        changes: &[Change],
+        now: jiff::Timestamp,
+    ) -> Result<(), StateError> {
+        let at = now;
         let failed = effects.iter().filter(|(_, outcome)| *outcome != Outcome::Done).count();
         let outcome = format!("{} done, {failed} failed, 0 skipped", effects.len() - failed);
         let ApplyInfo { who, host, command, commit, summary, .. } = info;
@@ -178,6 +191,7 @@ impl Store {
             if let Some(act) = &act {
                 audit::write(transaction, Some(name), act, Some(id), &now)?;
             }
+            write_changes(transaction, name, changes, at)?;
             let mut insert = transaction.prepare_cached(
                 "INSERT INTO journal (apply, address, effect, intended_at, outcome, detail, ended_at)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?4)",

@@ -17,6 +17,7 @@ mod plans;
 mod reimage;
 mod retries;
 mod rights;
+mod sessions;
 mod streams;
 mod upkeep;
 #[path = "../simulation/world/mod.rs"]

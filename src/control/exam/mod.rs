@@ -38,7 +38,7 @@ use crate::model::id::{Mac, RunId, TemplateName, VmName};
 use crate::model::lab::{Desired, DiskSource, Vm, VmGroup, VmSource};
 use crate::model::reservation::Reservation;
 use crate::plan::{Seat, run_spec};
-use crate::run::{RunSpec, Runs as _};
+use crate::run::{Clock, RunSpec, Runs as _};
 use crate::state::{Recorded, RecordedDisk, TrialPlace};
 use crate::trial::{BOOT, CLEANUP, Onlooker, Order, Trial, TrialHost, answer};
 
@@ -179,7 +179,7 @@ impl Exam<'_> {
             let network = self.spec(&run, ip, (&plain, group), &[]).network;
             (run, network)
         });
-        self.context.runs(self.owner).prepare(&guest).map_err(|error| {
+        self.context.runs(self.owner).prepare(&guest, &Clock::default()).map_err(|error| {
             failed(BOOT, format!("no run could be prepared: {}", chain(&error)), "see the lines about storage")
         })?;
         self.reserve(&guest, scratch)?;

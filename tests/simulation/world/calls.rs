@@ -12,7 +12,7 @@ use labwright::model::disk::DiskOrigin;
 use labwright::model::id::RunId;
 use labwright::model::job::{JobId, Task, TaskId, TaskState};
 use labwright::model::reservation::Reservation;
-use labwright::run::{Batch, BatchId, Control, Record, RunFileError, RunSpec, Runs, Wanted, parse_report};
+use labwright::run::{self, Batch, BatchId, Control, Record, RunFileError, RunSpec, Runs, Wanted, parse_report};
 use labwright::scheduler::{Ended, Host, Scheduler, SchedulerError, Submission};
 
 use super::{Inner, SimImage, SimRun, SimTask, World, hiccups, io_error};
@@ -145,12 +145,13 @@ impl Inner {
 }
 
 impl Runs for World {
-    fn prepare(&self, spec: &RunSpec) -> Result<(), RunFileError> {
+    fn prepare(&self, spec: &RunSpec, clock: &run::Clock) -> Result<(), RunFileError> {
         self.call(|inner| {
             if !inner.takes_new_files() {
                 return Err(run_file_error("runs"));
             }
-            let control = Control::new(spec.generation, Wanted::Running);
+            let mut control = Control::new(spec.generation, Wanted::Running);
+            control.keep_time(clock);
             if inner.fences.get(&spec.run).is_some_and(|fence| fence.generation > spec.generation) {
                 return Err(RunFileError::Superseded { run: spec.run.clone() });
             }
@@ -210,6 +211,30 @@ impl Runs for World {
             }
             let sim = inner.runs.get(run).filter(|_| !inner.faults.storage_unmounted);
             Ok(sim.map(|sim| sim.control.wanted.clone()))
+        })
+    }
+
+    fn tell(&self, run: &RunId, clock: &run::Clock) -> Result<(), RunFileError> {
+        self.call(|inner| {
+            if inner.faults.storage_gone {
+                return Err(run_file_error("control.json"));
+            }
+            if !inner.faults.storage_unmounted
+                && let Some(sim) = inner.runs.get_mut(run)
+            {
+                sim.control.keep_time(clock);
+            }
+            Ok(())
+        })
+    }
+
+    fn told(&self, run: &RunId) -> Result<Option<run::Clock>, RunFileError> {
+        self.call(|inner| {
+            if inner.faults.storage_gone {
+                return Err(run_file_error("control.json"));
+            }
+            let sim = inner.runs.get(run).filter(|_| !inner.faults.storage_unmounted);
+            Ok(sim.map(|sim| sim.control.told_time()))
         })
     }
 

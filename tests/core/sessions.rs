@@ -1,0 +1,182 @@
+//! The times of sessions: what runs are told when they start, and whenever somebody's end is another one.
+
+use labwright::model::claim::{Claim, ClaimBody, ClaimId, ClaimedPower, TimeChange, TimeClaim};
+use labwright::model::id::UserName;
+use labwright::model::lab::{AddedTime, Session};
+use labwright::plan::{Plan, Wish};
+use labwright::run::{Clock, StopReason};
+use labwright::state::Change;
+
+use crate::lab::{Applied, Lab};
+use crate::plans::{OPEN, PAIR, running};
+use crate::world::Inner;
+
+fn at(text: &str) -> jiff::Timestamp {
+    format!("2027-01-12T{text}Z").parse().unwrap()
+}
+
+fn user(name: &str) -> UserName {
+    name.parse().unwrap()
+}
+
+fn time(name: Option<&str>, change: TimeChange) -> TimeClaim {
+    TimeClaim::new("final".parse().unwrap(), name.map(user), change, None)
+}
+
+fn extend(name: Option<&str>, minutes: i64) -> TimeClaim {
+    time(name, TimeChange::Extend { seconds: minutes * 60 })
+}
+
+fn pause(name: Option<&str>, from: &str, until: Option<&str>) -> TimeClaim {
+    time(name, TimeChange::Pause { from: at(from), until: until.map(at) })
+}
+
+/// Somebody's act, as its command writes it down.
+fn put(lab: &Lab, time: TimeClaim) {
+    let change = Change::PutClaim { name: "final".into(), body: ClaimBody::Time(time), by: "ana".into() };
+    lab.store().record(&lab.desired().lab, &[change], at("08:00:00")).unwrap();
+}
+
+/// What the run of a vm was told.
+fn told(lab: &Lab, vm: &str) -> Clock {
+    lab.world.with(|inner| inner.runs[&inner.run_of(vm)].control.told_time())
+}
+
+fn until(lab: &Lab, vm: &str) -> Option<jiff::Timestamp> {
+    told(lab, vm).over_at()
+}
+
+fn reasons(plan: &Plan) -> Vec<String> {
+    plan.changes
+        .iter()
+        .map(|change| format!("{} {}: {}", change.verb.as_str(), change.address, change.reason()))
+        .collect()
+}
+
+fn set_time(lab: &Lab, to: &str) {
+    lab.world.with(|inner| inner.now = at(to));
+}
+
+#[test]
+fn a_run_knows_its_end_from_its_start_and_hears_of_every_other_one() {
+    let open = format!("{PAIR}{OPEN}");
+    let lab = running(&open);
+    assert_eq!((until(&lab, "alice-gsr"), until(&lab, "bob-gsr")), (Some(at("10:00:00")), Some(at("10:00:00"))));
+    assert!(lab.plan().is_empty(), "{}", lab.plan_text());
+    put(&lab, extend(Some("bob"), 15));
+    let plan = lab.plan();
+    assert_eq!(plan.changes.len(), 1, "{:?}", reasons(&plan));
+    assert!(reasons(&plan)[0].starts_with("update vm/bob-gsr: its time ends "), "{:?}", reasons(&plan));
+    lab.must_apply();
+    assert_eq!((until(&lab, "alice-gsr"), until(&lab, "bob-gsr")), (Some(at("10:00:00")), Some(at("10:15:00"))));
+    assert!(lab.plan().is_empty(), "{}", lab.plan_text());
+    // The end that everybody's counts from moves.
+    lab.edit(&open.replace("T10:00", "T10:30"));
+    lab.must_apply();
+    assert_eq!((until(&lab, "alice-gsr"), until(&lab, "bob-gsr")), (Some(at("10:30:00")), Some(at("10:45:00"))));
+}
+
+/// What no command could reach, the loop does: it needs no apply of the manifest.
+#[test]
+fn a_guest_that_could_not_be_told_is_told_by_the_loop() {
+    let lab = running(&format!("{PAIR}{OPEN}"));
+    put(&lab, extend(None, 5));
+    assert!(matches!(lab.keep(), Applied::Done(_)));
+    assert_eq!(until(&lab, "alice-gsr"), Some(at("10:05:00")));
+    assert!(lab.upkeep().is_empty());
+}
+
+#[test]
+fn no_end_comes_while_the_time_stands_still_and_the_pause_moves_it() {
+    let lab = running(&format!("{PAIR}{OPEN}"));
+    put(&lab, pause(Some("bob"), "08:00:00", None));
+    lab.must_apply();
+    let clock = told(&lab, "bob-gsr");
+    let pauses = clock.pauses.as_ref().and_then(|pauses| pauses.known()).unwrap();
+    assert_eq!((clock.over_at(), pauses.len(), pauses[0].since), (None, 1, at("08:00:00")));
+    assert_eq!(until(&lab, "alice-gsr"), Some(at("10:00:00")));
+    lab.alter_state("UPDATE claims SET ended_at = at WHERE kind = 'time'");
+    put(&lab, pause(Some("bob"), "08:00:00", Some("08:10:00")));
+    lab.must_apply();
+    assert_eq!(until(&lab, "bob-gsr"), Some(at("10:10:00")));
+}
+
+/// The starter stops the guest by itself; whoever started it by command is not answered with another run.
+#[test]
+fn a_guest_whose_time_was_over_stays_off() {
+    let lab = Lab::new(&format!("{}{OPEN}", PAIR.replace(", state: running", "")));
+    lab.must_apply();
+    let done = lab.power(&lab.desired(), &"bob-gsr".parse().unwrap(), Wish::Start);
+    assert!(matches!(&done, Applied::Done(done) if done.failed.is_empty()), "{done:?}");
+    lab.world.with(Inner::start_all);
+    assert_eq!(until(&lab, "bob-gsr"), Some(at("10:00:00")));
+    set_time(&lab, "10:00:30");
+    // On its way down it is told nothing else: it would run on.
+    assert!(lab.upkeep().is_empty(), "{:?}", reasons(&lab.upkeep()));
+    lab.world.with(|inner| {
+        let run = inner.run_of("bob-gsr");
+        inner.end_run(&run, StopReason::Deadline);
+    });
+    assert!(matches!(lab.keep(), Applied::Done(_)));
+    assert_eq!(lab.world.with(|inner| inner.executing().count()), 0);
+    let claims = lab.recorded(&lab.desired()).claims;
+    assert!(
+        !claims
+            .iter()
+            .any(|claim| matches!(&claim.body, ClaimBody::Power(power) if power.wanted == ClaimedPower::Running))
+    );
+    assert!(lab.upkeep().is_empty());
+}
+
+/// Its end was moved to a moment that is gone when a plan first sees it: it has no other end then than that one.
+#[test]
+fn an_end_that_was_missed_is_told_late_and_not_forgotten() {
+    let lab = running(&format!("{PAIR}{OPEN}"));
+    put(&lab, extend(Some("bob"), -60));
+    set_time(&lab, "09:10:00");
+    lab.must_apply();
+    assert_eq!((until(&lab, "alice-gsr"), until(&lab, "bob-gsr")), (Some(at("10:00:00")), Some(at("09:00:00"))));
+    assert!(lab.plan().is_empty(), "{}", lab.plan_text());
+}
+
+#[test]
+fn a_session_that_leaves_the_manifest_takes_its_end_along() {
+    let later = OPEN.replace("T07:00", "T12:00").replace("T10:00", "T13:00");
+    let lab = running(&format!("{PAIR}{later}"));
+    assert_eq!(until(&lab, "bob-gsr"), Some(at("13:00:00")), "the next one ends it, too");
+    lab.edit(PAIR);
+    lab.must_apply();
+    assert_eq!(told(&lab, "bob-gsr"), Clock::default());
+}
+
+/// Everything that was done to one session's times, as it counts for bob.
+fn end(claims: &[TimeClaim]) -> Option<jiff::Timestamp> {
+    let claims = claims.iter().map(|time| Claim {
+        id: ClaimId(1),
+        name: "final".into(),
+        body: ClaimBody::Time(time.clone()),
+        by: "ana".into(),
+        at: at("08:00:00"),
+    });
+    let claims: Vec<Claim> = claims.collect();
+    let lab = Lab::new(&format!("{PAIR}{OPEN}"));
+    let session = Session { added: AddedTime::of("final", &claims), ..lab.desired().sessions["final"].clone() };
+    session.end_of(&user("bob"))
+}
+
+#[test]
+fn pauses_count_once_and_only_within_the_time() {
+    let to = |text: &str| Some(at(text));
+    assert_eq!(
+        end(&[pause(None, "08:00:00", Some("08:10:00")), pause(Some("bob"), "08:05:00", Some("08:15:00"))]),
+        to("10:15:00")
+    );
+    assert_eq!(end(&[pause(Some("alice"), "08:00:00", Some("08:10:00"))]), to("10:00:00"));
+    assert_eq!(end(&[pause(None, "06:50:00", Some("07:10:00"))]), to("10:10:00"), "before the start nobody works");
+    assert_eq!(end(&[pause(None, "10:00:00", Some("10:30:00"))]), to("10:00:00"), "after the end neither");
+    assert_eq!(end(&[pause(None, "09:50:00", Some("10:20:00"))]), to("10:30:00"));
+    assert_eq!(end(&[pause(None, "10:05:00", Some("10:10:00")), extend(Some("bob"), 10)]), to("10:15:00"));
+    assert_eq!(end(&[pause(None, "08:00:00", None)]), None);
+    assert_eq!(end(&[pause(None, "11:00:00", None)]), to("10:00:00"));
+    assert_eq!(end(&[extend(None, 20), extend(Some("bob"), -5), extend(Some("alice"), 30)]), to("10:15:00"));
+}
