@@ -78,6 +78,7 @@ cases! {
     returning_student
     returning_unwritten
     scheduler_is_a_file
+    session
     service_user_missing
     state_corrupt
     state_gone

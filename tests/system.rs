@@ -45,6 +45,8 @@ mod ready;
 mod rules;
 #[path = "system/serve.rs"]
 mod serve;
+#[path = "system/session.rs"]
+mod session;
 #[path = "system/starter.rs"]
 mod starter;
 #[path = "system/units.rs"]

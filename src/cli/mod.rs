@@ -25,6 +25,7 @@ mod reconcile;
 mod restore;
 pub mod schema;
 mod serve;
+mod session;
 mod state;
 mod status;
 mod template;
@@ -84,6 +85,8 @@ enum Command {
     Vm(vm::Command),
     #[command(subcommand)]
     Template(template::Command),
+    #[command(subcommand)]
+    Session(session::Command),
     #[command(subcommand)]
     Permission(permission::Command),
     #[command(subcommand)]
@@ -208,6 +211,7 @@ fn run(arguments: Arguments, ui: &mut Ui) -> Ended {
         Command::Thaw(arguments) => freeze::thaw(&arguments, site, ui),
         Command::Vm(command) => vm::run(&command, site, ui),
         Command::Template(command) => template::run(&command, site, ui),
+        Command::Session(command) => session::run(&command, site, ui),
         Command::Permission(command) => permission::run(&command, site, ui),
         Command::Claim(command) => claim::run(&command, site, ui),
         Command::State(command) => state::run(&command, site, ui),

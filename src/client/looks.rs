@@ -153,9 +153,10 @@ fn of_daemon(lab: &OfLab, listing: Listing, only: &Only, format: Format) -> Resu
         Listing::VmGroups => text(name, lab.table::<view::VmGroup>("vm-groups")?, only, format),
         Listing::Claims => text(name, lab.table::<view::Claim>("claims")?, only, format),
         Listing::Permissions => text(name, lab.table::<view::Permission>("permissions")?, only, format),
-        Listing::Disks | Listing::Aside | Listing::Jobs | Listing::Usage | Listing::Sessions => {
-            let what = "the daemon lists `vms`, `templates`, `mappings`, `users`, `user-groups`, `vm-groups`, `permissions` and \
-                        `claims`; the rest is for root";
+        Listing::Sessions => text(name, lab.table::<view::Session>("sessions")?, only, format),
+        Listing::Disks | Listing::Aside | Listing::Jobs | Listing::Usage => {
+            let what = "the daemon lists `vms`, `templates`, `mappings`, `users`, `user-groups`, `vm-groups`, `permissions`, \
+                        `sessions` and `claims`; the rest is for root";
             Err(Failure::new(Exit::Refused, what))
         }
     }

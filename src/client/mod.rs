@@ -8,6 +8,7 @@
 //! here     a plan is shown, asked about and carried out on the state itself
 //! asks     what people ask for, whichever way
 //! guests   what they ask of guests that run, whichever way
+//! sessions the times of an exam or a class
 //! looks    what they look at, whichever way
 //! http     one request to the daemon, one answer
 //! of_lab   a lab as the daemon shows it
@@ -25,6 +26,7 @@ pub mod labs;
 pub mod looks;
 mod of_lab;
 pub mod own_lab;
+mod sessions;
 pub mod way;
 pub mod whole;
 

@@ -7,12 +7,13 @@ use serde::de::DeserializeOwned;
 use super::{Client, ClientError};
 use crate::control::permissions::EffectiveRights;
 use crate::control::quota::Quota;
+use crate::control::session::{Answer, Sitter, Wanted};
 use crate::control::view::{FullVm, Mapping, Standing, Template, Vm, VmState};
 use crate::daemon::lab_messages::Told;
 use crate::daemon::messages::{Acted, Derive, Edit, Grant, GuestAsk, Lab, Power, Snapshot};
 use crate::error::chain;
 use crate::exit::Exit;
-use crate::model::id::{LabName, VmName};
+use crate::model::id::{LabName, SessionName, VmName};
 use crate::report::{Failure, Ui, requests};
 
 /// One of the labs that who asks may know of.
@@ -88,6 +89,14 @@ impl OfLab {
 
     pub fn snapshots(&self, vm: &VmName) -> Result<Vec<Snapshot>, ClientError> {
         self.client.get(&["labs", self.name.as_str(), "vms", vm.as_str(), "snapshots"])
+    }
+
+    pub fn sitters(&self, session: &SessionName) -> Result<Vec<Sitter>, ClientError> {
+        self.client.get(&["labs", self.name.as_str(), "sessions", session.as_str()])
+    }
+
+    pub fn move_times(&self, session: &SessionName, wanted: &Wanted) -> Result<Answer, ClientError> {
+        self.client.post(&["labs", self.name.as_str(), "sessions", session.as_str(), "times"], wanted)
     }
 
     /// A picture of its screen, PNG.

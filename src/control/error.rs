@@ -14,6 +14,7 @@ use super::pick::PickError;
 use super::plan::NamedFor;
 use super::privacy::Kept;
 use super::request::RequestError;
+use super::session::SessionError;
 use super::template::TemplateError;
 use crate::access::Refused;
 use crate::apply::ClearError;
@@ -89,6 +90,8 @@ pub enum ControlError {
     NoHosts,
     #[error("`{host}` is not one of the site's execution hosts")]
     NoSuchHost { host: String, hosts: Vec<String> },
+    #[error(transparent)]
+    Session(#[from] SessionError),
     #[error(transparent)]
     Template(#[from] TemplateError),
     #[error(transparent)]
@@ -213,6 +216,7 @@ impl ControlError {
             Self::Collect(error) => error.code(),
             Self::Import(error) => error.code(),
             Self::Template(error) => error.code(),
+            Self::Session(error) => error.code(),
             Self::OfVms { failed, .. } => failed.first().map_or(Code::Failed, |(_, error)| error.code()),
             Self::NotOwned { .. } | Self::NoLab | Self::NoSite | Self::Hardware { .. } => Code::Usage,
             Self::PlanMoved { .. }

@@ -14,6 +14,7 @@
 //! aside       disks that were set aside, and what can be wrong with a wish for them
 //! news        runs that ended since somebody looked
 //! round       what keeps every lab as it was applied, and what people ask of vms at the same time
+//! session     the times of an exam or a class are moved while it is on
 //! restore     they come back
 //! purge       they are deleted for good
 //! collect     files out of the disks of guests that are off
@@ -74,6 +75,7 @@ pub mod request;
 pub mod restore;
 pub mod restore_as;
 pub mod round;
+pub mod session;
 pub mod state;
 pub mod template;
 pub mod upload;

@@ -34,7 +34,7 @@ use crate::state::StateError;
 const BODY_BYTES_MAX: usize = 1 << 20;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The queue may be slow, a plan's state locked for a while.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const LOOK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// For all connections: each request bears the `Peer` that its connection is of.
 pub(super) fn router(daemon: Arc<Daemon>) -> Router {
@@ -243,7 +243,7 @@ impl<B> Asked<LabName, B> {
 
 impl Daemon {
     /// A lab that who asks may know of, and what they see of it.
-    async fn look_at<T: Serialize + Send + 'static>(
+    pub(super) async fn look_at<T: Serialize + Send + 'static>(
         self: Arc<Self>,
         peer: Peer,
         lab: LabName,

@@ -23,6 +23,7 @@
 //! quota     what who asks may use
 //! grants    what people let others do
 //! guests    what people ask of a vm beside its power
+//! sessions  the times of an exam or a class are moved
 //! tables    users, groups and permissions
 //! labs      whole labs that their owners send
 //! messages  what goes over the wire, for both ends; `client` is the other
@@ -52,6 +53,7 @@ mod patience;
 mod quota;
 mod reference;
 mod routes;
+mod sessions;
 mod socket;
 mod stream;
 mod tables;

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::api::No;
-use super::{Daemon, Peer, api, grants, guests, labs, once, openapi, quota, tables};
+use super::{Daemon, Peer, api, grants, guests, labs, once, openapi, quota, sessions, tables};
 
 pub(super) type Answer<T> = Result<Json<T>, No>;
 
@@ -198,6 +198,7 @@ pub(super) fn all() -> Vec<Route> {
         api::routes(),
         quota::routes(),
         tables::routes(),
+        sessions::routes(),
         grants::routes(),
         guests::routes(),
         labs::routes(),

@@ -189,6 +189,16 @@ text!(Size, "a size such as `2G`");
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Duration(pub u64);
 
+impl Duration {
+    /// As a manifest writes it; what is wrong with it, in a line.
+    pub fn read(text: &str) -> Result<Self, String> {
+        <Self as Scalar>::parse(text).map_err(|mistake| match mistake.hint {
+            Some(hint) => format!("{}: {hint}", mistake.message),
+            None => mistake.message,
+        })
+    }
+}
+
 impl Scalar for Duration {
     fn parse(text: &str) -> Result<Self, Mistake> {
         let wrong = || {

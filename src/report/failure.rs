@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use super::Failure;
 use super::command::command_at;
 use super::privacy;
+use super::session;
 use crate::control::aside::AsideError;
 use crate::control::collect::CollectError;
 use crate::control::host_labs::InUse;
@@ -102,6 +103,7 @@ fn hint(error: &ControlError) -> Option<String> {
         ControlError::Collect(error) => return hint_to_collect(error),
         ControlError::Import(error) => return hint_to_import(error),
         ControlError::Template(error) => return hint_to_template(error),
+        ControlError::Session(error) => return session::hint(error),
         ControlError::Unisolated { vm } => format!("`labwright vm start {vm} --isolate` starts it isolated"),
         ControlError::StandsStill { .. } => {
             "whoever keeps the manifest writes `state: on_demand` there, or nothing, so that people decide".to_owned()

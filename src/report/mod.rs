@@ -35,6 +35,7 @@ mod reasons;
 mod remarks;
 pub mod requests;
 pub mod screens;
+pub mod session;
 pub mod shortfall;
 pub mod status;
 mod steps;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::serve::{Served, uid};
+use crate::serve::{LAB as MANIFEST, PEOPLE, Served, uid};
 use crate::world::text;
 
 /// One request: who, its operation, what stands for `{lab}` and `{vm}`, a body, and the status that is to come.
@@ -15,12 +15,19 @@ type Try = (&'static str, &'static str, &'static str, &'static str, Value, u16);
 
 const LAB: &str = "net101";
 const VM: &str = "doraz%2Fmine";
+/// It lies ahead, so that nothing guards anything.
+const CLASS: &str = "vms:
+  desk: { derive: gsr, for_each: studs }
+sessions:
+  class: { vms: [desk], start: \"2098-01-12T09:00[UTC]\", end: \"2098-01-12T12:00[UTC]\" }
+";
 
 /// In an order in which each finds what it needs.
 fn tries(folder: &str) -> Vec<Try> {
     let nothing = Value::Null;
     let grant = json!({ "to": { "user": "alex" }, "on": { "vm": "doraz/mine" }, "allow": ["run"] });
     let start = json!({ "wanted": "start", "isolated": true });
+    let extend = json!({ "whose": { "users": ["alex"] }, "doing": { "extend": { "seconds": 60 } } });
     vec![
         ("doraz", "get_labs", LAB, VM, nothing.clone(), 200),
         ("doraz", "get_openapi_json", LAB, VM, nothing.clone(), 200),
@@ -53,8 +60,14 @@ fn tries(folder: &str) -> Vec<Try> {
         ("badmin", "get_labs_vms", "none", VM, nothing.clone(), 404),
         ("doraz", "post_labs_vms_power", LAB, VM, json!({ "wanted": "stop" }), 200),
         ("doraz", "delete_labs_vms_one", LAB, VM, nothing.clone(), 200),
+        ("doraz", "get_labs_sessions", LAB, VM, nothing.clone(), 404),
+        ("doraz", "post_labs_sessions_times", LAB, VM, extend.clone(), 404),
         ("doraz", "post_labs_plan", LAB, VM, json!({ "folder": folder }), 404),
         ("root", "get_metrics", LAB, VM, nothing.clone(), 200),
+        ("root", "get_labs_sessions", LAB, VM, nothing.clone(), 200),
+        ("root", "get_labs_sessions_one", LAB, VM, nothing.clone(), 200),
+        ("root", "post_labs_sessions_times", LAB, VM, json!({ "doing": { "extend": { "seconds": 60 } } }), 400),
+        ("root", "post_labs_sessions_times", LAB, VM, extend.clone(), 200),
         ("root", "post_labs_validate", LAB, VM, json!({ "folder": folder }), 200),
         ("root", "post_labs_plan", LAB, VM, json!({ "folder": folder }), 200),
         ("root", "post_labs_apply", LAB, VM, json!({ "folder": folder }), 200),
@@ -64,14 +77,14 @@ fn tries(folder: &str) -> Vec<Try> {
 
 #[test]
 fn every_path_answers_what_the_document_says() {
-    let served = Served::with_site(|_| String::new());
+    let served = Served::of(&format!("{MANIFEST}{CLASS}"), "", &PEOPLE);
     let (_, document) = served.raw("doraz", "GET /v1/openapi.json", "");
     let document: Value = serde_json::from_str(&document).unwrap();
     let mut known = operations(&document);
     for (who, id, lab, vm, body, status) in tries(&text(&served.lab.folder)) {
         let at = format!("{who}: {id} {body}");
         let (method, path, operation) = &document_of(&document, id);
-        let path = path.replace("{lab}", lab).replace("{vm}", vm);
+        let path = path.replace("{lab}", lab).replace("{vm}", vm).replace("{session}", "class");
         let body = if body.is_null() { String::new() } else { format!("{body}\n") };
         let uid = if who == "root" { 0 } else { uid(who) };
         let (came, said) = served.raw_with(uid, &format!("{} {path}", method.to_uppercase()), "", &body);

@@ -15,11 +15,11 @@ use crate::lab::Lab;
 use crate::world::{BINARY, template, text, wait_until};
 
 /// Accounts of this test's own, in this test's mount namespace alone.
-const PEOPLE: [(&str, u32); 4] = [("badmin", 44_101), ("doraz", 44_102), ("alex", 44_103), ("eva", 44_104)];
+pub(crate) const PEOPLE: [(&str, u32); 4] = [("badmin", 44_101), ("doraz", 44_102), ("alex", 44_103), ("eva", 44_104)];
 /// Nobody's.
 const STRANGER: u32 = 44_199;
 
-const LAB: &str = "lab: net101
+pub(crate) const LAB: &str = "lab: net101
 user_groups:
   studs: { members: [doraz, alex], limits: { running_vms: 1 } }
 vm_groups:

@@ -12,7 +12,7 @@ use crate::model::claim::{self, ClaimBody};
 use crate::model::id::{SessionName, UserGroupName, UserName, VmName};
 use crate::model::lab::{self, AtEnd, Limits, Object, Right, SessionState, Subject};
 use crate::plan::permission_address;
-use crate::resolve::why_idle;
+use crate::resolve::{why_idle, with_claims};
 
 /// The groups that every lab has.
 const ADMIN: &str = "admin";
@@ -83,19 +83,27 @@ pub struct Permission {
     pub claim: Option<String>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Session {
+    /// As the manifest calls it.
     pub name: SessionName,
-    /// As it is recorded.
+    /// As it is recorded. What is in it may be another with each version of the program.
     #[serde(serialize_with = "sorted")]
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub value: lab::Session,
+    /// How this moment stands to it.
     pub state: SessionState,
+    /// When its vms are held for it.
     pub opens: Moment,
+    /// When it begins.
     pub start: Moment,
+    /// When it ends, as the manifest says.
     pub end: Moment,
-    /// With the longest extra time.
+    /// When the last one's time is over, with all that people were given.
     pub closes: Moment,
+    /// Vms that take part.
     pub vms: Vec<VmName>,
+    /// What happens to them at the end.
     pub at_end: AtEnd,
     /// As the manifest writes it.
     pub egress: Vec<String>,
@@ -197,7 +205,9 @@ impl View<'_> {
     /// By name, each as it stands at this moment.
     pub fn sessions(&self) -> Result<Vec<Session>, ControlError> {
         let now = Timestamp::now();
-        Ok(self.applied()?.sessions.into_iter().map(|(name, session)| of_session(name, session, now)).collect())
+        let applied = self.applied()?;
+        let sessions = with_claims(&applied, &self.recorded.claims).into_owned().sessions;
+        Ok(sessions.into_iter().map(|(name, session)| of_session(name, session, now)).collect())
     }
 }
 

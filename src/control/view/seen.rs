@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Claim, Mapping, Permission, Template, User, UserGroup, View, Vm, VmGroup};
+use super::{Claim, Mapping, Permission, Session, Template, User, UserGroup, View, Vm, VmGroup};
 use crate::control::ControlError;
 use crate::control::permissions::{EffectiveRights, Rights};
 use crate::model::id::{UserName, VmGroupName, VmName};
@@ -16,6 +16,20 @@ impl View<'_> {
     /// A lab of which somebody may know nothing is none to them.
     pub fn refuse_stranger(&self) -> Result<(), ControlError> {
         self.rights().require_any()
+    }
+
+    /// What is there for those alone who may plan and apply the lab.
+    pub fn require_all(&self) -> Result<(), ControlError> {
+        if self.rights().are_all() {
+            return Ok(());
+        }
+        Err(ControlError::NotOwner { lab: self.desired.lab.clone() })
+    }
+
+    /// Sessions, for those who may move their times.
+    pub fn seen_sessions(&self) -> Result<Vec<Session>, ControlError> {
+        self.require_all()?;
+        self.sessions()
     }
 
     /// All that who looks may do.

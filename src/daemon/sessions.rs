@@ -1,0 +1,56 @@
+//! Sessions for those who may plan and apply a lab: how they stand, and their times.
+
+use std::sync::Arc;
+
+use axum::Json;
+
+use super::api::{LOOK_TIMEOUT, No};
+use super::routes::{Answer, Asked, Method, Route};
+use crate::control::ControlError;
+use crate::control::own::Lab;
+use crate::control::session::{self, Sitter, Wanted, sitters};
+use crate::model::id::{LabName, SessionName};
+
+const OWNERS: &str = "whoever the site makes an owner of the lab, and admins";
+
+pub(super) fn routes() -> Vec<Route> {
+    use Method::{Get, Post};
+    vec![
+        Route::new(Get, "/v1/labs/{lab}/sessions", "The lab's sessions.", OWNERS, |asked: Asked<LabName>| {
+            asked.look_at("session list", |view| view.seen_sessions())
+        }),
+        Route::new(
+            Get,
+            "/v1/labs/{lab}/sessions/{session}",
+            "Who takes part in a session, and how their times stand.",
+            OWNERS,
+            people,
+        ),
+        Route::new(
+            Post,
+            "/v1/labs/{lab}/sessions/{session}/times",
+            "Moves the times of people in a session, and tells their guests at once.",
+            OWNERS,
+            times,
+        ),
+    ]
+}
+
+async fn people(asked: Asked<(LabName, SessionName)>) -> Answer<Vec<Sitter>> {
+    let (lab, session) = asked.path;
+    asked.daemon.look_at(asked.peer, lab, "session show", move |view| sitters(view, &session)).await
+}
+
+/// It keeps none of the few places of those who decide, whose turn may take longer than a session can wait.
+async fn times(asked: Asked<(LabName, SessionName), Json<Wanted>>) -> Answer<session::Answer> {
+    let ((lab, name), Json(wanted)) = (asked.path, asked.body);
+    let context = asked.daemon.context_of(&asked.peer, format!("session {} {name}", wanted.doing.verb()));
+    let turn = Arc::clone(&asked.daemon.bounds.looks);
+    let work = move || {
+        let (context, desired) = context.of_applied_lab(&lab)?;
+        context.view(&desired)?.refuse_stranger()?;
+        session::act(&context, Lab::AsApplied(&lab), &name, &wanted)
+    };
+    let told = move || work().map_err(|error: ControlError| No::told(&error));
+    asked.daemon.in_turn(&asked.peer, turn, LOOK_TIMEOUT, told).await.map(Json)
+}

@@ -1,0 +1,49 @@
+//! Times of a session, on real guests: each keeps its own, and hears of another one while it runs.
+
+use std::time::{Duration, Instant};
+
+use crate::lab::Lab;
+use crate::world::{text, wait_until};
+
+impl Lab {
+    fn session(&self, line: &str) -> String {
+        let folder = text(&self.folder);
+        let words: Vec<&str> = line.split_whitespace().chain(["--lab", &folder]).collect();
+        self.must(&[&["session"], &words[..]].concat())
+    }
+
+    /// What the run of a vm was told, as its starter reads it.
+    fn told_end(&self, vm: &str) -> String {
+        let shown: serde_json::Value =
+            serde_json::from_str(&self.must(&["vm", "show", vm, "-o", "json", "--lab", &text(&self.folder)])).unwrap();
+        shown["until"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+#[test]
+fn the_time_of_one_is_over_and_another_one_works_on() {
+    let lab = Lab::new();
+    let now = jiff::Timestamp::now();
+    let (start, end) = (now - Duration::from_secs(600), now + Duration::from_secs(3600));
+    let manifest = lab.folder.join("lab.yaml");
+    let text_of = std::fs::read_to_string(&manifest).unwrap();
+    let session = format!("sessions:\n  final: {{ vms: [exam], start: {start:.0}, end: {end:.0} }}\n");
+    std::fs::write(&manifest, format!("{text_of}\n{session}")).unwrap();
+    lab.must(&["host", "setup", "--lab", &text(&lab.folder)]);
+    lab.apply();
+    let bob = lab.mapping("bob-tiny");
+
+    let asked = Instant::now();
+    let said = lab.session("extend final --user bob 15m --why cable");
+    assert!(asked.elapsed() < Duration::from_secs(2), "{said}");
+    assert!(said.contains("1 person, 1 guest told"), "{said}");
+    let later: jiff::Timestamp = lab.told_end("bob-tiny").parse().unwrap();
+    assert_eq!(later.as_second() - end.as_second(), 15 * 60);
+
+    // Handed in: hers ends, and nobody else notices.
+    lab.session("end-now final --user alice");
+    wait_until("the guest of alice is off", || lab.vm_state("alice-tiny") == "off");
+    assert_eq!(lab.mapping("bob-tiny")["pid"], bob["pid"]);
+    lab.must(&["reconcile", "--once"]);
+    assert_eq!(lab.vm_state("alice-tiny"), "off", "its time was over: nothing starts it again");
+}
