@@ -63,6 +63,27 @@ impl RunFilter {
         Ok(Self { session, table, chains, turns, tap, listed, dropped, dropped_before, whole_in, whole_at })
     }
 
+    /// Puts other rules in place of those that stand, and reads them back, in one turn. nft does so at one moment; between the old
+    /// chains of ebtables and the new ones the guest is cut off. Where it fails, `look` says what does not stand, and `mend`
+    /// puts the new rules up.
+    pub fn change(&mut self, run: &RunId, network: &RunNetwork) -> Result<Option<NoTurn>, FilterError> {
+        let mut turn = self.turns.take();
+        (self.listed, self.whole_in) = (None, None);
+        match &mut self.chains {
+            None => {
+                self.table = run_table(run, network);
+                self.session.replace(&self.table)?;
+            }
+            Some(chains) => {
+                *chains = Chains::new(run, run_rules(run, network));
+                chains.replace()?;
+            }
+        }
+        self.verify_table()?;
+        self.verify_what_others_can_change(&turn)?;
+        Ok(turn.missed())
+    }
+
     /// Tells another thread whether this one waits for its turn. That ends by itself: a line that does not move is left.
     pub fn in_line(&self) -> Arc<AtomicBool> {
         self.turns.in_line()

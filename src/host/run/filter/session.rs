@@ -78,6 +78,11 @@ impl Session {
         self.send(&table.command())
     }
 
+    /// Gives the kernel the table in place of the one of its name, in one transaction.
+    pub fn replace(&mut self, table: &Table) -> Result<(), FilterError> {
+        self.send(&format!("delete table bridge {} ; {}", table.name, table.command()))
+    }
+
     /// Reads the table back and compares.
     pub fn verify(&mut self, table: &Table) -> Result<Listing, FilterError> {
         self.whole(table)?.map_err(|difference| FilterError::Differs { table: table.name.clone(), difference })
