@@ -15,6 +15,8 @@ mod bridge;
 mod burst;
 #[path = "system/check.rs"]
 mod check;
+#[path = "system/clock.rs"]
+mod clock;
 #[path = "system/collect.rs"]
 mod collect;
 #[path = "system/dhcp.rs"]

@@ -80,8 +80,8 @@ impl Guest {
         self.child.id()
     }
 
-    /// Waits until qemu takes commands and is within its bounds; sets the password of vnc; returns where vnc listens.
-    pub(super) fn meet(&mut self, password: Option<&str>) -> Result<String, StartError> {
+    /// Waits until qemu takes commands and is within its bounds; sets the password of vnc.
+    pub(super) fn meet(&mut self, password: Option<&str>) -> Result<(), StartError> {
         let met =
             self.monitor.greet(START_WAIT).and_then(|()| self.monitor.execute("query-status", Value::Null, START_WAIT));
         match met {
@@ -98,12 +98,7 @@ impl Guest {
         if let Some(password) = password {
             self.ask("set_password", json!({ "protocol": "vnc", "password": password }))?;
         }
-        let vnc = self.ask("query-vnc", Value::Null)?;
-        let word = |key: &str| vnc[key].as_str().unwrap_or("?");
-        Ok(match word("family") {
-            "unix" => format!("unix:{}", word("service")),
-            _ => format!("{}:{}", word("host"), word("service")),
-        })
+        Ok(())
     }
 
     fn ask(&mut self, command: &str, arguments: Value) -> Result<Value, QmpError> {

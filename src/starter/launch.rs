@@ -7,6 +7,8 @@ use std::sync::Arc;
 use nix::unistd::{Uid, User};
 
 use super::guest::{Guest, Host};
+use super::machine::Reach;
+use super::network::narrowed;
 use super::storage::Storage;
 use super::{Options, StartError};
 use crate::error::chain;
@@ -15,10 +17,11 @@ use crate::host::run::filter::RunFilter;
 use crate::host::run::port::{self, Port};
 use crate::host::run::qemu::VncPassword;
 use crate::host::run::run_folder::RunFolder;
+use crate::host::run::screen::Screen;
 use crate::host::run::tap::{self, Tap};
 use crate::host::run::{accel, gateway, sweep};
 use crate::model::site::Filter;
-use crate::run::{Event, RunSpec};
+use crate::run::{Event, RunNetwork, RunSpec};
 
 /// The host has what the run needs.
 #[derive(Debug)]
@@ -37,9 +40,11 @@ pub(super) struct Prepared {
 #[derive(Debug)]
 pub(super) struct Launched {
     pub guest: Guest,
-    pub vnc: String,
+    pub screen: Screen,
     pub tap: Tap,
     pub filter: RunFilter,
+    /// With what this host knows of its wire.
+    pub network: RunNetwork,
 }
 
 /// Looks at everything a run needs before anything is made.
@@ -81,20 +86,29 @@ fn host_name() -> String {
     nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned()
 }
 
+/// What a guest begins with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Begin<'a> {
+    pub password: Option<&'a str>,
+    pub reach: &'a Reach,
+}
+
 /// Makes filter, tap and qemu.
 pub(super) fn launch(
     run_root: &Path,
     prepared: &Prepared,
     spec: &RunSpec,
-    password: Option<&str>,
+    begin: &Begin<'_>,
     storage: &Storage,
 ) -> Result<Launched, StartError> {
+    let Begin { password, reach } = *begin;
+    let screen = Screen::listen(spec.qemu.vnc_bind, prepared.folder.path())?;
     let pinned = gateway::pin(&spec.network, run_root)?;
     for address in &pinned.silent {
         let message = format!("{address} gives no answer on the guest's wire: the guest does not get through to it");
         storage.record(Event::Warning { message });
     }
-    let mut filter = RunFilter::start(&spec.run, &pinned.network, run_root)?;
+    let mut filter = RunFilter::start(&spec.run, &narrowed(&pinned.network, reach), run_root)?;
     let tap = Tap::open(&spec.run.tap())?;
     let mut guest = spawn(prepared, spec, &tap, password)?;
     if let Some(missed) = filter.stand()? {
@@ -105,9 +119,9 @@ pub(super) fn launch(
     let port =
         Port { tap: tap.name(), bridge: &network.bridge, mac: network.mac, isolated: network.isolated, alias: &alias };
     port.join()?;
-    let vnc = meet(prepared, &mut guest, password)?;
+    meet(prepared, &mut guest, password)?;
     storage.record(Event::Networked { tap: tap.name().to_owned(), gateway: pinned.gateway_mac() });
-    Ok(Launched { guest, vnc, tap, filter })
+    Ok(Launched { guest, screen, tap, filter, network: pinned.network })
 }
 
 /// Starts qemu on the run's tap, also for another time after an early death. It may make its sockets.
@@ -122,9 +136,8 @@ pub(super) fn spawn(
     Guest::spawn(spec, prepared, tap, asked)
 }
 
-/// Waits for qemu, which has made its sockets then, and shuts the folder behind it. Returns where vnc listens.
-pub(super) fn meet(prepared: &Prepared, guest: &mut Guest, password: Option<&str>) -> Result<String, StartError> {
-    let vnc = guest.meet(password)?;
-    prepared.folder.close()?;
-    Ok(vnc)
+/// Waits for qemu, which has made its sockets then, and shuts the folder behind it.
+pub(super) fn meet(prepared: &Prepared, guest: &mut Guest, password: Option<&str>) -> Result<(), StartError> {
+    guest.meet(password)?;
+    Ok(prepared.folder.close()?)
 }

@@ -47,6 +47,7 @@ use crate::host::run::gateway::GatewayError;
 use crate::host::run::port::PortError;
 use crate::host::run::qmp::QmpError;
 use crate::host::run::run_folder::RunFolderError;
+use crate::host::run::screen::ScreenError;
 use crate::host::run::tap::TapError;
 use crate::run::{Event, StopReason};
 use inbox::{Clock, Inbox};
@@ -105,6 +106,8 @@ pub enum StartError {
     Folder(#[from] RunFolderError),
     #[error(transparent)]
     Confine(#[from] ConfineError),
+    #[error(transparent)]
+    Screen(#[from] ScreenError),
 }
 
 impl StartError {
@@ -166,7 +169,9 @@ fn run(options: &Options, opened: Opened, desk: &Desk<'_>) -> Result<End, StartE
     }
     disks?;
     let prepared = launch::prepare(options, &spec, desk.storage)?;
-    let launch = || launch::launch(&options.run_root, &prepared, &spec, password, desk.storage);
+    let reach = machine::Reach::first(&control);
+    let begin = launch::Begin { password, reach: &reach };
+    let launch = || launch::launch(&options.run_root, &prepared, &spec, &begin, desk.storage);
     let launched = match again::try_again(desk, &spec, launch)? {
         Ok(launched) => launched,
         Err(reason) => return Ok(End { reason, exit: None }),

@@ -1,6 +1,8 @@
 //! Watches the guest's network in a thread of its own, because nft may take long to answer, or never does: neither the fence
-//! nor a deadline may wait for that. In: whether the guest's address is looked for. Out: that it was seen.
+//! nor a deadline may wait for that. In: whether the guest's address is looked for, and whom it may reach. Out: that it was
+//! seen, and what it reaches.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -8,11 +10,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::inbox::Post;
-use super::machine::Input;
+use super::machine::{Input, Reach};
 use crate::error::chain;
-use crate::host::run::filter::RunFilter;
+use crate::host::run::filter::{NoTurn, RunFilter};
+use crate::host::run::gateway;
 use crate::host::run::port::{self, Port};
-use crate::run::{Dropped, RunSpec};
+use crate::run::{Dropped, RunNetwork, RunSpec};
 
 /// How often filter and port are looked at. Between two looks the host's table cuts off a guest without a filter.
 const LOOK: Duration = Duration::from_secs(10);
@@ -33,16 +36,36 @@ pub(super) struct Network {
 enum Order {
     /// Tell when the guest uses its address, from now on.
     Look,
+    Reach(Reach),
     End,
 }
 
+/// A run's network under a filter that lets its guest reach this. A guest that may reach nobody is not reached either, whether
+/// or not it is isolated otherwise.
+pub(super) fn narrowed(network: &RunNetwork, reach: &Reach) -> RunNetwork {
+    let network = network.clone();
+    match reach {
+        Reach::AsPlanned => network,
+        Reach::Named(egress) => RunNetwork { egress: egress.clone(), ..network },
+        Reach::Nobody => RunNetwork { isolated: true, egress: Vec::new(), dns: Vec::new(), ..network },
+    }
+}
+
 impl Network {
-    /// Takes over a filter that stands.
-    pub(super) fn watch(filter: RunFilter, spec: RunSpec, post: Post) -> std::io::Result<Self> {
+    /// Takes over a filter that stands, of a network whose machines were found.
+    pub(super) fn watch(
+        filter: RunFilter,
+        network: RunNetwork,
+        spec: RunSpec,
+        run_root: &Path,
+        post: Post,
+    ) -> std::io::Result<Self> {
         let (orders, inbox) = channel();
         let in_line = filter.in_line();
-        let (address, told_dropped) = (None, Dropped::default());
-        let watch = Watch { filter, spec, post, address, told_dropped, is_cut_off: false, is_in_doubt: false };
+        let run_root = run_root.to_owned();
+        let (address, told_dropped, ordered, is_cut_off, is_in_doubt) = (None, Dropped::default(), None, false, false);
+        let watch =
+            Watch { filter, network, run_root, spec, post, address, told_dropped, ordered, is_cut_off, is_in_doubt };
         let thread = std::thread::Builder::new().name("network".to_owned()).spawn(move || watch.run(&inbox))?;
         Ok(Self { orders, in_line, thread: Some(thread) })
     }
@@ -51,6 +74,11 @@ impl Network {
     pub(super) fn look_for_address(&self) {
         // A thread that is gone has panicked, and said so.
         drop(self.orders.send(Order::Look));
+    }
+
+    /// Changes the rules, and tells when they stand.
+    pub(super) fn reach(&self, reach: Reach) {
+        drop(self.orders.send(Order::Reach(reach)));
     }
 }
 
@@ -75,12 +103,16 @@ impl Drop for Network {
 
 struct Watch {
     filter: RunFilter,
+    network: RunNetwork,
+    run_root: PathBuf,
     spec: RunSpec,
     post: Post,
     /// How often the address had been seen at the last look, while it is looked for.
     address: Option<u64>,
     /// What the report says last of frames that were dropped.
     told_dropped: Dropped,
+    /// What the guest is to reach, and does not yet.
+    ordered: Option<Reach>,
     is_cut_off: bool,
     /// The last look failed for the first time. A qemu that ends takes its tap along, before anybody has told us of its end.
     is_in_doubt: bool,
@@ -89,9 +121,10 @@ struct Watch {
 impl Watch {
     fn run(mut self, inbox: &Receiver<Order>) {
         loop {
-            let is_urgent = self.address.is_some() || self.is_cut_off || self.is_in_doubt;
+            let is_urgent = self.address.is_some() || self.ordered.is_some() || self.is_cut_off || self.is_in_doubt;
             match inbox.recv_timeout(if is_urgent { SOON } else { LOOK }) {
                 Ok(Order::Look) => self.address = Some(self.filter.look().unwrap_or(0)),
+                Ok(Order::Reach(reach)) => self.change(reach),
                 Err(RecvTimeoutError::Timeout) => {
                     self.look();
                     self.tell_dropped();
@@ -101,9 +134,43 @@ impl Watch {
         }
     }
 
+    /// Rules that cannot be changed now do not stand at the next look, which puts them up.
+    fn change(&mut self, reach: Reach) {
+        let mut network = narrowed(&self.network, &reach);
+        if let Reach::Named(_) = reach {
+            match gateway::pin(&network, &self.run_root) {
+                Ok(pinned) => network = pinned.network,
+                Err(error) => self.post.tell(Input::Warning(format!("its egress is not all found: {}", chain(&error)))),
+            }
+        }
+        self.ordered = Some(reach);
+        match self.filter.change(&self.spec.run, &network) {
+            Ok(missed) => {
+                self.post_missed(missed.as_ref());
+                self.tell_reach();
+            }
+            Err(error) => tracing::warn!(%error, "the filter cannot be changed; trying again"),
+        }
+    }
+
+    fn post_missed(&self, missed: Option<&NoTurn>) {
+        if let Some(missed) = missed {
+            self.post.tell(Input::Warning(chain(missed)));
+        }
+    }
+
+    fn tell_reach(&mut self) {
+        if let Some(reach) = self.ordered.take() {
+            self.post.tell(Input::Reaches(reach));
+        }
+    }
+
     /// First the filter, then the port: no guest is on a bridge without its rules.
     fn look(&mut self) {
         let stands = self.look_at_filter().and_then(|()| self.look_at_port());
+        if stands.is_ok() {
+            self.tell_reach();
+        }
         let was_in_doubt = std::mem::replace(&mut self.is_in_doubt, stands.is_err());
         match (stands, self.is_cut_off) {
             (Err(reason), false) if was_in_doubt => {
@@ -143,8 +210,7 @@ impl Watch {
         };
         tracing::warn!(%error, "the filter is not whole any more; putting it back");
         match self.filter.mend() {
-            Ok(None) => {}
-            Ok(Some(missed)) => self.post.tell(Input::Warning(chain(&missed))),
+            Ok(missed) => self.post_missed(missed.as_ref()),
             Err(error) => return Err(format!("its filter cannot be put back: {}", chain(&error))),
         }
         Ok(())

@@ -16,6 +16,9 @@ use crate::files::{self, Flush};
 use crate::model::id::RunId;
 use crate::run::{ANSWERS, Event, REPORT, Record, RunFileError, RunSpec};
 
+/// A write that takes longer says nothing of clocks.
+const WRITE_MAX: Duration = Duration::from_secs(1);
+
 /// What the two threads share.
 #[derive(Debug)]
 pub(super) struct Pulse {
@@ -161,8 +164,12 @@ impl Writer {
         Ok(())
     }
 
-    /// The server stamps what we write with its own clock.
+    /// The server stamps what we write with its own clock. Of a write that took long nobody knows when that was.
     fn note_clock(&self, file: &dyn ReportFile, before: SystemTime) {
+        let is_known = self.end > 0;
+        if is_known && before.elapsed().is_ok_and(|took| took > WRITE_MAX) {
+            return;
+        }
         let Ok(stamp) = file.modified() else { return };
         let signed = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         let offset = match before.duration_since(stamp) {

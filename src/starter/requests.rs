@@ -1,8 +1,11 @@
 //! What `control.json` asks of a running guest and takes a while: pictures and snapshots. Each is carried out in a thread of
 //! its own that comes and goes; nothing else waits for it. In: a request. Out: its answer.
 
+use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -10,11 +13,14 @@ use super::guest::ANSWER_WAIT;
 use super::machine::Reply;
 use crate::error::chain;
 use crate::host::run::qmp::{Asker, QmpError};
-use crate::host::run::run_folder::RunFolder;
+use crate::host::run::run_folder::{RunFolder, serial_socket};
 use crate::run::{Request, RequestKind};
 
 /// How often a snapshot that is being made is looked at.
 const JOB_LOOK: Duration = Duration::from_millis(100);
+
+/// How long a guest may take to read a line.
+const SERIAL_WAIT: Duration = Duration::from_secs(5);
 
 /// Carries out a request, however long that takes.
 pub(super) fn carry_out(request: &Request, disks: usize, qemu: &Asker, folder: &RunFolder) -> Reply {
@@ -31,6 +37,43 @@ pub(super) fn carry_out(request: &Request, disks: usize, qemu: &Asker, folder: &
         RequestKind::Suspend | RequestKind::Resume | RequestKind::Reset | RequestKind::Other(_) => {
             unreachable!("the machine itself sees to these")
         }
+    }
+}
+
+/// Says on the guest's serial line how much time is left: a comment to a shell, and nobody's name to a log-in. Where somebody has
+/// that line open, it is theirs.
+pub(super) fn warn(left_seconds: u64, qemu: &Asker, folder: &RunFolder) -> Result<(), String> {
+    let devices = ask(qemu, "query-chardev", Value::Null)?;
+    let serial = devices.as_array().into_iter().flatten().find(|device| device["label"] == "serial0");
+    let is_free =
+        serial.and_then(|serial| serial["filename"].as_str()).is_some_and(|name| name.starts_with("disconnected:"));
+    if !is_free {
+        return Err("somebody has its serial line open".to_owned());
+    }
+    let line = format!("# labwright: {} left\n", in_words(left_seconds));
+    let failed = |error: std::io::Error| format!("cannot write to its serial line: {error}");
+    let mut socket = UnixStream::connect(serial_socket(folder.path())).map_err(failed)?;
+    socket.write_all(line.as_bytes()).and_then(|()| socket.shutdown(Shutdown::Write)).map_err(failed)?;
+    if read_until_end(&mut socket) { Ok(()) } else { Err("the guest does not read its serial line".to_owned()) }
+}
+
+/// qemu hangs up when the guest has read all, and forgets the rest when we do before that. Says whether it did in time.
+fn read_until_end(socket: &mut UnixStream) -> bool {
+    let deadline = Instant::now() + SERIAL_WAIT;
+    let mut said = [0; 4096];
+    while let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        if matches!(socket.set_read_timeout(Some(left)).and_then(|()| socket.read(&mut said)), Ok(0)) {
+            return true;
+        }
+    }
+    false
+}
+
+fn in_words(seconds: u64) -> String {
+    match (seconds.div_ceil(60), seconds) {
+        (_, ..60) => format!("{seconds} s"),
+        (1, _) => "1 minute".to_owned(),
+        (minutes, _) => format!("{minutes} minutes"),
     }
 }
 

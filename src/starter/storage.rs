@@ -20,7 +20,7 @@ use super::machine::{Input, Reply};
 use super::report::{Order, Pulse, Writer};
 use crate::error::chain;
 use crate::files::{self, FileError};
-use crate::run::{Control, Event, PASSWORD_BYTES_MAX, REPORT, RunFileError, RunSpec, VNC_PASSWORD, Wanted};
+use crate::run::{Control, Event, PASSWORD_BYTES_MAX, REPORT, RunFileError, RunSpec, VNC_PASSWORD, Wanted, last_beat};
 
 /// How often `control.json` is read, and what could not be written is tried again.
 const TICK: Duration = Duration::from_secs(1);
@@ -244,6 +244,10 @@ fn read_control(folder: &Path, post: &Post, clock: Clock) -> Option<Wanted> {
     let looked = clock.now();
     match Control::read(folder) {
         Ok(Some(control)) => {
+            let counts = control.clock().is_some_and(|clock| clock.offline_grace_seconds.is_some());
+            if let (true, Some(runs)) = (counts, folder.parent()) {
+                last_beat(runs).map(|beat| post.tell(Input::Beat(beat))).unwrap_or_default();
+            }
             let wanted = control.wanted.clone();
             post.tell(Input::Control { control: Box::new(control), looked });
             return Some(wanted);

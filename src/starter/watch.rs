@@ -12,13 +12,14 @@ use serde_json::Value;
 
 use super::guest::{Guest, describe};
 use super::launch::{self, Launched, Prepared};
-use super::machine::{Act, Command, End, Input, Machine, Seen};
+use super::machine::{Act, Command, End, Input, Machine, Reach, Seen};
 use super::network::Network;
 use super::signals;
 use super::{Desk, StartError, requests};
 use crate::host::run::bounds::Group;
 use crate::host::run::qmp::{self, Heard, QmpError};
 use crate::host::run::run_folder::{BootSlot, take_boot_slot};
+use crate::host::run::screen::{self, Screen};
 use crate::host::run::tap::Tap;
 use crate::run::{Control, Event, Request, RunDisk, RunSpec};
 
@@ -30,17 +31,19 @@ pub(super) struct Given<'a> {
     pub desk: &'a Desk<'a>,
 }
 
-/// Everything that changes while a guest lives. The first four fields go in this order, and with the last of them the
+/// Everything that changes while a guest lives. The first fields go in this order, and with `prepared` the
 /// lock that keeps a sweep away.
 struct Watch<'a> {
     guest: Guest,
     tap: Tap,
     network: Network,
+    screen: Screen,
+    /// What the filter was last told to let the guest reach.
+    reach: Reach,
     prepared: Prepared,
     given: Given<'a>,
     /// The given one, with the disks that the guest has now.
     spec: RunSpec,
-    vnc: String,
     machine: Machine,
     slot: Option<BootSlot>,
     /// qemu has closed its monitor.
@@ -56,12 +59,15 @@ pub(super) fn watch(
     launched: Launched,
     control: Control,
 ) -> Result<End, StartError> {
-    let Launched { guest, vnc, tap, filter } = launched;
-    let network = Network::watch(filter, given.spec.clone(), given.desk.inbox.post()).map_err(StartError::Thread)?;
+    let Launched { guest, screen, tap, filter, network } = launched;
+    let (spec, post) = (given.spec.clone(), given.desk.inbox.post());
+    let network = Network::watch(filter, network, spec, given.run_root, post).map_err(StartError::Thread)?;
+    let reach = Reach::first(&control);
     let machine = Machine::new(given.spec, control, given.desk.clock.now());
     let (slot, is_closed, is_over) = (None, false, false);
     let spec = given.spec.clone();
-    let mut watch = Watch { guest, tap, network, prepared, given, spec, vnc, machine, slot, is_closed, is_over };
+    let mut watch =
+        Watch { guest, tap, network, screen, reach, prepared, given, spec, machine, slot, is_closed, is_over };
     watch.run().map_err(|error| StartError::Watch(Box::new(error)))
 }
 
@@ -76,6 +82,11 @@ impl Watch<'_> {
                     return Ok(end);
                 }
                 self.carry_out(act, &mut told)?;
+            }
+            self.serve_screen(&mut told)?;
+            if *self.machine.reach() != self.reach {
+                self.reach = self.machine.reach().clone();
+                self.network.reach(self.reach.clone());
             }
             if told.is_empty() {
                 self.sleep();
@@ -102,10 +113,25 @@ impl Watch<'_> {
         Ok(())
     }
 
+    /// Lets viewers in, or cuts them off.
+    fn serve_screen(&mut self, told: &mut Vec<Input>) -> Result<(), StartError> {
+        let is_open = !self.is_closed && self.machine.lets_look(self.given.desk.clock.now());
+        if !is_open && self.screen.cut() {
+            told.push(Input::Viewers(Vec::new()));
+        }
+        alive(self.screen.let_in(is_open, &self.guest.monitor))
+    }
+
     fn listen(&mut self, told: &mut Vec<Input>) -> Result<(), StartError> {
         while !self.is_closed {
             match self.guest.monitor.hear() {
-                Ok(Some(Heard::Event(event))) => told.extend(meaning(&event)),
+                Ok(Some(Heard::Event(event))) => {
+                    if self.screen.hear(&event, self.guest.pid()) {
+                        told.push(Input::Viewers(self.screen.looking()));
+                    }
+                    told.extend(meaning(&event));
+                }
+                Ok(Some(Heard::Answer { command: screen::HAND_OVER, result })) => self.screen.answered(result.is_ok()),
                 Ok(Some(Heard::Answer { command, result })) => {
                     if let Err(why) = &result {
                         tracing::warn!(command, why, "qemu does not take the command");
@@ -148,7 +174,7 @@ impl Watch<'_> {
     fn sleep(&self) {
         let Desk { signals, inbox, .. } = self.given.desk;
         let wake = |fd| PollFd::new(fd, PollFlags::POLLIN);
-        let mut wakers = vec![wake(signals.as_fd()), wake(inbox.as_fd())];
+        let mut wakers = vec![wake(signals.as_fd()), wake(inbox.as_fd()), wake(self.screen.as_fd())];
         // A closed monitor would end every sleep at once.
         wakers.extend((!self.is_closed).then(|| wake(self.guest.monitor.as_fd())));
         let patience = PollTimeout::try_from(self.machine.patience()).unwrap_or(PollTimeout::MAX);
@@ -173,6 +199,7 @@ impl Watch<'_> {
                 storage.record(self.running());
                 self.network.look_for_address();
             }
+            Act::Warn(left_seconds) => self.warn_beside(left_seconds)?,
             Act::Carry(request) => self.carry_beside(request)?,
             Act::Answer(number, reply) => storage.answer(number, reply),
             Act::Restart { disks } => self.restart(disks)?,
@@ -189,15 +216,21 @@ impl Watch<'_> {
             let reply = requests::carry_out(&request, disks, &qemu, &folder);
             post.tell(Input::Done(request.number, reply));
         };
-        let thread = std::thread::Builder::new().name("request".to_owned()).spawn(carry_out);
-        thread.map(drop).map_err(StartError::Thread)
+        beside("request", carry_out)
+    }
+
+    fn warn_beside(&self, left_seconds: u64) -> Result<(), StartError> {
+        let (qemu, folder) = (self.guest.monitor.asker(), Arc::clone(&self.prepared.folder));
+        let post = self.given.desk.inbox.post();
+        let warn = move || post.tell(Input::Warned(left_seconds, requests::warn(left_seconds, &qemu, &folder).err()));
+        beside("warning", warn)
     }
 
     fn restart(&mut self, disks: Vec<RunDisk>) -> Result<(), StartError> {
         let password = self.given.password;
         self.spec.disks = disks;
         self.guest = launch::spawn(&self.prepared, &self.spec, &self.tap, password)?;
-        self.vnc = launch::meet(&self.prepared, &mut self.guest, password)?;
+        launch::meet(&self.prepared, &mut self.guest, password)?;
         (self.is_closed, self.is_over) = (false, false);
         Ok(())
     }
@@ -208,7 +241,7 @@ impl Watch<'_> {
             host: self.prepared.host_name.clone(),
             pid: self.guest.pid(),
             tap: self.tap.name().to_owned(),
-            vnc: self.vnc.clone(),
+            vnc: self.screen.place(),
             ip: network.ip,
             mac: network.mac,
             isolated: network.isolated,
@@ -217,6 +250,11 @@ impl Watch<'_> {
             unbounded: self.guest.unbounded.clone().or_else(|| self.prepared.unbounded.clone()),
         }
     }
+}
+
+/// In a thread that comes and goes.
+fn beside(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(work).map(drop).map_err(StartError::Thread)
 }
 
 /// A qemu may end at any moment, which is no error: the next round finds it dead.

@@ -35,24 +35,36 @@ impl Console {
         writeln!(self.lines.get_mut(), "{line}").unwrap();
     }
 
-    /// Runs a shell line in the guest; its exit code and output.
-    pub(crate) fn run(&mut self, line: &str) -> (i32, String) {
+    /// Has the guest begin with a shell line, which it has when this returns.
+    pub(crate) fn begin(&mut self, line: &str) {
         static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(1);
         let mark = format!("@{}", NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
         self.send(&format!("echo {mark}; {line}"));
-        let (mut output, mut begun) = (String::new(), false);
         loop {
-            let mut text = String::new();
-            self.lines.read_line(&mut text).expect("the guest answers");
-            let text = text.trim_end();
+            let text = self.line();
             if text.ends_with(&mark) && !text.contains("echo") {
-                begun = true;
-            } else if let (true, Some(code)) = (begun, text.strip_prefix("##END ")) {
-                return (code.parse().unwrap(), output);
-            } else if begun {
-                output.push_str(text);
-                output.push('\n');
+                return;
             }
         }
+    }
+
+    /// Runs a shell line in the guest; its exit code and output.
+    pub(crate) fn run(&mut self, line: &str) -> (i32, String) {
+        self.begin(line);
+        let mut output = String::new();
+        loop {
+            let text = self.line();
+            if let Some(code) = text.strip_prefix("##END ") {
+                return (code.parse().unwrap(), output);
+            }
+            output.push_str(&text);
+            output.push('\n');
+        }
+    }
+
+    fn line(&mut self) -> String {
+        let mut text = String::new();
+        self.lines.read_line(&mut text).expect("the guest answers");
+        text.trim_end().to_owned()
     }
 }

@@ -22,8 +22,7 @@ use nix::unistd::{Pid, User, chown};
 #[path = "console.rs"]
 mod console;
 
-use console::BOOT_WAIT;
-pub(crate) use console::Console;
+pub(crate) use console::{BOOT_WAIT, Console};
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_labwright");
 const SERVICE_USER: &str = "nobody";
@@ -216,6 +215,15 @@ impl World {
     /// Reserves the address and starts the starter.
     pub(crate) fn start(&self, spec: RunSpec) -> Run {
         self.start_by(spec, |folder| self.starter(folder))
+    }
+
+    /// The same with this control file in place of a plain one.
+    pub(crate) fn start_with(&self, spec: RunSpec, control: &Control) -> Run {
+        let folder = self.reserve_and_write(&spec);
+        control.write(&folder).unwrap();
+        own(&folder.join(run::CONTROL));
+        let starter = self.starter(&folder).spawn().unwrap();
+        self.run(spec, folder, starter)
     }
 
     /// Reserves the address and starts the starter by this command.

@@ -9,6 +9,7 @@
 //! filter     which frames pass, and the table that holds it as long as the starter lives
 //! qemu       the argument list (pure)
 //! qmp        qemu's monitor
+//! screen     who looks at the guest's screen
 //! bounds     memory, processors and threads of a guest, by cgroup
 //! confine    drops rights, ties qemu's life to the starter's
 //! sealed     a process of ours without any rights, which reads what strangers send
@@ -28,6 +29,7 @@ pub mod probe;
 pub mod qemu;
 pub mod qmp;
 pub mod run_folder;
+pub mod screen;
 pub mod sealed;
 pub mod sweep;
 pub mod tap;

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::accel::Accelerator;
-use super::run_folder::{serial_socket, vnc_socket};
+use super::run_folder::{qemu_screen_socket, serial_socket, vnc_socket};
 use crate::model::lab::{DisplayModel, Firmware, NicModel};
 use crate::model::site::VncBind;
 use crate::run::{RunDisk, RunSpec};
@@ -27,10 +27,10 @@ pub struct Given<'a> {
     pub vnc_password: VncPassword<'a>,
 }
 
-/// How tap and monitor reach qemu.
+/// How tap and monitor reach qemu, and who serves its screen.
 #[derive(Debug, Clone, Copy)]
 pub enum Hold<'a> {
-    /// As descriptors of the starter. The guest is not started: that is the monitor's `cont`.
+    /// As descriptors of the starter, which lets viewers in by itself. The guest is not started: that is the monitor's `cont`.
     Starter { tap: RawFd, monitor: RawFd },
     /// By name, for a person. The guest starts at once.
     Hand { tap: &'a str, monitor: &'a Path },
@@ -136,9 +136,10 @@ fn display(list: &mut List, spec: &RunSpec, given: &Given<'_>) {
         }
         VncPassword::None => "",
     };
-    let place = match spec.qemu.vnc_bind {
-        VncBind::Address(address) => format!("{address}:0,to={VNC_DISPLAYS_MAX}"),
-        VncBind::Socket => format!("unix:{}", escape(&vnc_socket(given.folder))),
+    let place = match (given.hold, spec.qemu.vnc_bind) {
+        (Hold::Starter { .. }, _) => format!("unix:{}", escape(&qemu_screen_socket(given.folder))),
+        (Hold::Hand { .. }, VncBind::Address(address)) => format!("{address}:0,to={VNC_DISPLAYS_MAX}"),
+        (Hold::Hand { .. }, VncBind::Socket) => format!("unix:{}", escape(&vnc_socket(given.folder))),
     };
     list.pair("-vnc", format!("{place}{asked}"));
 }
@@ -276,12 +277,23 @@ mod tests {
         );
     }
 
+    /// A person has no starter that would let viewers in.
     #[test]
-    fn a_screen_on_a_socket() {
+    fn qemu_serves_its_screen_only_where_nobody_else_does() {
         let mut spec = spec();
+        let folder = Path::new("/run/labwright/k3f9-104");
+        let vnc = |spec: &RunSpec, hold: Hold<'_>| {
+            let given = Given { accel: Accelerator::Tcg, hold, folder, vnc_password: VncPassword::Asked };
+            let words = arguments(spec, &given);
+            let at = words.iter().position(|word| word == "-vnc").unwrap();
+            words[at + 1].to_str().unwrap().to_owned()
+        };
+        let (starter, hand) =
+            (Hold::Starter { tap: 9, monitor: 8 }, Hold::Hand { tap: "lw1", monitor: Path::new("/m") });
+        assert_eq!(vnc(&spec, starter), "unix:/run/labwright/k3f9-104/screen.sock,password=on");
+        assert_eq!(vnc(&spec, hand), "127.0.0.1:0,to=999,password=on");
         spec.qemu.vnc_bind = VncBind::Socket;
-        let text = written(&spec, Accelerator::Tcg, VncPassword::Asked);
-        let vnc = text.lines().find(|line| line.starts_with("-vnc"));
-        assert_eq!(vnc, Some("-vnc unix:/run/labwright/k3f9-104/vnc.sock,password=on"));
+        assert_eq!(vnc(&spec, starter), "unix:/run/labwright/k3f9-104/screen.sock,password=on");
+        assert_eq!(vnc(&spec, hand), "unix:/run/labwright/k3f9-104/vnc.sock,password=on");
     }
 }

@@ -2,8 +2,8 @@
 //! starter can ever speak to it. One thread reads all that qemu says; others may ask, and get their answers from it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{Read as _, Write as _};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::{IoSlice, Read as _, Write as _};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde_json::{Value, json};
 
 /// How much of one line is kept: answers to what we ask are a few kilobytes.
@@ -108,6 +109,16 @@ impl Asker {
 
     /// One short line fits into the socket, whatever qemu does.
     fn send(&self, command: &str, arguments: Value, taker: Taker) -> Result<(), QmpError> {
+        self.send_with(command, arguments, None, taker)
+    }
+
+    fn send_with(
+        &self,
+        command: &str,
+        arguments: Value,
+        descriptor: Option<BorrowedFd<'_>>,
+        taker: Taker,
+    ) -> Result<(), QmpError> {
         let mut open = self.open();
         open.number += 1;
         let number = open.number;
@@ -116,7 +127,15 @@ impl Asker {
             request["arguments"] = arguments;
         }
         let line = format!("{request}\n");
-        (&*self.stream).write_all(line.as_bytes()).map_err(|_| QmpError::Closed)?;
+        match descriptor {
+            None => (&*self.stream).write_all(line.as_bytes()).map_err(|_| QmpError::Closed)?,
+            Some(descriptor) => {
+                let descriptors = [descriptor.as_raw_fd()];
+                let (line, rights) = ([IoSlice::new(line.as_bytes())], [ControlMessage::ScmRights(&descriptors)]);
+                let sent = sendmsg::<()>(self.stream.as_raw_fd(), &line, &rights, MsgFlags::MSG_NOSIGNAL, None);
+                sent.map_err(|_| QmpError::Closed)?;
+            }
+        }
         open.takers.insert(number, taker);
         open.since.get_or_insert_with(Instant::now);
         Ok(())
@@ -169,6 +188,16 @@ impl Monitor {
     /// Gives qemu a command and waits for nothing; the answer is heard some time.
     pub fn tell(&self, command: &'static str) -> Result<(), QmpError> {
         self.asker.send(command, Value::Null, Taker::Monitor(command))
+    }
+
+    /// The same with arguments, and with a descriptor that qemu gets, too.
+    pub fn tell_with(
+        &self,
+        command: &'static str,
+        arguments: Value,
+        descriptor: Option<BorrowedFd<'_>>,
+    ) -> Result<(), QmpError> {
+        self.asker.send_with(command, arguments, descriptor, Taker::Monitor(command))
     }
 
     /// Asks qemu for a sign of life, unless an answer is outstanding, and waits for nothing.

@@ -7,7 +7,8 @@
 //!   <run>/            qemu's while it comes up, root's from the guest's first instruction on
 //!     lock            locked by the starter as long as it lives
 //!     serial.sock     the guest's serial port; root's, as the next
-//!     vnc.sock        its screen, where the site says `vnc_bind: socket`
+//!     vnc.sock        its screen, where the site says `vnc_bind: socket`; the starter's, as any port is
+//!     screen.sock     what qemu listens on for viewers, while it comes up: nobody is to connect  -> screen
 //!     request-7.png   a pipe, for a screen on its way to the answers
 //! ```
 //!
@@ -84,15 +85,17 @@ impl RunFolder {
     /// Before a guest's first instruction: its qemu serves the sockets that it made, and can make and remove nothing.
     pub fn close(&self) -> Result<(), RunFolderError> {
         self.give_to(Uid::effective(), 0o710)?;
-        for socket in [serial_socket(&self.path), vnc_socket(&self.path)] {
-            match lchown(&socket, Some(Uid::effective().as_raw()), Some(Gid::effective().as_raw())) {
-                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(RunFolderError::Io { action: "change the owner of", path: socket, source });
-                }
-                _ => {}
+        let done = |action, path: PathBuf, result: std::io::Result<()>| match result {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(RunFolderError::Io { action, path, source })
             }
-        }
-        Ok(())
+            _ => Ok(()),
+        };
+        let (screen, serial) = (qemu_screen_socket(&self.path), serial_socket(&self.path));
+        let removed = std::fs::remove_file(&screen);
+        done("remove", screen, removed)?;
+        let given = lchown(&serial, Some(Uid::effective().as_raw()), Some(Gid::effective().as_raw()));
+        done("change the owner of", serial, given)
     }
 
     fn give_to(&self, owner: Uid, mode: u32) -> Result<(), RunFolderError> {
@@ -154,6 +157,11 @@ pub fn serial_socket(folder: &Path) -> PathBuf {
 /// Where the screen of the run in `folder` is, if it is on a socket.
 pub fn vnc_socket(folder: &Path) -> PathBuf {
     folder.join("vnc.sock")
+}
+
+/// Where the qemu of the run in `folder` listens for viewers while it comes up.
+pub fn qemu_screen_socket(folder: &Path) -> PathBuf {
+    folder.join("screen.sock")
 }
 
 /// A guest that is booting holds one; the kernel takes it back from a dead starter.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Act, Command, End, Machine, QUIT_WAIT, Seen, Stage};
+use super::{Act, Command, End, Machine, QUIT_WAIT, Stage};
 use crate::run::{Event, Part, StopReason, Wanted};
 
 /// A guest that boots does not hear its power button yet.
@@ -32,13 +32,6 @@ impl Stopping {
 }
 
 impl Machine {
-    /// The end is on the controller's clock.
-    pub(super) fn obey_clock(&mut self, seen: &Seen, now: Duration) {
-        if self.control.end().is_some_and(|end| seen.server >= end) {
-            self.stop(StopReason::Deadline, now);
-        }
-    }
-
     /// Begins to stop; the first reason stays. A guest that is off has nothing left to stop.
     pub(super) fn stop(&mut self, reason: StopReason, now: Duration) {
         let goal = Goal::End(reason.clone());

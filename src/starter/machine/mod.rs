@@ -17,31 +17,42 @@
 //! A guest whose qemu was told to keep it paused (`-S` among the site's arguments) is *held* instead: it takes no boot slot
 //! and is not ready before somebody resumes it.
 //!
-//! Across all of them, a guest *stands* for up to four reasons at once:
+//! Across all of them, a guest *stands* for up to five reasons at once:
 //!
 //! - *fenced*: no record could be written for `self_fence_seconds`, so that the controller may take this host for lost. It is
 //!   over only when a record was written again *and* `control.json`, read after that, still names this generation: the
 //!   controller believes a host to be lost until it sees a record, and writes a higher generation only where it sees none.
+//! - *in a pause*: its clock stands still, and it with it. It goes on when the pause is over. -> clock
 //! - *asked*: somebody suspended it.
 //! - *halted*: qemu itself stopped it, as on a full disk. It is let go on every few seconds, in case there is room again.
 //! - *silent*: qemu answers nothing. One that stays so is ended, but not while storage is silent, for which qemu may wait, nor
 //!   while it writes a snapshot.
 
+mod clock;
 mod ending;
+mod looks;
 mod requests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod time_tests;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use clock::Time;
 use ending::Stopping;
+use looks::Looks;
 use requests::Job;
 
+pub use clock::Reach;
+
 use crate::model::site::Timing;
-use crate::run::{Control, Dropped, Event, PAUSED_ON_REQUEST, Request, RunDisk, RunSpec, StopReason, Wanted};
+use crate::run::{
+    Control, Dropped, Event, PAUSED_BY_SESSION, PAUSED_ON_REQUEST, Request, RunDisk, RunSpec, StopReason, Wanted,
+};
 
 /// A guest that has not shown its address by then boots no more, or has no DHCP client; others want the slot.
 const BOOT_WAIT: Duration = Duration::from_secs(60);
@@ -59,7 +70,21 @@ const HALTED_RETRY: Duration = Duration::from_secs(10);
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
 /// The parts of `control.json` that are obeyed here. The first record of a run's report says so.
-pub const OBEYS: [&str; 5] = ["generation", "wanted", "requests", "clock.end", "disks"];
+pub const OBEYS: [&str; 13] = [
+    "generation",
+    "wanted",
+    "requests",
+    "clock.start",
+    "clock.end",
+    "clock.pauses",
+    "clock.grace_seconds",
+    "clock.offline_grace_seconds",
+    "clock.warn_before_seconds",
+    "clock.at_end",
+    "egress",
+    "console",
+    "disks",
+];
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +115,14 @@ pub enum Input {
     Control { control: Box<Control>, looked: Duration },
     /// `control.json` says what this starter cannot make sense of.
     Unreadable(String),
+    /// When the controller last said that it is there, on the server's clock.
+    Beat(Option<Timestamp>),
+    /// The filter lets the guest reach this.
+    Reaches(Reach),
+    /// Who looks at its screen.
+    Viewers(Vec<String>),
+    /// The guest was told how many seconds its owner has left, or what was in the way.
+    Warned(u64, Option<String>),
     /// Something that the report should say.
     Warning(String),
     /// The guest's network is gone, and why.
@@ -144,6 +177,8 @@ pub enum Act {
     Report(Event),
     /// Report the mapping of the guest, which has begun.
     ReportRunning,
+    /// Tell the guest how many seconds its owner has left.
+    Warn(u64),
     /// Carry this request out beside everything else, and tell when it is done.
     Carry(Request),
     Answer(u64, Reply),
@@ -183,6 +218,7 @@ struct Halted {
 enum Standing {
     Fenced,
     Silent,
+    Session,
     Halted,
     Asked,
 }
@@ -196,6 +232,8 @@ pub struct Machine {
     control: Control,
     /// What the guest has.
     disks: Vec<RunDisk>,
+    time: Time,
+    looks: Looks,
     stage: Stage,
     /// When the guest's first instruction was.
     begun: Option<Duration>,
@@ -243,6 +281,8 @@ impl Machine {
             generation: spec.generation,
             timing: spec.timing,
             is_kept_paused: spec.qemu.keeps_guests_paused(),
+            time: Time::new(&control, now),
+            looks: Looks::default(),
             control,
             disks: spec.disks.clone(),
             stage: Stage::Waiting,
@@ -288,7 +328,7 @@ impl Machine {
         if self.stage != Stage::Off {
             self.look_for_life(seen, now);
         }
-        self.obey_clock(seen, now);
+        self.keep_time(seen, now);
         self.obey_disks(now);
         if self.stage != Stage::Off {
             self.boot_on(now);
@@ -297,6 +337,7 @@ impl Machine {
             self.go_on_stopping(now);
             self.tell_standing(seen, now);
         }
+        self.tell_looks(now);
         self.last_step = now;
     }
 
@@ -315,6 +356,10 @@ impl Machine {
             Input::Stop => self.stop(StopReason::Asked, now),
             Input::Control { control, looked } => self.take_control(*control, looked, seen, now),
             Input::Unreadable(why) => self.tell_unreadable(why),
+            Input::Beat(beat) => self.time.hear_beat(beat),
+            Input::Reaches(reach) => self.time.reaches(&reach),
+            Input::Viewers(viewers) => self.looks.hear(viewers),
+            Input::Warned(left_seconds, failed) => self.acts.push(Act::Report(Event::Warned { left_seconds, failed })),
             Input::Warning(message) => self.acts.push(Act::Report(Event::Warning { message })),
             Input::CutOff(reason) => self.acts.push(Act::Report(Event::CutOff { reason })),
             Input::Connected => self.acts.push(Act::Report(Event::Connected)),
@@ -344,6 +389,7 @@ impl Machine {
             self.stop(StopReason::Asked, now);
         }
         self.control = control;
+        self.time.note_look(looked);
         self.tell_unheeded();
         let is_fresh = |moment: Duration| now.saturating_sub(moment) < self.fence_after();
         if let Some(fenced) = self.fenced
@@ -432,7 +478,7 @@ impl Machine {
                 self.told_standing = Some(Standing::Asked);
                 self.acts.push(Act::ReportRunning);
             }
-            Stage::Waiting if self.stopping.is_none() && self.fenced.is_none() => self.acts.push(Act::TakeSlot),
+            Stage::Waiting if self.may_begin() => self.acts.push(Act::TakeSlot),
             Stage::Booting { since, has_slot: true } if now > since + BOOT_WAIT => {
                 self.stage = Stage::Booting { since, has_slot: false };
                 self.acts.push(Act::GiveSlotBack);
@@ -441,9 +487,13 @@ impl Machine {
         }
     }
 
+    fn may_begin(&self) -> bool {
+        self.stopping.is_none() && self.fenced.is_none() && !self.time.is_paused()
+    }
+
     /// A slot that came too late is given back.
     fn begin(&mut self, now: Duration) {
-        if self.stage != Stage::Waiting || self.stopping.is_some() || self.fenced.is_some() {
+        if self.stage != Stage::Waiting || !self.may_begin() {
             self.acts.push(Act::GiveSlotBack);
             return;
         }
@@ -461,7 +511,7 @@ impl Machine {
 
     /// Whether the guest's processors should move now.
     fn is_to_move(&self) -> bool {
-        self.has_begun() && self.fenced.is_none() && !self.asked
+        self.has_begun() && self.fenced.is_none() && !self.asked && !self.time.is_paused()
     }
 
     /// Whether there is a guest that qemu knows of.
@@ -515,6 +565,7 @@ impl Machine {
                 format!("no record could be written for {} s", now.saturating_sub(seen.written).as_secs())
             }
             Some(Standing::Silent) => format!("qemu has not answered for {} s", silence(seen, now).as_secs()),
+            Some(Standing::Session) => PAUSED_BY_SESSION.to_owned(),
             Some(Standing::Halted) => self.halted.as_ref().map(|halted| halted.why.clone()).unwrap_or_default(),
             Some(Standing::Asked) => PAUSED_ON_REQUEST.to_owned(),
         };
@@ -530,6 +581,8 @@ impl Machine {
             Some(Standing::Fenced)
         } else if silence >= Duration::from_secs(Timing::SILENT_SECONDS) || (is_told && !silence.is_zero()) {
             Some(Standing::Silent)
+        } else if self.time.is_paused() {
+            Some(Standing::Session)
         } else if self.asked {
             Some(Standing::Asked)
         } else {

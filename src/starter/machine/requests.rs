@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Act, Command, Machine, Reply, SHORT_SILENCE, Seen, Stage, Standing, silence};
-use crate::run::{Event, Request, RequestKind};
+use crate::run::{Event, PAUSED_BY_SESSION, Request, RequestKind};
 
 /// A request that qemu works on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +29,10 @@ impl Machine {
     fn carry_out(&mut self, request: Request) {
         let number = request.number;
         let until = match &request.kind {
+            RequestKind::Resume if self.time.is_paused() => {
+                let error = format!("{PAUSED_BY_SESSION}; it goes on when the session does");
+                return self.acts.push(Act::Answer(number, Err(error)));
+            }
             RequestKind::Suspend => Some(Command::Stop),
             RequestKind::Resume => Some(Command::Cont),
             RequestKind::Reset => Some(Command::Reset),

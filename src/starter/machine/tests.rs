@@ -10,13 +10,13 @@ use crate::run::Part;
 use crate::run::formats::SPEC_1;
 
 /// A machine, and a world in which storage works and qemu answers unless told otherwise.
-struct Guest {
-    machine: Machine,
-    written: Option<u64>,
-    unanswered: Option<u64>,
+pub(super) struct Guest {
+    pub(super) machine: Machine,
+    pub(super) written: Option<u64>,
+    pub(super) unanswered: Option<u64>,
 }
 
-fn spec() -> RunSpec {
+pub(super) fn spec() -> RunSpec {
     serde_json::from_str(SPEC_1).unwrap()
 }
 
@@ -29,7 +29,7 @@ fn asks(kinds: &[serde_json::Value]) -> Control {
     serde_json::from_value(json!({ "generation": 3, "wanted": "running", "requests": requests })).unwrap()
 }
 
-fn seconds(seconds: u64) -> Duration {
+pub(super) fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
@@ -39,7 +39,7 @@ impl Guest {
     }
 
     /// Ready within two seconds.
-    fn ready() -> Self {
+    pub(super) fn ready() -> Self {
         let mut guest = Self::waiting(&spec());
         guest.at(0, []);
         guest.at(1, [Input::Slot]);
@@ -48,7 +48,7 @@ impl Guest {
     }
 
     /// What comes of what was told, without the pings.
-    fn at(&mut self, second: u64, told: impl IntoIterator<Item = Input>) -> Vec<String> {
+    pub(super) fn at(&mut self, second: u64, told: impl IntoIterator<Item = Input>) -> Vec<String> {
         let seen = Seen {
             told: told.into_iter().collect(),
             written: seconds(self.written.unwrap_or(second)),
@@ -58,14 +58,15 @@ impl Guest {
         self.machine.step(seen, seconds(second)).iter().filter(|act| **act != Act::Ping).map(words).collect()
     }
 
-    fn reads(&mut self, second: u64, control: Control) -> Vec<String> {
+    pub(super) fn reads(&mut self, second: u64, control: Control) -> Vec<String> {
         self.at(second, [Input::Control { control: Box::new(control), looked: seconds(second) }])
     }
 }
 
-fn words(act: &Act) -> String {
+pub(super) fn words(act: &Act) -> String {
     match act {
         Act::Tell(command) => format!("{command:?}").to_lowercase(),
+        Act::Report(Event::LookedAt { viewers, began }) => format!("report looked_at {viewers} {}", began.join(",")),
         Act::Report(event) => {
             let event = serde_json::to_value(event).unwrap();
             let mut words = vec!["report".to_owned(), event["event"].as_str().unwrap().to_owned()];
@@ -76,6 +77,7 @@ fn words(act: &Act) -> String {
         }
         Act::ReportRunning => "report running".to_owned(),
         Act::Answer(number, reply) => format!("answer {number}: {reply:?}"),
+        Act::Warn(left) => format!("warn {left}"),
         Act::Carry(request) => format!("carry {}", request.number),
         Act::End(End { reason, exit }) => format!("end: {reason}; {}", exit.as_deref().unwrap_or("?")),
         Act::Ping => "ping".to_owned(),
@@ -316,8 +318,11 @@ fn a_deadline_counts_on_the_servers_clock_and_can_be_moved() {
     guest.reads(3, until(20));
     assert_eq!(guest.at(19, []), NOTHING);
     guest.reads(19, until(30));
+    guest.reads(25, until(30));
     assert_eq!(guest.at(29, []), NOTHING);
-    assert_eq!(guest.at(30, []), ["report stopping deadline", "powerbutton"]);
+    // It counts once nobody has changed it since.
+    assert_eq!(guest.at(30, []), NOTHING);
+    assert_eq!(guest.reads(31, until(30)), ["report stopping deadline", "powerbutton"]);
 }
 
 #[test]
@@ -337,16 +342,16 @@ fn unheeded(parts: &str) -> String {
 #[test]
 fn what_is_not_obeyed_is_told_whenever_it_is_something_else() {
     let has = |parts: &str| serde_json::from_str(&format!(r#"{{"generation":3,"wanted":"running",{parts}}}"#)).unwrap();
-    let both = || has(r#""version":3,"console":"shut","clock":{"end":"2027-01-12T10:00:00Z","zone":"x"}"#);
+    let both = || has(r#""version":3,"sound":"off","clock":{"end":"2027-01-12T10:00:00Z","zone":"x"}"#);
     let machine = Machine::new(&spec(), both(), seconds(0));
     let mut guest = Guest { machine, written: None, unanswered: None };
-    assert_eq!(guest.at(0, []), [unheeded("clock.zone, console"), "take slot".to_owned()]);
+    assert_eq!(guest.at(0, []), [unheeded("clock.zone, sound"), "take slot".to_owned()]);
     guest.at(1, [Input::Slot]);
     guest.at(2, [Input::Moves, Input::Address]);
     assert_eq!(guest.reads(3, both()), NOTHING);
-    assert_eq!(guest.reads(4, has(r#""version":2,"console":"open""#)), [unheeded("console")]);
+    assert_eq!(guest.reads(4, has(r#""version":2,"sound":"off""#)), [unheeded("sound")]);
     assert_eq!(guest.reads(5, control()), NOTHING);
-    assert_eq!(guest.reads(6, has(r#""version":2,"console":"open""#)), [unheeded("console")]);
+    assert_eq!(guest.reads(6, has(r#""version":2,"sound":"off""#)), [unheeded("sound")]);
 }
 
 #[test]

@@ -345,7 +345,7 @@ impl Inner {
                 Vec::new()
             }
             Act::End(end) => return self.end_run(run, end.reason),
-            Act::Ping | Act::GiveSlotBack | Act::Carry(_) | Act::Answer(..) => Vec::new(),
+            Act::Ping | Act::GiveSlotBack | Act::Warn(_) | Act::Carry(_) | Act::Answer(..) => Vec::new(),
         };
         self.runs.get_mut(run).expect("it lives").told.extend(told);
     }

@@ -69,8 +69,13 @@ impl RunFilter {
     pub fn change(&mut self, run: &RunId, network: &RunNetwork) -> Result<Option<NoTurn>, FilterError> {
         let mut turn = self.turns.take();
         (self.listed, self.whole_in) = (None, None);
-        match &mut self.chains {
+        match self.chains.as_mut() {
             None => {
+                // What the old table has counted goes with it.
+                if let Ok(listing) = self.verify_table() {
+                    self.count(&listing);
+                }
+                self.dropped_before = self.dropped;
                 self.table = run_table(run, network);
                 self.session.replace(&self.table)?;
             }
@@ -175,9 +180,13 @@ impl RunFilter {
         self.listed = None;
         let listing = self.verify_table()?;
         let ready = listing.packets(READY);
-        self.dropped = self.dropped_before.and(&Dropped::of(|why| listing.packets(&counter(why))));
+        self.count(&listing);
         self.listed = Some(Listed { at: Instant::now(), frames, ready });
         Ok(ready)
+    }
+
+    fn count(&mut self, listing: &Listing) {
+        self.dropped = self.dropped_before.and(&Dropped::of(|why| listing.packets(&counter(why))));
     }
 
     /// The run's table. The kernel lets nobody change it but its owner, with whom it goes.
