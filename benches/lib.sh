@@ -99,33 +99,36 @@ echo "$((jobs + 1)).1-$tasks:1"
 END
   printf '#!/bin/sh\nexec cat "$(dirname "$0")/queue.xml"\n' >"$site/tools/qstat"
   cat >"$site/tools/write-queue" <<'END'
-#!/usr/bin/env bash
-# Writes what the queue says, 40 guests to a host.
-set -euo pipefail
+#!/bin/sh
+# Writes what the queue says, 40 guests to a host. With one program: a queue that takes longer with each job would be measured.
 tools=$(dirname "$0")
 {
   printf "<?xml version='1.0'?>\n<job_info>\n  <queue_info>\n"
-  for job in "$tools"/job.*; do
-    read -r name tasks <"$job"
-    seq "$tasks" | awk -v job="${job##*.}" -v name="$name" -v owner="$(id -un)" '
-      { host = "node" int(($1 - 1) / 40) }
-      host != last { if (last) print "</Queue-List>"; queue(last = host) }
+  awk -v owner=root '
+      {
+        job = FILENAME; sub(".*[.]", "", job); name = $1; last = ""
+        for (task = 1; task <= $2; task++) {
+          host = "node" int((task - 1) / 40)
+          if (host != last) { if (last) print "</Queue-List>"; queue(last = host) }
+          write_task(task)
+        }
+        print "    </Queue-List>"
+      }
       function queue(host) {
         print "    <Queue-List>\n      <name>vm.q@" host "</name>\n      <qtype>BI</qtype>\n      <slots_used>40</slots_used>"
         print "      <slots_resv>0</slots_resv>\n      <slots_total>40</slots_total>\n      <load_avg>1.5</load_avg>"
         print "      <arch>lx-amd64</arch>\n      <resource name=\"vm_mem\" type=\"hc\">24.000G</resource>"
       }
-      {
+      function write_task(task) {
         print "      <job_list state=\"running\">\n        <JB_job_number>" job "</JB_job_number>"
         print "        <JAT_prio>0.55500</JAT_prio>\n        <JB_name>" substr(name, 1, 10) "</JB_name>"
         print "        <JB_owner>" owner "</JB_owner>\n        <state>r</state>"
-        print "        <JAT_start_time>2027-01-12T08:40:12</JAT_start_time>\n        <slots>1</slots>\n        <tasks>" $1 "</tasks>"
+        print "        <JAT_start_time>2027-01-12T08:40:12</JAT_start_time>\n        <slots>1</slots>\n        <tasks>" task "</tasks>"
         print "        <full_job_name>" name "</full_job_name>\n        <master_queue>vm.q@" host "</master_queue>"
         print "        <hard_request name=\"vm_mem\" resource_contribution=\"0.000000\">192M</hard_request>"
         print "        <hard_req_queue>vm.q</hard_req_queue>\n        <binding>NONE</binding>\n      </job_list>"
       }
-      END { print "    </Queue-List>" }'
-  done
+' "$tools"/job.*
   printf '  </queue_info>\n  <job_info>\n  </job_info>\n</job_info>\n'
 } >"$tools/queue.new.$$"
 mv "$tools/queue.new.$$" "$tools/queue.xml"

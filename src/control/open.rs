@@ -113,10 +113,16 @@ impl Context {
 
     /// A lab of the site as it was last applied, whatever the files in its folder say by now.
     pub fn of_applied_lab(&self, lab: &LabName) -> Result<(Self, Desired), ControlError> {
+        self.of_recorded_lab(lab).map(|(context, desired, _)| (context, desired))
+    }
+
+    /// The same with all that is recorded of it.
+    pub fn of_recorded_lab(&self, lab: &LabName) -> Result<(Self, Desired, Recorded), ControlError> {
         let mut store = self.at_home(Store::open_to_read(&self.site.state)?)?;
         let found = store.labs()?.into_iter().find(|(name, _)| name == lab);
         let (name, folder) = found.ok_or_else(|| ControlError::NoSuchLab { lab: lab.clone() })?;
-        Ok((self.with_lab(folder), applied(&mut store, name)?))
+        let recorded = store.recorded(&name)?;
+        Ok((self.with_lab(folder), understood(name, &recorded)?, recorded))
     }
 
     /// The same with what the site's file says by now of people, their labs, and the daemon.

@@ -180,9 +180,9 @@ pub(super) async fn read_whole(body: Body, bytes_max: usize, patience: Duration,
 }
 
 async fn labs(asked: Asked<()>) -> Answer<Vec<Lab>> {
-    let daemon = Arc::clone(&asked.daemon);
+    let (daemon, now) = (Arc::clone(&asked.daemon), Instant::now());
     let known = move |context: &Context, name: &LabName| -> Result<bool, ControlError> {
-        let look = daemon.looks.at(context, name)?;
+        let look = daemon.looks.at(context, name, now)?;
         Ok(look.seen_by(context, |view| view.refuse_stranger().is_ok()))
     };
     let work = move |context: &Context| {
@@ -250,9 +250,9 @@ impl Daemon {
         command: &str,
         see: impl FnOnce(&View<'_>) -> Result<T, ControlError> + Send + 'static,
     ) -> Answer<T> {
-        let daemon = Arc::clone(&self);
+        let (daemon, now) = (Arc::clone(&self), Instant::now());
         let work = move |context: &Context| {
-            let look = daemon.looks.at(context, &lab)?;
+            let look = daemon.looks.at(context, &lab, now)?;
             look.seen_by(context, |view| {
                 view.refuse_stranger()?;
                 see(view)

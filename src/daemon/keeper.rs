@@ -31,7 +31,10 @@ use crate::model::id::{LabName, RunId, VmName};
 use crate::run::{self, BEAT_EVERY};
 
 /// How long others who ask the same are waited for: a class begins on a word of its teacher.
-const GATHER: Duration = Duration::from_millis(100);
+const GATHER: Duration = Duration::from_millis(50);
+/// How long at most where a plan of the kind is carried out in the lab just then: what it writes would be planned from twice, and all who ask
+/// meanwhile are one plan more.
+const GATHER_MAX: Duration = Duration::from_secs(1);
 /// How long one who asks for a vm that somebody works on waits for that to end, at most.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Until such a vm is looked at again.
@@ -56,8 +59,8 @@ struct Inbox {
     /// Something may have to be done that nobody asks for.
     look: bool,
     looking: bool,
-    /// How many plans of a kind are carried out now.
-    busy: Vec<Doing>,
+    /// The plans that are carried out now.
+    busy: Vec<(LabName, Doing)>,
     /// Runs that are not over, as of the last look.
     live: Arc<Vec<RunId>>,
     ended: bool,
@@ -144,7 +147,7 @@ impl Keeper {
                 let is_like = |waiting: &Waiting| waiting.lab == lab && waiting.doing == doing;
                 let (due, others) = std::mem::take(&mut inbox.waiting).into_iter().partition(is_like);
                 inbox.waiting = others;
-                inbox.busy.push(doing);
+                inbox.busy.push((lab.clone(), doing));
                 return Turn::Together(lab, doing, due);
             }
             let pause = if inbox.look { LOOKS_APART } else { interval };
@@ -153,7 +156,8 @@ impl Keeper {
                 (inbox.look, inbox.looking, *last_look) = (false, true, Some(now));
                 return Turn::Look;
             }
-            let asked_at = inbox.waiting.iter().map(|waiting| waiting.not_before).filter(|at| *at > now).min();
+            let asked_at =
+                inbox.waiting.iter().filter_map(|waiting| inbox.due_at(waiting)).filter(|at| *at > now).min();
             let until = if inbox.looking { now + interval } else { look_at };
             let patience = asked_at.map_or(until, |at| at.min(until)).saturating_duration_since(now);
             inbox = self.bell.wait_timeout(inbox, patience).unwrap_or_else(PoisonError::into_inner).0;
@@ -164,9 +168,16 @@ impl Keeper {
 impl Inbox {
     /// What somebody has waited for long enough.
     fn due(&self, now: Instant) -> Option<(LabName, Doing)> {
-        let is_full = |doing: Doing| self.busy.iter().filter(|busy| **busy == doing).count() >= AT_ONCE;
-        let due = self.waiting.iter().find(|waiting| waiting.not_before <= now && !is_full(waiting.doing));
+        let due = self.waiting.iter().find(|waiting| self.due_at(waiting).is_some_and(|at| at <= now));
         due.map(|waiting| (waiting.lab.clone(), waiting.doing))
+    }
+
+    /// `None`: when a plan of its kind ends.
+    fn due_at(&self, waiting: &Waiting) -> Option<Instant> {
+        let of_kind = self.busy.iter().filter(|(_, doing)| *doing == waiting.doing);
+        let is_of_lab = of_kind.clone().any(|(lab, _)| *lab == waiting.lab);
+        let gathered = if is_of_lab { waiting.since + GATHER_MAX } else { waiting.not_before };
+        (of_kind.count() < AT_ONCE).then(|| gathered.max(waiting.not_before))
     }
 }
 
@@ -259,7 +270,7 @@ fn together(daemon: &Daemon, lab: &LabName, doing: Doing, waiting: Vec<Waiting>,
         Err(error) => waiting.into_iter().for_each(|waiting| answer(waiting, Err(No::told(&error)))),
     }
     let mut inbox = daemon.keeper.inbox();
-    if let Some(at) = inbox.busy.iter().position(|busy| *busy == doing) {
+    if let Some(at) = inbox.busy.iter().position(|busy| *busy == (lab.clone(), doing)) {
         inbox.busy.remove(at);
     }
     let not_before = Instant::now() + LATER;

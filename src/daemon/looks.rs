@@ -1,11 +1,12 @@
-//! Looks at a lab that many share: a class that asks at one moment costs one. A look is of use for a moment, and only as long as
-//! nobody has written into the state.
+//! Looks at a lab that many share: a class that asks at one moment costs one. A look is of use to all who asked before it began, and
+//! for a moment to others, as long as nobody has written into the state. There is one at a time at each lab: who asks while one goes
+//! on waits for the next, with all others who do.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::current::{Stamp, stamp};
 use crate::control::view::Look;
@@ -22,14 +23,19 @@ pub(super) struct Looks(Mutex<HashMap<LabName, Arc<Mutex<Latest>>>>);
 type Latest = Option<([Option<Stamp>; 2], Arc<Look>)>;
 
 impl Looks {
-    pub(super) fn at(&self, context: &Context, lab: &LabName) -> Result<Arc<Look>, ControlError> {
+    /// For somebody who asked at this moment.
+    pub(super) fn at(&self, context: &Context, lab: &LabName, asked: Instant) -> Result<Arc<Look>, ControlError> {
         let place = Arc::clone(locked(&self.0).entry(lab.clone()).or_default());
         // Who comes while somebody reads the records waits for these.
         let mut latest = locked(&place);
         let now = stamps(&context.site.state);
-        if let Some((_, look)) = latest.as_ref().filter(|(then, look)| *then == now && look.is_within(FRESH)) {
-            return Ok(Arc::clone(look));
+        if let Some((then, look)) = &*latest {
+            if look.began_after(asked) || (*then == now && look.is_within(FRESH)) {
+                return Ok(Arc::clone(look));
+            }
+            look.settle();
         }
+        let now = stamps(&context.site.state);
         match Look::at(context, lab) {
             Ok(look) => Ok(Arc::clone(&latest.insert((now, Arc::new(look))).1)),
             Err(error) => {

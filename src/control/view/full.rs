@@ -11,7 +11,6 @@ use crate::control::ControlError;
 use crate::model::id::{SessionName, VmName};
 use crate::model::lab::{Object, Right};
 use crate::run::{Control, Dropped};
-use crate::scheduler::Seen;
 use crate::state::RecordedVm;
 
 /// One vm, for one person.
@@ -42,9 +41,7 @@ impl View<'_> {
     pub fn full_vm(&self, name: &VmName) -> Result<FullVm, ControlError> {
         self.require_vm(name)?;
         let known = &self.recorded.vms[name];
-        let scheduler = self.context.scheduler();
-        let queue = Seen::new(&*scheduler);
-        let observed = self.context.observe_in(&queue, &self.desired, &self.recorded)?;
+        let observed = self.observed()?;
         let vm = of_name(name, known, &self.recorded, &observed, &self.context.site);
         let may = self.rights().on(&Object::Vm(name.clone()));
         let is_theirs_to_use = may.contains(&Right::Run) && !matches!(vm.state, VmState::Unknown);
@@ -58,7 +55,7 @@ impl View<'_> {
         let dropped = report.and_then(|run| observed.runs.get(&run.run)?.dropped);
         let (session, closes) = self.session_of(name).unzip();
         Ok(FullVm {
-            place: Queue::of(&queue, &observed)?.place(known, &observed),
+            place: Queue::of(&observed).place(known, &observed),
             may,
             screen,
             since: running.map(|mapping| mapping.since.into()),

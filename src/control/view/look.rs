@@ -19,6 +19,8 @@ pub struct Look {
     folder: PathBuf,
     desired: Desired,
     recorded: Recorded,
+    /// Before anything was read.
+    begun: Instant,
     /// When the records had been read.
     read: Instant,
     /// Looked for by the first who asks, while the others wait: by then the records have been read.
@@ -28,11 +30,11 @@ pub struct Look {
 impl Look {
     /// At a lab as it was last applied, with what people asked for by command.
     pub fn at(context: &Context, lab: &LabName) -> Result<Self, ControlError> {
-        let (context, desired) = context.of_applied_lab(lab)?;
-        let recorded = context.recorded(lab)?;
+        let begun = Instant::now();
+        let (context, desired, recorded) = context.of_recorded_lab(lab)?;
         let desired = with_claims(&desired, &recorded.claims).into_owned();
         let (folder, read) = (context.lab_folder, Instant::now());
-        Ok(Self { folder, desired, recorded, read, observed: Mutex::default() })
+        Ok(Self { folder, desired, recorded, begun, read, observed: Mutex::default() })
     }
 
     /// Whether it ended so short a time ago, or goes on: however slow it is, who asks meanwhile waits for it.
@@ -43,6 +45,16 @@ impl Look {
             Err(TryLockError::Poisoned(_)) => return false,
         };
         ended.elapsed() < age
+    }
+
+    /// Whether it sees all that was there at this moment.
+    pub fn began_after(&self, moment: Instant) -> bool {
+        self.begun >= moment
+    }
+
+    /// Waits until somebody who observes for it is done.
+    pub fn settle(&self) {
+        drop(self.observed.lock());
     }
 
     /// For one who looks, and who knows the site.

@@ -10,8 +10,9 @@ use crate::control::{Context, ControlError};
 use crate::model::id::{LabName, VmName};
 use crate::model::job::{Task, TaskId, TaskState};
 use crate::observe::Observed;
+use crate::resolve::with_claims;
 use crate::run::Dropped;
-use crate::scheduler::{Scheduler as _, Seen};
+use crate::scheduler::Seen;
 use crate::state::RecordedVm;
 
 /// Where a vm stands.
@@ -31,15 +32,12 @@ pub struct Standing {
 pub(super) struct Queue(Vec<TaskId>);
 
 impl Queue {
-    /// The queue is asked only where something that is seen waits in it.
-    pub(super) fn of(queue: &Seen<'_>, observed: &Observed) -> Result<Self, ControlError> {
-        let waits = |task: &Task| matches!(task.state, TaskState::Pending { .. });
-        if !observed.tasks.values().any(waits) {
-            return Ok(Self(Vec::new()));
-        }
-        let mut waiting: Vec<TaskId> = queue.list()?.into_iter().filter(waits).map(|task| task.id).collect();
+    pub(super) fn of(observed: &Observed) -> Self {
+        let all = observed.tasks.values().chain(observed.tasks_elsewhere.values());
+        let waits = |task: &&Task| matches!(task.state, TaskState::Pending { .. });
+        let mut waiting: Vec<TaskId> = all.filter(waits).map(|task| task.id).collect();
         waiting.sort_unstable();
-        Ok(Self(waiting))
+        Self(waiting)
     }
 
     pub(super) fn place(&self, vm: &RecordedVm, observed: &Observed) -> Option<usize> {
@@ -51,17 +49,14 @@ impl Queue {
 
 /// All vms of a lab.
 pub fn standings(context: &Context, lab: &LabName) -> Result<BTreeMap<VmName, Standing>, ControlError> {
-    let (context, desired) = context.of_applied_lab(lab)?;
-    let view = context.view(&desired)?;
-    let scheduler = context.scheduler();
-    let queue = Seen::new(&*scheduler);
-    let observed = context.observe_in(&queue, &view.desired, &view.recorded)?;
-    let waiting = Queue::of(&queue, &observed)?;
+    let (context, desired, recorded) = context.of_recorded_lab(lab)?;
+    let observed = context.observe(&with_claims(&desired, &recorded.claims), &recorded)?;
+    let waiting = Queue::of(&observed);
     let standing = |vm: super::Vm| {
-        let place = view.recorded.vms.get(&vm.name).and_then(|known| waiting.place(known, &observed));
+        let place = recorded.vms.get(&vm.name).and_then(|known| waiting.place(known, &observed));
         (vm.name, Standing { state: vm.state, why: vm.why, host: vm.host, place })
     };
-    Ok(vms(&view.recorded, &observed, &context.site).into_iter().map(standing).collect())
+    Ok(vms(&recorded, &observed, &context.site).into_iter().map(standing).collect())
 }
 
 /// Numbers of all labs.
