@@ -6,21 +6,28 @@ use std::net::Ipv4Addr;
 use crate::model::address::{Address, Kind};
 use crate::model::id::{Mac, UserName};
 use crate::plan::{Change, Effect, Plan, Verb};
-use crate::state::{Decision, Entry, Hold, Start};
+use crate::state::{Decision, Entry, Hold, Start, StorageQuota};
 
 /// A plan as it is begun.
 pub fn decision(plan: &Plan) -> Decision {
     let own = |change: &Change, address: &Address| *address == change.address;
+    let stores = |address: &Address| {
+        let of = |quota: &StorageQuota| Some((quota.owner.clone(), *quota.vms.get(address)?));
+        plan.storage.iter().find_map(of)
+    };
     let hold = |(change, address): (&Change, Address)| Hold {
         doing: doing(change).to_owned(),
         seat: seat(change).filter(|_| own(change, &address)),
         run: run(change).filter(|_| own(change, &address)),
+        stores: stores(&address),
         address,
     };
     let holds: Vec<Hold> = held(plan).into_iter().map(hold).collect();
     let starters: BTreeSet<&UserName> = holds.iter().filter_map(|hold| Some(&hold.run.as_ref()?.owner)).collect();
     let quotas = plan.quotas.iter().filter(|quota| starters.contains(&quota.owner)).cloned().collect();
-    Decision { after: plan.after, quotas, holds }
+    let is_held = |quota: &&StorageQuota| holds.iter().any(|hold| quota.vms.contains_key(&hold.address));
+    let storage = plan.storage.iter().filter(is_held).cloned().collect();
+    Decision { after: plan.after, quotas, storage, holds }
 }
 
 /// What each change holds: its thing, by its old name too where it gets a new one, unless another thing gets that name.

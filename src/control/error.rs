@@ -253,6 +253,7 @@ impl Code {
             | StateError::Held { .. }
             | StateError::Given { .. }
             | StateError::OverQuota { .. }
+            | StateError::OverStorage { .. }
             | StateError::TrialUnderWay { .. }
             | StateError::InUse { .. }
             | StateError::Replaced { .. }

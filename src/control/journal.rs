@@ -111,11 +111,12 @@ impl Lab<'_> {
     fn decision(&self, steps: &[&Step<'_>]) -> Decision {
         let mut holds: BTreeMap<&Address, Hold> = BTreeMap::new();
         for Step { address, after, .. } in steps {
-            let hold = Hold { address: address.clone(), doing: self.doing.to_owned(), seat: None, run: None };
+            let hold =
+                Hold { address: address.clone(), doing: self.doing.to_owned(), seat: None, run: None, stores: None };
             let hold = holds.entry(address).or_insert(hold);
             hold.seat = hold.seat.or_else(|| after.iter().find_map(|change| seat(change, address)));
         }
-        Decision { after: self.after, holds: holds.into_values().collect(), quotas: Vec::new() }
+        Decision { after: self.after, holds: holds.into_values().collect(), quotas: Vec::new(), storage: Vec::new() }
     }
 }
 

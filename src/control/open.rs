@@ -10,7 +10,7 @@ use super::manifests::{self, DesiredError, SiteError};
 use super::{Caller, ControlError, Listener, Note};
 use crate::access::Person;
 use crate::dhcp::{self, Dhcp};
-use crate::disks::{self, Owner};
+use crate::disks::{self, Disks as _, Owner};
 use crate::files::may_hold_anything;
 use crate::host::machine::embedded::settle;
 use crate::manifest;
@@ -420,18 +420,31 @@ impl Context {
         allow: &[AddressPattern],
         asks: &BTreeMap<VmName, Ask>,
     ) -> Result<Plan, ControlError> {
+        let observed = self.observe_in(queue, &with_claims(desired, &recorded.claims), recorded)?;
+        self.plan_from(observed, lost_host, desired, recorded, allow, asks)
+    }
+
+    /// The same by what was seen already.
+    pub(super) fn plan_from(
+        &self,
+        mut observed: Observed,
+        lost_host: Option<&LostHost>,
+        desired: &Desired,
+        recorded: &Recorded,
+        allow: &[AddressPattern],
+        asks: &BTreeMap<VmName, Ask>,
+    ) -> Result<Plan, ControlError> {
         let desired = &*with_claims(desired, &recorded.claims);
-        let mut observed = self.observe_in(queue, desired, recorded)?;
         let (site, now, by) = (&self.site, jiff::Timestamp::now(), &self.caller.name);
         let make =
             |observed: &Observed| plan(&Inputs { desired, recorded, observed, site, now, allow, asks, by, lost_host });
         let plan = make(&observed);
-        // What people run elsewhere is looked up for those alone whose vms are to be started.
+        // What people run and store elsewhere is looked up for those alone whose vms are to be started, or get disks.
         observed.elsewhere = self.elsewhere(recorded, &plan, &observed)?;
         Ok(if observed.elsewhere.is_empty() { plan } else { make(&observed) })
     }
 
-    /// What those run in other labs whose vms a plan starts.
+    /// What those run in other labs whose vms a plan starts, and store there to whom it gives disks.
     fn elsewhere(
         &self,
         recorded: &Recorded,
@@ -452,6 +465,13 @@ impl Context {
             } else {
                 of_owner.running.insert((lab, vm))
             };
+        }
+        let disks = self.disks(&plan.lab, Owner { uid: 0, gid: 0 });
+        for owner in plan.storage.iter().map(|quota| &quota.owner) {
+            for (path, is_overlay) in ledger.disks_elsewhere(&plan.lab, owner)? {
+                let bytes = disks.size(&path)?.map_or(0, |size| size.stored_bytes(is_overlay));
+                elsewhere.entry(owner.clone()).or_default().stored.insert(path, bytes);
+            }
         }
         Ok(elsewhere)
     }

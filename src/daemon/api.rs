@@ -424,7 +424,8 @@ fn status(error: &ControlError) -> StatusCode {
             StateError::Locked { .. }
             | StateError::Held { .. }
             | StateError::Stale { .. }
-            | StateError::OverQuota { .. },
+            | StateError::OverQuota { .. }
+            | StateError::OverStorage { .. },
         )
         | ControlError::Request(RequestError::SnapshotThere { .. })
         | ControlError::NameTaken { .. } => StatusCode::CONFLICT,

@@ -38,7 +38,7 @@ pub struct Observed {
     pub foreign_tasks: Vec<Task>,
     /// Tasks of ours that belong to the site's other labs.
     pub tasks_elsewhere: BTreeMap<(BatchId, u32), Task>,
-    /// What those run in other labs whose vms are to be started here, where that was looked at.
+    /// What those run and store in other labs whose vms are to be started here, or get disks, where that was looked at.
     pub elsewhere: BTreeMap<UserName, Elsewhere>,
     /// What the starters of runs that are not recorded as ended reported.
     pub runs: BTreeMap<RunId, RunReport>,
@@ -103,6 +103,8 @@ pub struct Elsewhere {
     pub running: BTreeSet<(LabName, VmName)>,
     /// Runs that are over, although no record says so yet.
     pub over: BTreeSet<RunId>,
+    /// Their disks, with what each takes.
+    pub stored: BTreeMap<PathBuf, u64>,
 }
 
 /// A report, folded to its last word.

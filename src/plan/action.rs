@@ -16,7 +16,7 @@ use crate::model::id::{LabName, RunId, TemplateName, UserName, VmName};
 use crate::model::job::TaskId;
 use crate::model::reservation::Reservation;
 use crate::run::{BatchId, Clock, RunDisk, RunSpec, StopReason};
-use crate::state::{Entry, Quota, Recorded, RecordedDisk};
+use crate::state::{Entry, Quota, Recorded, RecordedDisk, StorageQuota};
 
 /// What would change, and everything needed to change it. Fits only the state with this lineage and serial.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +49,9 @@ pub struct Plan {
     /// What those may run whose vms it starts. Not kept: a kept plan is made again.
     #[serde(skip)]
     pub quotas: Vec<Quota>,
+    /// What those may store who get disks; not kept either.
+    #[serde(skip)]
+    pub storage: Vec<StorageQuota>,
 }
 
 impl Plan {
@@ -83,6 +86,7 @@ impl Plan {
             rights: Vec::new(),
             answers: BTreeMap::new(),
             quotas: Vec::new(),
+            storage: Vec::new(),
         }
     }
 

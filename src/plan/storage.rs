@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use super::{Effect, Ground, Planner};
 use crate::model::address::Address;
 use crate::model::disk::DiskOrigin;
-use crate::model::id::UserName;
+use crate::model::id::{UserName, VmName};
+use crate::state::{RecordedDisk, StorageQuota};
 
 /// A vm that gets disks, and how much of its owner's limit they take as they are made.
 struct New {
@@ -28,16 +29,25 @@ impl Planner<'_> {
     fn guard_storage_of(&mut self, owner: &UserName, vms: &[New]) {
         let Some(user) = self.inputs.desired.users.get(owner) else { return };
         let limit_bytes = user.limits.storage_bytes;
-        let used_bytes = self.stored_by(owner);
+        let seen = self.disks_of(owner);
+        let used_bytes = seen.values().copied().chain(self.promised_to(owner)).fold(0, u64::saturating_add);
+        let (mut promised, mut is_counted) = (BTreeMap::new(), false);
         let (mut sum, mut wanted_bytes, mut too_many) = (used_bytes, 0_u64, Vec::new());
         for New { address, bytes } in vms {
             let with_it = sum.saturating_add(*bytes);
             if with_it <= limit_bytes || self.allowed(address) {
                 sum = with_it;
+                is_counted |= *bytes > 0;
+                promised.insert(address.clone(), bytes.saturating_add(self.stays_of(address, &seen)));
             } else {
                 wanted_bytes = wanted_bytes.saturating_add(*bytes);
                 too_many.push(address.clone());
             }
+        }
+        // What is meant all the same may come to more, and then nobody else's is in the way.
+        if is_counted && sum <= limit_bytes {
+            let (owner, vms) = (owner.clone(), promised);
+            self.plan.storage.push(StorageQuota { owner, limit_bytes, seen, vms });
         }
         let Some(first) = too_many.first().cloned() else { return };
         let why = Ground::OverStorage { owner: owner.clone(), limit_bytes, used_bytes: sum, wanted_bytes };
@@ -81,23 +91,41 @@ impl Planner<'_> {
         })
     }
 
-    /// By disks that stay where they are.
-    fn stored_by(&self, owner: &UserName) -> u64 {
-        let going: BTreeSet<&PathBuf> = self
-            .plan
-            .actions()
-            .filter_map(|(_, action)| match &action.effect {
-                Effect::SetAside { disks, .. } => Some(disks),
-                _ => None,
-            })
-            .flatten()
-            .collect();
-        let theirs = self.inputs.recorded.vms.values().filter(|known| known.vm.owner == *owner);
-        let stay = theirs.flat_map(|known| &known.disks).filter(|disk| !going.contains(&disk.path));
-        let bytes = stay.filter_map(|disk| {
-            let size = self.inputs.observed.sizes.get(&disk.path)?;
-            Some(size.stored_bytes(disk.base.is_some()))
+    /// Their disks in all labs, with what each takes. One that is set aside takes nothing, nor does one of a vm to which another
+    /// apply has promised what it will have.
+    fn disks_of(&self, owner: &UserName) -> BTreeMap<PathBuf, u64> {
+        let going = self.plan.actions().filter_map(|(_, action)| match &action.effect {
+            Effect::SetAside { disks, .. } => Some(disks),
+            _ => None,
         });
-        bytes.fold(0, u64::saturating_add)
+        let going: BTreeSet<&PathBuf> = going.flatten().collect();
+        let theirs = self.inputs.recorded.vms.iter().filter(|(_, known)| known.vm.owner == *owner);
+        let disks = theirs.flat_map(|(name, known)| known.disks.iter().map(move |disk| (name, disk)));
+        let bytes = |(vm, disk): (&VmName, &RecordedDisk)| {
+            let size = self.inputs.observed.sizes.get(&disk.path);
+            let counts = !going.contains(&disk.path) && !self.is_promised(vm);
+            let bytes = size.filter(|_| counts).map_or(0, |size| size.stored_bytes(disk.base.is_some()));
+            (disk.path.clone(), bytes)
+        };
+        let here = disks.filter(|(_, disk)| disk.made).map(bytes);
+        let elsewhere = self.inputs.observed.elsewhere.get(owner).map(|seen| seen.stored.clone()).unwrap_or_default();
+        here.chain(elsewhere).collect()
+    }
+
+    fn is_promised(&self, vm: &VmName) -> bool {
+        self.inputs.recorded.storing.iter().any(|storing| storing.lab == self.plan.lab && storing.vm == *vm)
+    }
+
+    /// What others are about to make for them.
+    fn promised_to(&self, owner: &UserName) -> impl Iterator<Item = u64> {
+        let theirs = self.inputs.recorded.storing.iter().filter(move |storing| storing.owner == *owner);
+        theirs.map(|storing| storing.bytes)
+    }
+
+    /// By the disks of a vm that it keeps.
+    fn stays_of(&self, address: &Address, seen: &BTreeMap<PathBuf, u64>) -> u64 {
+        let known = self.inputs.recorded.vms.iter().find(|(name, _)| Address::vm(name) == *address);
+        let disks = known.into_iter().flat_map(|(_, known)| &known.disks);
+        disks.filter_map(|disk| seen.get(&disk.path)).copied().fold(0, u64::saturating_add)
     }
 }

@@ -35,7 +35,7 @@ pub use lock::{Holder, Lock};
 pub use objects::{RecordedThing, Thing};
 pub use operations::{Decision, Hold, Standing, Start, Worker};
 pub use privacy::Left;
-pub use quotas::{OpenRun, Quota, Starting};
+pub use quotas::{OpenRun, Quota, Starting, StorageQuota, Storing};
 pub use recorded::{
     FreezeScope, Frozen, Making, PublishedDisk, Recorded, RecordedDisk, RecordedRun, RecordedVm, RunState, Started,
     TakenAddress, TemplateVersion,
@@ -52,6 +52,7 @@ use self::in_use::{Identity, InUse};
 use self::operations::AtWork;
 use self::seal::Seal;
 use crate::model::address::Address;
+use crate::model::disk::size;
 use crate::model::id::{SiteTag, UserName};
 use home::refuse_foreign;
 
@@ -95,6 +96,8 @@ pub enum StateError {
     Given { what: String, to: String },
     #[error("{owner} may run {limit} vms at once, and somebody has begun to start more of them since this was planned")]
     OverQuota { owner: UserName, limit: u32 },
+    #[error("{owner} may store {}, and somebody has begun to make more disks of theirs since this was planned", size(*limit_bytes))]
+    OverStorage { owner: UserName, limit_bytes: u64 },
     #[error("{} froze it at {:.0}: {}", frozen.who, frozen.since, frozen.why)]
     Frozen { frozen: Frozen },
     #[error("apply {latest} of this lab began while apply {apply} was under way, and goes on in its place")]
@@ -142,7 +145,7 @@ impl StateError {
             Self::InUse { .. } => Some(
                 "nothing was changed; to put another file in its place, or to bring its tables up to date, it must be nobody else's: wait until they are done".into(),
             ),
-            Self::Stale { .. } | Self::Given { .. } | Self::OverQuota { .. } | Self::Replaced { .. } => Some("nothing was changed; run the command again".into()),
+            Self::Stale { .. } | Self::Given { .. } | Self::OverQuota { .. } | Self::OverStorage { .. } | Self::Replaced { .. } => Some("nothing was changed; run the command again".into()),
             Self::Held { .. } => Some("nothing was changed; wait until that is done, or do the rest without it".into()),
             Self::Frozen { .. } => Some("nothing was changed; `labwright thaw` lets plans be applied again".into()),
             Self::Overtaken { path, .. } => Some(format!(

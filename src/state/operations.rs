@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{OptionalExtension as _, Transaction, params};
 use serde::{Deserialize, Serialize};
 
-use super::quotas::{self, Quota, Starting};
+use super::quotas::{self, Quota, Starting, StorageQuota, Storing};
 use super::recorded::{Reader, Recorded, TakenAddress};
 use super::trials::Tried;
 use super::write::{ApplyId, ApplyInfo, Broken};
@@ -46,6 +46,8 @@ pub struct Decision {
     pub holds: Vec<Hold>,
     /// What those may run at once whose vms are started.
     pub quotas: Vec<Quota>,
+    /// What those may store who get disks.
+    pub storage: Vec<StorageQuota>,
 }
 
 impl Recorded {
@@ -66,6 +68,8 @@ pub struct Hold {
     pub seat: Option<(Ipv4Addr, Mac)>,
     /// The run that it is to have.
     pub run: Option<Start>,
+    /// Whose disks are to be made, and what all of that vm's come to then.
+    pub stores: Option<(UserName, u64)>,
 }
 
 /// A run that is about to be.
@@ -98,6 +102,7 @@ pub(super) struct Promised {
     /// The number after the last run.
     pub(super) next_run: u64,
     pub(super) starting: Vec<Starting>,
+    pub(super) storing: Vec<Storing>,
 }
 
 /// Kept as long as an apply runs.
@@ -206,6 +211,7 @@ impl Store {
             refuse_seats_of_trials(&decision.holds, &path)?;
             take(transaction, apply, lab, &decision.holds)?;
             quotas::refuse_too_many(transaction, &decision.quotas)?;
+            quotas::refuse_too_much(transaction, &decision.storage)?;
             for act in act.iter().chain(&info.acts) {
                 audit::write(transaction, Some(lab), act, Some(apply), &now.to_string())?;
             }
@@ -318,15 +324,18 @@ fn refuse_runs_of_others(transaction: &Transaction<'_>, holds: &[Hold]) -> Resul
 
 fn take(transaction: &Transaction<'_>, apply: i64, lab: &LabName, holds: &[Hold]) -> Result<(), Broken> {
     let mut insert = transaction.prepare_cached(
-        "INSERT INTO holds (lab, address, apply, doing, ip, mac, run, owner) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO holds (lab, address, apply, doing, ip, mac, run, owner, bytes)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?;
-    for Hold { address, doing, seat, run } in holds {
+    for Hold { address, doing, seat, run, stores } in holds {
         if let Some(worker) = worker(transaction, lab, address)? {
             return Err(StateError::Held { address: address.clone(), worker }.into());
         }
         let (ip, mac) = seat.map(|(ip, mac)| (ip.to_string(), mac.to_string())).unzip();
         let (run, owner) = run.as_ref().map(|start| (start.number, start.owner.as_str())).unzip();
-        insert.execute(params![lab.as_str(), address.to_string(), apply, doing, ip, mac, run, owner])?;
+        let (storer, bytes) = stores.as_ref().map(|(owner, bytes)| (owner.as_str(), bytes)).unzip();
+        let owner = owner.or(storer);
+        insert.execute(params![lab.as_str(), address.to_string(), apply, doing, ip, mac, run, owner, bytes])?;
     }
     refuse_seats_of_others(transaction, apply)
 }
@@ -402,21 +411,27 @@ impl Reader<'_> {
         transaction: &Transaction<'_>,
         runs: &dyn Fn(i64) -> bool,
     ) -> Result<Promised, StateError> {
-        let query = "SELECT apply, run, lab, address, ip, mac, owner FROM holds
-                     WHERE ?1 <> '' AND (ip IS NOT NULL OR run IS NOT NULL)";
+        let query = "SELECT apply, run, lab, address, ip, mac, owner, bytes FROM holds
+                     WHERE ?1 <> '' AND (ip IS NOT NULL OR run IS NOT NULL OR bytes IS NOT NULL)";
         let rows = self.rows(transaction, query, |row| {
             let seat = row.get::<_, Option<String>>(4)?.zip(row.get::<_, Option<String>>(5)?);
-            let start = row.get::<_, Option<u64>>(1)?.zip(row.get::<_, Option<String>>(6)?);
-            Ok((row.get::<_, i64>(0)?, start, [row.get::<_, String>(2)?, row.get(3)?], seat))
+            let owner = row.get::<_, Option<String>>(6)?;
+            let start = row.get::<_, Option<u64>>(1)?.zip(owner.clone());
+            let stores = row.get::<_, Option<u64>>(7)?.zip(owner);
+            Ok((row.get::<_, i64>(0)?, (start, stores), [row.get::<_, String>(2)?, row.get(3)?], seat))
         })?;
         let mut promised = Promised::default();
-        for (_, start, [lab, address], seat) in rows.into_iter().filter(|(apply, ..)| runs(*apply)) {
+        for (_, (start, stores), [lab, address], seat) in rows.into_iter().filter(|(apply, ..)| runs(*apply)) {
             let vm = self.valid(address.parse::<Address>())?.name;
             let (lab, vm) = (self.valid(LabName::new(lab))?, self.valid(VmName::new(vm))?);
             if let Some((run, owner)) = start {
                 promised.next_run = promised.next_run.max(run + 1);
                 let (owner, lab, vm) = (self.valid(UserName::new(owner))?, lab.clone(), vm.clone());
                 promised.starting.push(Starting { owner, lab, vm });
+            }
+            if let Some((bytes, owner)) = stores {
+                let (owner, lab, vm) = (self.valid(UserName::new(owner))?, lab.clone(), vm.clone());
+                promised.storing.push(Storing { owner, lab, vm, bytes });
             }
             let Some((ip, mac)) = seat else { continue };
             promised.taken.insert(self.valid(ip.parse())?, TakenAddress { lab, vm, mac: self.valid(mac.parse())? });

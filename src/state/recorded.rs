@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::operations::{Promised, Running};
 use super::{
-    AsideSet, ImageDigest, OpenRun, RecordedThing, Starting, StateError, Store, Thing, Tried, WaitingDisks, Worker,
+    AsideSet, ImageDigest, OpenRun, RecordedThing, Starting, StateError, Store, Storing, Thing, Tried, WaitingDisks,
+    Worker,
 };
 use crate::model::address::{Address, Kind};
 use crate::model::claim::Claim;
@@ -38,6 +39,8 @@ pub struct Recorded {
     pub held: BTreeMap<Address, Worker>,
     /// Vms of the site that others start just now.
     pub starting: Vec<Starting>,
+    /// Vms of the site for which others make disks just now.
+    pub storing: Vec<Storing>,
     /// Number that the site's next run gets.
     pub next_run: u64,
     /// All that is neither a vm nor a disk.
@@ -74,6 +77,7 @@ impl Recorded {
             cut_short: false,
             held: BTreeMap::new(),
             starting: Vec::new(),
+            storing: Vec::new(),
             next_run: 1,
             objects: BTreeMap::new(),
             versions: BTreeMap::new(),
@@ -352,7 +356,7 @@ impl Reader<'_> {
         // One that has begun since the first look runs now.
         let now = Running::look(&self.path)?;
         let runs = |apply| before.has(apply) || now.has(apply);
-        let Promised { mut taken, next_run: promised_run, starting } = self.promised(transaction, &runs)?;
+        let Promised { mut taken, next_run: promised_run, starting, storing } = self.promised(transaction, &runs)?;
         taken.extend(self.taken(transaction, &vms)?);
         Ok(Recorded {
             site: self.valid(SiteTag::new(tag))?,
@@ -363,6 +367,7 @@ impl Reader<'_> {
             cut_short: self.cut_short(transaction, &runs)?,
             held: self.held(transaction, &runs)?,
             starting,
+            storing,
             next_run: next_run.max(promised_run),
             objects: self.objects(transaction, &claims)?,
             versions: self.versions(transaction)?,

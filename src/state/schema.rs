@@ -17,7 +17,7 @@
 //!              beside any plan, such as a suspension
 //! overtaken  apply ─ by_apply: the one that goes on in its place, since it was cut short
 //! holds      lab, address ─ apply that works on it, doing, ip, mac and number of the run that it is to have, owner whose
-//!              vm is to run: as long as that apply runs
+//!              vm is to run or to get disks, bytes of all its disks then: as long as that apply runs
 //! journal    id ─ apply, address, effect, intended_at, outcome (null: under way, or its controller died), detail
 //! claims     id ─ lab, kind, name, body (JSON, with its version), by, at; ended_at, ended: since when it counts no more, and why
 //! roster     what rosters say of people besides their accounts: see `roster`
@@ -32,7 +32,7 @@
 use rusqlite::Connection;
 
 /// Version of the tables that this program writes, kept in `PRAGMA user_version`.
-pub(super) const VERSION: u32 = 9;
+pub(super) const VERSION: u32 = 10;
 
 /// `MIGRATIONS[n]` turns version n into n + 1. Never edited once released.
 const MIGRATIONS: [&str; VERSION as usize] = ["
@@ -131,7 +131,9 @@ const MIGRATIONS: [&str; VERSION as usize] = ["
     CREATE INDEX holds_of_mac ON holds (mac) WHERE mac IS NOT NULL;
     CREATE INDEX holds_of_owner ON holds (owner) WHERE owner IS NOT NULL;
     CREATE INDEX IF NOT EXISTS vms_of_owner ON vms (json_extract(body, '$.owner'));
-", super::roster::TABLE, super::roster::CANDIDATE];
+", super::roster::TABLE, super::roster::CANDIDATE, "
+    ALTER TABLE holds ADD COLUMN bytes INTEGER;
+"];
 
 /// Brings the tables to `VERSION`, each step in a transaction of its own.
 pub(super) fn migrate(connection: &mut Connection, from: u32) -> rusqlite::Result<()> {

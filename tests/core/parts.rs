@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use labwright::model::address::Address;
 use labwright::model::id::{LabName, UserName};
 use labwright::plan::{Plan, refresh_only, target, unknown_addresses};
-use labwright::state::{Change, Decision, Entry, FreezeScope, Frozen, Hold, Quota, Start, StateError};
+use labwright::state::{Change, Decision, Entry, FreezeScope, Frozen, Hold, Quota, Start, StateError, StorageQuota};
 
 use crate::lab::{Applied, Lab};
 use crate::plans::{PAIR, running};
@@ -167,8 +168,19 @@ fn an_apply_that_was_overtaken_is_stopped() {
     let info = lab.info();
     let (mut store, mut later) = (lab.store(), lab.store());
     let decision = || {
-        let hold = Hold { address: "user/bob".parse().unwrap(), doing: "changed".to_owned(), seat: None, run: None };
-        Decision { after: lab.recorded(&lab.desired()).latest, holds: vec![hold], quotas: Vec::new() }
+        let hold = Hold {
+            address: "user/bob".parse().unwrap(),
+            doing: "changed".to_owned(),
+            seat: None,
+            run: None,
+            stores: None,
+        };
+        Decision {
+            after: lab.recorded(&lab.desired()).latest,
+            holds: vec![hold],
+            quotas: Vec::new(),
+            storage: Vec::new(),
+        }
     };
     let first = store.begin(&name, &decision(), &info, now).unwrap();
     let held = later.begin(&name, &decision(), &info, now).unwrap_err();
@@ -194,9 +206,9 @@ fn two_labs_at_once_start_no_more_than_one_may() {
     let (alice, info): (UserName, _) = ("alice".parse().unwrap(), lab.info());
     let decision = |after, number, vm: &str, limit| {
         let run = Some(Start { number, owner: alice.clone() });
-        let hold = Hold { address: vm.parse().unwrap(), doing: "started".to_owned(), seat: None, run };
+        let hold = Hold { address: vm.parse().unwrap(), doing: "started".to_owned(), seat: None, run, stores: None };
         let quotas = vec![Quota { owner: alice.clone(), limit, over: BTreeSet::new() }];
-        Decision { after, holds: vec![hold], quotas }
+        Decision { after, holds: vec![hold], quotas, storage: Vec::new() }
     };
     let (mut here, mut there) = (lab.store(), lab.store());
     let (one, two) = ("net101".parse().unwrap(), "net202".parse().unwrap());
@@ -207,6 +219,62 @@ fn two_labs_at_once_start_no_more_than_one_may() {
     there.end(second, "", now).unwrap();
     here.end(first, "", now).unwrap();
     there.begin(&two, &decision(second.0, 3, "vm/alice-two", 1), &info, now).unwrap();
+}
+
+/// The same of what they may store; and a disk that came since a plan was made, which it has not measured, makes it stale.
+#[test]
+fn two_labs_at_once_store_no_more_than_one_may() {
+    let lab = running(PAIR);
+    let now = "2027-01-12T08:00:00Z".parse().unwrap();
+    let (alice, info): (UserName, _) = ("alice".parse().unwrap(), lab.info());
+    let (here, there) = (LabName::new("net303").unwrap(), LabName::new("net202").unwrap());
+    let disk =
+        lab.recorded(&lab.desired()).vms.values().find(|known| known.vm.owner == alice).unwrap().disks[0].path.clone();
+    let decision = |after, vm: &str, limit_bytes, seen: &[u64]| {
+        let address: Address = vm.parse().unwrap();
+        let stores = Some((alice.clone(), 3));
+        let hold = Hold { address: address.clone(), doing: "made".to_owned(), seat: None, run: None, stores };
+        let seen = seen.iter().map(|bytes| (disk.clone(), *bytes)).collect();
+        let storage = StorageQuota { owner: alice.clone(), limit_bytes, seen, vms: [(address, 3)].into() };
+        Decision { after, holds: vec![hold], quotas: Vec::new(), storage: vec![storage] }
+    };
+    let is_refused = |begun: Result<_, StateError>| matches!(begun, Err(StateError::OverStorage { .. }));
+    let (mut one, mut two) = (lab.store(), lab.store());
+    assert!(
+        is_refused(one.begin(&here, &decision(0, "vm/alice-a", 9, &[]), &info, now)),
+        "a disk that was not measured"
+    );
+    let first = one.begin(&here, &decision(0, "vm/alice-a", 9, &[1]), &info, now).unwrap();
+    assert!(is_refused(two.begin(&there, &decision(0, "vm/alice-b", 6, &[1]), &info, now)));
+    let promised: Vec<_> = two.recorded(&there).unwrap().storing.iter().map(|storing| storing.bytes).collect();
+    assert_eq!(promised, [3]);
+    let second = two.begin(&there, &decision(0, "vm/alice-b", 7, &[1]), &info, now).unwrap();
+    two.end(second, "", now).unwrap();
+    one.end(first, "", now).unwrap();
+    two.begin(&there, &decision(second.0, "vm/alice-b", 4, &[1]), &info, now).unwrap();
+}
+
+/// A disk that somebody else is making for a person just now counts, in whatever lab.
+#[test]
+fn a_disk_that_is_being_made_counts() {
+    let manifest = PAIR.replace("students: { members", "students: { limits: { storage: 4G }, members");
+    let manifest = manifest.replace("derive: gsr", "disks: [{ size: 3G }], vm_group: lab1, memory: 1G");
+    let lab = Lab::new(&manifest);
+    let (mut store, now) = (lab.store(), "2027-01-12T08:00:00Z".parse().unwrap());
+    for (gigabytes, refusals) in [(2, vec!["vm/alice-gsr"]), (1, vec![])] {
+        let stores = Some(("alice".parse().unwrap(), gigabytes << 30));
+        let hold =
+            Hold { address: "vm/alice-two".parse().unwrap(), doing: "made".to_owned(), seat: None, run: None, stores };
+        let there: LabName = "net202".parse().unwrap();
+        let after = store.recorded(&there).unwrap().latest;
+        let decision = Decision { after, holds: vec![hold], quotas: Vec::new(), storage: Vec::new() };
+        let id = store.begin(&there, &decision, &lab.info(), now).unwrap();
+        let plan = lab.plan();
+        assert_eq!(refused(&plan), refusals, "{gigabytes}");
+        let bob = plan.storage.iter().find(|quota| quota.owner.as_str() == "bob").unwrap();
+        assert_eq!((bob.limit_bytes, bob.vms.values().copied().collect::<Vec<_>>()), (4 << 30, vec![3 << 30]));
+        store.end(id, "", now).unwrap();
+    }
 }
 
 /// What somebody else starts just now counts as if it ran, here and in other labs; what they only work on does not.
@@ -226,10 +294,10 @@ fn a_vm_that_is_being_started_counts_and_one_that_is_copied_does_not() {
     ] {
         let number = lab.recorded(&lab.desired()).next_run;
         let run = starts.then(|| Start { number, owner: alice.clone() });
-        let hold = Hold { address: vm.parse().unwrap(), doing: "made".to_owned(), seat: None, run };
+        let hold = Hold { address: vm.parse().unwrap(), doing: "made".to_owned(), seat: None, run, stores: None };
         let lab_name: LabName = lab_name.parse().unwrap();
         let after = store.recorded(&lab_name).unwrap().latest;
-        let decision = Decision { after, holds: vec![hold], quotas: Vec::new() };
+        let decision = Decision { after, holds: vec![hold], quotas: Vec::new(), storage: Vec::new() };
         let id = store.begin(&lab_name, &decision, &lab.info(), now).unwrap();
         assert_eq!(refused(&lab.plan()), refusals, "{lab_name} {vm} {starts}");
         store.end(id, "", now).unwrap();

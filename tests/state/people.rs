@@ -193,6 +193,10 @@ fn nobody_stores_more_than_they_may() {
         must(&sandbox, &format!("labwright --site ../site.yaml vm delete ada/{name}"));
     }
     assert!(quota("ada").starts_with("ada,course,0 of 2,1M of 3M,2M,"), "{}", quota("ada"));
+    // Five at once, and room for one: another's clone counts from when it is begun.
+    let derive = "labwright --site ../site.yaml vm derive base --name at-once-$n --owner ada --clone";
+    must(&sandbox, &format!("for n in 1 2 3 4 5; do {derive} & done >/dev/null 2>&1; wait"));
+    assert!(quota("ada").starts_with("ada,course,0 of 2,2M of 3M,2M,"), "{}", quota("ada"));
 }
 
 /// All that is known of one person and of nobody else; and then nothing of them, in no byte.
