@@ -54,11 +54,13 @@ impl Way {
     pub fn snapshots(&self, vm: &str) -> Result<Vec<Snapshot>, Failure> {
         match self {
             Self::Daemon(lab) => {
-                let mut all = Vec::new();
-                for vm in looks::picked(lab, &[vm.to_owned()])? {
-                    all.extend(lab.snapshots(&vm)?.into_iter().map(Snapshot::from));
-                }
-                Ok(all)
+                let vms: Vec<VmName> = looks::picked(lab, &[vm.to_owned()])?.into_iter().collect();
+                // Whose each of several vms' would be, nothing in the list says.
+                let [vm] = &vms[..] else {
+                    let what = format!("`{vm}` means {} vms; `vm snapshots` lists those of one", vms.len());
+                    return Err(Failure::new(Exit::Usage, what));
+                };
+                Ok(lab.snapshots(vm)?.into_iter().map(Snapshot::from).collect())
             }
             Self::Here(lab) => {
                 let guest = Guest::named(&lab.0, &lab.1.lab, vm)?;

@@ -1,6 +1,6 @@
 //! Why one thing is as it is, from its line in the manifest to its latest run and what the next plan would do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -11,11 +11,10 @@ use super::origin;
 use super::vms::of_phase;
 use super::{Apply, Effect, Moment, View, VmState};
 use crate::control::ControlError;
-use crate::control::plan::Scope;
 use crate::model::address::{Address, Kind};
 use crate::model::id::{Mac, UserName};
 use crate::model::lab::Desired;
-use crate::observe::Phase;
+use crate::observe::{Observed, Phase};
 use crate::plan::{Change, Note, Refusal};
 use crate::state::{self, RecordedDisk, Store};
 
@@ -104,8 +103,10 @@ impl View<'_> {
         self.refuse_unknown(address, store.as_ref())?;
         let manifest = origin::place(&self.context.lab_folder, &self.desired, address);
         let past = store.map(|store| self.past(&store, address)).transpose()?.unwrap_or_default();
-        let said = self.said(address)?;
-        let plan = Scope::default().plan(self.context, &self.desired, &self.recorded)?;
+        let observed = Arc::unwrap_or_clone(self.observed()?);
+        let said = self.said(address, &observed);
+        let (desired, recorded) = (&self.desired, &self.recorded);
+        let plan = self.context.plan_from(observed, None, desired, recorded, &[], &BTreeMap::new())?;
         let notes = plan.drift.into_iter().chain(plan.waits).chain(plan.notes);
         Ok(Explanation {
             address: address.clone(),
@@ -163,18 +164,15 @@ impl View<'_> {
         })
     }
 
-    fn said(&self, address: &Address) -> Result<Option<Said>, ControlError> {
+    fn said(&self, address: &Address, observed: &Observed) -> Option<Said> {
         let vm = self.recorded.vms.get(address.name.as_str()).filter(|_| address.kind == Kind::Vm);
-        let Some(run) = vm.and_then(|vm| vm.run.as_ref()) else { return Ok(None) };
-        let said = Arc::unwrap_or_clone(self.observed()?).runs.remove(&run.run).map(|report| {
-            let reason = match &report.phase {
-                Phase::Paused { reason } | Phase::CutOff { reason } => Some(reason.clone()),
-                phase => phase.end(),
-            };
-            let (host, vnc) = report.mapping.map(|mapping| (mapping.host, mapping.vnc)).unzip();
-            Said { state: of_phase(&report.phase), reason, host, vnc, last_heard_of: report.last_beat.into() }
-        });
-        Ok(said)
+        let report = observed.runs.get(&vm?.run.as_ref()?.run)?;
+        let reason = match &report.phase {
+            Phase::Paused { reason } | Phase::CutOff { reason } => Some(reason.clone()),
+            phase => phase.end(),
+        };
+        let (host, vnc) = report.mapping.clone().map(|mapping| (mapping.host, mapping.vnc)).unzip();
+        Some(Said { state: of_phase(&report.phase), reason, host, vnc, last_heard_of: report.last_beat.into() })
     }
 }
 
