@@ -87,6 +87,7 @@ cases! {
     state_newer
     status_watch
     template_publish
+    template_tree
     umask
     usage
     vm_reimage

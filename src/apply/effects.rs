@@ -285,7 +285,8 @@ fn make_disks(batch: &Batch, world: &World<'_>, tell: &Tell<'_>) -> Vec<Attempt>
 /// What was copied, for the day on which somebody asks whether an image at another place is the same.
 fn copied_image(origin: &DiskOrigin, made: &[Result<(), DiskError>], world: &World<'_>) -> Option<String> {
     let DiskOrigin::Copy { image } = origin else { return None };
-    if !made.iter().any(Result::is_ok) {
+    // A published version never changes, and is known by its number.
+    if !made.iter().any(Result::is_ok) || image.starts_with(&world.site.storage.templates) {
         return None;
     }
     // Without it the image is known by its path alone, as a vm's from before this was recorded.

@@ -3,16 +3,18 @@
 use std::path::Path;
 
 use super::{Ended, LabOption, vm};
-use crate::control::purge as control;
+use crate::control::{purge as control, unused};
 use crate::exit::Exit;
-use crate::report::{Ui, aside};
+use crate::report::{Ui, aside, templates};
 
-/// Delete disks that were set aside long ago, and forget runs that are long over
+/// Delete disks set aside long ago, versions that nobody needs, and what is known of old runs
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "This is the only command that deletes a disk; what `labwright hold` holds it leaves alone. Where no vm
-is named, runs that ended before the site's `history` begins are forgotten too, with what they left:
-some by each apply, all by this command.
+    after_help = "This is the only command that deletes a disk; what `labwright hold` holds it leaves alone. Where
+no vm is named, versions of templates go, too, that were published as long ago, if no disk lies
+over them, one set aside included; the latest of each template stays. And runs that ended before
+the site's `history` begins are forgotten, with what they left: some by each apply, all by this
+command.
 
 Examples:
   labwright purge --older-than 90
@@ -48,6 +50,14 @@ pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended 
         ui.say(&aside::deleted(control::delete(&context, &desired, &disks)?));
     }
     if arguments.vms.is_empty() {
+        let versions = unused::meant(&context, &desired, days)?;
+        if !versions.is_empty() {
+            templates::unused(&versions).iter().for_each(|line| ui.say(line));
+            if !arguments.yes {
+                ui.confirmed(&templates::delete_question(versions.len()), "deleted of templates")?;
+            }
+            ui.say(&templates::deleted(unused::delete(&context, &desired, &versions)?));
+        }
         let cleared = control::forget_old_runs(&context, &desired)?;
         aside::forgotten(cleared, context.site.history_days).iter().for_each(|line| ui.say(line));
     }

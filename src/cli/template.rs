@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use super::{Ended, LabOption, Listed, apply, said, shown, vm};
+use super::{Ended, LabOption, Listed, apply, get, said, shown, vm};
+use crate::client::looks::Listing;
 use crate::control::template::{self, Wanted};
-use crate::control::view::{Only, listed};
+use crate::control::view::{Only, Version, listed};
 use crate::model::id::TemplateName;
-use crate::report::table::render;
+use crate::report::table::{Format, render};
 use crate::report::{Ui, templates};
 
 /// Install and publish what vms derive from
@@ -56,6 +57,17 @@ Examples:
   labwright template update gsr alice-gsr --yes"
     )]
     Update(UpdateArguments),
+    /// List templates: your own and those that you may derive from; the same as `get templates`
+    #[command(after_help = "Example: labwright template list -o json")]
+    List(get::Meant),
+    /// Show who derives from what: each template, its versions with what they take, and the vms that stand on each
+    #[command(after_help = "Example: labwright template tree gsr")]
+    Tree {
+        /// Only these; `*` stands for anything.
+        name: Vec<String>,
+        #[command(flatten)]
+        listed: Listed,
+    },
     /// List the versions of templates, and how many vms stand on each
     #[command(after_help = "Example: labwright template versions gsr")]
     Versions {
@@ -94,7 +106,18 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
             let vm::Acting { allow, lab, options } = acting;
             lab.way(site)?.update(template, vms, allow, &options.waiting(waiting), ui)
         }
-        Command::Versions { name, listed: Listed { lab, output } } => {
+        Command::List(meant) => get::list(Listing::Templates, meant, site, ui),
+        Command::Tree { name, listed: Listed { lab, output: Format::Table } } => {
+            let (context, desired) = lab.known(site)?;
+            let (view, only) = (context.view(&desired)?, Only { names: name.clone(), owner: None });
+            let meant = listed(&desired.lab, view.templates()?, &only)?;
+            let is_meant = |version: &Version| name.is_empty() || meant.iter().any(|of| of.name == version.template);
+            let versions: Vec<Version> = view.versions()?.into_iter().filter(is_meant).collect();
+            shown(ui, &templates::tree(&meant, &versions))
+        }
+        // As data, each version has its vms.
+        Command::Tree { name, listed: Listed { lab, output } }
+        | Command::Versions { name, listed: Listed { lab, output } } => {
             let (context, desired) = lab.known(site)?;
             let only = Only { names: name.clone(), owner: None };
             let versions = listed(&desired.lab, context.view(&desired)?.versions()?, &only)?;

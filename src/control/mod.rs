@@ -78,6 +78,7 @@ pub mod round;
 pub mod session;
 pub mod state;
 pub mod template;
+pub mod unused;
 pub mod upload;
 pub mod validate;
 pub mod view;

@@ -71,6 +71,11 @@ pub enum Change {
         version: u32,
         content: TemplateVersion,
     },
+    /// Its disks are deleted.
+    DropVersion {
+        template: TemplateName,
+        version: u32,
+    },
     PutDisk {
         vm: VmName,
         disk: RecordedDisk,
@@ -340,6 +345,10 @@ fn write_change(transaction: &Transaction<'_>, lab: &str, change: &Change, now: 
             )?;
             content.disks.iter().try_for_each(|disk| remember(transaction, &disk.source, &disk.digest()))
         }
+        Change::DropVersion { template, version } => execute(
+            "DELETE FROM versions WHERE lab = ?1 AND template = ?2 AND version = ?3",
+            params![lab, template.as_str(), version],
+        ),
         Change::PutDisk { vm, disk } => execute(
             "INSERT OR REPLACE INTO disks (path, lab, vm, slot, base, made, image) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             params![text(&disk.path), lab, vm.as_str(), disk.slot, disk.base.as_deref().map(text), disk.made, disk.image],
