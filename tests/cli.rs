@@ -37,6 +37,7 @@ cases! {
     apply_thought_over
     apply_unasked
     asks
+    base_spoilt
     collect
     collect_candidates
     collect_hostile

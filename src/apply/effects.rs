@@ -247,8 +247,11 @@ fn publish_disk(source: &PublishSource, world: &World<'_>, tell: &Tell<'_>) -> R
         world.disks.fetch(url, sha256, &source.image, tell)?;
     }
     let published = world.disks.publish(&source.image, &source.path, source.sha256.as_deref(), tell)?;
+    // Without it the image is believed to be what was published, as one of before this was recorded.
+    let stored = world.disks.stamp(&source.path).ok().flatten().map(|stamp| (stamp.bytes, stamp.mtime_ns));
     Ok(PublishedDisk {
         path: source.path.clone(),
+        stored,
         sha256: published.sha256,
         source_sha256: published.source_sha256,
         source: source.image.clone(),

@@ -267,6 +267,7 @@ impl<'a> Publishing<'a> {
                     source: target.clone(),
                     source_bytes: stored.source_bytes,
                     source_mtime_ns: stored.source_mtime_ns,
+                    stored: None,
                     made: Some(self.making.clone()),
                 })
             });

@@ -60,6 +60,11 @@ pub trait Disks: Send + Sync {
     /// Digest of an image, in hexadecimal.
     fn sha256(&self, path: &Path) -> std::io::Result<String>;
 
+    /// The same of one that was published.
+    fn published_sha256(&self, path: &Path) -> std::io::Result<String> {
+        self.sha256(path)
+    }
+
     /// Copies a template's image to where it never changes again.
     fn publish(
         &self,
@@ -140,6 +145,10 @@ impl Disks for OnStorage {
 
     fn sha256(&self, path: &Path) -> std::io::Result<String> {
         digest(&self.images.open(path).map_err(std::io::Error::other)?)
+    }
+
+    fn published_sha256(&self, path: &Path) -> std::io::Result<String> {
+        digest(&super::qcow2::open_image(path).map_err(std::io::Error::other)?)
     }
 
     fn publish(

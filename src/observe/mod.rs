@@ -1,10 +1,12 @@
 //! What is really there: the scheduler's jobs, the starters' reports, the disks and images on storage. Changes nothing.
 //! One bulk query of the queue, whatever the size of the lab.
 
+mod bases;
 mod life;
 pub mod past;
 mod sizes;
 
+pub use bases::{Bases, Spoilt};
 pub use life::{Life, fenced_after, is_fenced, life, life_of};
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -59,6 +61,8 @@ pub struct Observed {
     pub aside_unwritten: BTreeSet<PathBuf>,
     /// Recorded disks that are something else than recorded, with what they are, such as `lies over /other.qcow2`.
     pub disks_strange: BTreeMap<PathBuf, String>,
+    /// Published images that are not what was published.
+    pub bases: Bases,
     /// Images that the manifest names.
     pub images: BTreeMap<PathBuf, ImageFact>,
     /// Digests of files that stand where a template's next version would go and that no record knows: their apply was cut
@@ -80,7 +84,8 @@ impl Observed {
             }
             _ => None,
         });
-        there.collect()
+        let bases = self.bases.read.iter().map(|(path, digest)| (path.clone(), digest.clone()));
+        there.chain(bases).collect()
     }
 
     /// What an image holds, where that is known.
@@ -255,6 +260,7 @@ pub fn observe(world: &World<'_>, desired: &Desired, recorded: &Recorded) -> Res
         }
     }
     observed.aside_unwritten = aside_unwritten(world.disks, desired, recorded);
+    observed.bases = bases::bases(world.disks, recorded)?;
     observed.unrecorded = unrecorded(world, desired, recorded)?;
     observed.images = images(world.disks, desired, recorded, !observed.unrecorded.is_empty())?;
     observed.sizes = sizes::sizes(world.disks, desired, recorded)?;

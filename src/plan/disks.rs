@@ -222,6 +222,9 @@ impl Planner<'_> {
             self.hold_with_template(address, template);
             return None;
         };
+        if current.published_by.is_none() && !self.may_lie_over(address, &current.disks) {
+            return None;
+        }
         let derive = matches!(vm.source, VmSource::Derive(_));
         let disks = (0..).zip(&current.disks).map(|(slot, image)| NewDisk {
             disk: RecordedDisk {

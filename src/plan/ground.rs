@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::claim::ClaimId;
 use crate::model::id::{LabName, TemplateName, UserName, VmGroupName, VmName};
+use crate::observe::Spoilt;
 use crate::state::{FreezeScope, Worker};
 
 /// In JSON, `code` tells which it is.
@@ -63,6 +64,8 @@ pub enum Ground {
     WantedByOthers { by: String, since: Timestamp, claim: ClaimId },
     /// A disk is another than the recorded one.
     DiskStrange { disk: PathBuf },
+    /// The published image that disks lie over is not what was published.
+    BaseSpoilt { image: PathBuf, how: Spoilt },
     /// A disk is not there.
     DiskGone { disk: PathBuf, loss: DiskLoss },
     /// Disks that were put back are not its owner's.

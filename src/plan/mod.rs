@@ -4,6 +4,7 @@
 mod action;
 mod addresses;
 mod asks;
+mod bases;
 mod capacity;
 mod check;
 mod claims;

@@ -9,7 +9,7 @@ use crate::model::address::Address;
 use crate::model::id::{RunId, TemplateName, VmGroupName, VmName};
 use crate::model::job::TaskId;
 use crate::model::site::Site;
-use crate::observe::{Life, fenced_after};
+use crate::observe::{Life, Spoilt, fenced_after};
 use crate::run::StopReason;
 use crate::state::Worker;
 
@@ -29,6 +29,8 @@ pub enum Remark {
     DiskGone { disk: PathBuf },
     /// Drift: a disk is another than the recorded one, which lies over `base` or stands alone.
     DiskStrange { disk: PathBuf, found: String, base: Option<PathBuf> },
+    /// Drift: a published image is not what was published.
+    BaseSpoilt { image: PathBuf, how: Spoilt },
     /// Drift: the DHCP server has no reservation of it.
     ReservationGone,
     /// Drift: a job with our mark is another account's.

@@ -43,6 +43,7 @@ enum Freshness {
 impl Planner<'_> {
     pub(super) fn plan_templates(&mut self) {
         let desired = self.inputs.desired;
+        self.note_spoilt_bases();
         for (name, template) in &desired.templates {
             let current = self.plan_template(name, template);
             if let Some(current) = current {

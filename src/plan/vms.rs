@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+use super::bases::below;
 use super::claims;
 use super::objects::{Edits, fields, needs_of};
 use super::power::{Decision, news, started};
@@ -218,6 +219,9 @@ impl Planner<'_> {
         let stays_in_run = self.stays_in_run(work, &decision);
         if (decision.start || stays_in_run) && !work.replaced && !work.strange.is_empty() {
             self.refuse_strange_disk(address, work.strange[0]);
+            return;
+        }
+        if (decision.start || stays_in_run) && !self.may_lie_over(address, &below(work)) {
             return;
         }
         if !self.may_disturb_for(work, &decision, live) {

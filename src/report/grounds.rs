@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::freeze::thaw_command;
 use crate::model::disk::size;
+use crate::observe::Spoilt;
 use crate::plan::{DiskLoss, Disturbance, Ground, Leaves, Refusal, SessionLoss};
 
 impl fmt::Display for Ground {
@@ -125,6 +126,9 @@ impl Ground {
                 "its disk {} is not the one that was recorded, and a start could ruin what is on it",
                 disk.display()
             ),
+            Self::BaseSpoilt { image, how } => {
+                write!(f, "the published image {} {}; nothing is started over it", image.display(), spoilt(*how))
+            }
             Self::DiskGone { disk, loss } => write!(f, "its disk {} is gone; {loss}", disk.display()),
             Self::DisksOfOther { theirs, owner } => {
                 write!(f, "the disks that were put back for it are {theirs}'s, and it is {owner}'s")
@@ -174,6 +178,9 @@ impl Refusal {
             Ground::DiskStrange { .. } => format!(
                 "put the right file back (`qemu-img info` shows what lies below it), or have it set aside and made anew with {allow}"
             ),
+            Ground::BaseSpoilt { .. } => {
+                "put the file back as it was published: `labwright template versions -o json` has its sha256".to_owned()
+            }
             Ground::DiskGone { .. } => {
                 format!("put the file back (is the storage mounted?), or give it up with {allow}")
             }
@@ -273,6 +280,14 @@ impl fmt::Display for Leaves {
             Self::OwnerLeft { owner } => write!(f, "its owner `{owner}` left the manifest"),
             Self::GroupLeft => f.write_str("its vm group left the manifest"),
         }
+    }
+}
+
+/// What is wrong with a published image, after its name.
+pub(super) fn spoilt(how: Spoilt) -> &'static str {
+    match how {
+        Spoilt::Missing => "is gone",
+        Spoilt::OtherBytes => "holds other bytes than were published",
     }
 }
 

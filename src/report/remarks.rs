@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::grounds::spoilt;
 use crate::plan::{Already, NotDone, Remark};
 
 /// The name of a value among those of its kind, as its JSON has it.
@@ -34,6 +35,7 @@ impl fmt::Display for Remark {
                 write!(f, "its run {run} is in the queue as job {task}, although its submit was never confirmed")
             }
             Self::DiskGone { disk } => write!(f, "its disk {} is gone", disk.display()),
+            Self::BaseSpoilt { image, how } => write!(f, "its published image {} {}", image.display(), spoilt(*how)),
             Self::DiskStrange { disk, found, base } => {
                 write!(f, "its disk {} {found}; our records say that it ", disk.display())?;
                 match base {

@@ -180,6 +180,9 @@ pub struct PublishedDisk {
     pub source: PathBuf,
     pub source_bytes: u64,
     pub source_mtime_ns: i64,
+    /// Size and mtime of what was stored; versions of before this was recorded have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored: Option<(u64, i64)>,
     /// How it came about, where it was not copied from an image that a manifest names; then `source` is the stored file itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made: Option<Making>,
@@ -199,6 +202,11 @@ impl PublishedDisk {
     /// Digest of the image it was made of.
     pub fn source_sha256(&self) -> &str {
         self.source_sha256.as_ref().unwrap_or(&self.sha256)
+    }
+
+    /// Size and mtime of the stored image, where they are known.
+    pub fn stored(&self) -> Option<(u64, i64)> {
+        self.stored.or_else(|| self.made.is_some().then_some((self.source_bytes, self.source_mtime_ns)))
     }
 
     /// What its source held.
