@@ -8,7 +8,6 @@
 use std::collections::BTreeSet;
 
 use crate::model::id::LabName;
-use crate::model::lab::SessionState;
 use crate::run::{BatchId, RunFileError, Runs};
 use crate::scheduler::{Scheduler, SchedulerError};
 use crate::state::{OldRun, Recorded, StateError, Store, Thing};
@@ -98,7 +97,7 @@ impl Clearing<'_> {
             Thing::Session(session) => Some(session),
             _ => None,
         });
-        let goes_on = sessions.filter(|session| session.state(self.now) != SessionState::Over);
+        let goes_on = sessions.filter(|session| !session.is_held(self.now));
         goes_on.flat_map(|session| &session.vms).map(|vm| vm.as_str()).collect()
     }
 }

@@ -17,7 +17,7 @@ use crate::model::file_pattern::FilePattern;
 use crate::model::id::{
     FamilyName, LabName, MacPrefix, SessionName, TemplateName, UserGroupName, UserName, VmGroupName, VmName,
 };
-use crate::model::lab::{AtEnd, DisplayModel, Firmware, NicModel, PowerState, RestartPolicy, Right};
+use crate::model::lab::{AtEnd, DisplayModel, Firmware, NicModel, PowerState, RestartPolicy, Right, SessionKind};
 
 record! {
     /// A manifest of labwright. All `*.yaml` files below a folder form one lab; each may hold any of these keys.
@@ -376,8 +376,11 @@ record! {
 
 record! {
     /// An exam or a class: a window of time over vms. While it is open, no plan stops or changes them. A guest that runs is
-    /// stopped at its owner's own end. Nothing starts or collects them at these times yet.
+    /// stopped at its owner's own end. Nothing collects them at these times yet.
     pub struct SessionDecl as "a session" {
+        /// A `class`, unless it is written otherwise, or an `exam`, whose vms are its alone: they begin with new disks, and are
+        /// closed to their owners before it and after it.
+        pub kind: Option<Spanned<SessionKind>>,
         /// Vms and families that take part.
         #[example(["exam"])]
         pub vms: Vec<Spanned<FamilyName>>,
@@ -387,7 +390,11 @@ record! {
         /// When it ends.
         #[example("2027-01-12T12:00[Europe/Bucharest]")]
         pub end: Spanned<Moment>,
-        /// How long before the start vms are to be booted; so far only the guard begins then.
+        /// How long before the start vms are booted, by the daemon or by `labwright reconcile --once`. An exam's are booted
+        /// at its start, if this is not written; those of a class are not.
+        #[example("20m")]
+        pub boot_before: Option<Spanned<Duration>>,
+        /// What `boot_before` was called once.
         #[example("20m")]
         pub open_before: Option<Spanned<Duration>>,
         /// How much longer it is for single users.

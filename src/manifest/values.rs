@@ -16,7 +16,9 @@ use crate::model::id::{
     FamilyName, InvalidName, LabName, MacPrefix, SessionName, TemplateName, UserGroupName, UserName, VmGroupName,
     VmName,
 };
-use crate::model::lab::{AtEnd, DisplayModel, Egress, Firmware, NicModel, PowerState, Protocol, RestartPolicy, Right};
+use crate::model::lab::{
+    AtEnd, DisplayModel, Egress, Firmware, NicModel, PowerState, Protocol, RestartPolicy, Right, SessionKind,
+};
 use crate::model::rules::Rule;
 
 /// A text that is none of the words it may be.
@@ -68,9 +70,13 @@ choice!(Right as "a right" {
     "view" => View "see its screen, without control",
 });
 choice!(AtEnd as "an end" {
-    "keep" => Keep "vms are to go on running",
-    "stop" => Stop "vms are to be stopped",
-    "collect" => Collect "vms are to be stopped and their disks collected",
+    "keep" => Keep "vms go on running",
+    "stop" => Stop "each is stopped at its owner's own end",
+    "collect" => Collect "the same; nothing is collected by itself yet",
+});
+choice!(SessionKind as "a kind of session" {
+    "class" => Class "vms keep their disks from one to the next",
+    "exam" => Exam "vms are this session's alone, and closed to their owners before it and after it",
 });
 
 macro_rules! names {

@@ -107,6 +107,9 @@ rules! {
     EmptySession "LW075" Error,
     UselessEgress "LW076" Warning,
     StoppedInSession "LW077" Warning,
+    ExamShares "LW078" Error,
+    ExamName "LW079" Error,
+    OldKey "LW084" Warning,
     // Renames.
     MovedCircle "LW080" Error,
     MovedUnknown "LW081" Error,

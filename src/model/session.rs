@@ -14,11 +14,15 @@ use super::id::{Mac, UserName, VmName};
 /// A time in which some vms are held for those who take part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
+    /// Those that were recorded before there were kinds are classes.
+    #[serde(default)]
+    pub kind: SessionKind,
     pub vms: BTreeSet<VmName>,
     pub start: Timestamp,
     pub end: Timestamp,
-    #[serde(default)]
-    pub open_before_seconds: u64,
+    /// In records it has the name that its key had once.
+    #[serde(default, rename = "open_before_seconds")]
+    pub boot_before_seconds: u64,
     #[serde(default)]
     pub extra_time_percent: BTreeMap<UserName, u32>,
     /// A set: the order in which they are written means nothing.
@@ -112,37 +116,85 @@ impl AddedTime {
     }
 }
 
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionKind {
+    /// Its vms may be other sessions', too, and keep their disks.
+    #[default]
+    Class,
+    /// Its vms are its alone.
+    Exam,
+}
+
 /// How a moment stands to a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SessionState {
     /// It lies ahead.
-    Ahead,
-    /// It holds its vms, to its last moment.
-    Open,
-    /// It is over for everybody.
-    Over,
+    Scheduled,
+    /// Its vms are its own, and boot.
+    Preparing,
+    /// It has begun, and somebody's time is not over.
+    Running,
+    /// Everybody's time is over, and guests write what was saved.
+    Ended,
+    /// They are off.
+    Closed,
 }
 
+/// How long a guest runs on after its owner's end, with nobody before it, so that it writes what was saved last.
+pub const GRACE_SECONDS: u64 = 120;
+/// How long it does so where nobody could have moved that end, since no daemon was awake.
+pub const OFFLINE_GRACE_SECONDS: u64 = 30 * 60;
+/// How long before its end a guest is told of it.
+pub const WARN_BEFORE_SECONDS: [u64; 2] = [600, 120];
+
 impl Session {
+    pub fn is_exam(&self) -> bool {
+        self.kind == SessionKind::Exam
+    }
+
+    /// Whether its vms are started for it.
+    pub fn boots(&self) -> bool {
+        self.is_exam() || self.boot_before_seconds > 0
+    }
+
     /// How `now` stands to it.
     pub fn state(&self, now: Timestamp) -> SessionState {
         let (opens, closes) = self.window();
+        let grace = i64::try_from(GRACE_SECONDS).unwrap_or(i64::MAX);
         match now {
-            now if now < opens => SessionState::Ahead,
-            now if now <= closes => SessionState::Open,
-            _ => SessionState::Over,
+            now if now < opens => SessionState::Scheduled,
+            now if now <= closes && now < self.start => SessionState::Preparing,
+            now if now <= closes => SessionState::Running,
+            now if now <= moved(closes, grace) => SessionState::Ended,
+            _ => SessionState::Closed,
         }
     }
 
-    /// Whether it holds its vms.
+    /// Whether it holds its vms, to its last moment.
     pub fn is_open(&self, now: Timestamp) -> bool {
-        self.state(now) == SessionState::Open
+        matches!(self.state(now), SessionState::Preparing | SessionState::Running)
+    }
+
+    /// Whether it was open once and is no more.
+    pub fn is_held(&self, now: Timestamp) -> bool {
+        matches!(self.state(now), SessionState::Ended | SessionState::Closed)
+    }
+
+    /// Whether `now` is in somebody's own time, with the time in which vms boot for it.
+    pub fn is_on(&self, user: &UserName, now: Timestamp) -> bool {
+        self.window().0 <= now && self.end_of(user).is_none_or(|end| now < end)
+    }
+
+    /// Whether an exam's vms are closed to somebody who sits it: before it starts, and after their own end.
+    pub fn is_closed_to(&self, user: &UserName, now: Timestamp) -> bool {
+        self.is_exam() && (now < self.start || self.end_of(user).is_some_and(|end| end <= now))
     }
 
     /// When the session holds its vms: from booting them to the last one's end.
     pub fn window(&self) -> (Timestamp, Timestamp) {
-        let opens = moved(self.start, -i64::try_from(self.open_before_seconds).unwrap_or(i64::MAX));
+        let opens = moved(self.start, -i64::try_from(self.boot_before_seconds).unwrap_or(i64::MAX));
         let people: BTreeSet<&UserName> = self.extra_time_percent.keys().chain(self.added.people()).collect();
         let ends = people.into_iter().map(Some).chain([None]).map(|user| self.end_for(user));
         (opens, ends.map(|end| end.unwrap_or(Timestamp::MAX)).max().unwrap_or(self.end))

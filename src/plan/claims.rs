@@ -68,7 +68,10 @@ impl<'a> Planner<'a> {
         match (asked, stands) {
             (Some(asked), _) => (asked, None),
             (None, Some(claim)) => (true, Some(reason(claim))),
-            (None, None) => (vm.state == PowerState::Running, None),
+            (None, None) => {
+                let session = self.runs_for(name, vm).map(|session| Reason::ForSession { session });
+                (self.state_now(name, vm) == PowerState::Running, session)
+            }
         }
     }
 

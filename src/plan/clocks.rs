@@ -13,8 +13,9 @@ use super::power::Decision;
 use super::vms::{Steps, Work};
 use super::{Effect, Inputs, Planner, Reason};
 use crate::model::id::{RunId, SessionName, UserName, VmName};
-use crate::model::lab::{AtEnd, Desired, Session, Vm};
-use crate::run::{Clock, Pause};
+use crate::model::lab::{AtEnd, Desired, PowerState, Session, Vm};
+use crate::model::session::{GRACE_SECONDS, OFFLINE_GRACE_SECONDS, WARN_BEFORE_SECONDS};
+use crate::run::{self, Clock, Part, Pause};
 
 /// What decides about a vm's times at some moment.
 #[derive(Debug, Clone, Copy)]
@@ -36,8 +37,18 @@ impl Times<'_> {
 pub fn clock_in(session: &Session, owner: &UserName) -> Clock {
     let pauses = session.pauses_of(owner).into_iter();
     let pauses = pauses.map(|pause| Pause { since: pause.from, until: pause.until }).collect();
-    let end = (session.at_end != AtEnd::Keep).then(|| session.end_without_pauses(owner));
-    Clock::new(None, end, pauses)
+    let keeps = session.at_end == AtEnd::Keep;
+    let end = session.end_without_pauses(owner);
+    if !session.is_exam() {
+        return Clock::new(None, (!keeps).then_some(end), pauses);
+    }
+    // Kept or not, an exam's guest is nobody's to use after its owner's end.
+    let mut clock = Clock::new(Some(session.start), Some(end), pauses);
+    clock.grace_seconds = Some(Part::Known(GRACE_SECONDS));
+    clock.offline_grace_seconds = Some(Part::Known(OFFLINE_GRACE_SECONDS));
+    clock.warn_before_seconds = Some(Part::Known(WARN_BEFORE_SECONDS.to_vec()));
+    clock.at_end = keeps.then_some(Part::Known(run::AtEnd::Keep));
+    clock
 }
 
 /// Whether a run that knows no pauses was told an end that has them in it.
@@ -59,7 +70,38 @@ pub fn times_of<'d>(desired: &'d Desired, vm: &VmName, owner: &UserName, now: Ti
     Some(Times { session, of, is_on: false })
 }
 
+/// What sessions make of a vm's power, where they have a say: those that boot their vms want them to run from then to their
+/// owner's own end, and an exam's are started at no other time.
+pub(super) fn power_in_sessions<'d>(
+    desired: &'d Desired,
+    name: &VmName,
+    vm: &Vm,
+    now: Timestamp,
+) -> Option<(PowerState, Option<&'d SessionName>)> {
+    let boots = desired.sessions.iter().filter(|(_, session)| session.boots() && session.vms.contains(name));
+    let mut exam = None;
+    for (session_name, session) in boots {
+        if vm.state != PowerState::Stopped && session.is_on(&vm.owner, now) {
+            return Some((PowerState::Running, Some(session_name)));
+        }
+        exam = exam.or(session.is_exam().then_some((PowerState::OnDemand, None)));
+    }
+    exam.filter(|_| vm.state == PowerState::Running)
+}
+
 impl Planner<'_> {
+    /// The state that a vm is to have at this moment, by its manifest and by sessions.
+    pub(super) fn state_now(&self, name: &VmName, vm: &Vm) -> PowerState {
+        let Inputs { desired, now, .. } = *self.inputs;
+        power_in_sessions(desired, name, vm, now).map_or(vm.state, |(state, _)| state)
+    }
+
+    /// The session for which a vm is to run at this moment.
+    pub(super) fn runs_for(&self, name: &VmName, vm: &Vm) -> Option<SessionName> {
+        let Inputs { desired, now, .. } = *self.inputs;
+        power_in_sessions(desired, name, vm, now)?.1.cloned()
+    }
+
     /// What a run that starts now is told.
     pub(super) fn first_clock(&self, name: &VmName, vm: &Vm) -> Clock {
         let times = times_of(self.inputs.desired, name, &vm.owner, self.inputs.now);

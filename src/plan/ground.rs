@@ -22,6 +22,8 @@ pub enum Ground {
     RosterShrinks { lost: usize, members: usize, percent_max: usize, first: Vec<UserName> },
     /// An edit would take an open session away, or a part of it.
     SessionEdited { until: Timestamp, loss: SessionLoss },
+    /// An exam that has been held would be held again.
+    SessionHeld { ended: Timestamp },
     /// A vm of an open session would be disturbed.
     DuringSession { session: String, until: Timestamp, disturbance: Disturbance },
     /// Somebody's disks would be taken out of use.

@@ -105,7 +105,7 @@ impl Planner<'_> {
                 None => SessionLoss::Leaves,
                 Some(wanted) if wanted.window().1 < open.until => SessionLoss::EndsEarlier,
                 // Until it opens again, nothing would guard its vms.
-                Some(wanted) if wanted.state(self.inputs.now) == SessionState::Ahead => SessionLoss::StartsLater,
+                Some(wanted) if wanted.state(self.inputs.now) == SessionState::Scheduled => SessionLoss::StartsLater,
                 Some(wanted) if !wanted.vms.is_superset(&open.vms) => SessionLoss::LosesVms,
                 Some(_) => continue,
             };
@@ -113,6 +113,46 @@ impl Planner<'_> {
         }
         for (address, why) in found {
             self.refuse(&address, why);
+        }
+    }
+
+    /// An exam that has been held is not held again with its disks; late registrations pass.
+    pub(super) fn guard_held_exams(&mut self) {
+        let Inputs { desired, recorded, now, .. } = *self.inputs;
+        for (address, recorded) in &recorded.objects {
+            let Thing::Session(held) = &recorded.thing else { continue };
+            let Some(wanted) = desired.sessions.get(address.name.as_str()) else { continue };
+            let others = Session { vms: held.vms.clone(), ..wanted.clone() };
+            let is_as_it_was = others == *held && wanted.vms.is_superset(&held.vms);
+            if held.is_exam() && held.is_held(now) && !is_as_it_was {
+                let vms: Vec<Address> = held.vms.union(&wanted.vms).map(Address::vm).collect();
+                self.refuse_with(address, Ground::SessionHeld { ended: held.window().1 }, vms);
+            }
+        }
+    }
+
+    /// What to know of sessions that are new: who sits an exam again, and those that lie in the past.
+    pub(super) fn note_new_sessions(&mut self) {
+        let Inputs { desired, recorded, now, .. } = *self.inputs;
+        let of_exams = recorded.objects.values().filter_map(|recorded| match &recorded.thing {
+            Thing::Session(session) if session.is_exam() => Some(session),
+            _ => None,
+        });
+        let before: BTreeSet<&UserName> =
+            of_exams.flat_map(|exam| &exam.vms).filter_map(|vm| Some(&recorded.vms.get(vm)?.vm.owner)).collect();
+        for (name, session) in &desired.sessions {
+            let address = Address::new(Kind::Session, name);
+            if recorded.objects.contains_key(&address) {
+                continue;
+            }
+            if session.is_held(now) {
+                self.note(&address, Remark::SessionPast { ended: session.window().1 });
+            }
+            let owners = session.vms.iter().filter_map(|vm| desired.vms.get(vm)).map(|vm| &vm.owner);
+            let again: BTreeSet<UserName> = owners.filter(|owner| before.contains(owner)).cloned().collect();
+            if session.is_exam() && !again.is_empty() {
+                self.note(&address, Remark::SitsAgain { users: again.into_iter().collect() });
+            }
         }
     }
 

@@ -152,6 +152,8 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     planner.guard_freeze();
     planner.guard_rosters();
     planner.guard_sessions();
+    planner.guard_held_exams();
+    planner.note_new_sessions();
     planner.plan_collisions_with_other_labs();
     planner.report_strange_jobs();
     planner.plan_objects();

@@ -238,6 +238,10 @@ pub(super) fn fields(body: &str) -> BTreeMap<String, String> {
     fields.remove("origin");
     // Its family says the same to people.
     fields.remove("for_each");
+    // As its key is called.
+    if let Some(seconds) = fields.remove("open_before_seconds") {
+        fields.insert("boot_before".into(), format!("{seconds} s"));
+    }
     if let Some(mib) = fields.remove("memory_mib") {
         fields.insert("memory".into(), format!("{mib} MiB"));
     }

@@ -47,6 +47,8 @@ pub enum Reason {
     PutBack { set: String },
     /// The manifest says so.
     Wanted { state: PowerState },
+    /// A session boots its vms.
+    ForSession { session: SessionName },
     /// Somebody asked for it before.
     Claimed { by: String, wanted: ClaimedPower, claim: ClaimId },
     /// Somebody asks for what is so already, which becomes a claim.

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Note, Refusal};
 use crate::model::address::Address;
-use crate::model::id::{RunId, TemplateName, VmGroupName, VmName};
+use crate::model::id::{RunId, TemplateName, UserName, VmGroupName, VmName};
 use crate::model::job::TaskId;
 use crate::model::site::Site;
 use crate::observe::{Life, Spoilt, fenced_after};
@@ -83,6 +84,10 @@ pub enum Remark {
     ImageGone { version: u32 },
     /// Waits for an address that a vm which leaves has.
     AddressHeld { group: VmGroupName, held: usize },
+    /// An exam of people who sat one before; their disks of then are not those of now.
+    SitsAgain { users: Vec<UserName> },
+    /// A session that is over as soon as it is applied.
+    SessionPast { ended: Timestamp },
     /// Of a plan that was kept before remarks had codes.
     #[serde(untagged)]
     Other { text: String },

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! vms     run or stand still as they are wanted to, and what an apply or a command began on them is finished
-//! starts  not of a vm that its manifest wants to run and that somebody stopped by command: the next apply does that
+//! starts  not of a vm that its manifest, or a session, wants to run and that somebody stopped by command: the next apply does that
 //! else    nothing: what is recorded of users, groups, sessions and images, and what is published, an apply does alone
 //! ```
 //!
@@ -11,12 +11,12 @@
 
 use std::collections::BTreeSet;
 
-use super::{Action, ActionId, Change, Effect, Held, Plan, Verb};
+use super::{Action, ActionId, Change, Effect, Held, Plan, Reason, Verb};
 use crate::model::address::Kind;
 use crate::model::id::VmName;
 use crate::model::lab::PowerState;
 use crate::run::StopReason;
-use crate::state::{Recorded, RunState};
+use crate::state::{Recorded, RecordedVm, RunState};
 
 /// Keeps what is done without being asked. `may_start` says of a vm whether its time has come: one whose runs keep failing waits.
 pub fn upkeep(mut plan: Plan, recorded: &Recorded, may_start: &dyn Fn(&VmName) -> bool) -> Plan {
@@ -48,12 +48,17 @@ fn is_to_start(change: &Change, recorded: &Recorded, may_start: &dyn Fn(&VmName)
     name.is_none_or(|name| !was_stopped(change, name, recorded) && may_start(name))
 }
 
-/// Whether somebody ended a vm's latest run, and nothing but its manifest wants it to run.
+/// Whether somebody ended a vm's latest run, and nothing but its manifest, or a session, wants it to run. An end that came with
+/// a session's time is none for a session that goes on: somebody was given more.
 fn was_stopped(change: &Change, name: &VmName, recorded: &Recorded) -> bool {
-    let Some(known) = recorded.vms.get(name).filter(|known| known.vm.state == PowerState::Running) else {
-        return false;
+    let is_for_session = change.reasons.iter().any(|reason| matches!(reason, Reason::ForSession { .. }));
+    let is_wanted = |known: &&RecordedVm| known.vm.state == PowerState::Running || is_for_session;
+    let Some(known) = recorded.vms.get(name).filter(is_wanted) else { return false };
+    let is_meant = |reason: &Option<StopReason>| match reason {
+        Some(StopReason::Asked) => true,
+        Some(StopReason::Deadline) => !is_for_session,
+        _ => false,
     };
-    let is_meant = |reason: &Option<StopReason>| matches!(reason, Some(StopReason::Asked | StopReason::Deadline));
     let by_news = change.actions.iter().any(|action| match &action.effect {
         Effect::RecordEnd { reason, .. } => is_meant(reason),
         _ => false,

@@ -20,6 +20,9 @@ impl fmt::Display for Ground {
                     "{lost} of {members} members would leave ({names}{more}): more than {percent_max} % looks like a roster that is not whole"
                 )
             }
+            Self::SessionHeld { ended } => {
+                write!(f, "this exam was held, and ended at {ended:.0}: what was done in it stands on its vms' disks")
+            }
             Self::SessionEdited { until, loss } => write!(f, "it is open until {until:.0} and {loss}"),
             Self::DuringSession { session, until, disturbance } => {
                 write!(f, "{disturbance}, while session `{session}` is open until {until:.0}")
@@ -159,6 +162,9 @@ impl Refusal {
         match &self.why {
             Ground::Frozen { scope, .. } => format!("`{}` lets plans be applied again", thaw_command(*scope)),
             Ground::RosterShrinks { .. } => format!("if they really leave: {allow}"),
+            Ground::SessionHeld { .. } => {
+                "leave it as it was, and give the new exam a name of its own: its vms get new disks".to_owned()
+            }
             Ground::SessionEdited { .. } => format!("wait until it is over, or mean it: {allow}"),
             Ground::DuringSession { .. } => format!("wait until the session is over, or mean it: {allow}"),
             Ground::DisksReplaced { .. } => {

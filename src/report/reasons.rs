@@ -44,6 +44,7 @@ impl fmt::Display for Reason {
             Self::DiskGivenUp { disk } => write!(f, "{} is given up and made anew", disk.display()),
             Self::PutBack { set } => write!(f, "{set} comes back, and the disks of now are set aside"),
             Self::Other { text } => f.write_str(text),
+            Self::ForSession { session } => write!(f, "session `{session}` needs it"),
             Self::OtherTimes { session: Some(session), end: Some(end) } => {
                 write!(f, "its time ends {} with session `{session}`", times::local(*end))
             }

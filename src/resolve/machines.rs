@@ -483,7 +483,8 @@ impl<'a> Resolver<'a> {
             if for_each {
                 parts.extend([PatternPart::User, PatternPart::Literal("-".to_owned())]);
             }
-            parts.push(PatternPart::Literal(name.to_string()));
+            let called = for_each.then(|| self.named_after_exam(&name.value)).flatten();
+            parts.push(PatternPart::Literal(called.unwrap_or_else(|| name.to_string())));
             if count.is_some() {
                 parts.extend([PatternPart::Literal("-".to_owned()), PatternPart::Number]);
             }

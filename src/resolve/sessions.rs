@@ -6,7 +6,7 @@ use super::networks::VmGroups;
 use super::{Families, Resolver};
 use crate::manifest::{SessionDecl, Spanned};
 use crate::model::id::{FamilyName, SessionName, UserName, VmName};
-use crate::model::lab::{AddedTime, AtEnd, Desired, PowerState, Session};
+use crate::model::lab::{AddedTime, AtEnd, Desired, PowerState, Session, SessionKind};
 use crate::model::rules::Rule;
 
 /// Most sessions of a lab: a class that meets daily for a year has fewer.
@@ -55,14 +55,48 @@ impl Resolver<'_> {
                 vms,
                 start: decl.start.value.0,
                 end: decl.end.value.0,
-                open_before_seconds: decl.open_before.as_ref().map_or(0, |before| before.0),
+                kind: kind_of(decl),
+                boot_before_seconds: self.boot_before(decl),
                 extra_time_percent: extra,
                 egress: egress.into_iter().collect(),
                 at_end: decl.at_end.as_ref().map_or(AtEnd::Stop, |at_end| at_end.value),
                 added: AddedTime::default(),
             };
+            self.exam_names(name, decl, &session, families);
             self.overlaps(name, &session, desired);
             desired.sessions.insert(name.value.clone(), session);
+        }
+    }
+
+    /// The key has another name by now.
+    fn boot_before(&mut self, decl: &SessionDecl) -> u64 {
+        let Some(old) = &decl.open_before else { return decl.boot_before.as_ref().map_or(0, |before| before.0) };
+        match &decl.boot_before {
+            Some(new) => {
+                let message = "`open_before` is the old name of `boot_before`, and both are written";
+                self.note_both(Rule::BadValue, (old.at, message), (new.at, "the other one"), "remove `open_before`");
+            }
+            None => {
+                let message = "`open_before` is called `boot_before` by now, and boots the vms at that time";
+                self.note(Rule::OldKey, old.at, message, "write `boot_before`");
+            }
+        }
+        old.0
+    }
+
+    /// A name without the exam's would be the same one in the next exam, with the disks of this one.
+    fn exam_names(&mut self, name: &Spanned<SessionName>, decl: &SessionDecl, session: &Session, families: &Families) {
+        if !session.is_exam() {
+            return;
+        }
+        let without = |vm: &&VmName| !vm.as_str().contains(name.as_str());
+        for written in &decl.vms {
+            let own = families.get(&written.value).map(|vms| vms.iter().collect::<Vec<_>>());
+            let own = own.unwrap_or_else(|| session.vms.get(written.as_str()).into_iter().collect());
+            let Some(vm) = own.into_iter().find(without) else { continue };
+            let message = format!("`{vm}` is in the exam `{}`, whose name is not in its name", name.value);
+            let hint = format!("leave `name` out, or write one such as `\"{{user}}-{}\"`", name.value);
+            self.note(Rule::ExamName, written.at, message, hint);
         }
     }
 
@@ -141,14 +175,22 @@ impl Resolver<'_> {
     fn overlaps(&mut self, name: &Spanned<SessionName>, session: &Session, desired: &Desired) {
         let (opens, closes) = session.window();
         for (other_name, other) in &desired.sessions {
+            let Some(vm) = session.vms.intersection(&other.vms).next() else { continue };
+            let at = self.manifest.sessions.iter().find(|(key, _)| key.value == *other_name).map(|(key, _)| key.at);
+            if session.is_exam() || other.is_exam() {
+                let exam = if session.is_exam() { name.as_str() } else { other_name.as_str() };
+                let message = format!("`{vm}` is in `{}` and in `{other_name}`, and `{exam}` is an exam", name.value);
+                let hint = "give the exam a family of its own under `vms:`, without a `name`";
+                let there = (at.unwrap_or(name.at), "the other session");
+                self.note_both(Rule::ExamShares, (name.at, &message), there, hint);
+                continue;
+            }
             let (other_opens, other_closes) = other.window();
             if closes <= other_opens || other_closes <= opens {
                 continue;
             }
-            let Some(vm) = session.vms.intersection(&other.vms).next() else { continue };
-            let at = self.manifest.sessions.iter().find(|(key, _)| key.value == *other_name).map(|(key, _)| key.at);
             let message = format!("`{}` and `{other_name}` overlap, and both are about `{vm}`", name.value);
-            let hint = "move one of them; booting ahead (`open_before`) and extra time count too";
+            let hint = "move one of them; booting ahead (`boot_before`) and extra time count too";
             self.note_both(
                 Rule::SessionsOverlap,
                 (name.at, &message),
@@ -156,5 +198,21 @@ impl Resolver<'_> {
                 hint,
             );
         }
+    }
+}
+
+fn kind_of(decl: &SessionDecl) -> SessionKind {
+    decl.kind.as_ref().map_or(SessionKind::Class, |kind| kind.value)
+}
+
+impl Resolver<'_> {
+    /// What the vms of a family are called after that is in an exam and says nothing of names: the exam; and itself, too, where
+    /// the exam has several.
+    pub(super) fn named_after_exam(&self, family: &FamilyName) -> Option<String> {
+        let decls = self.manifest.sessions.iter();
+        let (name, decl) = decls.into_iter().find(|(_, decl)| {
+            kind_of(decl) == SessionKind::Exam && decl.vms.iter().any(|written| written.value == *family)
+        })?;
+        Some(if decl.vms.len() > 1 { format!("{}-{family}", name.value) } else { name.to_string() })
     }
 }

@@ -15,7 +15,7 @@ pub fn not_yet_acted_upon(manifest: &Manifest, desired: &Desired) -> Diagnostics
         (
             Rule::SessionsUnbuilt,
             !desired.sessions.is_empty(),
-            "sessions do not start or collect vms yet: they guard their vms while they are open, and stop each at its owner's own end",
+            "sessions do not collect files yet: they guard their vms while they are open, and stop each at its owner's own end",
         ),
         (
             Rule::EgressUnbuilt,

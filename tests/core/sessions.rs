@@ -180,3 +180,100 @@ fn pauses_count_once_and_only_within_the_time() {
     assert_eq!(end(&[pause(None, "11:00:00", None)]), to("10:00:00"));
     assert_eq!(end(&[extend(None, 20), extend(Some("bob"), -5), extend(Some("alice"), 30)]), to("10:15:00"));
 }
+
+/// An exam of the pair's, half an hour after the world's time, whose vms say nothing of names.
+fn exam() -> String {
+    let session = "sessions: { final: { kind: exam, vms: [exam], boot_before: 20m, start: \"2027-01-12T09:00[UTC]\", \
+                   end: \"2027-01-12T11:00[UTC]\" } }\n";
+    format!("{}{session}", PAIR.replace(", name: \"{user}-gsr\", state: running", ""))
+}
+
+fn executing(lab: &Lab) -> Vec<String> {
+    let mut vms: Vec<String> =
+        lab.world.with(|inner| inner.executing().map(|(run, _)| inner.runs[run].spec.vm.to_string()).collect());
+    vms.sort();
+    vms
+}
+
+/// One round of the loop, and what it submits comes up.
+fn round(lab: &Lab) {
+    assert!(matches!(lab.keep(), Applied::Done(_)));
+    lab.world.with(Inner::start_all);
+}
+
+fn end_by_time(lab: &Lab, vm: &str) {
+    lab.world.with(|inner| {
+        let run = inner.run_of(vm);
+        inner.end_run(&run, StopReason::Deadline);
+    });
+}
+
+#[test]
+fn an_exams_guests_boot_ahead_and_are_opened_again_by_more_time() {
+    let lab = Lab::new(&exam());
+    set_time(&lab, "08:30:00");
+    lab.must_apply();
+    round(&lab);
+    assert_eq!(executing(&lab), [""; 0], "they wait for their time");
+    set_time(&lab, "08:41:00");
+    round(&lab);
+    assert_eq!(executing(&lab), ["alice-final", "bob-final"], "they have the exam's name");
+    let clock = serde_json::to_value(told(&lab, "bob-final")).unwrap();
+    assert_eq!(
+        clock,
+        serde_json::json!({ "start": "2027-01-12T09:00:00Z", "end": "2027-01-12T11:00:00Z", "grace_seconds": 120,
+            "offline_grace_seconds": 1800, "warn_before_seconds": [600, 120] })
+    );
+    set_time(&lab, "11:02:30");
+    end_by_time(&lab, "alice-final");
+    end_by_time(&lab, "bob-final");
+    round(&lab);
+    assert_eq!(executing(&lab), [""; 0], "their time is over");
+    lab.must_apply();
+    lab.world.with(Inner::start_all);
+    assert_eq!(executing(&lab), [""; 0], "an apply starts nobody either");
+    put(&lab, extend(Some("bob"), 30));
+    round(&lab);
+    assert_eq!(executing(&lab), ["bob-final"], "he got more");
+    assert_eq!(until(&lab, "bob-final"), Some(at("11:30:00")));
+}
+
+#[test]
+fn whoever_stops_an_exams_guest_by_name_is_not_answered_with_another_run() {
+    let lab = Lab::new(&exam());
+    set_time(&lab, "09:30:00");
+    lab.must_apply();
+    lab.world.with(Inner::start_all);
+    assert_eq!(executing(&lab).len(), 2);
+    let done = lab.power(&lab.desired(), &"bob-final".parse().unwrap(), Wish::Stop);
+    assert!(matches!(&done, Applied::Done(done) if done.failed.is_empty()), "{done:?}");
+    round(&lab);
+    assert_eq!(executing(&lab), ["alice-final"]);
+}
+
+#[test]
+fn an_exam_that_was_held_is_not_held_again() {
+    let lab = Lab::new(&exam());
+    set_time(&lab, "08:30:00");
+    lab.must_apply();
+    set_time(&lab, "12:00:00");
+    let held = exam();
+    lab.edit(&held.replace("2027-01-12T09", "2028-01-12T09").replace("2027-01-12T11", "2028-01-12T11"));
+    let refusals = lab.plan().refusals;
+    assert_eq!(refusals.iter().map(|refusal| refusal.address.to_string()).collect::<Vec<_>>(), ["session/final"]);
+    lab.edit(&held.replace("[alice, bob]", "[alice, bob, carol]"));
+    assert!(lab.plan().refusals.is_empty(), "who registers late is taken in: {}", lab.plan_text());
+    // The next one has vms, and with that disks, of its own; those of the last one stay.
+    let family = "  exam: { derive: gsr, for_each: students }\n";
+    let next = held.replace(family, &format!("{family}  again: {{ derive: gsr, for_each: students }}\n"));
+    assert_ne!(next, held);
+    let session =
+        ", resit: { kind: exam, vms: [again], start: \"2027-02-12T09:00[UTC]\", end: \"2027-02-12T11:00[UTC]\" } }\n";
+    lab.edit(&format!("{}{session}", next.trim_end().strip_suffix('}').unwrap()));
+    let text = lab.plan_text();
+    assert!(text.contains("2 sit an exam again, with new disks: alice, bob"), "{text}");
+    lab.must_apply();
+    let recorded = lab.recorded(&lab.desired());
+    let disk = |vm: &str| recorded.vms[vm].disks[0].path.clone();
+    assert_ne!(disk("bob-final"), disk("bob-resit"));
+}

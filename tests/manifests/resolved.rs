@@ -84,7 +84,7 @@ sessions:
     vms: [exam, helper]
     start: 2027-01-12T09:00[Europe/Bucharest]
     end: 2027-01-12T12:00[Europe/Bucharest]
-    open_before: 20m
+    boot_before: 20m
     extra_time: { doraz: 50% }
     egress: ["141.85.224.15:53/udp", "10.0.0.0/28:443/tcp"]
     at_end: collect
@@ -127,7 +127,7 @@ fn a_whole_lab() {
     let session = lab.sessions.values().next().unwrap();
     assert_eq!((session.start.to_string().as_str(), session.vms.len()), ("2027-01-12T07:00:00Z", 3));
     assert_eq!(session.extra_time_percent, [(user("doraz"), 50), (user("ion"), 25)].into());
-    assert_eq!((session.open_before_seconds, session.at_end), (1200, AtEnd::Collect));
+    assert_eq!((session.boot_before_seconds, session.at_end), (1200, AtEnd::Collect));
     let (opens, closes) = session.window();
     assert_eq!((opens.to_string(), closes.to_string()), ("2027-01-12T06:40:00Z".into(), "2027-01-12T11:30:00Z".into()));
     let egress: Vec<String> = session.egress.iter().map(|e| format!("{} {} {:?}", e.net, e.port, e.protocol)).collect();

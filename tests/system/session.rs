@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::lab::Lab;
+use crate::serve::{LAB, PEOPLE, Served};
 use crate::world::{text, wait_until};
 
 impl Lab {
@@ -46,4 +47,28 @@ fn the_time_of_one_is_over_and_another_one_works_on() {
     assert_eq!(lab.mapping("bob-tiny")["pid"], bob["pid"]);
     lab.must(&["reconcile", "--once"]);
     assert_eq!(lab.vm_state("alice-tiny"), "off", "its time was over: nothing starts it again");
+}
+
+/// Its owner learns nothing of an exam's vm before the exam, and sees nothing else while it is on.
+#[test]
+fn an_exams_vm_is_not_there_before_its_time() {
+    let exam = |start: jiff::Timestamp| {
+        let (start, end) = (start.to_string(), (start + Duration::from_secs(7200)).to_string());
+        format!(
+            "{LAB}vms:\n  desk: {{ derive: gsr, for_each: studs, name: \"{{user}}-final\", state: stopped }}\n\
+             sessions:\n  final: {{ kind: exam, vms: [desk], start: {start}, end: {end} }}\n"
+        )
+    };
+    let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap();
+    let served = Served::of(&exam(now + Duration::from_secs(3600)), "", &PEOPLE);
+    let unlike = |line: &str| served.says("doraz", line).0.replace("doraz-final", "NAME").replace("no-such-vm", "NAME");
+    for line in ["vm start NAME --isolate", "vm show NAME", "vm screen NAME -o /tmp/x.png", "vm snapshot NAME one"] {
+        let (own, none) = (line.replace("NAME", "doraz-final"), line.replace("NAME", "no-such-vm"));
+        assert_eq!(unlike(&format!("{own} --lab net101")), unlike(&format!("{none} --lab net101")), "{line}");
+    }
+    let seen = |listing: &str| served.says("doraz", &format!("get {listing} -o name --lab net101")).0;
+    assert_eq!((seen("vms"), seen("templates").trim().to_owned()), (String::new(), "gsr".to_owned()));
+    std::fs::write(served.lab.folder.join("lab.yaml"), exam(now - Duration::from_secs(60))).unwrap();
+    served.lab.must(&["apply", &text(&served.lab.folder), "--yes"]);
+    assert_eq!((seen("vms").trim(), seen("templates")), ("doraz-final", String::new()));
 }

@@ -3,6 +3,7 @@
 use super::{few, shown, yes_no};
 use crate::control::view::{Permission, Session, User, UserGroup};
 use crate::model::disk::size;
+use crate::model::lab::SessionState;
 use crate::report::table::{Column, Row, column, wide, word, yielding};
 use crate::report::times;
 
@@ -56,6 +57,17 @@ impl Row for Permission {
     }
 }
 
+/// What happens to it next, and when.
+fn next(session: &Session) -> String {
+    let (what, at) = match session.state {
+        SessionState::Scheduled if session.value.boots() => ("boots", &session.opens),
+        SessionState::Scheduled | SessionState::Preparing => ("starts", &session.start),
+        SessionState::Running => ("ends", &session.closes),
+        SessionState::Ended | SessionState::Closed => return String::new(),
+    };
+    format!("{what} {}", times::moment(at))
+}
+
 impl Row for Session {
     const COLUMNS: &'static [Column<Self>] = &[
         column("name", |session| session.name.to_string()),
@@ -64,6 +76,8 @@ impl Row for Session {
         column("end", |session| times::moment(&session.end)),
         column("vms", |session| session.vms.len().to_string()),
         column("at_end", |session| word(&session.at_end)),
+        yielding(1, "next", next),
+        wide("kind", |session| word(&session.value.kind)),
         wide("opens", |session| times::moment(&session.opens)),
         wide("closes", |session| times::moment(&session.closes)),
         wide("egress", |session| session.egress.join(", ")),
