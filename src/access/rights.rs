@@ -23,6 +23,18 @@ pub struct World<'a> {
     pub owners_may_share: bool,
     /// The vms of sessions that are open.
     pub in_session: &'a BTreeSet<VmName>,
+    pub exams: &'a Exams,
+}
+
+/// What exams mean for rights at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Exams {
+    /// Vms of exams, whatever the time: nobody but admins lets others use them.
+    pub vms: BTreeSet<VmName>,
+    /// Those of them that are closed: before their owner's start, and after their owner's end.
+    pub closed: BTreeSet<VmName>,
+    /// Who sits an exam now, with the vms of it that are theirs: they see nothing else.
+    pub sitting: BTreeMap<UserName, BTreeSet<VmName>>,
 }
 
 /// Where a permission comes from.
@@ -96,6 +108,9 @@ impl<'a> World<'a> {
             return Ok(because);
         }
         let user = who.user().ok_or(Refused::NoRight)?;
+        if self.is_shut_to(user, right, on) {
+            return Err(Refused::NotKnown);
+        }
         match self.right(user, right, on) {
             Some(because) => Ok(because),
             None if !self.is_visible_to_user(user, on) => Err(Refused::NotKnown),
@@ -144,7 +159,9 @@ impl<'a> World<'a> {
         if !self.is_visible_to_user(user, on) {
             return Err(Refused::NotKnown);
         }
-        let may = !permission.force_isolated
+        let is_of_exam = matches!(on, Object::Vm(vm) if self.exams.vms.contains(vm));
+        let may = !is_of_exam
+            && !permission.force_isolated
             && self.owners_may_share
             && permission.allow.iter().all(|right| self.owners_right(user, *right, on));
         if may { Ok(GivenAs::Owner) } else { Err(Refused::NoRight) }
@@ -181,7 +198,22 @@ impl<'a> World<'a> {
         }
     }
 
+    /// Whether exams keep somebody from something, whoever lets them otherwise: from a vm that is closed, but for those who may
+    /// look at others' screens; and from all that is not theirs to sit the exam with.
+    fn is_shut_to(&self, user: &UserName, right: Right, on: &Object) -> bool {
+        let Exams { vms: _, closed, sitting } = self.exams;
+        let looks_at_others = right == Right::View && self.owner(on) != Some(user);
+        match (on, sitting.get(user)) {
+            (Object::Vm(vm), None) => closed.contains(vm) && !looks_at_others,
+            (Object::Vm(vm), Some(own)) => !own.contains(vm),
+            (Object::Template(_) | Object::VmGroup(_), own) => own.is_some(),
+        }
+    }
+
     fn is_visible_to_user(&self, user: &UserName, on: &Object) -> bool {
+        if self.is_shut_to(user, Right::View, on) {
+            return false;
+        }
         if self.owner(on) == Some(user) {
             return true;
         }
@@ -266,7 +298,9 @@ impl<'a> World<'a> {
             GivenAs::Owner => {
                 let Permission { on, allow, force_isolated, .. } = &grant.permission;
                 let owner = self.owner(on).filter(|owner| owner.as_str() == by);
+                let is_of_exam = matches!(on, Object::Vm(vm) if self.exams.vms.contains(vm));
                 self.owners_may_share
+                    && !is_of_exam
                     && !force_isolated
                     && owner.is_some_and(|owner| allow.iter().all(|right| self.owners_right(owner, *right, on)))
             }

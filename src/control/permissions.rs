@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::aside::refuse_frozen;
 use super::journal::{Decides, Lab, Step};
 use super::{Context, ControlError};
-use crate::access::{Because, Decision, Effective, Forced, Person, Refused, Roles, World};
+use crate::access::{Because, Decision, Effective, Exams, Forced, Person, Refused, Roles, World};
 use crate::model::address::{Address, Kind};
 use crate::model::claim::{Claim, ClaimBody, GivenAs, GrantClaim};
 use crate::model::id::{LabName, UserGroupName, UserName, VmName};
@@ -25,6 +25,7 @@ pub struct Rights<'a> {
     roles: Roles,
     owners_may_share: bool,
     in_session: BTreeSet<VmName>,
+    exams: Exams,
     caller: &'a Person,
 }
 
@@ -39,6 +40,7 @@ impl<'a> Rights<'a> {
             roles: roles(&context.site, &lab.lab, &context.caller.person),
             owners_may_share: context.site.owners_may_share,
             in_session: open.flat_map(|session| session.vms.iter().cloned()).collect(),
+            exams: exams(lab, now),
             caller: &context.caller.person,
         }
     }
@@ -49,8 +51,8 @@ impl<'a> Rights<'a> {
     }
 
     pub fn world(&self) -> World<'_> {
-        let Self { lab, claims, roles, owners_may_share, in_session, caller: _ } = self;
-        World { lab, claims, roles, owners_may_share: *owners_may_share, in_session }
+        let Self { lab, claims, roles, owners_may_share, in_session, exams, caller: _ } = self;
+        World { lab, claims, roles, owners_may_share: *owners_may_share, in_session, exams }
     }
 
     /// Whether a vm of this name could only ever be theirs, or they may do everything.
@@ -142,6 +144,23 @@ impl<'a> Rights<'a> {
     pub fn forced(&self, vm: &VmName) -> Option<Forced> {
         self.world().forced(self.caller.user(), vm)
     }
+}
+
+/// What a lab's exams mean for people's rights at this moment. Who sits one sees the vms of no other one that is theirs.
+fn exams(lab: &Desired, now: jiff::Timestamp) -> Exams {
+    let mut exams = Exams::default();
+    for session in lab.sessions.values().filter(|session| session.is_exam()) {
+        for name in &session.vms {
+            let Some(vm) = lab.vms.get(name) else { continue };
+            exams.vms.insert(name.clone());
+            if session.is_closed_to(&vm.owner, now) {
+                exams.closed.insert(name.clone());
+            } else {
+                exams.sitting.entry(vm.owner.clone()).or_default().insert(name.clone());
+            }
+        }
+    }
+    exams
 }
 
 /// Who has all rights in a lab, as far as `who` is concerned: of the groups whose members own it, accounts that have one as

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Change, Inputs, Plan};
-use crate::access::{Roles, World, changes};
+use crate::access::{Exams, Roles, World, changes};
 use crate::model::address::Kind;
 use crate::model::claim::ClaimBody;
 use crate::model::id::{UserName, VmName};
@@ -19,7 +19,7 @@ impl Plan {
         if decides == 0 || decides < whole || inputs.desired.is_nothing() {
             return;
         }
-        let (was, in_session) = (was(inputs), BTreeSet::new());
+        let (was, in_session, exams) = (was(inputs), BTreeSet::new(), Exams::default());
         let share = inputs.site.labs.get(&inputs.desired.lab);
         let lab_owners = share.map(|share| share.owners.clone()).unwrap_or_default();
         let roles = Roles { admins: inputs.site.admins.clone(), lab_owners };
@@ -29,6 +29,7 @@ impl Plan {
             roles: &roles,
             owners_may_share: inputs.site.owners_may_share,
             in_session: &in_session,
+            exams: &exams,
         };
         self.rights = changes(&world(&was), &world(inputs.desired));
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::networks::VmGroups;
 use super::people::People;
 use super::{Families, Resolver};
-use crate::access::{Forced, Roles, World};
+use crate::access::{Exams, Forced, Roles, World};
 use crate::manifest::{At, ObjectDecl, PermissionDecl, Spanned, SubjectDecl};
 use crate::model::claim::Claim;
 use crate::model::id::{FamilyName, UserGroupName, VmGroupName, VmName};
@@ -206,8 +206,8 @@ pub(super) type ForcedAt = BTreeMap<(Subject, Object), At>;
 
 /// The vms that a permission forces to run isolated, whoever starts them, with why.
 pub(super) fn forced_vms(lab: &Desired, claims: &[Claim]) -> Vec<(VmName, Forced)> {
-    let (roles, in_session) = (Roles::default(), BTreeSet::new());
-    let world = World { lab, claims, roles: &roles, owners_may_share: false, in_session: &in_session };
+    let (roles, in_session, exams) = (Roles::default(), BTreeSet::new(), Exams::default());
+    let world = World { lab, claims, roles: &roles, owners_may_share: false, in_session: &in_session, exams: &exams };
     let forcing = world.forcing();
     lab.vms.keys().filter_map(|name| Some((name.clone(), forcing.on_vm(None, name)?))).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use labwright::access::{Because, Forced, Given, Person, Refused, Roles, World};
+use labwright::access::{Because, Exams, Forced, Given, Person, Refused, Roles, World};
 use labwright::control::permissions::roles;
 use labwright::model::claim::{Claim, ClaimBody, ClaimId, GivenAs, GrantClaim, VmClaim};
 use labwright::model::lab::{Desired, Object, Permission, Right, Subject, VmSource};
@@ -85,6 +85,7 @@ pub(crate) struct Scene {
     pub(crate) roles: Roles,
     pub(crate) owners_may_share: bool,
     in_session: BTreeSet<labwright::model::id::VmName>,
+    exams: Exams,
 }
 
 impl Scene {
@@ -94,12 +95,12 @@ impl Scene {
             admins: BTreeSet::from(["root2".parse().unwrap()]),
             lab_owners: BTreeSet::from(["badmin".parse().unwrap()]),
         };
-        Self { lab, claims, roles, owners_may_share: true, in_session: BTreeSet::new() }
+        Self { lab, claims, roles, owners_may_share: true, in_session: BTreeSet::new(), exams: Exams::default() }
     }
 
     pub(crate) fn world(&self) -> World<'_> {
-        let Self { lab, claims, roles, owners_may_share, in_session } = self;
-        World { lab, claims, roles, owners_may_share: *owners_may_share, in_session }
+        let Self { lab, claims, roles, owners_may_share, in_session, exams } = self;
+        World { lab, claims, roles, owners_may_share: *owners_may_share, in_session, exams }
     }
 }
 
@@ -230,6 +231,22 @@ fn random_permission(dice: &mut Dice) -> Permission {
     Permission { to, on: object(dice.pick(&THINGS).unwrap()), allow, force_isolated: dice.one_in(4) }
 }
 
+/// An exam of one of the vms, before it, in it or after it, and somebody who may sit another one.
+fn random_exams(scene: &mut Scene, dice: &mut Dice) {
+    if dice.one_in(2) {
+        return;
+    }
+    let vm = dice.pick(&["doraz/mine", "shared"]).unwrap();
+    scene.exams.vms.insert(vm.parse().unwrap());
+    if dice.one_in(2) {
+        scene.exams.closed.insert(vm.parse().unwrap());
+    }
+    if dice.one_in(2) {
+        let own = if dice.one_in(2) { BTreeSet::from([vm.parse().unwrap()]) } else { BTreeSet::new() };
+        scene.exams.sitting.insert(dice.pick(&PEOPLE).unwrap().parse().unwrap(), own);
+    }
+}
+
 pub(crate) fn random_scene(walkthrough: &Scene, dice: &mut Dice) -> Scene {
     let mut scene = walkthrough.clone();
     scene.roles = Roles::default();
@@ -240,6 +257,7 @@ pub(crate) fn random_scene(walkthrough: &Scene, dice: &mut Dice) -> Scene {
     if dice.one_in(2) {
         scene.in_session.insert("doraz/mine".parse().unwrap());
     }
+    random_exams(&mut scene, dice);
     if dice.one_in(2) {
         scene.lab.vms.get_mut("shared").unwrap().owner = dice.pick(&PEOPLE).unwrap().parse().unwrap();
     }
@@ -270,6 +288,21 @@ fn reference(scene: &Scene, who: &str, right: Right, on: &str) -> bool {
         owner_of(on).as_deref() == Some(who) && !(right == Right::Derive && is_derived(on))
     };
     let thing = object(on);
+    let vm = match &thing {
+        Object::Vm(vm) => Some(vm),
+        _ => None,
+    };
+    // Who sits an exam has their vms of it, and there is nothing else.
+    let sits = scene.exams.sitting.get(who);
+    if sits.is_some_and(|own| vm.is_none_or(|vm| !own.contains(vm))) {
+        return false;
+    }
+    // A vm that is closed is not there, but for those who look at others' screens.
+    let is_closed = vm.is_some_and(|vm| scene.exams.closed.contains(vm)) && sits.is_none();
+    let looks = right == Right::View && owner_of(&thing).as_deref() != Some(who);
+    if is_closed && !looks {
+        return false;
+    }
     if owns(who, right, &thing) {
         return true;
     }
@@ -294,6 +327,7 @@ fn reference(scene: &Scene, who: &str, right: Right, on: &str) -> bool {
         let of_owner = owner_of(&thing).as_deref() == Some(claim.by.as_str());
         let counts = grant.given_as == GivenAs::Admin
             || (scene.owners_may_share
+                && !matches!(&grant.permission.on, Object::Vm(vm) if scene.exams.vms.contains(vm))
                 && !grant.permission.force_isolated
                 && grant.permission.allow.iter().all(|right| owns(&claim.by, *right, &grant.permission.on))
                 && owner_of(&grant.permission.on).as_deref() == Some(claim.by.as_str()));
@@ -310,12 +344,12 @@ fn random_labs_read_as_the_sentences_do() {
         let (who, right, on) = (dice.pick(&PEOPLE).unwrap(), dice.pick(&RIGHTS).unwrap(), dice.pick(&THINGS).unwrap());
         let decision = scene.world().may(&user(who), right, &object(on));
         let expected = reference(&scene, who, right, on);
-        let Scene { lab, claims, roles, owners_may_share, in_session } = &scene;
+        let Scene { lab, claims, roles, owners_may_share, in_session, exams } = &scene;
         let permissions = &lab.permissions;
         assert_eq!(
             decision.is_ok(),
             expected,
-            "{who} {right:?} {on}: {decision:?}\n{permissions:#?}\n{claims:#?}\n{roles:?} {owners_may_share} {in_session:?}"
+            "{who} {right:?} {on}: {decision:?}\n{permissions:#?}\n{claims:#?}\n{roles:?} {owners_may_share} {in_session:?} {exams:?}"
         );
         allowed += usize::from(expected);
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use labwright::access::{Person, RightsChange, Whom, World, changes};
+use labwright::access::{Exams, Person, RightsChange, Whom, World, changes};
 use labwright::model::claim::{ClaimBody, GivenAs, GrantClaim};
 use labwright::model::id::{UserName, VmName};
 use labwright::model::lab::{Object, Permission, Right, Subject};
@@ -145,7 +145,9 @@ fn what_is_told_is_what_access_decides() {
         (before.roles, before.owners_may_share) = (after.roles.clone(), after.owners_may_share);
         // A screen may be seen in a session: here there is one all the time.
         let in_session: BTreeSet<VmName> = before.lab.vms.keys().cloned().collect();
-        let (before, after) = (world(&before, &in_session), world(&after, &in_session));
+        // Exams come and go by the clock, not with a plan.
+        let none = Exams::default();
+        let (before, after) = (world(&before, (&in_session, &none)), world(&after, (&in_session, &none)));
         let said = changes(&before, &after);
         told += said.len();
         for (who, on) in PEOPLE.iter().flat_map(|who| THINGS.map(|on| (*who, object(on)))) {
@@ -174,8 +176,8 @@ fn what_is_told_is_what_access_decides() {
     assert!(told > 2000, "{told}");
 }
 
-fn world<'a>(scene: &'a Scene, in_session: &'a BTreeSet<VmName>) -> World<'a> {
-    World { in_session, ..scene.world() }
+fn world<'a>(scene: &'a Scene, (in_session, exams): (&'a BTreeSet<VmName>, &'a Exams)) -> World<'a> {
+    World { in_session, exams, ..scene.world() }
 }
 
 fn is_about(whom: &Whom, who: &str, world: &World<'_>) -> bool {
