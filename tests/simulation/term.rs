@@ -22,6 +22,9 @@ use crate::world::{Faults, Guest, Inner, SimHost, SimTask};
 
 const HOSTS: [&str; 3] = ["h1", "h2", "h3"];
 
+/// Between two rounds of the loop.
+const ROUND_SECONDS: i64 = 30;
+
 /// What somebody may ask of a vm.
 const WISHES: [Wish; 5] = [Wish::Start, Wish::Stop, Wish::Restart, Wish::Reimage, Wish::PutBack];
 
@@ -104,6 +107,22 @@ impl Term {
     pub(crate) fn run(&mut self, steps: u64) {
         for _ in 0..steps {
             self.step();
+            self.check();
+        }
+        self.mend();
+        self.come_to_rest();
+    }
+
+    /// An hour of the daemon: its loop goes round every half minute, and now and then dies in the middle. Beside it all goes on that
+    /// happens in a term: root edits and applies, guests end, hosts are lost.
+    pub(crate) fn hour(&mut self) {
+        drop(self.apply());
+        for _ in 0..3600 / ROUND_SECONDS {
+            self.the_loop_goes_round();
+            self.check();
+            self.step();
+            self.check();
+            self.lab.world.with(|inner| inner.pass(ROUND_SECONDS));
             self.check();
         }
         self.mend();

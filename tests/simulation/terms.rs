@@ -9,6 +9,7 @@ const STEPS_PER_TERM: u64 = 60;
 
 /// What CI runs when nothing else is asked for.
 const STEPS_IN_CI: u64 = 12_000;
+const HOURS_IN_CI: u64 = 6;
 
 pub(crate) fn number_from(name: &str, otherwise: u64) -> u64 {
     match std::env::var(name) {
@@ -31,7 +32,7 @@ pub(crate) fn silence_kills() {
 }
 
 /// Terms side by side, one thread per processor. Each is a world of its own, so the order does not matter.
-fn run_terms(first_seed: u64, terms: u64) -> Counts {
+fn run_terms(first_seed: u64, terms: u64, live: fn(&mut Term)) -> Counts {
     let next = std::sync::atomic::AtomicU64::new(first_seed);
     let total = std::sync::Mutex::new(Counts::default());
     let work = || {
@@ -41,7 +42,7 @@ fn run_terms(first_seed: u64, terms: u64) -> Counts {
                 return;
             }
             let mut term = Term::new(seed);
-            term.run(STEPS_PER_TERM);
+            live(&mut term);
             total.lock().unwrap().add(&term.counts);
         }
     };
@@ -65,7 +66,7 @@ fn the_promises_hold_whatever_happens() {
     let first_seed = number_from("LABWRIGHT_SIMULATION_SEED", 1);
     let terms = number_from("LABWRIGHT_SIMULATION_STEPS", STEPS_IN_CI).div_ceil(STEPS_PER_TERM);
     let began = std::time::Instant::now();
-    let counts = run_terms(first_seed, terms);
+    let counts = run_terms(first_seed, terms, |term| term.run(STEPS_PER_TERM));
     assert!(
         terms < 20 || counts.kills > terms / 4,
         "a simulation that hardly ever kills proves little: {} kills",
@@ -77,4 +78,12 @@ fn the_promises_hold_whatever_happens() {
         began.elapsed().as_secs_f64()
     );
     std::io::Write::write_all(&mut std::io::stderr(), told.as_bytes()).unwrap();
+}
+
+/// Hours of the daemon's loop, which looks at the lab as it was applied, whatever becomes of it meanwhile.
+#[test]
+fn the_promises_hold_while_the_loop_goes_round_for_an_hour() {
+    silence_kills();
+    let counts = run_terms(number_from("LABWRIGHT_SIMULATION_SEED", 1), HOURS_IN_CI, Term::hour);
+    assert!(counts.rounds > HOURS_IN_CI * 100 && counts.kills > HOURS_IN_CI * 10, "{counts}");
 }
