@@ -558,6 +558,8 @@ fn nobody_breaks_the_daemon() {
     }
     assert_eq!(post(&" ".repeat((1 << 20) + 1), (1 << 20) + 1), "413");
 
+    a_guess_tells_nothing(&served);
+
     // Half a request and no more, a body that never comes, and as many connections as anybody can make.
     let half: Vec<UnixStream> = ["GET /v1/la", "POST /v1/labs/net101/vms HTTP/1.1\r\ncontent-length: 9\r\n\r\n"]
         .into_iter()
@@ -589,6 +591,56 @@ fn nobody_breaks_the_daemon() {
     std::fs::create_dir(&open).unwrap();
     std::fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     assert!(!serve(&open.join("api.sock")).status.success(), "a folder that others may write into");
+}
+
+/// Whoever has no right to a vm is answered the same whether or not there is one, whatever they ask; and names with control characters
+/// come back to no terminal.
+fn a_guess_tells_nothing(served: &Served) {
+    assert_eq!(served.says("doraz", "vm derive gsr --name mine").1, 0);
+    let power = |wanted: &str| ("POST", "/power", format!(r#"{{"wanted":"{wanted}","isolated":true,"by_name":true}}"#));
+    let edit = |body: &str| ("POST", "/edit", body.to_owned());
+    let request = |body: &str| ("POST", "/requests", body.to_owned());
+    let asks = [
+        ("GET", "", String::new()),
+        ("GET", "/snapshots", String::new()),
+        ("GET", "/screen", String::new()),
+        ("GET", "/events", String::new()),
+        ("DELETE", "", String::new()),
+        power("start"),
+        power("stop"),
+        power("restart"),
+        power("reimage"),
+        power("put_back"),
+        edit(r#"{"cpus":2}"#),
+        edit(r#"{"ejects":true}"#),
+        edit(r#"{"name":"x"}"#),
+        request(r#""suspend""#),
+        request(r#"{"snapshot":{"name":"x"}}"#),
+        request(r#"{"revert":{"name":"x"}}"#),
+    ];
+    for (method, what, body) in asks {
+        let [there, not_there] = ["mine", "none"].map(|name| {
+            let line = format!("{method} /v1/labs/net101/vms/doraz%2F{name}{what}");
+            let (status, said) = served.raw("alex", &line, &body);
+            (status, said.replace(&format!("doraz/{name}"), "VM"))
+        });
+        assert_eq!(there, not_there, "{method} {what} {body}");
+        assert!(there.0 == "403" || there.0 == "404", "{method} {what} {body}: {there:?}");
+    }
+    for (path, body) in [
+        ("vms/doraz%2Fmine/edit", r#"{"name":"a\u001b[31mb"}"#),
+        ("vms", r#"{"template":"gsr","name":"a\u001b[31mb"}"#),
+        ("vms", r#"{"template":"g\u0007\u0000","name":"x"}"#),
+        ("vms/doraz%2Fmine/requests", r#"{"snapshot":{"name":"a\u001b[31mb"}}"#),
+        ("vms/doraz%2Fmine/requests", r#"{"snapshot":{"name":"../../x"}}"#),
+    ] {
+        let (status, said) = served.raw("doraz", &format!("POST /v1/labs/net101/{path}"), body);
+        assert!(
+            status.starts_with('4') && !said.contains(|c: char| c.is_control() && c != '\n'),
+            "{body}: {status} {said}"
+        );
+    }
+    assert_eq!(served.says("doraz", "vm delete doraz/mine").1, 0);
 }
 
 impl Drop for Served {
