@@ -126,9 +126,11 @@ impl Time {
         self.beat = beat;
     }
 
+    /// Outages with too little time between them to move anything are one.
     pub(super) fn note_look(&mut self, looked: Duration) {
         if looked.saturating_sub(self.looked) > OUTAGE {
-            self.outage = Some(Outage { from: self.looked, back: looked });
+            let one = self.outage.filter(|before| self.looked <= before.back + AFTER_OUTAGE);
+            self.outage = Some(Outage { from: one.map_or(self.looked, |before| before.from), back: looked });
         }
         self.looked = self.looked.max(looked);
     }
@@ -141,10 +143,10 @@ impl Time {
     }
 
     /// Whether what came at this moment may be acted on: nobody has changed it since, and everybody could have.
-    fn is_settled(&self, moment: Duration, now: Duration) -> bool {
-        let fell_into = |outage: Outage| outage.from <= moment && moment <= outage.back;
-        let is_recent = self.outage.is_some_and(|outage| fell_into(outage) && now < outage.back + AFTER_OUTAGE);
-        self.looked >= moment && !is_recent
+    fn is_settled(&self, moment: Duration) -> bool {
+        let fell_into = |outage: &Outage| outage.from <= moment && moment <= outage.back;
+        let due = self.outage.filter(fell_into).map_or(moment, |outage| outage.back + AFTER_OUTAGE);
+        self.looked >= due
     }
 }
 
@@ -189,7 +191,7 @@ impl Machine {
         }
         match self.control.end() {
             Some(end) if self.time.hour == Hour::Over(end) && has_come(end, true) => Hour::Over(end),
-            Some(end) if server >= end && self.time.is_settled(moment(end, server, now), now) => Hour::Over(end),
+            Some(end) if server >= end && self.time.is_settled(moment(end, server, now)) => Hour::Over(end),
             _ => Hour::Open(start),
         }
     }
@@ -295,7 +297,7 @@ impl Machine {
         let Some(ended) = self.time.ended.filter(|_| !self.is_kept()) else { return };
         let grace = self.grace(ended);
         let last = ended.since + grace;
-        let is_due = grace.is_zero() || (now >= last && self.time.is_settled(last, now));
+        let is_due = grace.is_zero() || (now >= last && self.time.is_settled(last));
         if is_due || !self.has_begun() {
             self.stop(StopReason::Deadline, now);
         }

@@ -28,6 +28,8 @@
 //! - *silent*: qemu answers nothing. One that stays so is ended, but not while storage is silent, for which qemu may wait, nor
 //!   while it writes a snapshot.
 
+#[cfg(test)]
+mod chance_tests;
 mod clock;
 mod ending;
 mod looks;
