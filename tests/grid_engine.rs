@@ -104,15 +104,17 @@ fn queues() {
 
 #[test]
 fn a_task_on_a_host_that_nobody_hears_from_is_unknown() {
-    let queue = read::queue(&sample("mixed-qstat-f-xml.txt")).unwrap();
+    let answer = sample("mixed-qstat-f-xml.txt");
+    let queue = read::queue(&answer).unwrap();
     let unknown: Vec<(u64, &str)> = queue
         .entries
         .iter()
         .filter(|entry| entry.state == Folded::Unknown)
-        .map(|entry| (entry.job.0, entry.letters.as_str()))
+        .map(|entry| (entry.job.0, &*entry.letters))
         .collect();
     assert_eq!(unknown, [(62, "r"), (63, "r")]);
-    let killed = read::queue(&sample("hostlost-qstat-f-xml.txt")).unwrap();
+    let answer = sample("hostlost-qstat-f-xml.txt");
+    let killed = read::queue(&answer).unwrap();
     assert!(killed.entries.iter().all(|entry| entry.letters == "dr" && entry.state == Folded::Unknown));
 }
 

@@ -38,12 +38,10 @@ impl GridEngine {
         &self.client.settings
     }
 
-    /// The queue as one account's jobs see it; `*` is everybody.
-    fn queue(&self, account: &str) -> Result<Queue, SchedulerError> {
+    /// What is said of the queue as one account's jobs see it; `*` is everybody.
+    fn ask_for_queue(&self, account: &str) -> Result<String, SchedulerError> {
         let resource = &self.settings().memory_resource;
-        let arguments = words(["-f", "-u", account, "-r", "-F", resource, "-xml"]);
-        let xml = self.client.look("qstat", &arguments)?;
-        queue::parse(&xml).map_err(unreadable("qstat -f -xml"))
+        self.client.look("qstat", &words(["-f", "-u", account, "-r", "-F", resource, "-xml"]))
     }
 
     /// Why jobs wait or are stuck. It makes no difference to a plan, so a failure costs the reasons alone.
@@ -145,7 +143,8 @@ impl Scheduler for GridEngine {
 
     fn list(&self) -> Result<Vec<Task>, SchedulerError> {
         let account = self.client.account()?.name;
-        let queue = self.queue(&account)?;
+        let answer = self.ask_for_queue(&account)?;
+        let queue = queue_in(&answer)?;
         let ours = queue.entries.into_iter().filter(|entry| entry.owner == account).collect::<Vec<_>>();
         let unclear = ours.iter().filter(|entry| matches!(entry.state, Folded::Pending | Folded::Error));
         let reasons = self.reasons(&unclear.map(|entry| entry.job).collect());
@@ -155,8 +154,8 @@ impl Scheduler for GridEngine {
                 let id = TaskId { job: entry.job, task };
                 tasks.push(Task {
                     id,
-                    name: entry.name.clone(),
-                    owner: entry.owner.clone(),
+                    name: entry.name.clone().into_owned(),
+                    owner: account.clone(),
                     state: state(entry.state, id, &reasons),
                     host: entry.host().map(str::to_owned),
                 });
@@ -192,7 +191,7 @@ impl Scheduler for GridEngine {
     }
 
     fn capacity(&self) -> Result<Vec<Host>, SchedulerError> {
-        Ok(capacity(&self.queue("*")?, self.settings()))
+        Ok(capacity(&queue_in(&self.ask_for_queue("*")?)?, self.settings()))
     }
 
     fn ended(&self, name_prefix: &str) -> Result<Vec<Ended>, SchedulerError> {
@@ -231,8 +230,12 @@ impl Scheduler for GridEngine {
     }
 }
 
+fn queue_in(answer: &str) -> Result<Queue<'_>, SchedulerError> {
+    queue::parse(answer).map_err(unreadable("qstat -f -xml"))
+}
+
 /// What hosts have. Grid Engine tells what is left of a host's memory; what is in use is what the tasks on it asked for.
-pub(super) fn capacity(queue: &Queue, settings: &GridEngineSettings) -> Vec<Host> {
+pub(super) fn capacity(queue: &Queue<'_>, settings: &GridEngineSettings) -> Vec<Host> {
     let resource = settings.memory_resource.as_str();
     let mut used: BTreeMap<&str, u64> = BTreeMap::new();
     for entry in &queue.entries {

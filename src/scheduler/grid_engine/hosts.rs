@@ -41,9 +41,9 @@ pub(super) fn parse(xml: &str) -> Result<Vec<ExecHost>, XmlError> {
         Part::Open { attributes, .. } => label = attributes.get("name").unwrap_or_default().into_owned(),
         Part::Close { name, text } => {
             let Some(host) = hosts.last_mut() else { return };
-            let pair = (std::mem::take(&mut label), text.to_owned());
+            let pair = (std::mem::take(&mut label), text.into_owned());
             match name {
-                "hostvalue" if text != "-" => host.values.push(pair),
+                "hostvalue" if pair.1 != "-" => host.values.push(pair),
                 "resourcevalue" => host.resources.push(pair),
                 _ => {}
             }

@@ -45,7 +45,7 @@ pub mod read {
     pub use super::hosts::ExecHost;
 
     /// `qstat -xml`, with or without `-f`, `-r`, `-ext`, `-F`, `-g d`.
-    pub fn queue(xml: &str) -> Result<Queue, XmlError> {
+    pub fn queue(xml: &str) -> Result<Queue<'_>, XmlError> {
         super::queue::parse(xml)
     }
 

@@ -4,6 +4,8 @@
 //! The state of a task and the state of the queue it runs in are two things: a task on a lost host stays `r` for ever,
 //! and only the queue's `u` tells that nobody knows.
 
+use std::borrow::Cow;
+
 use super::XmlError;
 use super::xml::{Part, read};
 use crate::model::job::JobId;
@@ -14,24 +16,24 @@ const TASKS_MAX: usize = 1_000_000;
 
 /// What one answer shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Queue {
-    pub instances: Vec<Instance>,
-    pub entries: Vec<Entry>,
+pub struct Queue<'x> {
+    pub instances: Vec<Instance<'x>>,
+    pub entries: Vec<Entry<'x>>,
 }
 
 /// One queue on one host, `all.q@node1`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Instance {
-    pub name: String,
+pub struct Instance<'x> {
+    pub name: Cow<'x, str>,
     pub slots: u32,
     pub slots_used: u32,
     /// Letters of `qstat(1)`: `u` nobody hears from the host, `d` disabled, `E` error, `s` suspended, and more.
-    pub state: String,
+    pub state: Cow<'x, str>,
     /// What is left of the resources that were asked about.
-    pub resources: Vec<(String, String)>,
+    pub resources: Vec<(Cow<'x, str>, Cow<'x, str>)>,
 }
 
-impl Instance {
+impl Instance<'_> {
     pub fn host(&self) -> &str {
         host_of(&self.name)
     }
@@ -60,31 +62,31 @@ fn host_of(instance: &str) -> &str {
 
 /// One line of the answer: a job, or tasks of an array that are alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct Entry<'x> {
     pub job: JobId,
     /// Job name in full.
-    pub name: String,
-    pub owner: String,
+    pub name: Cow<'x, str>,
+    pub owner: Cow<'x, str>,
     /// Letters as the tool gives them, such as `qw`, `r`, `Eqw`.
-    pub letters: String,
+    pub letters: Cow<'x, str>,
     pub state: Folded,
     /// Queue instance it runs in; empty while it waits.
-    pub instance: String,
+    pub instance: Cow<'x, str>,
     /// Its tasks; `[1]` of a job that is no array.
     pub tasks: Vec<u32>,
     /// Slots that each task holds.
     pub slots: u32,
     /// Hard requests, as written: `vm_mem` → `5G`.
-    pub requests: Vec<(String, String)>,
+    pub requests: Vec<(Cow<'x, str>, Cow<'x, str>)>,
 }
 
-impl Entry {
-    fn on(instance: String) -> Self {
+impl<'x> Entry<'x> {
+    fn on(instance: Cow<'x, str>) -> Self {
         Self {
             job: JobId(0),
-            name: String::new(),
-            owner: String::new(),
-            letters: String::new(),
+            name: Cow::default(),
+            owner: Cow::default(),
+            letters: Cow::default(),
             state: Folded::Pending,
             instance,
             tasks: Vec::new(),
@@ -138,7 +140,7 @@ pub(super) fn fold(letters: &str, on_host: bool) -> Folded {
 }
 
 /// Reads an answer.
-pub(super) fn parse(xml: &str) -> Result<Queue, XmlError> {
+pub(super) fn parse(xml: &str) -> Result<Queue<'_>, XmlError> {
     let mut reader = QueueReader::default();
     read(xml, "job_info", |part| reader.part(part))?;
     if reader.is_unnumbered {
@@ -151,26 +153,26 @@ pub(super) fn parse(xml: &str) -> Result<Queue, XmlError> {
 }
 
 #[derive(Default)]
-struct QueueReader {
-    queue: Queue,
-    instance: Option<Instance>,
-    entry: Option<Entry>,
-    label: String,
+struct QueueReader<'x> {
+    queue: Queue<'x>,
+    instance: Option<Instance<'x>>,
+    entry: Option<Entry<'x>>,
+    label: Cow<'x, str>,
     tasks: usize,
     /// A job came without its number: to pass over it would be to take it for gone.
     is_unnumbered: bool,
 }
 
-impl QueueReader {
-    fn part(&mut self, part: Part<'_>) {
+impl<'x> QueueReader<'x> {
+    fn part(&mut self, part: Part<'x>) {
         match part {
             Part::Open { name: "Queue-List", .. } => self.instance = Some(Instance::default()),
             Part::Open { name: "job_list", .. } => {
-                let instance = self.instance.as_ref().map_or_else(String::new, |instance| instance.name.clone());
+                let instance = self.instance.as_ref().map(|instance| instance.name.clone()).unwrap_or_default();
                 self.entry = Some(Entry::on(instance));
             }
             Part::Open { name: "resource" | "hard_request", attributes } => {
-                self.label = attributes.get("name").unwrap_or_default().into_owned();
+                self.label = attributes.get("name").unwrap_or_default();
             }
             Part::Open { .. } => {}
             Part::Close { name: "Queue-List", .. } => self.queue.instances.extend(self.instance.take()),
@@ -183,48 +185,44 @@ impl QueueReader {
         }
     }
 
-    fn field(&mut self, name: &str, text: &str) {
+    fn field(&mut self, name: &str, text: Cow<'x, str>) {
         match (&mut self.entry, &mut self.instance) {
             (Some(entry), _) => match name {
                 "JB_job_number" => entry.job = JobId(text.parse().unwrap_or(0)),
                 // With `-r` the whole name stands apart; where it does not, the other is whole.
-                "full_job_name" => text.clone_into(&mut entry.name),
-                "JB_name" if entry.name.is_empty() => text.clone_into(&mut entry.name),
-                "JB_owner" => text.clone_into(&mut entry.owner),
-                "state" => text.clone_into(&mut entry.letters),
-                "queue_name" if !text.is_empty() => text.clone_into(&mut entry.instance),
+                "full_job_name" => entry.name = text,
+                "JB_name" if entry.name.is_empty() => entry.name = text,
+                "JB_owner" => entry.owner = text,
+                "state" => entry.letters = text,
+                "queue_name" if !text.is_empty() => entry.instance = text,
                 "slots" => entry.slots = text.parse().unwrap_or(1),
                 "tasks" => {
-                    entry.tasks = task_numbers(text, TASKS_MAX.saturating_sub(self.tasks) + 1);
+                    entry.tasks = task_numbers(&text, TASKS_MAX.saturating_sub(self.tasks) + 1);
                     self.tasks += entry.tasks.len();
                 }
-                "hard_request" => entry.requests.push((std::mem::take(&mut self.label), text.to_owned())),
+                "hard_request" => entry.requests.push((std::mem::take(&mut self.label), text)),
                 _ => {}
             },
             (None, Some(instance)) => match name {
-                "name" => text.clone_into(&mut instance.name),
+                "name" => instance.name = text,
                 "slots_used" => instance.slots_used = text.parse().unwrap_or(0),
                 "slots_total" => instance.slots = text.parse().unwrap_or(0),
-                "state" => text.clone_into(&mut instance.state),
-                "resource" => instance.resources.push((std::mem::take(&mut self.label), text.to_owned())),
+                "state" => instance.state = text,
+                "resource" => instance.resources.push((std::mem::take(&mut self.label), text)),
                 _ => {}
             },
             (None, None) => {}
         }
     }
 
-    fn finish(self) -> Queue {
+    fn finish(self) -> Queue<'x> {
         let mut queue = self.queue;
-        let lost: std::collections::BTreeSet<&str> = queue
-            .instances
-            .iter()
-            .filter(|instance| instance.is_lost())
-            .map(|instance| instance.name.as_str())
-            .collect();
+        let lost: std::collections::BTreeSet<&str> =
+            queue.instances.iter().filter(|instance| instance.is_lost()).map(|instance| &*instance.name).collect();
         for entry in &mut queue.entries {
             let on_host = !entry.instance.is_empty();
             entry.state = fold(&entry.letters, on_host);
-            if lost.contains(entry.instance.as_str()) {
+            if lost.contains(&*entry.instance) {
                 entry.state = Folded::Unknown;
             }
             if entry.tasks.is_empty() {

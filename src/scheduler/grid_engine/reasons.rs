@@ -70,7 +70,7 @@ impl ReasonsReader {
             Part::Open { name: "JB_ja_tasks", .. } => (self.task, self.error) = (0, None),
             Part::Open { name: "SME_global_message_list", .. } => self.in_general = true,
             Part::Open { .. } => {}
-            Part::Close { name, text } => self.field(name, text),
+            Part::Close { name, text } => self.field(name, &text),
         }
     }
 
