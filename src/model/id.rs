@@ -436,8 +436,9 @@ fn parse_hex_bytes(text: &str) -> Option<Vec<u8>> {
 }
 
 fn hex_byte(two_digits: &str) -> Option<u8> {
-    let is_valid = two_digits.len() == 2 && two_digits.bytes().all(|b| b.is_ascii_hexdigit());
-    is_valid.then(|| u8::from_str_radix(two_digits, 16).ok()).flatten()
+    let &[high, low] = two_digits.as_bytes() else { return None };
+    let digit = |byte| char::from(byte).to_digit(16);
+    u8::try_from(digit(high)? << 4 | digit(low)?).ok()
 }
 
 /// The first bytes of a vm group's Ethernet addresses; the rest are the last bytes of the IP address (paper, section
