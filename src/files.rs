@@ -16,12 +16,13 @@ use std::collections::hash_map::RandomState;
 use std::fs::{File, Metadata};
 use std::hash::BuildHasher as _;
 use std::io::{Error, ErrorKind, Read as _, Result as IoResult, Seek as _, SeekFrom, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, open, openat, renameat};
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, OpenHow, ResolveFlag, open, openat, openat2, renameat};
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, geteuid, linkat, unlinkat};
 
@@ -94,13 +95,22 @@ fn is_absence(error: &Error) -> bool {
 fn split(path: &Path) -> Result<Option<(Folder, String)>, FileError> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Ok(Folder::open_with(parent, OFlag::empty())?.map(|folder| (folder, name)))
+    Ok(Folder::open_linked(parent)?.map(|folder| (folder, name)))
 }
 
 impl Folder {
     /// Opens a folder, which is not reached by a link as the last step; `None` where there is none.
     pub fn open(path: &Path) -> Result<Option<Self>, FileError> {
         Self::open_with(path, OFlag::O_NOFOLLOW)
+    }
+
+    /// The same wherever links lead: a person or a setting has named it.
+    pub fn open_linked(path: &Path) -> Result<Option<Self>, FileError> {
+        Self::open_with(path, OFlag::empty())
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     fn open_with(path: &Path, flags: OFlag) -> Result<Option<Self>, FileError> {
@@ -124,7 +134,30 @@ impl Folder {
 
     /// A file's content; `None` where there is no such file.
     pub fn read(&self, name: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, FileError> {
-        let (file, found) = match self.open_plain(name, OFlag::O_RDONLY) {
+        self.read_whole(name, self.open_plain(name, OFlag::O_RDONLY), bytes_max)
+    }
+
+    /// The same of a file in the folder `sub` of this one, `None` where there is no such folder either. Kernels from 5.6 on need
+    /// one call for what opens a folder first elsewhere: who reads thousands has them in half the time.
+    pub fn read_in(&self, sub: &str, name: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, FileError> {
+        let below = format!("{sub}/{name}");
+        let opened = plain(sub).and_then(|_| plain(name)).map(|_| {
+            let how = OpenHow::new().flags(OFlag::O_RDONLY | PLAIN_FLAGS).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+            openat2(&self.handle, below.as_str(), how)
+        });
+        match opened.map_err(self.error("read", &below))? {
+            Err(Errno::ENOSYS | Errno::EPERM) => self.sub(sub)?.map_or(Ok(None), |folder| folder.read(name, bytes_max)),
+            opened => self.read_whole(&below, plain_file(opened), bytes_max),
+        }
+    }
+
+    fn read_whole(
+        &self,
+        name: &str,
+        opened: IoResult<(File, Metadata)>,
+        bytes_max: u64,
+    ) -> Result<Option<Vec<u8>>, FileError> {
+        let (file, found) = match opened {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(self.error("read", name))?,
         };
@@ -233,13 +266,7 @@ impl Folder {
     }
 
     fn open_plain(&self, name: &str, flags: OFlag) -> IoResult<(File, Metadata)> {
-        let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let file = match openat(&self.handle, plain(name)?, flags, Mode::empty()) {
-            Err(Errno::ELOOP) => return Err(Error::other("it is a link, which nothing of ours is there")),
-            opened => File::from(opened?),
-        };
-        let found = file.metadata()?;
-        if found.is_file() { Ok((file, found)) } else { Err(Error::other("it is not a plain file")) }
+        plain_file(openat(&self.handle, plain(name)?, flags | PLAIN_FLAGS, Mode::empty()))
     }
 
     /// The other side of what is written here may be an unprivileged account, whose folder this is.
@@ -252,9 +279,20 @@ impl Folder {
     }
 
     fn error(&self, action: &'static str, name: &str) -> impl FnOnce(Error) -> FileError {
-        let path = self.path.join(name);
-        move |source| FileError { action, path, source }
+        move |source| FileError { action, path: self.path.join(name), source }
     }
+}
+
+/// No link is followed, no pipe waited for.
+const PLAIN_FLAGS: OFlag = OFlag::O_NOFOLLOW.union(OFlag::O_NONBLOCK).union(OFlag::O_CLOEXEC);
+
+fn plain_file(opened: nix::Result<OwnedFd>) -> IoResult<(File, Metadata)> {
+    let file = match opened {
+        Err(Errno::ELOOP) => return Err(Error::other("it is a link, which nothing of ours is there")),
+        opened => File::from(opened?),
+    };
+    let found = file.metadata()?;
+    if found.is_file() { Ok((file, found)) } else { Err(Error::other("it is not a plain file")) }
 }
 
 /// A name that leads nowhere else.
@@ -313,6 +351,27 @@ mod tests {
     }
 
     /// The lock of a file that was there does not give it away.
+    #[test]
+    fn a_file_is_read_through_the_folder_above_its_own_as_in_its_own() {
+        let (_root, folder, precious) = of_another();
+        std::fs::create_dir(folder.path.join("run")).unwrap();
+        std::fs::write(folder.path.join("run/report"), "all of it").unwrap();
+        symlink(&precious, folder.path.join("run/link")).unwrap();
+        symlink("run", folder.path.join("other")).unwrap();
+        let read = |sub: &str, name: &str| folder.read_in(sub, name, 9);
+        assert_eq!(read("run", "report").unwrap().unwrap(), b"all of it");
+        assert!(folder.read_in("run", "report", 8).is_err());
+        assert_eq!((read("run", "none").unwrap(), read("none", "report").unwrap()), (None, None));
+        for (sub, name) in [("run", "link"), ("other", "report")] {
+            let error = read(sub, name).unwrap_err();
+            assert_eq!(error.source.to_string(), "it is a link, which nothing of ours is there");
+            assert_eq!(error.path, folder.path.join(sub).join(name));
+        }
+        for (sub, name) in [("..", "precious"), ("run", "../run/report"), ("", "run"), ("run/.", "report")] {
+            assert!(read(sub, name).is_err(), "{sub:?} {name:?}");
+        }
+    }
+
     #[test]
     fn another_name_of_a_file_keeps_its_owner() {
         let (_root, folder, precious) = of_another();

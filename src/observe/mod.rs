@@ -383,8 +383,12 @@ pub fn runs_elsewhere(runs: &dyn Runs, of: &[&RecordedRun], seen: &Observed) -> 
 }
 
 fn reports(runs: &dyn Runs, of: &[&RunId]) -> Result<BTreeMap<RunId, RunReport>, ObserveError> {
+    if of.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let report = runs.reports().map_err(ObserveError::Report)?;
     let reports = look_at_each(of, runs.at_once(), |run| {
-        let records = runs.report(run).map_err(ObserveError::Report)?;
+        let records = report(run).map_err(ObserveError::Report)?;
         Ok(fold(&records).map(|report| (RunId::clone(run), report)))
     })?;
     Ok(reports.into_iter().flatten().collect())

@@ -9,12 +9,15 @@ use std::time::Duration;
 use super::silence::silence;
 use super::{
     ANSWERS, Batch, BatchId, CONTROL, Clock, Control, Record, RunFileError, RunSpec, SPEC, VNC_PASSWORD, Wanted,
-    job_log, open_folder, read_report,
+    job_log, open_folder, read_report, report::read_report_in,
 };
 use crate::disks::{LOOKS_AT_ONCE, Owner};
-use crate::files::Flush;
+use crate::files::{Flush, Folder};
 use crate::model::id::RunId;
 use crate::model::job::JobId;
+
+/// What starters said, by run.
+pub type Reports<'a> = Box<dyn Fn(&RunId) -> Result<Vec<Record>, RunFileError> + Sync + 'a>;
 
 /// What the controller does with runs' folders.
 pub trait Runs: Send + Sync {
@@ -43,6 +46,11 @@ pub trait Runs: Send + Sync {
 
     /// What the starter said so far.
     fn report(&self, run: &RunId) -> Result<Vec<Record>, RunFileError>;
+
+    /// The same for who asks for many: where they are is looked up once.
+    fn reports(&self) -> Result<Reports<'_>, RunFileError> {
+        Ok(Box::new(|run| self.report(run)))
+    }
 
     /// How long a run's starter has not written, by the storage server's clock; `None` where no starter ever began.
     fn silence(&self, run: &RunId) -> Result<Option<Duration>, RunFileError>;
@@ -162,6 +170,11 @@ impl Runs for OnStorage {
 
     fn report(&self, run: &RunId) -> Result<Vec<Record>, RunFileError> {
         read_report(&self.folder(run))
+    }
+
+    fn reports(&self) -> Result<Reports<'_>, RunFileError> {
+        let root = Folder::open_linked(&self.root)?;
+        Ok(Box::new(move |run| root.as_ref().map_or(Ok(Vec::new()), |root| read_report_in(root, run))))
     }
 
     fn silence(&self, run: &RunId) -> Result<Option<Duration>, RunFileError> {

@@ -35,7 +35,7 @@ pub use batch::{Batch, BatchId};
 pub use beat::{BEAT_EVERY, beat, last_beat};
 pub use control::{AtEnd, Clock, Console, Control, Part, Pause, Request, RequestKind, Wanted};
 pub use dropped::Dropped;
-pub use folders::{OnStorage, Runs};
+pub use folders::{OnStorage, Reports, Runs};
 pub use job_log::last_words;
 pub use report::{Event, Lock, PAUSED_BY_SESSION, PAUSED_ON_REQUEST, Record, StopReason, parse_report, read_report};
 pub use spec::{RunDisk, RunNetwork, RunSpec};
