@@ -1,9 +1,12 @@
 //! The times of sessions: what runs are told when they start, and whenever somebody's end is another one.
 
+use std::path::Path;
+
 use labwright::model::claim::{Claim, ClaimBody, ClaimId, ClaimedPower, TimeChange, TimeClaim};
 use labwright::model::id::UserName;
 use labwright::model::lab::{AddedTime, Session};
-use labwright::plan::{Plan, Wish};
+use labwright::model::site::Site;
+use labwright::plan::{Ground, Plan, Wish};
 use labwright::run::{Clock, StopReason};
 use labwright::state::Change;
 
@@ -276,4 +279,26 @@ fn an_exam_that_was_held_is_not_held_again() {
     let recorded = lab.recorded(&lab.desired());
     let disk = |vm: &str| recorded.vms[vm].disks[0].path.clone();
     assert_ne!(disk("bob-final"), disk("bob-resit"));
+}
+
+/// Seven of the hosts are too few, and the plan says so; on all of them everybody has a guest before the start.
+#[test]
+fn the_papers_exam_has_room_on_its_fourteen_hosts() {
+    let exam = Path::new(env!("CARGO_MANIFEST_DIR")).join("labs/exam");
+    let read = |name: &str| std::fs::read_to_string(exam.join(name)).unwrap();
+    let mut lab = Lab::new(PAIR);
+    std::fs::write(lab.folder.path().join("students.csv"), read("students.csv")).unwrap();
+    lab.edit(&read("lab.yaml"));
+    set_time(&lab, "06:41:00");
+    let folder = lab.folder.path().canonicalize().unwrap();
+    let hosts = |number: u32| Site::embedded(&folder, u64::from(number) * 24 * 1024, number * 24);
+    lab.site = hosts(7);
+    let has_no_room = |plan: &Plan| plan.refusals.iter().any(|refusal| matches!(refusal.why, Ground::NoRoom { .. }));
+    assert!(has_no_room(&lab.plan()), "{}", lab.plan_text());
+    lab.site = hosts(14);
+    assert!(!has_no_room(&lab.plan()), "{}", lab.plan_text());
+    lab.must_apply();
+    lab.world.with(Inner::start_all);
+    assert_eq!(executing(&lab).len(), 300);
+    assert_eq!(until(&lab, "s300-final"), Some(at("10:00:00")));
 }
