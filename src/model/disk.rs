@@ -47,3 +47,11 @@ pub fn size(bytes: u64) -> String {
         format!("{}.{}{unit}", tenths / 10, tenths % 10)
     }
 }
+
+/// What is wrong with a published image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Spoilt {
+    Missing,
+    OtherBytes,
+}

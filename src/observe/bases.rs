@@ -4,19 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
-
 use super::{ObserveError, stamp};
 use crate::disks::{Disks, Stamp};
+use crate::model::disk::Spoilt;
 use crate::state::{ImageDigest, PublishedDisk, Recorded};
-
-/// What is wrong with a published image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Spoilt {
-    Missing,
-    OtherBytes,
-}
 
 /// What was found of published images that are not as they were recorded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

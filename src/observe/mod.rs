@@ -6,7 +6,7 @@ mod life;
 pub mod past;
 mod sizes;
 
-pub use bases::{Bases, Spoilt};
+pub use bases::Bases;
 pub use life::{Life, fenced_after, is_fenced, life, life_of};
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};

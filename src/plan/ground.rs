@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::model::claim::ClaimId;
+use crate::model::disk::Spoilt;
 use crate::model::id::{LabName, TemplateName, UserName, VmGroupName, VmName};
-use crate::observe::Spoilt;
 use crate::state::{FreezeScope, Worker};
 
 /// In JSON, `code` tells which it is.

@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{Note, Refusal};
 use crate::model::address::Address;
+use crate::model::disk::Spoilt;
 use crate::model::id::{RunId, TemplateName, UserName, VmGroupName, VmName};
 use crate::model::job::TaskId;
 use crate::model::site::Site;
-use crate::observe::{Life, Spoilt, fenced_after};
+use crate::observe::{Life, fenced_after};
 use crate::run::StopReason;
 use crate::state::Worker;
 

@@ -3,8 +3,7 @@
 use std::fmt;
 
 use super::freeze::thaw_command;
-use crate::model::disk::size;
-use crate::observe::Spoilt;
+use crate::model::disk::{Spoilt, size};
 use crate::plan::{DiskLoss, Disturbance, Ground, Leaves, Refusal, SessionLoss};
 
 impl fmt::Display for Ground {
