@@ -213,8 +213,7 @@ fn a_screen_for_each_student(lab: &Lab) {
     let password = screens[1]["password"].as_str().unwrap();
     assert!(one.contains(&format!("  password   {password}\n")) && one.contains("display"), "{one}");
     // Who may see that it runs, and not its password, is told so.
-    let program = lab.world.folder.path().join("labwright");
-    std::fs::copy(BINARY, &program).unwrap();
+    let program = lab.world.program_in_reach();
     let mut colleague = Command::new("setpriv");
     colleague.args(["--reuid=54321", "--regid=nogroup", "--clear-groups"]).arg(&program).arg("--site").arg(&lab.site);
     let refused = colleague.args(["vm", "vnc", "bob-tiny", "--lab", &folder]).output().unwrap();

@@ -259,8 +259,8 @@ impl World {
     /// A copy of the program for any account: the project may stand below a home that others cannot enter.
     pub(crate) fn program_in_reach(&self) -> PathBuf {
         let program = self.folder.path().join("labwright");
-        std::fs::copy(BINARY, &program).unwrap();
-        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+        // Written here, it would be busy for as long as a child of another test has its descriptor, too.
+        tool("install", &["-m", "755", BINARY, &text(&program)]);
         program
     }
 
