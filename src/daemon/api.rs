@@ -55,9 +55,13 @@ const OF_VM: &str = "whom the vm is shown to: its owner, whoever has a right to 
 const MAY_RUN: &str = "its owner, and whoever may run it";
 
 pub(super) fn routes() -> Vec<Route> {
+    let labs = Route::new(Method::Get, "/v1/labs", "The labs in which you may see something.", "everybody", labs);
+    std::iter::once(labs).chain(of_vms()).chain(of_rest()).collect()
+}
+
+fn of_vms() -> Vec<Route> {
     use Method::{Delete, Get, Post};
     vec![
-        Route::new(Get, "/v1/labs", "The labs in which you may see something.", "everybody", labs),
         Route::new(
             Get,
             "/v1/labs/{lab}/vms",
@@ -116,6 +120,13 @@ pub(super) fn routes() -> Vec<Route> {
             Content::of::<Standing>(EVENTS),
             events,
         ),
+    ]
+}
+
+/// What else is in a lab, and the site's numbers.
+fn of_rest() -> Vec<Route> {
+    use Method::Get;
+    vec![
         Route::new(
             Get,
             "/v1/labs/{lab}/templates",

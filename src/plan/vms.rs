@@ -217,11 +217,7 @@ impl Planner<'_> {
         let stale = self.is_stale(work);
         let decision = self.decide(address, work, live, stale);
         let stays_in_run = self.stays_in_run(work, &decision);
-        if (decision.start || stays_in_run) && !work.replaced && !work.strange.is_empty() {
-            self.refuse_strange_disk(address, work.strange[0]);
-            return;
-        }
-        if (decision.start || stays_in_run) && !self.may_lie_over(address, &below(work)) {
+        if (decision.start || stays_in_run) && !self.may_boot(address, work) {
             return;
         }
         if !self.may_disturb_for(work, &decision, live) {
@@ -283,6 +279,17 @@ impl Planner<'_> {
         reasons.extend(work.given_up.iter().map(|disk| Reason::DiskGivenUp { disk: disk.path.clone() }));
         let touches = (verb != Verb::Record).then(|| self.touched(vm, Some((known, life))));
         self.change(address.clone(), verb, reasons, (edits.before, edits.after), touches, steps);
+    }
+
+    /// Whether its disks are those that are recorded, over what they were made over.
+    fn may_boot(&mut self, address: &Address, work: &Work<'_>) -> bool {
+        match work.strange.first().filter(|_| !work.replaced) {
+            Some(disk) => {
+                self.refuse_strange_disk(address, disk);
+                false
+            }
+            None => self.may_lie_over(address, &below(work)),
+        }
     }
 
     fn may_disturb_for(&mut self, work: &Work<'_>, decision: &Decision, live: bool) -> bool {

@@ -1,6 +1,7 @@
 //! What `control` and the rooms below it say no with, as it is told to a person at a command line: with an exit code, and what
 //! to type next.
 
+use std::fmt::Display;
 use std::io::ErrorKind;
 
 use super::Failure;
@@ -150,12 +151,8 @@ fn hint(error: &ControlError) -> Option<String> {
             "make it with `useradd --system --no-create-home --shell /usr/sbin/nologin {name}`, \
              or set `service_user:` in site.yaml"
         ),
-        ControlError::UnknownAddress { near: Some(near), .. } => format!("did you mean `{near}`?"),
-        ControlError::UnknownAddress { near: None, .. } => {
-            "`labwright plan --verbose` lists all that there is".to_owned()
-        }
-        ControlError::Unheard { near: Some(near), .. } => format!("did you mean `{near}`?"),
-        ControlError::Unheard { near: None, .. } => "`labwright plan --verbose` shows all that there is".to_owned(),
+        ControlError::UnknownAddress { near, .. } => meant(near.as_ref()),
+        ControlError::Unheard { near, .. } => meant(near.as_ref()),
         ControlError::UnknownApply { .. } => "`labwright history` lists the latest".to_owned(),
         ControlError::PlanUnread { .. } | ControlError::NotAPlan { .. } => {
             "a lab is named by its folder, a plan by the file that `labwright plan -o FILE` wrote".to_owned()
@@ -170,6 +167,14 @@ fn hint(error: &ControlError) -> Option<String> {
         ControlError::NobodyToAsk => "add `--yes` where nobody is watching, such as in a script".to_owned(),
         _ => return None,
     })
+}
+
+/// The thing that is called almost like what somebody named.
+fn meant(near: Option<&impl Display>) -> String {
+    match near {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "`labwright plan --verbose` lists all that there is".to_owned(),
+    }
 }
 
 /// Who needs what a host has.

@@ -35,14 +35,6 @@ impl fmt::Display for Ground {
                 fenced_seconds.saturating_sub(*silent)
             ),
             Self::Worked { worker } => worker.fmt(f),
-            Self::RangeOverlaps { range, lab, group, other } => write!(
-                f,
-                "its range {}-{} overlaps {}-{} of vm group `{group}` in lab `{lab}`",
-                range.0, range.1, other.0, other.1
-            ),
-            Self::RangeTaken { range } => {
-                write!(f, "of its range {}-{}, another lab has addresses", range.0, range.1)
-            }
             Self::MadeByCommand { leaves, by, at, claim } => write!(
                 f,
                 "{leaves}, and it would be stopped and its disks set aside: {by} made it {at:.0} (claim {claim})"
@@ -84,9 +76,9 @@ impl fmt::Display for Ground {
                 if *more > 0 { write!(f, " (and {more} more like it)") } else { Ok(()) }
             }
             Self::Other { text, .. } => f.write_str(text),
-            Self::NoRoom { .. } | Self::TooBig { .. } | Self::NoGroup { .. } | Self::NoAddress { .. } => {
-                self.fmt_room(f)
-            }
+            Self::NoRoom { .. } | Self::TooBig { .. } => self.fmt_room(f),
+            Self::RangeOverlaps { .. } | Self::RangeTaken { .. } => self.fmt_room(f),
+            Self::NoGroup { .. } | Self::NoAddress { .. } => self.fmt_room(f),
             _ => self.fmt_disk(f),
         }
     }
@@ -109,6 +101,14 @@ impl Ground {
                     write!(f, " (and {others} more vms like it)")?;
                 }
                 write!(f, ", and this site has {memory_mib} MiB in all: it would wait forever")
+            }
+            Self::RangeOverlaps { range, lab, group, other } => write!(
+                f,
+                "its range {}-{} overlaps {}-{} of vm group `{group}` in lab `{lab}`",
+                range.0, range.1, other.0, other.1
+            ),
+            Self::RangeTaken { range } => {
+                write!(f, "of its range {}-{}, another lab has addresses", range.0, range.1)
             }
             Self::NoGroup { group } => write!(f, "its vm group `{group}` is neither in the manifest nor recorded"),
             Self::NoAddress { group, addresses } => {
