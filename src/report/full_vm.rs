@@ -19,7 +19,7 @@ pub fn text(full: &FullVm, format: Option<Format>) -> String {
 }
 
 fn words(full: &FullVm) -> String {
-    let FullVm { vm, place, may, screen, since, session, until, dropped } = full;
+    let FullVm { vm, place, may, screen, since, session, until, dropped, viewers } = full;
     let mut lines = heading(vm, *place);
     let mut add = |what: &str, value: String| {
         writeln!(lines, "  {what:<10} {}", escaped(&value)).expect("a string takes all");
@@ -41,6 +41,11 @@ fn words(full: &FullVm) -> String {
         (Some(session), None) => add("until", format!("session {session} stands still; nobody has said until when")),
         (None, Some(until)) => add("until", times::moment(until)),
         (None, None) => {}
+    }
+    match viewers {
+        None | Some(0) => {}
+        Some(1) => add("viewers", "one looks at its screen".to_owned()),
+        Some(several) => add("viewers", format!("{several} look at its screen")),
     }
     if let Some(dropped) = dropped {
         add("dropped", in_words(dropped));
@@ -73,4 +78,28 @@ fn heading(vm: &Vm, place: Option<usize>) -> String {
     let place = place.map(|place| format!(", place {place} in the queue")).unwrap_or_default();
     let host = vm.host.as_ref().map(|host| format!(" on {}", escaped(host))).unwrap_or_default();
     format!("{} is {}{place}{host}\n", vm.name, word(&vm.state))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_looks_is_told_where_anybody_does() {
+        let full = |viewers: Option<u32>| -> FullVm {
+            let vm = serde_json::json!({
+                "name": "ana-work", "owner": "ana", "from": "template/base", "ip": "10.1.0.2", "mac": "de:af:de:af:00:02",
+                "wanted": "running", "claim": null, "state": "ready", "host": "node1", "family": "work", "vm_group": "room",
+                "memory_mib": 512, "cpus": 1, "isolated": false, "version": null, "description": null, "why": null,
+                "place": null, "may": ["run"], "screen": null, "since": null, "session": null, "until": null,
+                "viewers": viewers,
+            });
+            serde_json::from_value(vm).unwrap()
+        };
+        let told = |viewers| words(&full(viewers)).lines().find(|line| line.contains("look")).map(str::to_owned);
+        assert_eq!(told(None), None);
+        assert_eq!(told(Some(0)), None);
+        assert_eq!(told(Some(1)).as_deref(), Some("  viewers    one looks at its screen"));
+        assert_eq!(told(Some(3)).as_deref(), Some("  viewers    3 look at its screen"));
+    }
 }

@@ -34,6 +34,9 @@ pub struct FullVm {
     /// counted.
     #[serde(default)]
     pub dropped: Option<Dropped>,
+    /// How many look at the screen of one that runs, for those who may use it.
+    #[serde(default)]
+    pub viewers: Option<u32>,
 }
 
 impl View<'_> {
@@ -52,7 +55,8 @@ impl View<'_> {
             self.audit_look([name])?;
         }
         let report = known.run.as_ref().filter(|_| running.is_some() && is_theirs_to_use);
-        let dropped = report.and_then(|run| observed.runs.get(&run.run)?.dropped);
+        let report = report.and_then(|run| observed.runs.get(&run.run));
+        let (dropped, viewers) = (report.and_then(|report| report.dropped), report.map(|report| report.viewers));
         let (session, closes) = self.session_of(name).unzip();
         Ok(FullVm {
             place: Queue::of(&observed).place(known, &observed),
@@ -62,6 +66,7 @@ impl View<'_> {
             session,
             until: self.deadline(known)?.or(closes.flatten()).map(Moment::from),
             dropped,
+            viewers,
             vm,
         })
     }
