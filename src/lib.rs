@@ -37,3 +37,4 @@ pub mod control;
 pub mod daemon;
 pub mod jobs;
 pub mod report;
+pub mod schemas;

@@ -12,10 +12,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum as _;
-use labwright::cli::schema::{SchemaKind, text as schema_text};
 use labwright::control::validate::{Checked, check};
 use labwright::model::rules::Rule;
 use labwright::report::{diagnostics, diagnostics_ci, diagnostics_json};
+use labwright::schemas::{SchemaKind, text as schema_text};
 use serde_json::Value;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");

@@ -4,21 +4,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Ended;
-use crate::client::{Manner, labs, of_known_lab, open, program};
-use crate::control;
-use crate::control::exam::{self, TIMEOUT_SECONDS_MAX, Which};
-use crate::control::host_labs::HostLabs;
-use crate::exit::Exit;
-use crate::host::RUN_ROOT;
-use crate::host::machine::check::Verdict;
-use crate::host::machine::setup::{self, Wanted};
-use crate::host::process;
-use crate::host::run::sweep;
+use crate::client::hosts::{self, Trial};
+use crate::client::{Manner, labs};
+use crate::control::exam::{TIMEOUT_SECONDS_MAX, Which};
 use crate::jobs::Looker;
 use crate::plan::LostHost;
-use crate::report::page::{self, page};
+use crate::report::Ui;
 use crate::report::table::Format;
-use crate::report::{Failure, Ui};
 
 /// Prepare this machine for guests
 #[derive(Debug, clap::Subcommand)]
@@ -108,101 +100,21 @@ pub(super) struct Labs {
     lab: Vec<PathBuf>,
 }
 
-impl Labs {
-    fn read(&self, site: Option<&Path>) -> Result<HostLabs, Failure> {
-        let labs = self.lab.iter().map(|folder| of_known_lab(site, folder)).collect::<Result<_, _>>()?;
-        Ok(HostLabs::read(labs)?)
-    }
-}
-
 pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended {
     match command {
-        Command::Setup(labs) => set_up(labs, site, ui),
-        Command::Check(arguments @ CheckArguments { exam: Some(lab), .. }) => exam(lab, arguments, site, ui),
-        Command::Check(arguments) => {
-            let labs = arguments.labs.read(site)?;
-            let lines = control::check::lines(&labs.groups(), &labs.site, &program()?);
-            ui.data(&page(&lines, arguments.output));
-            let is_red = lines.iter().any(|line| line.verdict == Verdict::Failed);
-            Ok(if is_red { Exit::NotReady } else { Exit::Done })
+        Command::Setup(Labs { lab }) => hosts::set_up(lab, site, ui),
+        Command::Check(CheckArguments { exam: Some(lab), timeout, all_hosts, hosts, output, .. }) => {
+            let named = || (!hosts.is_empty()).then(|| Which::Named(hosts.clone()));
+            let which = if *all_hosts { Some(Which::All) } else { named() };
+            let trial = Trial { which, timeout: Duration::from_secs(*timeout), output: *output };
+            hosts::try_exam(lab, &trial, &|| Looker::new(ui), site, ui)
         }
-        Command::Sweep => {
-            refuse_without_root()?;
-            let swept = sweep::sweep(Path::new(RUN_ROOT));
-            tell(ui, &swept.removed, "nothing to do: no dead run left anything");
-            let failure = || Failure::of_all(Exit::Failed, "cannot sweep this host", &swept.errors);
-            if swept.errors.is_empty() { Ok(Exit::Done) } else { Err(failure()) }
-        }
-        Command::Teardown(labs) => take_down(labs, site, ui),
+        Command::Check(CheckArguments { labs: Labs { lab }, output, .. }) => hosts::check(lab, *output, site, ui),
+        Command::Sweep => hosts::sweep(ui),
+        Command::Teardown(Labs { lab }) => hosts::take_down(lab, site, ui),
         Command::Forget(ForgetArguments { host, lab, powered_off, yes }) => {
             let lost = LostHost { name: host.clone(), powered_off: *powered_off };
             labs::forget(&lost, lab.as_deref(), &Manner::asking(*yes), site, ui)
         }
     }
-}
-
-fn set_up(labs: &Labs, site: Option<&Path>, ui: &Ui) -> Ended {
-    refuse_without_root()?;
-    let labs = labs.read(site)?;
-    for place in labs.settle()? {
-        ui.say(&format!("  disks and runs are kept in {}: guests cannot enter the lab's folder", place.display()));
-    }
-    let groups = labs.all_groups();
-    let done = setup::setup(&Wanted::new(&groups, &labs.site))?;
-    tell(ui, &done, "nothing to do: all of it stands already");
-    Ok(Exit::Done)
-}
-
-fn take_down(labs: &Labs, site: Option<&Path>, ui: &Ui) -> Ended {
-    refuse_without_root()?;
-    let labs = labs.read(site)?;
-    labs.refuse_while_needed(jiff::Timestamp::now())?;
-    let groups = labs.groups();
-    let done = setup::teardown_beside(&Wanted::new(&groups, &labs.site), &labs.others)
-        .map_err(|errors| Failure::of_all(Exit::Failed, "cannot take down this host", &errors))?;
-    tell(ui, &done, "nothing to do: none of it is there");
-    Ok(Exit::Done)
-}
-
-/// The usual page, then a trial with real guests.
-fn exam(lab: &Path, arguments: &CheckArguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    refuse_without_root()?;
-    let (context, timeout) = (open(site, lab)?, Duration::from_secs(arguments.timeout));
-    let desired = context.desired()?;
-    // A site that was made before `state init` made its folders may have none yet.
-    context.make_storage()?;
-    let onlooker = Looker::new(ui)?;
-    let which = match &arguments.hosts {
-        _ if arguments.all_hosts => Some(Which::All),
-        names => (!names.is_empty()).then(|| Which::Named(names.clone())),
-    };
-    let (is_green, page) = match which {
-        Some(which) => {
-            let (hosts, lines) = exam::lines_of_hosts(&context, &desired, &which, timeout, &onlooker)?;
-            page::of_hosts(&hosts, lines, &desired.lab, arguments.output)
-        }
-        None => {
-            let lines = exam::lines_of_this_host(&context, &desired, timeout, &onlooker)?;
-            page::of_host(&lines, &desired.lab, arguments.output)
-        }
-    };
-    ui.data(&page);
-    Ok(if is_green { Exit::Done } else { Exit::NotReady })
-}
-
-fn tell(ui: &Ui, done: &[String], nothing: &str) {
-    for line in done {
-        ui.say(&format!("  {line}"));
-    }
-    if done.is_empty() {
-        ui.say(&format!("  {nothing}"));
-    }
-}
-
-fn refuse_without_root() -> Result<(), Failure> {
-    if process::is_root() {
-        return Ok(());
-    }
-    Err(Failure::new(Exit::Refused, "bridges, filters and DHCP servers take root; nothing was changed")
-        .hint("run it again with `sudo`"))
 }

@@ -23,7 +23,7 @@ mod purge;
 mod quota;
 mod reconcile;
 mod restore;
-pub mod schema;
+mod schema;
 mod serve;
 mod session;
 mod state;

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::{Ended, LabOption};
-use crate::client::of_site_file;
-use crate::control::{Context, privacy};
+use crate::client::upkeep;
+use crate::control::privacy;
 use crate::exit::Exit;
 use crate::model::id::UserName;
-use crate::report::{Failure, Ui, privacy as words};
+use crate::report::Ui;
 
 /// Show one person what the site has about them, or forget them
 #[derive(Debug, clap::Subcommand)]
@@ -48,26 +48,10 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
     match command {
         Command::Export { user, output, lab } => {
             let file = output.clone().unwrap_or_else(|| format!("{user}-labwright.json").into());
-            privacy::export(&context(site, lab)?, user, &file)?;
+            privacy::export(&upkeep::context(site, &lab.lab)?, user, &file)?;
             ui.say(&format!("what the site has about {user} is in {}", file.display()));
         }
-        Command::Erase { user, yes, lab } => erase(&context(site, lab)?, user, *yes, ui)?,
+        Command::Erase { user, yes, lab } => upkeep::erase(&upkeep::context(site, &lab.lab)?, user, *yes, ui)?,
     }
     Ok(Exit::Done)
-}
-
-/// It is about all labs of the site, of which the folder here may be one.
-fn context(site: Option<&Path>, lab: &LabOption) -> Result<Context, Failure> {
-    match lab.known(site) {
-        Ok((context, _)) => Ok(context),
-        Err(failure) => of_site_file(site).map_err(|_| failure),
-    }
-}
-
-fn erase(context: &Context, user: &UserName, yes: bool, ui: &Ui) -> Result<(), Failure> {
-    if privacy::kept(context, user)?.is_empty() && !yes {
-        ui.confirmed(&format!("Forget {user}, and all that they did and had?"), "forgotten")?;
-    }
-    ui.say(&words::erased(user, &privacy::erase(context, user)?));
-    Ok(())
 }

@@ -3,9 +3,8 @@
 use std::path::Path;
 
 use super::{Ended, LabOption, vm};
-use crate::control::{purge as control, unused};
-use crate::exit::Exit;
-use crate::report::{Ui, aside, templates};
+use crate::client::upkeep;
+use crate::report::Ui;
 
 /// Delete disks set aside long ago, versions that nobody needs, and what is known of old runs
 #[derive(Debug, clap::Args)]
@@ -35,31 +34,6 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let (context, desired) = arguments.lab.known(site)?;
-    let days = arguments.older_than.unwrap_or(context.site.retention_days);
-    let control::Old { disks, held } = control::meant(&context, &desired, &arguments.vms, days)?;
-    aside::held(&held).iter().for_each(|line| ui.say(line));
-    if disks.is_empty() {
-        ui.say(&aside::none_old(!arguments.vms.is_empty(), days));
-    } else {
-        let (lines, question) = aside::deletes(&disks);
-        lines.iter().for_each(|line| ui.say(line));
-        if !arguments.yes {
-            ui.confirmed(&question, "deleted")?;
-        }
-        ui.say(&aside::deleted(control::delete(&context, &desired, &disks)?));
-    }
-    if arguments.vms.is_empty() {
-        let versions = unused::meant(&context, &desired, days)?;
-        if !versions.is_empty() {
-            templates::unused(&versions).iter().for_each(|line| ui.say(line));
-            if !arguments.yes {
-                ui.confirmed(&templates::delete_question(versions.len()), "deleted of templates")?;
-            }
-            ui.say(&templates::deleted(unused::delete(&context, &desired, &versions)?));
-        }
-        let cleared = control::forget_old_runs(&context, &desired)?;
-        aside::forgotten(cleared, context.site.history_days).iter().for_each(|line| ui.say(line));
-    }
-    Ok(Exit::Done)
+    let Arguments { vms, older_than, yes, lab } = arguments;
+    upkeep::purge(&lab.known(site)?, vms, *older_than, *yes, ui)
 }

@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use jiff::civil::{DateTime, Time};
-use jiff::tz::TimeZone;
-use jiff::{Timestamp, ZonedDateTime};
+use jiff::Timestamp;
 
 use super::{Ended, LabOption, Listed, shown};
 use crate::control::session::{Answer, Doing, Wanted, Whose};
@@ -12,7 +10,7 @@ use crate::exit::Exit;
 use crate::manifest::Duration;
 use crate::model::id::{SessionName, UserGroupName, UserName};
 use crate::report::table::render;
-use crate::report::{Ui, session as words};
+use crate::report::{Ui, session as words, times};
 
 /// Exams and classes: who takes part, and whose time is moved
 #[derive(Debug, clap::Subcommand)]
@@ -59,7 +57,7 @@ Examples:
         #[command(flatten)]
         act: Act,
         /// A time of today, such as `12:45`, or a date and a time.
-        #[arg(value_parser = moment)]
+        #[arg(value_parser = times::read)]
         time: Timestamp,
     },
     /// End people's time now
@@ -78,7 +76,7 @@ Examples:
         #[command(flatten)]
         act: Act,
         /// It began earlier: a time of today, such as `10:40`, or a date and a time.
-        #[arg(long, value_name = "TIME", value_parser = moment)]
+        #[arg(long, value_name = "TIME", value_parser = times::read)]
         since: Option<Timestamp>,
     },
     /// Let the clocks go on
@@ -155,18 +153,4 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
         Command::Pause { act, since } => act.run(Doing::Pause { since: *since }, site, ui),
         Command::Resume { act } => act.run(Doing::Resume, site, ui),
     }
-}
-
-/// A clock time of today, or a date with one, by the clock on this machine's wall; or with a zone of its own.
-fn moment(text: &str) -> Result<Timestamp, String> {
-    let here = |at: DateTime| TimeZone::system().to_timestamp(at);
-    let is_clock = text.len() <= "10:40:00".len() && text.contains(':');
-    let read = match text.parse::<Time>() {
-        Ok(time) if is_clock => here(ZonedDateTime::now().date().to_datetime(time)),
-        _ => text
-            .parse::<Timestamp>()
-            .or_else(|_| text.parse::<ZonedDateTime>().map(|at| at.timestamp()))
-            .or_else(|_| here(text.parse::<DateTime>()?)),
-    };
-    read.map_err(|_| format!("`{text}` is not a time: write `10:40`, or `2027-01-12T10:40`"))
 }

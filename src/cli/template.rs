@@ -3,11 +3,9 @@
 use std::path::Path;
 
 use super::{Ended, LabOption, Listed, apply, get, said, shown, vm};
-use crate::client::looks::Listing;
+use crate::client::looks::{self, Listing};
 use crate::control::template::{self, Wanted};
-use crate::control::view::{Only, Version, listed};
 use crate::model::id::TemplateName;
-use crate::report::table::{Format, render};
 use crate::report::{Ui, templates};
 
 /// Install and publish what vms derive from
@@ -107,21 +105,11 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
             lab.way(site)?.update(template, vms, allow, &options.waiting(waiting), ui)
         }
         Command::List(meant) => get::list(Listing::Templates, meant, site, ui),
-        Command::Tree { name, listed: Listed { lab, output: Format::Table } } => {
-            let (context, desired) = lab.known(site)?;
-            let (view, only) = (context.view(&desired)?, Only { names: name.clone(), owner: None });
-            let meant = listed(&desired.lab, view.templates()?, &only)?;
-            let is_meant = |version: &Version| name.is_empty() || meant.iter().any(|of| of.name == version.template);
-            let versions: Vec<Version> = view.versions()?.into_iter().filter(is_meant).collect();
-            shown(ui, &templates::tree(&meant, &versions))
+        Command::Tree { name, listed: Listed { lab, output } } => {
+            shown(ui, &looks::template_tree(&lab.known(site)?, name, *output)?)
         }
-        // As data, each version has its vms.
-        Command::Tree { name, listed: Listed { lab, output } }
-        | Command::Versions { name, listed: Listed { lab, output } } => {
-            let (context, desired) = lab.known(site)?;
-            let only = Only { names: name.clone(), owner: None };
-            let versions = listed(&desired.lab, context.view(&desired)?.versions()?, &only)?;
-            shown(ui, &render(&versions, *output))
+        Command::Versions { name, listed: Listed { lab, output } } => {
+            shown(ui, &looks::template_versions(&lab.known(site)?, name, *output)?)
         }
     }
 }

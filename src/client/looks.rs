@@ -5,14 +5,14 @@ use clap::ValueEnum;
 use super::{OfLab, Way, way};
 use crate::access::{Decision, Person};
 use crate::control::permissions::{self, EffectiveRights};
-use crate::control::pick;
 use crate::control::quota::{Quota, quotas};
-use crate::control::view::{self, FullVm, Listed, Only, Screens, View, listed};
+use crate::control::view::{self, FullVm, Listed, Only, Screens, Version, View, listed};
+use crate::control::{Context, pick};
 use crate::exit::Exit;
 use crate::model::id::{LabName, UserName, VmName};
-use crate::model::lab::{Object, Right};
-use crate::report::Failure;
+use crate::model::lab::{Desired, Object, Right};
 use crate::report::table::{Format, Row, render};
+use crate::report::{Failure, templates};
 
 /// What is listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -205,4 +205,25 @@ fn screens_of_daemon(lab: &OfLab, words: &[String]) -> Result<Screens, Failure> 
         }
     }
     Ok(screens)
+}
+
+/// Who derives from what, of the templates that are named or all. As data, each version has its vms.
+pub fn template_tree(of: &(Context, Desired), names: &[String], format: Format) -> Result<String, Failure> {
+    if format != Format::Table {
+        return template_versions(of, names, format);
+    }
+    let view = of.0.view(&of.1)?;
+    let meant = listed(&of.1.lab, view.templates()?, &only(names))?;
+    let is_meant = |version: &Version| names.is_empty() || meant.iter().any(|of| of.name == version.template);
+    let versions: Vec<Version> = view.versions()?.into_iter().filter(is_meant).collect();
+    Ok(templates::tree(&meant, &versions))
+}
+
+/// The versions of templates, as they are written.
+pub fn template_versions(of: &(Context, Desired), names: &[String], format: Format) -> Result<String, Failure> {
+    Ok(render(&listed(&of.1.lab, of.0.view(&of.1)?.versions()?, &only(names))?, format))
+}
+
+fn only(names: &[String]) -> Only {
+    Only { names: names.to_vec(), owner: None }
 }

@@ -15,18 +15,22 @@
 //! own_lab  a lab whose owner plans and applies it by the daemon
 //! whole    a lab that is planned, applied or taken down, whichever way
 //! labs     all labs of a site, one after the other
+//! hosts    this machine as an execution host
+//! upkeep   what is deleted, and who is forgotten
 //! ```
 
 pub mod asks;
 mod caller;
 mod guests;
 pub mod here;
+pub mod hosts;
 mod http;
 pub mod labs;
 pub mod looks;
 mod of_lab;
 pub mod own_lab;
 mod sessions;
+pub mod upkeep;
 pub mod way;
 pub mod whole;
 

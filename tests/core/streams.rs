@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use labwright::apply::{Failure, Summary};
-use labwright::cli::schema::{SchemaKind, text as schema_text};
 use labwright::report;
 use labwright::run::{Control, Event, Lock, Record, StopReason};
+use labwright::schemas::{SchemaKind, text as schema_text};
 use serde_json::Value;
 
 use crate::lab::{Applied, Lab};

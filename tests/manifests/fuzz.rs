@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use labwright::cli::schema::SchemaKind;
 use labwright::control::validate::Checked;
 use labwright::manifest::load_memory;
 use labwright::model::lab::{Limits, VmGroup};
 use labwright::model::site::SiteContext;
 use labwright::report::{diagnostics, diagnostics_ci, diagnostics_json};
 use labwright::resolve::resolve;
+use labwright::schemas::SchemaKind;
 use nix::time::ClockId;
 
 use super::{ROOT, folders};

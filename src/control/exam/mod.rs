@@ -40,7 +40,8 @@ use crate::model::reservation::Reservation;
 use crate::plan::{Seat, run_spec};
 use crate::run::{Clock, RunSpec, Runs as _};
 use crate::state::{Recorded, RecordedDisk, TrialPlace};
-use crate::trial::{BOOT, CLEANUP, Onlooker, Order, Trial, TrialHost, answer};
+pub use crate::trial::Onlooker;
+use crate::trial::{BOOT, CLEANUP, Order, Trial, TrialHost, answer};
 
 pub use hosts::{HostLine, Which, lines_of_hosts};
 
