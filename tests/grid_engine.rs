@@ -1,5 +1,8 @@
 //! The readers of Grid Engine's answers, over answers recorded from a real cluster, and over damaged ones.
 
+#[path = "manifests/rounds.rs"]
+mod rounds;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -7,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use labwright::model::job::{JobId, TaskId};
 use labwright::scheduler::grid_engine::{Folded, XmlError, read};
+use rounds::{Random, say};
 
 /// All recorded answers: file name to what the tool printed, without the command line before and the exit code behind.
 fn samples() -> BTreeMap<String, String> {
@@ -199,20 +203,8 @@ fn silence_and_refusals_are_told_apart() {
     }
 }
 
-/// A generator whose numbers depend on its seed alone.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % end.max(1) as u64) as usize
-    }
-}
-
 /// One damage to an answer: cut, twice, a byte changed, a piece of markup or a huge number put in.
-fn damage(text: &mut Vec<u8>, dice: &mut Dice) {
+fn damage(text: &mut Vec<u8>, dice: &mut Random) {
     const PIECES: [&str; 14] = [
         "<",
         ">",
@@ -243,7 +235,7 @@ fn damage(text: &mut Vec<u8>, dice: &mut Dice) {
             text.drain(at..end);
         }
         _ => {
-            text.splice(at..at, PIECES[dice.below(PIECES.len())].bytes());
+            text.splice(at..at, dice.pick(&PIECES).bytes());
         }
     }
 }
@@ -256,16 +248,15 @@ fn peak_mib() -> u64 {
 }
 
 /// Damages one sample, or two put together, and reads it with every reader.
-fn round(samples: &[String], seed: u64) {
-    let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    let mut damaged = samples[dice.below(samples.len())].clone().into_bytes();
+fn round(samples: &[String], dice: &mut Random) {
+    let mut damaged = dice.pick(samples).clone().into_bytes();
     if dice.below(8) == 0 {
-        let other = &samples[dice.below(samples.len())];
+        let other = dice.pick(samples);
         let at = dice.below(damaged.len() + 1);
         damaged.splice(at.., other.bytes());
     }
     for _ in 0..=dice.below(6) {
-        damage(&mut damaged, &mut dice);
+        damage(&mut damaged, dice);
     }
     let damaged = String::from_utf8_lossy(&damaged);
     if let Ok(queue) = read::queue(&damaged) {
@@ -285,42 +276,19 @@ fn round(samples: &[String], seed: u64) {
 fn fuzz_xml() {
     const ROUNDS_SHORT: u64 = 2000;
     const GROWTH_MIB_MAX: u64 = 512;
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    let (seconds, only) = (number("LABWRIGHT_FUZZ_SECONDS"), number("LABWRIGHT_FUZZ_SEED"));
-    let from = only.or(number("LABWRIGHT_FUZZ_FROM")).unwrap_or(0);
     let samples: Vec<String> = samples().into_values().collect();
-    let (began, before) = (Instant::now(), peak_mib());
-    let mut slowest = (Duration::ZERO, from);
-    let mut rounds = 0;
-    loop {
-        let goes_on = match (only, seconds) {
-            (Some(_), _) => rounds == 0,
-            (None, Some(seconds)) => began.elapsed().as_secs() < seconds,
-            (None, None) => rounds < ROUNDS_SHORT,
-        };
-        if !goes_on {
-            break;
-        }
-        let (seed, start) = (from + rounds, Instant::now());
-        if let Err(panic) = std::panic::catch_unwind(|| round(&samples, seed)) {
-            say(&format!("xml: LABWRIGHT_FUZZ_SEED={seed} repeats this"));
-            std::panic::resume_unwind(panic);
-        }
+    let (before, mut slowest) = (peak_mib(), (Duration::ZERO, 0));
+    let rounds = rounds::campaign("xml", ROUNDS_SHORT, |seed, random| {
+        let start = Instant::now();
+        round(&samples, random);
         slowest = slowest.max((start.elapsed(), seed));
-        rounds += 1;
-    }
+    });
     let growth = peak_mib() - before;
-    assert!(growth < GROWTH_MIB_MAX, "{growth} MiB more after {rounds} rounds from {from}");
-    if seconds.is_some() {
+    assert!(growth < GROWTH_MIB_MAX, "{growth} MiB more");
+    if let Some(rounds) = rounds {
         let (took, seed) = slowest;
         say(&format!("xml: {rounds} rounds without a finding; slowest {took:?} (seed {seed}), {growth} MiB at most"));
     }
-}
-
-/// A campaign is watched by a person.
-#[expect(clippy::print_stderr, reason = "the person who runs a campaign reads it, and the seed repeats a failure")]
-fn say(text: &str) {
-    eprintln!("{text}");
 }
 
 #[test]

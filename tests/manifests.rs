@@ -7,6 +7,8 @@ mod fuzz;
 mod hostile;
 #[path = "manifests/resolved.rs"]
 mod resolved;
+#[path = "manifests/rounds.rs"]
+mod rounds;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -7,37 +7,17 @@ use std::io::Write as _;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
 use labwright::host::run::sealed::Sealed;
 use labwright::model::file_pattern::FilePattern;
 use labwright::volumes::{DISK_BYTES_MAX, HearError, Order, Record, hear};
 
+use super::rounds::{self, Random, say};
 use super::{OWNER, qemu_img};
 
 /// Files of a seed: what fits both patterns is taken once; those of ext have 60 small ones more.
 const WHOLE: [usize; 2] = [2, 62];
 const ROUNDS_SHORT: u64 = 60;
-
-/// xorshift64*: small, seeded, the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % bound.max(1) as u64).unwrap()
-    }
-
-    fn pick<'a, T>(&mut self, list: &'a [T]) -> &'a T {
-        &list[self.below(list.len())]
-    }
-}
 
 /// How the reading of a disk ended.
 enum Read {
@@ -145,12 +125,6 @@ fn kept(folder: &Path, bytes: &[u8]) -> PathBuf {
     path
 }
 
-/// A campaign is watched by a person.
-#[expect(clippy::print_stderr, reason = "the person who runs a campaign reads it, and the seed repeats a failure")]
-fn say(text: &str) {
-    eprintln!("{text}");
-}
-
 #[test]
 fn fuzz_disks() {
     let folder = tempfile::tempdir().unwrap();
@@ -158,34 +132,14 @@ fn fuzz_disks() {
     for seed in &seeds {
         assert!(matches!(read(&kept(folder.path(), seed)), Read::Whole(files) if WHOLE.contains(&files)));
     }
-    let variable = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let (seconds, only) = (variable("LABWRIGHT_FUZZ_SECONDS"), variable("LABWRIGHT_FUZZ_SEED"));
-    let from = variable("LABWRIGHT_FUZZ_FROM").unwrap_or(0);
-    let start = Instant::now();
-    let (mut rounds, mut cut, mut fewer) = (0, 0, 0);
-    while match (only, seconds) {
-        (Some(_), _) => rounds == 0,
-        (None, Some(seconds)) => start.elapsed().as_secs() < seconds,
-        (None, None) => rounds < ROUNDS_SHORT,
-    } {
-        let seed = only.unwrap_or(from + rounds);
-        let attempt = std::panic::AssertUnwindSafe(|| {
-            let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-            let disk = random.pick(&seeds).clone();
-            read(&kept(folder.path(), &mutate(&mut random, &disk)))
-        });
-        match std::panic::catch_unwind(attempt) {
-            Ok(Read::Cut) => cut += 1,
-            Ok(Read::Whole(files)) => fewer += u64::from(!WHOLE.contains(&files)),
-            Err(panic) => {
-                say(&format!("disks: LABWRIGHT_FUZZ_SEED={seed} repeats this"));
-                std::panic::resume_unwind(panic);
-            }
+    let (mut cut, mut fewer) = (0, 0);
+    let rounds = rounds::campaign("disks", ROUNDS_SHORT, |_, random| {
+        let seed = random.pick(&seeds);
+        match read(&kept(folder.path(), &mutate(random, seed))) {
+            Read::Cut => cut += 1,
+            Read::Whole(files) => fewer += u64::from(!WHOLE.contains(&files)),
         }
-        rounds += 1;
-    }
-    if seconds.is_some() {
-        let rest = format!("{fewer} of them with fewer files, {cut} cut short");
-        say(&format!("disks: {rounds} rounds without a finding, {rest}"));
-    }
+    });
+    let rest = format!("{fewer} of them with fewer files, {cut} cut short");
+    rounds.iter().for_each(|rounds| say(&format!("disks: {rounds} rounds without a finding, {rest}")));
 }

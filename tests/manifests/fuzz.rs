@@ -1,11 +1,10 @@
 //! Mutated manifests and rosters: whatever comes in, an answer comes out, its places are inside the text, and nothing
 //! harmful reaches a terminal. The normal tests run a short form; `tests/run campaign fuzz` is the campaign.
-//! `LABWRIGHT_FUZZ_SECONDS` is its time, `LABWRIGHT_FUZZ_FROM` begins at another seed, `LABWRIGHT_FUZZ_SEED` repeats one
-//! that failed.
+//! See `rounds` for what steers it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use labwright::control::validate::Checked;
 use labwright::manifest::load_memory;
@@ -16,27 +15,8 @@ use labwright::resolve::resolve;
 use labwright::schemas::SchemaKind;
 use nix::time::ClockId;
 
+use super::rounds::{self, Random, say};
 use super::{ROOT, folders};
-
-/// xorshift64*: small, seeded, the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % bound.max(1) as u64).unwrap()
-    }
-
-    fn pick<'a, T>(&mut self, list: &'a [T]) -> &'a T {
-        &list[self.below(list.len())]
-    }
-}
 
 /// Pieces that mean something to YAML, to CSV, to the language, or to a terminal.
 const PIECES: &[&str] = &[
@@ -238,49 +218,19 @@ fn own_work() -> Duration {
     ClockId::CLOCK_THREAD_CPUTIME_ID.now().unwrap().into()
 }
 
-/// Runs until the time of a campaign is over, or a fixed number of rounds.
+/// Rounds of files that are looked at in every way.
 fn campaign(name: &str, mut round: impl FnMut(&mut Random) -> BTreeMap<PathBuf, Vec<u8>>) {
     const ROUNDS_SHORT: u64 = 400;
     // Of this thread's own work, whatever else the machine does; a round takes milliseconds of it.
     const WORK_MAX: Duration = Duration::from_secs(5);
-    let variable = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let seconds = variable("LABWRIGHT_FUZZ_SECONDS");
-    let only = variable("LABWRIGHT_FUZZ_SEED");
-    let from = variable("LABWRIGHT_FUZZ_FROM").unwrap_or(0);
-    let start = Instant::now();
-    let mut rounds = 0;
-    loop {
-        let goes_on = match (only, seconds) {
-            (Some(_), _) => rounds == 0,
-            (None, Some(seconds)) => start.elapsed().as_secs() < seconds,
-            (None, None) => rounds < ROUNDS_SHORT,
-        };
-        if !goes_on {
-            break;
-        }
-        let seed = only.unwrap_or(from + rounds);
+    let rounds = rounds::campaign(name, ROUNDS_SHORT, |seed, random| {
         let formats = if seed.is_multiple_of(32) { Formats::All } else { Formats::People };
         let before = own_work();
-        let attempt = std::panic::AssertUnwindSafe(|| {
-            check(&round(&mut Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)), formats);
-        });
-        if let Err(panic) = std::panic::catch_unwind(attempt) {
-            say(&format!("{name}: LABWRIGHT_FUZZ_SEED={seed} repeats this"));
-            std::panic::resume_unwind(panic);
-        }
+        check(&round(random), formats);
         let work = own_work() - before;
         assert!(work < WORK_MAX, "{name}: seed {seed} took {work:?}");
-        rounds += 1;
-    }
-    if seconds.is_some() {
-        say(&format!("{name}: {rounds} rounds without a finding"));
-    }
-}
-
-/// A campaign is watched by a person.
-#[expect(clippy::print_stderr, reason = "the person who runs a campaign reads it, and the seed repeats a failure")]
-fn say(text: &str) {
-    eprintln!("{text}");
+    });
+    rounds.iter().for_each(|rounds| say(&format!("{name}: {rounds} rounds without a finding")));
 }
 
 #[test]
