@@ -1,5 +1,7 @@
 //! Disks as files, with the real `qemu-img`; `qemu-img` also judges what came out.
 
+#[path = "manifests/rounds.rs"]
+mod rounds;
 #[path = "disks/volumes.rs"]
 mod volumes;
 #[path = "disks/web.rs"]
@@ -473,6 +475,8 @@ fn a_raw_disk_becomes_a_qcow2_image_whoever_may_read_it() {
     let published = publish(&Images::Anywhere, &raw, &at("t/disk-0.qcow2"), Some(&digest), OWNER, UNTOLD).unwrap();
     assert_eq!(published.source_sha256.as_ref(), Some(&digest));
     assert_eq!(published.sha256, sha256(&at("t/disk-0.qcow2")).unwrap());
+    let again = publish(&Images::Anywhere, &raw, &at("t/disk-0.qcow2"), Some(&digest), OWNER, UNTOLD);
+    assert_eq!(again.unwrap().sha256, published.sha256, "what is there already is done");
     let copies = targets(folder.path(), 2);
     all_done(clone_full(&Images::Anywhere, &raw, &copies, OWNER, UNTOLD));
     all_done(clone_full(&Images::Anywhere, &raw, &copies, OWNER, UNTOLD));

@@ -8,7 +8,6 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read as _;
-use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -16,13 +15,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags};
-use nix::unistd::{UnlinkatFlags, geteuid, linkat, unlinkat};
+use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
 use super::flatten::make_read_only;
 use super::folder::{Absent, Folder, split};
 use super::meter::{Meter, Tell};
-use super::publish::digest;
+use super::publish::{check_standing, digest};
 use super::{DiskError, Owner};
 
 /// Larger than any image that somebody publishes on the web.
@@ -72,22 +70,11 @@ pub fn fetch(source: &Source<'_>, target: &Path, owner: Owner, tell: &Tell<'_>) 
     placed
 }
 
-fn check_standing(standing: &File, target: &Path, sha256: &str) -> Result<(), DiskError> {
-    let found = digest(standing).map_err(|source| DiskError::io("read", target, source))?;
-    if found == sha256 {
-        return Ok(());
-    }
-    let (found, wanted) = (format!("a file with sha256 {found}"), format!("one with sha256 {sha256}"));
-    Err(DiskError::Taken { path: target.to_owned(), found, wanted })
-}
-
 /// By descriptor: what was digested is what gets the name.
 fn place(part: &File, folder: &Folder, name: &OsStr, target: &Path) -> Result<(), DiskError> {
     make_read_only(part, target)?;
     part.sync_all().map_err(|source| DiskError::write(target, 0, source))?;
-    let content = format!("/proc/self/fd/{}", part.as_raw_fd());
-    linkat(AT_FDCWD, content.as_str(), &folder.handle, name, AtFlags::AT_SYMLINK_FOLLOW)
-        .map_err(|errno| DiskError::write(target, 0, errno))?;
+    folder.link(part, name)?;
     folder.sync()
 }
 
@@ -104,12 +91,12 @@ impl Fetching<'_> {
     /// its beginning.
     fn whole(&self, tell: &Tell<'_>) -> Result<File, DiskError> {
         let begun = self.part()?;
-        if let Some(part) = &begun
-            && self.digest(part)? == self.sha256
-        {
-            return Ok(begun.expect("it is there"));
-        }
         let is_resumed = begun.is_some();
+        if let Some(part) = begun
+            && self.digest(&part)? == self.sha256
+        {
+            return Ok(part);
+        }
         match self.once(tell) {
             Err(DiskError::NotFetched { .. } | DiskError::FetchedOther { .. }) if is_resumed => {
                 self.clear(PART)?;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
@@ -107,6 +107,14 @@ impl Folder {
         file.map(|file| Some(file.into())).map_err(|errno| DiskError::io("open", &self.path.join(name), errno))
     }
 
+    /// Gives a file that has none this name, unless something has it by now. By descriptor, not by a temporary name: what was
+    /// written is what gets it, whatever others put there meanwhile.
+    pub(super) fn link(&self, file: &File, name: &OsStr) -> Result<(), DiskError> {
+        let content = format!("/proc/self/fd/{}", file.as_raw_fd());
+        linkat(AT_FDCWD, content.as_str(), &self.handle, name, AtFlags::AT_SYMLINK_FOLLOW)
+            .map_err(|errno| DiskError::write(&self.path.join(name), 0, errno))
+    }
+
     pub(super) fn sync(&self) -> Result<(), DiskError> {
         fsync(&self.handle).map_err(|errno| DiskError::io("sync", &self.path, errno))
     }
@@ -154,13 +162,7 @@ impl Draft {
 
     /// Gives the file its name, unless something has it by now. The caller has synced the content, and syncs the folder.
     pub(super) fn place(self) -> Result<Folder, DiskError> {
-        use std::os::fd::AsRawFd as _;
-        // By descriptor, not by the temporary name: if another process took that away, this fails and cannot place the
-        // other's half-written file.
-        let content = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        let linked =
-            linkat(AT_FDCWD, content.as_str(), &self.folder.handle, self.name.as_os_str(), AtFlags::AT_SYMLINK_FOLLOW);
-        linked.map_err(|errno| DiskError::write(&self.path(), 0, errno))?;
+        self.folder.link(&self.file, &self.name)?;
         let handle =
             self.folder.handle.try_clone().map_err(|source| DiskError::io("open", &self.folder.path, source))?;
         Ok(Folder { path: self.folder.path.clone(), handle })

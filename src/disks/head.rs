@@ -16,7 +16,10 @@ const SECTOR_BYTES: u64 = 512;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Head {
     Qcow2,
-    Raw,
+    Raw {
+        /// All of it, which is what a guest sees.
+        bytes: u64,
+    },
     Foreign(Foreign),
 }
 
@@ -39,14 +42,21 @@ const fn mark(at: usize, bytes: &'static [u8], what: &'static str, remedy: &'sta
     Mark { at, bytes, is: Foreign { what: Some(what), remedy } }
 }
 
-const VMDK: &str = "convert it: `qemu-img convert -f vmdk -O qcow2 {file} NAME.qcow2`";
-const VDI: &str = "convert it: `qemu-img convert -f vdi -O qcow2 {file} NAME.qcow2`";
-const VPC: &str = "convert it: `qemu-img convert -f vpc -O qcow2 {file} NAME.qcow2`";
-const VHDX: &str = "convert it: `qemu-img convert -f vhdx -O qcow2 {file} NAME.qcow2`";
-const QED: &str = "convert it: `qemu-img convert -f qed -O qcow2 {file} NAME.qcow2`";
+/// What makes a qcow2 image of another format.
+macro_rules! convert {
+    ($format:literal) => {
+        concat!("convert it: `qemu-img convert -f ", $format, " -O qcow2 {file} NAME.qcow2`")
+    };
+}
+
+const VMDK: &str = convert!("vmdk");
+const VDI: &str = convert!("vdi");
+const VPC: &str = convert!("vpc");
+const VHDX: &str = convert!("vhdx");
+const QED: &str = convert!("qed");
 const OVA: &str =
     "take the disk out and convert it: `tar -xf {file}`, then `qemu-img convert -f vmdk -O qcow2 NAME.vmdk NAME.qcow2`";
-const QCOW: &str = "convert it: `qemu-img convert -f qcow -O qcow2 {file} NAME.qcow2`";
+const QCOW: &str = convert!("qcow");
 const CD: &str = "write it as `cdrom:`, and give the template a disk to install on: `disks: [{ size: 10G }]`";
 const LUKS: &str = "decrypt it where its key is: no key stands in a manifest";
 const RAW_BY_ANOTHER_NAME: &str = "if it is a raw disk, name it so: `NAME.raw`; else copy or download it again";
@@ -98,10 +108,7 @@ pub(super) fn read_source(file: &File, path: &Path) -> Result<(Head, Image), Dis
     let head = head_of(file, path)?;
     let image = match head {
         Head::Qcow2 => read_standalone(file, path)?,
-        Head::Raw => {
-            let found = file.metadata().map_err(|source| DiskError::io("look at", path, source))?;
-            Image { virtual_size_bytes: found.len(), backing_file: None }
-        }
+        Head::Raw { bytes } => Image { virtual_size_bytes: bytes, backing_file: None },
         Head::Foreign(Foreign { what, remedy }) => {
             let what = what.unwrap_or("no image that is known").to_owned();
             let remedy = remedy.replace("{file}", &path.display().to_string());
@@ -131,7 +138,7 @@ fn head(path: &Path, first: &[u8], last: &[u8], length: u64) -> Head {
         _ if is_text => foreign(None, OTHER),
         _ if path.extension().is_some_and(|name| name == "qcow2") => foreign(raw_by_sector(first), RAW_BY_ANOTHER_NAME),
         _ if !length.is_multiple_of(SECTOR_BYTES) => foreign(None, OTHER),
-        _ => Head::Raw,
+        _ => Head::Raw { bytes: length },
     }
 }
 
@@ -162,7 +169,7 @@ mod tests {
         let mut footer = [0; 512];
         footer[..8].copy_from_slice(b"conectix");
         assert!(matches!(of("a.img", &zeros, &footer, 1 << 20), Head::Foreign(Foreign { remedy: VPC, .. })));
-        assert_eq!(of("a.img", &zeros, &[0; 512], 1 << 20), Head::Raw);
+        assert_eq!(of("a.img", &zeros, &[0; 512], 1 << 20), Head::Raw { bytes: 1 << 20 });
         assert!(matches!(of("a.qcow2", &zeros, &[0; 512], 1 << 20), Head::Foreign(_)));
         assert!(matches!(of("a.img", &zeros[..100], &zeros[..100], 100), Head::Foreign(_)));
         let page = b"<!DOCTYPE html><html><head><title>404 Not Found</title></head><body>".repeat(128);

@@ -61,7 +61,7 @@ pub fn clone_full(
     };
     let content = || {
         let length = file.metadata().map_err(|source| DiskError::io("look at", image, source))?.len();
-        let is_raw = head == Head::Raw;
+        let is_raw = matches!(head, Head::Raw { .. });
         Ok(Content::Image { file, path: image.to_owned(), length, is_raw, tell, sound: OnceCell::new() })
     };
     let wanted =

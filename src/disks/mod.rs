@@ -38,7 +38,7 @@ pub use head::{Foreign, Head, head_of};
 pub use images::Images;
 pub use make::{clone_full, copy_exactly, create_empty, derive};
 pub use meter::{Copied, Tell};
-pub use publish::{Published, publish, sha256};
+pub use publish::{Published, digest, publish, sha256};
 pub use qcow2::{Image, flaw, inspect, is_unwritten, open_disk};
 pub use snapshots::{Snapshot, snapshots};
 pub use store::{Disks, OnStorage, Stamp, Standing};

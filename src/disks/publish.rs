@@ -61,14 +61,15 @@ pub fn publish(
     };
     let (folder, name) = split(target)?;
     let folder = Folder::open(folder, Absent::Create(owner))?;
-    if let Some(standing) = folder.read(name)? {
+    let standing = folder.read(name)?;
+    if let Some(standing) = standing.as_ref().filter(|_| head == Head::Qcow2) {
         let wanted = digest(&source).map_err(read)?;
         check_digest(image, expected_sha256, &wanted)?;
-        check_standing(&standing, target, &wanted)?;
+        check_standing(standing, target, &wanted)?;
         return Ok(published(wanted, None));
     }
     let draft = Draft::create(folder, name, owner, DRAFT_MODE)?;
-    let source_sha256 = if head == Head::Raw {
+    let source_sha256 = if matches!(head, Head::Raw { .. }) {
         let sha256 = digest(&source).map_err(read)?;
         check_digest(image, expected_sha256, &sha256)?;
         convert_raw(&source, image, &draft.file)?;
@@ -86,8 +87,14 @@ pub fn publish(
     check_sound(&draft.file, image, owner)?;
     // The digest is of what was stored, so that it also tells what a bad disk or cable made of the copy.
     let sha256 = digest(&draft.file).map_err(|source| DiskError::io("read", &draft.path(), source))?;
-    if source_sha256.is_none() {
-        check_digest(image, expected_sha256, &sha256)?;
+    match &standing {
+        // What a raw disk is converted to is the same each time.
+        Some(standing) => {
+            check_standing(standing, target, &sha256)?;
+            return Ok(published(sha256, source_sha256));
+        }
+        None if source_sha256.is_none() => check_digest(image, expected_sha256, &sha256)?,
+        None => {}
     }
     make_read_only(&draft.file, target)?;
     draft.file.sync_all().map_err(|source| DiskError::write(target, before.len(), source))?;
@@ -95,7 +102,8 @@ pub fn publish(
     Ok(published(sha256, source_sha256))
 }
 
-fn check_standing(standing: &File, target: &Path, wanted: &str) -> Result<(), DiskError> {
+/// A file that has the name already is the wanted one, or in the way.
+pub(super) fn check_standing(standing: &File, target: &Path, wanted: &str) -> Result<(), DiskError> {
     let found = digest(standing).map_err(|source| DiskError::io("read", target, source))?;
     if found == wanted {
         return Ok(());
@@ -113,7 +121,8 @@ fn check_digest(image: &Path, expected: Option<&str>, found: &str) -> Result<(),
     }
 }
 
-pub(super) fn digest(mut file: &File) -> std::io::Result<String> {
+/// Of an open file from its beginning, in lower-case hexadecimal.
+pub fn digest(mut file: &File) -> std::io::Result<String> {
     use std::fmt::Write as _;
     file.seek(SeekFrom::Start(0))?;
     let mut hasher = Sha256::new();

@@ -148,7 +148,7 @@ impl Disks for OnStorage {
     }
 
     fn published_sha256(&self, path: &Path) -> std::io::Result<String> {
-        digest(&super::qcow2::open_image(path).map_err(std::io::Error::other)?)
+        digest(&open_image(path).map_err(std::io::Error::other)?)
     }
 
     fn publish(
@@ -188,9 +188,10 @@ impl Disks for OnStorage {
 
 /// What a guest sees of a raw disk; `None` of what is none.
 fn raw_bytes(path: &Path) -> Result<Option<u64>, DiskError> {
-    let file = open_image(path)?;
-    let length = file.metadata().map_err(|source| DiskError::io("look at", path, source))?.len();
-    Ok((head_of(&file, path)? == Head::Raw).then_some(length))
+    Ok(match head_of(&open_image(path)?, path)? {
+        Head::Raw { bytes } => Some(bytes),
+        Head::Qcow2 | Head::Foreign(_) => None,
+    })
 }
 
 fn stamp_of(found: &std::fs::Metadata) -> Stamp {

@@ -101,7 +101,7 @@ fn own_image(path: &Path) -> Result<String, InitError> {
     let unread = |source| InitError::Image { image: path.to_owned(), source };
     let absolute = path.canonicalize().map_err(unread)?;
     let file = std::fs::File::open(&absolute).map_err(unread)?;
-    let is_image = matches!(head_of(&file, &absolute), Ok(Head::Qcow2 | Head::Raw));
+    let is_image = matches!(head_of(&file, &absolute), Ok(Head::Qcow2 | Head::Raw { .. }));
     if !file.metadata().map_err(unread)?.is_file() || !is_image {
         return Err(InitError::NoImage { image: path.to_owned() });
     }
