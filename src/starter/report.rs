@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::machine::{OBEYS, Reply};
 use crate::files::{self, Flush};
 use crate::model::id::RunId;
@@ -24,6 +26,16 @@ const WRITE_MAX: Duration = Duration::from_secs(1);
 pub(super) struct Pulse {
     pub written: Mutex<Instant>,
     pub clock_offset_ms: AtomicI64,
+}
+
+impl Pulse {
+    /// The storage server's time.
+    pub(super) fn server(&self) -> Timestamp {
+        let here = Timestamp::now();
+        let offset = SignedDuration::from_millis(self.clock_offset_ms.load(Ordering::Relaxed));
+        // A clock so wrong that the sum is no time at all is believed as it is.
+        here.checked_sub(offset).unwrap_or(here)
+    }
 }
 
 #[derive(Debug)]
@@ -94,6 +106,11 @@ pub(super) struct Writer {
 }
 
 impl Writer {
+    /// The storage server's time.
+    pub(super) fn server(&self) -> Timestamp {
+        self.pulse.server()
+    }
+
     /// Of a report that was just made.
     pub(super) fn new(folder: &Path, spec: &RunSpec, pulse: Arc<Pulse>) -> Self {
         Self {

@@ -13,6 +13,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use jiff::{SignedDuration, Timestamp};
 use nix::unistd::{Gid, Uid};
 
 use super::inbox::{Clock, Post};
@@ -26,6 +27,8 @@ use crate::run::{Control, Event, PASSWORD_BYTES_MAX, REPORT, RunFileError, RunSp
 const TICK: Duration = Duration::from_secs(1);
 /// The same while the guest is to be off: somebody waits for its next disks.
 const SHORT_TICK: Duration = Duration::from_millis(100);
+/// How long before an end whether anybody could move it is looked at: each look is one more for the file server.
+const BEAT_LOOKED_AT: SignedDuration = SignedDuration::from_secs(60);
 /// How long a starter waits for storage before it gives up a run that has not begun.
 const OPEN_SECONDS_MAX: u64 = 60;
 /// How long the end of a run waits for its last records to be written.
@@ -128,6 +131,11 @@ impl Storage {
         self.pulse.clock_offset_ms.load(Ordering::Relaxed)
     }
 
+    /// The storage server's time.
+    pub(super) fn server(&self) -> Timestamp {
+        self.pulse.server()
+    }
+
     /// Writes the last record and waits until it is written, or until there is no more hope.
     pub(super) fn finish(self, last: Event) {
         self.order(Order::Finish(last));
@@ -216,7 +224,7 @@ fn serve(mut writer: Writer, inbox: &Receiver<Order>, post: &Post, clock: Clock)
         match inbox.recv_timeout(next_tick.saturating_duration_since(Instant::now())) {
             Ok(order) => waiting.push_back(order),
             Err(RecvTimeoutError::Timeout) => {
-                let is_to_be_off = read_control(&writer.folder, post, clock) == Some(Wanted::Off);
+                let is_to_be_off = read_control(&writer, post, clock) == Some(Wanted::Off);
                 next_tick = Instant::now() + if is_to_be_off { SHORT_TICK } else { TICK };
                 if writer.pulse_age() >= writer.heartbeat {
                     waiting.push_back(Order::Record(Event::Heartbeat));
@@ -239,13 +247,14 @@ fn serve(mut writer: Writer, inbox: &Receiver<Order>, post: &Post, clock: Clock)
 }
 
 /// A file that is gone, or cannot be reached, says nothing: the fence sees to that. Answers what is wanted of the guest.
-fn read_control(folder: &Path, post: &Post, clock: Clock) -> Option<Wanted> {
+fn read_control(writer: &Writer, post: &Post, clock: Clock) -> Option<Wanted> {
     // Whatever was written after this moment may not be in what is read.
     let looked = clock.now();
-    match Control::read(folder) {
+    match Control::read(&writer.folder) {
         Ok(Some(control)) => {
             let counts = control.clock().is_some_and(|clock| clock.offline_grace_seconds.is_some());
-            if let (true, Some(runs)) = (counts, folder.parent()) {
+            let is_near = control.end().is_some_and(|end| end.duration_since(writer.server()) < BEAT_LOOKED_AT);
+            if let (true, Some(runs)) = (counts && is_near, writer.folder.parent()) {
                 last_beat(runs).map(|beat| post.tell(Input::Beat(beat))).unwrap_or_default();
             }
             let wanted = control.wanted.clone();

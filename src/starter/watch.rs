@@ -62,8 +62,8 @@ pub(super) fn watch(
     let Launched { guest, screen, tap, filter, network } = launched;
     let (spec, post) = (given.spec.clone(), given.desk.inbox.post());
     let network = Network::watch(filter, network, spec, given.run_root, post).map_err(StartError::Thread)?;
-    let reach = Reach::first(&control);
     let machine = Machine::new(given.spec, control, given.desk.clock.now());
+    let reach = machine.reach().clone();
     let (slot, is_closed, is_over) = (None, false, false);
     let spec = given.spec.clone();
     let mut watch =
@@ -116,10 +116,16 @@ impl Watch<'_> {
     /// Lets viewers in, or cuts them off.
     fn serve_screen(&mut self, told: &mut Vec<Input>) -> Result<(), StartError> {
         let is_open = !self.is_closed && self.machine.lets_look(self.given.desk.clock.now());
-        if !is_open && self.screen.cut() {
-            told.push(Input::Viewers(Vec::new()));
+        if !is_open {
+            self.cut_screen(told);
         }
         alive(self.screen.let_in(is_open, &self.guest.monitor))
+    }
+
+    fn cut_screen(&mut self, told: &mut Vec<Input>) {
+        if self.screen.cut() {
+            told.push(Input::Viewers(Vec::new()));
+        }
     }
 
     fn listen(&mut self, told: &mut Vec<Input>) -> Result<(), StartError> {
@@ -160,14 +166,11 @@ impl Watch<'_> {
 
     fn seen(&self, told: Vec<Input>) -> Seen {
         let Desk { storage, clock, .. } = self.given.desk;
-        let here = jiff::Timestamp::now();
-        let offset = jiff::SignedDuration::from_millis(storage.clock_offset_ms());
         Seen {
             told,
             written: clock.at(storage.written()),
             unanswered: self.guest.monitor.unanswered().map(|since| clock.at(since)),
-            // A clock so wrong that the sum is no time at all is believed as it is.
-            server: here.checked_sub(offset).unwrap_or(here),
+            server: storage.server(),
         }
     }
 
@@ -202,7 +205,11 @@ impl Watch<'_> {
             Act::Warn(left_seconds) => self.warn_beside(left_seconds)?,
             Act::Carry(request) => self.carry_beside(request)?,
             Act::Answer(number, reply) => storage.answer(number, reply),
-            Act::Restart { disks } => self.restart(disks)?,
+            Act::Restart { disks } => {
+                // Of a qemu that died and one that begins in the same round, nobody else would cut the first one's viewers off.
+                self.cut_screen(told);
+                self.restart(disks)?;
+            }
             Act::End(_) => {}
         }
         Ok(())
