@@ -350,7 +350,6 @@ mod tests {
         assert!(Folder::open(&link).is_err());
     }
 
-    /// The lock of a file that was there does not give it away.
     #[test]
     fn a_file_is_read_through_the_folder_above_its_own_as_in_its_own() {
         let (_root, folder, precious) = of_another();
@@ -372,6 +371,7 @@ mod tests {
         }
     }
 
+    /// The lock of a file that was there does not give it away.
     #[test]
     fn another_name_of_a_file_keeps_its_owner() {
         let (_root, folder, precious) = of_another();

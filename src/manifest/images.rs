@@ -7,9 +7,8 @@ use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use sha2::Digest as _;
 
-use crate::disks::{Foreign, Head, flaw, head_of};
+use crate::disks::{Foreign, Head, digest, flaw, head_of};
 
 /// What is known of one file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,16 +104,15 @@ fn read_file(file: File, path: &Path, checksum: Checksum) -> ImageFacts {
         Ok(Head::Foreign(Foreign { what, remedy })) => {
             return ImageFacts::Other { looks_like: what.map(Cow::Borrowed), remedy: Cow::Borrowed(remedy) };
         }
-        Ok(Head::Raw) => read_raw(file, checksum),
+        Ok(Head::Raw { bytes }) => read_raw(bytes, &file, checksum),
         Ok(Head::Qcow2) => read_header(file, checksum),
         Err(error) => return ImageFacts::Unreadable { error: error.to_string() },
     };
     read.unwrap_or_else(|error| ImageFacts::Unreadable { error: error.to_string() })
 }
 
-fn read_raw(file: File, checksum: Checksum) -> Result<ImageFacts, std::io::Error> {
-    let virtual_bytes = file.metadata()?.len();
-    let sha256 = checksum.wants(virtual_bytes).then(|| sha256(&[], file)).transpose()?;
+fn read_raw(virtual_bytes: u64, file: &File, checksum: Checksum) -> Result<ImageFacts, std::io::Error> {
+    let sha256 = checksum.wants(virtual_bytes).then(|| digest(file)).transpose()?;
     Ok(ImageFacts::Raw { virtual_bytes, sha256 })
 }
 
@@ -134,20 +132,6 @@ fn read_header(mut file: File, checksum: Checksum) -> Result<ImageFacts, std::io
     if let Some(why) = flaw(&header, length) {
         return Ok(ImageFacts::Unusable { why });
     }
-    let sha256 = checksum.wants(length).then(|| sha256(&header, file)).transpose()?;
+    let sha256 = checksum.wants(length).then(|| digest(&file)).transpose()?;
     Ok(ImageFacts::Qcow2 { virtual_bytes, backing_file: backing_offset != 0, sha256 })
-}
-
-fn sha256(header: &[u8], mut rest: File) -> Result<String, std::io::Error> {
-    let mut hash = sha2::Sha256::new();
-    hash.update(header);
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let length = rest.read(&mut buffer)?;
-        if length == 0 {
-            break;
-        }
-        hash.update(&buffer[..length]);
-    }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

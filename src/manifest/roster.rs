@@ -14,7 +14,7 @@ use super::room::{Fit, Room};
 use super::scalar::Scalar as _;
 use super::values::{Percent, invalid_name, shorten};
 use crate::model::diagnostic::{Diagnostic, Diagnostics, Severity, Source, Span};
-use crate::model::id::{Candidate, UserName};
+use crate::model::id::{Candidate, InvalidName, UserName};
 use crate::model::lab::Particulars;
 use crate::model::rules::Rule;
 
@@ -193,16 +193,7 @@ impl Reader<'_> {
             self.note(Rule::RosterLine, record.bytes.clone(), "this line has no user", hint);
             return None;
         };
-        let text = field.trimmed();
-        let value = match UserName::new(text) {
-            Ok(name) => name,
-            Err(error) => {
-                let mistake = invalid_name(UserName::WHAT, text, &error);
-                self.note(Rule::InvalidName, field.bytes.clone(), mistake.message, mistake.hint.unwrap_or_default());
-                return None;
-            }
-        };
-        let at = self.at(&field.bytes);
+        let Spanned { value, at } = self.name(field, UserName::WHAT, UserName::new)?;
         if let Some(first) = self.users.get(&value) {
             let first = Span::new(self.source, first.start as usize..first.end as usize);
             let diagnostic = Diagnostic::new(Rule::RosterDuplicate, format!("`{value}` stands in this roster twice"))
@@ -217,14 +208,23 @@ impl Reader<'_> {
     }
 
     fn candidate(&mut self, field: &Field<'_>) -> Option<Spanned<Candidate>> {
-        let text = field.trimmed();
-        if text.is_empty() {
+        if field.trimmed().is_empty() {
             return None;
         }
-        match Candidate::new(text) {
+        self.name(field, Candidate::WHAT, Candidate::new)
+    }
+
+    fn name<'f, T>(
+        &mut self,
+        field: &'f Field<'_>,
+        what: &str,
+        read: impl FnOnce(&'f str) -> Result<T, InvalidName>,
+    ) -> Option<Spanned<T>> {
+        let text = field.trimmed();
+        match read(text) {
             Ok(value) => Some(Spanned { value, at: self.at(&field.bytes) }),
             Err(error) => {
-                let mistake = invalid_name(Candidate::WHAT, text, &error);
+                let mistake = invalid_name(what, text, &error);
                 self.note(Rule::InvalidName, field.bytes.clone(), mistake.message, mistake.hint.unwrap_or_default());
                 None
             }

@@ -33,6 +33,14 @@ impl Mistake {
         Self { rule: None, message: message.into(), hint: None }
     }
 
+    /// For a command line.
+    pub(super) fn in_a_line(self) -> String {
+        match self.hint {
+            Some(hint) => format!("{}: {hint}", self.message),
+            None => self.message,
+        }
+    }
+
     #[must_use]
     pub(super) fn rule(mut self, rule: Rule) -> Self {
         self.rule = Some(rule);

@@ -138,10 +138,7 @@ pub struct Size(pub u64);
 impl Size {
     /// As a manifest writes it; what is wrong with it, in a line.
     pub fn read(text: &str) -> Result<Self, String> {
-        <Self as Scalar>::parse(text).map_err(|mistake| match mistake.hint {
-            Some(hint) => format!("{}: {hint}", mistake.message),
-            None => mistake.message,
-        })
+        <Self as Scalar>::parse(text).map_err(Mistake::in_a_line)
     }
 
     pub fn mib(self) -> u64 {
@@ -198,10 +195,7 @@ pub struct Duration(pub u64);
 impl Duration {
     /// As a manifest writes it; what is wrong with it, in a line.
     pub fn read(text: &str) -> Result<Self, String> {
-        <Self as Scalar>::parse(text).map_err(|mistake| match mistake.hint {
-            Some(hint) => format!("{}: {hint}", mistake.message),
-            None => mistake.message,
-        })
+        <Self as Scalar>::parse(text).map_err(Mistake::in_a_line)
     }
 }
 

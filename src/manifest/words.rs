@@ -82,7 +82,7 @@ impl Scalar for ImagePlace {
     }
 
     fn schema() -> Schema {
-        json_schema!({ "type": "string", "minLength": 1, "maxLength": 1024, "pattern": "^[^~]" })
+        <FilePath as Scalar>::schema()
     }
 }
 text!(ImagePlace, "a path");

@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 
 use super::Failure;
 use super::command::command_at;
+use super::plain_words::shortened;
 use super::privacy;
 use super::session;
 use crate::control::aside::AsideError;
@@ -188,13 +189,6 @@ fn in_use(error: &InUse) -> Vec<String> {
             running.into_iter().chain(open).collect()
         }
     }
-}
-
-fn shortened<N: ToString>(names: impl ExactSizeIterator<Item = N>) -> String {
-    const NAMED_MAX: usize = 5;
-    let more = names.len().saturating_sub(NAMED_MAX);
-    let shown = names.take(NAMED_MAX).map(|name| name.to_string()).collect::<Vec<_>>().join(", ");
-    if more > 0 { format!("{shown} and {more} more") } else { shown }
 }
 
 fn hint_to_pick(error: &PickError) -> String {

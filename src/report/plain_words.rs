@@ -100,6 +100,14 @@ fn names(all: &[&str]) -> String {
     if all.len() > NAMES_MAX { format!("{shown}, …") } else { shown }
 }
 
+/// The first few, and how many more.
+pub(super) fn shortened<N: ToString>(names: impl ExactSizeIterator<Item = N>) -> String {
+    const NAMED_MAX: usize = 5;
+    let more = names.len().saturating_sub(NAMED_MAX);
+    let shown = names.take(NAMED_MAX).map(|name| name.to_string()).collect::<Vec<_>>().join(", ");
+    if more > 0 { format!("{shown} and {more} more") } else { shown }
+}
+
 /// A number and what it counts or what they do.
 pub(super) fn count(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })

@@ -3,11 +3,9 @@
 use std::fmt;
 
 use super::grounds::spoilt;
+use super::plain_words::shortened;
 use super::times;
 use crate::plan::{Already, NotDone, Remark};
-
-/// Most people that a line names.
-const NAMES_MAX: usize = 5;
 
 /// The name of a value among those of its kind, as its JSON has it.
 pub(super) fn code(value: &impl serde::Serialize) -> String {
@@ -54,11 +52,8 @@ impl fmt::Display for Remark {
             }
             Self::OldSettings => f.write_str("runs with its old settings; the new ones take effect at its next start"),
             Self::SitsAgain { users } => {
-                let shown: Vec<&str> = users.iter().take(NAMES_MAX).map(|user| user.as_str()).collect();
-                let more = users.len().checked_sub(NAMES_MAX).filter(|more| *more > 0);
-                let more = more.map(|more| format!(" and {more} more")).unwrap_or_default();
                 let sits = if users.len() == 1 { "sits" } else { "sit" };
-                write!(f, "{} {sits} an exam again, with new disks: {}{more}", users.len(), shown.join(", "))
+                write!(f, "{} {sits} an exam again, with new disks: {}", users.len(), shortened(users.iter()))
             }
             Self::SessionPast { ended } => {
                 write!(f, "it lies in the past, and is over since {}: look at its year", times::local(*ended))

@@ -266,7 +266,7 @@ impl Clock {
         self.pauses().iter().any(|pause| pause.since <= now && pause.until.is_none_or(|until| now < until))
     }
 
-    pub fn pauses(&self) -> &[Pause] {
+    fn pauses(&self) -> &[Pause] {
         self.pauses.as_ref().and_then(Part::known).map_or(&[], Vec::as_slice)
     }
 }
