@@ -159,8 +159,7 @@ impl<'a> World<'a> {
         if !self.is_visible_to_user(user, on) {
             return Err(Refused::NotKnown);
         }
-        let is_of_exam = matches!(on, Object::Vm(vm) if self.exams.vms.contains(vm));
-        let may = !is_of_exam
+        let may = !self.is_of_exam(on)
             && !permission.force_isolated
             && self.owners_may_share
             && permission.allow.iter().all(|right| self.owners_right(user, *right, on));
@@ -196,6 +195,10 @@ impl<'a> World<'a> {
             Object::Template(template) => self.lab.templates.contains_key(template),
             Object::VmGroup(group) => self.lab.vm_groups.contains_key(group),
         }
+    }
+
+    fn is_of_exam(&self, on: &Object) -> bool {
+        matches!(on, Object::Vm(vm) if self.exams.vms.contains(vm))
     }
 
     /// Whether exams keep somebody from something, whoever lets them otherwise: from a vm that is closed, but for those who may
@@ -298,9 +301,8 @@ impl<'a> World<'a> {
             GivenAs::Owner => {
                 let Permission { on, allow, force_isolated, .. } = &grant.permission;
                 let owner = self.owner(on).filter(|owner| owner.as_str() == by);
-                let is_of_exam = matches!(on, Object::Vm(vm) if self.exams.vms.contains(vm));
                 self.owners_may_share
-                    && !is_of_exam
+                    && !self.is_of_exam(on)
                     && !force_isolated
                     && owner.is_some_and(|owner| allow.iter().all(|right| self.owners_right(owner, *right, on)))
             }

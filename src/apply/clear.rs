@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use crate::model::id::LabName;
 use crate::run::{BatchId, RunFileError, Runs};
 use crate::scheduler::{Scheduler, SchedulerError};
-use crate::state::{OldRun, Recorded, StateError, Store, Thing};
+use crate::state::{OldRun, Recorded, StateError, Store};
 
 /// How many runs one piece takes: their folders are some thousands of files.
 const RUNS_AT_ONCE: usize = 300;
@@ -93,10 +93,7 @@ impl Clearing<'_> {
     }
 
     fn vms_in_sessions(&self) -> BTreeSet<&str> {
-        let sessions = self.recorded.objects.values().filter_map(|recorded| match &recorded.thing {
-            Thing::Session(session) => Some(session),
-            _ => None,
-        });
+        let sessions = self.recorded.sessions().map(|(_, session)| session);
         let goes_on = sessions.filter(|session| !session.is_held(self.now));
         goes_on.flat_map(|session| &session.vms).map(|vm| vm.as_str()).collect()
     }

@@ -1,6 +1,6 @@
 //! What a plan's apply works on: nobody else plans anything for it until the apply lets go of it, or is dead.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use crate::model::address::{Address, Kind};
@@ -11,22 +11,20 @@ use crate::state::{Decision, Entry, Hold, Start, StorageQuota};
 /// A plan as it is begun.
 pub fn decision(plan: &Plan) -> Decision {
     let own = |change: &Change, address: &Address| *address == change.address;
-    let stores = |address: &Address| {
-        let of = |quota: &StorageQuota| Some((quota.owner.clone(), *quota.vms.get(address)?));
-        plan.storage.iter().find_map(of)
-    };
+    let stores = plan.storage.iter().flat_map(|quota| quota.vms.iter().map(move |(vm, bytes)| (vm, (quota, *bytes))));
+    let stores: BTreeMap<&Address, (&StorageQuota, u64)> = stores.collect();
     let hold = |(change, address): (&Change, Address)| Hold {
         doing: doing(change).to_owned(),
         seat: seat(change).filter(|_| own(change, &address)),
         run: run(change).filter(|_| own(change, &address)),
-        stores: stores(&address),
+        stores: stores.get(&address).map(|(quota, bytes)| (quota.owner.clone(), *bytes)),
         address,
     };
     let holds: Vec<Hold> = held(plan).into_iter().map(hold).collect();
     let starters: BTreeSet<&UserName> = holds.iter().filter_map(|hold| Some(&hold.run.as_ref()?.owner)).collect();
     let quotas = plan.quotas.iter().filter(|quota| starters.contains(&quota.owner)).cloned().collect();
-    let is_held = |quota: &&StorageQuota| holds.iter().any(|hold| quota.vms.contains_key(&hold.address));
-    let storage = plan.storage.iter().filter(is_held).cloned().collect();
+    let storers: BTreeSet<&UserName> = holds.iter().filter_map(|hold| Some(&hold.stores.as_ref()?.0)).collect();
+    let storage = plan.storage.iter().filter(|quota| storers.contains(&quota.owner)).cloned().collect();
     Decision { after: plan.after, quotas, storage, holds }
 }
 

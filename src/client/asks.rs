@@ -6,7 +6,6 @@ use std::path::Path;
 use super::{Ended, Manner, OfLab, Way, here, looks};
 use crate::control::edit;
 use crate::control::own::{self, Lab};
-use crate::control::view::View;
 use crate::control::{self, Context, ControlError, permissions, pick, template};
 use crate::daemon::messages::{self, Acted, Derive, Edit, Grant};
 use crate::exit::Exit;
@@ -37,7 +36,7 @@ impl Way {
                 Err(Failure::new(Exit::Usage, what).hint("`labwright get mappings` shows what runs, once it does"))
             }
             Self::Daemon(lab) => power_by_daemon(lab, power, manner, ui),
-            Self::Here(lab) => power_here(&lab.0.view(&lab.1)?, power, manner, ui),
+            Self::Here(lab) => power_here(lab, power, manner, ui),
         }
     }
 
@@ -90,7 +89,7 @@ impl Way {
             ui.say(&format!("no vm that is meant stands on an older version of {template} than its latest"));
             return Ok(Exit::Done);
         }
-        asked_here(&view, &asks, allow, manner, &format!("template update {template}"), ui)
+        asked_here(lab, &asks, allow, manner, &format!("template update {template}"), ui)
     }
 
     pub fn derive(&self, wanted: &Derive, allow: &[AddressPattern], ui: &mut Ui) -> Ended {
@@ -173,7 +172,7 @@ fn install_here(lab: &(Context, Desired), vm: &str, cdrom: &Path, isolated: bool
         }
         ask.cdrom = Some(cdrom.to_owned());
     }
-    asked_here(&view, &asks, &[], &Manner::asking(true), &format!("vm install {vm}"), ui)
+    asked_here(lab, &asks, &[], &Manner::asking(true), &format!("vm install {vm}"), ui)
 }
 
 /// One request for each vm that is meant; the first that is refused ends it.
@@ -191,24 +190,25 @@ fn power_by_daemon(lab: &OfLab, power: &Power<'_>, manner: &Manner, ui: &Ui) -> 
     Ok(Exit::Done)
 }
 
-fn power_here(view: &View<'_>, power: &Power<'_>, manner: &Manner, ui: &mut Ui) -> Ended {
+fn power_here(lab: &(Context, Desired), power: &Power<'_>, manner: &Manner, ui: &mut Ui) -> Ended {
     let Power { vms, wish, isolated, allow } = *power;
+    let view = lab.0.view(&lab.1)?;
     let asks = control::plan::asks(&view.desired, &view.recorded, vms, wish)?;
     if isolated {
         asks.keys().try_for_each(|vm| control::power::refuse_unless_isolated(&view.desired, vm))?;
     }
-    asked_here(view, &asks, allow, manner, &format!("vm {} {}", wish.verb(), vms.join(" ")), ui)
+    asked_here(lab, &asks, allow, manner, &format!("vm {} {}", wish.verb(), vms.join(" ")), ui)
 }
 
+/// The claims are those of the moment of its decision: some may have ended since vms were picked.
 fn asked_here(
-    view: &View<'_>,
+    (context, desired): &(Context, Desired),
     asks: &BTreeMap<VmName, Ask>,
     allow: &[AddressPattern],
     manner: &Manner,
     doing: &str,
     ui: &mut Ui,
 ) -> Ended {
-    let (context, desired) = (view.context, &view.desired);
     let make = |recorded: &Recorded| control::plan::power(context, desired, recorded, allow, asks);
     here::carry_out(context, desired, &make, manner, doing, ui)
 }

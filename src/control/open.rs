@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::manifests::{self, DesiredError, SiteError};
+use super::permissions::Rights;
 use super::{Caller, ControlError, Listener, Note};
 use crate::access::Person;
 use crate::dhcp::{self, Dhcp};
@@ -26,7 +27,7 @@ use crate::resolve::with_claims;
 use crate::run;
 use crate::scheduler::{self, Calls, Scheduler};
 use crate::state::{
-    ApplyInfo, Holder, Intent, Ledger, Lock, OpenRun, Outcome, Recorded, RecordedRun, StateError, Store,
+    ApplyInfo, Holder, Intent, Ledger, Lock, OpenRun, Outcome, Recorded, RecordedRun, StateError, Store, StoredDisk,
 };
 
 /// Where a site's settings are looked for when nothing else is said.
@@ -114,6 +115,13 @@ impl Context {
     /// A lab of the site as it was last applied, whatever the files in its folder say by now.
     pub fn of_applied_lab(&self, lab: &LabName) -> Result<(Self, Desired), ControlError> {
         self.of_recorded_lab(lab).map(|(context, desired, _)| (context, desired))
+    }
+
+    /// The same for somebody who may know of it.
+    pub fn of_seen_lab(&self, lab: &LabName) -> Result<(Self, Desired), ControlError> {
+        let (context, desired, recorded) = self.of_recorded_lab(lab)?;
+        Rights::of(&context, &with_claims(&desired, &recorded.claims), &recorded).require_any()?;
+        Ok((context, desired))
     }
 
     /// The same with all that is recorded of it.
@@ -420,11 +428,12 @@ impl Context {
         allow: &[AddressPattern],
         asks: &BTreeMap<VmName, Ask>,
     ) -> Result<Plan, ControlError> {
-        let observed = self.observe_in(queue, &with_claims(desired, &recorded.claims), recorded)?;
+        let desired = &*with_claims(desired, &recorded.claims);
+        let observed = self.observe_in(queue, desired, recorded)?;
         self.plan_from(observed, lost_host, desired, recorded, allow, asks)
     }
 
-    /// The same by what was seen already.
+    /// The same by what was seen already, of the lab with its claims.
     pub(super) fn plan_from(
         &self,
         mut observed: Observed,
@@ -434,7 +443,6 @@ impl Context {
         allow: &[AddressPattern],
         asks: &BTreeMap<VmName, Ask>,
     ) -> Result<Plan, ControlError> {
-        let desired = &*with_claims(desired, &recorded.claims);
         let (site, now, by) = (&self.site, jiff::Timestamp::now(), &self.caller.name);
         let make =
             |observed: &Observed| plan(&Inputs { desired, recorded, observed, site, now, allow, asks, by, lost_host });
@@ -467,11 +475,11 @@ impl Context {
             };
         }
         let disks = self.disks(&plan.lab, Owner { uid: 0, gid: 0 });
-        for owner in plan.storage.iter().map(|quota| &quota.owner) {
-            for (path, is_overlay) in ledger.disks_elsewhere(&plan.lab, owner)? {
-                let bytes = disks.size(&path)?.map_or(0, |size| size.stored_bytes(is_overlay));
-                elsewhere.entry(owner.clone()).or_default().stored.insert(path, bytes);
-            }
+        let storers: Vec<&UserName> = plan.storage.iter().map(|quota| &quota.owner).collect();
+        let stored = if storers.is_empty() { Vec::new() } else { ledger.disks_elsewhere(&plan.lab, &storers)? };
+        for StoredDisk { owner, path, is_overlay } in stored {
+            let bytes = disks.size(&path)?.map_or(0, |size| size.stored_bytes(is_overlay));
+            elsewhere.entry(owner).or_default().stored.insert(path, bytes);
         }
         Ok(elsewhere)
     }

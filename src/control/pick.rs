@@ -107,10 +107,14 @@ pub fn recorded_vms(lab: &LabName, typed: &[String], recorded: &Recorded) -> Res
 
 /// The recorded vm that `typed` means, where only one can be meant.
 pub fn one(lab: &LabName, typed: &str, recorded: &Recorded) -> Result<VmName, PickError> {
-    let mut meant = recorded_vms(lab, &[typed.to_owned()], recorded)?;
+    only(typed, recorded_vms(lab, &[typed.to_owned()], recorded)?)
+}
+
+/// The only one of those that a word means.
+pub fn only(word: &str, mut meant: BTreeSet<VmName>) -> Result<VmName, PickError> {
     match meant.pop_first() {
         Some(vm) if meant.is_empty() => Ok(vm),
-        first => Err(PickError::Several { word: typed.to_owned(), vms: first.into_iter().chain(meant).collect() }),
+        first => Err(PickError::Several { word: word.to_owned(), vms: first.into_iter().chain(meant).collect() }),
     }
 }
 

@@ -1,13 +1,12 @@
 //! One vm started or stopped by a person: their right, isolation that is forced on them, and their limit are asked at the act,
 //! under the lock under which it is decided.
 
+use super::ControlError;
 use super::permissions::Rights;
-use super::{Context, ControlError};
 use crate::model::address::Address;
 use crate::model::id::VmName;
 use crate::model::lab::{Desired, Object, PowerState, Right};
 use crate::plan::{Ground, Plan, Wish};
-use crate::state::Recorded;
 
 /// What somebody wants of a vm.
 #[derive(Debug, Clone)]
@@ -21,15 +20,14 @@ pub struct Power {
 }
 
 /// Whether who asks has the right. `lab` is the lab with its claims.
-pub fn judge(context: &Context, lab: &Desired, recorded: &Recorded, power: &Power) -> Result<(), ControlError> {
-    let rights = Rights::of(context, lab, recorded);
+pub fn judge(rights: &Rights<'_>, lab: &Desired, power: &Power) -> Result<(), ControlError> {
     if power.wish.is_about_disks() {
         return rights.require_reimage(&power.vm);
     }
     rights.require(Right::Run, &Object::Vm(power.vm.clone()))?;
     if power.wish != Wish::Stop {
         refuse_stopped(lab, &power.vm)?;
-        refuse_unisolated(&rights, lab, power)?;
+        refuse_unisolated(rights, lab, power)?;
     }
     Ok(())
 }

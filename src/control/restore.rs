@@ -15,7 +15,7 @@ use crate::model::lab::Desired;
 use crate::observe::Observed;
 use crate::observe::life;
 use crate::plan::place_back;
-use crate::state::{AsideDisk, AsideSet, Change, Entry, Recorded, RecordedDisk, RecordedVm};
+use crate::state::{AsideDisk, AsideSet, Change, Entry, Recorded, RecordedDisk, RecordedVm, SET_ASIDE};
 
 /// What is to come back.
 #[derive(Debug, Clone)]
@@ -265,7 +265,7 @@ impl Swap {
         let before = pairs(away, |path, to| Change::Asiding { path, to });
         let mut after = pairs(away, |path, aside| Change::Aside { path, aside });
         after.extend(lost.iter().map(|path| Change::DropDisk { path: path.clone() }));
-        let first = moves("set the disks aside", away, before, after);
+        let first = moves(SET_ASIDE, away, before, after);
         let before = pairs(back, |path, to| Change::Returning { path, to });
         let mut after = pairs(back, |path, to| Change::Returned { path, to });
         after.extend(vm.clone().map(Change::Entry));

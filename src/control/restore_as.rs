@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::aside::{AsideError, among, refuse_frozen};
 use super::journal::{Decides, Lab, Order, Step};
-use super::pick::PickError;
+use super::pick;
 use super::restore::chosen;
 use super::{Context, ControlError};
 use crate::disks::{self, Owner};
@@ -75,10 +75,8 @@ impl<'a> Copying<'a> {
         recorded: &'a Recorded,
         wanted: &Wanted,
     ) -> Result<Self, ControlError> {
-        let mut meant = among(recorded.aside.keys(), std::slice::from_ref(&wanted.vm), desired, recorded)?;
-        let Some(from) = meant.pop_first().filter(|_| meant.is_empty()) else {
-            return Err(PickError::Several { word: wanted.vm.clone(), vms: meant.into_iter().collect() }.into());
-        };
+        let meant = among(recorded.aside.keys(), std::slice::from_ref(&wanted.vm), desired, recorded)?;
+        let from = pick::only(&wanted.vm, meant)?;
         recorded.refuse_held(&Address::vm(&from))?;
         let set = chosen(recorded, &from, wanted.set.as_deref())?;
         if set.is_returning() {

@@ -18,6 +18,7 @@ use super::apply::{Client, Done, Request, decide_and_act, reconcile};
 use super::permissions::Rights;
 use super::plan::Scope;
 use super::power::{self, Power};
+use super::upload::require_owner;
 use super::{Caller, Context, ControlError, understood};
 use crate::access::Person;
 use crate::apply::{BatchKind, Goal, Progress, Readiness, Summary};
@@ -226,8 +227,8 @@ fn plan_together(
         }
     };
     for (asking, refused) in asked.iter().zip(&mut refused).filter(|(_, refused)| refused.is_none()) {
-        let rights = context.with_caller(asking.caller.clone());
-        if !Rights::of(&rights, &lab, recorded).are_all() {
+        let asker = context.with_caller(asking.caller.clone());
+        if require_owner(&asker, &lab.lab).is_err() {
             *refused = power::refuse_too_many(&plan, &asking.vm).err();
         }
     }
@@ -248,12 +249,13 @@ fn judge(
     asking: &Asking,
 ) -> Result<(), ControlError> {
     let context = context.with_caller(asking.caller.clone());
-    Rights::of(&context, lab, recorded).require_any()?;
+    let rights = Rights::of(&context, lab, recorded);
+    rights.require_any()?;
     let vm = &asking.vm;
     match doing {
         Doing::Power(wish) => {
             let power = Power { vm: vm.clone(), wish, isolated: asking.isolated, by_name: asking.by_name };
-            power::judge(&context, lab, recorded, &power)
+            power::judge(&rights, lab, &power)
         }
         // Their rights were judged when they claimed it, or gave the claim up. Once nobody claims it, a look of the loop may have
         // taken it away before its owner's turn came.

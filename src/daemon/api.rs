@@ -298,8 +298,7 @@ impl Daemon {
         let context = self.context_of(&peer, command.to_owned());
         let turn = Arc::clone(&self.bounds.acts);
         let work = move || {
-            let (context, desired) = context.of_applied_lab(&lab)?;
-            context.view(&desired)?.refuse_stranger()?;
+            let (context, desired) = context.of_seen_lab(&lab)?;
             change(&context, &desired)
         };
         self.in_turn(&peer, turn, LOOK_TIMEOUT, move || work().map_err(|error| No::told(&error))).await.map(Json)

@@ -101,8 +101,7 @@ impl Daemon {
         let context = self.context_of(&peer, format!("{command} {vm}"));
         let turn = Arc::clone(&self.bounds.guests);
         let work = move || {
-            let (context, desired) = context.of_applied_lab(&lab)?;
-            context.view(&desired)?.refuse_stranger()?;
+            let (context, desired) = context.of_seen_lab(&lab)?;
             ask(&context, &desired, &vm)
         };
         self.in_turn(&peer, turn, GUEST_TIMEOUT, move || work().map_err(|error| No::told(&error))).await

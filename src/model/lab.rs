@@ -23,7 +23,7 @@ use super::id::{
     VmName,
 };
 pub use super::permission::{InvalidObject, Object, Permission, Right, Subject};
-pub use super::session::{AddedPause, AddedTime, AtEnd, Egress, Protocol, Session, SessionKind, SessionState};
+pub use super::session::{AddedTime, AtEnd, Egress, Protocol, Session, SessionKind, SessionState};
 
 /// Everything one lab wants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -36,21 +36,18 @@ pub struct Session {
 }
 
 /// Time that claims give a session, or take from it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AddedTime {
     /// For all.
-    #[serde(default)]
     pub seconds: i64,
     /// For single users besides.
-    #[serde(default)]
     pub users: BTreeMap<UserName, i64>,
     /// When the session stands still.
-    #[serde(default)]
     pub pauses: Vec<AddedPause>,
 }
 
 /// A time that is nobody's working time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddedPause {
     /// Whose clock stands still; everybody's where nobody is named.
     pub user: Option<UserName>,
@@ -70,11 +67,6 @@ impl AddedTime {
             }
         }
         added
-    }
-
-    /// Whether nobody has changed anything.
-    pub fn is_none(&self) -> bool {
-        *self == Self::default()
     }
 
     /// Adds what a claim gives.
@@ -184,7 +176,7 @@ impl Session {
 
     /// Whether `now` is in somebody's own time, with the time in which vms boot for it.
     pub fn is_on(&self, user: &UserName, now: Timestamp) -> bool {
-        self.window().0 <= now && self.end_of(user).is_none_or(|end| now < end)
+        self.opens() <= now && self.end_of(user).is_none_or(|end| now < end)
     }
 
     /// Whether an exam's vms are closed to somebody who sits it: before it starts, and after their own end.
@@ -192,12 +184,16 @@ impl Session {
         self.is_exam() && (now < self.start || self.end_of(user).is_some_and(|end| end <= now))
     }
 
+    /// When it begins to hold its vms, and boots them.
+    pub fn opens(&self) -> Timestamp {
+        moved(self.start, -i64::try_from(self.boot_before_seconds).unwrap_or(i64::MAX))
+    }
+
     /// When the session holds its vms: from booting them to the last one's end.
     pub fn window(&self) -> (Timestamp, Timestamp) {
-        let opens = moved(self.start, -i64::try_from(self.boot_before_seconds).unwrap_or(i64::MAX));
         let people: BTreeSet<&UserName> = self.extra_time_percent.keys().chain(self.added.people()).collect();
         let ends = people.into_iter().map(Some).chain([None]).map(|user| self.end_for(user));
-        (opens, ends.map(|end| end.unwrap_or(Timestamp::MAX)).max().unwrap_or(self.end))
+        (self.opens(), ends.map(|end| end.unwrap_or(Timestamp::MAX)).max().unwrap_or(self.end))
     }
 
     /// When it is over for one person; `None` as long as it stands still and nobody has said until when.
@@ -223,15 +219,13 @@ impl Session {
     fn told_pauses(&self, user: Option<&UserName>) -> (Option<Timestamp>, Vec<AddedPause>) {
         let mut end = moved(self.end, self.seconds_more(user));
         let mut counted = Vec::new();
-        for mut pause in self.added.pauses_of(user) {
-            pause.from = pause.from.max(self.start);
-            if pause.from >= end || pause.until.is_some_and(|until| until <= pause.from) {
+        for pause in self.added.pauses_of(user) {
+            let (from, until) = (pause.from.max(self.start), pause.until);
+            if from >= end || until.is_some_and(|until| until <= from) {
                 continue;
             }
-            let until = pause.until;
-            counted.push(pause);
+            counted.push(AddedPause { from, ..pause });
             let Some(until) = until else { return (None, counted) };
-            let from = counted.last().map_or(until, |pause| pause.from);
             end = moved(end, until.as_second().saturating_sub(from.as_second()));
         }
         (Some(end), counted)

@@ -24,9 +24,7 @@ use crate::model::reservation::Reservation;
 use crate::model::site::Storage;
 use crate::run::{BatchId, Clock, Dropped, Event, Record, RunFileError, Runs, StopReason, Wanted, last_words};
 use crate::scheduler::{Scheduler, SchedulerError};
-use crate::state::{
-    ImageDigest, Ledger, PublishedDisk, Recorded, RecordedDisk, RecordedRun, RecordedVm, StateError, Thing,
-};
+use crate::state::{ImageDigest, Ledger, PublishedDisk, Recorded, RecordedDisk, RecordedRun, RecordedVm, StateError};
 
 /// What was seen, as plain values for the planner.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -350,11 +348,8 @@ fn live_runs(recorded: &Recorded) -> Vec<&RunId> {
 
 /// Looked at are only those that a session is about, or was when it was last applied.
 fn clocks(runs: &dyn Runs, desired: &Desired, recorded: &Recorded) -> Result<BTreeMap<RunId, Clock>, ObserveError> {
-    let things = recorded.objects.values().filter_map(|recorded| match &recorded.thing {
-        Thing::Session(session) => Some(session),
-        _ => None,
-    });
-    let vms: BTreeSet<&VmName> = things.chain(desired.sessions.values()).flat_map(|session| &session.vms).collect();
+    let applied = recorded.sessions().map(|(_, session)| session);
+    let vms: BTreeSet<&VmName> = applied.chain(desired.sessions.values()).flat_map(|session| &session.vms).collect();
     let runs_of = vms.into_iter().filter_map(|vm| recorded.vms.get(vm)?.run.as_ref());
     let told: Vec<&RunId> = runs_of.filter(|run| live(Some(run))).map(|run| &run.run).collect();
     let clocks = look_at_each(&told, runs.at_once(), |run| {

@@ -16,7 +16,7 @@ use crate::model::id::{LabName, RunId, TemplateName, UserName, VmName};
 use crate::model::job::TaskId;
 use crate::model::reservation::Reservation;
 use crate::run::{BatchId, Clock, RunDisk, RunSpec, StopReason};
-use crate::state::{Entry, Quota, Recorded, RecordedDisk, StorageQuota};
+use crate::state::{Entry, Quota, Recorded, RecordedDisk, SET_ASIDE, StorageQuota};
 
 /// What would change, and everything needed to change it. Fits only the state with this lineage and serial.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -366,7 +366,7 @@ impl Effect {
             Self::Fence { .. } => "fence the lost run off",
             Self::Publish { .. } => "publish the image",
             Self::MakeDisk { .. } => "make the disk",
-            Self::SetAside { .. } => "set the disks aside",
+            Self::SetAside { .. } => SET_ASIDE,
             Self::PutBack { .. } => "put the disks back",
             Self::Reserve { .. } => "reserve the address",
             Self::Release { .. } => "release the address",

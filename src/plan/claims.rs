@@ -69,8 +69,8 @@ impl<'a> Planner<'a> {
             (Some(asked), _) => (asked, None),
             (None, Some(claim)) => (true, Some(reason(claim))),
             (None, None) => {
-                let session = self.runs_for(name, vm).map(|session| Reason::ForSession { session });
-                (self.state_now(name, vm) == PowerState::Running, session)
+                let (state, session) = self.state_now(name, vm);
+                (state == PowerState::Running, session)
             }
         }
     }

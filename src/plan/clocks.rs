@@ -61,45 +61,28 @@ fn is_said_by_its_end(told: &Clock, clock: &Clock) -> bool {
 pub fn times_of<'d>(desired: &'d Desired, vm: &VmName, owner: &UserName, now: Timestamp) -> Option<Times<'d>> {
     let with_it = || desired.sessions.iter().filter(|(_, session)| session.vms.contains(vm));
     let end = |session: &Session| session.end_of(owner).unwrap_or(Timestamp::MAX);
-    let on = with_it().filter(|(_, session)| session.window().0 <= now && now < end(session));
+    let on = with_it().filter(|(_, session)| session.is_on(owner, now));
     if let Some((session, of)) = on.min_by_key(|(_, session)| end(session)) {
         return Some(Times { session, of, is_on: true });
     }
-    let ahead = with_it().filter(|(_, session)| now < session.window().0);
-    let (session, of) = ahead.min_by_key(|(_, session)| session.window().0)?;
+    let ahead = with_it().filter(|(_, session)| now < session.opens());
+    let (session, of) = ahead.min_by_key(|(_, session)| session.opens())?;
     Some(Times { session, of, is_on: false })
 }
 
-/// What sessions make of a vm's power, where they have a say: those that boot their vms want them to run from then to their
-/// owner's own end, and an exam's are started at no other time.
-pub(super) fn power_in_sessions<'d>(
-    desired: &'d Desired,
-    name: &VmName,
-    vm: &Vm,
-    now: Timestamp,
-) -> Option<(PowerState, Option<&'d SessionName>)> {
-    let boots = desired.sessions.iter().filter(|(_, session)| session.boots() && session.vms.contains(name));
-    let mut exam = None;
-    for (session_name, session) in boots {
-        if vm.state != PowerState::Stopped && session.is_on(&vm.owner, now) {
-            return Some((PowerState::Running, Some(session_name)));
-        }
-        exam = exam.or(session.is_exam().then_some((PowerState::OnDemand, None)));
-    }
-    exam.filter(|_| vm.state == PowerState::Running)
-}
-
 impl Planner<'_> {
-    /// The state that a vm is to have at this moment, by its manifest and by sessions.
-    pub(super) fn state_now(&self, name: &VmName, vm: &Vm) -> PowerState {
+    /// The state that a vm is to have at this moment, and the session that makes it run. Those that boot their vms want them to
+    /// run from then to their owner's own end, and an exam's are started at no other time.
+    pub(super) fn state_now(&self, name: &VmName, vm: &Vm) -> (PowerState, Option<Reason>) {
         let Inputs { desired, now, .. } = *self.inputs;
-        power_in_sessions(desired, name, vm, now).map_or(vm.state, |(state, _)| state)
-    }
-
-    /// The session for which a vm is to run at this moment.
-    pub(super) fn runs_for(&self, name: &VmName, vm: &Vm) -> Option<SessionName> {
-        let Inputs { desired, now, .. } = *self.inputs;
-        power_in_sessions(desired, name, vm, now)?.1.cloned()
+        let boots = || desired.sessions.iter().filter(|(_, session)| session.boots() && session.vms.contains(name));
+        let mut on = boots().filter(|(_, session)| session.is_on(&vm.owner, now));
+        if let Some((session, _)) = on.next().filter(|_| vm.state != PowerState::Stopped) {
+            return (PowerState::Running, Some(Reason::ForSession { session: session.clone() }));
+        }
+        let is_of_exam = boots().any(|(_, session)| session.is_exam());
+        let state = if is_of_exam && vm.state == PowerState::Running { PowerState::OnDemand } else { vm.state };
+        (state, None)
     }
 
     /// What a run that starts now is told.

@@ -30,10 +30,7 @@ impl OpenSession {
 
 /// Sessions open at `now`, as recorded and as wanted: neither an edit nor a new record closes one.
 pub(super) fn open_sessions(desired: &Desired, recorded: &Recorded, now: jiff::Timestamp) -> Vec<OpenSession> {
-    let recorded = recorded.objects.iter().filter_map(|(address, recorded)| match &recorded.thing {
-        Thing::Session(session) => Some((address.name.clone(), session.clone())),
-        _ => None,
-    });
+    let recorded = recorded.sessions().map(|(address, session)| (address.name.clone(), session.clone()));
     let wanted = desired.sessions.iter().map(|(name, session)| (name.to_string(), session.clone()));
     recorded.chain(wanted).filter_map(|(name, session)| open_session(name, session, now)).collect()
 }
@@ -85,10 +82,7 @@ impl Planner<'_> {
         let leaves = |name: &VmName| !desired.vms.contains_key(name) && !self.moves.leaves_by_name_only(name);
         let vms = recorded.vms.iter().filter(|(name, known)| leaves(name) && lost.contains(&known.vm.owner));
         let vms: BTreeSet<&VmName> = vms.map(|(name, _)| name).collect();
-        let sessions = recorded.objects.iter().filter(|(_, recorded)| match &recorded.thing {
-            Thing::Session(session) => session.vms.iter().any(|vm| vms.contains(vm)),
-            _ => false,
-        });
+        let sessions = recorded.sessions().filter(|(_, session)| session.vms.iter().any(|vm| vms.contains(vm)));
         vms.iter().map(Address::vm).chain(sessions.map(|(address, _)| address.clone())).collect()
     }
 
@@ -119,12 +113,10 @@ impl Planner<'_> {
     /// An exam that has been held is not held again with its disks; late registrations pass.
     pub(super) fn guard_held_exams(&mut self) {
         let Inputs { desired, recorded, now, .. } = *self.inputs;
-        for (address, recorded) in &recorded.objects {
-            let Thing::Session(held) = &recorded.thing else { continue };
+        for (address, held) in recorded.sessions().filter(|(_, session)| session.is_exam() && session.is_held(now)) {
             let Some(wanted) = desired.sessions.get(address.name.as_str()) else { continue };
             let others = Session { vms: held.vms.clone(), ..wanted.clone() };
-            let is_as_it_was = others == *held && wanted.vms.is_superset(&held.vms);
-            if held.is_exam() && held.is_held(now) && !is_as_it_was {
+            if others != *held || !wanted.vms.is_superset(&held.vms) {
                 let vms: Vec<Address> = held.vms.union(&wanted.vms).map(Address::vm).collect();
                 self.refuse_with(address, Ground::SessionHeld { ended: held.window().1 }, vms);
             }
@@ -134,12 +126,9 @@ impl Planner<'_> {
     /// What to know of sessions that are new: who sits an exam again, and those that lie in the past.
     pub(super) fn note_new_sessions(&mut self) {
         let Inputs { desired, recorded, now, .. } = *self.inputs;
-        let of_exams = recorded.objects.values().filter_map(|recorded| match &recorded.thing {
-            Thing::Session(session) if session.is_exam() => Some(session),
-            _ => None,
-        });
+        let exams = recorded.sessions().map(|(_, session)| session).filter(|session| session.is_exam());
         let before: BTreeSet<&UserName> =
-            of_exams.flat_map(|exam| &exam.vms).filter_map(|vm| Some(&recorded.vms.get(vm)?.vm.owner)).collect();
+            exams.flat_map(|exam| &exam.vms).filter_map(|vm| Some(&recorded.vms.get(vm)?.vm.owner)).collect();
         for (name, session) in &desired.sessions {
             let address = Address::new(Kind::Session, name);
             if recorded.objects.contains_key(&address) {

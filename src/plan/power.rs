@@ -46,7 +46,7 @@ impl Planner<'_> {
                 Some(ClaimedPower::Running) if live && !work.must_be_off() => PowerState::OnDemand,
                 Some(ClaimedPower::Running) => PowerState::Running,
                 Some(ClaimedPower::Stopped) => PowerState::Stopped,
-                None => self.state_now(work.name, work.vm),
+                None => self.state_now(work.name, work.vm).0,
             },
         };
         match (wanted, live) {
@@ -91,15 +91,16 @@ impl Planner<'_> {
         if self.may_run_unknown(work.name) {
             return Decision { stop: false, start: false, reasons: Vec::new() };
         }
-        let claimed = work.claim.filter(|_| !asked_for).map(claims::reason);
-        let session = self.runs_for(work.name, work.vm).filter(|_| !asked_for && claimed.is_none());
-        let session = session.map(|session| Reason::ForSession { session });
+        let claimed = match work.claim {
+            _ if asked_for => None,
+            Some(claim) => Some(claims::reason(claim)),
+            None => self.state_now(work.name, work.vm).1,
+        };
         let why = match (&work.known.run, reason) {
             _ if asked_for => Reason::Asked,
             (None, _) => Reason::Wanted { state: PowerState::Running },
             (Some(_), reason) => Reason::RunEnded { reason: reason.clone() },
         };
-        let claimed = claimed.or(session);
         let why = if work.known.run.is_none() && claimed.is_some() { None } else { Some(why) };
         Decision { stop: false, start: true, reasons: claimed.into_iter().chain(why).collect() }
     }

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use super::{Effect, Ground, Planner};
+use super::{Effect, Ground, Inputs, Planner};
 use crate::model::address::Address;
 use crate::model::disk::DiskOrigin;
 use crate::model::id::{UserName, VmName};
-use crate::state::{RecordedDisk, StorageQuota};
+use crate::state::StorageQuota;
 
 /// A vm that gets disks, and how much of its owner's limit they take as they are made.
 struct New {
@@ -21,15 +21,16 @@ impl Planner<'_> {
         for (owner, vm) in self.new_by_owner() {
             new.entry(owner).or_default().push(vm);
         }
+        let mut disks = if new.is_empty() { BTreeMap::new() } else { self.disks_of(&new) };
         for (owner, vms) in new {
-            self.guard_storage_of(&owner, &vms);
+            let seen = disks.remove(&owner).unwrap_or_default();
+            self.guard_storage_of(&owner, &vms, seen);
         }
     }
 
-    fn guard_storage_of(&mut self, owner: &UserName, vms: &[New]) {
+    fn guard_storage_of(&mut self, owner: &UserName, vms: &[New], seen: BTreeMap<PathBuf, u64>) {
         let Some(user) = self.inputs.desired.users.get(owner) else { return };
         let limit_bytes = user.limits.storage_bytes;
-        let seen = self.disks_of(owner);
         let used_bytes = seen.values().copied().chain(self.promised_to(owner)).fold(0, u64::saturating_add);
         let (mut promised, mut is_counted) = (BTreeMap::new(), false);
         let (mut sum, mut wanted_bytes, mut too_many) = (used_bytes, 0_u64, Vec::new());
@@ -91,29 +92,29 @@ impl Planner<'_> {
         })
     }
 
-    /// Their disks in all labs, with what each takes. One that is set aside takes nothing, nor does one of a vm to which another
-    /// apply has promised what it will have.
-    fn disks_of(&self, owner: &UserName) -> BTreeMap<PathBuf, u64> {
+    /// The disks of these people in all labs, with what each takes. One that is set aside takes nothing, nor does one of a vm to
+    /// which another apply has promised what it will have.
+    fn disks_of(&self, owners: &BTreeMap<UserName, Vec<New>>) -> BTreeMap<UserName, BTreeMap<PathBuf, u64>> {
+        let Inputs { recorded, observed, .. } = self.inputs;
         let going = self.plan.actions().filter_map(|(_, action)| match &action.effect {
             Effect::SetAside { disks, .. } => Some(disks),
             _ => None,
         });
         let going: BTreeSet<&PathBuf> = going.flatten().collect();
-        let theirs = self.inputs.recorded.vms.iter().filter(|(_, known)| known.vm.owner == *owner);
-        let disks = theirs.flat_map(|(name, known)| known.disks.iter().map(move |disk| (name, disk)));
-        let bytes = |(vm, disk): (&VmName, &RecordedDisk)| {
-            let size = self.inputs.observed.sizes.get(&disk.path);
-            let counts = !going.contains(&disk.path) && !self.is_promised(vm);
-            let bytes = size.filter(|_| counts).map_or(0, |size| size.stored_bytes(disk.base.is_some()));
-            (disk.path.clone(), bytes)
-        };
-        let here = disks.filter(|(_, disk)| disk.made).map(bytes);
-        let elsewhere = self.inputs.observed.elsewhere.get(owner).map(|seen| seen.stored.clone()).unwrap_or_default();
-        here.chain(elsewhere).collect()
-    }
-
-    fn is_promised(&self, vm: &VmName) -> bool {
-        self.inputs.recorded.storing.iter().any(|storing| storing.lab == self.plan.lab && storing.vm == *vm)
+        let promised = recorded.storing.iter().filter(|storing| storing.lab == self.plan.lab);
+        let promised: BTreeSet<&VmName> = promised.map(|storing| &storing.vm).collect();
+        let elsewhere = |owner| observed.elsewhere.get(owner).map(|seen| seen.stored.clone()).unwrap_or_default();
+        let mut all: BTreeMap<_, _> = owners.keys().map(|owner| (owner.clone(), elsewhere(owner))).collect();
+        for (name, known) in &recorded.vms {
+            let Some(theirs) = all.get_mut(&known.vm.owner) else { continue };
+            for disk in known.disks.iter().filter(|disk| disk.made) {
+                let counts = !going.contains(&disk.path) && !promised.contains(name);
+                let size = observed.sizes.get(&disk.path).filter(|_| counts);
+                let bytes = size.map_or(0, |size| size.stored_bytes(disk.base.is_some()));
+                theirs.entry(disk.path.clone()).or_insert(bytes);
+            }
+        }
+        all
     }
 
     /// What others are about to make for them.
@@ -123,9 +124,8 @@ impl Planner<'_> {
     }
 
     /// By the disks of a vm that it keeps.
-    fn stays_of(&self, address: &Address, seen: &BTreeMap<PathBuf, u64>) -> u64 {
-        let known = self.inputs.recorded.vms.iter().find(|(name, _)| Address::vm(name) == *address);
-        let disks = known.into_iter().flat_map(|(_, known)| &known.disks);
+    fn stays_of(&self, vm: &Address, seen: &BTreeMap<PathBuf, u64>) -> u64 {
+        let disks = self.inputs.recorded.vms.get(vm.name.as_str()).into_iter().flat_map(|known| &known.disks);
         disks.filter_map(|disk| seen.get(&disk.path)).copied().fold(0, u64::saturating_add)
     }
 }

@@ -10,7 +10,7 @@ use crate::model::address::{Address, Kind};
 use crate::model::id::TemplateName;
 use crate::model::lab::{DiskSource, Template};
 use crate::observe::ImageFact;
-use crate::state::{Entry, TemplateVersion, Thing};
+use crate::state::{Entry, PublishedDisk, TemplateVersion, Thing};
 
 /// The version that new vms of a template derive from.
 #[derive(Debug, Clone)]
@@ -132,36 +132,31 @@ impl Planner<'_> {
         if images.len() != version.disks.len() {
             return vec![Freshness::Different];
         }
-        images
-            .iter()
-            .zip(&version.disks)
-            .map(|(Named { path: image, sha256: written, url }, published)| {
-                match self.inputs.observed.images.get(image) {
-                    // What is fetched is known by its digest, wherever it comes from.
-                    _ if url.is_some() && *written == Some(published.source_sha256()) => Freshness::Same,
-                    _ if url.is_some() => Freshness::Different,
-                    // A file that is not there is no other image where only another checkout was looked at.
-                    None | Some(ImageFact::Missing) if *image == published.source => Freshness::Missing,
-                    None | Some(ImageFact::Missing) => Freshness::Different,
-                    // What the manifest says it holds is what it must hold before it is published anew.
-                    Some(ImageFact::There { .. }) if *written == Some(published.source_sha256()) => Freshness::Same,
-                    Some(ImageFact::There { bytes, sha256: None, .. }) if *bytes == published.source_bytes => {
-                        Freshness::Same
-                    }
-                    Some(ImageFact::There { bytes, mtime_ns, sha256: Some(sha256) })
-                        if sha256 == published.source_sha256() =>
-                    {
-                        let stamp = (published.source_bytes, published.source_mtime_ns);
-                        if *image != published.source || (*bytes, *mtime_ns) == stamp {
-                            Freshness::Same
-                        } else {
-                            Freshness::Touched { bytes: *bytes, mtime_ns: *mtime_ns }
-                        }
-                    }
-                    Some(ImageFact::There { .. }) => Freshness::Different,
+        images.iter().zip(&version.disks).map(|(image, published)| self.freshness_of(image, published)).collect()
+    }
+
+    fn freshness_of(&self, image: &Named<'_>, published: &PublishedDisk) -> Freshness {
+        // What the manifest says it holds is what it must hold before it is published anew.
+        let is_as_written = image.sha256 == Some(published.source_sha256());
+        let is_source = image.path == published.source;
+        match self.inputs.observed.images.get(&image.path) {
+            // What is fetched is known by its digest, wherever it comes from.
+            _ if image.url.is_some() && is_as_written => Freshness::Same,
+            _ if image.url.is_some() => Freshness::Different,
+            // A file that is not there is no other image where only another checkout was looked at.
+            None | Some(ImageFact::Missing) if is_source => Freshness::Missing,
+            None | Some(ImageFact::Missing) => Freshness::Different,
+            Some(ImageFact::There { .. }) if is_as_written => Freshness::Same,
+            Some(ImageFact::There { bytes, sha256: None, .. }) if *bytes == published.source_bytes => Freshness::Same,
+            Some(ImageFact::There { bytes, mtime_ns, sha256: Some(sha256) }) if sha256 == published.source_sha256() => {
+                let stamp = (published.source_bytes, published.source_mtime_ns);
+                match is_source && (*bytes, *mtime_ns) != stamp {
+                    true => Freshness::Touched { bytes: *bytes, mtime_ns: *mtime_ns },
+                    false => Freshness::Same,
                 }
-            })
-            .collect()
+            }
+            Some(ImageFact::There { .. }) => Freshness::Different,
+        }
     }
 
     fn take_note_of_images(

@@ -22,7 +22,14 @@ use crate::model::lab::{AddedTime, Desired, Moved, Object, Origin, Permission, P
 
 /// The lab with the claims on it. Whether a vm is `on_demand`, is renamed, or leaves, is for the plan to see, which ends claims.
 pub fn with_claims<'a>(desired: &'a Desired, claims: &[Claim]) -> Cow<'a, Desired> {
-    let mut merged = without_added_time(desired);
+    let mut merged = Cow::Borrowed(desired);
+    // A lab that was merged before, and kept, is merged anew.
+    for (name, session) in &desired.sessions {
+        let added = AddedTime::of(name.as_str(), claims);
+        if added != session.added {
+            merged.to_mut().sessions.get_mut(name).expect("it was just found").added = added;
+        }
+    }
     for claim in claims {
         match &claim.body {
             ClaimBody::Power(PowerClaim { wanted, generation, .. }) => {
@@ -38,24 +45,11 @@ pub fn with_claims<'a>(desired: &'a Desired, claims: &[Claim]) -> Cow<'a, Desire
                 }
                 merged.to_mut().vms.insert(name, vm(claim.id, family, made));
             }
-            ClaimBody::Time(time) if desired.sessions.contains_key(&time.session) => {
-                let session = merged.to_mut().sessions.get_mut(&time.session).expect("it was just found");
-                session.added.add(time);
-            }
             ClaimBody::Vm(_) | ClaimBody::Grant(_) | ClaimBody::Time(_) | ClaimBody::Hold(_) => {}
             ClaimBody::Other { .. } => {}
         }
     }
     isolate(&mut merged, claims);
-    merged
-}
-
-/// A lab that was merged before, and kept, is merged anew.
-fn without_added_time(desired: &Desired) -> Cow<'_, Desired> {
-    let mut merged = Cow::Borrowed(desired);
-    for (name, _) in desired.sessions.iter().filter(|(_, session)| !session.added.is_none()) {
-        merged.to_mut().sessions.get_mut(name).expect("it was just found").added = AddedTime::default();
-    }
     merged
 }
 

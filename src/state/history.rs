@@ -10,6 +10,9 @@ use super::{Frozen, RecordedDisk, StateError, Store};
 use crate::model::id::LabName;
 use crate::run::{BatchId, StopReason};
 
+/// What the journal calls it when a vm's disks are set aside: by this, it is known later who did it.
+pub const SET_ASIDE: &str = "set the disks aside";
+
 /// One apply, newest first in listings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PastApply {
@@ -240,11 +243,11 @@ impl Store {
     /// changes are written in one transaction, with one time.
     pub fn causes_of_aside(&self, lab: &LabName) -> Result<BTreeMap<PathBuf, (String, Option<String>)>, StateError> {
         let query = "SELECT d.path, a.who, a.command FROM disks d
-             JOIN journal j ON j.address = 'vm/' || d.vm AND j.effect = 'set the disks aside' AND j.ended_at = d.aside_at
+             JOIN journal j ON j.address = 'vm/' || d.vm AND j.effect = ?2 AND j.ended_at = d.aside_at
              JOIN applies a ON a.id = j.apply AND a.lab = d.lab
              WHERE d.lab = ?1 AND d.aside IS NOT NULL";
         let row = |row: &Row<'_>| Ok((PathBuf::from(row.get::<_, String>(0)?), (row.get(1)?, row.get(2)?)));
-        Ok(self.list("read who set disks aside", query, [lab.as_str()], row)?.into_iter().collect())
+        Ok(self.list("read who set disks aside", query, [lab.as_str(), SET_ASIDE], row)?.into_iter().collect())
     }
 
     /// Stops all reconciling of a lab, or of the whole site; `None` lets it go on.

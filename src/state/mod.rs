@@ -29,13 +29,13 @@ pub use audit::{About, ActsOf, PastAct, Someone};
 pub use claims::PastClaim;
 pub use clear::OldRun;
 pub use entry::Entry;
-pub use history::{AppliedEffect, AsideDisk, PastApply, PastEffect, PastRun};
+pub use history::{AppliedEffect, AsideDisk, PastApply, PastEffect, PastRun, SET_ASIDE};
 pub use ledger::Ledger;
 pub use lock::{Holder, Lock};
 pub use objects::{RecordedThing, Thing};
 pub use operations::{Decision, Hold, Standing, Start, Worker};
 pub use privacy::Left;
-pub use quotas::{OpenRun, Quota, Starting, StorageQuota, Storing};
+pub use quotas::{OpenRun, Quota, Starting, StorageQuota, StoredDisk, Storing};
 pub use recorded::{
     FreezeScope, Frozen, Making, PublishedDisk, Recorded, RecordedDisk, RecordedRun, RecordedVm, RunState, Started,
     TakenAddress, TemplateVersion,

@@ -63,20 +63,34 @@ pub struct OpenRun {
 impl Ledger {
     /// The vms of these people in other labs than this one that run, by the records; where there never was a state, none do.
     pub fn running_elsewhere(&self, lab: &LabName, owners: &BTreeSet<UserName>) -> Result<Vec<OpenRun>, StateError> {
-        match Store::open_to_read(&self.state) {
-            Err(StateError::Missing { .. }) => Ok(Vec::new()),
-            opened => opened?.running_elsewhere(lab, owners),
-        }
+        self.store()?.map_or(Ok(Vec::new()), |mut store| store.running_elsewhere(lab, owners))
     }
 
-    /// The disks of one of them in other labs than this one, and whether each lies over another. Those of vms are not among them
-    /// to which another apply has promised what they will have.
-    pub fn disks_elsewhere(&self, lab: &LabName, owner: &UserName) -> Result<Vec<(PathBuf, bool)>, StateError> {
+    /// The disks of these people in other labs than this one. Those of vms are not among them to which another apply has promised
+    /// what they will have.
+    pub fn disks_elsewhere(&self, lab: &LabName, owners: &[&UserName]) -> Result<Vec<StoredDisk>, StateError> {
+        let Some(store) = self.store()? else { return Ok(Vec::new()) };
+        let mut all = Vec::new();
+        for owner in owners {
+            all.extend(store.disks_elsewhere(lab, owner)?);
+        }
+        Ok(all)
+    }
+
+    fn store(&self) -> Result<Option<Store>, StateError> {
         match Store::open_to_read(&self.state) {
-            Err(StateError::Missing { .. }) => Ok(Vec::new()),
-            opened => opened?.disks_elsewhere(lab, owner),
+            Err(StateError::Missing { .. }) => Ok(None),
+            opened => opened.map(Some),
         }
     }
+}
+
+/// A disk of somebody's vm.
+pub struct StoredDisk {
+    pub owner: UserName,
+    pub path: PathBuf,
+    /// It lies over another.
+    pub is_overlay: bool,
 }
 
 /// Made, in use, and of this owner.
@@ -85,12 +99,13 @@ const DISKS: &str =
      WHERE json_extract(v.body, '$.owner') = ?1 AND d.made AND d.aside IS NULL";
 
 impl Store {
-    fn disks_elsewhere(&self, lab: &LabName, owner: &UserName) -> Result<Vec<(PathBuf, bool)>, StateError> {
+    fn disks_elsewhere(&self, lab: &LabName, owner: &UserName) -> Result<Vec<StoredDisk>, StateError> {
         let promised =
             "SELECT 1 FROM holds h WHERE h.lab = d.lab AND h.address = 'vm/' || d.vm AND h.bytes IS NOT NULL";
         let query = format!("{DISKS} AND d.lab <> ?2 AND NOT EXISTS ({promised})");
         self.list("read the disks", &query, params![owner.as_str(), lab.as_str()], |row| {
-            Ok((PathBuf::from(row.get::<_, String>(0)?), row.get(3)?))
+            let path = PathBuf::from(row.get::<_, String>(0)?);
+            Ok(StoredDisk { owner: owner.clone(), path, is_overlay: row.get(3)? })
         })
     }
 

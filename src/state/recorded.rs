@@ -18,7 +18,7 @@ use crate::model::address::{Address, Kind};
 use crate::model::claim::Claim;
 use crate::model::id::{LabName, Mac, RunId, SiteTag, TemplateName, UserName, VmGroupName, VmName};
 use crate::model::job::JobId;
-use crate::model::lab::{AddedTime, Desired, Hardware, Vm, VmGroup, VmSource};
+use crate::model::lab::{AddedTime, Desired, Hardware, Session, Vm, VmGroup, VmSource};
 use crate::run::{BatchId, StopReason};
 
 /// Everything recorded of one lab.
@@ -100,6 +100,14 @@ impl Recorded {
         self.former
             .iter()
             .fold(path, |path, (from, to)| path.strip_prefix(from).map(|rest| to.join(rest)).unwrap_or(path.clone()))
+    }
+
+    /// The sessions as they were last applied.
+    pub fn sessions(&self) -> impl Iterator<Item = (&Address, &Session)> {
+        self.objects.iter().filter_map(|(address, recorded)| match &recorded.thing {
+            Thing::Session(session) => Some((address, session)),
+            _ => None,
+        })
     }
 
     /// The version that disks lie over; `None` of those that lie over none we know.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use labwright::model::claim::{Claim, ClaimBody, ClaimId, ClaimedPower, TimeChange, TimeClaim};
+use labwright::model::claim::{ClaimBody, ClaimedPower, TimeChange, TimeClaim};
 use labwright::model::id::UserName;
 use labwright::model::lab::{AddedTime, Session};
 use labwright::model::site::Site;
@@ -154,16 +154,10 @@ fn a_session_that_leaves_the_manifest_takes_its_end_along() {
 
 /// Everything that was done to one session's times, as it counts for bob.
 fn end(claims: &[TimeClaim]) -> Option<jiff::Timestamp> {
-    let claims = claims.iter().map(|time| Claim {
-        id: ClaimId(1),
-        name: "final".into(),
-        body: ClaimBody::Time(time.clone()),
-        by: "ana".into(),
-        at: at("08:00:00"),
-    });
-    let claims: Vec<Claim> = claims.collect();
+    let mut added = AddedTime::default();
+    claims.iter().for_each(|time| added.add(time));
     let lab = Lab::new(&format!("{PAIR}{OPEN}"));
-    let session = Session { added: AddedTime::of("final", &claims), ..lab.desired().sessions["final"].clone() };
+    let session = Session { added, ..lab.desired().sessions["final"].clone() };
     session.end_of(&user("bob"))
 }
 

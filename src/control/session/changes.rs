@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::{Changes, Doing, Held, SessionError, TWICE_SECONDS, Wanted, Whose};
 use crate::model::claim::{Claim, ClaimBody, TimeChange, TimeClaim};
 use crate::model::id::UserName;
+use crate::model::lab::Session;
 
 /// How far back a pause may begin that is only told now.
 const SINCE_HOURS_MAX: i64 = 12;
@@ -52,15 +53,14 @@ impl Held<'_> {
 
     pub(super) fn changes(&self, wanted: &Wanted, meant: &Meant) -> Result<Changes, SessionError> {
         let why = wanted.why.as_ref();
-        let changes = match wanted.doing {
-            Doing::Extend { seconds } => self.moved_by(meant, &|_| Ok(seconds), why)?,
-            Doing::EndAt { at } => self.moved_by(meant, &|user| self.seconds_to(user, at), why)?,
-            Doing::EndNow => self.moved_by(meant, &|user| self.seconds_to(user, self.now), why)?,
-            Doing::Pause { since } => self.paused(meant, since, why)?,
-            Doing::Resume => self.resumed(meant)?,
-        };
-        self.refuse_before_start(&changes, meant)?;
-        Ok(changes)
+        match wanted.doing {
+            Doing::Extend { seconds } => self.moved_by(meant, &|_| Ok(seconds), why),
+            Doing::EndAt { at } => self.moved_by(meant, &|user| self.seconds_to(user, at), why),
+            // Whose time is over stays as it is.
+            Doing::EndNow => self.moved_by(meant, &|user| Ok(self.seconds_to(user, self.now)?.min(0)), why),
+            Doing::Pause { since } => self.paused(meant, since, why),
+            Doing::Resume => self.resumed(meant),
+        }
     }
 
     fn seconds_to(&self, user: &UserName, at: Timestamp) -> Result<i64, SessionError> {
@@ -154,11 +154,10 @@ impl Held<'_> {
         })
     }
 
-    fn refuse_before_start(&self, changes: &Changes, meant: &Meant) -> Result<(), SessionError> {
-        let after = changes.session(self);
+    pub(super) fn refuse_before_start(&self, after: &Session, meant: &Meant) -> Result<(), SessionError> {
         let is_before = |user: &&UserName| {
-            let ends = |of: &crate::model::lab::Session| of.end_of(user).is_some_and(|end| end <= of.start);
-            ends(&after) && !ends(self.session)
+            let ends = |of: &Session| of.end_of(user).is_some_and(|end| end <= of.start);
+            ends(after) && !ends(self.session)
         };
         match meant.people.iter().find(is_before) {
             Some(user) => Err(SessionError::BeforeStart { user: user.clone() }),
@@ -169,14 +168,8 @@ impl Held<'_> {
     /// How long ago the same was done to somebody who is meant now, if it was a moment ago.
     pub(super) fn done_before(&self, put: &[TimeClaim]) -> Option<i64> {
         let is_same = |time: &TimeClaim| {
-            put.iter().any(|new| {
-                let same_people = new.user == time.user;
-                let same_change = match (&new.change, &time.change) {
-                    (TimeChange::Extend { seconds: one }, TimeChange::Extend { seconds: other }) => one == other,
-                    _ => false,
-                };
-                same_people && same_change
-            })
+            let is_again = |new: &TimeClaim| new.user == time.user && new.change == time.change;
+            matches!(time.change, TimeChange::Extend { .. }) && put.iter().any(is_again)
         };
         let ago = self
             .times()
@@ -186,12 +179,11 @@ impl Held<'_> {
     }
 }
 
-impl Changes {
+impl Held<'_> {
     /// Whose time becomes another, of those who are meant.
-    pub(super) fn people(&self, held: &Held<'_>, meant: &Meant) -> Vec<UserName> {
-        let after = self.session(held);
+    pub(super) fn moved(&self, after: &Session, meant: &Meant) -> Vec<UserName> {
         let is_moved = |user: &&UserName| {
-            after.end_of(user) != held.session.end_of(user) || after.pauses_of(user) != held.session.pauses_of(user)
+            after.end_of(user) != self.session.end_of(user) || after.pauses_of(user) != self.session.pauses_of(user)
         };
         meant.people.iter().filter(is_moved).cloned().collect()
     }

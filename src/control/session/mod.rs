@@ -18,14 +18,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::own::Lab;
-use super::permissions::Rights;
 use super::pick;
+use super::upload::require_owner;
 use super::{Code, Context, ControlError, understood};
 use crate::model::address::{Address, Kind};
 use crate::model::claim::{Claim, ClaimBody, ClaimId, TimeClaim};
 use crate::model::id::{SessionName, UserGroupName, UserName, VmName};
-use crate::model::lab::{Desired, Session};
-use crate::resolve::with_claims;
+use crate::model::lab::{AddedTime, Desired, Session};
 use crate::state::{Change, Intent, Outcome, Recorded};
 
 pub use people::{Sitter, Sitting, sitters};
@@ -206,24 +205,22 @@ pub fn act(context: &Context, of: Lab<'_>, session: &SessionName, wanted: &Wante
 }
 
 fn carry_out(context: &Context, of: Lab<'_>, name: &SessionName, wanted: &Wanted) -> Result<Answer, ControlError> {
+    require_owner(context, of.name())?;
     let mut store = context.known_store()?;
     let context = &*of.context(context, &mut store)?;
     let recorded = store.recorded(of.name())?;
-    let applied = understood(of.name().clone(), &recorded)?;
-    let lab = with_claims(&applied, &recorded.claims);
-    if !Rights::of(context, &lab, &recorded).are_all() {
-        return Err(ControlError::NotOwner { lab: of.name().clone() });
-    }
+    let lab = understood(of.name().clone(), &recorded)?;
     let session = session_of(&lab, name)?;
     let held = Held { name, session, lab: &lab, recorded: &recorded, now: Timestamp::now() };
     let meant = held.meant(wanted.whose.as_ref())?;
     let changes = held.changes(wanted, &meant)?;
-    let people = changes.people(&held, &meant);
+    let after = changes.session(&held);
+    held.refuse_before_start(&after, &meant)?;
+    let people = held.moved(&after, &meant);
     let again_after_seconds = held.done_before(&changes.put);
     if !wanted.is_agreed && (people.len() > PEOPLE_UNASKED || again_after_seconds.is_some()) {
         return Ok(Answer::Asks(Question { people: people.len(), again_after_seconds }));
     }
-    let after = changes.session(&held);
     let moved = |user: &UserName| Moved { user: user.clone(), was: session.end_of(user), is: after.end_of(user) };
     let moved = people.iter().map(moved).collect();
     let intent = Intent { address: Address::new(Kind::Session, name), effect: wanted.doing.verb() };
@@ -252,13 +249,8 @@ impl Changes {
     /// The session as it is with them.
     fn session(&self, held: &Held<'_>) -> Session {
         let stays = |claim: &&Claim| !self.end.contains(&claim.id);
-        let (name, at) = (held.name.to_string(), held.now);
-        let new = self.put.iter().map(|time| {
-            let body = ClaimBody::Time(time.clone());
-            Claim { id: ClaimId(0), name: name.clone(), body, by: String::new(), at }
-        });
-        let claims: Vec<Claim> = held.recorded.claims.iter().filter(stays).cloned().chain(new).collect();
-        let added = crate::model::lab::AddedTime::of(held.name.as_str(), &claims);
+        let mut added = AddedTime::of(held.name.as_str(), held.recorded.claims.iter().filter(stays));
+        self.put.iter().for_each(|time| added.add(time));
         Session { added, ..held.session.clone() }
     }
 

@@ -6,11 +6,9 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::super::view::{Listed, Moment, View};
+use super::super::view::{Moment, View};
 use super::{ControlError, session_of};
-use crate::control::understood;
 use crate::model::id::{SessionName, UserName, VmName};
-use crate::resolve::with_claims;
 
 /// Somebody who takes part.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -43,18 +41,10 @@ pub enum Sitting {
     Over,
 }
 
-impl Listed for Sitter {
-    const KIND: &'static str = "user";
-    fn key(&self) -> &str {
-        self.user.as_str()
-    }
-}
-
 /// All who take part, by name; for those who may plan and apply the lab.
 pub fn sitters(view: &View<'_>, name: &SessionName) -> Result<Vec<Sitter>, ControlError> {
     view.require_all()?;
-    let applied = understood(view.desired.lab.clone(), &view.recorded)?;
-    let lab = with_claims(&applied, &view.recorded.claims);
+    let lab = view.applied()?;
     let (session, now) = (session_of(&lab, name)?, Timestamp::now());
     let mut vms: BTreeMap<&UserName, Vec<VmName>> = BTreeMap::new();
     for vm in &session.vms {

@@ -46,9 +46,7 @@ impl Held<'_> {
     /// What a run is to be told now, if this session has a say.
     fn clock(&self, lab: &Desired, vm: &VmName, owner: &UserName) -> Option<Clock> {
         let after = &lab.sessions[self.name];
-        let goes_on = |session: &Session| session.end_of(owner).is_none_or(|end| self.now < end);
-        let has_begun = |session: &Session| session.window().0 <= self.now;
-        if has_begun(self.session) && goes_on(self.session) && !goes_on(after) {
+        if self.session.is_on(owner, self.now) && !after.is_on(owner, self.now) {
             // It ends with this very act, whatever comes next.
             return (after.at_end != AtEnd::Keep).then(|| clock_in(after, owner));
         }

@@ -76,7 +76,7 @@ impl View<'_> {
         let now = jiff::Timestamp::now();
         let with_it = self.desired.sessions.iter().filter(|(_, session)| session.vms.contains(name));
         let ahead = with_it.filter(|(_, session)| session.window().1 >= now);
-        let (session, next) = ahead.min_by_key(|(_, session)| session.window().0)?;
+        let (session, next) = ahead.min_by_key(|(_, session)| session.opens())?;
         let owner = &self.desired.vms.get(name)?.owner;
         Some((session.clone(), next.end_of(owner)))
     }

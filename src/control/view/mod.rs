@@ -98,7 +98,7 @@ impl View<'_> {
     }
 
     /// What is recorded of the lab, as values.
-    fn applied(&self) -> Result<Desired, ControlError> {
+    pub(in crate::control) fn applied(&self) -> Result<Desired, ControlError> {
         understood(self.desired.lab.clone(), &self.recorded)
     }
 }

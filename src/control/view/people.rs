@@ -12,7 +12,7 @@ use crate::model::claim::{self, ClaimBody};
 use crate::model::id::{SessionName, UserGroupName, UserName, VmName};
 use crate::model::lab::{self, AtEnd, Limits, Object, Right, SessionState, Subject};
 use crate::plan::permission_address;
-use crate::resolve::{why_idle, with_claims};
+use crate::resolve::why_idle;
 
 /// The groups that every lab has.
 const ADMIN: &str = "admin";
@@ -205,9 +205,7 @@ impl View<'_> {
     /// By name, each as it stands at this moment.
     pub fn sessions(&self) -> Result<Vec<Session>, ControlError> {
         let now = Timestamp::now();
-        let applied = self.applied()?;
-        let sessions = with_claims(&applied, &self.recorded.claims).into_owned().sessions;
-        Ok(sessions.into_iter().map(|(name, session)| of_session(name, session, now)).collect())
+        Ok(self.applied()?.sessions.into_iter().map(|(name, session)| of_session(name, session, now)).collect())
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::{Claim, Mapping, Permission, Session, Template, User, UserGroup, View, Vm, VmGroup};
 use crate::control::ControlError;
 use crate::control::permissions::{EffectiveRights, Rights};
+use crate::control::upload::require_owner;
 use crate::model::id::{UserName, VmGroupName, VmName};
 use crate::model::lab::Object;
 
@@ -20,10 +21,7 @@ impl View<'_> {
 
     /// What is there for those alone who may plan and apply the lab.
     pub fn require_all(&self) -> Result<(), ControlError> {
-        if self.rights().are_all() {
-            return Ok(());
-        }
-        Err(ControlError::NotOwner { lab: self.desired.lab.clone() })
+        require_owner(self.context, &self.desired.lab)
     }
 
     /// Sessions, for those who may move their times.
