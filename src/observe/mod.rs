@@ -2,29 +2,35 @@
 //! One bulk query of the queue, whatever the size of the lab.
 
 mod bases;
+mod images;
 mod life;
 pub mod past;
+mod reports;
 mod sizes;
 
 pub use bases::Bases;
+pub use images::ImageFact;
 pub use life::{Life, fenced_after, is_fenced, life, life_of};
+pub use reports::{Mapping, Phase, RunReport, fold};
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use self::images::{images, unrecorded};
+use self::reports::{last_words_of_gone, reports, silences};
 use crate::dhcp::{Dhcp, DhcpError};
 use crate::disks::{DiskError, Disks, Stamp, Standing};
-use crate::model::address::{Address, Kind};
+use crate::model::address::Address;
 use crate::model::disk::DiskSize;
-use crate::model::id::{LabName, RunId, TemplateName, UserName, VmName};
-use crate::model::job::{Task, TaskState};
-use crate::model::lab::{Desired, DiskSource, VmSource};
+use crate::model::id::{LabName, RunId, UserName, VmName};
+use crate::model::job::Task;
+use crate::model::lab::Desired;
 use crate::model::reservation::Reservation;
 use crate::model::site::Storage;
-use crate::run::{BatchId, Clock, Dropped, Event, Record, RunFileError, Runs, StopReason, Wanted, last_words};
+use crate::run::{BatchId, Clock, RunFileError, Runs, Wanted};
 use crate::scheduler::{Scheduler, SchedulerError};
-use crate::state::{ImageDigest, Ledger, PublishedDisk, Recorded, RecordedDisk, RecordedRun, RecordedVm, StateError};
+use crate::state::{ImageDigest, Ledger, Recorded, RecordedDisk, RecordedRun, RecordedVm, StateError};
 
 /// What was seen, as plain values for the planner.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -108,86 +114,6 @@ pub struct Elsewhere {
     pub over: BTreeSet<RunId>,
     /// Their disks, with what each takes.
     pub stored: BTreeMap<PathBuf, u64>,
-}
-
-/// A report, folded to its last word.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunReport {
-    pub phase: Phase,
-    /// The latest `running` record.
-    pub mapping: Option<Mapping>,
-    /// How many look at the guest's screen, as it was told last.
-    pub viewers: u32,
-    /// The latest count of frames that its filter has dropped; `None` where none was, or nobody counts.
-    pub dropped: Option<Dropped>,
-    /// Its starter can give the guest other disks while the run goes on.
-    pub takes_disks: bool,
-    /// Time of the last record of any kind, on the host's clock: for people, since clocks differ.
-    pub last_beat: jiff::Timestamp,
-}
-
-/// How far a run is, by what its starter last said.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Phase {
-    Starting,
-    Running,
-    Ready,
-    Paused {
-        reason: String,
-    },
-    /// It runs, and reaches nobody.
-    CutOff {
-        reason: String,
-    },
-    /// Its guest is off, and comes back with other disks.
-    Off,
-    Stopping,
-    Stopped {
-        reason: StopReason,
-        exit: Option<String>,
-    },
-}
-
-impl Phase {
-    /// Why a run is over, in words; of a qemu that ended by itself also how.
-    pub fn end(&self) -> Option<String> {
-        match self {
-            Self::Stopped { reason: reason @ StopReason::Crashed, exit: Some(exit) } => {
-                Some(format!("{reason}: {exit}"))
-            }
-            Self::Stopped { reason, .. } => Some(reason.to_string()),
-            _ => None,
-        }
-    }
-}
-
-/// The live facts of a run, as in the paper's Mapping table (section III).
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Mapping {
-    pub host: String,
-    pub pid: u32,
-    pub tap: String,
-    pub vnc: String,
-    pub ip: std::net::Ipv4Addr,
-    pub mac: crate::model::id::Mac,
-    pub isolated: bool,
-    /// Ethernet address of the gateway, where the guest's filter goes by it.
-    pub gateway_mac: Option<crate::model::id::Mac>,
-    pub accel: String,
-    pub since: jiff::Timestamp,
-    pub clock_offset_ms: i64,
-}
-
-/// An image file as it is now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ImageFact {
-    Missing,
-    There {
-        bytes: u64,
-        mtime_ns: i64,
-        /// Known where it was read as it is; read where it could be what is recorded.
-        sha256: Option<String>,
-    },
 }
 
 /// What could not be looked at. A plan is made from a whole look or not at all.
@@ -377,44 +303,6 @@ pub fn runs_elsewhere(runs: &dyn Runs, of: &[&RecordedRun], seen: &Observed) -> 
     Ok(observed)
 }
 
-fn reports(runs: &dyn Runs, of: &[&RunId]) -> Result<BTreeMap<RunId, RunReport>, ObserveError> {
-    if of.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let report = runs.reports().map_err(ObserveError::Report)?;
-    let reports = look_at_each(of, runs.at_once(), |run| {
-        let records = report(run).map_err(ObserveError::Report)?;
-        Ok(fold(&records).map(|report| (RunId::clone(run), report)))
-    })?;
-    Ok(reports.into_iter().flatten().collect())
-}
-
-fn silences<'a>(
-    runs: &dyn Runs,
-    of: impl Iterator<Item = &'a RecordedRun>,
-    observed: &Observed,
-) -> Result<BTreeMap<RunId, Duration>, ObserveError> {
-    let unheard = of.filter(|run| {
-        let task = observed.tasks.get(&(run.batch.clone(), run.task));
-        live(Some(run)) && task.is_none_or(|task| task.state == TaskState::Unknown)
-    });
-    let unheard: Vec<&RunId> = unheard.map(|run| &run.run).collect();
-    let silences = look_at_each(&unheard, runs.at_once(), |run| {
-        let silence = runs.silence(run).map_err(ObserveError::Report)?;
-        Ok(silence.map(|silence| (RunId::clone(run), silence)))
-    })?;
-    Ok(silences.into_iter().flatten().collect())
-}
-
-/// A starter that could not even begin its report has told its batch system why.
-fn last_words_of_gone(storage: &Storage, recorded: &Recorded, observed: &Observed) -> BTreeMap<RunId, String> {
-    let runs = recorded.vms.values().filter_map(|vm| vm.run.as_ref()).filter(|run| live(Some(run)));
-    let gone = runs.filter(|run| {
-        !observed.runs.contains_key(&run.run) && !observed.tasks.contains_key(&(run.batch.clone(), run.task))
-    });
-    gone.filter_map(|run| Some((run.run.clone(), last_words(&storage.runs, run.job?.0, run.task)?))).collect()
-}
-
 /// Looks at each of `items`, `at_once` of them side by side; answers in their order, or with what went wrong first.
 fn look_at_each<T: Sync, R: Send>(
     items: &[T],
@@ -435,66 +323,6 @@ fn look_at_each<T: Sync, R: Send>(
         }
         Ok(all)
     })
-}
-
-/// What a report says in the end; `None` of an empty one.
-pub fn fold(records: &[Record]) -> Option<RunReport> {
-    let last_beat = records.last()?.at;
-    let obeyed = records.first().and_then(|first| first.obeys.as_deref()).unwrap_or_default();
-    let takes_disks = obeyed.iter().any(|part| part == "disks");
-    let mut report =
-        RunReport { phase: Phase::Starting, mapping: None, viewers: 0, dropped: None, takes_disks, last_beat };
-    let mut before_pause = Phase::Starting;
-    let mut cut_off = None;
-    let mut gateway_mac = None;
-    for record in records {
-        match &record.event {
-            Event::Prepared { .. } | Event::Restarting { .. } => report.phase = Phase::Starting,
-            Event::Networked { gateway, .. } => (report.phase, gateway_mac) = (Phase::Starting, *gateway),
-            Event::Running { host, pid, tap, vnc, ip, mac, isolated, accel, clock_offset_ms, unbounded: _ } => {
-                report.phase = Phase::Running;
-                report.mapping = Some(Mapping {
-                    host: host.clone(),
-                    pid: *pid,
-                    tap: tap.clone(),
-                    vnc: vnc.clone(),
-                    ip: *ip,
-                    mac: *mac,
-                    isolated: *isolated,
-                    gateway_mac,
-                    accel: accel.clone(),
-                    since: record.at,
-                    clock_offset_ms: *clock_offset_ms,
-                });
-            }
-            Event::Ready => report.phase = Phase::Ready,
-            Event::Paused { reason } => {
-                let before = std::mem::replace(&mut report.phase, Phase::Paused { reason: reason.clone() });
-                // A guest that somebody had suspended can be paused for the sake of its storage on top of that.
-                if !matches!(before, Phase::Paused { .. }) {
-                    before_pause = before;
-                }
-            }
-            Event::Resumed if matches!(report.phase, Phase::Paused { .. }) => report.phase = before_pause.clone(),
-            // A guest that its site holds before its first instruction was let go.
-            Event::Resumed => {}
-            Event::Heartbeat | Event::Answer { .. } | Event::Warning { .. } | Event::Other => {}
-            Event::Opened | Event::Locked { .. } | Event::Warned { .. } => {}
-            Event::LookedAt { viewers, .. } => report.viewers = *viewers,
-            Event::CutOff { reason } => cut_off = Some(reason.clone()),
-            Event::Connected => cut_off = None,
-            Event::Dropped(dropped) => report.dropped = Some(*dropped),
-            Event::Off { .. } => report.phase = Phase::Off,
-            Event::Stopping { .. } => report.phase = Phase::Stopping,
-            Event::Stopped { reason, exit } => {
-                report.phase = Phase::Stopped { reason: reason.clone(), exit: exit.clone() };
-            }
-        }
-    }
-    if let (Some(reason), Phase::Running | Phase::Ready) = (cut_off, &report.phase) {
-        report.phase = Phase::CutOff { reason };
-    }
-    Some(report)
 }
 
 /// How a recorded disk is not what was recorded.
@@ -521,99 +349,6 @@ fn unlike_recorded(disks: &dyn Disks, recorded: &Recorded, disk: &RecordedDisk) 
 
 fn stamp(disks: &dyn Disks, path: &Path) -> Result<Option<Stamp>, ObserveError> {
     disks.stamp(path).map_err(|source| ObserveError::File { path: path.to_owned(), source })
-}
-
-/// The images that the manifest names. One is read only to tell whether it holds what is recorded, and only where its size
-/// fits and nobody has read it as it is.
-fn images(
-    disks: &dyn Disks,
-    desired: &Desired,
-    recorded: &Recorded,
-    always_digest: bool,
-) -> Result<BTreeMap<PathBuf, ImageFact>, ObserveError> {
-    let mut images = BTreeMap::new();
-    for (path, compared) in named_images(desired, recorded) {
-        let Some(Stamp { bytes, mtime_ns }) = stamp(disks, path)? else {
-            images.insert(path.clone(), ImageFact::Missing);
-            continue;
-        };
-        let known = recorded.digests.get(path).filter(|known| (known.bytes, known.mtime_ns) == (bytes, mtime_ns));
-        let read = always_digest
-            || compared.iter().any(|compared| match compared {
-                Compared::WithVersion(disk) => disk.source_bytes == bytes,
-                Compared::WithDisk => true,
-            });
-        let digest = || disks.sha256(path).map_err(|source| ObserveError::File { path: path.clone(), source });
-        let sha256 = match known {
-            Some(known) => Some(known.sha256.clone()),
-            None => read.then(digest).transpose()?,
-        };
-        images.insert(path.clone(), ImageFact::There { bytes, mtime_ns, sha256 });
-    }
-    Ok(images)
-}
-
-/// What an image's content is compared with.
-enum Compared<'a> {
-    WithVersion(&'a PublishedDisk),
-    /// With what a vm's disk is a copy of.
-    WithDisk,
-}
-
-fn named_images<'a>(desired: &'a Desired, recorded: &'a Recorded) -> BTreeMap<&'a PathBuf, Vec<Compared<'a>>> {
-    let mut images: BTreeMap<&PathBuf, Vec<Compared<'_>>> = BTreeMap::new();
-    for (name, template) in &desired.templates {
-        let version = recorded.latest_version(desired, name);
-        for (slot, source) in template.disks.iter().enumerate() {
-            let DiskSource::Image { path, sha256 } = source else { continue };
-            let published = version.and_then(|version| version.disks.get(slot));
-            // What the manifest says of it is enough.
-            let published =
-                published.filter(|disk| sha256.as_ref().is_none_or(|sha256| sha256 != disk.source_sha256()));
-            images.entry(path).or_default().extend(published.map(Compared::WithVersion));
-        }
-    }
-    for (name, vm) in &desired.vms {
-        let VmSource::Disks(sources) = &vm.source else { continue };
-        let changed = recorded.vms.get(name).is_some_and(|known| known.vm.source != vm.source);
-        for source in sources {
-            let DiskSource::Image { path, sha256 } = source else { continue };
-            images.entry(path).or_default().extend((changed && sha256.is_none()).then_some(Compared::WithDisk));
-        }
-    }
-    images
-}
-
-/// Looks where the next version of each template would go, and where the one after it would, until nothing stands there.
-fn unrecorded(
-    world: &World<'_>,
-    desired: &Desired,
-    recorded: &Recorded,
-) -> Result<BTreeMap<PathBuf, String>, ObserveError> {
-    let known: BTreeSet<&PathBuf> =
-        recorded.versions.values().flat_map(|version| &version.disks).map(|disk| &disk.path).collect();
-    let mut found = BTreeMap::new();
-    let at_rest = |name: &TemplateName| !recorded.held.contains_key(&Address::new(Kind::Template, name));
-    for (name, template) in desired.templates.iter().filter(|(name, _)| at_rest(name)) {
-        for version in recorded.next_version(name).. {
-            let path = |slot| world.storage.published_disk(&desired.lab, name, version, slot);
-            let mut is_free = true;
-            for path in (0..template.disks.len()).map(path) {
-                if known.contains(&path) {
-                    is_free = false;
-                } else if stamp(world.disks, &path)?.is_some() {
-                    is_free = false;
-                    let digest = world.disks.sha256(&path);
-                    let digest = digest.map_err(|source| ObserveError::File { path: path.clone(), source })?;
-                    found.insert(path, digest);
-                }
-            }
-            if is_free {
-                break;
-            }
-        }
-    }
-    Ok(found)
 }
 
 fn reservations_missing(

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Transaction, params};
 
 use super::home::former_prefixes;
-use super::recorded::Reader;
+use super::read::Reader;
 use super::{AsideDisk, RecordedDisk, StateError, Store};
 use crate::model::id::VmName;
 

@@ -4,7 +4,7 @@
 use rusqlite::{Row, Transaction, params};
 use serde::Serialize;
 
-use super::recorded::Reader;
+use super::read::Reader;
 use super::{StateError, Store};
 use crate::model::claim::{Claim, ClaimBody, ClaimId};
 use crate::model::id::LabName;

@@ -16,6 +16,7 @@ mod operations;
 mod privacy;
 mod private;
 mod quotas;
+mod read;
 mod read_only;
 mod recorded;
 mod roster;

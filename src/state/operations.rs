@@ -27,7 +27,8 @@ use rusqlite::{OptionalExtension as _, Transaction, params};
 use serde::{Deserialize, Serialize};
 
 use super::quotas::{self, Quota, Starting, StorageQuota, Storing};
-use super::recorded::{Reader, Recorded, TakenAddress};
+use super::read::Reader;
+use super::recorded::{Recorded, TakenAddress};
 use super::trials::Tried;
 use super::write::{ApplyId, ApplyInfo, Broken};
 use super::{StateError, Store, audit, real, sibling};

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use rusqlite::{Transaction, params};
 
-use super::recorded::{Reader, RecordedRun};
+use super::read::Reader;
+use super::recorded::RecordedRun;
 use super::write::Broken;
 use super::{Ledger, StateError, Store};
 use crate::model::address::Address;
