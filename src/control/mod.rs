@@ -59,6 +59,7 @@ pub mod host_labs;
 pub mod import;
 pub mod init;
 mod journal;
+mod look;
 pub mod manifests;
 pub mod news;
 mod open;

@@ -20,6 +20,7 @@
 mod answers;
 mod batch;
 mod beat;
+mod clock;
 mod control;
 mod dropped;
 mod folders;
@@ -33,7 +34,8 @@ mod spec;
 pub use answers::answer;
 pub use batch::{Batch, BatchId};
 pub use beat::{BEAT_EVERY, beat, last_beat};
-pub use control::{AtEnd, Clock, Console, Control, Part, Pause, Request, RequestKind, Wanted};
+pub use clock::{AtEnd, Clock, Pause};
+pub use control::{Console, Control, Part, Request, RequestKind, Wanted};
 pub use dropped::Dropped;
 pub use folders::{OnStorage, Reports, Runs};
 pub use job_log::last_words;
