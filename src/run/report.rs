@@ -274,8 +274,8 @@ pub fn parse_report(text: &[u8], path: &Path) -> Result<Vec<Record>, RunFileErro
 }
 
 fn records(text: &[u8]) -> serde_json::Result<Vec<Record>> {
-    let Some(complete) = text.iter().rposition(|b| *b == b'\n') else { return Ok(Vec::new()) };
-    text[..complete].split(|b| *b == b'\n').map(record).collect()
+    let ends = memchr::memchr_iter(b'\n', text);
+    ends.scan(0, |begin, end| Some(&text[std::mem::replace(begin, end + 1)..end])).map(record).collect()
 }
 
 fn record(line: &[u8]) -> serde_json::Result<Record> {

@@ -7,6 +7,8 @@
 
 use std::borrow::Cow;
 
+use memchr::{memchr, memchr2};
+
 /// Deepest nesting. The tools' own answers have nine levels.
 const DEPTH_MAX: usize = 64;
 /// Most elements in one answer: 100,000 jobs with some 30 elements each.
@@ -87,7 +89,7 @@ struct Open<'x> {
 pub(super) fn read<'x>(xml: &'x str, root: &'static str, on: impl FnMut(Part<'x>)) -> Result<(), XmlError> {
     let mut walk = Walk { root, open: Vec::new(), elements: 0, on };
     let mut rest = xml;
-    while let Some((text, behind)) = rest.split_once('<') {
+    while let Some((text, behind)) = cut(rest, b'<') {
         walk.text(text, unescaped)?;
         let (markup, behind) = markup(behind)?;
         match markup {
@@ -163,12 +165,17 @@ impl<'x, F: FnMut(Part<'x>)> Walk<'x, F> {
     }
 }
 
+/// What stands before and behind the first of these; the same as `split_once`, which takes ten times as long.
+fn cut(text: &str, ascii: u8) -> Option<(&str, &str)> {
+    memchr(ascii, text.as_bytes()).map(|at| (&text[..at], &text[at + 1..]))
+}
+
 /// What stands behind a `<`, and all that comes after it.
 fn markup<'x>(inner: &'x str) -> Result<(Markup<'x>, &'x str), XmlError> {
     let unclosed = |end: &str| XmlError::Syntax(format!("`{end}` is missing at its end"));
     let until = |inner: &'x str, end: &str| inner.split_once(end).ok_or_else(|| unclosed(end));
     if let Some(inner) = inner.strip_prefix('/') {
-        let (name, behind) = inner.split_once('>').ok_or_else(|| unclosed(">"))?;
+        let (name, behind) = cut(inner, b'>').ok_or_else(|| unclosed(">"))?;
         return Ok((Markup::End { name: name.trim_ascii_end() }, behind));
     }
     let aside = |(_, behind)| (Markup::Aside, behind);
@@ -195,6 +202,10 @@ fn markup<'x>(inner: &'x str) -> Result<(Markup<'x>, &'x str), XmlError> {
 
 /// Where the tag that something begins with ends: a `>` in quotes does not end it.
 fn end_of_tag(inner: &str) -> Option<usize> {
+    let plain = memchr2(b'>', b'<', inner.as_bytes())?;
+    if memchr2(b'"', b'\'', &inner.as_bytes()[..plain]).is_none() {
+        return Some(plain).filter(|end| inner.as_bytes()[*end] == b'>');
+    }
     let mut quoted_by = None;
     let end = inner.bytes().position(|byte| {
         match (quoted_by, byte) {
@@ -210,7 +221,7 @@ fn end_of_tag(inner: &str) -> Option<usize> {
 
 /// A text with what its references mean. A tool that forgets to escape `&` shall cost us one odd character, not the whole queue.
 fn unescaped(text: &str) -> Cow<'_, str> {
-    let Some((before, mut rest)) = text.split_once('&') else { return Cow::Borrowed(text) };
+    let Some((before, mut rest)) = cut(text, b'&') else { return Cow::Borrowed(text) };
     let mut whole = before.to_owned();
     loop {
         let end = rest.bytes().take(REFERENCE_BYTES_MAX).position(|byte| byte == b';');
