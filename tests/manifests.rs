@@ -1,6 +1,8 @@
 //! Manifests as people write them: each broken sample with its golden findings, each example sound, the schemas neither
 //! older nor looser than the reader. `LABWRIGHT_BLESS=1 cargo test --test manifests` writes golden files anew.
 
+#[path = "manifests/accommodations.rs"]
+mod accommodations;
 #[path = "manifests/fuzz.rs"]
 mod fuzz;
 #[path = "manifests/hostile.rs"]

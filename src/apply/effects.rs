@@ -230,8 +230,8 @@ fn fence_off(effect: &Effect, world: &World<'_>) -> Result<Vec<Change>, EffectEr
 }
 
 fn tell_times(effect: &Effect, world: &World<'_>) -> Result<Vec<Change>, EffectError> {
-    let Effect::Tell { run, clock, .. } = effect else { return Ok(Vec::new()) };
-    world.runs.tell(run, clock)?;
+    let Effect::Tell { run, clock, told, .. } = effect else { return Ok(Vec::new()) };
+    world.runs.tell(run, clock, told.as_deref())?;
     Ok(Vec::new())
 }
 

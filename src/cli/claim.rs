@@ -27,6 +27,7 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
     let claim = claims::take_back(&context, &desired.lab, ClaimId(*claim))?;
     let next = match &claim.body {
         ClaimBody::Power(_) => format!("{} is left as it is: `labwright vm stop {0}` stops it", claim.name),
+        ClaimBody::Time(_) | ClaimBody::Accommodation(_) => "guests that run were told their times".to_owned(),
         _ => "next: `labwright plan` shows what follows from it".to_owned(),
     };
     said(ui, &format!("claim {} of {} is taken back; {next}", claim.id, claim.by))

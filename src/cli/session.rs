@@ -5,9 +5,11 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use super::{Ended, LabOption, Listed, shown};
+use crate::client::Way;
 use crate::control::session::{Answer, Doing, Wanted, Whose};
 use crate::exit::Exit;
 use crate::manifest::Duration;
+use crate::model::accommodation::Accommodation;
 use crate::model::id::{SessionName, UserGroupName, UserName};
 use crate::report::table::render;
 use crate::report::{Ui, session as words, times};
@@ -85,6 +87,50 @@ Examples:
         #[command(flatten)]
         act: Act,
     },
+    /// Give people what they need of a session's time, known before it
+    #[command(after_help = "It counts from each one's own end, and no listing, plan or history says who has it.
+
+Examples:
+  labwright session accommodate final --user doraz --factor 1.25
+  labwright session accommodate final --user doraz --start 2027-01-12T10:30 --minutes 15")]
+    Accommodate {
+        #[command(flatten)]
+        act: Act,
+        #[command(flatten)]
+        need: Need,
+    },
+    /// Take back the last act on a session's times
+    #[command(after_help = "Example: labwright session undo final")]
+    Undo {
+        /// The session.
+        session: SessionName,
+        /// Do not ask, however many it touches.
+        #[arg(long, short)]
+        yes: bool,
+        #[command(flatten)]
+        lab: LabOption,
+    },
+}
+
+/// What somebody needs.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = true)]
+pub(super) struct Need {
+    /// How long their time is, as a factor: `1.25` is a quarter more.
+    #[arg(long, value_parser = Accommodation::read_factor)]
+    factor: Option<u32>,
+    /// How many minutes more they have.
+    #[arg(long, value_parser = Accommodation::read_minutes)]
+    minutes: Option<u32>,
+    /// When they start: a time of today, such as `10:30`, or a date and a time.
+    #[arg(long, value_name = "TIME", value_parser = times::read)]
+    start: Option<Timestamp>,
+}
+
+impl Need {
+    fn of(&self) -> Accommodation {
+        Accommodation { factor_permille: self.factor, minutes: self.minutes, start: self.start }
+    }
 }
 
 /// Of which session, and whose time.
@@ -121,22 +167,24 @@ impl Act {
     }
 
     fn run(&self, doing: Doing, site: Option<&Path>, ui: &Ui) -> Ended {
-        let (way, session) = (self.lab.way(site)?, &self.session);
         let (why, is_agreed) = (self.why.clone(), self.yes);
-        let mut wanted = Wanted { whose: self.whose(), doing, why, is_agreed };
-        let done = match way.move_times(session, &wanted)? {
-            Answer::Done(done) => done,
-            Answer::Asks(question) => {
-                ui.confirmed(&words::question(session, &wanted, &question), "changed")?;
-                wanted.is_agreed = true;
-                match way.move_times(session, &wanted)? {
-                    Answer::Done(done) => done,
-                    Answer::Asks(_) => return Ok(Exit::Refused),
-                }
-            }
-        };
-        shown(ui, &words::done(session, &wanted, &done))
+        move_times(&self.session, Wanted { whose: self.whose(), doing, why, is_agreed }, &self.lab.way(site)?, ui)
     }
+}
+
+fn move_times(session: &SessionName, mut wanted: Wanted, way: &Way, ui: &Ui) -> Ended {
+    let done = match way.move_times(session, &wanted)? {
+        Answer::Done(done) => done,
+        Answer::Asks(question) => {
+            ui.confirmed(&words::question(session, &wanted, &question), "changed")?;
+            wanted.is_agreed = true;
+            match way.move_times(session, &wanted)? {
+                Answer::Done(done) => done,
+                Answer::Asks(_) => return Ok(Exit::Refused),
+            }
+        }
+    };
+    shown(ui, &words::done(session, &wanted, &done))
 }
 
 pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
@@ -152,5 +200,11 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
         Command::EndNow { act } => act.run(Doing::EndNow, site, ui),
         Command::Pause { act, since } => act.run(Doing::Pause { since: *since }, site, ui),
         Command::Resume { act } => act.run(Doing::Resume, site, ui),
+        Command::Accommodate { act, need } => act.run(Doing::Accommodate { of: need.of() }, site, ui),
+        Command::Undo { session, yes, lab } => {
+            let doing = Doing::Undo { claim: None };
+            let wanted = Wanted { whose: None, doing, why: None, is_agreed: *yes };
+            move_times(session, wanted, &lab.way(site)?, ui)
+        }
     }
 }

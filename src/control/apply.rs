@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::journal::Decides;
 use super::readiness::{Ready, refuse_unready};
-use super::{Context, ControlError, Note, clear};
+use super::{Context, ControlError, Note, clear, session};
 use crate::apply::{self, Awaited, Clock as _, Goal, Progress, Readiness, Summary, SystemClock, Wait, WaitEnd, World};
 use crate::model::audit::Act;
 use crate::model::id::{RunId, VmName};
@@ -187,6 +187,7 @@ impl Deciding<'_> {
     fn act(&mut self, mut store: Store, decides: Decides, planned: Planned) -> Result<Done, ControlError> {
         let Planned { recorded, plan } = planned;
         let summary = act(self.context, &plan, &mut store, decides, self.request, self.client)?;
+        session::tell_what_came(self.context, &plan.lab, &recorded, &mut store)?;
         keep_particulars(&mut store, self.desired)?;
         clear::piece(self.context, &plan.lab, &recorded, &mut store);
         Ok(Done { plan, summary })

@@ -112,7 +112,9 @@ pub fn again(
     recorded: &Recorded,
 ) -> Result<Plan, ControlError> {
     let scope = Scope { targets: saved.targets.clone(), allow: saved.allow.clone(), refresh_only: saved.refresh_only };
-    let fresh = scope.plan(context, &saved.desired, recorded)?;
+    // What people need is in no kept plan.
+    let meant = Desired { accommodations: desired.accommodations.clone(), ..saved.desired.clone() };
+    let fresh = scope.plan(context, &meant, recorded)?;
     let images = digests(saved.images.keys().cloned())?;
     let moved = saved.moved(&Today { desired, plan: &fresh, images: &images });
     if moved.is_empty() { Ok(fresh) } else { Err(ControlError::PlanMoved { file: file.to_owned(), moved }) }

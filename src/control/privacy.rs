@@ -148,10 +148,11 @@ fn session(address: &Address, thing: &Thing, ever: &BTreeSet<&str>, user: &UserN
     let Thing::Session(session) = thing else { return None };
     let vms: Vec<&VmName> = session.vms.iter().filter(|vm| ever.contains(vm.as_str())).collect();
     let extra = session.extra_time_percent.get(user);
-    let added = session.added.users.get(user);
+    let (added, needs) = (session.added.users.get(user), session.added.accommodated.get(user));
     (!vms.is_empty() || extra.is_some()).then(|| {
         json!({ "session": address.name, "start": session.start, "end": session.end, "vms": vms,
-                "extra_time_percent": extra, "added_seconds": added })
+                "extra_time_percent": extra, "added_seconds": added,
+                "accommodation": needs })
     })
 }
 

@@ -25,8 +25,9 @@ use crate::disks::{DiskError, Owner};
 use crate::error::chain;
 use crate::host::run::sealed::Sealed;
 use crate::manifest::{Gathered, ImageFacts, look_at};
+use crate::model::accommodation::AccommodationFile;
 use crate::model::diagnostic::Diagnostics;
-use crate::model::id::LabName;
+use crate::model::id::{LabName, SessionName};
 use crate::model::lab::Desired;
 use crate::model::site::SiteContext;
 use crate::resolve::{not_yet_acted_upon, resolve};
@@ -51,6 +52,8 @@ enum Said {
     Images(BTreeMap<PathBuf, bool>),
     Understood {
         desired: Box<Desired>,
+        /// In no text of the lab's own.
+        accommodations: BTreeMap<SessionName, AccommodationFile>,
         findings: String,
     },
     Invalid {
@@ -118,7 +121,8 @@ pub fn receive(context: &Context, lab: &LabName, files: &[u8], is_styled: bool) 
         said = hear(&mut from).map_err(failed)?;
     }
     match said {
-        Said::Understood { desired, findings } => {
+        Said::Understood { mut desired, accommodations, findings } => {
+            desired.accommodations = accommodations;
             let beyond = context.site.labs.get(lab).map(|share| share.beyond(&desired)).unwrap_or_default();
             if desired.lab != *lab || !beyond.is_empty() {
                 return Err(failed(std::io::Error::other("it answered what it was not to answer")));
@@ -181,7 +185,8 @@ pub fn understand(
     };
     let said = match understood {
         Ok((desired, findings)) => {
-            Said::Understood { desired: Box::new(desired), findings: words(&findings, is_styled) }
+            let (accommodations, findings) = (desired.accommodations.clone(), words(&findings, is_styled));
+            Said::Understood { desired: Box::new(desired), accommodations, findings }
         }
         Err(DesiredError::Invalid(findings)) => Said::Invalid { findings: words(&findings, is_styled) },
         Err(DesiredError::Load(error)) => Said::Unreadable(error.to_string()),

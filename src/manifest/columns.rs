@@ -137,6 +137,11 @@ impl Format<'_> {
         header.names().enumerate().filter(|(_, name)| fits(name)).map(|(index, _)| index).collect()
     }
 
+    /// The fields whose names mean a login name.
+    pub(super) fn user_fields(&self, header: &Record<'_>) -> Vec<usize> {
+        self.fields_of(Meaning::User, header)
+    }
+
     /// The lines of a text, with the separator that the manifest names, or the file itself, or that the header line has
     /// most of; one with which there is a login name wins.
     pub(super) fn records<'s>(&self, text: &'s str) -> Records<'s> {

@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use super::accommodations::{self, Accommodations};
 use super::columns::Format;
 use super::containers::Named;
 use super::decode::{At, Decode as _, Decoder, Spanned};
@@ -45,6 +46,8 @@ pub struct Manifest {
     pub moved: Vec<Spanned<MovedDecl>>,
     /// The rosters that could be read.
     pub rosters: BTreeMap<UserGroupName, Roster>,
+    /// What the files say that sessions name, as far as it could be read.
+    pub accommodations: BTreeMap<SessionName, Accommodations>,
     /// What can be seen of the files that `image` and `cdrom` name, by absolute path.
     pub images: BTreeMap<PathBuf, ImageFacts>,
 }
@@ -211,6 +214,7 @@ impl<'a> Loader<'a> {
         }
         self.compose(documents);
         self.read_rosters();
+        self.read_accommodations();
         self.look_at_images();
         Ok(Loaded { manifest: self.manifest, diagnostics: self.diagnostics })
     }
@@ -410,6 +414,39 @@ impl<'a> Loader<'a> {
         let source = Arc::new(Source::new(name, roster::decode_text(&bytes, format.encoding)));
         let file = self.add_file(Arc::clone(&source), &path);
         Some(roster::read(&source, file, &format, &mut self.room, &mut self.diagnostics))
+    }
+
+    fn read_accommodations(&mut self) {
+        let sessions = std::mem::take(&mut self.manifest.sessions);
+        for (name, session) in sessions.iter() {
+            if let Some(file) = &session.accommodations {
+                let day = self.manifest.span(session.start.at).text().to_owned();
+                let found = self.read_accommodations_of(file, day.trim_matches(['"', '\'']));
+                self.manifest.accommodations.extend(found.map(|found| (name.value.clone(), found)));
+            }
+        }
+        self.manifest.sessions = sessions;
+    }
+
+    /// A file that is not there, or not for whoever looks, is no mistake of the manifest's.
+    fn read_accommodations_of(&mut self, written: &Spanned<FilePath>, day: &str) -> Option<Accommodations> {
+        let path = self.manifest.path(written);
+        let place = self.manifest.span(written.at);
+        let is_disk = !matches!(self.files, Files::Memory(_));
+        let misplaced = is_disk.then(|| accommodations::misplaced(&path, &self.manifest.folder)).flatten();
+        if let Some((message, hint)) = misplaced {
+            self.diagnostics.push(Diagnostic::new(Rule::Accommodations, message).at(place).hint(hint));
+            return None;
+        }
+        let name = path.display().to_string();
+        let bytes = match files::read_bytes(self.files, &path, &name, &mut self.budget, &mut self.diagnostics) {
+            Ok(bytes) => bytes?,
+            Err(error) => return Some(Accommodations::Unread { why: format!("{name} cannot be: {error}") }),
+        };
+        let text = accommodations::text(&bytes);
+        let source = Arc::new(Source::new(name, accommodations::masked(&text)));
+        let file = self.add_file(Arc::clone(&source), &path);
+        Some(Accommodations::Lines(accommodations::read(&text, &source, file, day, &mut self.diagnostics)))
     }
 
     fn look_at_images(&mut self) {

@@ -17,7 +17,7 @@ use crate::model::file_pattern::FilePattern;
 use crate::model::id::{
     FamilyName, LabName, MacPrefix, SessionName, TemplateName, UserGroupName, UserName, VmGroupName, VmName,
 };
-use crate::model::lab::{AtEnd, DisplayModel, Firmware, NicModel, PowerState, RestartPolicy, Right, SessionKind};
+use crate::model::lab::{AtEnd, DisplayModel, Firmware, Late, NicModel, PowerState, RestartPolicy, Right, SessionKind};
 
 record! {
     /// A manifest of labwright. All `*.yaml` files below a folder form one lab; each may hold any of these keys.
@@ -377,6 +377,11 @@ record! {
 record! {
     /// An exam or a class: a window of time over vms. While it is open, no plan stops or changes them. A guest that runs is
     /// stopped at its owner's own end. Nothing collects them at these times yet.
+    #[structure({
+        "oneOf": [{ "required": ["end"] }, { "required": ["duration"] }],
+        "if": { "properties": { "late": { "description": "The whole time.", "const": "full_time" } }, "required": ["late"] },
+        "then": { "required": ["latest_end"] }
+    })]
     pub struct SessionDecl as "a session" {
         /// A `class`, unless it is written otherwise, or an `exam`, whose vms are its alone: they begin with new disks, and are
         /// closed to their owners before it and after it.
@@ -389,7 +394,20 @@ record! {
         pub start: Spanned<Moment>,
         /// When it ends.
         #[example("2027-01-12T12:00[Europe/Bucharest]")]
-        pub end: Spanned<Moment>,
+        pub end: Option<Spanned<Moment>>,
+        /// How long it lasts, in place of `end`.
+        #[example("3h")]
+        pub duration: Option<Spanned<Duration>>,
+        /// Whether whoever starts late works `until_end`, unless it is written otherwise, or has the `full_time` from then on,
+        /// up to `latest_end`.
+        pub late: Option<Spanned<Late>>,
+        /// No end is moved beyond this by command, and no late one's time lasts longer.
+        #[example("2027-01-12T13:00[Europe/Bucharest]")]
+        pub latest_end: Option<Spanned<Moment>>,
+        /// A CSV file outside the repository that its owner alone can read: who has more time, or an own start. Its columns are
+        /// `user`, and `factor`, `minutes` or `start`.
+        #[example("/srv/labwright-private/lan.csv")]
+        pub accommodations: Option<Spanned<FilePath>>,
         /// How long before the start vms are booted, by the daemon or by `labwright reconcile --once`. An exam's are booted
         /// at its start, if this is not written; those of a class are not.
         #[example("20m")]

@@ -6,6 +6,7 @@
 //!
 //! Every mistake becomes a diagnostic and reading goes on; only a folder or file that cannot be read is an error.
 
+mod accommodations;
 mod columns;
 mod compose;
 mod containers;
@@ -33,6 +34,7 @@ mod tree;
 mod values;
 mod words;
 
+pub use accommodations::Accommodations;
 pub use compose::{Loaded, Manifest, load, load_memory, load_with};
 pub use containers::{Entry, Named};
 pub use decode::{At, Spanned, nearest};

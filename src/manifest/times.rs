@@ -49,6 +49,21 @@ impl Scalar for Moment {
 }
 text!(Moment, "a time such as `2027-01-12T09:00[Europe/Bucharest]`");
 
+/// A time in full, or a clock time of the day and in the zone of another that is written in full.
+pub(super) fn on_the_day(text: &str, of: &str) -> Result<Timestamp, String> {
+    const DATE: usize = "2027-01-12".len();
+    const TIME: usize = "2027-01-12T09:00".len();
+    let is_clock = matches!(text.as_bytes(), [h, m, b':', n, o] if [h, m, n, o].iter().all(|c| c.is_ascii_digit()));
+    let whole = match (of.get(..DATE), of.get(TIME..)) {
+        (Some(date), Some(rest)) if is_clock => {
+            let zone = rest.find('[').and_then(|at| rest.get(at..)).unwrap_or(rest.trim_start_matches(|c| c != 'Z'));
+            format!("{date}T{text}{zone}")
+        }
+        _ => text.to_owned(),
+    };
+    Moment::parse(&whole).map(|moment| moment.0).map_err(Mistake::in_a_line)
+}
+
 /// Whether a text begins with a date, hours and minutes in full: `T09` may be meant as nine, or be half a time.
 fn has_minutes(text: &str) -> bool {
     const SHAPE: &[u8] = b"0000-00-00T00:00";

@@ -17,7 +17,7 @@ use crate::model::id::{
     VmName,
 };
 use crate::model::lab::{
-    AtEnd, DisplayModel, Egress, Firmware, NicModel, PowerState, Protocol, RestartPolicy, Right, SessionKind,
+    AtEnd, DisplayModel, Egress, Firmware, Late, NicModel, PowerState, Protocol, RestartPolicy, Right, SessionKind,
 };
 use crate::model::rules::Rule;
 
@@ -73,6 +73,10 @@ choice!(AtEnd as "an end" {
     "keep" => Keep "vms go on running",
     "stop" => Stop "each is stopped at its owner's own end",
     "collect" => Collect "the same; nothing is collected by itself yet",
+});
+choice!(Late as "what becomes of whoever starts late" {
+    "until_end" => UntilEnd "their time ends with everybody's",
+    "full_time" => FullTime "they have the whole time from their own start on, up to `latest_end`",
 });
 choice!(SessionKind as "a kind of session" {
     "class" => Class "vms keep their disks from one to the next",

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::accommodation::Accommodated;
 use super::id::{SessionName, UserName, VmGroupName, VmName};
 use super::lab::{Hardware, Permission, VmSource};
 
@@ -41,6 +42,7 @@ pub enum ClaimBody {
     Grant(GrantClaim),
     Vm(VmClaim),
     Time(TimeClaim),
+    Accommodation(AccommodationClaim),
     Hold(HoldClaim),
     /// Of a kind or a version that this labwright does not know, as it is written.
     Other {
@@ -127,12 +129,15 @@ pub struct TimeClaim {
 }
 
 impl TimeClaim {
-    /// Of a session's, and with time that is taken away: a labwright that cannot read it shows it, and goes on.
-    const NEWEST: u32 = 2;
+    /// Of a session's, 2 with time that is taken away, 3 with a beginning: a labwright that cannot read it shows it, and goes on.
+    const NEWEST: u32 = 3;
 
     pub fn new(session: SessionName, user: Option<UserName>, change: TimeChange, why: Option<String>) -> Self {
-        let takes_away = matches!(change, TimeChange::Extend { seconds } if seconds < 0);
-        let version = if takes_away { Self::NEWEST } else { ClaimBody::VERSION };
+        let version = match change {
+            TimeChange::Extend { seconds } if seconds < 0 => 2,
+            TimeChange::Extend { .. } | TimeChange::Pause { .. } => ClaimBody::VERSION,
+            TimeChange::Begin { .. } => Self::NEWEST,
+        };
         Self { version, session, user, change, why }
     }
 }
@@ -144,6 +149,25 @@ pub enum TimeChange {
     Extend { seconds: i64 },
     /// `None`: until it is resumed.
     Pause { from: jiff::Timestamp, until: Option<jiff::Timestamp> },
+    /// Somebody's guest was first seen to run then, in a session that gives everybody the whole time.
+    Begin { at: jiff::Timestamp },
+}
+
+/// What people need of a session's time. The latest by its file stands, and those by command besides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccommodationClaim {
+    pub version: u32,
+    pub session: SessionName,
+    pub by: AccommodatedBy,
+    pub people: Accommodated,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccommodatedBy {
+    /// The one that the session names.
+    File,
+    Command,
 }
 
 /// Disks that a vm had are needed for something, such as an appeal: none is deleted for as long as this counts.
@@ -179,11 +203,13 @@ struct Versioned {
 impl ClaimBody {
     /// Of every kind at first.
     pub const VERSION: u32 = 1;
+    /// The kind that is shown without whom it is about.
+    pub const ACCOMMODATION: &str = "accommodation";
 
     /// Of a kind that is known, whatever its version.
     pub fn read(kind: &str, body: &str) -> serde_json::Result<Self> {
         let other = || Self::Other { kind: kind.to_owned(), body: body.to_owned() };
-        if !matches!(kind, "power" | "grant" | "vm" | "time" | "hold") {
+        if !matches!(kind, "power" | "grant" | "vm" | "time" | Self::ACCOMMODATION | "hold") {
             return Ok(other());
         }
         let newest = if kind == "time" { TimeClaim::NEWEST } else { Self::VERSION };
@@ -198,6 +224,7 @@ impl ClaimBody {
             "grant" => parsed(body, Self::Grant),
             "vm" => parsed(body, Self::Vm),
             "hold" => parsed(body, Self::Hold),
+            Self::ACCOMMODATION => parsed(body, Self::Accommodation),
             _ => parsed(body, Self::Time),
         }
     }
@@ -208,6 +235,7 @@ impl ClaimBody {
             Self::Grant(_) => "grant",
             Self::Vm(_) => "vm",
             Self::Time(_) => "time",
+            Self::Accommodation(_) => Self::ACCOMMODATION,
             Self::Hold(_) => "hold",
             Self::Other { kind, .. } => kind,
         }
@@ -223,10 +251,27 @@ impl ClaimBody {
             Self::Grant(claim) => json(claim),
             Self::Vm(claim) => json(claim),
             Self::Time(claim) => json(claim),
+            Self::Accommodation(claim) => json(claim),
             Self::Hold(claim) => json(claim),
             Self::Other { body, .. } => body.clone(),
         }
     }
+
+    /// The same for people to see: what somebody needs is nobody else's matter.
+    pub fn shown(kind: &str, body: &str) -> serde_json::Value {
+        let written = || serde_json::Value::String(body.to_owned());
+        match Self::read(kind, body) {
+            Ok(Self::Accommodation(AccommodationClaim { version, session, by, people })) => {
+                serde_json::json!({ "version": version, "session": session, "by": by, "people": people.len() })
+            }
+            Ok(Self::Other { .. }) | Err(_) if kind == Self::ACCOMMODATION => written_by_newer(),
+            _ => serde_json::from_str(body).unwrap_or_else(|_| written()),
+        }
+    }
+}
+
+fn written_by_newer() -> serde_json::Value {
+    serde_json::Value::String("a newer labwright's".to_owned())
 }
 
 /// What somebody wants of a vm, as a plan sees it.

@@ -14,6 +14,7 @@ use ipnet::Ipv4Net;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::accommodation::AccommodationFile;
 use super::address::Address;
 use super::claim::PowerWish;
 use super::disk::size;
@@ -23,7 +24,7 @@ use super::id::{
     VmName,
 };
 pub use super::permission::{InvalidObject, Object, Permission, Right, Subject};
-pub use super::session::{AddedTime, AtEnd, Egress, Protocol, Session, SessionKind, SessionState};
+pub use super::session::{AddedTime, AtEnd, Egress, Late, Protocol, Session, SessionKind, SessionState};
 
 /// Everything one lab wants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +47,9 @@ pub struct Desired {
     /// Who people are, by the lab's rosters; `None` where these were not read. It is in no plan and in no kept one.
     #[serde(skip)]
     pub particulars: Option<BTreeMap<UserName, Particulars>>,
+    /// What the files say that sessions name; in no plan either.
+    #[serde(skip)]
+    pub accommodations: BTreeMap<SessionName, AccommodationFile>,
 }
 
 /// What a roster says of somebody besides their account.
@@ -86,6 +90,7 @@ impl Desired {
             power: BTreeMap::new(),
             written_permissions: BTreeMap::new(),
             particulars: None,
+            accommodations: BTreeMap::new(),
         }
     }
 }

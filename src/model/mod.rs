@@ -1,6 +1,7 @@
 //! The values that every other room speaks of: names and addresses, what a lab is once its names are bound, a site's settings,
 //! findings and the rules behind them. Nothing here looks at a file or a clock, and nothing here knows another room.
 
+pub mod accommodation;
 pub mod address;
 pub mod audit;
 pub mod claim;

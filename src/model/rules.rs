@@ -110,6 +110,7 @@ rules! {
     ExamShares "LW078" Error,
     ExamName "LW079" Error,
     OldKey "LW084" Warning,
+    Accommodations "LW086" Error,
     // Renames.
     MovedCircle "LW080" Error,
     MovedUnknown "LW081" Error,

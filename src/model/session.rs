@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::claim::{Claim, ClaimBody, TimeChange, TimeClaim};
+use super::accommodation::{Accommodated, Accommodation};
+use super::claim::{AccommodatedBy, Claim, ClaimBody, TimeChange, TimeClaim};
 use super::id::{Mac, UserName, VmName};
 
 /// A time in which some vms are held for those who take part.
@@ -20,6 +21,11 @@ pub struct Session {
     pub vms: BTreeSet<VmName>,
     pub start: Timestamp,
     pub end: Timestamp,
+    #[serde(default, skip_serializing_if = "Late::is_until_end")]
+    pub late: Late,
+    /// No later than this ends the time of whoever started late, and nobody's is moved beyond it by command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest_end: Option<Timestamp>,
     /// In records it has the name that its key had once.
     #[serde(default, rename = "open_before_seconds")]
     pub boot_before_seconds: u64,
@@ -44,6 +50,10 @@ pub struct AddedTime {
     pub users: BTreeMap<UserName, i64>,
     /// When the session stands still.
     pub pauses: Vec<AddedPause>,
+    /// When somebody's guest was first seen in it.
+    pub begun: BTreeMap<UserName, Timestamp>,
+    /// What people need, by their lab's file, and by command, which goes before it.
+    pub accommodated: Accommodated,
 }
 
 /// A time that is nobody's working time.
@@ -59,13 +69,18 @@ pub struct AddedPause {
 impl AddedTime {
     /// What these claims give one session.
     pub fn of<'c>(name: &str, claims: impl IntoIterator<Item = &'c Claim>) -> Self {
-        let mut added = Self::default();
+        let (mut added, mut by_command) = (Self::default(), Accommodated::new());
         for claim in claims {
             match &claim.body {
                 ClaimBody::Time(time) if time.session.as_str() == name => added.add(time),
+                ClaimBody::Accommodation(of) if of.session.as_str() == name => match of.by {
+                    AccommodatedBy::File => added.accommodated.extend(of.people.clone()),
+                    AccommodatedBy::Command => by_command.extend(of.people.clone()),
+                },
                 _ => {}
             }
         }
+        added.accommodated.extend(by_command);
         added
     }
 
@@ -81,6 +96,11 @@ impl AddedTime {
             }
             TimeChange::Pause { from, until } => {
                 self.pauses.push(AddedPause { user: time.user.clone(), from: *from, until: *until });
+            }
+            TimeChange::Begin { at } => {
+                if let Some(user) = &time.user {
+                    self.begun.entry(user.clone()).and_modify(|first| *first = *at.min(first)).or_insert(*at);
+                }
             }
         }
     }
@@ -104,7 +124,8 @@ impl AddedTime {
 
     /// Those whose time is another than everybody's.
     fn people(&self) -> impl Iterator<Item = &UserName> {
-        self.users.keys().chain(self.pauses.iter().filter_map(|pause| pause.user.as_ref()))
+        let paused = self.pauses.iter().filter_map(|pause| pause.user.as_ref());
+        self.users.keys().chain(paused).chain(self.begun.keys()).chain(self.accommodated.keys())
     }
 }
 
@@ -116,6 +137,24 @@ pub enum SessionKind {
     Class,
     /// Its vms are its alone.
     Exam,
+}
+
+/// When the time of whoever starts late is over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Late {
+    /// When everybody's is.
+    #[default]
+    UntilEnd,
+    /// As long after their start as everybody's lasts, and not after the session's latest end.
+    FullTime,
+}
+
+impl Late {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives it a reference")]
+    fn is_until_end(&self) -> bool {
+        *self == Self::UntilEnd
+    }
 }
 
 /// How a moment stands to a session.
@@ -181,7 +220,7 @@ impl Session {
 
     /// Whether an exam's vms are closed to somebody who sits it: before it starts, and after their own end.
     pub fn is_closed_to(&self, user: &UserName, now: Timestamp) -> bool {
-        self.is_exam() && (now < self.start || self.end_of(user).is_some_and(|end| end <= now))
+        self.is_exam() && (now < self.start_of(user) || self.end_of(user).is_some_and(|end| end <= now))
     }
 
     /// When it begins to hold its vms, and boots them.
@@ -196,6 +235,30 @@ impl Session {
         (self.opens(), ends.map(|end| end.unwrap_or(Timestamp::MAX)).max().unwrap_or(self.end))
     }
 
+    /// When it begins for one person.
+    pub fn start_of(&self, user: &UserName) -> Timestamp {
+        self.start_for(Some(user))
+    }
+
+    fn start_for(&self, user: Option<&UserName>) -> Timestamp {
+        let own = self.accommodation(user).and_then(|of| of.start);
+        own.map_or(self.start, |own| own.max(self.start))
+    }
+
+    fn accommodation(&self, user: Option<&UserName>) -> Option<&Accommodation> {
+        self.added.accommodated.get(user?)
+    }
+
+    /// Whether somebody's time depends on when they start, and nobody has seen them start yet.
+    pub fn waits_for(&self, user: &UserName) -> bool {
+        self.late == Late::FullTime && !self.added.begun.contains_key(user)
+    }
+
+    /// The latest moment to which somebody's end may be moved by command, if there is one.
+    pub fn latest_end_of(&self, user: &UserName) -> Option<Timestamp> {
+        Some(moved(self.latest_end?, self.needed_seconds(Some(user))))
+    }
+
     /// When it is over for one person; `None` as long as it stands still and nobody has said until when.
     pub fn end_of(&self, user: &UserName) -> Option<Timestamp> {
         self.end_for(Some(user))
@@ -203,7 +266,7 @@ impl Session {
 
     /// The same as if it had never stood still: pauses are told beside it.
     pub fn end_without_pauses(&self, user: &UserName) -> Timestamp {
-        moved(self.end, self.seconds_more(Some(user)))
+        self.plain_end(Some(user))
     }
 
     /// When it stands still for one person within their own time.
@@ -217,10 +280,10 @@ impl Session {
 
     /// Somebody's end, and the pauses that moved it. One that began after it changes nothing.
     fn told_pauses(&self, user: Option<&UserName>) -> (Option<Timestamp>, Vec<AddedPause>) {
-        let mut end = moved(self.end, self.seconds_more(user));
+        let mut end = self.plain_end(user);
         let mut counted = Vec::new();
         for pause in self.added.pauses_of(user) {
-            let (from, until) = (pause.from.max(self.start), pause.until);
+            let (from, until) = (pause.from.max(self.start_for(user)), pause.until);
             if from >= end || until.is_some_and(|until| until <= from) {
                 continue;
             }
@@ -231,12 +294,35 @@ impl Session {
         (Some(end), counted)
     }
 
-    fn seconds_more(&self, user: Option<&UserName>) -> i64 {
-        let length = self.end.as_second().saturating_sub(self.start.as_second());
-        let percent = user.and_then(|user| self.extra_time_percent.get(user)).copied().unwrap_or(0);
-        let extra = length.saturating_mul(i64::from(percent)) / 100;
+    /// What was known before, and what people gave in it.
+    fn plain_end(&self, user: Option<&UserName>) -> Timestamp {
         let added = user.and_then(|user| self.added.users.get(user)).copied().unwrap_or(0);
-        extra.saturating_add(self.added.seconds).saturating_add(added)
+        let more = self.needed_seconds(user).saturating_add(self.added.seconds).saturating_add(added);
+        moved(self.regular_end(user), more)
+    }
+
+    /// The end of whoever needs no more time than others. One who has not started may do so at the last moment.
+    fn regular_end(&self, user: Option<&UserName>) -> Timestamp {
+        let (start, begun) = (self.start_for(user), user.and_then(|user| self.added.begun.get(user)));
+        let whole_from = |start: Timestamp| moved(start, self.length());
+        let punctual = whole_from(start);
+        let latest = self.latest_end.filter(|_| self.late == Late::FullTime).map(|latest| latest.max(punctual));
+        match (latest, begun) {
+            (None, _) => punctual,
+            (Some(latest), Some(begun)) => whole_from(start.max(*begun)).min(latest),
+            (Some(latest), None) => latest,
+        }
+    }
+
+    fn length(&self) -> i64 {
+        self.end.as_second().saturating_sub(self.start.as_second())
+    }
+
+    /// Of two reasons for more time the better one counts.
+    fn needed_seconds(&self, user: Option<&UserName>) -> i64 {
+        let percent = user.and_then(|user| self.extra_time_percent.get(user)).copied().unwrap_or(0);
+        let extra = self.length().saturating_mul(i64::from(percent)) / 100;
+        self.accommodation(user).map_or(0, |of| of.seconds_more(self.length())).max(extra)
     }
 }
 

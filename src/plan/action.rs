@@ -317,6 +317,9 @@ pub enum Effect {
         vm: VmName,
         run: RunId,
         clock: Clock,
+        /// What it was told before; whoever tells it something else meanwhile knows better.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        told: Option<Box<Clock>>,
     },
     /// A submit whose answer was lost is in the queue after all.
     Adopt {

@@ -16,6 +16,7 @@ use crate::model::id::{RunId, SessionName, UserName, VmName};
 use crate::model::lab::{AtEnd, Desired, PowerState, Session, Vm};
 use crate::model::session::{GRACE_SECONDS, OFFLINE_GRACE_SECONDS, WARN_BEFORE_SECONDS};
 use crate::run::{self, Clock, Part, Pause};
+use crate::state::Entry;
 
 /// What decides about a vm's times at some moment.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +44,7 @@ pub fn clock_in(session: &Session, owner: &UserName) -> Clock {
         return Clock::new(None, (!keeps).then_some(end), pauses);
     }
     // Kept or not, an exam's guest is nobody's to use after its owner's end.
-    let mut clock = Clock::new(Some(session.start), Some(end), pauses);
+    let mut clock = Clock::new(Some(session.start_of(owner)), Some(end), pauses);
     clock.grace_seconds = Some(Part::Known(GRACE_SECONDS));
     clock.offline_grace_seconds = Some(Part::Known(OFFLINE_GRACE_SECONDS));
     clock.warn_before_seconds = Some(Part::Known(WARN_BEFORE_SECONDS.to_vec()));
@@ -101,6 +102,17 @@ impl Planner<'_> {
         if !is_on && told.over_at().is_some_and(|end| end <= now) {
             return None;
         }
+        let begins = times.filter(|_| is_on).and_then(|times| self.begins(work, &times, &run.run));
+        if let (Some(times), Some((at, session))) = (times, begins) {
+            let (vm, user, of) = (work.name.clone(), owner.clone(), times.session.clone());
+            self.step(steps, Entry::BeginTime { vm, user, session: of.clone(), at });
+            let clock = clock_in(&session, owner);
+            let why = Reason::OtherTimes { session: Some(of), end: clock.over_at() };
+            if clock != *told {
+                self.tell_run(steps, work.name, &run.run, clock, told);
+            }
+            return Some(why);
+        }
         let over = || self.over_early(work.name, owner, told, &run.run);
         let clock = match times {
             Some(times) if is_on || times.clock(owner) == *told => times.clock(owner),
@@ -110,8 +122,27 @@ impl Planner<'_> {
             return None;
         }
         let why = Reason::OtherTimes { session: times.map(|times| times.session.clone()), end: clock.over_at() };
-        self.step(steps, Effect::Tell { vm: work.name.clone(), run: run.run.clone(), clock });
+        self.tell_run(steps, work.name, &run.run, clock, told);
         Some(why)
+    }
+
+    fn tell_run(&mut self, steps: &mut Steps, vm: &VmName, run: &RunId, clock: Clock, told: &Clock) {
+        let told = Some(Box::new(told.clone()));
+        self.step(steps, Effect::Tell { vm: vm.clone(), run: run.clone(), clock, told });
+    }
+
+    /// When the owner's guest was first seen to run, in a session that gives everybody the whole time from then on; and the
+    /// session with that.
+    fn begins(&self, work: &Work<'_>, times: &Times<'_>, run: &RunId) -> Option<(Timestamp, Session)> {
+        let owner = &work.vm.owner;
+        let start = times.of.start_of(owner);
+        if self.inputs.now < start || !times.of.waits_for(owner) {
+            return None;
+        }
+        let since = self.inputs.observed.runs.get(run)?.mapping.as_ref()?.since;
+        let (begun, mut session) = (start.max(since), times.of.clone());
+        session.added.begun.insert(owner.clone(), begun);
+        Some((begun, session))
     }
 
     /// The times of a session that ended during a run, which still waits for an end that lies ahead: nobody could tell it.

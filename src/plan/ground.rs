@@ -20,6 +20,8 @@ pub enum Ground {
     Frozen { who: String, since: Timestamp, why: String, scope: FreezeScope },
     /// So many members would leave that their roster is hardly whole.
     RosterShrinks { lost: usize, members: usize, percent_max: usize, first: Vec<UserName> },
+    /// People would lose what they need of a session's time: half a file looks like a whole one.
+    AccommodationsShrink { lost: usize, recorded: usize },
     /// An edit would take an open session away, or a part of it.
     SessionEdited { until: Timestamp, loss: SessionLoss },
     /// An exam that has been held would be held again.

@@ -115,7 +115,7 @@ impl Planner<'_> {
         let Inputs { desired, recorded, now, .. } = *self.inputs;
         for (address, held) in recorded.sessions().filter(|(_, session)| session.is_exam() && session.is_held(now)) {
             let Some(wanted) = desired.sessions.get(address.name.as_str()) else { continue };
-            let others = Session { vms: held.vms.clone(), ..wanted.clone() };
+            let others = Session { vms: held.vms.clone(), added: held.added.clone(), ..wanted.clone() };
             if others != *held || !wanted.vms.is_superset(&held.vms) {
                 let vms: Vec<Address> = held.vms.union(&wanted.vms).map(Address::vm).collect();
                 self.refuse_with(address, Ground::SessionHeld { ended: held.window().1 }, vms);

@@ -1,6 +1,7 @@
 //! Desired, Recorded and Observed in, a `Plan` out: ordered actions with everything decided, so that `apply` has nothing
 //! to choose. Pure: no clock, file, process, environment or database; what it needs comes in as a value.
 
+mod accommodations;
 mod action;
 mod addresses;
 mod asks;
@@ -152,6 +153,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     planner.guard_freeze();
     planner.guard_rosters();
     planner.guard_sessions();
+    planner.guard_accommodations();
     planner.guard_held_exams();
     planner.note_new_sessions();
     planner.plan_collisions_with_other_labs();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{ActionId, Change, Effect, Ground, Leaves, Planner, Reason, Remark, Verb};
 use crate::model::address::{Address, Kind};
 use crate::model::id::{LabName, VmGroupName, VmName};
-use crate::model::lab::{Desired, Permission, Vm, VmGroup, VmSource};
+use crate::model::lab::{Desired, Permission, Session, Vm, VmGroup, VmSource};
 use crate::state::{Entry, Recorded, Thing};
 
 impl Planner<'_> {
@@ -32,9 +32,17 @@ impl Planner<'_> {
     pub(super) fn plan_objects(&mut self) {
         let recorded = &self.inputs.recorded.objects;
         for (address, wanted) in wanted_things(self.inputs.desired) {
+            if self.is_held(&address) {
+                continue;
+            }
+            let needs = self.to_accommodate(&address);
             match recorded.get(&address) {
-                _ if self.is_held(&address) => {}
-                Some(before) if before.thing == wanted => self.plan.unchanged.push(address),
+                Some(before) if is_same(&before.thing, &wanted) && needs.is_none() => {
+                    self.plan.unchanged.push(address);
+                    continue;
+                }
+                // What people need is recorded beside it.
+                Some(before) if is_same(&before.thing, &wanted) => self.plan.changes.push(updated(address)),
                 Some(before) => {
                     let body = before.body_of(&wanted);
                     let why = Edits::new(fields(&before.thing.body()), fields(&wanted.body())).reasons();
@@ -43,6 +51,12 @@ impl Planner<'_> {
                 None => {
                     self.object_change(address, Verb::Create, vec![Reason::New], Some(wanted.body()), Vec::new());
                 }
+            }
+            if let Some((entry, why)) = needs {
+                let action = self.action(Vec::new(), entry);
+                let change = self.plan.changes.last_mut().expect("one was just made");
+                change.actions.push(action);
+                change.reasons.push(why);
             }
         }
     }
@@ -135,6 +149,22 @@ impl Planner<'_> {
             self.pending.insert(address.clone(), action.id);
         }
         self.plan.changes.push(Change { address, verb, reasons, before, after, touches: None, actions: vec![action] });
+    }
+}
+
+/// A change of which nothing is known yet.
+fn updated(address: Address) -> Change {
+    let (before, after) = Default::default();
+    Change { address, verb: Verb::Update, reasons: Vec::new(), before, after, touches: None, actions: Vec::new() }
+}
+
+/// Whether what is recorded is what is wanted. What people gave a session's time by command is no matter of its record.
+fn is_same(recorded: &Thing, wanted: &Thing) -> bool {
+    match (recorded, wanted) {
+        (Thing::Session(recorded), Thing::Session(wanted)) => {
+            Session { added: wanted.added.clone(), ..recorded.clone() } == *wanted
+        }
+        _ => recorded == wanted,
     }
 }
 

@@ -67,6 +67,8 @@ pub enum Reason {
     FencedOff,
     /// Its guest is to keep other times than it was told; without an end, for as long as it likes.
     OtherTimes { session: Option<SessionName>, end: Option<Timestamp> },
+    /// Its file says another thing of what people need; so many have something now, and had it before.
+    Accommodations { people: usize, were: usize },
     /// Its address never had a reservation.
     Unreserved,
     /// The DHCP server has lost its reservation.

@@ -87,6 +87,8 @@ pub enum Remark {
     AddressHeld { group: VmGroupName, held: usize },
     /// An exam of people who sat one before; their disks of then are not those of now.
     SitsAgain { users: Vec<UserName> },
+    /// What people need of a session's time cannot be read by who plans; what is recorded of it stays.
+    AccommodationsUnread { recorded: usize, why: String },
     /// A session that is over as soon as it is applied.
     SessionPast { ended: Timestamp },
     /// Of a plan that was kept before remarks had codes.

@@ -9,6 +9,7 @@ use super::command::command_at;
 use super::plain_words::shortened;
 use super::privacy;
 use super::session;
+use super::times;
 use crate::control::aside::AsideError;
 use crate::control::collect::CollectError;
 use crate::control::host_labs::InUse;
@@ -185,7 +186,9 @@ fn in_use(error: &InUse) -> Vec<String> {
         InUse::Lab { vms, sessions, .. } => {
             let running =
                 (!vms.is_empty()).then(|| format!("vms of it run, or are about to: {}", shortened(vms.iter())));
-            let open = sessions.iter().map(|(name, until)| format!("its session {name} is open until {until:.0}"));
+            let open = sessions
+                .iter()
+                .map(|(name, until)| format!("its session {name} is open until {}", times::local(*until)));
             running.into_iter().chain(open).collect()
         }
     }

@@ -3,13 +3,16 @@
 use std::fmt;
 
 use super::freeze::thaw_command;
+use super::times;
 use crate::model::disk::{Spoilt, size};
 use crate::plan::{DiskLoss, Disturbance, Ground, Leaves, Refusal, SessionLoss};
 
 impl fmt::Display for Ground {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Frozen { who, since, why, .. } => write!(f, "it is frozen by {who} since {since:.0}: {why}"),
+            Self::Frozen { who, since, why, .. } => {
+                write!(f, "it is frozen by {who} since {}: {why}", times::local(*since))
+            }
             Self::RosterShrinks { lost, members, percent_max, first } => {
                 let names: Vec<&str> = first.iter().map(|user| user.as_str()).collect();
                 let more = if *lost > names.len() { ", …" } else { "" };
@@ -19,12 +22,18 @@ impl fmt::Display for Ground {
                     "{lost} of {members} members would leave ({names}{more}): more than {percent_max} % looks like a roster that is not whole"
                 )
             }
-            Self::SessionHeld { ended } => {
-                write!(f, "this exam was held, and ended at {ended:.0}: what was done in it stands on its vms' disks")
+            Self::AccommodationsShrink { lost, recorded } => {
+                write!(f, "{lost} of {recorded} people would lose their accommodations: the file may not be whole")
             }
-            Self::SessionEdited { until, loss } => write!(f, "it is open until {until:.0} and {loss}"),
+            Self::SessionHeld { ended } => {
+                let ended = times::local(*ended);
+                write!(f, "this exam was held, and ended at {ended}: what was done in it stands on its vms' disks")
+            }
+            Self::SessionEdited { until, loss } => {
+                write!(f, "it is open until {} and {loss}", times::local(*until))
+            }
             Self::DuringSession { session, until, disturbance } => {
-                write!(f, "{disturbance}, while session `{session}` is open until {until:.0}")
+                write!(f, "{disturbance}, while session `{session}` is open until {}", times::local(*until))
             }
             Self::MayStillWrite { host, silent_seconds: None, .. } => {
                 write!(f, "its starter on {host} never wrote anything, so nobody knows how long it has been silent")
@@ -37,10 +46,12 @@ impl fmt::Display for Ground {
             Self::Worked { worker } => worker.fmt(f),
             Self::MadeByCommand { leaves, by, at, claim } => write!(
                 f,
-                "{leaves}, and it would be stopped and its disks set aside: {by} made it {at:.0} (claim {claim})"
+                "{leaves}, and it would be stopped and its disks set aside: {by} made it {} (claim {claim})",
+                times::local(*at)
             ),
             Self::WantedByOthers { by, since, claim } => {
-                write!(f, "{by} wants it to run since {since:.0} (claim {claim}), and it would be stopped")
+                let since = times::local(*since);
+                write!(f, "{by} wants it to run since {since} (claim {claim}), and it would be stopped")
             }
             Self::OverQuota { owner, limit, running, elsewhere, starts } => {
                 let names = running.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -161,6 +172,7 @@ impl Refusal {
         match &self.why {
             Ground::Frozen { scope, .. } => format!("`{}` lets plans be applied again", thaw_command(*scope)),
             Ground::RosterShrinks { .. } => format!("if they really leave: {allow}"),
+            Ground::AccommodationsShrink { .. } => format!("if they really lose them: {allow}"),
             Ground::SessionHeld { .. } => {
                 "leave it as it was, and give the new exam a name of its own: its vms get new disks".to_owned()
             }
@@ -314,7 +326,7 @@ mod tests {
             (
                 r#"{"code":"during_session","session":"final","until":"2027-01-12T12:00:00Z","disturbance":{"leaves":{"why":"manifest","runs":false}}}"#,
                 "during_session",
-                "left the manifest, and it would lose its disks, while session `final` is open until 2027-01-12T12:00:00Z",
+                "left the manifest, and it would lose its disks, while session `final` is open until NOON",
                 "wait until the session is over, or mean it: `--allow vm/a`",
             ),
             (
@@ -327,9 +339,10 @@ mod tests {
             (r#"{"text":"its image is not there","hint":"mend it"}"#, "other", "its image is not there", "mend it"),
         ];
         for (fields, expected, words, hint) in table {
+            let words = words.replace("NOON", &times::local("2027-01-12T12:00:00Z".parse().unwrap()));
             let kept = format!(r#"{{"address":"vm/a","holds":"everything",{}"#, &fields[1..]);
             let refusal: Refusal = serde_json::from_str(&kept).unwrap();
-            assert_eq!((code(&refusal.why).as_str(), refusal.why.to_string().as_str()), (expected, words));
+            assert_eq!((code(&refusal.why).as_str(), refusal.why.to_string()), (expected, words));
             assert_eq!(refusal.hint(), hint);
             let kept: serde_json::Value = serde_json::from_str(&kept).unwrap();
             assert_eq!(serde_json::to_value(&refusal).unwrap(), kept);

@@ -1,5 +1,6 @@
 //! A person's being forgotten, in words: why not yet, and what is left when it is done.
 
+use super::times;
 use std::fmt::Write as _;
 
 use crate::control::privacy::{Erased, Kept};
@@ -13,7 +14,7 @@ pub(super) fn kept(kept: &Kept) -> String {
         Kept::Running { lab, vm } => format!("vm `{vm}` of lab `{lab}` runs, or is about to"),
         Kept::Worked { lab, vm } => format!("somebody works on vm `{vm}` of lab `{lab}`"),
         Kept::Session { lab, session, until } => {
-            format!("session `{session}` of lab `{lab}` is not over until {until:.0}")
+            format!("session `{session}` of lab `{lab}` is not over until {}", times::local(*until))
         }
         Kept::Aside { lab, vm, until } => {
             format!("disks of vm `{vm}` of lab `{lab}` were set aside, and are kept until {until:.0}")

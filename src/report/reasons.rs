@@ -51,6 +51,9 @@ impl fmt::Display for Reason {
             Self::OtherTimes { session: Some(session), end: None } => {
                 write!(f, "session `{session}` sets it no end now")
             }
+            Self::Accommodations { people, were } => {
+                write!(f, "its accommodations change: {were} before, {people} now")
+            }
             Self::OtherTimes { session: None, .. } => f.write_str("no session sets it an end any more"),
             Self::Wanted { .. }
             | Self::Claimed { .. }

@@ -55,6 +55,9 @@ impl fmt::Display for Remark {
                 let sits = if users.len() == 1 { "sits" } else { "sit" };
                 write!(f, "{} {sits} an exam again, with new disks: {}", users.len(), shortened(users.iter()))
             }
+            Self::AccommodationsUnread { recorded, why } => {
+                write!(f, "its accommodations are not read, since {why}; the {recorded} that are recorded stay")
+            }
             Self::SessionPast { ended } => {
                 write!(f, "it lies in the past, and is over since {}: look at its year", times::local(*ended))
             }

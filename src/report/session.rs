@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::plain_words::count;
 use super::table::{Column, Row, column, wide, word};
 use super::times;
-use crate::control::session::{Doing, Done, Moved, Question, SessionError, Sitter, Wanted, Whose};
+use crate::control::session::{Doing, Done, InTheWay, Moved, Question, SessionError, Sitter, Wanted, Whose};
 use crate::model::id::SessionName;
 
 impl Row for Sitter {
@@ -62,15 +62,19 @@ fn end(at: Option<Timestamp>) -> String {
 
 /// What undoes it, in one line where there is one.
 fn undo(session: &SessionName, wanted: &Wanted, people: &[Moved]) -> Option<String> {
+    let general = || Some(format!("labwright session undo {session}"));
+    if matches!(wanted.doing, Doing::Accommodate { .. } | Doing::Resume) {
+        return general();
+    }
     let whose = scope(wanted.whose.as_ref()?);
     let by = |moved: &Moved| Some(moved.is?.as_second() - moved.was?.as_second());
     Some(match wanted.doing {
         Doing::Pause { .. } => format!("labwright session resume {session} {whose}; the pause is added to each end"),
-        Doing::Resume => return None,
+        Doing::Resume | Doing::Accommodate { .. } | Doing::Undo { .. } => return None,
         Doing::Extend { .. } | Doing::EndAt { .. } | Doing::EndNow => {
             let seconds = people.first().and_then(by)?;
             if !people.iter().all(|moved| by(moved) == Some(seconds)) {
-                return Some(format!("labwright session set {session} --user NAME TIME, with the times above"));
+                return general();
             }
             let verb = if seconds > 0 { "subtract" } else { "extend" };
             format!("labwright session {verb} {session} {whose} {}", length(seconds.unsigned_abs()))
@@ -115,6 +119,24 @@ pub(super) fn hint(error: &SessionError) -> Option<String> {
             format!("`labwright session resume … --user {user}` lets it go on; then there is an end to move")
         }
         SessionError::Paused => "`labwright session resume` lets it go on".to_owned(),
+        SessionError::NoRoom { seconds, latest, way, .. } => {
+            let most = match u64::try_from(*seconds) {
+                Ok(seconds @ 1..) => {
+                    format!("{} more is the longest that does, until {}", length(seconds), times::local(*latest))
+                }
+                _ => "no more does".to_owned(),
+            };
+            match way {
+                InTheWay::LatestEnd => {
+                    format!("{most}: that is the session's `latest_end`, which the manifest may move")
+                }
+                InTheWay::Session(next) => format!("{most}: then session `{next}` has the machine"),
+            }
+        }
+        SessionError::StartsBefore { start, .. } => {
+            format!("it starts {}: write the date, too, if it is not today", times::local(*start))
+        }
+        SessionError::NobodysNeed => "name who needs it with `--user`, or a `--group` of them".to_owned(),
         SessionError::BeforeStart { .. } => "to call it off, take it out of the manifest".to_owned(),
         _ => return None,
     })

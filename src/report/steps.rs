@@ -70,6 +70,8 @@ fn recorded(entry: &Entry) -> Option<String> {
         Entry::ClaimPower { wanted: ClaimedPower::Running, by, .. } => format!("claims for {by} that it runs"),
         Entry::ClaimPower { wanted: ClaimedPower::Stopped, by, .. } => format!("claims for {by} that it is stopped"),
         Entry::EndPowerClaim { why, .. } | Entry::EndClaim { why, .. } => format!("ends the claim on it: {why}"),
+        Entry::Accommodate { people, .. } => format!("records accommodations: {people}"),
+        Entry::BeginTime { at, .. } => format!("records that its owner's time began {}", super::times::local(*at)),
         Entry::Object { .. } | Entry::Vm { .. } | Entry::ForgetVm { .. } => return None,
         Entry::WantBack { .. } | Entry::Image { .. } | Entry::RenameVm { .. } | Entry::RenameTemplate { .. } => {
             return None;

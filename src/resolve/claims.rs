@@ -8,6 +8,7 @@
 //!                                                       group are there
 //! grant   a permission that somebody gives              isolation that it forces, into the vms; who may do what, says `access`
 //! time    a session's extension or pause                into each one's end, and counts from there whatever is edited
+//! accommodation  what people need of a session's time   likewise; a file that says other things of somebody goes before it
 //! hold    disks that a purge leaves alone               never: a purge looks at it
 //! other   of a newer labwright                          never: kept, and shown as it is
 //! ```
@@ -15,9 +16,13 @@
 use std::borrow::Cow;
 
 use super::permissions::forced_vms;
+use crate::model::accommodation::AccommodationFile;
 use crate::model::address::Address;
-use crate::model::claim::{Claim, ClaimBody, ClaimId, GivenAs, GrantClaim, PowerClaim, PowerWish, TimeClaim, VmClaim};
-use crate::model::id::{FamilyName, UserGroupName, UserName, VmName};
+use crate::model::claim::{
+    AccommodatedBy, AccommodationClaim, Claim, ClaimBody, ClaimId, GivenAs, GrantClaim, PowerClaim, PowerWish,
+    TimeClaim, VmClaim,
+};
+use crate::model::id::{FamilyName, SessionName, UserGroupName, UserName, VmName};
 use crate::model::lab::{AddedTime, Desired, Moved, Object, Origin, Permission, PowerState, Subject, Vm};
 
 /// The lab with the claims on it. Whether a vm is `on_demand`, is renamed, or leaves, is for the plan to see, which ends claims.
@@ -25,7 +30,7 @@ pub fn with_claims<'a>(desired: &'a Desired, claims: &[Claim]) -> Cow<'a, Desire
     let mut merged = Cow::Borrowed(desired);
     // A lab that was merged before, and kept, is merged anew.
     for (name, session) in &desired.sessions {
-        let added = AddedTime::of(name.as_str(), claims);
+        let added = added(desired, name, claims);
         if added != session.added {
             merged.to_mut().sessions.get_mut(name).expect("it was just found").added = added;
         }
@@ -46,11 +51,29 @@ pub fn with_claims<'a>(desired: &'a Desired, claims: &[Claim]) -> Cow<'a, Desire
                 merged.to_mut().vms.insert(name, vm(claim.id, family, made));
             }
             ClaimBody::Vm(_) | ClaimBody::Grant(_) | ClaimBody::Time(_) | ClaimBody::Hold(_) => {}
+            ClaimBody::Accommodation(_) => {}
             ClaimBody::Other { .. } => {}
         }
     }
     isolate(&mut merged, claims);
     merged
+}
+
+/// What people gave a session's time. Whom its file says nothing of keeps what is recorded: half a file looks like a whole one.
+fn added(desired: &Desired, name: &SessionName, claims: &[Claim]) -> AddedTime {
+    let mut added = AddedTime::of(name.as_str(), claims);
+    let Some(AccommodationFile::Read(people)) = desired.accommodations.get(name) else { return added };
+    let is_by_command = |user: &UserName| {
+        claims.iter().any(|claim| match &claim.body {
+            ClaimBody::Accommodation(of) => {
+                of.session == *name && of.by == AccommodatedBy::Command && of.people.contains_key(user)
+            }
+            _ => false,
+        })
+    };
+    let by_file = people.iter().filter(|(user, _)| !is_by_command(user));
+    added.accommodated.extend(by_file.map(|(user, of)| (user.clone(), *of)));
+    added
 }
 
 /// A vm that a person made. Its power is for people alone.
@@ -99,7 +122,7 @@ pub fn why_idle(desired: &Desired, claim: &Claim, is_recorded: impl Fn(&str) -> 
         },
         ClaimBody::Grant(grant) => why_no_matter(desired, grant, &claim.by).map(str::to_owned),
         ClaimBody::Vm(made) => why_not_made(desired, &claim.name, made),
-        ClaimBody::Time(TimeClaim { session, .. }) => {
+        ClaimBody::Time(TimeClaim { session, .. }) | ClaimBody::Accommodation(AccommodationClaim { session, .. }) => {
             (!desired.sessions.contains_key(session)).then(|| format!("there is no session `{session}`"))
         }
         ClaimBody::Hold(_) => None,

@@ -68,6 +68,7 @@ pub fn resolve(manifest: &Manifest, site: &SiteContext) -> Resolved {
         power: BTreeMap::new(),
         written_permissions: BTreeMap::new(),
         particulars: None,
+        accommodations: BTreeMap::new(),
     };
     r.range_sizes(&desired.vms, &vm_groups);
     let families = machines.families;

@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::networks::VmGroups;
 use super::{Families, Resolver};
-use crate::manifest::{SessionDecl, Spanned};
+use crate::manifest::{Accommodations, At, SessionDecl, Spanned};
+use crate::model::accommodation::AccommodationFile;
 use crate::model::id::{FamilyName, SessionName, UserName, VmName};
-use crate::model::lab::{AddedTime, AtEnd, Desired, PowerState, Session, SessionKind};
+use crate::model::lab::{AddedTime, AtEnd, Desired, Late, PowerState, Session, SessionKind};
 use crate::model::rules::Rule;
 
 /// Most sessions of a lab: a class that meets daily for a year has fewer.
@@ -20,12 +23,7 @@ impl Resolver<'_> {
         let sessions = self.at_most(&manifest.sessions.0, SESSIONS_MAX, "sessions", |entry| entry.key.at);
         let mut taking_part = 0;
         for (name, decl) in sessions.iter().filter_map(|entry| Some((&entry.key, entry.value.as_ref()?))) {
-            if decl.end.value <= decl.start.value {
-                let message = format!("the session `{}` ends before it starts", name.value);
-                let hint = "check both times and their zones";
-                self.note_both(Rule::SessionOrder, (decl.end.at, &message), (decl.start.at, "the start"), hint);
-                continue;
-            }
+            let Some(end) = self.end(name, decl) else { continue };
             let vms = self.session_vms(name, decl, families, desired);
             taking_part += vms.len();
             if taking_part > TAKING_PART_MAX {
@@ -34,12 +32,12 @@ impl Resolver<'_> {
                 self.note(Rule::TooBig, name.at, message, "make several labs of it");
                 break;
             }
-            let owners: BTreeSet<&UserName> = vms.iter().map(|vm| &desired.vms[vm].owner).collect();
+            let owners: BTreeSet<UserName> = vms.iter().map(|vm| desired.vms[vm].owner.clone()).collect();
             let mut extra: BTreeMap<UserName, u32> = BTreeMap::new();
             for owner in &owners {
-                let percent = desired.users.get(*owner).map_or(0, |user| user.extra_time_percent);
+                let percent = desired.users.get(owner).map_or(0, |user| user.extra_time_percent);
                 if percent > 0 {
-                    extra.insert((*owner).clone(), percent);
+                    extra.insert(owner.clone(), percent);
                 }
             }
             for (user, percent) in decl.extra_time.iter() {
@@ -54,7 +52,9 @@ impl Resolver<'_> {
             let session = Session {
                 vms,
                 start: decl.start.value.0,
-                end: decl.end.value.0,
+                end,
+                late: decl.late.as_ref().map_or(Late::UntilEnd, |late| late.value),
+                latest_end: decl.latest_end.as_ref().map(|latest| latest.value.0),
                 kind: kind_of(decl),
                 boot_before_seconds: self.boot_before(decl),
                 extra_time_percent: extra,
@@ -62,10 +62,94 @@ impl Resolver<'_> {
                 at_end: decl.at_end.as_ref().map_or(AtEnd::Stop, |at_end| at_end.value),
                 added: AddedTime::default(),
             };
+            let file = self.accommodations(name, &session, &owners);
+            desired.accommodations.insert(name.value.clone(), file);
             self.exam_names(name, decl, &session, families);
             self.overlaps(name, &session, desired);
             desired.sessions.insert(name.value.clone(), session);
         }
+    }
+
+    /// When it is over for whoever needs no more time than others; `None` after a finding.
+    fn end(&mut self, name: &Spanned<SessionName>, decl: &SessionDecl) -> Option<Timestamp> {
+        let start = decl.start.value.0;
+        let (end, at) = match (&decl.end, &decl.duration) {
+            (Some(end), Some(duration)) => {
+                let message = "a session has an `end` or a `duration`, not both";
+                self.note_both(
+                    Rule::ConflictingKeys,
+                    (duration.at, message),
+                    (end.at, "its end"),
+                    "remove one of the two",
+                );
+                return None;
+            }
+            (Some(end), None) => (end.value.0, end.at),
+            (None, Some(duration)) => {
+                let length = SignedDuration::from_secs(i64::try_from(duration.0).unwrap_or(i64::MAX));
+                (start.checked_add(length).unwrap_or(start), duration.at)
+            }
+            (None, None) => {
+                // What was written could not be read, which was said already.
+                if decl.key("end").or(decl.key("duration")).is_none() {
+                    let message = "a session needs a key `end` or `duration`";
+                    self.note(Rule::MissingKey, name.at, message, "add a line `end: …`, or `duration: 3h`");
+                }
+                return None;
+            }
+        };
+        if end <= start {
+            let message = format!("the session `{}` ends before it starts", name.value);
+            let hint = "check both times and their zones";
+            self.note_both(Rule::SessionOrder, (at, &message), (decl.start.at, "the start"), hint);
+            return None;
+        }
+        self.latest_end(decl, end, at).then_some(end)
+    }
+
+    /// Whether its latest end is as its other times let it be.
+    fn latest_end(&mut self, decl: &SessionDecl, end: Timestamp, at: At) -> bool {
+        match (&decl.latest_end, &decl.late) {
+            (Some(latest), _) if latest.value.0 < end => {
+                let message = "the latest end of the session comes before its end";
+                let hint = "write a time that is as late as whoever starts last may work";
+                self.note_both(Rule::SessionOrder, (latest.at, message), (at, "the end"), hint);
+                false
+            }
+            (None, Some(late)) if late.value == Late::FullTime && decl.key("latest_end").is_none() => {
+                let message = "with `late: full_time` nobody knows when the last one is ready";
+                let hint = "add `latest_end:`, after which nobody works, however late they started";
+                self.note(Rule::MissingKey, late.at, message, hint);
+                false
+            }
+            _ => true,
+        }
+    }
+
+    /// What people need by its file; of a session that names none, nobody needs anything.
+    fn accommodations(
+        &mut self,
+        name: &Spanned<SessionName>,
+        session: &Session,
+        owners: &BTreeSet<UserName>,
+    ) -> AccommodationFile {
+        let lines = match self.manifest.accommodations.get(&name.value) {
+            Some(Accommodations::Unread { why }) => return AccommodationFile::Unread { why: why.clone() },
+            Some(Accommodations::Lines(lines)) => lines.as_slice(),
+            None => &[],
+        };
+        for (user, of) in lines {
+            if !owners.contains(&user.value) && !session.vms.is_empty() && !self.vms_missing {
+                let message = format!("somebody here has no vm in session `{}`, so this can never matter", name.value);
+                self.note(Rule::UselessExtraTime, user.at, message, "is the name mistyped, or missing in the roster?");
+            }
+            if of.start.is_some_and(|start| start < session.start) {
+                let message = format!("an own start lies before that of session `{}`", name.value);
+                let hint = "nobody starts before their session does: let that one start earlier";
+                self.note(Rule::Accommodations, user.at, message, hint);
+            }
+        }
+        AccommodationFile::Read(lines.iter().map(|(user, of)| (user.value.clone(), *of)).collect())
     }
 
     /// The key has another name by now.
@@ -149,7 +233,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn useless_extra_time(&mut self, user: &Spanned<UserName>, owners: &BTreeSet<&UserName>) {
+    fn useless_extra_time(&mut self, user: &Spanned<UserName>, owners: &BTreeSet<UserName>) {
         let hint = match self.suggest(user.as_str(), owners.iter().map(|owner| owner.as_str())) {
             Some(near) => format!("did you mean `{near}`?"),
             None => "add the user to the group of the session's vms, or remove the line".to_owned(),

@@ -241,6 +241,13 @@ impl Control {
         self.clock = (clock != Clock::default()).then_some(Part::Known(clock));
     }
 
+    /// The same, unless somebody has told other times since these were `told`: they know better.
+    pub fn keep_time_after(&mut self, told: Option<&Clock>, clock: &Clock) {
+        if told.is_none_or(|told| *told == self.told_time()) {
+            self.keep_time(clock);
+        }
+    }
+
     /// The times that stand here, as this labwright knows them.
     pub fn told_time(&self) -> Clock {
         let known = self.clock().cloned().unwrap_or_default();

@@ -38,8 +38,9 @@ pub trait Runs: Send + Sync {
     /// What is wanted of a run by now; `None` where its folder is gone.
     fn wanted(&self, run: &RunId) -> Result<Option<Wanted>, RunFileError>;
 
-    /// Tells a run its times. A run whose folder is gone keeps none: that is no error.
-    fn tell(&self, run: &RunId, clock: &Clock) -> Result<(), RunFileError>;
+    /// Tells a run its times, unless somebody has told it others since these were `told`. A run whose folder is gone keeps
+    /// none: that is no error.
+    fn tell(&self, run: &RunId, clock: &Clock, told: Option<&Clock>) -> Result<(), RunFileError>;
 
     /// The times that a run was told; `None` where its folder is gone.
     fn told(&self, run: &RunId) -> Result<Option<Clock>, RunFileError>;
@@ -151,8 +152,8 @@ impl Runs for OnStorage {
         Ok(Control::read(&self.folder(run))?.map(|control| control.wanted))
     }
 
-    fn tell(&self, run: &RunId, clock: &Clock) -> Result<(), RunFileError> {
-        Control::change(&self.folder(run), |control| control.keep_time(clock)).map(drop)
+    fn tell(&self, run: &RunId, clock: &Clock, told: Option<&Clock>) -> Result<(), RunFileError> {
+        Control::change(&self.folder(run), |control| control.keep_time_after(told, clock)).map(drop)
     }
 
     fn told(&self, run: &RunId) -> Result<Option<Clock>, RunFileError> {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::read::Reader;
 use super::{StateError, Store};
-use crate::model::claim::{Claim, ClaimBody, ClaimId};
+use crate::model::claim::{AccommodatedBy, Claim, ClaimBody, ClaimId};
 use crate::model::id::LabName;
 
 /// A claim, standing or over.
@@ -65,15 +65,17 @@ impl Store {
     }
 }
 
-/// A new claim. Of power there is one on each vm: the one before ends.
+/// A new claim. Of power there is one on each vm, and of a session's file one: the one before ends.
 pub(super) fn put(
     transaction: &Transaction<'_>,
     lab: &str,
     (name, body, by): (&str, &ClaimBody, &str),
     now: &str,
 ) -> rusqlite::Result<()> {
-    if matches!(body, ClaimBody::Power(_)) {
-        end_power(transaction, lab, name, "something else was asked for", now)?;
+    match body {
+        ClaimBody::Power(_) => end_power(transaction, lab, name, "something else was asked for", now)?,
+        ClaimBody::Accommodation(of) if of.by == AccommodatedBy::File => end_file(transaction, lab, name, now)?,
+        _ => {}
     }
     transaction
         .prepare_cached("INSERT INTO claims (lab, kind, name, body, \"by\", at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
@@ -86,6 +88,16 @@ pub(super) fn end(transaction: &Transaction<'_>, lab: &str, id: ClaimId, why: &s
         .prepare_cached("UPDATE claims SET ended_at = ?4, ended = ?3 WHERE lab = ?1 AND id = ?2 AND ended_at IS NULL")?
         .execute(params![lab, id.0, why, now])
         .map(|_| ())
+}
+
+fn end_file(transaction: &Transaction<'_>, lab: &str, session: &str, now: &str) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "UPDATE claims SET ended_at = ?3, ended = 'the file says something else' WHERE lab = ?1 AND name = ?2
+             AND kind = 'accommodation' AND json_extract(body, '$.by') = 'file' AND ended_at IS NULL",
+        )?
+        .execute(params![lab, session, now])
+        .map(drop)
 }
 
 /// Ends what is wanted of a vm's power, if anything is.

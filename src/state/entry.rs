@@ -8,9 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use super::write::{execute, to_json, want_back};
 use super::{audit, claims, roster};
+use crate::model::accommodation::Unshown;
 use crate::model::address::{Address, Kind};
-use crate::model::claim::{ClaimBody, ClaimId, ClaimedPower, PowerClaim};
-use crate::model::id::{Mac, TemplateName, VmName};
+use crate::model::claim::{
+    AccommodatedBy, AccommodationClaim, ClaimBody, ClaimId, ClaimedPower, PowerClaim, TimeChange, TimeClaim,
+};
+use crate::model::id::{Mac, SessionName, TemplateName, UserName, VmName};
 use crate::model::lab::Vm;
 
 /// The names in its JSON are those of plans that were kept before entries had a type of their own.
@@ -47,6 +50,16 @@ pub enum Entry {
     EndPowerClaim { vm: VmName, why: String },
     /// A vm that somebody made by command is wanted no more.
     EndClaim { vm: VmName, id: ClaimId, why: String },
+    /// What a session's file says that people need, in place of what it said before. Whom it is about stands in no plan.
+    Accommodate {
+        session: SessionName,
+        people: usize,
+        by: String,
+        #[serde(skip)]
+        of: Unshown,
+    },
+    /// Somebody's guest was first seen to run in a session that gives everybody the whole time.
+    BeginTime { vm: VmName, user: UserName, session: SessionName, at: jiff::Timestamp },
 }
 
 impl Entry {
@@ -62,6 +75,8 @@ impl Entry {
             Self::ClaimPower { wanted: ClaimedPower::Running, .. } => "claim that it runs",
             Self::ClaimPower { wanted: ClaimedPower::Stopped, .. } => "claim that it stands still",
             Self::EndPowerClaim { .. } | Self::EndClaim { .. } => "end the claim",
+            Self::Accommodate { .. } => "record accommodations",
+            Self::BeginTime { .. } => "record when it began",
         }
     }
 
@@ -74,8 +89,9 @@ impl Entry {
             | Self::WantBack { vm, .. }
             | Self::ClaimPower { vm, .. }
             | Self::EndPowerClaim { vm, .. }
-            | Self::EndClaim { vm, .. } => Some(vm),
-            Self::Object { .. } | Self::RenameTemplate { .. } | Self::Image { .. } => None,
+            | Self::EndClaim { vm, .. }
+            | Self::BeginTime { vm, .. } => Some(vm),
+            Self::Accommodate { .. } | Self::Object { .. } | Self::RenameTemplate { .. } | Self::Image { .. } => None,
         }
     }
 
@@ -144,6 +160,17 @@ impl Entry {
             }
             Self::EndPowerClaim { vm, why } => claims::end_power(transaction, lab, vm.as_str(), why, now),
             Self::EndClaim { vm: _, id, why } => claims::end(transaction, lab, *id, why, now),
+            Self::Accommodate { session, people: _, by, of } => {
+                let (session, people) = (session.clone(), of.0.clone());
+                let version = ClaimBody::VERSION;
+                let body = AccommodationClaim { version, session, by: AccommodatedBy::File, people };
+                claims::put(transaction, lab, (body.session.as_str(), &ClaimBody::Accommodation(body.clone()), by), now)
+            }
+            Self::BeginTime { vm: _, user, session, at } => {
+                let change = TimeChange::Begin { at: *at };
+                let body = TimeClaim::new(session.clone(), Some(user.clone()), change, None);
+                claims::put(transaction, lab, (session.as_str(), &ClaimBody::Time(body), "labwright"), now)
+            }
         }
     }
 }

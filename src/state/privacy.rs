@@ -116,6 +116,11 @@ impl Erased<'_> {
         }
         self.replace_by("claims", "by", |text| (text == self.user).then(|| self.alias.clone()))?;
         self.replace_by("claims", "ended", |text| self.without(text))?;
+        // What others need stays.
+        self.transaction.execute(
+            "UPDATE claims SET body = json_remove(body, '$.people.\"' || ?1 || '\"') WHERE kind = 'accommodation'",
+            [self.user],
+        )?;
         let mut about = self.transaction.prepare("SELECT id, name, body FROM claims")?;
         let rows = about.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         let rows: Vec<(i64, String, String)> = rows.collect::<Result<_, _>>()?;

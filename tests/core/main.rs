@@ -10,6 +10,7 @@ mod imports;
 #[path = "../simulation/lab.rs"]
 #[expect(dead_code, reason = "the simulation looks closer at how an apply ended than the plans need")]
 mod lab;
+mod late;
 mod lost_hosts;
 mod neighbours;
 mod parts;

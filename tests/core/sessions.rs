@@ -14,7 +14,7 @@ use crate::lab::{Applied, Lab};
 use crate::plans::{OPEN, PAIR, running};
 use crate::world::Inner;
 
-fn at(text: &str) -> jiff::Timestamp {
+pub(crate) fn at(text: &str) -> jiff::Timestamp {
     format!("2027-01-12T{text}Z").parse().unwrap()
 }
 
@@ -26,7 +26,7 @@ fn time(name: Option<&str>, change: TimeChange) -> TimeClaim {
     TimeClaim::new("final".parse().unwrap(), name.map(user), change, None)
 }
 
-fn extend(name: Option<&str>, minutes: i64) -> TimeClaim {
+pub(crate) fn extend(name: Option<&str>, minutes: i64) -> TimeClaim {
     time(name, TimeChange::Extend { seconds: minutes * 60 })
 }
 
@@ -35,28 +35,28 @@ fn pause(name: Option<&str>, from: &str, until: Option<&str>) -> TimeClaim {
 }
 
 /// Somebody's act, as its command writes it down.
-fn put(lab: &Lab, time: TimeClaim) {
+pub(crate) fn put(lab: &Lab, time: TimeClaim) {
     let change = Change::PutClaim { name: "final".into(), body: ClaimBody::Time(time), by: "ana".into() };
     lab.store().record(&lab.desired().lab, &[change], at("08:00:00")).unwrap();
 }
 
 /// What the run of a vm was told.
-fn told(lab: &Lab, vm: &str) -> Clock {
+pub(crate) fn told(lab: &Lab, vm: &str) -> Clock {
     lab.world.with(|inner| inner.runs[&inner.run_of(vm)].control.told_time())
 }
 
-fn until(lab: &Lab, vm: &str) -> Option<jiff::Timestamp> {
+pub(crate) fn until(lab: &Lab, vm: &str) -> Option<jiff::Timestamp> {
     told(lab, vm).over_at()
 }
 
-fn reasons(plan: &Plan) -> Vec<String> {
+pub(crate) fn reasons(plan: &Plan) -> Vec<String> {
     plan.changes
         .iter()
         .map(|change| format!("{} {}: {}", change.verb.as_str(), change.address, change.reason()))
         .collect()
 }
 
-fn set_time(lab: &Lab, to: &str) {
+pub(crate) fn set_time(lab: &Lab, to: &str) {
     lab.world.with(|inner| inner.now = at(to));
 }
 

@@ -14,7 +14,7 @@ use labwright::model::site::{
 };
 use labwright::resolve::resolve;
 
-fn context() -> SiteContext {
+pub(crate) fn context() -> SiteContext {
     SiteContext {
         all_vms: VmGroup::all_vms(),
         default_limits: Limits::USER,

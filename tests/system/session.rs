@@ -13,6 +13,13 @@ impl Lab {
         self.must(&[&["session"], &words[..]].concat())
     }
 
+    /// What stands in the `control.json` of a vm's run.
+    fn control(&self, vm: &str) -> serde_json::Value {
+        let run = self.mapping(vm)["run"].as_str().unwrap().to_owned();
+        let file = self.folder.join(".labwright/runs").join(run).join("control.json");
+        serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
+    }
+
     /// What the run of a vm was told, as its starter reads it.
     fn told_end(&self, vm: &str) -> String {
         let shown: serde_json::Value =
@@ -40,6 +47,19 @@ fn the_time_of_one_is_over_and_another_one_works_on() {
     assert!(said.contains("1 person, 1 guest told"), "{said}");
     let later: jiff::Timestamp = lab.told_end("bob-tiny").parse().unwrap();
     assert_eq!(later.as_second() - end.as_second(), 15 * 60);
+    // What is taken back reaches the guest, too.
+    let told = || lab.control("bob-tiny")["clock"]["end"].to_string();
+    let extended = told();
+    let said = lab.session("undo final");
+    assert!(said.contains("1 person, 1 guest told"), "{said}");
+    assert_ne!(told(), extended);
+    lab.session("extend final --user bob 15m --yes");
+    assert_eq!(told(), extended);
+    let claims: serde_json::Value =
+        serde_json::from_str(&lab.must(&["get", "claims", "-o", "json", "--lab", &text(&lab.folder)])).unwrap();
+    let id = claims.as_array().unwrap().last().unwrap()["id"].to_string();
+    lab.must(&["claim", "undo", &id, "--lab", &text(&lab.folder)]);
+    assert_ne!(told(), extended);
 
     // Handed in: hers ends, and nobody else notices.
     lab.session("end-now final --user alice");

@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
+use super::limits::InTheWay;
 use super::{Changes, Doing, Held, SessionError, TWICE_SECONDS, Wanted, Whose};
-use crate::model::claim::{Claim, ClaimBody, TimeChange, TimeClaim};
+use crate::model::accommodation::Accommodation;
+use crate::model::claim::{AccommodatedBy, AccommodationClaim, Claim, ClaimBody, ClaimId, TimeChange, TimeClaim};
 use crate::model::id::UserName;
 use crate::model::lab::Session;
+use crate::state::PastClaim;
 
 /// How far back a pause may begin that is only told now.
 const SINCE_HOURS_MAX: i64 = 12;
@@ -60,6 +63,8 @@ impl Held<'_> {
             Doing::EndNow => self.moved_by(meant, &|user| Ok(self.seconds_to(user, self.now)?.min(0)), why),
             Doing::Pause { since } => self.paused(meant, since, why),
             Doing::Resume => self.resumed(meant),
+            Doing::Accommodate { of } => self.accommodated(meant, of),
+            Doing::Undo { claim } => self.undone(claim),
         }
     }
 
@@ -92,7 +97,7 @@ impl Held<'_> {
             true => vec![claim(None, first)],
             false => seconds.into_iter().map(|(user, seconds)| claim(Some(user), seconds)).collect(),
         };
-        Ok(Changes { put, end: Vec::new() })
+        Ok(Changes::putting(put))
     }
 
     fn paused(&self, meant: &Meant, since: Option<Timestamp>, why: Option<&String>) -> Result<Changes, SessionError> {
@@ -113,7 +118,7 @@ impl Held<'_> {
             true => vec![claim(None)],
             false => running.into_iter().map(|user| claim(Some(user))).collect(),
         };
-        Ok(Changes { put, end: Vec::new() })
+        Ok(Changes::putting(put))
     }
 
     /// The pauses that are open end. Where one was everybody's and only some go on, it stays open for each of the others.
@@ -131,7 +136,8 @@ impl Held<'_> {
             let TimeChange::Pause { from, .. } = pause.change else { continue };
             let put = |user: Option<UserName>, is_over: bool| {
                 let until = is_over.then(|| self.now.max(from));
-                TimeClaim::new(self.name.clone(), user, TimeChange::Pause { from, until }, pause.why.clone())
+                let change = TimeChange::Pause { from, until };
+                ClaimBody::Time(TimeClaim::new(self.name.clone(), user, change, pause.why.clone()))
             };
             if meant.is_all {
                 changes.put.push(put(pause.user.clone(), true));
@@ -140,6 +146,43 @@ impl Held<'_> {
             changes.put.extend(theirs.into_iter().map(|user| put(Some(user.clone()), meant.people.contains(&user))));
         }
         if changes.end.is_empty() { Err(SessionError::NotPaused) } else { Ok(changes) }
+    }
+
+    /// What is not said stays as these people have it.
+    fn accommodated(&self, meant: &Meant, of: Accommodation) -> Result<Changes, SessionError> {
+        if meant.is_all {
+            return Err(SessionError::NobodysNeed);
+        }
+        if of.start.is_some_and(|start| start < self.session.start) {
+            return Err(SessionError::StartsBefore { session: self.name.clone(), start: self.session.start });
+        }
+        let before = |user: &UserName| self.session.added.accommodated.get(user).copied().unwrap_or_default();
+        let people = meant.people.iter().map(|user| (user.clone(), of.over(before(user))));
+        let (session, by) = (self.name.clone(), AccommodatedBy::Command);
+        let claim = AccommodationClaim { version: ClaimBody::VERSION, session, by, people: people.collect() };
+        Ok(Changes { put: vec![ClaimBody::Accommodation(claim)], end: Vec::new() })
+    }
+
+    /// Takes a claim back, or all that the last act wrote; what that had put an end to stands again.
+    fn undone(&self, claim: Option<ClaimId>) -> Result<Changes, SessionError> {
+        let acts = || self.acts().filter(|standing| claim.is_none_or(|claim| claim == standing.id));
+        let last = acts().map(|standing| standing.at).max().ok_or(SessionError::NothingToUndo)?;
+        let end: Vec<ClaimId> = acts().filter(|standing| standing.at == last).map(|standing| standing.id).collect();
+        let moment = last.to_string();
+        let ended_by_it = |past: &&PastClaim| claim.is_none() && past.ended_at.as_ref() == Some(&moment);
+        let read = |past: &PastClaim| ClaimBody::read(&past.kind, &past.body).ok();
+        let is_time = |body: &ClaimBody| matches!(body, ClaimBody::Time(_) | ClaimBody::Accommodation(_));
+        let put = self.past.iter().filter(ended_by_it).filter_map(read).filter(is_time).collect();
+        Ok(Changes { put, end })
+    }
+
+    /// What people did to this session's times, and counts.
+    fn acts(&self) -> impl Iterator<Item = &Claim> {
+        self.recorded.claims.iter().filter(|claim| match &claim.body {
+            ClaimBody::Time(time) => time.session == *self.name && !matches!(time.change, TimeChange::Begin { .. }),
+            ClaimBody::Accommodation(of) => of.session == *self.name && of.by == AccommodatedBy::Command,
+            _ => false,
+        })
     }
 
     fn open_pauses(&self) -> impl Iterator<Item = (&Claim, &TimeClaim)> {
@@ -165,11 +208,34 @@ impl Held<'_> {
         }
     }
 
+    /// Nobody's time is moved by command into what comes next.
+    pub(super) fn refuse_beyond(&self, doing: Doing, after: &Session, meant: &Meant) -> Result<(), SessionError> {
+        if !matches!(doing, Doing::Extend { .. } | Doing::EndAt { .. } | Doing::Accommodate { .. }) {
+            return Ok(());
+        }
+        let bounds = meant.people.iter().filter_map(|user| {
+            let (was, is) = (self.session.end_of(user)?, after.end_of(user)?);
+            let bounds = self.bounds(user, was).into_iter();
+            let counts = |way: &InTheWay| !doing.is_need() || *way != InTheWay::LatestEnd;
+            let (latest, way) = bounds.filter(|(_, way)| counts(way)).min_by_key(|(latest, _)| *latest)?;
+            (is > was && is > latest).then(|| (latest.as_second() - was.as_second(), user.clone(), latest, way))
+        });
+        match bounds.min_by_key(|(seconds, ..)| *seconds) {
+            Some((seconds, user, latest, way)) => Err(SessionError::NoRoom { user, seconds, latest, way }),
+            None => Ok(()),
+        }
+    }
+
     /// How long ago the same was done to somebody who is meant now, if it was a moment ago.
-    pub(super) fn done_before(&self, put: &[TimeClaim]) -> Option<i64> {
+    pub(super) fn done_before(&self, put: &[ClaimBody]) -> Option<i64> {
+        let times = put.iter().filter_map(|body| match body {
+            ClaimBody::Time(time) => Some(time),
+            _ => None,
+        });
+        let put: Vec<&TimeClaim> = times.collect();
         let is_same = |time: &TimeClaim| {
             let is_again = |new: &TimeClaim| new.user == time.user && new.change == time.change;
-            matches!(time.change, TimeChange::Extend { .. }) && put.iter().any(is_again)
+            matches!(time.change, TimeChange::Extend { .. }) && put.iter().copied().any(is_again)
         };
         let ago = self
             .times()
@@ -183,7 +249,8 @@ impl Held<'_> {
     /// Whose time becomes another, of those who are meant.
     pub(super) fn moved(&self, after: &Session, meant: &Meant) -> Vec<UserName> {
         let is_moved = |user: &&UserName| {
-            after.end_of(user) != self.session.end_of(user) || after.pauses_of(user) != self.session.pauses_of(user)
+            let times = |of: &Session| (of.start_of(user), of.end_of(user), of.pauses_of(user));
+            times(after) != times(self.session)
         };
         meant.people.iter().filter(is_moved).cloned().collect()
     }

@@ -7,9 +7,12 @@
 //! ```text
 //! extend, subtract, set, end now    seconds that count from each one's own end
 //! pause                             a time that does not count, open until `resume` ends it
+//! accommodate                       what people need, which was known before; who reads of it, reads how many
+//! undo                              the last of these acts counts no more
 //! ```
 
 mod changes;
+mod limits;
 mod people;
 mod tell;
 
@@ -21,18 +24,23 @@ use super::own::Lab;
 use super::pick;
 use super::upload::require_owner;
 use super::{Code, Context, ControlError, understood};
+use crate::model::accommodation::Accommodation;
 use crate::model::address::{Address, Kind};
 use crate::model::claim::{Claim, ClaimBody, ClaimId, TimeClaim};
-use crate::model::id::{SessionName, UserGroupName, UserName, VmName};
+use crate::model::id::{LabName, SessionName, UserGroupName, UserName, VmName};
 use crate::model::lab::{AddedTime, Desired, Session};
-use crate::state::{Change, Intent, Outcome, Recorded};
+use crate::state::{ApplyInfo, Change, Intent, Outcome, PastClaim, Recorded, Store};
 
+pub use limits::InTheWay;
 pub use people::{Sitter, Sitting, sitters};
+pub(super) use tell::tell_what_came;
 
 /// More people than this are touched only if it is agreed to.
 const PEOPLE_UNASKED: usize = 10;
 /// The same act within this time of the last one may be a second press of the same key.
 const TWICE_SECONDS: i64 = 30;
+/// How many of a session's latest claims are looked through for those that an act put an end to.
+const PAST_MAX: u32 = 10_000;
 
 /// What somebody does to a session's times.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -88,6 +96,17 @@ pub enum Doing {
     },
     /// Their clocks go on, and each end has moved by the pause.
     Resume,
+    /// They need more of its time than others, or begin at another one.
+    Accommodate {
+        /// What each of them has; what is not said stays as it is.
+        of: Accommodation,
+    },
+    /// The last act counts no more, whoever it was about; or what one claim says.
+    Undo {
+        /// By its number.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        claim: Option<ClaimId>,
+    },
 }
 
 impl Doing {
@@ -100,7 +119,13 @@ impl Doing {
             Self::EndNow => "end-now",
             Self::Pause { .. } => "pause",
             Self::Resume => "resume",
+            Self::Accommodate { .. } => "accommodate",
+            Self::Undo { .. } => "undo",
         }
+    }
+
+    fn is_need(self) -> bool {
+        matches!(self, Self::Accommodate { .. })
     }
 }
 
@@ -178,13 +203,23 @@ pub enum SessionError {
     BeforeStart { user: UserName },
     #[error("each end is there already; nothing was changed")]
     NothingToDo,
+    #[error("what people need is each one's own: it is not given to all; nothing was changed")]
+    NobodysNeed,
+    #[error("session `{session}` has not begun then, and nobody starts before it does; nothing was changed")]
+    StartsBefore { session: SessionName, start: Timestamp },
+    #[error("that does not fit for {user}; nothing was changed")]
+    NoRoom { user: UserName, seconds: i64, latest: Timestamp, way: InTheWay },
+    #[error("nothing was done to the session's times that could be taken back")]
+    NothingToUndo,
 }
 
 impl SessionError {
     pub fn code(&self) -> Code {
         match self {
-            Self::NobodySaid { .. } | Self::PauseBegins { .. } | Self::TooFar { .. } => Code::Usage,
-            Self::BeforeStart { .. } | Self::StandsStill { .. } => Code::Refused,
+            Self::NobodySaid { .. } | Self::PauseBegins { .. } | Self::TooFar { .. } | Self::NobodysNeed => Code::Usage,
+            Self::BeforeStart { .. } | Self::StandsStill { .. } | Self::NoRoom { .. } | Self::StartsBefore { .. } => {
+                Code::Refused
+            }
             _ => Code::Failed,
         }
     }
@@ -196,6 +231,8 @@ struct Held<'a> {
     session: &'a Session,
     lab: &'a Desired,
     recorded: &'a Recorded,
+    /// All that was ever done to it, where that is asked for.
+    past: Vec<PastClaim>,
     now: Timestamp,
 }
 
@@ -211,11 +248,14 @@ fn carry_out(context: &Context, of: Lab<'_>, name: &SessionName, wanted: &Wanted
     let recorded = store.recorded(of.name())?;
     let lab = understood(of.name().clone(), &recorded)?;
     let session = session_of(&lab, name)?;
-    let held = Held { name, session, lab: &lab, recorded: &recorded, now: Timestamp::now() };
-    let meant = held.meant(wanted.whose.as_ref())?;
+    let is_undo = matches!(wanted.doing, Doing::Undo { .. });
+    let past = if is_undo { store.claims_on(of.name(), name.as_str(), PAST_MAX)? } else { Vec::new() };
+    let held = Held { name, session, lab: &lab, recorded: &recorded, past, now: Timestamp::now() };
+    let meant = held.meant(if is_undo { Some(&Whose::All) } else { wanted.whose.as_ref() })?;
     let changes = held.changes(wanted, &meant)?;
     let after = changes.session(&held);
     held.refuse_before_start(&after, &meant)?;
+    held.refuse_beyond(wanted.doing, &after, &meant)?;
     let people = held.moved(&after, &meant);
     let again_after_seconds = held.done_before(&changes.put);
     if !wanted.is_agreed && (people.len() > PEOPLE_UNASKED || again_after_seconds.is_some()) {
@@ -224,11 +264,36 @@ fn carry_out(context: &Context, of: Lab<'_>, name: &SessionName, wanted: &Wanted
     let moved = |user: &UserName| Moved { user: user.clone(), was: session.end_of(user), is: after.end_of(user) };
     let moved = people.iter().map(moved).collect();
     let intent = Intent { address: Address::new(Kind::Session, name), effect: wanted.doing.verb() };
-    let info = context.apply_info(&format!("session {} {name}", wanted.doing.verb()));
-    let written = changes.written(name, &context.caller.name);
+    let info = asks(context, name, wanted.doing, people.len());
+    let written = changes.written(name, &context.caller.name, wanted.doing);
     store.note_and_record(of.name(), &info, &[(intent, Outcome::Done)], &written, held.now)?;
-    let (told, untold) = held.tell(context, &after, &people);
+    let (told, untold) = tell_now(context, &mut store, of.name(), &held, &people)?;
     Ok(Answer::Done(Done { people: moved, told, untold }))
+}
+
+/// For the history; of what people need it says of how many.
+fn asks(context: &Context, name: &SessionName, doing: Doing, people: usize) -> ApplyInfo {
+    let summary = format!("session {} {name}", doing.verb());
+    let info = context.apply_info(&summary);
+    match doing.is_need() {
+        true => ApplyInfo { command: format!("{summary}, of {people}"), ..info },
+        false => info,
+    }
+}
+
+/// By what is recorded now: an apply may have started guests since the decision was made, and others moved times.
+fn tell_now(
+    context: &Context,
+    store: &mut Store,
+    lab: &LabName,
+    held: &Held<'_>,
+    people: &[UserName],
+) -> Result<(usize, Vec<Untold>), ControlError> {
+    let recorded = store.recorded(lab)?;
+    let lab = understood(lab.clone(), &recorded)?;
+    let Some(after) = lab.sessions.get(held.name) else { return Ok((0, Vec::new())) };
+    let held = Held { lab: &lab, recorded: &recorded, past: Vec::new(), ..*held };
+    Ok(held.tell(context, after, people))
 }
 
 /// The session of this name.
@@ -241,26 +306,30 @@ fn session_of<'l>(lab: &'l Desired, name: &SessionName) -> Result<&'l Session, C
 /// Claims that are to be written, and those that end.
 #[derive(Debug, Default)]
 struct Changes {
-    put: Vec<TimeClaim>,
+    put: Vec<ClaimBody>,
     end: Vec<ClaimId>,
 }
 
 impl Changes {
+    fn putting(times: Vec<TimeClaim>) -> Self {
+        Self { put: times.into_iter().map(ClaimBody::Time).collect(), end: Vec::new() }
+    }
+
     /// The session as it is with them.
     fn session(&self, held: &Held<'_>) -> Session {
         let stays = |claim: &&Claim| !self.end.contains(&claim.id);
-        let mut added = AddedTime::of(held.name.as_str(), held.recorded.claims.iter().filter(stays));
-        self.put.iter().for_each(|time| added.add(time));
+        let (name, at) = (held.name.to_string(), held.now);
+        let new =
+            |body: &ClaimBody| Claim { id: ClaimId(0), name: name.clone(), body: body.clone(), by: String::new(), at };
+        let put: Vec<Claim> = self.put.iter().map(new).collect();
+        let added = AddedTime::of(&name, held.recorded.claims.iter().filter(stays).chain(&put));
         Session { added, ..held.session.clone() }
     }
 
-    fn written(self, name: &SessionName, by: &str) -> Vec<Change> {
-        let end = self.end.into_iter().map(|id| Change::EndClaim { id, why: format!("{by} let it go on") });
-        let put = self.put.into_iter().map(|time| Change::PutClaim {
-            name: name.to_string(),
-            body: ClaimBody::Time(time),
-            by: by.to_owned(),
-        });
+    fn written(self, name: &SessionName, by: &str, doing: Doing) -> Vec<Change> {
+        let did = if matches!(doing, Doing::Undo { .. }) { "took it back" } else { "let it go on" };
+        let end = self.end.into_iter().map(|id| Change::EndClaim { id, why: format!("{by} {did}") });
+        let put = self.put.into_iter().map(|body| Change::PutClaim { name: name.to_string(), body, by: by.to_owned() });
         end.chain(put).collect()
     }
 }

@@ -1,15 +1,49 @@
 //! Guests that run are told their times at once: each by its run's `control.json`, which its starter reads every second.
 
+use jiff::Timestamp;
+
 use super::{Held, Untold};
-use crate::control::Context;
+use crate::control::{Context, ControlError, understood};
 use crate::error::chain;
-use crate::model::id::{RunId, UserName, VmName};
+use crate::model::claim::{Claim, ClaimBody, ClaimId};
+use crate::model::id::{LabName, RunId, UserName, VmName};
 use crate::model::lab::{AtEnd, Desired, Session};
 use crate::plan::{clock_in, times_of};
 use crate::run::{Clock, Control, RunFileError};
+use crate::state::{Recorded, Store};
 
 /// Guests that are told side by side: each waits for the storage to write what it is told.
 const AT_ONCE: usize = 16;
+
+/// After an apply: what people did to times since it was decided reaches the guests that it started and told, whichever of
+/// the two was first.
+pub(in crate::control) fn tell_what_came(
+    context: &Context,
+    lab: &LabName,
+    decided: &Recorded,
+    store: &mut Store,
+) -> Result<(), ControlError> {
+    let recorded = store.recorded(lab)?;
+    if times_in(decided).eq(times_in(&recorded)) {
+        return Ok(());
+    }
+    let (before, after) = (understood(lab.clone(), decided)?, understood(lab.clone(), &recorded)?);
+    let now = Timestamp::now();
+    for (name, session) in &after.sessions {
+        let was = before.sessions.get(name).unwrap_or(session);
+        let held = Held { name, session: was, lab: &after, recorded: &recorded, past: Vec::new(), now };
+        let people: Vec<UserName> = held.people().into_iter().collect();
+        for untold in held.tell(context, session, &people).1 {
+            tracing::warn!(vm = %untold.vm, why = untold.why, "a guest could not be told its times");
+        }
+    }
+    Ok(())
+}
+
+fn times_in(recorded: &Recorded) -> impl Iterator<Item = ClaimId> + '_ {
+    let is_time = |claim: &&Claim| matches!(claim.body, ClaimBody::Time(_) | ClaimBody::Accommodation(_));
+    recorded.claims.iter().filter(is_time).map(|claim| claim.id)
+}
 
 impl Held<'_> {
     /// Tells the guests of these people that run; answers how many were told, and which could not be.

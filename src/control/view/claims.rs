@@ -48,7 +48,6 @@ impl View<'_> {
     }
 
     fn claim(&self, claim: &claim::Claim) -> Claim {
-        let body = claim.body.text();
         Claim {
             id: claim.id,
             kind: claim.body.kind().to_owned(),
@@ -57,7 +56,7 @@ impl View<'_> {
             by: claim.by.clone(),
             at: claim.at.into(),
             idle: why_idle(&self.desired, claim, |vm| self.recorded.vms.contains_key(vm)),
-            body: serde_json::from_str(&body).unwrap_or(Value::String(body)),
+            body: ClaimBody::shown(claim.body.kind(), &claim.body.text()),
         }
     }
 }
@@ -68,6 +67,9 @@ fn wants(body: &ClaimBody) -> String {
         ClaimBody::Grant(claim) => permission_address(&claim.permission).name,
         ClaimBody::Vm(claim) => format!("a vm of {}'s own", claim.owner),
         ClaimBody::Time(claim) => format!("other times of {}", claim.session),
+        ClaimBody::Accommodation(claim) => {
+            format!("accommodations in {}: {}", claim.session, claim.people.len())
+        }
         ClaimBody::Hold(claim) => claim.to_string(),
         ClaimBody::Other { body, .. } => body.clone(),
     }

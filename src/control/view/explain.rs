@@ -12,6 +12,7 @@ use super::vms::of_phase;
 use super::{Apply, Effect, Moment, View, VmState};
 use crate::control::ControlError;
 use crate::model::address::{Address, Kind};
+use crate::model::claim::ClaimBody;
 use crate::model::id::{Mac, UserName};
 use crate::model::lab::Desired;
 use crate::observe::{Observed, Phase};
@@ -193,6 +194,7 @@ fn addresses(desired: &Desired) -> BTreeSet<Address> {
 impl From<state::PastClaim> for PastClaim {
     fn from(claim: state::PastClaim) -> Self {
         let state::PastClaim { id, kind, body, by, at, ended_at, ended, .. } = claim;
+        let body = if kind == ClaimBody::ACCOMMODATION { ClaimBody::shown(&kind, &body).to_string() } else { body };
         Self { id, kind, body, by, at: Moment::read(at), ended_at: ended_at.map(Moment::read), ended }
     }
 }

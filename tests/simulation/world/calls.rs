@@ -214,7 +214,7 @@ impl Runs for World {
         })
     }
 
-    fn tell(&self, run: &RunId, clock: &run::Clock) -> Result<(), RunFileError> {
+    fn tell(&self, run: &RunId, clock: &run::Clock, told: Option<&run::Clock>) -> Result<(), RunFileError> {
         self.call(|inner| {
             if inner.faults.storage_gone {
                 return Err(run_file_error("control.json"));
@@ -222,7 +222,7 @@ impl Runs for World {
             if !inner.faults.storage_unmounted
                 && let Some(sim) = inner.runs.get_mut(run)
             {
-                sim.control.keep_time(clock);
+                sim.control.keep_time_after(told, clock);
             }
             Ok(())
         })
