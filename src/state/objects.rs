@@ -50,8 +50,10 @@ impl RecordedThing {
     /// The row of this thing as it is wanted now, with what the recorded one has and we do not know.
     pub fn body_of(&self, wanted: &Thing) -> String {
         let fields = |body: &str| serde_json::from_str::<Map<String, Value>>(body);
-        match (fields(&self.body), fields(&wanted.body())) {
-            (Ok(mut recorded), Ok(wanted)) if recorded.keys().any(|name| !wanted.contains_key(name)) => {
+        match (fields(&self.body), fields(&self.thing.body()), fields(&wanted.body())) {
+            (Ok(mut recorded), Ok(known), Ok(wanted)) => {
+                // What we know and is not wanted any more goes; some of it is written only where there is any.
+                recorded.retain(|name, _| !known.contains_key(name));
                 recorded.extend(wanted);
                 Value::Object(recorded).to_string()
             }
