@@ -449,7 +449,7 @@ fn an_older_state_is_brought_up_to_date_and_loses_nothing() {
         .execute_batch(
             "DROP TABLE roster; DROP TABLE claims; DROP INDEX runs_of_batch; DROP INDEX runs_over; DROP INDEX disks_aside;
              DROP INDEX applies_of_lab; DROP INDEX journal_of_address;
-             ALTER TABLE site DROP COLUMN home; ALTER TABLE disks DROP COLUMN owner; ALTER TABLE disks DROP COLUMN image;
+             ALTER TABLE site DROP COLUMN home; ALTER TABLE disks DROP COLUMN owner; ALTER TABLE disks DROP COLUMN image; ALTER TABLE disks DROP COLUMN instance;
               ALTER TABLE applies DROP COLUMN command; ALTER TABLE applies DROP COLUMN beside;
              DROP TABLE digests; PRAGMA user_version = 1",
         )
@@ -657,7 +657,8 @@ fn a_backup_of_the_version_before_is_put_back() {
     let copy = Connection::open(sandbox.path("copy.db")).unwrap();
     copy.execute_batch(
         "DROP TABLE roster; DROP TABLE claims; DROP INDEX runs_of_batch; DROP INDEX runs_over; DROP INDEX disks_aside;
-         DROP INDEX applies_of_lab; DROP INDEX journal_of_address; PRAGMA user_version = 3",
+         DROP INDEX applies_of_lab; DROP INDEX journal_of_address; ALTER TABLE disks DROP COLUMN instance;
+         PRAGMA user_version = 3",
     )
     .unwrap();
     drop(copy);

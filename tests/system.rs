@@ -45,6 +45,8 @@ mod readme;
 mod ready;
 #[path = "system/rules.rs"]
 mod rules;
+#[path = "system/seed.rs"]
+mod seed;
 #[path = "system/serve.rs"]
 mod serve;
 #[path = "system/session.rs"]

@@ -139,7 +139,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("trial", &["model", "files", "error", "disks", "run", "host", "host/machine"]),
     ("observe", &["model", "disks", "dhcp", "run", "state", "scheduler"]),
     ("plan", &["model", "access", "run", "state", "observe"]),
-    ("apply", &["model", "error", "disks", "dhcp", "run", "state", "scheduler", "observe", "plan"]),
+    ("apply", &["model", "error", "files", "disks", "dhcp", "run", "state", "scheduler", "observe", "plan"]),
     (
         "control",
         &[

@@ -9,9 +9,10 @@ use std::time::Instant;
 
 use super::batch::{ActionResult, Attempt, Batch, Message, final_results, send, tell_of_retry};
 use super::retry::{BACKOFF, EffectError};
-use super::{BatchKind, World, stops, submits};
+use super::{BatchKind, World, seeds, stops, submits};
 use crate::dhcp::DhcpError;
 use crate::disks::{DiskError, Tell};
+use crate::files::Flush;
 use crate::model::disk::DiskOrigin;
 use crate::model::job::TaskId;
 use crate::model::reservation::Reservation;
@@ -312,12 +313,13 @@ fn put_back(effect: &Effect, world: &World<'_>) -> Result<Vec<Change>, EffectErr
 
 /// A run that has ended meanwhile has no guest to turn on.
 fn turn_on(effect: &Effect, world: &World<'_>) -> Result<Vec<Change>, EffectError> {
-    let Effect::TurnOn { run, generation, disks, .. } = effect else { return Ok(Vec::new()) };
+    let Effect::TurnOn { run, generation, disks, seed, .. } = effect else { return Ok(Vec::new()) };
     if let Some(end) = fold(&world.runs.report(run)?).and_then(|report| report.phase.end()) {
         let detail =
             format!("run {run} has ended meanwhile: {end}; its disks are in place, and the next start takes them");
         return Err(EffectError::permanent(detail));
     }
+    seed.as_deref().map_or(Ok(()), |seed| seeds::write(world, run, seed, Flush::Now))?;
     let mut order = Control::new(*generation, Wanted::Running);
     order.disks = Some(Part::Known(disks.clone()));
     world.runs.control(run, &order)?;

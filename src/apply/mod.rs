@@ -6,8 +6,10 @@ mod clear;
 mod effects;
 mod executor;
 mod holds;
+pub mod passwords;
 mod ready;
 mod retry;
+mod seeds;
 mod stops;
 mod submits;
 

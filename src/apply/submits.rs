@@ -4,8 +4,11 @@ use super::World;
 use super::batch::{Attempt, Batch};
 use super::effects::{batch_id, stop_order};
 use super::retry::EffectError;
+use super::seeds;
+use crate::files::Flush;
 use crate::model::id::RunId;
 use crate::model::job::JobId;
+use crate::model::seed::SeedDisk;
 use crate::plan::{ActionId, Effect};
 use crate::run::{Batch as RunBatch, BatchId, Clock, RunSpec};
 use crate::scheduler::{Submission, submit_or_adopt};
@@ -18,6 +21,7 @@ struct Starting<'a> {
     supersedes: Option<&'a RunId>,
     memory_mib: u64,
     clock: &'a Clock,
+    seed: Option<&'a SeedDisk>,
 }
 
 /// Writes every run's folder and the batch's index, then submits one array job.
@@ -26,8 +30,9 @@ pub(super) fn start(batch: &Batch, world: &World<'_>) -> Vec<Attempt> {
         .actions
         .iter()
         .filter_map(|action| match &action.effect {
-            Effect::Start { spec, supersedes, memory_mib, clock, .. } => {
-                Some(Starting { id: action.id, spec, supersedes: supersedes.as_ref(), memory_mib: *memory_mib, clock })
+            Effect::Start { spec, supersedes, memory_mib, clock, seed, .. } => {
+                let (id, supersedes, seed) = (action.id, supersedes.as_ref(), seed.as_deref());
+                Some(Starting { id, spec, supersedes, memory_mib: *memory_mib, clock, seed })
             }
             _ => None,
         })
@@ -45,12 +50,13 @@ fn submit(starts: &[Starting<'_>], id: Option<BatchId>, world: &World<'_>) -> Re
     let (Some(id), Some(Starting { memory_mib, .. })) = (id, starts.first()) else {
         return Err(EffectError::permanent("nothing to submit"));
     };
-    for Starting { spec, supersedes, clock, .. } in starts {
+    for Starting { spec, supersedes, clock, seed, .. } in starts {
         if let Some(older) = supersedes {
             // Should an older run still live somewhere, it reads here that it must not.
             world.runs.control(older, &stop_order(spec.generation))?;
         }
         world.runs.prepare(spec, clock)?;
+        seed.map_or(Ok(()), |seed| seeds::write(world, &spec.run, seed, Flush::Later))?;
     }
     let runs = starts.iter().map(|start| start.spec.run.clone()).collect();
     let index = RunBatch { version: RunBatch::VERSION, id: id.clone(), lab: world.lab.clone(), runs };

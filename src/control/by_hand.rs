@@ -11,7 +11,7 @@ use crate::model::id::{RunId, VmGroupName, VmName};
 use crate::model::lab::Desired;
 use crate::observe::{Phase, fold};
 use crate::plan::{Seat, run_spec};
-use crate::run::read_report;
+use crate::run::{SEED, read_report};
 use crate::state::{Recorded, RecordedVm, RunState};
 
 /// Below it, each start by hand has a folder of its own for sockets and the password.
@@ -66,7 +66,9 @@ pub fn of_vm(
     let run = RunId::by_hand(recorded.site.clone(), known.ip);
     let folder = Path::new(FOLDERS).join(run.to_string());
     let seat = Seat { run, generation: known.generation, ip: known.ip, mac: known.mac, disks: &known.disks };
-    let spec = run_spec(&context.site, desired, recorded, (name, vm, group), &seat);
+    let mut spec = run_spec(&context.site, desired, recorded, (name, vm, group), &seat);
+    let seed = known.run.as_ref().map(|run| context.site.storage.runs.join(run.run.to_string()).join(SEED));
+    spec.seed = seed.filter(|seed| seed.exists());
     let running = running(context, known);
     let by_hand = ByHand {
         spec: &spec,

@@ -74,7 +74,7 @@ pub enum ControlError {
     NotConfirmed,
     #[error("there is nobody to ask; nothing was changed")]
     NobodyToAsk,
-    #[error("cannot read the vnc password of `{vm}` in {file}")]
+    #[error("cannot read a password of `{vm}` in {file}")]
     Password { vm: VmName, file: PathBuf, source: io::Error },
     #[error("{} of {asked} vms {failing}", failed.len())]
     OfVms { failing: &'static str, asked: usize, failed: Vec<(VmName, ControlError)> },

@@ -211,6 +211,7 @@ impl Import<'_> {
             made: true,
             moving_to: None,
             image: None,
+            instance: None,
         };
         let disks: Vec<RecordedDisk> = (0..).zip(files).map(disk).collect();
         let mut step = Step::record(address.clone(), "import", vec![record]);

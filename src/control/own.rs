@@ -110,6 +110,7 @@ fn claim(context: &Context, of: Lab<'_>, wanted: &Wanted) -> Result<VmName, Cont
         vm_group: template.vm_group.clone(),
         hardware,
         isolated: wanted.isolated || rights.world().forced_on_derived(&wanted.owner, &from),
+        seed: template.seed.clone().map(Box::new),
         key: wanted.key.clone(),
         was: None,
     };

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::aside::{AsideError, among, disks_word, refuse_frozen};
 use super::journal::{Decides, Lab, Order, Step};
 use super::{Context, ControlError, clear, hold};
-use crate::apply::Cleared;
+use crate::apply::{Cleared, passwords};
 use crate::disks;
+use crate::error::chain;
 use crate::model::address::Address;
 use crate::model::claim::HoldClaim;
-use crate::model::id::VmName;
+use crate::model::id::{LabName, VmName};
 use crate::model::lab::Desired;
 use crate::state::{AsideDisk, Change, Recorded};
 
@@ -80,13 +81,17 @@ fn delete_each(context: &Context, desired: &Desired, meant: &[AsideDisk]) -> Res
     let is_free = |disk: &&AsideDisk| standing.contains(disk) && !held.contains_key(&disk.vm);
     let disks: Vec<&AsideDisk> = meant.iter().filter(is_free).collect();
     let step = |disk: &&'_ AsideDisk| {
-        let path = disk.path.clone();
+        let (disk, path): (AsideDisk, _) = ((**disk).clone(), disk.path.clone());
         Step {
             address: Address::vm(&disk.vm),
             effect: "delete the disk for good",
             before: Vec::new(),
             after: vec![Change::Purged { path: path.clone() }],
-            act: Box::new(move || Ok(disks::delete(&path)?)),
+            act: Box::new(move || {
+                disks::delete(&path)?;
+                forget_password(context, &desired.lab, &disk);
+                Ok(())
+            }),
         }
     };
     let lab = Lab { name: &desired.lab, after: recorded.latest, doing: "purged" };
@@ -95,6 +100,14 @@ fn delete_each(context: &Context, desired: &Desired, meant: &[AsideDisk]) -> Res
     match failed.len() {
         0 => Ok(disks.len()),
         _ => Err(AsideError::NotDeleted { asked: disks.len(), failed }.into()),
+    }
+}
+
+/// One that stays opens nothing any more.
+fn forget_password(context: &Context, lab: &LabName, disk: &AsideDisk) {
+    let forgotten = disk.instance.as_ref().map(|instance| passwords::forget(&context.site.state, lab, instance));
+    if let Some(Err(error)) = forgotten {
+        tracing::warn!(error = chain(&error), "the password of a deleted disk stays behind");
     }
 }
 

@@ -121,6 +121,7 @@ impl<'a> Copying<'a> {
             vm_group,
             hardware,
             isolated: true,
+            seed: None,
             key: None,
             was: None,
         });
@@ -133,7 +134,15 @@ impl<'a> Copying<'a> {
 
     fn waiting(&self, disk: &AsideDisk, to: &Path) -> Change {
         let slot = disk.slot;
-        let disk = RecordedDisk { slot, path: to.to_owned(), base: None, moving_to: None, made: true, image: None };
+        let disk = RecordedDisk {
+            slot,
+            path: to.to_owned(),
+            base: None,
+            moving_to: None,
+            made: true,
+            image: None,
+            instance: None,
+        };
         Change::PutWaiting { vm: self.name.clone(), owner: self.owner.to_string(), disk }
     }
 }

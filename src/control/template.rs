@@ -2,7 +2,7 @@
 //! the template. The vm keeps its own; what is published is a full image, whatever its disks derive from.
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::aside::refuse_frozen;
@@ -16,6 +16,7 @@ use crate::model::address::{Address, Kind};
 use crate::model::claim::{ClaimBody, VmClaim};
 use crate::model::id::{TemplateName, VmName};
 use crate::model::lab::{Desired, DiskSource, Object, Right, Template, VmSource};
+use crate::model::seed::{SshKey, Whose};
 use crate::plan::{Ask, Wish};
 use crate::resolve::with_claims;
 use crate::state::{Change, Making, PublishedDisk, Recorded, RecordedVm, TemplateVersion};
@@ -71,6 +72,27 @@ pub struct Made {
     pub vm: VmName,
     pub version: u32,
     pub disks: Vec<PathBuf>,
+    /// What its seed has left on its disks, and so on all that are made from them.
+    pub left: Option<Left>,
+}
+
+/// Accounts and keys that a guest got from its seed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    pub users: Vec<String>,
+    pub keys: usize,
+}
+
+impl Left {
+    /// On the disks of a vm that has booted with a seed.
+    fn of(lab: &Desired, name: &VmName, known: &RecordedVm) -> Option<Self> {
+        let seed = known.vm.seed.as_ref().filter(|_| known.generation > 0)?;
+        let keys_of = |user: &str| lab.users.get(user).map(|user| user.ssh_keys.clone()).unwrap_or_default();
+        let whose = Whose { vm: name, owner: &known.vm.owner, ip: known.ip };
+        let users = seed.disk(whose, String::new(), keys_of).users;
+        let keys: BTreeSet<&SshKey> = users.iter().flat_map(|user| &user.ssh_keys).collect();
+        Some(Self { keys: keys.len(), users: users.into_iter().map(|user| user.name).collect() })
+    }
 }
 
 /// The CD that a person names, wherever links lead to it.
@@ -131,6 +153,8 @@ fn claim_vm(
         vm_group: wanted.vm_group.clone(),
         hardware: wanted.hardware.clone(),
         isolated,
+        // Whoever installs says all this by hand.
+        seed: None,
         key: None,
         was: None,
     });
@@ -249,7 +273,8 @@ impl<'a> Publishing<'a> {
         let version = (recorded.next_version(&wanted.template)..).find(is_free).expect("one of endlessly many is free");
         let making =
             Making { vm: name.clone(), by: context.caller.name.clone(), note: wanted.note.clone().unwrap_or_default() };
-        let made = Made { vm: name, version, disks: paths(version) };
+        let left = Left::of(&lab, &name, known);
+        let made = Made { vm: name, version, disks: paths(version), left };
         Ok(Self { known, template: &wanted.template, making, made })
     }
 

@@ -26,6 +26,7 @@ mod make;
 mod meter;
 mod publish;
 mod qcow2;
+mod seed;
 mod snapshots;
 mod sound;
 mod store;
@@ -40,6 +41,7 @@ pub use make::{clone_full, copy_exactly, create_empty, derive};
 pub use meter::{Copied, Tell};
 pub use publish::{Published, digest, publish, sha256};
 pub use qcow2::{Image, flaw, inspect, is_unwritten, open_disk};
+pub use seed::seed_image;
 pub use snapshots::{Snapshot, snapshots};
 pub use store::{Disks, OnStorage, Stamp, Standing};
 

@@ -34,10 +34,12 @@ enum Meaning {
     Name,
     StudentId,
     Candidate,
+    SshKey,
 }
 
 impl Meaning {
-    const ALL: [Self; 6] = [Self::User, Self::Uid, Self::ExtraTime, Self::Name, Self::StudentId, Self::Candidate];
+    const ALL: [Self; 7] =
+        [Self::User, Self::Uid, Self::ExtraTime, Self::Name, Self::StudentId, Self::Candidate, Self::SshKey];
 
     /// It is only shown: where it is not clear which column it is, it is none.
     fn is_for_people(self) -> bool {
@@ -52,6 +54,7 @@ impl Meaning {
             Self::Name => "name",
             Self::StudentId => "student_id",
             Self::Candidate => "candidate",
+            Self::SshKey => "ssh_key",
         }
     }
 
@@ -99,6 +102,7 @@ impl Meaning {
                 "numărmatricol",
             ],
             Self::Candidate => &["candidate", "candidatenumber", "candidateno", "candidateid", "kandidatennummer"],
+            Self::SshKey => &["sshkey", "sshpublickey", "publickey", "pubkey"],
         }
     }
 }
@@ -112,6 +116,7 @@ pub(super) struct Columns {
     pub(super) name: Option<usize>,
     pub(super) student_id: Option<usize>,
     pub(super) candidate: Option<usize>,
+    pub(super) ssh_key: Option<usize>,
 }
 
 impl Format<'_> {
@@ -124,6 +129,7 @@ impl Format<'_> {
             Meaning::Name => &columns.name,
             Meaning::StudentId => &columns.student_id,
             Meaning::Candidate => &columns.candidate,
+            Meaning::SshKey => &columns.ssh_key,
         };
         column.as_ref().map(|name| name.0.as_str())
     }
@@ -241,10 +247,11 @@ pub(super) fn find(
     if found[2].is_none() {
         note_mistyped(header, place, diagnostics);
     }
-    let [user, uid, extra_time, name, student_id, candidate] = found;
+    let [user, uid, extra_time, name, student_id, candidate, ssh_key] = found;
     // A column that is the login name is nobody's name besides.
     let [name, student_id] = [name, student_id].map(|column| column.filter(|index| Some(*index) != user));
-    sound.then_some(Columns { count: header.fields.len(), user: user?, uid, extra_time, name, student_id, candidate })
+    let count = header.fields.len();
+    sound.then_some(Columns { count, user: user?, uid, extra_time, name, student_id, candidate, ssh_key })
 }
 
 fn twice(meaning: Meaning, format: &Format<'_>, (one, other): (&str, &str)) -> (String, String) {

@@ -26,6 +26,10 @@ use super::words::{FilePath, ImagePlace};
 use crate::model::diagnostic::{Diagnostic, Diagnostics, Source, Span};
 use crate::model::id::{FamilyName, LabName, SessionName, TemplateName, UserGroupName, UserName, VmGroupName};
 use crate::model::rules::Rule;
+use crate::model::seed::SshKey;
+
+/// A file that begins so is cloud-init's, whatever it is called.
+const CLOUD_CONFIG: &str = "#cloud-config";
 
 /// A lab as its files say it, in the order of the files.
 #[derive(Debug, Clone, Default)]
@@ -50,6 +54,9 @@ pub struct Manifest {
     pub accommodations: BTreeMap<SessionName, Accommodations>,
     /// What can be seen of the files that `image` and `cdrom` name, by absolute path.
     pub images: BTreeMap<PathBuf, ImageFacts>,
+    /// The public keys of the files that `ssh_keys` name, and the texts that `user_data` names, by path.
+    pub(super) keys: BTreeMap<PathBuf, Vec<SshKey>>,
+    pub(super) user_data: BTreeMap<PathBuf, String>,
 }
 
 impl Manifest {
@@ -72,7 +79,7 @@ impl Manifest {
         }
     }
 
-    fn path_from(&self, at: At, written: &str) -> PathBuf {
+    pub(super) fn path_from(&self, at: At, written: &str) -> PathBuf {
         let folder = &self.files[at.file as usize].folder;
         let mut path = PathBuf::new();
         for component in folder.join(written).components() {
@@ -166,13 +173,13 @@ fn read_document(file: &ManifestFile, number: u32, room: &mut Room, diagnostics:
 }
 
 pub(super) struct Loader<'a> {
-    files: Files<'a>,
+    pub(super) files: Files<'a>,
     checksums: Checksums,
-    manifest: Manifest,
-    diagnostics: Diagnostics,
+    pub(super) manifest: Manifest,
+    pub(super) diagnostics: Diagnostics,
     /// The folder as the user named it.
     shown: PathBuf,
-    budget: Budget,
+    pub(super) budget: Budget,
     room: Room,
 }
 
@@ -201,6 +208,9 @@ impl<'a> Loader<'a> {
             let Some(source) = bytes.and_then(|bytes| files::text(&name, bytes, &mut self.diagnostics)) else {
                 continue;
             };
+            if source.text.starts_with(CLOUD_CONFIG) {
+                continue;
+            }
             let number = self.add_file(source, &path);
             let file = &self.manifest.files[number as usize];
             documents.extend(read_document(file, number, &mut self.room, &mut self.diagnostics));
@@ -215,6 +225,7 @@ impl<'a> Loader<'a> {
         self.compose(documents);
         self.read_rosters();
         self.read_accommodations();
+        self.read_seed_files();
         self.look_at_images();
         Ok(Loaded { manifest: self.manifest, diagnostics: self.diagnostics })
     }
@@ -287,7 +298,7 @@ impl<'a> Loader<'a> {
     }
 
     /// A path as the user would write it.
-    fn shown_name(&self, path: &Path) -> String {
+    pub(super) fn shown_name(&self, path: &Path) -> String {
         let shown = match path.strip_prefix(&self.manifest.folder) {
             Ok(relative) => self.shown.join(relative),
             Err(_) => path.to_owned(),

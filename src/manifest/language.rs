@@ -7,6 +7,7 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use super::containers::Named;
 use super::decode::{Decode, Decoder, Spanned};
 use super::record::{choice, record};
+use super::seeds::{KeySource, SeedDecl};
 use super::stations::{EgressDecl, GatewayDecl, ServerDecl};
 use super::times::Moment;
 use super::tree::{Node, Value};
@@ -98,6 +99,10 @@ record! {
         /// How much longer sessions are for this user.
         #[example("25%")]
         pub extra_time: Option<Spanned<Percent>>,
+        /// Public keys with which this user logs in to guests that have a `seed`: each as `authorized_keys` has it, or a file of
+        /// such lines.
+        #[example(["keys/ana.pub"])]
+        pub ssh_keys: Vec<Spanned<KeySource>>,
     }
 }
 
@@ -106,8 +111,8 @@ record! {
     pub struct UserGroupDecl as "a user group" {
         /// Users by name.
         pub members: Vec<Spanned<UserName>>,
-        /// A CSV file with a header line: `user` (or `Username`, `Login` and the like), and if you need them `uid` and
-        /// `extra_time`.
+        /// A CSV file with a header line: `user` (or `Username`, `Login` and the like), and if you need them `uid`,
+        /// `extra_time` and `ssh_key`.
         #[example("students.csv")]
         pub roster: Option<Spanned<RosterDecl>>,
         /// What each member may use at once.
@@ -149,6 +154,9 @@ record! {
         /// Column with what stands for the person on submissions; `candidate`, `Candidate number` and the like if not written.
         #[example("Candidate number")]
         pub candidate: Option<Spanned<Text>>,
+        /// Column with the person's public key for ssh; `ssh_key` and the like if not written.
+        #[example("SSH key")]
+        pub ssh_key: Option<Spanned<Text>>,
     }
 }
 
@@ -278,6 +286,9 @@ record! {
         pub display: Option<Spanned<DisplayModel>>,
         /// Image in the cd drive, to install from.
         pub cdrom: Option<Spanned<FilePath>>,
+        /// What guests of vms made from it learn of themselves at a disk's first boot; `true` for all that goes without saying.
+        #[example(true)]
+        pub seed: Option<Spanned<SeedDecl>>,
     }
 }
 
@@ -326,6 +337,9 @@ record! {
         pub state: Option<Spanned<PowerState>>,
         /// What happens to a running vm whose guest powered itself off.
         pub restart: Option<Spanned<RestartPolicy>>,
+        /// What its guest learns of itself at its disk's first boot; the template's if not written, `false` for nothing.
+        #[example(true)]
+        pub seed: Option<Spanned<SeedDecl>>,
         /// Whether the members of `for_each` may give their own a new disk; the old one is kept.
         pub may_reimage: Option<Spanned<bool>>,
         /// Files that `vm collect` reads out of its disk: paths from the top of the file system, in which `*` stands for anything

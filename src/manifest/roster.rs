@@ -17,6 +17,7 @@ use crate::model::diagnostic::{Diagnostic, Diagnostics, Severity, Source, Span};
 use crate::model::id::{Candidate, InvalidName, UserName};
 use crate::model::lab::Particulars;
 use crate::model::rules::Rule;
+use crate::model::seed::SshKey;
 
 /// What a roster says of its users, in its order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,6 +35,7 @@ pub struct RosterRow {
     pub particulars: Particulars,
     /// As in `particulars`.
     pub candidate: Option<At>,
+    pub ssh_key: Option<SshKey>,
 }
 
 /// The text of a CSV file. Anything that is not UTF-8 is read as Windows-1252: names of people may come out wrong, but
@@ -184,7 +186,8 @@ impl Reader<'_> {
         let candidate = columns.candidate.and_then(|index| self.candidate(record.fields.get(index)?));
         let (candidate, place) = candidate.map(|candidate| (candidate.value, candidate.at)).unzip();
         let particulars = Particulars { name: text(columns.name), student_id: text(columns.student_id), candidate };
-        Some(RosterRow { user, uid, extra_time, particulars, candidate: place })
+        let ssh_key = columns.ssh_key.and_then(|index| self.ssh_key(record.fields.get(index)?));
+        Some(RosterRow { user, uid, extra_time, particulars, candidate: place, ssh_key })
     }
 
     fn user(&mut self, record: &Record<'_>, field: Option<&Field<'_>>) -> Option<Spanned<UserName>> {
@@ -205,6 +208,17 @@ impl Reader<'_> {
         }
         self.users.insert(value.clone(), at);
         Some(Spanned { value, at })
+    }
+
+    fn ssh_key(&mut self, field: &Field<'_>) -> Option<SshKey> {
+        let text = field.trimmed();
+        if text.is_empty() {
+            return None;
+        }
+        let hint = "write the line of the file that ends in `.pub`, such as `ssh-ed25519 AAAA… ana@home`, or leave the field empty";
+        SshKey::new(text)
+            .map_err(|why| self.note(Rule::SshKey, field.bytes.clone(), format!("this key {why}"), hint))
+            .ok()
     }
 
     fn candidate(&mut self, field: &Field<'_>) -> Option<Spanned<Candidate>> {

@@ -65,7 +65,7 @@ pub(super) fn parse(source: &Arc<Source>) -> Result<Option<Node<'_>>, Box<Diagno
         Builder { source, open: Vec::new(), root: None, anchors: HashMap::new(), nodes: 0, aliased: (0, 0) };
     let mut documents = 0;
     for item in Parser::new_from_str_with_options(&source.text, options) {
-        let (event, span) = item.map_err(|error| builder.syntax(&error))?;
+        let (event, span) = item.map_err(|error| syntax(builder.source, &error))?;
         let bytes = span.byte_range().unwrap_or_default();
         match event {
             Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
@@ -84,6 +84,40 @@ pub(super) fn parse(source: &Arc<Source>) -> Result<Option<Node<'_>>, Box<Diagno
         }
     }
     Ok(builder.root)
+}
+
+/// Refuses a text that is not one group of keys. Its places are those of `source`, which has the same bytes but for words that are to
+/// be filled in. Of its values nothing is looked at: they are another program's.
+pub(super) fn check_mapping(source: &Arc<Source>, text: &str) -> Result<(), Box<Diagnostic>> {
+    let no_keys = |bytes: Range<usize>| {
+        let finding = Diagnostic::new(Rule::SeedFile, "this is no group of keys, as cloud-init wants it");
+        Box::new(finding.at(Span::new(source, bytes)).hint("write keys and values: `packages: [htop]`"))
+    };
+    let (mut documents, mut is_mapping) = (0, false);
+    for item in Parser::new_from_str_with_options(text, granit_parser::options! { emit_comments: false }) {
+        let (event, span) = item.map_err(|error| syntax(source, &error))?;
+        let bytes = span.byte_range().unwrap_or_default();
+        match event {
+            Event::DocumentStart(..) if documents == 1 => return Err(no_keys(bytes)),
+            Event::DocumentStart(..) => documents = 1,
+            Event::MappingStart(..) => is_mapping = true,
+            Event::SequenceStart(..) | Event::Scalar(..) | Event::Alias(_) if !is_mapping => {
+                return Err(no_keys(bytes));
+            }
+            _ => {}
+        }
+    }
+    if is_mapping { Ok(()) } else { Err(no_keys(0..1)) }
+}
+
+fn syntax(source: &Arc<Source>, error: &granit_parser::ScanError) -> Box<Diagnostic> {
+    let at = error.marker().byte_offset().unwrap_or(source.text.len());
+    let (message, hint, at) = super::syntax::explain(error.kind(), &source.text, at);
+    let rule = match error.kind() {
+        granit_parser::ErrorKind::RecursionLimitExceeded => Rule::TooBig,
+        _ => Rule::Syntax,
+    };
+    Box::new(Diagnostic::new(rule, message).at(Span::new(source, at..at + 1)).hint(hint))
 }
 
 /// A sequence or mapping that is not closed yet.
@@ -108,16 +142,6 @@ struct Builder<'s> {
 impl<'s> Builder<'s> {
     fn finding(&self, rule: Rule, bytes: Range<usize>, message: impl Into<String>, hint: &str) -> Diagnostic {
         Diagnostic::new(rule, message).at(Span::new(self.source, bytes)).hint(hint)
-    }
-
-    fn syntax(&self, error: &granit_parser::ScanError) -> Box<Diagnostic> {
-        let at = error.marker().byte_offset().unwrap_or(self.source.text.len());
-        let (message, hint, at) = super::syntax::explain(error.kind(), &self.source.text, at);
-        let rule = match error.kind() {
-            granit_parser::ErrorKind::RecursionLimitExceeded => Rule::TooBig,
-            _ => Rule::Syntax,
-        };
-        Box::new(Diagnostic::new(rule, message).at(Span::new(self.source, at..at + 1)).hint(hint))
     }
 
     fn event(&mut self, event: Event<'s>, bytes: Range<usize>) -> Result<(), Box<Diagnostic>> {

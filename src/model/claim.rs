@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::accommodation::Accommodated;
 use super::id::{SessionName, UserName, VmGroupName, VmName};
 use super::lab::{Hardware, Permission, VmSource};
+use super::seed::Seed;
 
 /// A claim's number in its site's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -107,6 +108,9 @@ pub struct VmClaim {
     pub hardware: Hardware,
     /// As it was forced when the vm was made; it stays when the permission goes.
     pub isolated: bool,
+    /// As its template had it then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<Box<Seed>>,
     /// What the client calls the ask: the same again asks for nothing new.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,

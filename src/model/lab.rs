@@ -24,6 +24,7 @@ use super::id::{
     VmName,
 };
 pub use super::permission::{InvalidObject, Object, Permission, Right, Subject};
+use super::seed::{Seed, SshKey};
 pub use super::session::{AddedTime, AtEnd, Egress, Late, Protocol, Session, SessionKind, SessionState};
 
 /// Everything one lab wants.
@@ -126,9 +127,21 @@ pub struct User {
     /// How much longer this user's sessions are, in percent.
     #[serde(default)]
     pub extra_time_percent: u32,
+    /// With which they log in to guests that have a seed, in the order in which they are written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ssh_keys: Vec<SshKey>,
     /// No group and no `users:` has this user, only a thing that is theirs or a permission: `all_users` is not about them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_mentioned_only: bool,
+}
+
+impl User {
+    /// One that is there already stays where it is.
+    pub fn add_key(&mut self, key: SshKey) {
+        if !self.ssh_keys.contains(&key) {
+            self.ssh_keys.push(key);
+        }
+    }
 }
 
 /// What one user may use at once. The paper's figures (section V.A) are the defaults.
@@ -263,6 +276,9 @@ pub struct Template {
     pub vm_group: VmGroupName,
     pub disks: Vec<DiskSource>,
     pub hardware: Hardware,
+    /// Of vms that are made from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<Seed>,
     #[serde(default)]
     pub origin: Origin,
 }
@@ -381,6 +397,9 @@ pub struct Vm {
     /// Files that are read out of its disk when it is collected.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub collect: Vec<FilePattern>,
+    /// What its guest learns of itself at its disk's first boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<Seed>,
     #[serde(default)]
     pub origin: Origin,
 }
@@ -407,6 +426,7 @@ impl Vm {
             restart: RestartPolicy::default(),
             may_reimage: false,
             collect: Vec::new(),
+            seed: None,
             origin: Origin::default(),
         }
     }

@@ -14,6 +14,7 @@ pub mod lab;
 pub mod permission;
 pub mod reservation;
 pub mod rules;
+pub mod seed;
 pub mod session;
 pub mod share;
 pub mod site;

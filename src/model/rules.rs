@@ -90,6 +90,9 @@ rules! {
     ImageDerived "LW052" Error,
     ImageChecksum "LW053" Error,
     ImageUnseen "LW054" Warning,
+    // What guests learn of themselves.
+    SeedFile "LW055" Error,
+    SshKey "LW056" Error,
     // What fits.
     RunningLimit "LW060" Error,
     StorageLimit "LW061" Error,

@@ -15,6 +15,7 @@ use crate::model::disk::DiskOrigin;
 use crate::model::id::{LabName, RunId, TemplateName, UserName, VmName};
 use crate::model::job::TaskId;
 use crate::model::reservation::Reservation;
+use crate::model::seed::SeedDisk;
 use crate::run::{BatchId, Clock, RunDisk, RunSpec, StopReason};
 use crate::state::{Entry, Quota, Recorded, RecordedDisk, SET_ASIDE, StorageQuota};
 
@@ -142,6 +143,7 @@ fn unnumbered(change: &Change) -> Change {
     for action in &mut change.actions {
         if let Effect::Start { spec, .. } = &mut action.effect {
             spec.run = RunId::new(spec.run.site().clone(), 0);
+            spec.seed = spec.seed.take().map(|_| PathBuf::new());
         }
     }
     change
@@ -301,6 +303,9 @@ pub enum Effect {
         generation: u64,
         disks: Vec<RunDisk>,
         started: String,
+        /// What it learns of itself then, where its run has a seed disk.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seed: Option<Box<SeedDisk>>,
     },
     /// Submits a run. `supersedes` is the vm's run before this one.
     Start {
@@ -311,6 +316,8 @@ pub enum Effect {
         /// The times that it keeps; kept plans of before sessions had any have none.
         #[serde(default, skip_serializing_if = "is_nothing")]
         clock: Clock,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seed: Option<Box<SeedDisk>>,
     },
     /// Tells a run other times, which its guest keeps from then on. It does not notice.
     Tell {

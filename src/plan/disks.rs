@@ -199,10 +199,19 @@ impl Planner<'_> {
         }
         let folder = self.disk_folder(name);
         let path = |slot: u32| folder.join(format!("disk-{slot}.qcow2"));
+        let instance = Some(self.inputs.recorded.next_instance(&self.inputs.desired.lab, name));
         let (VmSource::Derive(template) | VmSource::Clone(template)) = &vm.source else {
             let VmSource::Disks(sources) = &vm.source else { unreachable!("the other sources are matched above") };
             let disks = (0..).zip(sources).map(|(slot, source)| NewDisk {
-                disk: RecordedDisk { slot, path: path(slot), base: None, moving_to: None, made: false, image: None },
+                disk: RecordedDisk {
+                    slot,
+                    path: path(slot),
+                    base: None,
+                    moving_to: None,
+                    made: false,
+                    image: None,
+                    instance: instance.clone(),
+                },
                 origin: match source {
                     DiskSource::Image { path, .. } => DiskOrigin::Copy { image: path.clone() },
                     DiskSource::Fetched { sha256, .. } => {
@@ -234,6 +243,7 @@ impl Planner<'_> {
                 moving_to: None,
                 made: false,
                 image: None,
+                instance: instance.clone(),
             },
             origin: if derive {
                 DiskOrigin::Derive { base: image.clone() }

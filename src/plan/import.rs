@@ -165,6 +165,7 @@ fn records(
     index: &Batch,
 ) -> Vec<Change> {
     let started = Started {
+        seeded: false,
         hardware: spec.hardware.clone(),
         isolated: spec.network.isolated,
         ip: spec.network.ip,

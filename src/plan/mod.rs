@@ -26,6 +26,7 @@ mod returning;
 mod rights;
 mod saved;
 mod scope;
+mod seeds;
 mod spec;
 mod storage;
 mod templates;

@@ -268,6 +268,8 @@ pub(super) fn fields(body: &str) -> BTreeMap<String, String> {
     fields.remove("origin");
     // Its family says the same to people.
     fields.remove("for_each");
+    let seed = fields.remove("seed").map(|seed| parsed(&seed));
+    fields.extend(seed.into_iter().flatten().map(|(name, value)| (format!("seed {name}"), value)));
     // As its key is called.
     if let Some(seconds) = fields.remove("open_before_seconds") {
         fields.insert("boot_before".into(), format!("{seconds} s"));

@@ -12,7 +12,7 @@ use crate::model::id::{Mac, RunId, VmName};
 use crate::model::job::TaskState;
 use crate::model::lab::{PowerState, RestartPolicy, Vm, VmGroup};
 use crate::observe::{Life, Phase, RunReport, life};
-use crate::run::StopReason;
+use crate::run::{SEED, StopReason};
 use crate::state::{RecordedDisk, RecordedRun, RecordedVm, Started};
 
 /// Whether a vm is stopped, whether it is started, and why.
@@ -197,7 +197,8 @@ impl Planner<'_> {
     pub(super) fn is_stale(&self, work: &Work<'_>) -> bool {
         let differs = |run: &RecordedRun| match self.inputs.observed.told_to_be_off.contains(&run.run) {
             true => needs_another_run(run, work),
-            false => run.started != work.started(),
+            // A seed is read once, when a disk first boots: nobody is disturbed for one.
+            false => Started { seeded: run.started.seeded, ..work.started() } != run.started,
         };
         work.known.run.as_ref().is_some_and(differs)
     }
@@ -212,10 +213,12 @@ impl Planner<'_> {
     pub(super) fn turn_on(&mut self, steps: &mut Steps, work: &Work<'_>, disks: &[RecordedDisk]) {
         let Some(RecordedRun { run, started, .. }) = &work.known.run else { return };
         let paths = disks.iter().map(|disk| disk.path.clone()).collect();
+        let is_seeded = started.seeded;
         let started = super::objects::to_json(&Started { disks: paths, ..started.clone() });
         let (vm, run, generation) = (work.name.clone(), run.clone(), work.known.generation);
+        let seed = self.seed_disk(work.name, work.vm, work.known.ip, disks).filter(|_| is_seeded);
         let disks = disks.iter().map(run_disk).collect();
-        self.step(steps, Effect::TurnOn { vm, run, generation, disks, started });
+        self.step(steps, Effect::TurnOn { vm, run, generation, disks, started, seed });
     }
 
     pub(super) fn start(
@@ -241,8 +244,10 @@ impl Planner<'_> {
             (spec.hardware.cdrom, spec.installs) = (Some(cdrom), true);
         }
         let memory_mib = vm.hardware.host_memory_mib();
+        let seed = self.seed_disk(name, vm, ip, disks);
+        spec.seed = seed.as_ref().map(|_| site.storage.runs.join(spec.run.to_string()).join(SEED));
         let clock = self.first_clock(name, vm);
-        self.step(steps, Effect::Start { spec: Box::new(spec), started, memory_mib, supersedes, clock });
+        self.step(steps, Effect::Start { spec: Box::new(spec), started, memory_mib, supersedes, clock, seed });
     }
 }
 
@@ -259,6 +264,7 @@ pub(super) fn started(vm: &Vm, group: &VmGroup, ip: Ipv4Addr, mac: Mac, disks: &
         mac,
         bridge: group.bridge.clone(),
         disks: disks.iter().map(|disk| disk.path.clone()).collect(),
+        seeded: vm.seed.is_some(),
     }
 }
 

@@ -54,6 +54,7 @@ pub fn run_spec(
         hardware: vm.hardware.clone(),
         installs: false,
         disks: seat.disks.iter().map(run_disk).collect(),
+        seed: None,
         network,
         qemu: site.qemu.clone(),
         service_user: site.service_user.clone(),

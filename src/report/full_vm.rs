@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::screens;
 use super::table::{Format, json, render, word, yaml};
 use super::{escaped, permissions, times};
-use crate::control::view::{FullVm, Vm};
+use crate::control::view::{FullVm, Login, Vm};
 use crate::run::Dropped;
 
 /// As a table, CSV and a name, it is a row of a listing of vms.
@@ -19,7 +19,7 @@ pub fn text(full: &FullVm, format: Option<Format>) -> String {
 }
 
 fn words(full: &FullVm) -> String {
-    let FullVm { vm, place, may, screen, since, session, until, dropped, viewers } = full;
+    let FullVm { vm, place, may, screen, login, since, session, until, dropped, viewers } = full;
     let mut lines = heading(vm, *place);
     let mut add = |what: &str, value: String| {
         writeln!(lines, "  {what:<10} {}", escaped(&value)).expect("a string takes all");
@@ -33,6 +33,13 @@ fn words(full: &FullVm) -> String {
     add("address", format!("{} ({}){isolated}", vm.ip, vm.mac));
     let cpus = if vm.cpus == 1 { "1 processor".to_owned() } else { format!("{} processors", vm.cpus) };
     add("computer", format!("{} MiB, {cpus}", vm.memory_mib));
+    if let Some(Login { user, password }) = login {
+        let password = password.as_ref().map_or_else(
+            || "its password is drawn at its first start".to_owned(),
+            |password| format!("password {password}"),
+        );
+        add("log in", format!("as {user}; {password}"));
+    }
     if let Some(since) = since {
         add("since", times::moment(since));
     }

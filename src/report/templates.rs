@@ -2,7 +2,7 @@
 
 use super::plain_words::count;
 use super::{escaped, times};
-use crate::control::template::Made;
+use crate::control::template::{Left, Made};
 use crate::control::unused::Unused;
 use crate::control::view::{Template, Version};
 use crate::model::disk::size;
@@ -69,7 +69,19 @@ fn branch(version: &Version) -> Vec<String> {
 }
 
 pub fn published(template: &TemplateName, made: &Made) -> String {
-    let Made { vm, version, disks } = made;
+    let Made { vm, version, disks, left } = made;
     let disks: Vec<String> = disks.iter().map(|disk| disk.display().to_string()).collect();
-    format!("version {version} of template {template} is published of {vm}: {}", disks.join(", "))
+    let first = format!("version {version} of template {template} is published of {vm}: {}", disks.join(", "));
+    first + &left.as_ref().map(left_on_it).unwrap_or_default()
+}
+
+/// What a seed has made of a vm is on all that derive from it.
+fn left_on_it(left: &Left) -> String {
+    let Left { users, keys } = left;
+    let (accounts, keys) = (count(users.len(), "account", "accounts"), count(*keys, "key for ssh", "keys for ssh"));
+    format!(
+        "\nleft on it by the vm's seed: {accounts} ({}), with a password and {keys}; \
+         `cloud-init clean` and `userdel -r` in the guest remove them before it is published",
+        users.join(", ")
+    )
 }

@@ -78,9 +78,9 @@ fn added(desired: &Desired, name: &SessionName, claims: &[Claim]) -> AddedTime {
 
 /// A vm that a person made. Its power is for people alone.
 fn vm(claim: ClaimId, family: FamilyName, made: &VmClaim) -> Vm {
-    let VmClaim { version: _, owner, source, vm_group, hardware, isolated, key: _, was: _ } = made.clone();
+    let VmClaim { version: _, owner, source, vm_group, hardware, isolated, seed, key: _, was: _ } = made.clone();
     let origin = Origin { file: format!("claim {claim}"), line: 0 };
-    Vm { isolated, origin, ..Vm::new(owner, vm_group, family, source, hardware) }
+    Vm { isolated, seed: seed.map(|seed| *seed), origin, ..Vm::new(owner, vm_group, family, source, hardware) }
 }
 
 /// Isolates the vms that people made and that a permission is about; and all that a permission by command is about.

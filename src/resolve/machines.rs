@@ -111,6 +111,7 @@ impl<'a> Resolver<'a> {
             vm_group: vm_group.or_else(|| self.default_vm_group()).unwrap_or_else(vm_group_all_vms),
             disks,
             hardware,
+            seed: self.seed(decl.seed.as_ref(), None),
             origin: self.origin(name.at),
         })
     }
@@ -292,6 +293,7 @@ impl<'a> Resolver<'a> {
         if let Some(owner) = &decl.owner {
             people.mention(self, owner);
         }
+        let seed = self.seed(decl.seed.as_ref(), template.and_then(|template| template.seed.as_ref()));
         let instances = self.instances(name, decl, people);
         let vm_group = vm_group
             .or_else(|| template.map(|template| template.vm_group.clone()))
@@ -312,6 +314,7 @@ impl<'a> Resolver<'a> {
                 .unwrap_or(RestartPolicy::OnFailure),
             may_reimage: decl.may_reimage.as_ref().is_some_and(|may| may.value),
             collect: decl.collect.iter().map(|pattern| pattern.value.clone()).collect(),
+            seed,
             origin: self.origin(name.at),
         };
         Some((model, instances?))

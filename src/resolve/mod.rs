@@ -17,6 +17,7 @@ mod moved;
 mod networks;
 mod people;
 mod permissions;
+mod seeds;
 mod sessions;
 mod shares;
 mod site;

@@ -75,6 +75,7 @@ impl People {
             limits,
             storage_folder: None,
             extra_time_percent: 0,
+            ssh_keys: Vec::new(),
             is_mentioned_only: false,
         };
         &mut self.users.entry(user.clone()).or_insert_with(|| (fresh(), at)).0
@@ -175,6 +176,9 @@ impl Resolver<'_> {
             if let Some(extra) = &decl.extra_time {
                 user.extra_time_percent = extra.0;
             }
+            for key in manifest.ssh_keys(&decl.ssh_keys) {
+                user.add_key(key);
+            }
         }
         self.user_limits(&mut people);
         people.declared = people.users.keys().cloned().collect();
@@ -199,6 +203,7 @@ impl Resolver<'_> {
             let user = people.add(self, &row.user.value, row.user.at);
             let extra = row.extra_time.as_ref().map_or(0, |extra| extra.0);
             user.extra_time_percent = user.extra_time_percent.max(extra);
+            row.ssh_key.iter().for_each(|key| user.add_key(key.clone()));
             if row.particulars != Particulars::default() {
                 people.set_particulars(self, row);
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::silence::silence;
 use super::{
-    ANSWERS, Batch, BatchId, CONTROL, Clock, Control, Record, RunFileError, RunSpec, SPEC, VNC_PASSWORD, Wanted,
+    ANSWERS, Batch, BatchId, CONTROL, Clock, Control, Record, RunFileError, RunSpec, SEED, SPEC, VNC_PASSWORD, Wanted,
     job_log, open_folder, read_report, report::read_report_in,
 };
 use crate::disks::{LOOKS_AT_ONCE, Owner};
@@ -24,6 +24,11 @@ pub trait Runs: Send + Sync {
     /// Makes a run's folder with all that its starter needs, before the submit. What is there of an earlier try that was
     /// cut short is replaced: no starter has seen it. A run that was fenced off meanwhile is refused.
     fn prepare(&self, spec: &RunSpec, clock: &Clock) -> Result<(), RunFileError>;
+
+    /// Puts a guest's seed disk into the folder of its run, in place of one that is there.
+    fn seed(&self, _run: &RunId, _image: &[u8], _flush: Flush) -> Result<(), RunFileError> {
+        Ok(())
+    }
 
     /// Writes the index of a submitted array; answers where it is.
     fn write_batch(&self, batch: &Batch) -> Result<PathBuf, RunFileError>;
@@ -120,6 +125,10 @@ impl Runs for OnStorage {
             lchown(path, uid, gid).map_err(|source| io("give to the service user", path, source))?;
         }
         Ok(())
+    }
+
+    fn seed(&self, run: &RunId, image: &[u8], flush: Flush) -> Result<(), RunFileError> {
+        Ok(open_folder(&self.folder(run))?.write(SEED, image, 0o600, flush)?)
     }
 
     fn write_batch(&self, batch: &Batch) -> Result<PathBuf, RunFileError> {

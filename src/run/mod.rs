@@ -9,6 +9,7 @@
 //!   report.jsonl   starter, one writer, every record fsynced            -> report.rs
 //!   answers/7.png  starter, the file that answers request 7
 //!   vnc.password   controller, mode 0600
+//!   seed.img       controller, mode 0600, where the vm has a seed: what its guest learns of itself
 //!   clock          controller, touched to learn the server's time      -> silence.rs
 //! runs/controller.beat         controller, touched while somebody could move an end -> beat.rs
 //! runs/batches/<batch>.json   controller: task number -> run, never changed -> batch.rs
@@ -56,6 +57,7 @@ pub const CONTROL: &str = "control.json";
 pub const REPORT: &str = "report.jsonl";
 pub const ANSWERS: &str = "answers";
 pub const CLOCK: &str = "clock";
+pub const SEED: &str = "seed.img";
 pub const VNC_PASSWORD: &str = "vnc.password";
 /// A password has eight characters (RFC 6143, section 7.2.2); a longer file is not ours.
 pub const PASSWORD_BYTES_MAX: u64 = 64;

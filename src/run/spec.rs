@@ -28,6 +28,9 @@ pub struct RunSpec {
     pub installs: bool,
     /// In the order of the guest's bus.
     pub disks: Vec<RunDisk>,
+    /// What the guest learns of itself at its disk's first boot, where it has that: a disk that it only reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<PathBuf>,
     pub network: RunNetwork,
     pub qemu: QemuSettings,
     pub service_user: String,

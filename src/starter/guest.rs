@@ -164,7 +164,7 @@ fn confinement(spec: &RunSpec, prepared: &Prepared) -> Vec<OsString> {
             pair("--read", image.clone().into());
         }
     }
-    if let Some(image) = &spec.hardware.cdrom {
+    for image in spec.hardware.cdrom.iter().chain(&spec.seed) {
         pair("--read", image.clone().into());
     }
     pair("--write", folder.path().as_os_str().to_owned());

@@ -101,16 +101,18 @@ pub struct AsideDisk {
     pub owner: Option<String>,
     /// Where it is being put back.
     pub to: Option<PathBuf>,
+    /// As it is called by `RecordedDisk`.
+    pub instance: Option<String>,
 }
 
 impl From<AsideDisk> for RecordedDisk {
-    fn from(AsideDisk { slot, path, base, .. }: AsideDisk) -> Self {
-        Self { slot, path, base, made: true, moving_to: None, image: None }
+    fn from(AsideDisk { slot, path, base, instance, .. }: AsideDisk) -> Self {
+        Self { slot, path, base, made: true, moving_to: None, image: None, instance }
     }
 }
 
 impl AsideDisk {
-    pub(super) const QUERY: &str = "SELECT vm, slot, path, aside, base, aside_at, owner, moving_to FROM disks
+    pub(super) const QUERY: &str = "SELECT vm, slot, path, aside, base, aside_at, owner, moving_to, instance FROM disks
                      WHERE lab = ?1 AND aside IS NOT NULL ORDER BY aside_at, path";
 
     pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
@@ -123,6 +125,7 @@ impl AsideDisk {
             since: row.get(5)?,
             owner: row.get(6)?,
             to: row.get::<_, Option<String>>(7)?.map(PathBuf::from),
+            instance: row.get(8)?,
         })
     }
 

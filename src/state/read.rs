@@ -194,8 +194,7 @@ impl Reader<'_> {
         transaction: &Transaction<'_>,
         vms: &mut Vms,
     ) -> Result<BTreeMap<VmName, WaitingDisks>, StateError> {
-        let query =
-            "SELECT vm, slot, path, base, moving_to, made, owner, image FROM disks WHERE lab = ?1 AND aside IS NULL";
+        let query = "SELECT vm, slot, path, base, moving_to, made, owner, image, instance FROM disks WHERE lab = ?1 AND aside IS NULL";
         let mut waiting: BTreeMap<VmName, WaitingDisks> = BTreeMap::new();
         self.each(transaction, query, |row| {
             let disk = RecordedDisk {
@@ -205,6 +204,7 @@ impl Reader<'_> {
                 moving_to: self.value::<Option<String>>(row, 4)?.map(PathBuf::from),
                 made: self.value(row, 5)?,
                 image: self.value(row, 7)?,
+                instance: self.value(row, 8)?,
             };
             let vm = self.text(row, 0)?;
             if let Some(known) = vms.get_mut(vm) {

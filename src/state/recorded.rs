@@ -110,6 +110,22 @@ impl Recorded {
         self.versions.iter().find(|(_, version)| is_below(version)).map(|((_, number), _)| *number)
     }
 
+    /// What a guest is called that boots from these disks: its first one tells. Other disks are another guest, as far as
+    /// cloud-init goes.
+    pub fn instance(&self, lab: &LabName, name: &VmName, disks: &[RecordedDisk]) -> String {
+        let first = disks.iter().min_by_key(|disk| disk.slot);
+        first.and_then(|disk| disk.instance.clone()).unwrap_or_else(|| self.named_instance(lab, name))
+    }
+
+    /// What the guests of a vm's next disks are called.
+    pub fn next_instance(&self, lab: &LabName, name: &VmName) -> String {
+        format!("{}-{}", self.named_instance(lab, name), self.serial)
+    }
+
+    fn named_instance(&self, lab: &LabName, name: &VmName) -> String {
+        format!("{}-{lab}-{}", self.site, name.file_name())
+    }
+
     /// The vms that derive from an older version of a template than this.
     pub fn behind(&self, template: &TemplateName, version: u32) -> impl Iterator<Item = &VmName> {
         let derives = move |vm: &RecordedVm| matches!(&vm.vm.source, VmSource::Derive(from) if from == template);
@@ -249,6 +265,10 @@ pub struct RecordedDisk {
     /// Digest of the image that it was copied from, where that is no template's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// What its guest is called that boots from it: the same for as long as the disk is. None of those that were made before this
+    /// was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
 }
 
 /// One start of a vm, as far as its controller knows.
@@ -280,6 +300,9 @@ pub struct Started {
     pub mac: Mac,
     pub bridge: String,
     pub disks: Vec<PathBuf>,
+    /// With a seed disk.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub seeded: bool,
 }
 
 /// How far a run is, by the records alone: what it does on its host, only its starter knows.

@@ -9,7 +9,7 @@
 //! vms        lab, name ─ ip (unique in the site), mac, generation, run (its latest), version of its template, body (JSON)
 //! disks      path ─ lab, vm, slot, base; made: 0 while it is being made; moving_to: where it is being set aside, or put back;
 //!              aside, aside_at: where it was before, since when; owner: whose it was when it was set aside, kept while it has
-//!              no vm; image: digest of the image that it is a copy of
+//!              no vm; image: digest of the image that it is a copy of; instance: what the guest is called that boots from it
 //! digests    path ─ size, mtime, sha256 of an image, as it was when it was last read
 //! runs       run ─ lab, vm, generation, batch, task, job, started (JSON), state, reason
 //!              state: intended ─▶ submitted ─▶ ended
@@ -32,7 +32,7 @@
 use rusqlite::Connection;
 
 /// Version of the tables that this program writes, kept in `PRAGMA user_version`.
-pub(super) const VERSION: u32 = 10;
+pub(super) const VERSION: u32 = 11;
 
 /// `MIGRATIONS[n]` turns version n into n + 1. Never edited once released.
 const MIGRATIONS: [&str; VERSION as usize] = ["
@@ -133,6 +133,8 @@ const MIGRATIONS: [&str; VERSION as usize] = ["
     CREATE INDEX IF NOT EXISTS vms_of_owner ON vms (json_extract(body, '$.owner'));
 ", super::roster::TABLE, super::roster::CANDIDATE, "
     ALTER TABLE holds ADD COLUMN bytes INTEGER;
+", "
+    ALTER TABLE disks ADD COLUMN instance TEXT;
 "];
 
 /// Brings the tables to `VERSION`, each step in a transaction of its own.

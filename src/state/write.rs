@@ -350,12 +350,32 @@ fn write_change(transaction: &Transaction<'_>, lab: &str, change: &Change, now: 
             params![lab, template.as_str(), version],
         ),
         Change::PutDisk { vm, disk } => execute(
-            "INSERT OR REPLACE INTO disks (path, lab, vm, slot, base, made, image) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            params![text(&disk.path), lab, vm.as_str(), disk.slot, disk.base.as_deref().map(text), disk.made, disk.image],
+            "INSERT OR REPLACE INTO disks (path, lab, vm, slot, base, made, image, instance)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            params![
+                text(&disk.path),
+                lab,
+                vm.as_str(),
+                disk.slot,
+                disk.base.as_deref().map(text),
+                disk.made,
+                disk.image,
+                disk.instance
+            ],
         ),
         Change::PutWaiting { vm, owner, disk } => execute(
-            "INSERT INTO disks (path, lab, vm, slot, base, made, owner) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            params![text(&disk.path), lab, vm.as_str(), disk.slot, disk.base.as_deref().map(text), disk.made, owner],
+            "INSERT INTO disks (path, lab, vm, slot, base, made, owner, instance)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            params![
+                text(&disk.path),
+                lab,
+                vm.as_str(),
+                disk.slot,
+                disk.base.as_deref().map(text),
+                disk.made,
+                owner,
+                disk.instance
+            ],
         ),
         Change::Aside { path, aside } => execute(
             "UPDATE disks SET path = ?2, aside = ?1, aside_at = ?3, moving_to = NULL, made = 1,

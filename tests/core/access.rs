@@ -42,6 +42,7 @@ fn walkthrough() -> (Desired, Vec<Claim>) {
         vm_group: template.vm_group.clone(),
         hardware: template.hardware.clone(),
         isolated: true,
+        seed: None,
         key: None,
         was: None,
     };

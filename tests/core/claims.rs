@@ -397,6 +397,7 @@ fn bob_derives(lab: &Lab, isolated: bool) {
         vm_group: template.vm_group.clone(),
         hardware: template.hardware.clone(),
         isolated,
+        seed: None,
         key: None,
         was: None,
     };

@@ -18,6 +18,7 @@ mod plans;
 mod reimage;
 mod retries;
 mod rights;
+mod seeds;
 mod sessions;
 mod streams;
 mod upkeep;

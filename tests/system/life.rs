@@ -45,10 +45,12 @@ impl Lab {
 
 #[test]
 fn new_disks_and_the_old_ones_again() {
-    let lab = Lab::new();
+    let lab = Lab::new().seeded();
     lab.must(&["host", "setup", "--lab", &text(&lab.folder)]);
     lab.apply();
     let before = lab.mapping("alice-tiny");
+    let instance = lab.instance("alice-tiny", "alice");
+    assert_ne!(lab.instance("bob-tiny", "bob"), instance);
     lab.write("alice-tiny", "mine");
 
     a_reset_keeps_run_and_disk(&lab);
@@ -56,11 +58,12 @@ fn new_disks_and_the_old_ones_again() {
     let said = lab.vm("vm reimage alice-tiny --yes --wait");
     assert!(said.contains("new disks are asked for; the old ones are kept"), "{said}");
     let after = lab.mapping("alice-tiny");
-    for stays in ["ip", "mac", "run", "tap", "host"] {
+    for stays in ["ip", "mac", "tap", "host"] {
         assert_eq!(after[stays], before[stays], "it stays in its run, with all that this has");
     }
     assert_ne!(after["pid"], before["pid"], "it is another qemu");
     assert_eq!(lab.written("alice-tiny"), "", "its disk is new");
+    assert_ne!(lab.instance("alice-tiny", "alice"), instance, "and so is the guest, as it is told");
     let aside = lab.aside();
     assert_eq!((aside.len(), &aside[0]["vm"]), (1, &"alice-tiny".into()));
     lab.write("alice-tiny", "anew");
@@ -71,10 +74,11 @@ fn new_disks_and_the_old_ones_again() {
     assert_eq!(lab.vm_state("alice-tiny"), "off");
     lab.vm("vm start alice-tiny --yes --wait");
     assert_eq!(lab.written("alice-tiny"), "mine");
-    let run = lab.mapping("alice-tiny")["run"].clone();
+    assert_eq!(lab.instance("alice-tiny", "alice"), instance, "it is the guest of before");
+    let run = lab.run("alice-tiny");
     lab.vm("vm reimage alice-tiny --undo --yes --wait");
     assert_eq!(lab.written("alice-tiny"), "anew", "an undo can be undone");
-    assert_eq!(lab.mapping("alice-tiny")["run"], run);
+    assert_eq!(lab.run("alice-tiny"), run);
 }
 
 /// What a guest has not written to its disk is lost, and nothing else.
@@ -89,7 +93,7 @@ fn a_reset_keeps_run_and_disk(lab: &Lab) {
     assert_ne!(lab.console("alice-tiny").run("ls /tmp/mark").0, 0, "what was in memory is gone");
     assert_eq!(lab.written("alice-tiny"), "mine");
     let after = lab.mapping("alice-tiny");
-    assert_eq!((&after["run"], &after["pid"]), (&before["run"], &before["pid"]), "the same run, and the same qemu");
+    assert_eq!((&after["tap"], &after["pid"]), (&before["tap"], &before["pid"]), "the same run, and the same qemu");
 }
 
 /// A CD that boots what the template's disk boots, as a hard disk that it stands for (El Torito): the guest runs from memory, and

@@ -161,6 +161,7 @@ impl World {
             },
             installs: false,
             disks: vec![self.disk(&format!("{number}.qcow2"))],
+            seed: None,
             network: RunNetwork {
                 bridge: self.group.bridge.clone(),
                 ip,

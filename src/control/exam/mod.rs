@@ -304,7 +304,7 @@ impl Exam<'_> {
             for result in results {
                 result.map_err(|error| no_disk(template, &error))?;
             }
-            made.push(RecordedDisk { slot, path, base, made: true, moving_to: None, image: None });
+            made.push(RecordedDisk { slot, path, base, made: true, moving_to: None, image: None, instance: None });
         }
         Ok(made)
     }

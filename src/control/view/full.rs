@@ -7,9 +7,12 @@ use serde::{Deserialize, Serialize};
 use super::standing::Queue;
 use super::vms::of_name;
 use super::{Moment, Screen, View, Vm, VmState, mapping};
+use crate::apply::passwords;
 use crate::control::ControlError;
+use crate::files::FileError;
 use crate::model::id::{SessionName, VmName};
 use crate::model::lab::{Object, Right};
+use crate::model::seed::Whose;
 use crate::run::{Control, Dropped};
 use crate::state::RecordedVm;
 
@@ -24,6 +27,9 @@ pub struct FullVm {
     pub may: Vec<Right>,
     /// Of one that runs, for those who may use it.
     pub screen: Option<Screen>,
+    /// Of one with a seed, for its owner: how to log in to its guest.
+    #[serde(default)]
+    pub login: Option<Login>,
     /// Since when it runs.
     pub since: Option<Moment>,
     /// The session that has it now, or next.
@@ -39,6 +45,15 @@ pub struct FullVm {
     pub viewers: Option<u32>,
 }
 
+/// The owner's account in a guest.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Login {
+    /// The account's name.
+    pub user: String,
+    /// As it was drawn for the vm's disk; `None`: it has not booted yet, or the one who looks cannot read it.
+    pub password: Option<String>,
+}
+
 impl View<'_> {
     /// One of those that who looks may know of. That they are told what opens its screen is written down.
     pub fn full_vm(&self, name: &VmName) -> Result<FullVm, ControlError> {
@@ -51,7 +66,8 @@ impl View<'_> {
         let running = mapping(known, &observed);
         let screen = running.filter(|_| is_theirs_to_use).map(|mapping| self.screen(name, known, mapping, vm.state));
         let screen = screen.transpose()?;
-        if screen.is_some() {
+        let login = self.login(name, known)?;
+        if screen.is_some() || login.as_ref().is_some_and(|login| login.password.is_some()) {
             self.audit_look([name])?;
         }
         let report = known.run.as_ref().filter(|_| running.is_some() && is_theirs_to_use);
@@ -62,6 +78,7 @@ impl View<'_> {
             place: Queue::of(&observed).place(known, &observed),
             may,
             screen,
+            login,
             since: running.map(|mapping| mapping.since.into()),
             session,
             until: self.deadline(known)?.or(closes.flatten()).map(Moment::from),
@@ -69,6 +86,26 @@ impl View<'_> {
             viewers,
             vm,
         })
+    }
+
+    /// Whose vm it is, and who may do everything, is told; those who may only use it are not.
+    fn login(&self, name: &VmName, known: &RecordedVm) -> Result<Option<Login>, ControlError> {
+        let RecordedVm { vm, ip, disks, .. } = known;
+        let rights = self.rights();
+        let Some(seed) = vm.seed.as_ref().filter(|_| rights.is_own(&vm.owner) || rights.are_all()) else {
+            return Ok(None);
+        };
+        let lab = &self.desired.lab;
+        let instance = self.recorded.instance(lab, name, disks);
+        let password = match passwords::known(&self.context.site.state, lab, &instance) {
+            Ok(known) => known.map(|password| password.text),
+            Err(error) if error.source.kind() == std::io::ErrorKind::PermissionDenied => None,
+            Err(FileError { path: file, source, .. }) => {
+                return Err(ControlError::Password { vm: name.clone(), file, source });
+            }
+        };
+        let disk = seed.disk(Whose { vm: name, owner: &vm.owner, ip: *ip }, instance, |_| Vec::new());
+        Ok(disk.users.into_iter().next().map(|user| Login { user: user.name, password }))
     }
 
     /// The session that has a vm now, or else the next one, and when it is over for the vm's owner.

@@ -44,7 +44,7 @@ mod vms;
 pub use claims::Claim;
 pub use disks::{Aside, Disk, Template};
 pub use explain::{Explanation, Past, PastClaim, RecordedAs, Run, Said};
-pub use full::FullVm;
+pub use full::{FullVm, Login};
 pub use history::{Act, Apply, Effect, acts, effects_of, history};
 pub use jobs::{Job, Usage};
 pub use listed::{Listed, Only, listed};

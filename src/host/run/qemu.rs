@@ -76,6 +76,13 @@ pub fn arguments(spec: &RunSpec, given: &Given<'_>) -> Vec<OsString> {
     disks(&mut list, spec);
     list.pair("-netdev", format!("tap,id=net0,{tap}"));
     list.pair("-device", format!("{},netdev=net0,mac={},romfile=", nic(spec.hardware.nic), spec.network.mac));
+    // Behind all else, so that what the guest calls its disks and its network card does not depend on it.
+    if let Some(seed) = &spec.seed {
+        let file = json!({ "driver": "file", "filename": seed, "locking": "on" });
+        let node = json!({ "driver": "raw", "node-name": "seed0", "read-only": true, "file": file });
+        list.pair("-blockdev", node.to_string());
+        list.pair("-device", "virtio-blk-pci,drive=seed0");
+    }
     let mut arguments = list.0;
     arguments.extend(spec.qemu.extra_args.iter().map(OsString::from));
     arguments
@@ -212,6 +219,7 @@ mod tests {
                 path: "/srv/vms/doraz-gsr/disk-0.qcow2".into(),
                 backing: vec!["/srv/templates/gsr/2/disk-0.qcow2".into(), "/srv/templates/base/1/disk-0.qcow2".into()],
             }],
+            seed: None,
             network: RunNetwork {
                 bridge: "vbr0".to_owned(),
                 ip: [192, 168, 100, 2].into(),
@@ -262,6 +270,20 @@ mod tests {
         spec.hardware.cdrom = Some("/srv/iso/debian,12.iso".into());
         spec.hardware.nic = NicModel::E1000;
         insta::assert_snapshot!(written(&spec, Accelerator::Kvm, VncPassword::Asked));
+    }
+
+    /// A guest never writes to it, and boots nothing from it.
+    #[test]
+    fn a_seed_is_the_last_device_and_only_read() {
+        let mut spec = spec();
+        let without = written(&spec, Accelerator::Tcg, VncPassword::None);
+        spec.seed = Some("/srv/runs/k3f9-104/seed.img".into());
+        let text = written(&spec, Accelerator::Tcg, VncPassword::None);
+        let (before, extra) = without.split_once("\n-device virtio-rng-pci").unwrap();
+        let seed =
+            text.strip_prefix(before).unwrap().strip_suffix(&format!("\n-device virtio-rng-pci{extra}")).unwrap();
+        assert!(seed.contains("\"read-only\":true") && seed.contains("seed.img"), "{seed}");
+        assert!(seed.ends_with("-device virtio-blk-pci,drive=seed0"), "{seed}");
     }
 
     /// What it has installed boots the next time.
