@@ -1,5 +1,7 @@
 //! Disks as files, with the real `qemu-img`; `qemu-img` also judges what came out.
 
+#[path = "disks/life.rs"]
+mod life;
 #[path = "manifests/rounds.rs"]
 mod rounds;
 #[path = "disks/volumes.rs"]
@@ -15,7 +17,7 @@ use std::process::Command;
 
 use labwright::disks::{
     DiskError, Images, Owner, Tell, clone_full, create_empty, delete, derive, flatten, give_up, inspect, is_unwritten,
-    publish, restore, set_aside, sha256,
+    publish, renew, restore, set_aside, sha256,
 };
 
 /// Some account that is not ours; the tests run as root.
@@ -313,6 +315,15 @@ fn a_full_file_system_keeps_what_stands_and_leaves_nothing_behind() {
     }
     let published = publish(&Images::Anywhere, &base, &tmpfs.0.path().join("t/disk-0.qcow2"), None, OWNER, UNTOLD);
     assert!(matches!(published, Err(DiskError::Full { .. })), "{published:?}");
+    let copy = tmpfs.0.path().join("copy/disk-0.qcow2");
+    let copied = clone_full(&Images::Anywhere, &base, std::slice::from_ref(&copy), OWNER, UNTOLD).remove(0);
+    let renewed = renew(std::slice::from_ref(&targets[0]), &tmpfs.0.path().join("aside"), OWNER, UNTOLD).map(drop);
+    for (result, folder) in [(copied, copy.parent().unwrap()), (renewed, targets[0].parent().unwrap())] {
+        let Err(DiskError::Full { needed_bytes, free_bytes, .. }) = result else { panic!("{result:?}") };
+        assert!(needed_bytes > free_bytes, "{needed_bytes} of {free_bytes}");
+        assert!(names(folder).iter().all(|name| name == "disk-0.qcow2"), "{:?}", names(folder));
+    }
+    assert!(inspect(&targets[0]).is_ok(), "what was there is there");
 }
 
 #[test]

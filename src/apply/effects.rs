@@ -29,6 +29,8 @@ pub(super) fn kind(effect: &Effect) -> BatchKind {
         Effect::MakeDisk { .. } => BatchKind::MakeDisks,
         Effect::SetAside { .. } => BatchKind::SetAside,
         Effect::PutBack { .. } => BatchKind::PutBack,
+        Effect::Renew { .. } => BatchKind::Renew,
+        Effect::CheckDisks { .. } => BatchKind::CheckDisks,
         Effect::Reserve { .. } => BatchKind::Reserve,
         Effect::Release { .. } => BatchKind::Release,
         Effect::Stop { .. } => BatchKind::Stop,
@@ -186,6 +188,8 @@ fn act(batch: &Batch, world: &World<'_>, sender: &Sender<Message>) -> Vec<Attemp
         BatchKind::MakeDisks => make_disks(batch, world, &tell),
         BatchKind::SetAside => each(batch, |effect| set_aside(effect, world)),
         BatchKind::PutBack => each(batch, |effect| put_back(effect, world)),
+        BatchKind::Renew => each(batch, |effect| renew(effect, world, &tell)),
+        BatchKind::CheckDisks => each(batch, |effect| check_disks(effect, world)),
         BatchKind::Reserve => reservations(batch, |list| world.dhcp.reserve(list)),
         BatchKind::TurnOn => each(batch, |effect| turn_on(effect, world)),
         BatchKind::Release => reservations(batch, |list| world.dhcp.release(list)),
@@ -309,6 +313,28 @@ fn put_back(effect: &Effect, world: &World<'_>) -> Result<Vec<Change>, EffectErr
     let Effect::PutBack { moves, .. } = effect else { return Ok(Vec::new()) };
     world.disks.put_back(moves)?;
     Ok(moves.iter().cloned().map(|(path, to)| Change::Returned { path, to }).collect())
+}
+
+fn renew(effect: &Effect, world: &World<'_>, tell: &Tell<'_>) -> Result<Vec<Change>, EffectError> {
+    let Effect::Renew { vm, disks, folder } = effect else { return Ok(Vec::new()) };
+    let paths: Vec<PathBuf> = disks.iter().map(|disk| disk.path.clone()).collect();
+    let kept = world.disks.renew(&paths, folder, tell)?;
+    let of = |(disk, aside): (&RecordedDisk, PathBuf)| {
+        [Change::Aside { path: disk.path.clone(), aside }, Change::PutDisk { vm: vm.clone(), disk: disk.clone() }]
+    };
+    Ok(disks.iter().zip(kept).flat_map(of).collect())
+}
+
+fn check_disks(effect: &Effect, world: &World<'_>) -> Result<Vec<Change>, EffectError> {
+    let Effect::CheckDisks { vm, disks } = effect else { return Ok(Vec::new()) };
+    disks.iter().try_for_each(|disk| world.disks.check(disk)).map_err(|error| {
+        let EffectError { detail, is_transient } = EffectError::from(error);
+        let help = format!(
+            "`labwright vm reimage {vm}` gives a new disk and keeps this one, `labwright vm collect {vm}` reads what can be read"
+        );
+        EffectError { detail: format!("{detail}; {help}"), is_transient }
+    })?;
+    Ok(Vec::new())
 }
 
 /// A run that has ended meanwhile has no guest to turn on.

@@ -38,6 +38,9 @@ pub enum DiskError {
         path.display()
     )]
     Damaged { path: PathBuf, found: String },
+    /// Of a vm's disk, which may be mended.
+    #[error("{} is damaged, says `qemu-img check`: {found}; it was not touched", path.display())]
+    Unsound { path: PathBuf, found: String },
     #[error("{} has sha256 {found}, expected {expected}; nothing was stored", path.display())]
     Digest { path: PathBuf, expected: String, found: String },
     #[error("{} changed while it was copied; nothing was stored: try again when nobody writes it", path.display())]

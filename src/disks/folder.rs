@@ -169,6 +169,17 @@ impl Draft {
     }
 }
 
+impl Draft {
+    /// Gives the file its name, in place of one that has another name besides.
+    pub(super) fn replace(self) -> Result<Folder, DiskError> {
+        renameat(&self.folder.handle, self.temporary.as_os_str(), &self.folder.handle, self.name.as_os_str())
+            .map_err(|errno| DiskError::write(&self.path(), 0, errno))?;
+        let handle =
+            self.folder.handle.try_clone().map_err(|source| DiskError::io("open", &self.folder.path, source))?;
+        Ok(Folder { path: self.folder.path.clone(), handle })
+    }
+}
+
 impl Drop for Draft {
     fn drop(&mut self) {
         // Nobody can act on a failure here: what is left over is replaced by the next try.

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A file that has the final name is never written, replaced or deleted; `link(2)` refuses to, on every file system,
-//! network ones too, where `renameat2` does not. Whoever finds a disk there that is the wanted one is done, so every call
+//! network ones too, where `renameat2` does not. One alone gives its name to a copy: a disk whose host was lost, once it has
+//! another name (`renew`). Whoever finds a disk there that is the wanted one is done, so every call
 //! may be repeated after a crash. What a crash leaves is one `.new` file per disk, which the next try replaces.
 //!
 //! Folders are opened step by step and then used through their descriptor: a symbolic link on the way counts only if
@@ -26,6 +27,7 @@ mod make;
 mod meter;
 mod publish;
 mod qcow2;
+mod renew;
 mod seed;
 mod snapshots;
 mod sound;
@@ -41,8 +43,10 @@ pub use make::{clone_full, copy_exactly, create_empty, derive};
 pub use meter::{Copied, Tell};
 pub use publish::{Published, digest, publish, sha256};
 pub use qcow2::{Image, flaw, inspect, is_unwritten, open_disk};
+pub use renew::renew;
 pub use seed::seed_image;
 pub use snapshots::{Snapshot, snapshots};
+pub use sound::check_disk;
 pub use store::{Disks, OnStorage, Stamp, Standing};
 
 /// Looks at shared storage that are under way at the same time: most of each is waiting for the file server.

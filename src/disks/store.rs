@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use super::publish::digest;
 use super::qcow2::open_image;
 use super::{
-    DiskError, Head, Images, LOOKS_AT_ONCE, Owner, Published, Source, Tell, clone_full, create_empty, derive, fetch,
-    give_up, head_of, inspect, is_unwritten, publish, restore, set_aside,
+    DiskError, Head, Images, LOOKS_AT_ONCE, Owner, Published, Source, Tell, check_disk, clone_full, create_empty,
+    derive, fetch, give_up, head_of, inspect, is_unwritten, publish, renew, restore, set_aside,
 };
 use crate::model::disk::{DiskOrigin, DiskSize};
 
@@ -85,6 +85,14 @@ pub trait Disks: Send + Sync {
 
     /// Moves each first path to the second. Safe to repeat.
     fn put_back(&self, moves: &[(PathBuf, PathBuf)]) -> Result<(), DiskError>;
+
+    /// Puts a copy in the place of each disk; answers where in `folder` the files of before are then. Safe to repeat.
+    fn renew(&self, disks: &[PathBuf], folder: &Path, tell: &Tell<'_>) -> Result<Vec<PathBuf>, DiskError>;
+
+    /// Refuses a disk that is damaged.
+    fn check(&self, _disk: &Path) -> Result<(), DiskError> {
+        Ok(())
+    }
 
     /// Removes what a killed try left of a disk that is not there, and that nobody will make any more.
     fn give_up(&self, disk: &Path) -> Result<(), DiskError>;
@@ -179,6 +187,14 @@ impl Disks for OnStorage {
 
     fn put_back(&self, moves: &[(PathBuf, PathBuf)]) -> Result<(), DiskError> {
         restore(moves, self.owner)
+    }
+
+    fn renew(&self, disks: &[PathBuf], folder: &Path, tell: &Tell<'_>) -> Result<Vec<PathBuf>, DiskError> {
+        renew(disks, folder, self.owner, tell)
+    }
+
+    fn check(&self, disk: &Path) -> Result<(), DiskError> {
+        check_disk(disk, self.owner)
     }
 
     fn give_up(&self, disk: &Path) -> Result<(), DiskError> {

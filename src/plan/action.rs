@@ -274,6 +274,17 @@ pub enum Effect {
         vm: VmName,
         moves: Vec<(PathBuf, PathBuf)>,
     },
+    /// Makes another file of each disk, since its lost host may still write to the one of now, which is set aside.
+    Renew {
+        vm: VmName,
+        disks: Vec<RecordedDisk>,
+        folder: PathBuf,
+    },
+    /// Sees that disks are whole whose guest did not end as a guest should.
+    CheckDisks {
+        vm: VmName,
+        disks: Vec<PathBuf>,
+    },
     Reserve {
         vm: VmName,
         reservation: Reservation,
@@ -378,6 +389,8 @@ impl Effect {
             Self::MakeDisk { .. } => "make the disk",
             Self::SetAside { .. } => SET_ASIDE,
             Self::PutBack { .. } => "put the disks back",
+            Self::Renew { .. } => "renew the disks",
+            Self::CheckDisks { .. } => "check the disks",
             Self::Reserve { .. } => "reserve the address",
             Self::Release { .. } => "release the address",
             Self::Stop { .. } => "stop the vm",
@@ -412,6 +425,8 @@ impl Effect {
             Self::MakeDisk { vm, .. }
             | Self::SetAside { vm, .. }
             | Self::PutBack { vm, .. }
+            | Self::Renew { vm, .. }
+            | Self::CheckDisks { vm, .. }
             | Self::Reserve { vm, .. }
             | Self::Release { vm, .. }
             | Self::Stop { vm, .. }

@@ -249,7 +249,10 @@ impl<'a> Checker<'a> {
     fn under_guests(&self, flaws: &mut Vec<Flaw>) {
         for (vm, actions) in &self.by_vm {
             let takes = |action: &&&Action| match &action.effect {
-                Effect::SetAside { .. } | Effect::PutBack { .. } | Effect::Record(Entry::ForgetVm { .. }) => true,
+                Effect::SetAside { .. }
+                | Effect::PutBack { .. }
+                | Effect::Renew { .. }
+                | Effect::Record(Entry::ForgetVm { .. }) => true,
                 Effect::Record(Entry::Vm { ip, .. }) => self.known(vm).is_some_and(|known| known.ip != *ip),
                 // A guest that is known to live does not notice its new name; one that nobody knows is found by the old one.
                 Effect::Record(Entry::RenameVm { .. }) => !self.life(vm).is_live(),
@@ -315,6 +318,10 @@ impl<'a> Checker<'a> {
                     let foreign = disks.iter().chain(lost).filter(|path| self.recorded_disk(vm, path).is_none());
                     flaws.extend(foreign.map(|path| Flaw::ForeignDisk { vm: vm.to_string(), path: shown(path) }));
                 }
+                Effect::Renew { vm, disks, .. } => {
+                    let foreign = disks.iter().filter(|disk| self.recorded_disk(vm, &disk.path).is_none());
+                    flaws.extend(foreign.map(|disk| Flaw::ForeignDisk { vm: vm.to_string(), path: shown(&disk.path) }));
+                }
                 Effect::PutBack { vm, moves } => {
                     let foreign = moves.iter().filter(|(from, _)| !self.is_aside(vm, from));
                     flaws.extend(foreign.map(|(path, _)| Flaw::ForeignDisk { vm: vm.to_string(), path: shown(path) }));
@@ -377,6 +384,7 @@ impl<'a> Checker<'a> {
                     judge(&disk.path, &vms);
                 }
                 Effect::Publish { disks, .. } => disks.iter().for_each(|disk| judge(&disk.path, &templates)),
+                Effect::Renew { folder, .. } => judge(folder, &aside),
                 // A move that was cut short goes on to where it was going.
                 Effect::SetAside { vm, folder, .. } if !self.was_moving_to(vm, folder) => judge(folder, &aside),
                 _ => {}
@@ -421,6 +429,8 @@ fn must_follow(later: &Effect, earlier: &Effect) -> bool {
             Effect::Stop { .. }
                 | Effect::SetAside { .. }
                 | Effect::PutBack { .. }
+                | Effect::Renew { .. }
+                | Effect::CheckDisks { .. }
                 | Effect::MakeDisk { .. }
                 | Effect::Reserve { .. }
                 | Effect::Record(Entry::Vm { .. })
@@ -429,7 +439,8 @@ fn must_follow(later: &Effect, earlier: &Effect) -> bool {
         ),
         // It stands aside for nothing else, so that all that is done about its vm is done when it is on again.
         Effect::TurnOn { .. } => !matches!(earlier, Effect::TurnOn { .. }),
-        Effect::SetAside { .. } | Effect::Release { .. } => matches!(
+        Effect::CheckDisks { .. } => matches!(earlier, Effect::Renew { .. }),
+        Effect::SetAside { .. } | Effect::Renew { .. } | Effect::Release { .. } => matches!(
             earlier,
             Effect::Stop { .. } | Effect::TurnOff { .. } | Effect::RecordEnd { .. } | Effect::Fence { .. }
         ),

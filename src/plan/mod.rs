@@ -30,6 +30,7 @@ mod seeds;
 mod spec;
 mod storage;
 mod templates;
+mod unclean;
 mod upkeep;
 mod vms;
 

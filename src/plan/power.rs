@@ -125,7 +125,8 @@ impl Planner<'_> {
         }
     }
 
-    /// Where a vm stands; one on the host that is given up for lost is off, if that may be done.
+    /// Where a vm stands; one on the host that is given up for lost is off, if that may be done, and so is one of an open session
+    /// whose guest stands still there.
     pub(super) fn life(&mut self, name: &VmName, known: &RecordedVm) -> Life {
         let Inputs { observed, site, lost_host, .. } = *self.inputs;
         let life = life(known, observed, site);
@@ -133,6 +134,9 @@ impl Planner<'_> {
             (Life::Unknown { host, silent_seconds, .. }, Some(lost))
                 if lost.is(host) && self.may_give_up(name, host, *silent_seconds) =>
             {
+                Life::Off { reason: Some(StopReason::HostLost { host: host.clone() }), news: true }
+            }
+            (Life::Unknown { host, silent_seconds, .. }, None) if self.takes_over(name, *silent_seconds) => {
                 Life::Off { reason: Some(StopReason::HostLost { host: host.clone() }), news: true }
             }
             _ => life,

@@ -242,6 +242,9 @@ impl Planner<'_> {
             let (vm, version) = (Box::new((*vm).clone()), disks.version);
             self.step(&mut steps, Entry::Vm { name: (*name).clone(), vm, ip: *ip, mac: *mac, version });
         }
+        if decision.start && !stays_in_run {
+            self.make_sure_of(&mut steps, work, &disks.kept);
+        }
         let mut all = disks.kept;
         all.extend(self.make_disks(&mut steps, name, disks.new));
         all.sort_by_key(|disk| disk.slot);

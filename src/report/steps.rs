@@ -49,6 +49,11 @@ fn words(effect: &Effect) -> Option<String> {
             let from = moves.first().and_then(|(from, _)| from.parent()).unwrap_or(std::path::Path::new(""));
             format!("puts {} back from {}", count(moves.len(), "disk", "disks"), from.display())
         }
+        Effect::Renew { disks, folder, .. } => {
+            let copies = count(disks.len(), "a copy of its disk", "copies of its disks");
+            format!("goes on with {copies}, and sets what its lost host had aside in {}", folder.display())
+        }
+        Effect::CheckDisks { disks, .. } => format!("checks {}", count(disks.len(), "disk", "disks")),
         Effect::Reserve { reservation, .. } => format!("reserves {} for {}", reservation.ip, reservation.mac),
         Effect::Release { reservation, .. } => {
             format!("releases the reservation of {} for {}", reservation.ip, reservation.mac)

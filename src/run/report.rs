@@ -204,7 +204,7 @@ pub enum StopReason {
     Superseded,
     /// qemu ended by itself with an error.
     Crashed,
-    /// Nobody heard of its host any more, and an admin gave it up. No starter writes this.
+    /// Nobody heard of its host any more, and it was given up. No starter writes this.
     HostLost {
         /// Name of the host.
         host: String,

@@ -4,13 +4,13 @@ use insta::assert_snapshot;
 use jiff::SignedDuration;
 use labwright::model::job::{TaskId, TaskState};
 use labwright::model::site::{GridEngineSettings, SchedulerSettings};
-use labwright::plan::{LostHost, give_up_only};
+use labwright::plan::{LostHost, Plan, Wish, give_up_only};
 use labwright::run::StopReason;
 use labwright::scheduler::Ended;
 
 use crate::imports::{edits_that_take, possessions};
-use crate::lab::Lab;
-use crate::plans::PAIR;
+use crate::lab::{Applied, Lab};
+use crate::plans::{OPEN, PAIR, running};
 use crate::world::Inner;
 
 /// The pair of vms, both on the host `h1`, which stops answering.
@@ -77,6 +77,96 @@ fn a_host_is_given_up_only_after_its_guests_stand_still() {
         assert_eq!((vm.ip, &vm.disks), (after[name].ip, &after[name].disks), "{name} keeps its address and disk");
     }
     assert!(lab.plan().is_empty(), "jobs that stay in the queue until their host is back are no hindrance");
+}
+
+/// The effects on one vm, as they are called.
+fn effects_on(plan: &Plan, vm: &str) -> Vec<&'static str> {
+    let of_vm = plan.actions().filter(|(_, action)| action.effect.vm().is_some_and(|of| of.as_str() == vm));
+    of_vm.map(|(_, action)| action.effect.name()).collect()
+}
+
+/// The pair in an open session, on a host of which nothing was heard for as long as its guests need to stand still.
+fn pair_taken_over() -> Lab {
+    let lab = Lab::new(&format!("{PAIR}{OPEN}"));
+    lab.must_apply();
+    lab.world.with(|inner| {
+        inner.start_all();
+        inner.lose_host();
+        inner.pass(69);
+    });
+    assert!(lab.plan().is_empty(), "its guests may write: {}", lab.plan_text());
+    lab.world.with(|inner| inner.pass(1));
+    lab
+}
+
+/// Nobody says so; and what the lost host writes later meets a file that nobody uses.
+#[test]
+fn a_vm_of_an_open_session_starts_elsewhere_by_itself_on_a_copy() {
+    let lab = pair_taken_over();
+    let all =
+        ["fence the lost run off", "record the end of the run", "renew the disks", "check the disks", "submit the run"];
+    assert_eq!(effects_on(&lab.plan(), "alice-gsr"), all);
+    assert_eq!(effects_on(&lab.upkeep(), "bob-gsr"), all, "nobody needs to look on");
+    let before = lab.recorded(&lab.desired()).vms;
+    let was = |path: &std::path::Path| lab.world.with(|inner| inner.disks[path].id);
+    let ids: Vec<u64> = before.values().map(|vm| was(&vm.disks[0].path)).collect();
+    lab.must_apply();
+    lab.world.with(Inner::start_all);
+    let recorded = lab.recorded(&lab.desired());
+    for ((name, vm), id) in before.iter().zip(ids) {
+        assert_eq!((vm.ip, &vm.disks), (recorded.vms[name].ip, &recorded.vms[name].disks));
+        let set = &recorded.aside[name][0];
+        assert_eq!((set.name.as_str(), set.owner.as_deref()), ("lost-1", Some(vm.vm.owner.as_str())));
+        assert_eq!((was(&set.disks[0].path), was(&vm.disks[0].path) == id), (id, false), "the old file is set aside");
+    }
+    assert!(lab.plan().is_empty(), "{}", lab.plan_text());
+    lab.world.with(|inner| {
+        inner.host_returns();
+        inner.start_all();
+        assert_eq!((inner.live().len(), &inner.broken), (2, &None));
+    });
+}
+
+#[test]
+fn a_kill_at_any_moment_of_a_takeover_ends_on_one_copy() {
+    let mut calls = 1;
+    loop {
+        let lab = pair_taken_over();
+        let before: Vec<u64> = lab.world.with(|inner| inner.disks.values().map(|disk| disk.id).collect());
+        lab.world.with(|inner| inner.faults.kill_in = Some(calls));
+        if !matches!(lab.apply(), Applied::Killed) {
+            assert!(calls > 5, "it was hardly cut short");
+            break;
+        }
+        lab.must_apply();
+        lab.world.with(Inner::start_all);
+        let recorded = lab.recorded(&lab.desired());
+        for name in ["alice-gsr", "bob-gsr"] {
+            assert_eq!((recorded.vms[name].disks.len(), recorded.aside[name].len()), (1, 1), "killed at call {calls}");
+        }
+        let after: Vec<u64> = lab.world.with(|inner| inner.disks.values().map(|disk| disk.id).collect());
+        assert!(before.iter().all(|id| after.contains(id)), "killed at call {calls}");
+        assert_eq!(after.len(), before.len() + 2, "killed at call {calls}");
+        assert!(lab.plan().is_empty(), "killed at call {calls}");
+        lab.world.with(|inner| assert_eq!(inner.broken, None));
+        calls += 1;
+    }
+}
+
+/// Of a guest that was asked to go, and of one that ended by itself, nothing is in doubt.
+#[test]
+fn disks_are_looked_through_where_their_guest_ended_without_a_word() {
+    let lab = running(PAIR);
+    lab.world.with(|inner| {
+        let run = inner.run_of("alice-gsr");
+        inner.kill_run(&run);
+    });
+    let checks = ["fence the lost run off", "record the end of the run", "check the disks", "submit the run"];
+    assert_eq!(effects_on(&lab.plan(), "alice-gsr"), checks);
+    lab.must_apply();
+    lab.world.with(Inner::start_all);
+    let restart = lab.asked(&[("alice-gsr", Wish::Restart, true)]);
+    assert_eq!(effects_on(&restart, "alice-gsr"), ["stop the vm", "submit the run"]);
 }
 
 #[test]

@@ -68,7 +68,7 @@ fn read(disk: &Path) -> Read {
     let program = Path::new(env!("CARGO_BIN_EXE_labwright"));
     let mut sealed = Sealed::start(program, &job, (OWNER.uid, OWNER.gid), Stdio::null()).unwrap();
     let patterns = ["home/*/answer*", "home/ada/deep"].map(|pattern| pattern.parse::<FilePattern>().unwrap());
-    let order = serde_json::to_vec(&Order { patterns: patterns.to_vec() }).unwrap();
+    let order = serde_json::to_vec(&Order { patterns: patterns.to_vec(), lists: false }).unwrap();
     sealed.to.take().unwrap().write_all(&order).unwrap();
     let (mut files, mut bytes) = (0, 0);
     let heard = hear::<HearError>(&mut sealed.from, &mut |record, content| {

@@ -15,7 +15,7 @@ use labwright::model::reservation::Reservation;
 use labwright::run::{self, Batch, BatchId, Control, Record, RunFileError, RunSpec, Runs, Wanted, parse_report};
 use labwright::scheduler::{Ended, Host, Scheduler, SchedulerError, Submission};
 
-use super::{Inner, SimImage, SimRun, SimTask, World, hiccups, io_error};
+use super::{Inner, SimDisk, SimImage, SimRun, SimTask, World, hiccups, io_error};
 
 impl Clock for World {
     fn now(&self) -> Timestamp {
@@ -395,6 +395,15 @@ impl Disks for World {
         })
     }
 
+    fn renew(&self, disks: &[PathBuf], folder: &Path, _: &Tell<'_>) -> Result<Vec<PathBuf>, DiskError> {
+        self.call(|inner| {
+            if !inner.takes_new_files() {
+                return Err(disk_error(folder));
+            }
+            disks.iter().map(|path| renew(inner, path, &folder.join(path.file_name().unwrap()))).collect()
+        })
+    }
+
     fn give_up(&self, _: &Path) -> Result<(), DiskError> {
         // Here, disks are made at once or not at all.
         self.call(|_| Ok(()))
@@ -420,6 +429,17 @@ fn make(inner: &mut Inner, origin: &DiskOrigin, target: &Path) -> Result<(), Dis
     let disk = inner.new_disk(origin.clone());
     inner.disks.insert(target.to_owned(), disk);
     Ok(())
+}
+
+/// Who has the disk open has the old one open, whatever its name is. What was done before is done.
+fn renew(inner: &mut Inner, path: &Path, kept: &Path) -> Result<PathBuf, DiskError> {
+    if !inner.disks.contains_key(kept) {
+        let old = inner.disks.remove(path).ok_or_else(|| DiskError::Missing { path: path.to_owned() })?;
+        let new = SimDisk { id: inner.new_disk(old.origin.clone()).id, ..old.clone() };
+        inner.disks.insert(path.to_owned(), new);
+        inner.disks.insert(kept.to_owned(), old);
+    }
+    Ok(kept.to_owned())
 }
 
 /// A move that was done before is done.
