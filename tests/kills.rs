@@ -72,6 +72,12 @@ fn a_killed_apply_loses_nothing_and_the_next_one_ends_the_same() {
         }
         lab.bring_to_rest();
         lab.look_at_rest();
+        if lab.dice.below(3) == 0 {
+            killed += u64::from(lab.killed_reimage());
+            lab.look();
+            lab.bring_to_rest();
+            lab.look_at_rest();
+        }
     }
     lab.must("labwright --site ../site.yaml destroy --yes");
     let left = lab.open_disks();
@@ -90,6 +96,8 @@ struct Lab {
     suffix: &'static str,
     /// How long an apply takes that nobody kills.
     apply_takes: Duration,
+    /// The same of new disks for one vm.
+    reimage_takes: Duration,
     /// The file of each disk that was recorded, whatever its name is by now.
     seen: BTreeMap<(u64, u64), PathBuf>,
     story: Vec<String>,
@@ -115,6 +123,7 @@ impl Lab {
             image_mib: 1,
             suffix: "work",
             apply_takes: Duration::ZERO,
+            reimage_takes: Duration::from_secs(2),
             seen: BTreeMap::new(),
             story: vec![format!("seed {seed}")],
         };
@@ -199,6 +208,30 @@ impl Lab {
         if let Some(rival) = rival {
             self.end(rival);
         }
+        killed
+    }
+
+    /// Whether somebody who gives a guest another disk, or the one of before, was killed over it.
+    fn killed_reimage(&mut self) -> bool {
+        let members: Vec<_> = self.members.iter().copied().collect();
+        let student = members[self.dice.below(members.len() as u64) as usize];
+        let vm = format!("{student}-{}", self.suffix);
+        let undo: &[&str] = if self.dice.below(2) == 0 { &["--undo"] } else { &[] };
+        // The guest, which hears no power button, takes most of it.
+        let moment = self.reimage_takes.mul_f64(self.dice.below(1000) as f64 / 900.0);
+        let mut command = self.sandbox.command("labwright");
+        command.args(["--site", "../site.yaml", "vm", "reimage", &vm, "--yes"]).args(undo);
+        let began = Instant::now();
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(moment);
+        child.kill().unwrap();
+        let status = child.wait().unwrap();
+        let killed = status.code().is_none();
+        if status.success() {
+            self.reimage_takes = self.reimage_takes.mul_f64(0.5) + began.elapsed().mul_f64(0.5);
+        }
+        self.story
+            .push(format!("reimage of {vm} {undo:?}, {} after {moment:?}", if killed { "killed" } else { "done" }));
         killed
     }
 
