@@ -91,6 +91,7 @@ cases! {
     template_tree
     umask
     usage
+    vm_changes
     vm_reimage
     vm_set
     vm_unknown

@@ -11,9 +11,9 @@ use crate::report::Ui;
 #[command(
     after_help = "This is the only command that deletes a disk; what `labwright hold` holds it leaves alone. Where
 no vm is named, versions of templates go, too, that were published as long ago, if no disk lies
-over them, one set aside included; the latest of each template stays. And runs that ended before
-the site's `history` begins are forgotten, with what they left: some by each apply, all by this
-command.
+over them, one set aside included; the latest of each template stays. Likewise images from the
+web that no lab names any more. And runs that ended before the site's `history` begins are
+forgotten, with what they left: some by each apply, all by this command.
 
 Examples:
   labwright purge --older-than 90

@@ -8,15 +8,15 @@ use super::{Ended, LabOption, Listed, apply, collect, get, own, said, shown, vnc
 use crate::client::asks::Power;
 use crate::client::looks::Listing;
 use crate::client::{Manner, way};
-use crate::control::{by_hand, pick, request};
+use crate::control::{by_hand, changes, pick, request};
 use crate::daemon::messages::GuestAsk;
 use crate::exit::Exit;
 use crate::host::run::accel::Accelerator;
 use crate::model::address::AddressPattern;
 use crate::model::id::SnapshotName;
 use crate::plan::Wish;
-use crate::report::table::Format;
-use crate::report::{Ui, full_vm, requests};
+use crate::report::table::{Format, render};
+use crate::report::{Ui, aside, full_vm, requests};
 
 /// Start, stop, look at one vm, and take it back in time
 #[derive(Debug, clap::Subcommand)]
@@ -36,7 +36,8 @@ pub(super) enum Command {
     /// Give vms new disks from their template; the old ones are kept
     ///
     /// A guest that runs is stopped for it and started again; one that is off stays off. The old disks are set aside, where
-    /// `labwright get aside` lists them.
+    /// `labwright get aside` lists them. At a terminal, without `--yes`, you are asked first whether a restart may be enough,
+    /// where the guest never had one.
     #[command(after_help = "Examples:
   labwright vm reimage alice-gsr
   labwright vm reimage exam --yes         # every vm of the family
@@ -141,6 +142,21 @@ The password of its screen is told to those who may run it.")]
         /// What qemu is to use there; by default what the site says, or what was found out on this host.
         #[arg(long, value_parser = accelerator())]
         accel: Option<Accelerator>,
+    },
+    /// List the files of a vm that are not those of its template
+    ///
+    /// They are compared by size and time, and read from outside, as `vm collect` does.
+    #[command(after_help = "Examples:
+  labwright vm changes alice-gsr
+  labwright vm changes alice-gsr --set 17 -o csv      # of disks that were set aside")]
+    Changes {
+        /// The vm.
+        vm: String,
+        /// Disks that were set aside, by their name in `get aside` or the beginning of their date in UTC.
+        #[arg(long, value_name = "SET")]
+        set: Option<String>,
+        #[command(flatten)]
+        listed: Listed,
     },
     /// Read files out of the disks of vms that are off, as submissions
     Collect(collect::Arguments),
@@ -281,8 +297,11 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
             start(arguments, Wish::Restart, site, ui).map_err(by_daemon)
         }
         Command::Reimage(ReimageArguments { power: of, undo, waiting }) => {
-            let wish = if *undo { Wish::PutBack } else { Wish::Reimage };
-            power(of, wish, &of.acting.options.waiting(waiting), site, ui).map_err(by_daemon)
+            let (way, manner) = (of.acting.lab.way(site)?, of.acting.options.waiting(waiting));
+            match undo {
+                true => way.power(&of.power(Wish::PutBack, false), &manner, ui).map_err(by_daemon),
+                false => way.reimage(&of.power(Wish::Reimage, false), &manner, ui).map_err(by_daemon),
+            }
         }
         Command::Install(InstallArguments { vm: One { vm, lab }, from: Cd { cdrom }, isolate }) => {
             lab.way(site)?.install(vm, cdrom, *isolate, ui)
@@ -319,6 +338,12 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
             let script = by_hand::of_vm(&context, &desired, &recorded, &name, *accel)?;
             shown(ui, &script.text)?;
             script.running.map_or(Ok(Exit::Done), |running| said(ui, &requests::runs(&name, &running)))
+        }
+        Command::Changes { vm, set, listed: Listed { lab, output } } => {
+            let (context, desired) = lab.known(site)?;
+            let found = changes::changes(&context, &desired, vm, set.as_deref())?;
+            aside::changes(&found).iter().for_each(|line| ui.say(line));
+            shown(ui, &render(&found.files, *output))
         }
         Command::Collect(arguments) => collect::run(arguments, site, ui),
         Command::Console(One { vm, lab }) => lab.way(site)?.console(vm),

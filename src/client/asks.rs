@@ -13,7 +13,7 @@ use crate::model::address::{Address, AddressPattern};
 use crate::model::id::{TemplateName, VmName};
 use crate::model::lab::{Desired, Permission};
 use crate::plan::{Ask, Wish};
-use crate::report::{Failure, Ui, screens, templates};
+use crate::report::{Failure, Ui, progress, screens, templates};
 use crate::state::Recorded;
 
 /// What is asked of which vms.
@@ -38,6 +38,20 @@ impl Way {
             Self::Daemon(lab) => power_by_daemon(lab, power, manner, ui),
             Self::Here(lab) => power_here(lab, power, manner, ui),
         }
+    }
+
+    /// New disks. Somebody who could answer is asked whether a restart may be enough, which costs nobody anything.
+    pub fn reimage(&self, power: &Power<'_>, manner: &Manner, ui: &mut Ui) -> Ended {
+        let asks = !manner.is_agreed && !manner.is_json && ui.can_ask();
+        let never = if asks { self.never_restarted(power.vms)? } else { Vec::new() };
+        if never.is_empty() || ui.confirm(&progress::restart_first(&never)) != Some(true) {
+            return self.power(power, manner, ui);
+        }
+        let vms: Vec<String> = never.iter().map(ToString::to_string).collect();
+        let restart = Power { vms: &vms, wish: Wish::Restart, ..*power };
+        let ended = self.power(&restart, &Manner { is_agreed: true, ..*manner }, ui)?;
+        ui.say("no disk was touched; should that not help, the same command gives new ones");
+        Ok(ended)
     }
 
     /// Starts a vm with a CD in its drive, from which its empty disk is installed.

@@ -64,6 +64,21 @@ impl Way {
         }
     }
 
+    /// Those that run, and are in their first run.
+    pub(super) fn never_restarted(&self, words: &[String]) -> Result<Vec<VmName>, Failure> {
+        match self {
+            Self::Here(lab) => {
+                let view = lab.0.view(&lab.1)?;
+                Ok(view.never_restarted(pick::recorded_vms(&lab.1.lab, words, &view.recorded)?)?)
+            }
+            Self::Daemon(lab) => {
+                let full = picked(lab, words)?.into_iter().map(|vm| lab.vm(&vm));
+                let full = full.collect::<Result<Vec<_>, _>>()?;
+                Ok(full.into_iter().filter(|full| full.never_restarted).map(|full| full.vm.name).collect())
+            }
+        }
+    }
+
     /// Of the vms or families that are named; by the daemon the first that who asks may not run ends it.
     pub fn screens(&self, words: &[String]) -> Result<Screens, Failure> {
         match self {

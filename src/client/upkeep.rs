@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{Ended, of_known_lab, of_site_file};
-use crate::control::{Context, privacy, purge as control, unused};
+use crate::control::{Context, fetched, privacy, purge as control, unused};
 use crate::exit::Exit;
 use crate::model::id::UserName;
 use crate::model::lab::Desired;
@@ -32,6 +32,7 @@ pub fn purge(
     }
     if vms.is_empty() {
         purge_versions(context, desired, days, yes, ui)?;
+        purge_fetched(context, desired, days, yes, ui)?;
         let cleared = control::forget_old_runs(context, desired)?;
         aside::forgotten(cleared, context.site.history_days).iter().for_each(|line| ui.say(line));
     }
@@ -48,6 +49,20 @@ fn purge_versions(context: &Context, desired: &Desired, days: u32, yes: bool, ui
         ui.confirmed(&templates::delete_question(versions.len()), "deleted of templates")?;
     }
     ui.say(&templates::deleted(unused::delete(context, desired, &versions)?));
+    Ok(())
+}
+
+fn purge_fetched(context: &Context, desired: &Desired, days: u32, yes: bool, ui: &Ui) -> Result<(), Failure> {
+    let images = fetched::unnamed(context, desired, days)?;
+    if images.is_empty() {
+        return Ok(());
+    }
+    let (lines, question) = templates::unnamed(&images);
+    lines.iter().for_each(|line| ui.say(line));
+    if !yes {
+        ui.confirmed(&question, "deleted of images")?;
+    }
+    ui.say(&templates::forgotten_images(fetched::delete(context, desired, &images, days)?));
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::times;
 use crate::apply::Cleared;
 use crate::control::aside::disks_word;
+use crate::control::changes::Changes;
 use crate::control::hold::Wanted;
 use crate::control::restore::{Moved, Which};
 use crate::control::restore_as::Made;
@@ -80,4 +81,18 @@ pub fn restored(moved: &Moved) -> Vec<String> {
     let aside = moved.aside.iter().map(|place| format!("{} has what the vm had until now", place.display()));
     let back = moved.back.iter().map(|place| format!("{} is back in its place", place.display()));
     aside.chain(back).collect()
+}
+
+/// What to know of a list of changed files besides.
+pub fn changes(found: &Changes) -> Vec<String> {
+    const UNSEEN_SHOWN_MAX: usize = 20;
+    let look = "the vm runs: what it saved in the last minute may be missing".to_owned();
+    let mut lines: Vec<String> = found.is_look.then_some(look).into_iter().collect();
+    lines.extend(found.unseen.iter().take(UNSEEN_SHOWN_MAX).map(|what| format!("not compared: {what}")));
+    let more = found.unseen.len().saturating_sub(UNSEEN_SHOWN_MAX);
+    lines.extend((more > 0).then(|| format!("and {more} more were not compared")));
+    if found.files.is_empty() && found.unseen.is_empty() {
+        lines.push("no file differs in size or time from what the vm was made of".to_owned());
+    }
+    lines
 }

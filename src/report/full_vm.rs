@@ -19,7 +19,7 @@ pub fn text(full: &FullVm, format: Option<Format>) -> String {
 }
 
 fn words(full: &FullVm) -> String {
-    let FullVm { vm, place, may, screen, login, since, session, until, dropped, viewers } = full;
+    let FullVm { vm, place, may, screen, login, since, session, until, dropped, viewers, never_restarted: _ } = full;
     let mut lines = heading(vm, *place);
     let mut add = |what: &str, value: String| {
         writeln!(lines, "  {what:<10} {}", escaped(&value)).expect("a string takes all");

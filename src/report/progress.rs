@@ -6,7 +6,7 @@ use crate::apply::{BatchKind, Goal, Readiness};
 use crate::control::apply::Waited;
 use crate::disks::Copied;
 use crate::model::disk::size;
-use crate::model::id::RunId;
+use crate::model::id::{RunId, VmName};
 use crate::plan::{Answer, Plan};
 
 /// What a person is asked before a plan is carried out.
@@ -22,6 +22,15 @@ pub fn question(plan: &Plan, doing: &str) -> String {
             format!("{}{rest}{without}?", first.to_uppercase())
         }
     }
+}
+
+/// Before vms get new disks that are in their first run.
+pub fn restart_first(vms: &[VmName]) -> String {
+    let (who, disks) = match vms {
+        [vm] => (format!("`{vm}` was"), "its disk"),
+        several => (format!("{} vms were", several.len()), "their disks"),
+    };
+    format!("{who} never restarted, which keeps {disks} and may be enough. Restart first?")
 }
 
 /// The vms that were asked for by name and are as they should be.

@@ -2,6 +2,7 @@
 
 use super::plain_words::count;
 use super::{escaped, times};
+use crate::control::fetched::Fetched;
 use crate::control::template::{Left, Made};
 use crate::control::unused::Unused;
 use crate::control::view::{Template, Version};
@@ -36,6 +37,20 @@ pub fn delete_question(number: usize) -> String {
 
 pub fn deleted(number: usize) -> String {
     format!("{} deleted", versions_word(number))
+}
+
+/// A line for each image from the web that is to be deleted, and the question.
+pub fn unnamed(images: &[Fetched]) -> (Vec<String>, String) {
+    let line = |one: &Fetched| format!("  {}, {}: no lab names it", one.path.display(), size(one.bytes));
+    (images.iter().map(line).collect(), format!("Delete {} for good?", images_word(images.len())))
+}
+
+pub fn forgotten_images(number: usize) -> String {
+    format!("{} deleted", images_word(number))
+}
+
+fn images_word(number: usize) -> String {
+    count(number, "fetched image", "fetched images")
 }
 
 fn versions_word(number: usize) -> String {

@@ -133,9 +133,14 @@ impl Ui {
         write_or_leave("standard error", &mut anstream::stderr().lock(), text);
     }
 
+    /// Whether anybody is there who could answer.
+    pub fn can_ask(&self) -> bool {
+        std::io::stdin().is_terminal()
+    }
+
     /// Asks for a `yes`; anything else is a no. Without a terminal nobody can answer: `None`.
     pub fn confirm(&self, question: &str) -> Option<bool> {
-        if !std::io::stdin().is_terminal() {
+        if !self.can_ask() {
             return None;
         }
         write_or_leave(

@@ -3,11 +3,11 @@
 
 use std::io::{BufRead as _, BufReader, Read};
 
-use super::{DISK_BYTES_MAX, FILES_MAX, Record, place};
+use super::{DISK_BYTES_MAX, FILES_MAX, LISTED_MAX, Record, place};
 
 /// A path, an error in words, and what is around them.
 const LINE_BYTES_MAX: u64 = 64 << 10;
-const RECORDS_MAX: usize = 4 * FILES_MAX;
+const RECORDS_MAX: usize = 4 * FILES_MAX + LISTED_MAX;
 
 #[derive(Debug, thiserror::Error)]
 pub enum HearError {
@@ -32,7 +32,7 @@ pub fn hear<E: From<HearError>>(
             Record::End => return Ok(()),
             Record::File { path, bytes, .. } if place(path).is_some() => *bytes,
             Record::File { .. } => return Err(HearError::Nonsense.into()),
-            Record::Volume { .. } | Record::Left { .. } | Record::Newest { .. } => 0,
+            Record::Volume { .. } | Record::Left { .. } | Record::Listed { .. } | Record::Newest { .. } => 0,
         };
         bytes += length.min(DISK_BYTES_MAX + 1);
         if bytes > DISK_BYTES_MAX {
@@ -103,7 +103,7 @@ mod tests {
             file("a", u64::MAX) + &end,
             "{}\n".to_owned(),
             "x".repeat(1 << 17),
-            left.repeat(RECORDS_MAX) + &end,
+            left.repeat(RECORDS_MAX + 1) + &end,
         ] {
             assert_eq!(heard(&nonsense), (Vec::new(), Some("nonsense")), "{}", &nonsense[..nonsense.len().min(99)]);
         }

@@ -39,6 +39,8 @@ pub const FILES_MAX: usize = 10_000;
 const LOOKS_MAX: usize = 50_000;
 /// How deep below a folder that is wanted as a whole.
 const DEPTH_MAX: usize = 32;
+/// The same where all that is on a disk is listed and none of it taken: some ten systems as they are installed.
+const LISTED_MAX: usize = 1_000_000;
 /// What is told of a disk on which nothing was found.
 const NEWEST_MAX: usize = 5;
 
@@ -46,6 +48,9 @@ const NEWEST_MAX: usize = 5;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Order {
     pub patterns: Vec<FilePattern>,
+    /// Every file is told, and none is taken.
+    #[serde(default)]
+    pub lists: bool,
 }
 
 /// One line of the answer. Paths are written as `names::written` does.
@@ -58,6 +63,8 @@ pub enum Record {
     File { path: String, bytes: u64, modified: Option<i64> },
     /// It fits, and was not taken.
     Left { path: String, why: Left },
+    /// It is there, of a disk that is listed.
+    Listed { path: String, bytes: u64, modified: Option<i64> },
     /// Nothing fits; this was written last.
     Newest { path: String, bytes: u64, modified: Option<i64> },
     /// All was said.

@@ -12,7 +12,7 @@ use super::part::Part;
 use super::partitions::{Region, find};
 use super::sniff::{Content, sniff};
 use super::walk::{FileSystem, Walk};
-use super::{DISK_BYTES_MAX, FILES_MAX, Holds, Left, Order, Record};
+use super::{DISK_BYTES_MAX, FILES_MAX, Holds, LISTED_MAX, LOOKS_MAX, Left, Order, Record};
 
 /// More patterns than anybody writes.
 const ORDER_BYTES_MAX: u64 = 1 << 20;
@@ -23,6 +23,7 @@ const LEFT_MAX: usize = 1000;
 pub fn read_out(files: Vec<File>, from: &mut dyn Read, to: &mut dyn Write) -> io::Result<()> {
     let order: Order = serde_json::from_reader(from.take(ORDER_BYTES_MAX))?;
     let mut out = Out::new(to);
+    out.looks_max = if order.lists { LISTED_MAX } else { LOOKS_MAX };
     match Disk::open(files) {
         Ok(disk) => read_disk(&Rc::new(disk), &order, &mut out)?,
         Err(error) => {
@@ -49,12 +50,16 @@ fn read_disk(disk: &Rc<Disk>, order: &Order, out: &mut Out<'_>) -> io::Result<()
         out.say(&Record::Volume { place: place.clone(), holds: holds.clone() })?;
         let Some(files) = files else { continue };
         let mut walk = Walk { files: &*files, out, told: BTreeSet::new() };
+        if order.lists {
+            walk.tell_all()?;
+            continue;
+        }
         for pattern in &order.patterns {
             walk.take_fitting(pattern.steps())?;
         }
         opened.push((place, holds, files));
     }
-    if out.files == 0 {
+    if out.files == 0 && !order.lists {
         out.looks = 0;
         for (place, holds, files) in opened {
             out.say(&Record::Volume { place, holds })?;
@@ -87,11 +92,12 @@ pub(super) struct Out<'o> {
     left: usize,
     /// Names that were looked at.
     pub(super) looks: usize,
+    pub(super) looks_max: usize,
 }
 
 impl<'o> Out<'o> {
     pub(super) fn new(to: &'o mut dyn Write) -> Self {
-        Self { to: BufWriter::new(to), files: 0, bytes: 0, left: 0, looks: 0 }
+        Self { to: BufWriter::new(to), files: 0, bytes: 0, left: 0, looks: 0, looks_max: LOOKS_MAX }
     }
 
     pub(super) fn end(&mut self) -> io::Result<()> {

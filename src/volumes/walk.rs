@@ -5,7 +5,7 @@ use std::io;
 
 use super::names::{below, written};
 use super::read::Out;
-use super::{DEPTH_MAX, FILE_BYTES_MAX, LOOKS_MAX, Left, NEWEST_MAX, Record};
+use super::{DEPTH_MAX, FILE_BYTES_MAX, Left, NEWEST_MAX, Record};
 use crate::model::file_pattern::fits;
 
 /// Looks at what a name stands for.
@@ -98,10 +98,10 @@ impl Walk<'_, '_> {
     /// The same, with what could not be seen.
     fn seen(&mut self, folder: &Place, fits: impl Fn(&str) -> bool) -> (Fitting, Vec<(Place, Left)>) {
         let (mut fitting, mut left) = (Vec::new(), Vec::new());
-        let looks = &mut self.out.looks;
+        let (looks, looks_max) = (&mut self.out.looks, self.out.looks_max);
         let listed = self.files.list(&folder.path, &mut |name, look| {
             *looks += 1;
-            if *looks > LOOKS_MAX {
+            if *looks > looks_max {
                 return false;
             }
             if name == b"." || name == b".." || !fits(&String::from_utf8_lossy(name)) {
@@ -114,7 +114,7 @@ impl Walk<'_, '_> {
             }
             true
         });
-        if *looks > LOOKS_MAX {
+        if *looks > looks_max {
             left.push((folder.clone(), Left::TooManyNames));
         }
         if let Err(error) = listed {
@@ -159,7 +159,7 @@ impl Walk<'_, '_> {
 
     /// Whether it has looked at all that it may look at.
     fn is_lost(&self) -> bool {
-        self.out.looks > LOOKS_MAX
+        self.out.looks > self.out.looks_max
     }
 
     fn leave(&mut self, place: &Place, why: Left) -> io::Result<()> {
@@ -167,6 +167,22 @@ impl Walk<'_, '_> {
         let is_unseen = matches!(why, Left::TooManyNames | Left::Broken { .. });
         if self.told.insert(place.written.clone()) && (is_unseen || self.out.may_tell()) {
             self.out.say(&Record::Left { path: place.written.clone(), why })?;
+        }
+        Ok(())
+    }
+
+    /// Every file, by folder.
+    pub(super) fn tell_all(&mut self) -> io::Result<()> {
+        let mut folders = vec![(Place::default(), 0)];
+        while let Some((folder, depth)) = folders.pop().filter(|_| !self.is_lost()) {
+            for (place, Found { kind, bytes, modified }) in self.fitting(&folder, |_| true)? {
+                match kind {
+                    Kind::File => self.out.say(&Record::Listed { path: place.written, bytes, modified })?,
+                    Kind::Folder if depth < DEPTH_MAX => folders.push((place, depth + 1)),
+                    Kind::Folder => self.leave(&place, Left::TooDeep)?,
+                    Kind::Link | Kind::Special => {}
+                }
+            }
         }
         Ok(())
     }

@@ -1,9 +1,10 @@
 //! The life of a vm's disks, on real guests: new ones, and those of before.
 
-use std::process::Command;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 
 use crate::lab::Lab;
-use crate::world::{template, text, tool, wait_until};
+use crate::world::{BINARY, template, text, tool, wait_until};
 
 impl Lab {
     /// The command, about this lab.
@@ -23,6 +24,26 @@ impl Lab {
     fn written(&self, vm: &str) -> String {
         let line = "dd if=/dev/vda bs=512 skip=100 count=1 2>/dev/null | tr -d '\\0'; echo";
         self.console(vm).run(line).1.trim().to_owned()
+    }
+
+    /// The guest writes into a file on its disk.
+    fn answer(&self, vm: &str, at: usize, digit: char) {
+        let line = format!("printf {digit} | dd of=/dev/vda bs=1 seek={at} conv=notrunc,fsync 2>/dev/null");
+        assert_eq!(self.console(vm).run(&line).0, 0);
+    }
+
+    fn answered(&self, vm: &str, at: usize) -> String {
+        let line = format!("dd if=/dev/vda bs=1 skip={at} count=1 2>/dev/null; echo");
+        self.console(vm).run(&line).1.trim().to_owned()
+    }
+
+    /// What of it is in the file, as alice submits it.
+    fn submitted(&self, folder: &str) -> char {
+        let folder = self.world.folder.path().join(folder);
+        self.vm(&format!("vm collect alice-tiny --path s*.cfg --path S*.CFG -o {}", text(&folder)));
+        let files = std::fs::read_dir(folder.join("alice/alice-tiny/files")).unwrap();
+        let file = std::fs::read_to_string(files.last().unwrap().unwrap().path()).unwrap();
+        file.split_once("\nTIMEOUT ").unwrap().1.chars().next().unwrap()
     }
 
     /// What the command says that is not done.
@@ -48,18 +69,19 @@ fn new_disks_and_the_old_ones_again() {
     let lab = Lab::new().seeded();
     lab.must(&["host", "setup", "--lab", &text(&lab.folder)]);
     lab.apply();
-    let before = lab.mapping("alice-tiny");
     let instance = lab.instance("alice-tiny", "alice");
     assert_ne!(lab.instance("bob-tiny", "bob"), instance);
     lab.write("alice-tiny", "mine");
 
+    a_restart_may_be_enough(&lab);
+    let before = lab.mapping("alice-tiny");
     a_reset_keeps_run_and_disk(&lab);
 
     let said = lab.vm("vm reimage alice-tiny --yes --wait");
     assert!(said.contains("new disks are asked for; the old ones are kept"), "{said}");
     let after = lab.mapping("alice-tiny");
     for stays in ["ip", "mac", "tap", "host"] {
-        assert_eq!(after[stays], before[stays], "it stays in its run, with all that this has");
+        assert_eq!(after[stays], before[stays], "it stays in its run, after which its tap is called");
     }
     assert_ne!(after["pid"], before["pid"], "it is another qemu");
     assert_eq!(lab.written("alice-tiny"), "", "its disk is new");
@@ -79,6 +101,24 @@ fn new_disks_and_the_old_ones_again() {
     lab.vm("vm reimage alice-tiny --undo --yes --wait");
     assert_eq!(lab.written("alice-tiny"), "anew", "an undo can be undone");
     assert_eq!(lab.run("alice-tiny"), run);
+}
+
+/// Somebody at a terminal is asked first, and takes the restart.
+fn a_restart_may_be_enough(lab: &Lab) {
+    let before = lab.mapping("alice-tiny");
+    let (site, folder) = (text(&lab.site), text(&lab.folder));
+    let line = format!("{BINARY} --site {site} vm reimage alice-tiny --wait --lab {folder}");
+    let mut script = Command::new("script");
+    script.args(["-qefc", &line, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut script = script.spawn().unwrap();
+    script.stdin.take().unwrap().write_all(b"yes\n").unwrap();
+    let output = script.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let question = "`alice-tiny` was never restarted, which keeps its disk and may be enough. Restart first?";
+    assert!(output.status.success() && said.contains(question), "{said}");
+    assert!(said.contains("no disk was touched"), "{said}");
+    assert_ne!(lab.mapping("alice-tiny")["tap"], before["tap"]);
+    assert_eq!((lab.written("alice-tiny"), lab.aside().len()), ("mine".to_owned(), 0));
 }
 
 /// What a guest has not written to its disk is lost, and nothing else.
@@ -121,9 +161,10 @@ fn cd(lab: &Lab) -> std::path::PathBuf {
     cd
 }
 
-/// From a CD to a template, from a template to vms, and from one of those to the next version.
+/// A whole life: from a CD to a template, from that to vms; somebody's work on one of them through a reimage and its undo to a
+/// submission, the next version and the vms of that, and to a second vm to look into.
 #[test]
-fn installed_from_a_cd_published_and_derived() {
+fn installed_published_derived_reimaged_submitted_and_restored() {
     let lab = Lab::new();
     lab.must(&["host", "setup", "--lab", &text(&lab.folder)]);
     lab.edit("image: images/tiny.qcow2", "size: 64M");
@@ -141,17 +182,36 @@ fn installed_from_a_cd_published_and_derived() {
     assert_eq!((&version["version"], &version["by"], &version["note"]), (&1.into(), &"root".into(), &"fresh".into()));
 
     lab.apply();
-    lab.write("alice-tiny", "mine");
+    let answer = answer_at(&lab);
+    lab.answer("alice-tiny", answer, '7');
     lab.vm("vm stop alice-tiny --yes");
+    lab.vm("vm reimage alice-tiny --yes");
+    assert_eq!((lab.submitted("new"), lab.aside().len()), ('0', 1), "its disk is new, and the old one is kept");
+    lab.vm("vm reimage alice-tiny --undo --yes");
+    assert_eq!(lab.submitted("handed-in"), '7');
+
     lab.vm("template publish alice-tiny --as tiny");
     lab.vm("vm reimage bob-tiny --yes --wait");
-    assert_eq!(lab.written("bob-tiny"), "mine", "it has the new version");
+    assert_eq!(lab.answered("bob-tiny", answer), "7", "it has the new version");
+    lab.vm("vm reimage alice-tiny --yes");
+    let old = lab.aside().into_iter().rfind(|disk| disk["vm"] == "alice-tiny").unwrap();
+    lab.vm(&format!("restore alice-tiny --set {} --as then", old["set"].as_str().unwrap()));
+    lab.vm("vm start alice/then --yes --wait");
+    assert_eq!(lab.answered("alice/then", answer), "7", "what she had is there to look into");
+    assert!(std::path::Path::new(old["path"].as_str().unwrap()).exists(), "and stays where it is");
     let versions = lab.versions();
     let on = |version: usize| versions[version]["vms"].clone();
-    assert_eq!((on(0), on(1)), (serde_json::json!(["alice-tiny"]), serde_json::json!(["bob-tiny"])));
+    assert_eq!((on(0), on(1)), (serde_json::json!([]), serde_json::json!(["alice-tiny", "bob-tiny"])));
     for version in &versions {
         stands_alone(version);
     }
+}
+
+/// Where on the disk of the template a digit stands in a file of its file system that no boot reads.
+fn answer_at(lab: &Lab) -> usize {
+    const BEFORE: &[u8] = b"\nTIMEOUT ";
+    let disk = std::fs::read(lab.world.folder.path().join("boot.raw")).unwrap();
+    disk.windows(BEFORE.len()).position(|bytes| bytes == BEFORE).unwrap() + BEFORE.len()
 }
 
 /// The guest writes what its disk is to hold, which it gets from us.

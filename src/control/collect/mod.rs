@@ -367,15 +367,9 @@ impl Collect<'_> {
         read: &mut DiskRead,
     ) -> Result<(), Cut> {
         let failed = |source| Cut::Here(CollectError::Read { path: disk.path.clone(), source });
-        let mut job: Vec<&OsStr> = vec!["read-disk".as_ref()];
-        for file in [Some(&disk.path), disk.base.as_ref()].into_iter().flatten() {
-            job.extend(["--file".as_ref(), file.as_os_str()]);
-        }
-        let account = (self.owner.uid, self.owner.gid);
-        let mut sealed = Sealed::start(&self.context.caller.program, &job, account, Stdio::null()).map_err(failed)?;
-        let order = serde_json::to_vec(&Order { patterns: receipt.patterns.clone() }).expect("patterns are text");
-        // One that ends without reading its order says why it does below.
-        drop(sealed.to.take().map(|mut to| to.write_all(&order)));
+        let files = [Some(disk.path.as_path()), disk.base.as_deref()];
+        let order = Order { patterns: receipt.patterns.clone(), lists: false };
+        let mut sealed = reader(self.context, self.owner, files, &order).map_err(failed)?;
         volumes::hear(&mut sealed.from, &mut |record, content| match record {
             Record::Volume { place, holds } => {
                 folder.next_volume();
@@ -400,9 +394,27 @@ impl Collect<'_> {
                 receipt.newest.push(Newest { path, bytes, modified });
                 Ok(())
             }
-            Record::End => Ok(()),
+            Record::Listed { .. } | Record::End => Ok(()),
         })
     }
+}
+
+/// A process without rights that reads a disk by its files, each over the next.
+pub(super) fn reader(
+    context: &Context,
+    owner: Owner,
+    files: [Option<&Path>; 2],
+    order: &Order,
+) -> std::io::Result<Sealed> {
+    let mut job: Vec<&OsStr> = vec!["read-disk".as_ref()];
+    for file in files.into_iter().flatten() {
+        job.extend(["--file".as_ref(), file.as_os_str()]);
+    }
+    let mut sealed = Sealed::start(&context.caller.program, &job, (owner.uid, owner.gid), Stdio::null())?;
+    let order = serde_json::to_vec(order).expect("patterns are text");
+    // One that ends without reading its order says why it does when it is heard.
+    drop(sealed.to.take().map(|mut to| to.write_all(&order)));
+    Ok(sealed)
 }
 
 /// What tells whether a disk was written to.

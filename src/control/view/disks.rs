@@ -68,6 +68,8 @@ pub struct Aside {
     /// Who set it aside, and by which command, as the history tells it.
     pub by: Option<String>,
     pub command: Option<String>,
+    /// The session that its vm was in when it was set aside, or that was over then.
+    pub session: Option<String>,
     /// Until when it is held, and why.
     pub held: Option<String>,
     /// What it takes of its storage; `None` where that cannot be seen.
@@ -171,9 +173,18 @@ impl View<'_> {
         let of = |disk: AsideDisk| {
             let held = held.get(&disk.vm).map(ToString::to_string);
             let (by, command) = causes.remove(&disk.path).unzip();
-            Aside { by, command: command.flatten(), held, ..of_aside(disk, now) }
+            let session = self.session_of_aside(&disk);
+            Aside { by, command: command.flatten(), held, session, ..of_aside(disk, now) }
         };
         Ok(store.aside(&self.desired.lab)?.into_iter().map(of).collect())
+    }
+
+    /// Of those that its vm is in, the latest that had begun by then.
+    fn session_of_aside(&self, disk: &AsideDisk) -> Option<String> {
+        let since: Timestamp = disk.since.parse().ok()?;
+        let with_it = self.recorded.sessions().filter(|(_, session)| session.vms.contains(disk.vm.as_str()));
+        let begun = with_it.filter(|(_, session)| session.window().0 <= since);
+        Some(begun.max_by_key(|(_, session)| session.window().0)?.0.name.clone())
     }
 }
 
@@ -209,6 +220,7 @@ fn of_aside(disk: AsideDisk, now: Timestamp) -> Aside {
         owner: disk.owner,
         by: None,
         command: None,
+        session: None,
         held: None,
     }
 }

@@ -1,6 +1,8 @@
 //! One vm with all that who uses it wants to know: where it stands, what opens its screen, until when it may run, and what they may
 //! do with it.
 
+use std::collections::BTreeSet;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +45,9 @@ pub struct FullVm {
     /// How many look at the screen of one that runs, for those who may use it.
     #[serde(default)]
     pub viewers: Option<u32>,
+    /// It runs, and is in its first run: a restart may be all that it needs.
+    #[serde(default)]
+    pub never_restarted: bool,
 }
 
 /// The owner's account in a guest.
@@ -84,6 +89,7 @@ impl View<'_> {
             until: self.deadline(known)?.or(closes.flatten()).map(Moment::from),
             dropped,
             viewers,
+            never_restarted: running.is_some() && known.generation == 1,
             vm,
         })
     }
@@ -106,6 +112,16 @@ impl View<'_> {
         };
         let disk = seed.disk(Whose { vm: name, owner: &vm.owner, ip: *ip }, instance, |_| Vec::new());
         Ok(disk.users.into_iter().next().map(|user| Login { user: user.name, password }))
+    }
+
+    /// Those of these vms that run, and are in their first run.
+    pub fn never_restarted(&self, vms: BTreeSet<VmName>) -> Result<Vec<VmName>, ControlError> {
+        let observed = self.observed()?;
+        let is_first = |name: &VmName| {
+            let known = self.recorded.vms.get(name);
+            known.is_some_and(|known| known.generation == 1 && mapping(known, &observed).is_some())
+        };
+        Ok(vms.into_iter().filter(is_first).collect())
     }
 
     /// The session that has a vm now, or else the next one, and when it is over for the vm's owner.

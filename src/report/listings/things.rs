@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{shown, yes_no};
+use crate::control::changes::{ChangedFile, FileChange};
 use crate::control::view::{Aside, Claim, Disk, Template, Version, VmGroup};
 use crate::model::disk::size;
 use crate::report::table::{Column, Row, column, wide, yielding};
@@ -63,6 +64,25 @@ impl Row for Aside {
         yielding(1, "base", |disk| base(disk.base.as_deref())),
         wide("owner", |disk| shown(disk.owner.as_ref())),
         wide("command", |disk| shown(disk.command.as_ref())),
+        wide("session", |disk| shown(disk.session.as_ref())),
+    ];
+}
+
+impl Row for ChangedFile {
+    const COLUMNS: &'static [Column<Self>] = &[
+        column("path", |file| file.path.clone()),
+        column("change", |file| {
+            let word = match file.change {
+                FileChange::New => "new",
+                FileChange::Changed => "changed",
+                FileChange::Gone => "gone",
+            };
+            word.to_owned()
+        }),
+        column("size", |file| file.bytes.map(size).unwrap_or_default()),
+        column("was", |file| file.was_bytes.map(size).unwrap_or_default()),
+        yielding(2, "modified", |file| file.modified.as_ref().map(times::moment).unwrap_or_default()),
+        yielding(1, "disk", |file| format!("{}, {}", file.slot, file.volume)),
     ];
 }
 
