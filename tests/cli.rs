@@ -73,6 +73,7 @@ cases! {
     plan_json
     plan_new_lab
     plan_of_a_class
+    purge_keep
     purge_thought_over
     restore_as
     restore_several

@@ -23,7 +23,8 @@ pub(super) struct Arguments {
     /// Only disks of these vms or families; `*` stands for anything.
     #[arg(value_name = vm::NAMES)]
     vms: Vec<String>,
-    /// Days that a disk must have been set aside; the site's retention unless said here.
+    /// Days that a disk must have been set aside, and at least what `keep` of its template says; that, or else the site's
+    /// retention, unless said here.
     #[arg(long, value_name = "DAYS")]
     older_than: Option<u32>,
     /// Do not ask.

@@ -18,8 +18,8 @@ pub fn purge(
     ui: &Ui,
 ) -> Ended {
     let days = older_than.unwrap_or(context.site.retention_days);
-    let control::Old { disks, held } = control::meant(context, desired, vms, days)?;
-    aside::held(&held).iter().for_each(|line| ui.say(line));
+    let control::Old { disks, held, kept } = control::meant(context, desired, vms, older_than)?;
+    aside::held(&held).iter().chain(&aside::kept(kept)).for_each(|line| ui.say(line));
     if disks.is_empty() {
         ui.say(&aside::none_old(!vms.is_empty(), days));
     } else {

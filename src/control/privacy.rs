@@ -244,11 +244,14 @@ fn kept_in(context: &Context, lab: &LabName, recorded: &Recorded, user: &UserNam
             _ => {}
         }
     }
-    let retention = SignedDuration::from_hours(24 * i64::from(context.site.retention_days));
     for (vm, sets) in &recorded.aside {
         for set in sets.iter().filter(|set| set.owner.as_deref() == Some(user.as_str())) {
             let since = set.since.parse::<Timestamp>().unwrap_or(now);
-            kept.push(Kept::Aside { lab: lab.clone(), vm: vm.clone(), until: since + retention });
+            let base = set.disks.first().and_then(|disk| disk.base.as_deref());
+            let days = recorded.keep_days(vm.as_str(), base).unwrap_or(context.site.retention_days);
+            let until =
+                since.saturating_add(SignedDuration::from_hours(24 * i64::from(days))).unwrap_or(Timestamp::MAX);
+            kept.push(Kept::Aside { lab: lab.clone(), vm: vm.clone(), until });
         }
     }
     let waiting = recorded.waiting.iter().filter(|(_, waiting)| waiting.owner == user.as_str());

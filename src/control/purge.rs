@@ -21,23 +21,37 @@ pub struct Old {
     pub disks: Vec<AsideDisk>,
     /// How many disks of which vms are held, and why.
     pub held: BTreeMap<String, (usize, HoldClaim)>,
+    /// How many more there would be, but for what their templates say.
+    pub kept: usize,
 }
 
-/// The disks of the vms that are named, of all where none is, that were set aside more than `days` ago. They are shown to
-/// whoever asks, who may say no.
-pub fn meant(context: &Context, desired: &Desired, words: &[String], days: u32) -> Result<Old, ControlError> {
+/// The disks of the vms that are named, of all where none is, that were set aside more than so many days ago: as long as their
+/// template says at least, as the site says where nobody says anything. They are shown to whoever asks, who may say no.
+pub fn meant(
+    context: &Context,
+    desired: &Desired,
+    words: &[String],
+    older_than: Option<u32>,
+) -> Result<Old, ControlError> {
     let recorded = context.known_store()?.recorded(&desired.lab)?;
     refuse_frozen(&recorded)?;
     let vms = vms(words, desired, &recorded)?;
     let held = hold::counting(&recorded);
-    let (kept, disks): (Vec<_>, Vec<_>) =
-        old(&recorded, vms.as_ref(), days).into_iter().partition(|disk| held.contains_key(&disk.vm));
+    let days = older_than.unwrap_or(context.site.retention_days);
+    let days_of = |disk: &AsideDisk| match recorded.keep_days(&disk.vm, disk.base.as_deref()) {
+        Some(keep) => older_than.map_or(keep, |older_than| older_than.max(keep)),
+        None => days,
+    };
+    let old_by_now = old(&recorded, vms.as_ref(), days_of);
+    let is_kept = |disk: &&AsideDisk| !old_by_now.contains(disk);
+    let kept_by_template = old(&recorded, vms.as_ref(), |_| days).iter().filter(is_kept).count();
+    let (kept, disks): (Vec<_>, Vec<_>) = old_by_now.into_iter().partition(|disk| held.contains_key(&disk.vm));
     let mut of_vms: BTreeMap<String, (usize, HoldClaim)> = BTreeMap::new();
     for disk in kept {
         let hold = held[&disk.vm].clone();
         of_vms.entry(disk.vm).or_insert((0, hold)).0 += 1;
     }
-    Ok(Old { disks, held: of_vms })
+    Ok(Old { disks, held: of_vms, kept: kept_by_template })
 }
 
 /// The vms that are named; `None` where none is.
@@ -53,9 +67,10 @@ fn vms(words: &[String], desired: &Desired, recorded: &Recorded) -> Result<Optio
 }
 
 /// What was set aside that long ago. What is being put back is in use, whatever its age.
-fn old(recorded: &Recorded, vms: Option<&BTreeSet<VmName>>, days: u32) -> Vec<AsideDisk> {
-    let limit = jiff::Timestamp::now().as_second() - i64::from(days) * 24 * 60 * 60;
+fn old(recorded: &Recorded, vms: Option<&BTreeSet<VmName>>, days: impl Fn(&AsideDisk) -> u32) -> Vec<AsideDisk> {
+    let now = jiff::Timestamp::now().as_second();
     let is_old = |disk: &&AsideDisk| {
+        let limit = now - i64::from(days(disk)) * 24 * 60 * 60;
         disk.to.is_none() && disk.since.parse::<jiff::Timestamp>().is_ok_and(|since| since.as_second() <= limit)
     };
     let of_meant = recorded.aside.iter().filter(|(name, _)| vms.is_none_or(|vms| vms.contains(*name)));

@@ -289,6 +289,10 @@ record! {
         /// What guests of vms made from it learn of themselves at a disk's first boot; `true` for all that goes without saying.
         #[example(true)]
         pub seed: Option<Spanned<SeedDecl>>,
+        /// How long disks of vms made from it are kept for once they are set aside, in whole days; no purge deletes them before. As
+        /// long as the site's `retention` says, unless it is written.
+        #[example("400d")]
+        pub keep: Option<Spanned<Duration>>,
     }
 }
 

@@ -279,6 +279,9 @@ pub struct Template {
     /// Of vms that are made from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<Seed>,
+    /// For how long disks of its vms are kept once they are set aside; `None`: as the site has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_days: Option<u32>,
     #[serde(default)]
     pub origin: Origin,
 }

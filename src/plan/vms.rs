@@ -113,7 +113,10 @@ impl Planner<'_> {
             (Some(_), None) => Reason::GivenUp,
             _ => Reason::Leaves { why: self.leaves() },
         };
-        let reasons = vec![gone, Reason::DisksKept { days: self.inputs.site.retention_days }];
+        let base = known.disks.first().and_then(|disk| disk.base.as_deref());
+        let keep_days = self.inputs.recorded.keep_days(name.as_str(), base);
+        let days = keep_days.unwrap_or(self.inputs.site.retention_days);
+        let reasons = vec![gone, Reason::DisksKept { days }];
         let fields = (vm_fields(&known.vm, known.ip), BTreeMap::new());
         let touches = self.touched(&known.vm, Some((known, &life)));
         self.change(address, Verb::SetAside, reasons, fields, Some(touches), steps);

@@ -43,6 +43,16 @@ pub fn hold_words(vms: &BTreeSet<VmName>, wanted: &Wanted) -> String {
 }
 
 /// That none is old enough, of the vms that are named or of all.
+/// What a purge leaves because a template says so.
+pub fn kept(disks: usize) -> Option<String> {
+    let stay = if disks == 1 {
+        "stays as long as its template's `keep` says"
+    } else {
+        "stay as long as their templates' `keep` says"
+    };
+    (disks > 0).then(|| format!("{} {stay}", disks_word(disks)))
+}
+
 pub fn none_old(are_named: bool, days: u32) -> String {
     let whose = if are_named { " of these vms" } else { "" };
     let days = if days == 1 { "1 day".to_owned() } else { format!("{days} days") };

@@ -13,6 +13,8 @@ use crate::model::lab::{
 };
 use crate::model::rules::Rule;
 
+const DAY_SECONDS: u64 = 24 * 60 * 60;
+
 /// Most vms of one `count`.
 const COUNT_MAX: u32 = 10_000;
 /// Most vms of a lab.
@@ -112,6 +114,7 @@ impl<'a> Resolver<'a> {
             disks,
             hardware,
             seed: self.seed(decl.seed.as_ref(), None),
+            keep_days: decl.keep.as_ref().map(|keep| u32::try_from(keep.0.div_ceil(DAY_SECONDS)).unwrap_or(u32::MAX)),
             origin: self.origin(name.at),
         })
     }

@@ -8,8 +8,10 @@ use rusqlite::{Transaction, params};
 
 use super::home::former_prefixes;
 use super::read::Reader;
-use super::{AsideDisk, RecordedDisk, StateError, Store};
+use super::{AsideDisk, Recorded, RecordedDisk, StateError, Store, TemplateVersion, Thing};
+use crate::model::address::{Address, Kind};
 use crate::model::id::VmName;
+use crate::model::lab::VmSource;
 
 /// Disks of one vm that were set aside together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +96,23 @@ impl Reader<'_> {
             Ok((PathBuf::from(row.get::<_, String>(0)?), digest))
         })?;
         Ok(rows.into_iter().collect())
+    }
+}
+
+impl Recorded {
+    /// For how many days a disk of a vm is kept once it is set aside, where the template says so that it was made from.
+    pub fn keep_days(&self, vm: &str, base: Option<&Path>) -> Option<u32> {
+        let is_below = |version: &TemplateVersion| version.disks.iter().any(|disk| Some(disk.path.as_path()) == base);
+        let of_base = self.versions.iter().find(|(_, version)| is_below(version)).map(|((template, _), _)| template);
+        let of_vm = || match &self.vms.get(vm)?.vm.source {
+            VmSource::Derive(template) | VmSource::Clone(template) => Some(template),
+            VmSource::Disks(_) => None,
+        };
+        let address = Address::new(Kind::Template, of_base.or_else(of_vm)?);
+        match &self.objects.get(&address)?.thing {
+            Thing::Template(template) => template.keep_days,
+            _ => None,
+        }
     }
 }
 
