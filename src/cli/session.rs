@@ -5,54 +5,45 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use super::{Ended, LabOption, Listed, shown};
-use crate::client::Way;
-use crate::control::session::{Answer, Doing, Wanted, Whose};
-use crate::exit::Exit;
+use crate::control::session::{Doing, Wanted, Whose};
 use crate::manifest::Duration;
 use crate::model::accommodation::Accommodation;
 use crate::model::id::{SessionName, UserGroupName, UserName};
 use crate::report::table::render;
-use crate::report::{Ui, session as words, times};
+use crate::report::{Ui, times};
 
 /// Exams and classes: who takes part, and whose time is moved
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// List the lab's sessions
-    #[command(after_help = "Example: labwright session list")]
-    List {
-        #[command(flatten)]
-        listed: Listed,
-    },
+    List(Listed),
     /// Show who takes part in a session, and how each one's time stands
-    #[command(after_help = "Example: labwright session show final")]
+    #[command(after_help = "Example: labwright session show final doraz    # what became of one of them")]
     Show {
-        /// The session.
-        session: SessionName,
         #[command(flatten)]
-        listed: Listed,
+        of: Looked,
+        /// Only this one, and all that happened to their time and their machine.
+        user: Option<UserName>,
     },
+    /// Show how the machines of a session stand; exit code 5 as long as not all are ready that should be
+    #[command(after_help = "Example: labwright session status final --watch")]
+    Status {
+        #[command(flatten)]
+        of: Looked,
+        /// Look again every 2 seconds, until Ctrl-C.
+        #[arg(long, short)]
+        watch: bool,
+    },
+    /// Check whether a session will find what it needs; exit code 5 if not
+    Check(Looked),
     /// Give people more time, counted from each one's own end
     #[command(after_help = "Running guests are told within two seconds and go on; nobody is restarted.
 
-Examples:
-  labwright session extend final --user doraz 15m --why \"network cable\"
-  labwright session extend final --all 5m --yes")]
-    Extend {
-        #[command(flatten)]
-        act: Act,
-        /// How much more, such as `15m`.
-        #[arg(value_parser = Duration::read)]
-        time: Duration,
-    },
+Example: labwright session extend final --user doraz 15m --why \"network cable\"")]
+    Extend(Amount),
     /// Take time away again, counted from each one's own end
     #[command(after_help = "Example: labwright session subtract final --user doraz 15m")]
-    Subtract {
-        #[command(flatten)]
-        act: Act,
-        /// How much less, such as `15m`.
-        #[arg(value_parser = Duration::read)]
-        time: Duration,
-    },
+    Subtract(Amount),
     /// Let people's time end at a moment
     #[command(after_help = "Example: labwright session set final --group late 12:45")]
     Set {
@@ -64,16 +55,11 @@ Examples:
     },
     /// End people's time now
     #[command(after_help = "Example: labwright session end-now final --user doraz --why \"handed in\"")]
-    EndNow {
-        #[command(flatten)]
-        act: Act,
-    },
+    EndNow(Act),
     /// Let people's clocks stand still, until `resume`
     #[command(after_help = "The time of the pause is added to each one's end.
 
-Examples:
-  labwright session pause final --group room2
-  labwright session pause final --all --since 10:40 --why \"fire alarm\"")]
+Example: labwright session pause final --all --since 10:40 --why \"fire alarm\"")]
     Pause {
         #[command(flatten)]
         act: Act,
@@ -83,16 +69,11 @@ Examples:
     },
     /// Let the clocks go on
     #[command(after_help = "Example: labwright session resume final --group room2")]
-    Resume {
-        #[command(flatten)]
-        act: Act,
-    },
+    Resume(Act),
     /// Give people what they need of a session's time, known before it
     #[command(after_help = "It counts from each one's own end, and no listing, plan or history says who has it.
 
-Examples:
-  labwright session accommodate final --user doraz --factor 1.25
-  labwright session accommodate final --user doraz --start 2027-01-12T10:30 --minutes 15")]
+Example: labwright session accommodate final --user doraz --factor 1.25 --start 2027-01-12T10:30")]
     Accommodate {
         #[command(flatten)]
         act: Act,
@@ -112,6 +93,25 @@ Examples:
     },
 }
 
+/// What is looked at.
+#[derive(Debug, clap::Args)]
+pub(super) struct Looked {
+    /// The session.
+    session: SessionName,
+    #[command(flatten)]
+    listed: Listed,
+}
+
+/// How much time, and whose.
+#[derive(Debug, clap::Args)]
+pub(super) struct Amount {
+    #[command(flatten)]
+    act: Act,
+    /// How much, such as `15m`.
+    #[arg(value_parser = Duration::read)]
+    time: Duration,
+}
+
 /// What somebody needs.
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = true)]
@@ -125,12 +125,6 @@ pub(super) struct Need {
     /// When they start: a time of today, such as `10:30`, or a date and a time.
     #[arg(long, value_name = "TIME", value_parser = times::read)]
     start: Option<Timestamp>,
-}
-
-impl Need {
-    fn of(&self) -> Accommodation {
-        Accommodation { factor_permille: self.factor, minutes: self.minutes, start: self.start }
-    }
 }
 
 /// Of which session, and whose time.
@@ -168,43 +162,38 @@ impl Act {
 
     fn run(&self, doing: Doing, site: Option<&Path>, ui: &Ui) -> Ended {
         let (why, is_agreed) = (self.why.clone(), self.yes);
-        move_times(&self.session, Wanted { whose: self.whose(), doing, why, is_agreed }, &self.lab.way(site)?, ui)
+        self.lab.way(site)?.told_times(&self.session, Wanted { whose: self.whose(), doing, why, is_agreed }, ui)
     }
 }
 
-fn move_times(session: &SessionName, mut wanted: Wanted, way: &Way, ui: &Ui) -> Ended {
-    let done = match way.move_times(session, &wanted)? {
-        Answer::Done(done) => done,
-        Answer::Asks(question) => {
-            ui.confirmed(&words::question(session, &wanted, &question), "changed")?;
-            wanted.is_agreed = true;
-            match way.move_times(session, &wanted)? {
-                Answer::Done(done) => done,
-                Answer::Asks(_) => return Ok(Exit::Refused),
-            }
-        }
-    };
-    shown(ui, &words::done(session, &wanted, &done))
-}
-
 pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
-    let seconds = |time: &Duration| i64::try_from(time.0).unwrap_or(i64::MAX);
+    let seconds = |amount: &Amount| i64::try_from(amount.time.0).unwrap_or(i64::MAX);
     match command {
-        Command::List { listed } => shown(ui, &render(&listed.lab.way(site)?.sessions()?, listed.output)),
-        Command::Show { session, listed } => {
+        Command::List(listed) => shown(ui, &render(&listed.lab.way(site)?.sessions()?, listed.output)),
+        Command::Show { of: Looked { session, listed }, user: None } => {
             shown(ui, &render(&listed.lab.way(site)?.sitters(session)?, listed.output))
         }
-        Command::Extend { act, time } => act.run(Doing::Extend { seconds: seconds(time) }, site, ui),
-        Command::Subtract { act, time } => act.run(Doing::Extend { seconds: -seconds(time) }, site, ui),
+        Command::Show { of: Looked { session, listed }, user: Some(user) } => {
+            shown(ui, &render(&listed.lab.way(site)?.story(session, user)?, listed.output))
+        }
+        Command::Status { of: Looked { session, listed }, watch } => {
+            listed.lab.way(site)?.watch_session(session, listed.output, *watch, ui)
+        }
+        Command::Check(Looked { session, listed }) => listed.lab.way(site)?.check_session(session, listed.output, ui),
+        Command::Extend(amount) => amount.act.run(Doing::Extend { seconds: seconds(amount) }, site, ui),
+        Command::Subtract(amount) => amount.act.run(Doing::Extend { seconds: -seconds(amount) }, site, ui),
         Command::Set { act, time } => act.run(Doing::EndAt { at: *time }, site, ui),
-        Command::EndNow { act } => act.run(Doing::EndNow, site, ui),
+        Command::EndNow(act) => act.run(Doing::EndNow, site, ui),
         Command::Pause { act, since } => act.run(Doing::Pause { since: *since }, site, ui),
-        Command::Resume { act } => act.run(Doing::Resume, site, ui),
-        Command::Accommodate { act, need } => act.run(Doing::Accommodate { of: need.of() }, site, ui),
+        Command::Resume(act) => act.run(Doing::Resume, site, ui),
+        Command::Accommodate { act, need: Need { factor, minutes, start } } => {
+            let of = Accommodation { factor_permille: *factor, minutes: *minutes, start: *start };
+            act.run(Doing::Accommodate { of }, site, ui)
+        }
         Command::Undo { session, yes, lab } => {
             let doing = Doing::Undo { claim: None };
             let wanted = Wanted { whose: None, doing, why: None, is_agreed: *yes };
-            move_times(session, wanted, &lab.way(site)?, ui)
+            lab.way(site)?.told_times(session, wanted, ui)
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use super::{Client, ClientError};
 use crate::control::permissions::EffectiveRights;
 use crate::control::quota::Quota;
-use crate::control::session::{Answer, Sitter, Wanted};
+use crate::control::session::{Answer, Wanted};
 use crate::control::view::{FullVm, Mapping, Standing, Template, Vm, VmState};
 use crate::daemon::lab_messages::Told;
 use crate::daemon::messages::{Acted, Derive, Edit, Grant, GuestAsk, Lab, Power, Snapshot};
@@ -91,8 +91,9 @@ impl OfLab {
         self.client.get(&["labs", self.name.as_str(), "vms", vm.as_str(), "snapshots"])
     }
 
-    pub fn sitters(&self, session: &SessionName) -> Result<Vec<Sitter>, ClientError> {
-        self.client.get(&["labs", self.name.as_str(), "sessions", session.as_str()])
+    pub fn session<T: DeserializeOwned>(&self, session: &SessionName, rest: &[&str]) -> Result<T, ClientError> {
+        let path = ["labs", self.name.as_str(), "sessions", session.as_str()];
+        self.client.get(&[&path[..], rest].concat())
     }
 
     pub fn move_times(&self, session: &SessionName, wanted: &Wanted) -> Result<Answer, ClientError> {

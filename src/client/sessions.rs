@@ -1,11 +1,18 @@
 //! An exam or a class and its times, whichever way.
 
-use super::Way;
+use std::time::Duration;
+
+use super::{Ended, Way};
 use crate::control::own::Lab;
-use crate::control::session::{self, Answer, Sitter, Wanted};
+use crate::control::session::{self, Answer, Happened, Sitter, Status, Wanted};
 use crate::control::view;
-use crate::model::id::SessionName;
-use crate::report::Failure;
+use crate::exit::Exit;
+use crate::model::id::{SessionName, UserName};
+use crate::report::table::Format;
+use crate::report::{Failure, Ui, session as words, session_status};
+
+/// How long a look stands where somebody watches.
+const WATCH_PERIOD: Duration = Duration::from_secs(2);
 
 impl Way {
     pub fn sessions(&self) -> Result<Vec<view::Session>, Failure> {
@@ -18,13 +25,74 @@ impl Way {
     /// Who takes part, and how their times stand.
     pub fn sitters(&self, session: &SessionName) -> Result<Vec<Sitter>, Failure> {
         Ok(match self {
-            Self::Daemon(lab) => lab.sitters(session)?,
+            Self::Daemon(lab) => lab.session(session, &[])?,
             Self::Here(lab) => session::sitters(&lab.0.view(&lab.1)?, session)?,
         })
     }
 
+    /// Shows how its machines stand, over and over where somebody watches.
+    pub fn watch_session(&self, session: &SessionName, format: Format, watch: bool, ui: &Ui) -> Ended {
+        let mut status = self.session_status(session)?;
+        ui.data(&session_status::text(&status, format));
+        if !watch {
+            return Ok(if status.is_ready { Exit::Done } else { Exit::NotReady });
+        }
+        loop {
+            std::thread::sleep(WATCH_PERIOD);
+            match self.session_status(session) {
+                Ok(now) => status = now,
+                // What does not answer now may answer the next time.
+                Err(failure) => ui.say_rendered(&failure.render()),
+            }
+            ui.redraw(&session_status::text(&status, format));
+        }
+    }
+
+    fn session_status(&self, session: &SessionName) -> Result<Status, Failure> {
+        Ok(match self {
+            Self::Daemon(lab) => lab.session(session, &["status"])?,
+            Self::Here(lab) => session::status(&lab.0.view(&lab.1)?, session)?,
+        })
+    }
+
+    /// Shows whether it will find what it needs.
+    pub fn check_session(&self, session: &SessionName, format: Format, ui: &Ui) -> Ended {
+        let findings = match self {
+            Self::Daemon(lab) => lab.session(session, &["check"])?,
+            Self::Here(lab) => session::check(&lab.0.view(&lab.1)?, session)?,
+        };
+        let (is_green, page) = session_status::checked(session, &findings, format);
+        ui.data(&page);
+        Ok(if is_green { Exit::Done } else { Exit::NotReady })
+    }
+
+    /// What became of one person.
+    pub fn story(&self, session: &SessionName, user: &UserName) -> Result<Vec<Happened>, Failure> {
+        Ok(match self {
+            Self::Daemon(lab) => lab.session(session, &["people", user.as_str()])?,
+            Self::Here(lab) => session::story(&lab.0.view(&lab.1)?, session, user)?,
+        })
+    }
+
+    /// Moves times, once it is agreed to, and shows what came of it.
+    pub fn told_times(&self, session: &SessionName, mut wanted: Wanted, ui: &Ui) -> Ended {
+        let done = match self.move_times(session, &wanted)? {
+            Answer::Done(done) => done,
+            Answer::Asks(question) => {
+                ui.confirmed(&words::question(session, &wanted, &question), "changed")?;
+                wanted.is_agreed = true;
+                match self.move_times(session, &wanted)? {
+                    Answer::Done(done) => done,
+                    Answer::Asks(_) => return Ok(Exit::Refused),
+                }
+            }
+        };
+        ui.data(&words::done(session, &wanted, &done));
+        Ok(Exit::Done)
+    }
+
     /// Moves times, or says what is to be agreed to first.
-    pub fn move_times(&self, session: &SessionName, wanted: &Wanted) -> Result<Answer, Failure> {
+    fn move_times(&self, session: &SessionName, wanted: &Wanted) -> Result<Answer, Failure> {
         Ok(match self {
             Self::Daemon(lab) => lab.move_times(session, wanted)?,
             Self::Here(lab) => session::act(&lab.0, Lab::AsApplied(&lab.1.lab), session, wanted)?,

@@ -8,8 +8,8 @@ use super::api::{LOOK_TIMEOUT, No};
 use super::routes::{Answer, Asked, Method, Route};
 use crate::control::ControlError;
 use crate::control::own::Lab;
-use crate::control::session::{self, Sitter, Wanted, sitters};
-use crate::model::id::{LabName, SessionName};
+use crate::control::session::{self, Finding, Happened, Sitter, Status, Wanted, sitters};
+use crate::model::id::{LabName, SessionName, UserName};
 
 const OWNERS: &str = "whoever the site makes an owner of the lab, and admins";
 
@@ -27,6 +27,27 @@ pub(super) fn routes() -> Vec<Route> {
             people,
         ),
         Route::new(
+            Get,
+            "/v1/labs/{lab}/sessions/{session}/status",
+            "How the machines of a session stand, and the time that their owners lost.",
+            OWNERS,
+            status,
+        ),
+        Route::new(
+            Get,
+            "/v1/labs/{lab}/sessions/{session}/check",
+            "Whether a session will find what it needs.",
+            OWNERS,
+            check,
+        ),
+        Route::new(
+            Get,
+            "/v1/labs/{lab}/sessions/{session}/people/{user}",
+            "What became of one person in a session.",
+            OWNERS,
+            story,
+        ),
+        Route::new(
             Post,
             "/v1/labs/{lab}/sessions/{session}/times",
             "Moves the times of people in a session, and tells their guests at once.",
@@ -39,6 +60,21 @@ pub(super) fn routes() -> Vec<Route> {
 async fn people(asked: Asked<(LabName, SessionName)>) -> Answer<Vec<Sitter>> {
     let (lab, session) = asked.path;
     asked.daemon.look_at(asked.peer, lab, "session show", move |view| sitters(view, &session)).await
+}
+
+async fn status(asked: Asked<(LabName, SessionName)>) -> Answer<Status> {
+    let (lab, session) = asked.path;
+    asked.daemon.look_at(asked.peer, lab, "session status", move |view| session::status(view, &session)).await
+}
+
+async fn check(asked: Asked<(LabName, SessionName)>) -> Answer<Vec<Finding>> {
+    let (lab, session) = asked.path;
+    asked.daemon.look_at(asked.peer, lab, "session check", move |view| session::check(view, &session)).await
+}
+
+async fn story(asked: Asked<(LabName, SessionName, UserName)>) -> Answer<Vec<Happened>> {
+    let (lab, session, user) = asked.path;
+    asked.daemon.look_at(asked.peer, lab, "session show", move |view| session::story(view, &session, &user)).await
 }
 
 /// It keeps none of the few places of those who decide, whose turn may take longer than a session can wait.

@@ -36,6 +36,7 @@ mod remarks;
 pub mod requests;
 pub mod screens;
 pub mod session;
+pub mod session_status;
 pub mod shortfall;
 pub mod status;
 mod steps;

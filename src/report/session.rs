@@ -25,7 +25,7 @@ impl Row for Sitter {
 }
 
 /// As it is typed: `1h30m`.
-fn length(seconds: u64) -> String {
+pub(super) fn length(seconds: u64) -> String {
     let parts = [(seconds / 3600, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
     let parts = parts.iter().filter(|(number, _)| *number > 0);
     let text: String = parts.map(|(number, unit)| format!("{number}{unit}")).collect();

@@ -275,6 +275,34 @@ fn an_exam_that_was_held_is_not_held_again() {
     assert_ne!(disk("bob-final"), disk("bob-resit"));
 }
 
+/// A mock and a final from one template, and the year after with one who sits it again: nobody meets a byte of before.
+#[test]
+fn the_same_year_again() {
+    let template = PAIR.split("vms:\n").next().unwrap();
+    let year = |members: &str, exams: &[(&str, &str)]| {
+        let families: String =
+            exams.iter().map(|(name, _)| format!("  f-{name}: {{ derive: gsr, for_each: students }}\n")).collect();
+        let sessions: String = exams
+            .iter()
+            .map(|(name, day)| {
+                format!("  {name}: {{ kind: exam, vms: [f-{name}], start: \"{day}T09:00[UTC]\", duration: 2h }}\n")
+            })
+            .collect();
+        format!("{}vms:\n{families}sessions:\n{sessions}", template.replace("alice, bob", members))
+    };
+    let lab = Lab::new(&year("alice, bob", &[("mock", "2027-01-12"), ("final", "2027-02-12")]));
+    insta::assert_snapshot!("a_mock_and_a_final", lab.plan_text());
+    lab.must_apply();
+    let recorded = lab.recorded(&lab.desired());
+    let disks = |vm: &str| recorded.vms[vm].disks[0].path.clone();
+    assert_ne!(disks("alice-mock"), disks("alice-final"));
+    lab.world.with(|inner| inner.now = "2028-01-10T08:00:00Z".parse().unwrap());
+    lab.edit(&year("bob, carol, dan, erin", &[("mock28", "2028-01-12"), ("final28", "2028-02-12")]));
+    // Half of the roster leaves, which is meant.
+    let text = lab.plan_text();
+    insta::assert_snapshot!("the_year_after", text);
+}
+
 /// Seven of the hosts are too few, and the plan says so; on all of them everybody has a guest before the start.
 #[test]
 fn the_papers_exam_has_room_on_its_fourteen_hosts() {

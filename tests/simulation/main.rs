@@ -7,11 +7,13 @@
 //! promises.rs  what must hold at every moment, and what when everything is mended
 //! term.rs      one seed: edits, faults, kills, and in the end rest
 //! terms.rs     many seeds: what CI and the campaign run
+//! exams.rs     one seed: an exam, its people, and what becomes of their time
 //! kills.rs     a kill at every single call that an apply makes
 //! rivals.rs    two controllers, stale plans
 //! ```
 
 mod dice;
+mod exams;
 mod kills;
 #[expect(dead_code, reason = "the plans of tests/core look at more of a lab than the simulation needs")]
 mod lab;

@@ -15,9 +15,16 @@ impl Lab {
 
     /// What stands in the `control.json` of a vm's run.
     fn control(&self, vm: &str) -> serde_json::Value {
-        let run = self.mapping(vm)["run"].as_str().unwrap().to_owned();
-        let file = self.folder.join(".labwright/runs").join(run).join("control.json");
-        serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
+        let read = |file: std::path::PathBuf| -> Option<serde_json::Value> {
+            serde_json::from_slice(&std::fs::read(file).ok()?).ok()
+        };
+        let runs = std::fs::read_dir(self.folder.with_file_name("site").join("runs"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        let is_its = |run: &std::path::PathBuf| read(run.join("spec.json")).is_some_and(|spec| spec["vm"] == vm);
+        let mut own: Vec<_> = runs.filter(is_its).filter_map(|run| read(run.join("control.json"))).collect();
+        assert_eq!(own.len(), 1, "{own:?}");
+        own.remove(0)
     }
 
     /// What the run of a vm was told, as its starter reads it.
@@ -61,6 +68,21 @@ fn the_time_of_one_is_over_and_another_one_works_on() {
     lab.must(&["claim", "undo", &id, "--lab", &text(&lab.folder)]);
     assert_ne!(told(), extended);
 
+    // What became of him, and how the machines stand.
+    let story = lab.session("show final bob");
+    for told in ["900 s more time", "cable", "its guest runs on", "took it back"] {
+        assert!(story.contains(told), "{told}: {story}");
+    }
+    assert!(!lab.session("show final alice").contains("more time"));
+    let machine = |user: &str| {
+        let status: serde_json::Value = serde_json::from_str(&lab.session("status final -o json")).unwrap();
+        status["machines"].as_array().unwrap().iter().find(|row| row["user"] == user).unwrap().clone()
+    };
+    wait_until("the guest of bob is ready", || machine("bob")["is_ready"] == true);
+    // It was started ten minutes into the session.
+    let lost = machine("bob")["lost_seconds"]["not ready"].as_u64().unwrap();
+    assert!((600..900).contains(&lost), "{lost}");
+
     // Handed in: hers ends, and nobody else notices.
     lab.session("end-now final --user alice");
     wait_until("the guest of alice is off", || lab.vm_state("alice-tiny") == "off");
@@ -91,4 +113,10 @@ fn an_exams_vm_is_not_there_before_its_time() {
     std::fs::write(served.lab.folder.join("lab.yaml"), exam(now - Duration::from_secs(60))).unwrap();
     served.lab.must(&["apply", &text(&served.lab.folder), "--yes"]);
     assert_eq!((seen("vms").trim(), seen("templates")), ("doraz-final", String::new()));
+    // Nobody started it, as its family says: that is what those who hold the exam must see.
+    let status = served.lab.labwright(&["session", "status", "final", "--lab", &text(&served.lab.folder)]);
+    let said = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert_eq!((status.status.code(), said.starts_with("final is running: 0/")), (Some(5), true), "{said}");
+    let (said, code) = served.says("doraz", "session status final --lab net101");
+    assert!(code != 0 && !said.contains("ready"), "{said}");
 }

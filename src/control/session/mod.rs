@@ -12,8 +12,13 @@
 //! ```
 
 mod changes;
+mod check;
 mod limits;
+mod lost;
 mod people;
+mod room;
+mod status;
+mod story;
 mod tell;
 
 use jiff::Timestamp;
@@ -31,8 +36,11 @@ use crate::model::id::{LabName, SessionName, UserGroupName, UserName, VmName};
 use crate::model::lab::{AddedTime, Desired, Session};
 use crate::state::{ApplyInfo, Change, Intent, Outcome, PastClaim, Recorded, Store};
 
+pub use check::{Finding, check};
 pub use limits::InTheWay;
 pub use people::{Sitter, Sitting, sitters};
+pub use status::{Machine, Status, status};
+pub use story::{Happened, story};
 pub(super) use tell::tell_what_came;
 
 /// More people than this are touched only if it is agreed to.

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use nix::sys::statfs::{CODA_SUPER_MAGIC, FUSE_SUPER_MAGIC, NFS_SUPER_MAGIC, SMB_SUPER_MAGIC, statfs};
 use nix::unistd::{Uid, User};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::conflicts::{self, DroppingChain, dropping_chains, dropping_legacy_chains};
@@ -37,7 +38,7 @@ pub struct Line {
 }
 
 /// Worst last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     Ok,
@@ -503,7 +504,7 @@ fn writable(folder: &Path, account: &str) -> Line {
 }
 
 /// The server stamps a new file with its own clock.
-fn clock(runs: &Path) -> Line {
+pub(crate) fn clock(runs: &Path) -> Line {
     const WHAT: &str = "clock";
     let probe = runs.join(probe_name("clock"));
     let before = SystemTime::now();
