@@ -20,9 +20,10 @@ pub fn purge(
     let days = older_than.unwrap_or(context.site.retention_days);
     let control::Old { disks, held, kept } = control::meant(context, desired, vms, older_than)?;
     aside::held(&held).iter().chain(&aside::kept(kept)).for_each(|line| ui.say(line));
-    if disks.is_empty() {
+    if disks.is_empty() && kept == 0 {
         ui.say(&aside::none_old(!vms.is_empty(), days));
-    } else {
+    }
+    if !disks.is_empty() {
         let (lines, question) = aside::deletes(&disks);
         lines.iter().for_each(|line| ui.say(line));
         if !yes {

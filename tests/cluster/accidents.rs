@@ -76,8 +76,8 @@ pub(crate) fn cut_off_and_back(site: &mut Site) {
     site.is_at_rest();
 }
 
-/// The old qemus stand still and hold their disks; on a file server that has lost their locks the new ones could start, here
-/// they cannot. Whatever they do, the old ones never go on.
+/// The old qemus stand still and hold the files that they had; the new ones start beside them on copies. Whatever happens, the old
+/// ones never go on.
 pub(crate) fn cut_off_and_forgotten(site: &mut Site) {
     let (before, guests) = (site.qemus(), site.on(2));
     let name = site.host_name(2);
@@ -92,7 +92,8 @@ pub(crate) fn cut_off_and_forgotten(site: &mut Site) {
         if output.status.success() && said.contains("starts them elsewhere") { Ok(()) } else { Err(said) }
     });
     until_silent(site, &guests);
-    site.try_apply();
+    site.apply();
+    until_all(site, &guests, "ready");
     let old: Vec<_> = before.iter().filter(|qemu| guests.iter().any(|guest| guest.vm == qemu.vm)).collect();
     for _ in 0..20 {
         assert_eq!(old.iter().filter(|qemu| site.qemus().contains(qemu)).count(), old.len(), "an outage ends no guest");
@@ -114,7 +115,6 @@ pub(crate) fn cut_off_and_forgotten(site: &mut Site) {
         let after_pause = report.rsplit_once(r#""event":"paused""#).unwrap().1;
         assert!(!after_pause.contains("resumed"), "{report}");
     }
-    // What could not start while its disk was held is over by now.
     until("the lab to stand", || {
         let (_, said) = site.try_apply();
         let states = site.states();

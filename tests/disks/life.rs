@@ -85,6 +85,9 @@ fn a_damaged_disk_is_told_from_a_sound_one_without_what_lies_below() {
     // It is itself that is looked through: what its header names is not opened.
     fs::rename(folder.path().join("image.qcow2"), folder.path().join("elsewhere.qcow2")).unwrap();
     check_disk(&disk, OWNER).unwrap();
+    // Nor is what goes in a circle.
+    qemu_img(&["rebase", "-u", "-F", "qcow2", "-b", disk.to_str().unwrap(), disk.to_str().unwrap()]);
+    check_disk(&disk, OWNER).unwrap();
     // Its first table leads behind its end.
     let file = fs::File::options().read(true).write(true).open(&disk).unwrap();
     let mut l1 = [0; 8];
