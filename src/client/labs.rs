@@ -31,6 +31,7 @@ pub fn reconcile(site: Option<&Path>, ui: &Ui) -> Ended {
             ended = Exit::Failed;
         }
     }
+    round::over(&context);
     Ok(ended)
 }
 

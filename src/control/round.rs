@@ -28,6 +28,7 @@ use crate::model::id::{LabName, RunId, VmName};
 use crate::model::lab::{Desired, Object};
 use crate::plan::{Ask, Plan, Refusal, Wish, upkeep};
 use crate::resolve::with_claims;
+use crate::run;
 use crate::scheduler::Seen;
 use crate::state::Recorded;
 
@@ -87,6 +88,13 @@ pub fn keep(
 
 fn request(doing: &str) -> Request<'_> {
     Request { doing, parallelism: PARALLELISM, is_root: true, is_agreed: true, together: None }
+}
+
+/// Leaves word that a round is over, for those who ask whether anybody looks after the site.
+pub fn over(context: &Context) {
+    if let Err(error) = run::note_round(&context.site.storage.runs) {
+        tracing::warn!(%error, "nobody will know of this round");
+    }
 }
 
 /// What people ask of vms.

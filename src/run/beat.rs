@@ -12,6 +12,8 @@ use jiff::Timestamp;
 use super::silence;
 
 const BEAT: &str = "controller.beat";
+/// Touched after each round of the loop that was somebody's only one, such as a timer's.
+const ROUND: &str = "controller.round";
 
 /// How often it is touched.
 pub const BEAT_EVERY: Duration = Duration::from_secs(10);
@@ -24,8 +26,22 @@ pub fn beat(runs: &Path) -> std::io::Result<()> {
 /// When that was said last, on the server's clock; `None` where it never was. The file is opened, not only looked at: that is
 /// where a network file system asks its server.
 pub fn last_beat(runs: &Path) -> std::io::Result<Option<Timestamp>> {
+    touched(&runs.join(BEAT))
+}
+
+/// Says that a round of the loop is over. Nobody stays awake after it, so it is no beat.
+pub fn note_round(runs: &Path) -> std::io::Result<()> {
+    silence::touch(&runs.join(ROUND), 0o644).map(drop)
+}
+
+/// When that was said last.
+pub fn last_round(runs: &Path) -> std::io::Result<Option<Timestamp>> {
+    touched(&runs.join(ROUND))
+}
+
+fn touched(file: &Path) -> std::io::Result<Option<Timestamp>> {
     let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
-    let opened: std::io::Result<File> = OpenOptions::new().read(true).custom_flags(flags).open(runs.join(BEAT));
+    let opened: std::io::Result<File> = OpenOptions::new().read(true).custom_flags(flags).open(file);
     match opened {
         // A time that no calendar knows is none.
         Ok(file) => Ok(Timestamp::try_from(file.metadata()?.modified()?).ok()),

@@ -12,6 +12,7 @@
 //!   seed.img       controller, mode 0600, where the vm has a seed: what its guest learns of itself
 //!   clock          controller, touched to learn the server's time      -> silence.rs
 //! runs/controller.beat         controller, touched while somebody could move an end -> beat.rs
+//! runs/controller.round        controller, touched after a round of the loop that is its only one
 //! runs/batches/<batch>.json   controller: task number -> run, never changed -> batch.rs
 //! ```
 //!
@@ -34,7 +35,7 @@ mod spec;
 
 pub use answers::answer;
 pub use batch::{Batch, BatchId};
-pub use beat::{BEAT_EVERY, beat, last_beat};
+pub use beat::{BEAT_EVERY, beat, last_beat, last_round, note_round};
 pub use clock::{AtEnd, Clock, Pause};
 pub use control::{Console, Control, Part, Request, RequestKind, Wanted};
 pub use dropped::Dropped;

@@ -20,7 +20,7 @@ use crate::host::machine::check::{Line, Verdict, clock, failed, ok, warning};
 use crate::model::id::SessionName;
 use crate::model::lab::{Session, SessionState};
 use crate::plan::Plan;
-use crate::run::{BEAT_EVERY, last_beat};
+use crate::run::{BEAT_EVERY, last_beat, last_round};
 use crate::scheduler::Host;
 
 /// One thing that was looked at.
@@ -59,7 +59,9 @@ pub fn check(view: &View<'_>, name: &SessionName) -> Result<Vec<Finding>, Contro
     let accommodated = session.added.accommodated.len();
     let mut lines = vec![time(session, now), machines(view, session), held_back(session, &plan)];
     lines.extend(rooms(hosts, &guests));
-    lines.push(controller(last_beat(&context.site.storage.runs).ok().flatten(), now, session));
+    let runs = &context.site.storage.runs;
+    let (beat, round) = (last_beat(runs).ok().flatten(), last_round(runs).ok().flatten());
+    lines.push(controller((beat, round), now, session));
     lines.push(clock(&context.site.storage.runs));
     lines.push(ok("people", format!("{} sit it, {accommodated} of them with accommodations", session.vms.len())));
     Ok(lines.into_iter().map(Finding::from).collect())
@@ -132,14 +134,17 @@ fn rooms(hosts: Result<Vec<Host>, String>, guests: &[Guest]) -> Vec<Line> {
 }
 
 /// What starts machines, and moves ends that nobody can reach by a command.
-fn controller(beat: Option<Timestamp>, now: Timestamp, session: &Session) -> Line {
+fn controller((beat, round): (Option<Timestamp>, Option<Timestamp>), now: Timestamp, session: &Session) -> Line {
     const WHAT: &str = "controller";
     const LATE: i64 = 6;
-    let age = beat.map(|beat| now.as_second() - beat.as_second());
+    // A timer that is slower than this starts nobody's guest again in time.
+    const ROUND_SECONDS_MAX: i64 = 300;
+    let age = |of: Option<Timestamp>| of.map(|of| (now.as_second() - of.as_second()).max(0));
     let every = i64::try_from(BEAT_EVERY.as_secs()).unwrap_or(i64::MAX);
     let mend = "run `labwright serve` as a service, or `labwright reconcile --once` by a timer every minute";
-    match age {
-        Some(age) if age <= LATE * every => ok(WHAT, format!("it was awake {} s ago", age.max(0))),
+    match (age(beat), age(round)) {
+        (Some(age), _) if age <= LATE * every => ok(WHAT, format!("the daemon was awake {age} s ago")),
+        (_, Some(age)) if age <= ROUND_SECONDS_MAX => ok(WHAT, format!("`reconcile --once` ran {age} s ago")),
         _ if !session.boots() => warning(WHAT, "none is awake: nothing is started again by itself", mend),
         _ => failed(WHAT, "none is awake: nothing boots by itself", mend),
     }

@@ -103,6 +103,9 @@ pub struct Session {
     pub closes: Moment,
     /// Vms that take part.
     pub vms: Vec<VmName>,
+    /// How many people have more time, or another start, than others.
+    #[serde(default)]
+    pub accommodated: usize,
     /// What happens to them at the end.
     pub at_end: AtEnd,
     /// As the manifest writes it.
@@ -238,6 +241,7 @@ fn of_session(name: SessionName, value: lab::Session, now: Timestamp) -> Session
         end: value.end.into(),
         closes: closes.into(),
         vms: value.vms.iter().cloned().collect(),
+        accommodated: value.added.accommodated.len(),
         at_end: value.at_end,
         egress: value.egress.iter().map(ToString::to_string).collect(),
         value,

@@ -80,6 +80,7 @@ impl Row for Session {
         wide("kind", |session| word(&session.value.kind)),
         wide("opens", |session| times::moment(&session.opens)),
         wide("closes", |session| times::moment(&session.closes)),
+        wide("accommodated", |session| session.accommodated.to_string()),
         wide("egress", |session| session.egress.join(", ")),
     ];
 }
