@@ -47,7 +47,7 @@ pub struct World<'a> {
 }
 
 /// The controller's time. The simulation has one that it moves itself.
-pub trait Clock: Sync {
+pub trait Clock: Send + Sync {
     fn now(&self) -> jiff::Timestamp;
     fn sleep(&self, duration: Duration);
 }

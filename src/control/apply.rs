@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::journal::Decides;
 use super::readiness::{Ready, refuse_unready};
 use super::{Context, ControlError, Note, clear, session};
-use crate::apply::{self, Awaited, Clock as _, Goal, Progress, Readiness, Summary, SystemClock, Wait, WaitEnd, World};
+use crate::apply::{self, Awaited, Goal, Progress, Readiness, Summary, Wait, WaitEnd, World};
 use crate::model::audit::Act;
 use crate::model::id::{RunId, VmName};
 use crate::model::lab::Desired;
@@ -243,16 +243,16 @@ fn act(
     let owner = context.owner()?;
     let (runs, disks) = (context.runs(owner), context.disks(&plan.lab, owner));
     let interrupts = client.begins();
-    let clock = SystemClock;
+    let clock = context.clock();
     let world = World {
         site: &context.site,
         lab: &plan.lab,
         scheduler: &*scheduler,
         dhcp: &*dhcp,
         program: &context.caller.program,
-        runs: &runs,
-        disks: &disks,
-        clock: &clock,
+        runs: &*runs,
+        disks: &*disks,
+        clock: &*clock,
         interrupts: &interrupts,
         parallelism: request.parallelism,
     };
@@ -319,7 +319,7 @@ pub fn wait(
     let goal = if context.site.qemu.keeps_guests_paused() { Goal::Held } else { Goal::Ready };
     let (folders, scheduler) = (context.runs(context.owner()?), context.scheduler());
     let interrupts = client.begins();
-    let wait = Wait { folders: &folders, scheduler: &*scheduler, runs: &runs, goal, timeout, interrupts: &interrupts };
+    let wait = Wait { folders: &*folders, scheduler: &*scheduler, runs: &runs, goal, timeout, interrupts: &interrupts };
     let (readiness, end) = wait.until_ready(&mut |readiness| client.looks(readiness, goal))?;
     let observed = context.observe(desired, &recorded)?;
     let gone = readiness.gone.iter().map(|run| (run.clone(), said(context, &recorded, run))).collect();

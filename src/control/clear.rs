@@ -35,10 +35,10 @@ fn clear(context: &Context, lab: &LabName, recorded: &Recorded, store: &mut Stor
     let scheduler = context.scheduler();
     // Removing gives nothing to anybody.
     let runs = context.runs(Owner { uid: 0, gid: 0 });
-    let now = jiff::Timestamp::now();
+    let now = context.clock().now();
     let days_ago = |days: u32| now - jiff::SignedDuration::from_hours(24 * i64::from(days));
     let acts = store.forget_acts(days_ago(context.site.audit_days), ACTS_AT_ONCE)?;
     let before = days_ago(context.site.history_days);
-    let clearing = Clearing { lab, recorded, scheduler: &*scheduler, runs: &runs, before, now };
+    let clearing = Clearing { lab, recorded, scheduler: &*scheduler, runs: &*runs, before, now };
     Ok(Cleared { acts, ..clearing.piece(store)? })
 }

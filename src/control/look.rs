@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Context, ControlError};
-use crate::disks::{Disks as _, Owner};
+use crate::disks::Owner;
 use crate::model::address::AddressPattern;
 use crate::model::id::{UserName, VmName};
 use crate::model::lab::Desired;
@@ -73,7 +73,7 @@ impl Context {
         allow: &[AddressPattern],
         asks: &BTreeMap<VmName, Ask>,
     ) -> Result<Plan, ControlError> {
-        let (site, now, by) = (&self.site, jiff::Timestamp::now(), &self.caller.name);
+        let (site, now, by) = (&self.site, self.clock().now(), &self.caller.name);
         let make =
             |observed: &Observed| plan(&Inputs { desired, recorded, observed, site, now, allow, asks, by, lost_host });
         let plan = make(&observed);
@@ -93,7 +93,7 @@ impl Context {
         let (starters, ledger) = (plan.starters(), Ledger { state: self.site.state.clone() });
         let open = if starters.is_empty() { Vec::new() } else { ledger.running_elsewhere(&plan.lab, &starters)? };
         let runs: Vec<&RecordedRun> = open.iter().map(|open| &open.run).collect();
-        let observed = runs_elsewhere(&self.runs(Owner { uid: 0, gid: 0 }), &runs, seen)?;
+        let observed = runs_elsewhere(&*self.runs(Owner { uid: 0, gid: 0 }), &runs, seen)?;
         for OpenRun { owner, lab, vm, run } in open {
             let starts = recorded.starting.iter().any(|starting| starting.lab == lab && starting.vm == vm);
             let is_over = !starts && life_of(&run, &observed, &self.site).is_off();
@@ -130,7 +130,7 @@ impl Context {
         let nobody = Owner { uid: 0, gid: 0 };
         let (runs, disks) = (self.runs(nobody), self.disks(&desired.lab, nobody));
         let (storage, ledger) = (&self.site.storage, Ledger { state: self.site.state.clone() });
-        let world = World { runs: &runs, disks: &disks, scheduler, dhcp: &*dhcp, storage, ledger: &ledger };
+        let world = World { runs: &*runs, disks: &*disks, scheduler, dhcp: &*dhcp, storage, ledger: &ledger };
         let observed = observe(&world, desired, recorded)?;
         self.remember(recorded, &observed);
         Ok(observed)

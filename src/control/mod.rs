@@ -35,6 +35,7 @@
 //! by_hand     a start as a script, for when nothing else works
 //! upload      a lab whose files its owner sends
 //! clear       what the site does not remember any more
+//! ways        what of the world the site is reached by
 //! readiness   whether this machine can do what a plan asks of it
 //! init        a new lab to begin from
 //! host_labs   the labs that a host serves, and who still needs what it has
@@ -85,9 +86,11 @@ pub mod unused;
 pub mod upload;
 pub mod validate;
 pub mod view;
+mod ways;
 
 pub use error::{Code, ControlError};
 pub use open::{Context, SITE_FILE, git_commit, understood};
+pub use ways::Ways;
 
 use std::path::{Path, PathBuf};
 

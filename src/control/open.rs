@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use super::manifests::{self, DesiredError, SiteError};
 use super::permissions::Rights;
+use super::ways::Ways;
 use super::{Caller, ControlError, Listener, Note};
 use crate::access::Person;
-use crate::dhcp::{self, Dhcp};
-use crate::disks::{self, Owner};
 use crate::files::may_hold_anything;
 use crate::host::machine::embedded::settle;
 use crate::manifest;
@@ -18,11 +17,10 @@ use crate::model::diagnostic::{Diagnostics, Severity};
 use crate::model::id::LabName;
 use crate::model::lab::{Desired, DiskSource};
 use crate::model::rules::Rule;
-use crate::model::site::{DhcpSettings, Site, Storage};
+use crate::model::site::{Site, Storage};
 use crate::plan::as_applied;
 use crate::resolve::with_claims;
-use crate::run;
-use crate::scheduler::{self, Calls, Scheduler};
+use crate::scheduler::Calls;
 use crate::state::{ApplyInfo, Holder, Intent, Lock, Outcome, Recorded, StateError, Store};
 
 /// Where a site's settings are looked for when nothing else is said.
@@ -42,7 +40,9 @@ pub struct Context {
     pub caller: Caller,
     pub(super) listener: Arc<dyn Listener>,
     /// Of the batch system, by all that were made from this one.
-    calls: Arc<Calls>,
+    pub(super) calls: Arc<Calls>,
+    /// `None`: by the site's settings.
+    pub(super) ways: Option<Ways>,
 }
 
 impl Context {
@@ -62,7 +62,7 @@ impl Context {
             None => manifests::embedded(&lab_folder)?,
         };
         refuse_unwritable(&site.state)?;
-        Ok(Self { site, lab_folder, caller, listener, calls: Arc::default() })
+        Ok(Self { site, lab_folder, caller, listener, calls: Arc::default(), ways: None })
     }
 
     /// The lab as its manifest asks for it; what is wrong with it has been shown when this fails.
@@ -87,7 +87,7 @@ impl Context {
 
     /// A site whose settings are known.
     pub fn of_site(site: Site, lab_folder: PathBuf, caller: Caller, listener: Arc<dyn Listener>) -> Self {
-        Self { site, lab_folder, caller, listener, calls: Arc::default() }
+        Self { site, lab_folder, caller, listener, calls: Arc::default(), ways: None }
     }
 
     /// A site by its file, for requests that name the labs in it.
@@ -98,7 +98,7 @@ impl Context {
     ) -> Result<Self, ControlError> {
         let site = load_site(&site_file(site).ok_or(ControlError::NoSite)?, &*listener)?;
         refuse_unwritable(&site.state)?;
-        Ok(Self { site, lab_folder: "/".into(), caller, listener, calls: Arc::default() })
+        Ok(Self { site, lab_folder: "/".into(), caller, listener, calls: Arc::default(), ways: None })
     }
 
     /// The labs of the site, by name.
@@ -172,7 +172,8 @@ impl Context {
         let is_meant = |name: &LabName, folder: &Path| {
             Path::new(name.as_str()) == lab || place.as_deref() == Some(folder) || folder == lab
         };
-        let mut context = Self { site, lab_folder: PathBuf::new(), caller, listener, calls: Arc::default() };
+        let mut context =
+            Self { site, lab_folder: PathBuf::new(), caller, listener, calls: Arc::default(), ways: None };
         let mut store = context.at_home(Store::open_to_read(&context.site.state)?)?;
         let found = store.labs()?.into_iter().find(|(name, folder)| is_meant(name, folder));
         let Some((name, lab_folder)) = found else { return Err(missing) };
@@ -331,52 +332,6 @@ impl Context {
         let (who, host, since) = (name.clone(), host.clone(), jiff::Timestamp::now());
         let holder = Holder { who, host, pid: *process, since, doing };
         Ok(Lock::take(&self.site.state, &holder, LOCK_PATIENCE)?)
-    }
-
-    /// The site's batch system. Nothing is asked of it yet.
-    pub fn scheduler(&self) -> Box<dyn Scheduler> {
-        scheduler::open_counted(&self.site.scheduler, &self.caller.program, Arc::clone(&self.calls))
-    }
-
-    /// How often the batch system was asked for what.
-    pub fn queue_calls(&self) -> &Calls {
-        &self.calls
-    }
-
-    /// Who tells guests their addresses. Nothing is asked of it yet.
-    pub fn dhcp(&self) -> Box<dyn Dhcp> {
-        match &self.site.network.dhcp {
-            DhcpSettings::Dnsmasq { folder } => Box::new(dhcp::Dnsmasq::new(folder)),
-            DhcpSettings::Omapi(settings) => Box::new(dhcp::Omapi::new(settings)),
-            DhcpSettings::None => Box::new(dhcp::Elsewhere),
-        }
-    }
-
-    /// The folders of runs; new ones are given to `owner`.
-    pub fn runs(&self, owner: Owner) -> run::OnStorage {
-        run::OnStorage { root: self.site.storage.runs.clone(), owner }
-    }
-
-    /// The site's disks. Those who own a lab name its images, and write where these are.
-    pub fn disks(&self, lab: &LabName, owner: Owner) -> disks::OnStorage {
-        let images = match self.site.labs.get(lab) {
-            None => disks::Images::Anywhere,
-            // What is published is copied from, too.
-            Some(share) => {
-                let published = self.site.storage.templates.join(lab.as_str());
-                let made = [published, self.site.storage.fetched()];
-                disks::Images::Below(share.image_roots.iter().cloned().chain(made).collect())
-            }
-        };
-        disks::OnStorage { owner, images, authorities: self.site.image_authorities.clone() }
-    }
-
-    /// Whom disks belong to and whom qemu runs as.
-    pub fn owner(&self) -> Result<Owner, ControlError> {
-        let name = &self.site.service_user;
-        let found = nix::unistd::User::from_name(name).map_err(ControlError::Accounts)?;
-        let user = found.ok_or_else(|| ControlError::NoServiceUser { name: name.clone() })?;
-        Ok(Owner { uid: user.uid.as_raw(), gid: user.gid.as_raw() })
     }
 
     /// The group whose members may look.

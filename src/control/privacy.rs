@@ -16,7 +16,6 @@ use crate::model::address::{Address, Kind};
 use crate::model::audit::{Asked, Verdict};
 use crate::model::id::{LabName, SessionName, UserName, VmName};
 use crate::model::lab::{Particulars, Subject};
-use crate::run::Runs as _;
 use crate::state::{About, ActsOf, Left, OldRun, PastAct, PastClaim, Recorded, Someone, Store, Thing};
 
 /// Of what `export` writes.

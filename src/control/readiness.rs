@@ -28,7 +28,7 @@ pub(super) fn refuse_unready(
     already: &Ready,
 ) -> Result<Ready, ControlError> {
     let site = &context.site;
-    if !takes_a_ready_machine(plan) {
+    if !takes_a_ready_machine(plan) || !context.is_of_this_machine() {
         return Ok(Ready::default());
     }
     let starts: Vec<&RunSpec> = plan

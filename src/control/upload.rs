@@ -137,8 +137,8 @@ pub fn receive(context: &Context, lab: &LabName, files: &[u8], is_styled: bool) 
 
 /// What images are like. What the lab may not have is not even looked at.
 fn facts(context: &Context, lab: &LabName, images: BTreeMap<PathBuf, bool>) -> BTreeMap<PathBuf, ImageFacts> {
-    let disks = context.disks(lab, Owner { uid: 0, gid: 0 });
-    let look = |path: &PathBuf, is_summed: bool| match disks.images.open(path) {
+    let images_of_lab = context.images(lab);
+    let look = |path: &PathBuf, is_summed: bool| match images_of_lab.open(path) {
         Ok(file) => look_at(file, path, is_summed),
         Err(DiskError::Missing { .. }) => ImageFacts::Missing,
         Err(DiskError::NotAFile { .. }) => ImageFacts::NotAFile,

@@ -328,23 +328,26 @@ impl Control {
         Ok(Some(result))
     }
 
-    /// Puts this in place of whatever stands there but what it does not speak of, unless that is of a higher generation: its
-    /// word counts.
+    /// Puts this in place of whatever stands there, see `after`.
     pub(super) fn replace(&self, folder: &Path) -> Result<(), RunFileError> {
         let opened = open_folder(folder)?;
         let _lock = lock(&opened)?;
         let standing = Self::read(folder)?;
         let version = spoken(&opened, standing.as_ref().map(|standing| standing.version));
         let mut control = match standing {
-            Some(standing) if standing.generation > self.generation => return Ok(()),
-            Some(standing) => standing.ordered(self),
+            Some(standing) => standing.after(self),
             None => self.clone(),
         };
         control.speak(version);
         control.write_into(&opened, Flush::Now)
     }
 
-    fn ordered(mut self, order: &Self) -> Self {
+    /// What stands after an order: what it does not speak of stays, and one of an older generation changes nothing.
+    #[must_use]
+    pub fn after(mut self, order: &Self) -> Self {
+        if self.generation > order.generation {
+            return self;
+        }
         (self.generation, self.wanted) = (order.generation, order.wanted.clone());
         self.requests.clone_from(&order.requests);
         self.disks = order.disks.clone().or(self.disks);

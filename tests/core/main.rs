@@ -3,6 +3,9 @@
 mod access;
 mod asks;
 mod claims;
+#[expect(dead_code, reason = "people ask a daemon in the simulation alone")]
+#[path = "../simulation/daemon.rs"]
+mod daemon;
 #[path = "../simulation/dice.rs"]
 mod dice;
 mod flaws;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::AtomicU8;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use labwright::apply::{self, BatchKind, ClearError, Clearing, Clock as _, Progress, Summary};
@@ -29,11 +29,11 @@ use crate::world::{Killed, World};
 
 pub(crate) struct Lab {
     pub(crate) folder: tempfile::TempDir,
-    pub(crate) world: World,
+    pub(crate) world: Arc<World>,
     pub(crate) site: Site,
     pub(crate) allow: Vec<AddressPattern>,
     pub(crate) lost_host: Option<LostHost>,
-    told: Mutex<Vec<String>>,
+    pub(crate) told: Mutex<Vec<String>>,
 }
 
 /// How an apply ended.
@@ -77,7 +77,7 @@ impl Lab {
     /// A lab with this manifest, an image for each path that ends in `.qcow2`, and a state that was just made.
     pub(crate) fn new(manifest: &str) -> Self {
         let folder = tempfile::tempdir_in(scratch()).unwrap();
-        let world = World::new();
+        let world = Arc::new(World::new());
         let site = Site::embedded(&folder.path().canonicalize().unwrap(), 64 * 1024, 2);
         let now = world.with(|inner| inner.now);
         Store::create(&site.state, now).unwrap();
@@ -146,7 +146,7 @@ impl Lab {
         asks: &BTreeMap<VmName, Ask>,
         make: impl FnOnce(&Inputs<'_>) -> T,
     ) -> Result<T, ObserveError> {
-        let (world, storage) = (&self.world, &self.site.storage);
+        let (world, storage) = (&*self.world, &self.site.storage);
         let ledger = &Ledger { state: self.site.state.clone() };
         let world = observe::World { runs: world, disks: world, scheduler: world, dhcp: world, storage, ledger };
         let observed = observe::observe(&world, desired, recorded)?;
@@ -282,13 +282,6 @@ impl Lab {
         upkeep(self.make_plan(&desired, &recorded).unwrap(), &recorded, &|_| true)
     }
 
-    /// One round of the site's loop, as `control::round` does it.
-    pub(crate) fn keep(&self) -> Applied {
-        let (desired, _) = self.applied();
-        let part = |plan, recorded: &Recorded| upkeep(plan, recorded, &|_| true);
-        self.reconcile(&Command { desired: &desired, asks: BTreeMap::new(), part: &part })
-    }
-
     pub(crate) fn applied(&self) -> (Desired, Recorded) {
         let mut store = self.store();
         let (lab, _) = store.labs().unwrap().into_iter().next().expect("the lab was applied");
@@ -327,9 +320,14 @@ impl Lab {
         self.text_of(&plan, false)
     }
 
-    /// As `cli::apply::reconcile` does it, unless the controller is killed on the way.
+    /// As `cli::apply::reconcile` does it.
     fn reconcile(&self, command: &Command<'_>) -> Applied {
-        let attempt = catch_unwind(AssertUnwindSafe(|| self.try_reconcile(command)));
+        self.unless_killed(|| self.try_reconcile(command))
+    }
+
+    /// Does it, unless the controller is killed on the way.
+    pub(crate) fn unless_killed(&self, act: impl FnOnce() -> Applied) -> Applied {
+        let attempt = catch_unwind(AssertUnwindSafe(act));
         self.world.with(|inner| {
             inner.faults.killed = false;
             inner.faults.kill_in = None;
@@ -396,12 +394,12 @@ impl Lab {
         let world = apply::World {
             site: &self.site,
             lab: &plan.lab,
-            scheduler: &self.world,
-            dhcp: &self.world,
+            scheduler: &*self.world,
+            dhcp: &*self.world,
             program: Path::new("/usr/bin/labwright"),
-            runs: &self.world,
-            disks: &self.world,
-            clock: &self.world,
+            runs: &*self.world,
+            disks: &*self.world,
+            clock: &*self.world,
             interrupts: &interrupts,
             parallelism: 1,
         };
@@ -420,7 +418,7 @@ impl Lab {
     fn clear_away(&self, lab: &LabName, store: &mut Store) {
         let (recorded, now) = (store.recorded(lab).unwrap(), self.world.now());
         let before = now - jiff::SignedDuration::from_hours(5);
-        let clearing = Clearing { lab, recorded: &recorded, scheduler: &self.world, runs: &self.world, before, now };
+        let clearing = Clearing { lab, recorded: &recorded, scheduler: &*self.world, runs: &*self.world, before, now };
         match clearing.piece(store) {
             Ok(_) | Err(ClearError::Queue(_) | ClearError::Run(_)) => {}
             Err(ClearError::State(error)) => panic!("{error}"),

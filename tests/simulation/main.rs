@@ -3,6 +3,7 @@
 //! ```text
 //! world/       queue, hosts, starters, storage, DHCP server: all that is not the product
 //! lab.rs       one lab in that world: a manifest on disk, a real SQLite state, the product's pipeline between them
+//! daemon.rs    the daemon's loop in it, and what people ask of a daemon
 //! manifest.rs  what a teacher may make of the manifest
 //! promises.rs  what must hold at every moment, and what when everything is mended
 //! term.rs      one seed: edits, faults, kills, and in the end rest
@@ -12,6 +13,7 @@
 //! rivals.rs    two controllers, stale plans
 //! ```
 
+mod daemon;
 mod dice;
 mod exams;
 mod kills;

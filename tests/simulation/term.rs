@@ -362,9 +362,11 @@ impl Term {
         let Some(vm) = self.dice.pick(&vms) else { return };
         let wanted = self.dice.pick(&WISHES).unwrap();
         let kill_in = self.dice.one_in(3).then(|| 1 + self.dice.below(40));
-        self.say(format!("somebody wants {vm} {wanted:?}, killed at {kill_in:?}:"));
+        // Disks of before are looked for on this machine, where no daemon of this world finds any.
+        let of_daemon = wanted != Wish::PutBack && !self.lab.store().labs().unwrap().is_empty() && self.dice.one_in(2);
+        self.say(format!("somebody wants {vm} {wanted:?} of the daemon: {of_daemon}, killed at {kill_in:?}:"));
         self.lab.world.with(|inner| inner.faults.kill_in = kill_in);
-        let applied = self.lab.power(&desired, vm, wanted);
+        let applied = if of_daemon { self.lab.ask(vm, wanted) } else { self.lab.power(&desired, vm, wanted) };
         self.tell(&applied);
     }
 

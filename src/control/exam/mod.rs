@@ -31,14 +31,14 @@ use std::time::Duration;
 
 use super::check::{self, lines_of_host};
 use super::{Context, ControlError};
-use crate::disks::{self, DiskError, Disks as _, Owner};
+use crate::disks::{self, DiskError, Owner};
 use crate::error::chain;
 use crate::host::machine::check::{Line, failed};
 use crate::model::id::{Mac, RunId, TemplateName, VmName};
 use crate::model::lab::{Desired, DiskSource, Vm, VmGroup, VmSource};
 use crate::model::reservation::Reservation;
 use crate::plan::{Seat, run_spec};
-use crate::run::{Clock, RunSpec, Runs as _};
+use crate::run::{Clock, RunSpec};
 use crate::state::{Recorded, RecordedDisk, TrialPlace};
 pub use crate::trial::Onlooker;
 use crate::trial::{BOOT, CLEANUP, Order, Trial, TrialHost, answer};
@@ -288,7 +288,7 @@ impl Exam<'_> {
             }
             DiskSource::Empty { .. } => return Ok(()),
         };
-        let images = self.context.disks(&self.desired.lab, self.owner).images;
+        let images = self.context.images(&self.desired.lab);
         disks::publish(&images, &image, to, sha256, self.owner, untold).map(drop)
     }
 

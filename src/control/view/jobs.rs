@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use super::{Listed, Moment, View};
 use crate::control::{ControlError, Note};
-use crate::disks::Owner;
 use crate::model::id::LabName;
 use crate::model::job::Task;
 use crate::observe::past;
@@ -113,12 +112,11 @@ impl View<'_> {
     fn runs_used(&self) -> Result<Vec<(PastRun, past::Used)>, ControlError> {
         let (context, lab, site) = (self.context, &self.desired.lab, &self.recorded.site);
         let Some(store) = context.store_if_any()? else { return Ok(Vec::new()) };
-        // Looking changes no owner, so any will do.
-        let runs = context.runs(Owner { uid: 0, gid: 0 }).root;
+        let runs = &context.site.storage.runs;
         let now = jiff::Timestamp::now();
         let mut all = Vec::new();
         for past in store.all_runs(lab)? {
-            let used = past::used(&past, &runs, now)?;
+            let used = past::used(&past, runs, now)?;
             all.push((past, used));
         }
         let silent = all.iter().filter(|(past, used)| past::needs_books(past, used)).count();

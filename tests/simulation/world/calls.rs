@@ -183,9 +183,7 @@ impl Runs for World {
             if !inner.faults.storage_unmounted
                 && let Some(sim) = inner.runs.get_mut(run)
             {
-                let disks = sim.control.disks.take();
-                sim.control = control.clone();
-                sim.control.disks = sim.control.disks.take().or(disks);
+                sim.control = sim.control.clone().after(control);
             }
             Ok(())
         })
@@ -198,7 +196,7 @@ impl Runs for World {
             }
             inner.fences.insert(run.clone(), control.clone());
             if let Some(sim) = inner.runs.get_mut(run) {
-                sim.control = control.clone();
+                sim.control = sim.control.clone().after(control);
             }
             Ok(())
         })
