@@ -21,8 +21,8 @@ pub(super) struct Counts {
 pub(super) struct Now {
     /// Guests by where they stand.
     pub(super) guests: BTreeMap<String, usize>,
-    /// Of the guests that run.
-    pub(super) dropped: Dropped,
+    /// Of the guests that run; `None` where the filter counts nothing, and then no number is told.
+    pub(super) dropped: Option<Dropped>,
     pub(super) connections: usize,
     /// Asks that wait for the loop.
     pub(super) waiting: usize,
@@ -71,9 +71,11 @@ impl Counts {
             text.line("labwright_guests", &format!("{{state=\"{state}\"}}"), number);
         }
         let head = "Frames of guests that run now, and towards them, that their filters have dropped, at least.";
-        text.head("labwright_dropped_frames", "gauge", head);
-        for (reason, frames) in now.dropped.by_reason() {
-            text.line("labwright_dropped_frames", &format!("{{reason=\"{reason}\"}}"), frames);
+        if let Some(dropped) = now.dropped {
+            text.head("labwright_dropped_frames", "gauge", head);
+            for (reason, frames) in dropped.by_reason() {
+                text.line("labwright_dropped_frames", &format!("{{reason=\"{reason}\"}}"), frames);
+            }
         }
         text.one("labwright_connections", "gauge", "Connections that are open.", now.connections);
         text.one("labwright_asks_waiting", "gauge", "Starts, stops and the like that wait for the loop.", now.waiting);
@@ -131,8 +133,13 @@ mod tests {
         let counts = Counts::default();
         counts.planned(&planning);
         let dropped = Dropped { arp: 7, ..Dropped::default() };
-        let now = Now { guests: BTreeMap::new(), dropped, connections: 0, waiting: 0, queue_calls: [("list", 2); 5] };
-        let text = counts.text(&now);
+        let calls = [("list", 2); 5];
+        let now = |dropped| Now { guests: BTreeMap::new(), dropped, connections: 0, waiting: 0, queue_calls: calls };
+        let text = counts.text(&now(Some(dropped)));
+        assert!(
+            !counts.text(&now(None)).contains("labwright_dropped_frames"),
+            "what nobody counts is not told as zero"
+        );
         let lines = [
             "labwright_plan_seconds_sum 1.5",
             "labwright_plan_seconds_count 1",

@@ -336,6 +336,13 @@ pub enum Filter {
     Ebtables,
 }
 
+impl Filter {
+    /// Whether it counts the frames that it drops, by why.
+    pub fn counts_dropped(self) -> bool {
+        self == Self::Nftables
+    }
+}
+
 /// Who tells guests their addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DhcpSettings {

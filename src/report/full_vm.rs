@@ -19,7 +19,20 @@ pub fn text(full: &FullVm, format: Option<Format>) -> String {
 }
 
 fn words(full: &FullVm) -> String {
-    let FullVm { vm, place, may, screen, login, since, session, until, dropped, viewers, never_restarted: _ } = full;
+    let FullVm {
+        vm,
+        place,
+        may,
+        screen,
+        login,
+        since,
+        session,
+        until,
+        dropped,
+        counts_dropped,
+        viewers,
+        never_restarted: _,
+    } = full;
     let mut lines = heading(vm, *place);
     let mut add = |what: &str, value: String| {
         writeln!(lines, "  {what:<10} {}", escaped(&value)).expect("a string takes all");
@@ -54,8 +67,10 @@ fn words(full: &FullVm) -> String {
         Some(1) => add("viewers", "one looks at its screen".to_owned()),
         Some(several) => add("viewers", format!("{several} look at its screen")),
     }
-    if let Some(dropped) = dropped {
-        add("dropped", in_words(dropped));
+    match dropped {
+        Some(dropped) => add("dropped", in_words(dropped)),
+        None if since.is_some() && !counts_dropped => add("dropped", "not counted: the filter is ebtables".to_owned()),
+        None => {}
     }
     add("you may", permissions::list(may.iter()));
     lines + &screen.as_ref().map(screens::lines).unwrap_or_default()

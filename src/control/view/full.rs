@@ -42,6 +42,9 @@ pub struct FullVm {
     /// counted.
     #[serde(default)]
     pub dropped: Option<Dropped>,
+    /// Whether the site's filter counts what it drops; ebtables does not.
+    #[serde(default = "is_counted")]
+    pub counts_dropped: bool,
     /// How many look at the screen of one that runs, for those who may use it.
     #[serde(default)]
     pub viewers: Option<u32>,
@@ -57,6 +60,11 @@ pub struct Login {
     pub user: String,
     /// As it was drawn for the vm's disk; `None`: it has not booted yet, or the one who looks cannot read it.
     pub password: Option<String>,
+}
+
+/// As all did that said nothing of it.
+fn is_counted() -> bool {
+    true
 }
 
 impl View<'_> {
@@ -88,6 +96,7 @@ impl View<'_> {
             session,
             until: self.deadline(known)?.or(closes.flatten()).map(Moment::from),
             dropped,
+            counts_dropped: self.context.site.network.filter.counts_dropped(),
             viewers,
             never_restarted: running.is_some() && known.generation == 1,
             vm,

@@ -64,15 +64,15 @@ pub fn standings(context: &Context, lab: &LabName) -> Result<BTreeMap<VmName, St
 pub struct Census {
     /// How many vms stand where.
     pub vms: BTreeMap<VmState, usize>,
-    /// Frames that the filters of those that run have dropped.
-    pub dropped: Dropped,
+    /// Frames that the filters of those that run have dropped; `None` where the site's do not count.
+    pub dropped: Option<Dropped>,
 }
 
 /// How it stands in all labs.
 pub fn census(context: &Context) -> Result<Census, ControlError> {
     let scheduler = context.scheduler();
     let queue = Seen::new(&*scheduler);
-    let mut census = Census::default();
+    let (mut census, mut sum) = (Census::default(), Dropped::default());
     // Before the queue is asked, which is asked once.
     for (lab, recorded) in context.known_store()?.recorded_of_all()? {
         let desired = crate::control::understood(lab, &recorded)?;
@@ -81,7 +81,8 @@ pub fn census(context: &Context) -> Result<Census, ControlError> {
             *census.vms.entry(vm.state).or_default() += 1;
         }
         let dropped = observed.runs.values().filter_map(|report| report.dropped);
-        census.dropped = dropped.fold(census.dropped, |sum, of_run| sum.and(&of_run));
+        sum = dropped.fold(sum, |sum, of_run| sum.and(&of_run));
     }
+    census.dropped = context.site.network.filter.counts_dropped().then_some(sum);
     Ok(census)
 }
