@@ -1,11 +1,11 @@
 //! How the world is looked at, and a plan made of what was seen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Context, ControlError};
 use crate::disks::Owner;
 use crate::model::address::AddressPattern;
-use crate::model::id::{UserName, VmName};
+use crate::model::id::{LabName, UserName, VmName};
 use crate::model::lab::Desired;
 use crate::observe::{Elsewhere, Observed, World, life_of, observe, runs_elsewhere};
 use crate::plan::{Ask, Inputs, LostHost, Plan, plan};
@@ -78,20 +78,23 @@ impl Context {
             |observed: &Observed| plan(&Inputs { desired, recorded, observed, site, now, allow, asks, by, lost_host });
         let plan = make(&observed);
         // What people run and store elsewhere is looked up for those alone whose vms are to be started, or get disks.
-        observed.elsewhere = self.elsewhere(recorded, &plan, &observed)?;
+        let storers: Vec<&UserName> = plan.storage.iter().map(|quota| &quota.owner).collect();
+        observed.elsewhere = self.elsewhere(&plan.lab, &plan.starters(), &storers, recorded, &observed)?;
         Ok(if observed.elsewhere.is_empty() { plan } else { make(&observed) })
     }
 
-    /// What those run in other labs whose vms a plan starts, and store there to whom it gives disks.
-    fn elsewhere(
+    /// What some people run in other labs than this one, and some store there.
+    pub(super) fn elsewhere(
         &self,
+        lab: &LabName,
+        starters: &BTreeSet<UserName>,
+        storers: &[&UserName],
         recorded: &Recorded,
-        plan: &Plan,
         seen: &Observed,
     ) -> Result<BTreeMap<UserName, Elsewhere>, ControlError> {
         let mut elsewhere: BTreeMap<UserName, Elsewhere> = BTreeMap::new();
-        let (starters, ledger) = (plan.starters(), Ledger { state: self.site.state.clone() });
-        let open = if starters.is_empty() { Vec::new() } else { ledger.running_elsewhere(&plan.lab, &starters)? };
+        let ledger = Ledger { state: self.site.state.clone() };
+        let open = if starters.is_empty() { Vec::new() } else { ledger.running_elsewhere(lab, starters)? };
         let runs: Vec<&RecordedRun> = open.iter().map(|open| &open.run).collect();
         let observed = runs_elsewhere(&*self.runs(Owner { uid: 0, gid: 0 }), &runs, seen)?;
         for OpenRun { owner, lab, vm, run } in open {
@@ -104,9 +107,8 @@ impl Context {
                 of_owner.running.insert((lab, vm))
             };
         }
-        let disks = self.disks(&plan.lab, Owner { uid: 0, gid: 0 });
-        let storers: Vec<&UserName> = plan.storage.iter().map(|quota| &quota.owner).collect();
-        let stored = if storers.is_empty() { Vec::new() } else { ledger.disks_elsewhere(&plan.lab, &storers)? };
+        let disks = self.disks(lab, Owner { uid: 0, gid: 0 });
+        let stored = if storers.is_empty() { Vec::new() } else { ledger.disks_elsewhere(lab, storers)? };
         for StoredDisk { owner, path, is_overlay } in stored {
             let bytes = disks.size(&path)?.map_or(0, |size| size.stored_bytes(is_overlay));
             elsewhere.entry(owner).or_default().stored.insert(path, bytes);

@@ -1,6 +1,6 @@
 //! What people may use at once, what they use of it, and what one more vm would cost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use schemars::JsonSchema;
@@ -10,8 +10,9 @@ use super::view::View;
 use super::{Context, ControlError};
 use crate::disks::{DiskError, Disks as _, Images, OnStorage, Owner};
 use crate::model::disk::DiskSize;
-use crate::model::id::{LabName, TemplateName, UserName};
-use crate::observe::life;
+use crate::model::id::{LabName, TemplateName, UserName, VmName};
+use crate::observe::{Elsewhere, Observed, life};
+use crate::state::{RecordedVm, Starting, Storing};
 
 /// One user of one lab.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -20,11 +21,11 @@ pub struct Quota {
     pub user: UserName,
     /// Where.
     pub lab: LabName,
-    /// Vms that run or are about to.
+    /// Vms that run or are about to, in all labs of the site: the limit is the site's.
     pub running_vms: Used,
-    /// What disks take.
+    /// What disks take, in all labs of the site.
     pub storage_bytes: Used,
-    /// What was set aside, which counts against no limit.
+    /// What was set aside in this lab, which counts against no limit.
     pub aside_bytes: u64,
     /// What one more vm takes of the storage.
     pub one_more: Vec<OneMore>,
@@ -61,8 +62,12 @@ pub fn quotas(view: &View<'_>, who: Option<&UserName>) -> Result<Vec<Quota>, Con
     if let Some(user) = who.filter(|user| !users.contains_key(*user)) {
         return Err(ControlError::NoUser { user: user.clone(), lab: view.desired.lab.clone() });
     }
-    let (stored, aside) = stored(view)?;
-    let (running, one_more) = (running(view)?, one_more(view)?);
+    let meant: BTreeSet<UserName> = users.keys().filter(|user| who.is_none_or(|who| *user == who)).cloned().collect();
+    let observed = view.observed()?;
+    let storers: Vec<&UserName> = meant.iter().collect();
+    let elsewhere = view.context.elsewhere(&view.desired.lab, &meant, &storers, &view.recorded, &observed)?;
+    let (stored, aside) = stored(view, &elsewhere)?;
+    let (running, one_more) = (running(view, &observed, &elsewhere), one_more(view)?);
     let of = |user: &UserName| {
         let limits = users[user].limits;
         let used = |of: &Sums| of.get(user).copied().unwrap_or_default();
@@ -75,7 +80,7 @@ pub fn quotas(view: &View<'_>, who: Option<&UserName>) -> Result<Vec<Quota>, Con
             one_more: one_more.clone(),
         }
     };
-    Ok(users.keys().filter(|user| who.is_none_or(|who| *user == who)).map(of).collect())
+    Ok(meant.iter().map(of).collect())
 }
 
 /// Of who asks, in every lab that knows them.
@@ -95,10 +100,17 @@ pub fn own(context: &Context) -> Result<Vec<Quota>, ControlError> {
 /// By owner.
 type Sums = BTreeMap<UserName, u64>;
 
-/// Bytes of disks in use, and of those set aside.
-fn stored(view: &View<'_>) -> Result<(Sums, Sums), ControlError> {
-    let (mut stored, mut aside) = (Sums::new(), Sums::new());
-    for known in view.recorded.vms.values() {
+/// Bytes of disks in use in all of the site, and of those set aside in this lab. A vm for which somebody makes disks just now counts
+/// by what it will have, as where a plan is judged.
+fn stored(view: &View<'_>, elsewhere: &BTreeMap<UserName, Elsewhere>) -> Result<(Sums, Sums), ControlError> {
+    let of_user = |(user, seen): (&UserName, &Elsewhere)| (user.clone(), seen.stored.values().sum());
+    let (mut stored, mut aside): (Sums, Sums) = (elsewhere.iter().map(of_user).collect(), Sums::new());
+    let storing = &view.recorded.storing;
+    for Storing { owner, bytes, .. } in storing {
+        *stored.entry(owner.clone()).or_default() += bytes;
+    }
+    let is_promised = |vm: &VmName| storing.iter().any(|of| of.lab == view.desired.lab && of.vm == *vm);
+    for (_, known) in view.recorded.vms.iter().filter(|(vm, _)| !is_promised(vm)) {
         for disk in known.disks.iter().filter(|disk| disk.made) {
             add(&mut stored, &known.vm.owner, disk.base.is_some(), &disk.path)?;
         }
@@ -125,15 +137,18 @@ fn size(path: &Path) -> Result<Option<DiskSize>, DiskError> {
     OnStorage { owner: Owner { uid: 0, gid: 0 }, images: Images::Anywhere, authorities: None }.size(path)
 }
 
-fn running(view: &View<'_>) -> Result<Sums, ControlError> {
-    let observed = view.observed()?;
+/// In all of the site, with those that are being started.
+fn running(view: &View<'_>, observed: &Observed, elsewhere: &BTreeMap<UserName, Elsewhere>) -> Sums {
+    let on = |known: &RecordedVm| !life(known, observed, &view.context.site).is_off();
+    let of = |owner: &UserName, lab: &LabName, vm: &VmName| (owner.clone(), lab.clone(), vm.clone());
+    let here = view.recorded.vms.iter().filter(|(_, known)| on(known));
+    let here = here.map(|(vm, known)| of(&known.vm.owner, &view.desired.lab, vm));
+    let starting = view.recorded.starting.iter().map(|Starting { owner, lab, vm }| of(owner, lab, vm));
+    let there = elsewhere.iter().flat_map(|(owner, seen)| seen.running.iter().map(|(lab, vm)| of(owner, lab, vm)));
+    let all: BTreeSet<(UserName, LabName, VmName)> = here.chain(starting).chain(there).collect();
     let mut running = Sums::new();
-    for known in view.recorded.vms.values() {
-        if !life(known, &observed, &view.context.site).is_off() {
-            *running.entry(known.vm.owner.clone()).or_default() += 1;
-        }
-    }
-    Ok(running)
+    all.into_iter().for_each(|(owner, _, _)| *running.entry(owner).or_default() += 1);
+    running
 }
 
 fn one_more(view: &View<'_>) -> Result<Vec<OneMore>, ControlError> {
