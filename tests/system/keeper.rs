@@ -52,6 +52,17 @@ fn mapped(served: &Served) -> BTreeMap<String, u64> {
     rows.iter().map(|row| (row["name"].as_str().unwrap().to_owned(), row["pid"].as_u64().unwrap())).collect()
 }
 
+/// What starters look at whose guests come to their end.
+fn beat(served: &Served) -> std::path::PathBuf {
+    served.lab.world.folder.path().join("site/runs/controller.beat")
+}
+
+/// When the daemon touched it last; 0 where it never did.
+fn last_beat(served: &Served) -> i64 {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata(beat(served)).map_or(0, |found| found.mtime())
+}
+
 /// A guest's starter ends without a word, and the guest with it.
 fn kill_starter(served: &Served, vm: &str) {
     let guest = mapped(served)[vm];
@@ -130,6 +141,7 @@ fn queue_looks(served: &Served) -> usize {
 fn labs_stay_as_they_were_applied_with_nobody_looking_on() {
     let mut served = Served::of(&lab("doraz, alex", ", state: running"), HELD, &[("doraz", 44_102), ("alex", 44_103)]);
     wait_until("both run", || mapped(&served).len() == 2);
+    wait_until("it says that it lives", || last_beat(&served) > 0);
     let before = runs(&served);
     // What the folder says by now was not applied.
     let manifest = served.lab.folder.join("lab.yaml");
@@ -147,6 +159,8 @@ fn labs_stay_as_they_were_applied_with_nobody_looking_on() {
     kill_starter(&served, "alex-work");
     // Without the daemon, root's timer is the same.
     assert!(served.end().success());
+    let long_ago = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1);
+    std::fs::File::options().write(true).open(beat(&served)).unwrap().set_modified(long_ago).unwrap();
     assert_eq!(served.lab.must(&["reconcile", "--once"]), "");
     assert_eq!(runs(&served)["alex-work"], before["alex-work"]);
     served.lab.must(&["thaw", "--lab", &text(&served.lab.folder)]);
@@ -161,8 +175,10 @@ fn labs_stay_as_they_were_applied_with_nobody_looking_on() {
     wait_until("both run", || mapped(&served).len() == 2);
     let before = runs(&served);
     kill_starter(&served, "doraz-work");
+    assert_eq!(last_beat(&served), 1, "nobody is there who could move an end");
     served.daemon = daemon(&served.lab, &served.socket);
     wait_until("it is started again", || runs(&served)["doraz-work"] != before["doraz-work"]);
+    wait_until("it says that it lives", || last_beat(&served) > 1);
     // What root stops by command beside the daemon, the loop does not start.
     wait_until("both run", || mapped(&served).len() == 2);
     std::fs::write(&manifest, applied).unwrap();
