@@ -5,6 +5,8 @@
 mod again;
 #[path = "system/api.rs"]
 mod api;
+#[path = "system/attacks.rs"]
+mod attacks;
 #[path = "system/bounds.rs"]
 mod bounds;
 #[path = "system/break_glass.rs"]
@@ -53,6 +55,8 @@ mod serve;
 mod session;
 #[path = "system/starter.rs"]
 mod starter;
+#[path = "system/teachers.rs"]
+mod teachers;
 #[path = "system/units.rs"]
 mod units;
 #[path = "system/vnc.rs"]

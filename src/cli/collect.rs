@@ -37,7 +37,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
     let Arguments { of: vm::Vms { vms, lab }, files, output, look, why } = arguments;
-    let (context, desired) = lab.known(site)?;
+    let (context, desired) = lab.way(site)?.here_to_collect(vms)?;
     let wanted =
         Wanted { vms: vms.clone(), files: files.clone(), into: output.clone(), is_look: *look, why: why.clone() };
     let ended = collect(&context, &desired, &wanted, report::WORDS, &mut |told, progress| {

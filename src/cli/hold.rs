@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::{Ended, LabOption, said, vm};
-use crate::control::hold::{self as control, Wanted};
-use crate::report::{Ui, aside};
+use super::{Ended, LabOption, vm};
+use crate::daemon::messages::Hold;
+use crate::report::Ui;
 
 /// Keep all disks of vms from every purge, for an appeal or an inquiry
 #[derive(Debug, clap::Args)]
@@ -34,11 +34,9 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let (context, desired) = arguments.lab.known(site)?;
     let wanted = match &arguments.why {
-        Some(why) => Wanted::Hold { until: arguments.until, why: why.clone() },
-        None => Wanted::Release,
+        Some(why) => Hold::Hold { until: arguments.until, why: why.clone() },
+        None => Hold::Release,
     };
-    let vms = control::hold(&context, &desired, &arguments.vms, &wanted)?;
-    said(ui, &aside::hold_words(&vms, &wanted))
+    arguments.lab.way(site)?.hold(&arguments.vms, &wanted, ui)
 }

@@ -1,6 +1,6 @@
 //! `labwright vm derive` and `vm delete`: vms that people have beside those of a manifest.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Ended, LabOption};
 use crate::daemon::messages::{Derive, Edit};
@@ -40,7 +40,7 @@ pub(super) struct DeriveArguments {
 }
 
 #[derive(Debug, clap::Args)]
-#[group(required = true, multiple = true, args = ["memory", "cpus", "eject"])]
+#[group(required = true, multiple = true, args = ["memory", "cpus", "cdrom", "eject"])]
 pub(super) struct SetArguments {
     #[command(flatten)]
     of: Named,
@@ -50,8 +50,11 @@ pub(super) struct SetArguments {
     /// Its processors from its next start on.
     #[arg(long)]
     cpus: Option<u32>,
-    /// Take out what lies in its drive.
-    #[arg(long)]
+    /// Image of a CD for its drive, in place of what lies there, from its next start on.
+    #[arg(long, value_name = "FILE")]
+    cdrom: Option<PathBuf>,
+    /// Take out what lies in its drive, from its next start on.
+    #[arg(long, conflicts_with = "cdrom")]
     eject: bool,
 }
 
@@ -84,8 +87,8 @@ pub(super) fn derive(arguments: &DeriveArguments, site: Option<&Path>, ui: &mut 
 }
 
 pub(super) fn set(arguments: &SetArguments, site: Option<&Path>, ui: &mut Ui) -> Ended {
-    let SetArguments { of: Named { vm, lab }, memory, cpus, eject } = arguments;
-    let edit = Edit { memory_mib: *memory, cpus: *cpus, ejects: *eject, name: None };
+    let SetArguments { of: Named { vm, lab }, memory, cpus, cdrom, eject } = arguments;
+    let edit = Edit { memory_mib: *memory, cpus: *cpus, cdrom: cdrom.clone(), ejects: *eject, name: None };
     lab.way(site)?.edit(vm, &edit, ui)
 }
 

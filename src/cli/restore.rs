@@ -2,13 +2,12 @@
 
 use std::path::Path;
 
-use super::{Ended, LabOption, said, vm};
-use crate::control::restore::{self as control, Moved, Wanted, Which};
+use super::{Ended, LabOption, vm};
+use crate::control::restore::{Wanted, Which};
 use crate::control::restore_as;
 use crate::exit::Exit;
-use crate::model::address::Address;
 use crate::model::id::{UserName, VmName};
-use crate::report::{Failure, Ui, aside};
+use crate::report::{Failure, Ui};
 
 /// Put disks back that were set aside
 #[derive(Debug, clap::Args)]
@@ -46,33 +45,18 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
-    let (context, desired) = arguments.lab.known(site)?;
+    let way = arguments.lab.way(site)?;
     if let Some(name) = &arguments.copy {
         let [vm] = &arguments.vms[..] else {
             return Err(Failure::new(Exit::Usage, "`--as` is for the disks of one vm"));
         };
         let (name, owner) = (name.clone(), arguments.owner.clone());
-        let wanted = restore_as::Wanted { vm: vm.clone(), set: arguments.set.clone(), name, owner };
-        let made = restore_as::restore_as(&context, &desired, &wanted)?;
-        return said(ui, &aside::copied(&made));
+        return way.restore_as(&restore_as::Wanted { vm: vm.clone(), set: arguments.set.clone(), name, owner }, ui);
     }
     let which = match &arguments.set {
         _ if arguments.undo => Which::Undo,
         None => Which::Only,
         Some(set) => Which::Set(set.clone()),
     };
-    let mut wanted = Wanted { vms: arguments.vms.clone(), which };
-    if !arguments.yes {
-        let names = control::meant(&context, &desired, &wanted)?;
-        // One vm that is named is meant; of several a person may not have thought of all.
-        if names.len() > 1 {
-            let (vms, question) = aside::restores(&names, &wanted.which);
-            ui.say(&vms);
-            ui.confirmed(question, "changed")?;
-        }
-        wanted.vms = names.iter().map(|name| Address::vm(name).to_string()).collect();
-    }
-    let told = &mut |moved: &Moved| aside::restored(moved).iter().for_each(|line| ui.say(line));
-    control::restore(&context, &desired, &wanted, told)?;
-    said(ui, "next: `labwright apply` takes it from here")
+    way.restore(&Wanted { vms: arguments.vms.clone(), which }, arguments.yes, ui)
 }

@@ -2,11 +2,10 @@
 
 use std::path::Path;
 
-use super::{Ended, LabOption, Listed, apply, get, said, shown, vm};
-use crate::client::looks::{self, Listing};
-use crate::control::template::{self, Wanted};
+use super::{Ended, LabOption, Listed, apply, get, shown, vm};
+use crate::client::looks::Listing;
 use crate::model::id::TemplateName;
-use crate::report::{Ui, templates};
+use crate::report::Ui;
 
 /// Install and publish what vms derive from
 #[derive(Debug, clap::Subcommand)]
@@ -94,22 +93,17 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &mut Ui) -> Ended 
         Command::Install { template, from: vm::Cd { cdrom }, isolate, lab } => {
             lab.way(site)?.install_template(template, cdrom, *isolate, ui)
         }
-        Command::Publish { vm, template, note, lab } => {
-            let (context, desired) = lab.known(site)?;
-            let wanted = Wanted { vm: vm.clone(), template: template.clone(), note: note.clone() };
-            let made = template::publish(&context, &desired, &wanted)?;
-            said(ui, &templates::published(template, &made))
-        }
+        Command::Publish { vm, template, note, lab } => lab.way(site)?.publish(template, vm, note.as_deref(), ui),
         Command::Update(UpdateArguments { template, vms, acting, waiting }) => {
             let vm::Acting { allow, lab, options } = acting;
             lab.way(site)?.update(template, vms, allow, &options.waiting(waiting), ui)
         }
         Command::List(meant) => get::list(Listing::Templates, meant, site, ui),
         Command::Tree { name, listed: Listed { lab, output } } => {
-            shown(ui, &looks::template_tree(&lab.known(site)?, name, *output)?)
+            shown(ui, &lab.way(site)?.template_tree(name, *output)?)
         }
         Command::Versions { name, listed: Listed { lab, output } } => {
-            shown(ui, &looks::template_versions(&lab.known(site)?, name, *output)?)
+            shown(ui, &lab.way(site)?.template_versions(name, *output)?)
         }
     }
 }

@@ -53,8 +53,11 @@ pub(super) enum Command {
   labwright vm derive gsr --name mine                    # your own
   labwright vm derive gsr --name spare --owner doraz     # vm/doraz/spare")]
     Derive(own::DeriveArguments),
-    /// Give a vm of somebody's own other memory or processors, from its next start on
-    #[command(after_help = "Example: labwright vm set doraz/mine --memory 2G --cpus 2")]
+    /// Give a vm of somebody's own other memory or processors, or another CD, from its next start on
+    #[command(after_help = "Examples:
+  labwright vm set doraz/mine --memory 2G --cpus 2
+  labwright vm set doraz/mine --cdrom /srv/images/tools.iso
+  labwright vm set doraz/mine --eject")]
     Set(own::SetArguments),
     /// Give a vm of somebody's own another name
     #[command(after_help = "Example: labwright vm rename doraz/mine web      # doraz/web")]

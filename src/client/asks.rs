@@ -1,13 +1,13 @@
 //! What people ask for, whichever way: vms are started and stopped, derived, given up; rights are given and taken back.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Ended, Manner, OfLab, Way, here, looks};
 use crate::control::edit;
 use crate::control::own::{self, Lab};
-use crate::control::{self, Context, ControlError, permissions, pick, template};
-use crate::daemon::messages::{self, Acted, Derive, Edit, Grant};
+use crate::control::{self, Context, ControlError, cd, permissions, pick, template};
+use crate::daemon::messages::{self, Acted, Derive, Edit, Grant, Install, Publish};
 use crate::exit::Exit;
 use crate::model::address::{Address, AddressPattern};
 use crate::model::id::{TemplateName, VmName};
@@ -56,8 +56,17 @@ impl Way {
 
     /// Starts a vm with a CD in its drive, from which its empty disk is installed.
     pub fn install(&self, vm: &str, cdrom: &Path, isolated: bool, ui: &mut Ui) -> Ended {
-        let cdrom = template::cd(cdrom).map_err(ControlError::from)?;
-        let ended = install_here(self.here_for_cd()?, vm, &cdrom, isolated, ui)?;
+        let ended = match self {
+            Self::Here(lab) => install_here(lab, vm, &cd::anywhere(cdrom).map_err(ControlError::from)?, isolated, ui)?,
+            Self::Daemon(lab) => {
+                for vm in looks::picked(lab, &[vm.to_owned()])? {
+                    let cdrom = Some(real(cdrom));
+                    let power = messages::Power { wanted: Wish::Start, isolated, by_name: true, cdrom };
+                    tell(&lab.power(&vm, &power)?, ui);
+                }
+                Exit::Done
+            }
+        };
         if let Ok(vm) = vm.strip_prefix("vm/").unwrap_or(vm).parse() {
             ui.say(&templates::next(&vm, None));
         }
@@ -66,20 +75,35 @@ impl Way {
 
     /// The same with a vm that is made for it, as its template's owner's.
     pub fn install_template(&self, template: &TemplateName, cdrom: &Path, isolated: bool, ui: &mut Ui) -> Ended {
-        let cdrom = template::cd(cdrom).map_err(ControlError::from)?;
-        let lab = self.here_for_cd()?;
-        let vm = template::claim(&lab.0, &lab.1, template, isolated)?;
-        let ended = install_here(lab, vm.as_str(), &cdrom, isolated, ui)?;
+        let (vm, ended) = match self {
+            Self::Here(lab) => {
+                let cdrom = cd::anywhere(cdrom).map_err(ControlError::from)?;
+                let vm = template::claim(&lab.0, &lab.1, template, isolated)?;
+                let ended = install_here(lab, vm.as_str(), &cdrom, isolated, ui)?;
+                (vm, ended)
+            }
+            Self::Daemon(lab) => {
+                let acted = lab.install(template, &Install { cdrom: real(cdrom), isolated })?;
+                let exit = tell(&acted, ui);
+                (acted.vm, exit)
+            }
+        };
         ui.say(&templates::next(&vm, Some(template)));
         Ok(ended)
     }
 
-    fn here_for_cd(&self) -> Result<&(Context, Desired), Failure> {
-        match self {
-            Self::Here(lab) => Ok(lab),
-            Self::Daemon(_) => Err(Failure::new(Exit::Usage, "the daemon starts no vm from a CD; nothing was done")
-                .hint("root does: `sudo labwright vm install`")),
-        }
+    /// Makes the disks of a vm that is off a template's next version.
+    pub fn publish(&self, template: &TemplateName, vm: &str, note: Option<&str>, ui: &Ui) -> Ended {
+        let note = note.map(str::to_owned);
+        let made = match self {
+            Self::Here(lab) => {
+                let wanted = template::Wanted { vm: vm.to_owned(), template: template.clone(), note };
+                template::publish(&lab.0, &lab.1, &wanted)?
+            }
+            Self::Daemon(lab) => lab.publish(template, &Publish { vm: looks::picked_one(lab, vm)?, note })?,
+        };
+        ui.say(&templates::published(template, &made));
+        Ok(Exit::Done)
     }
 
     /// Gives vms new disks of their template's latest version: all that are behind, or those of them that are named.
@@ -91,16 +115,14 @@ impl Way {
         manner: &Manner,
         ui: &mut Ui,
     ) -> Ended {
-        let Self::Here(lab) = self else {
-            let what = "the daemon updates no vms of a template at once; nothing was done";
-            return Err(
-                Failure::new(Exit::Usage, what).hint("`labwright vm reimage NAME` gives one its latest version")
-            );
+        let lab = match self {
+            Self::Daemon(lab) => return update_by_daemon(lab, template, vms, allow, manner, ui),
+            Self::Here(lab) => lab,
         };
         let view = lab.0.view(&lab.1)?;
         let asks = template::updates(&view.desired, &view.recorded, template, vms)?;
         if asks.is_empty() {
-            ui.say(&format!("no vm that is meant stands on an older version of {template} than its latest"));
+            ui.say(&templates::none_behind(template));
             return Ok(Exit::Done);
         }
         asked_here(lab, &asks, allow, manner, &format!("template update {template}"), ui)
@@ -135,6 +157,7 @@ impl Way {
 
     /// What is to be otherwise about a vm of somebody's own.
     pub fn edit(&self, vm: &VmName, edit: &Edit, ui: &mut Ui) -> Ended {
+        let edit = &Edit { cdrom: edit.cdrom.as_deref().map(real), ..edit.clone() };
         let (context, desired) = match self {
             Self::Daemon(lab) => return Ok(tell(&lab.edit(vm, edit)?, ui)),
             Self::Here(lab) => &**lab,
@@ -189,12 +212,52 @@ fn install_here(lab: &(Context, Desired), vm: &str, cdrom: &Path, isolated: bool
     asked_here(lab, &asks, &[], &Manner::asking(true), &format!("vm install {vm}"), ui)
 }
 
+/// Where a file is, for a daemon that works elsewhere. What cannot be found, the daemon says.
+fn real(file: &Path) -> PathBuf {
+    file.canonicalize().or_else(|_| std::path::absolute(file)).unwrap_or_else(|_| file.to_owned())
+}
+
+/// One request for each vm that stands on an older version, of those that who asks may know of.
+fn update_by_daemon(
+    lab: &OfLab,
+    template: &TemplateName,
+    words: &[String],
+    allow: &[AddressPattern],
+    manner: &Manner,
+    ui: &Ui,
+) -> Ended {
+    if !allow.is_empty() || manner.is_of_root() {
+        let what = "the daemon takes no `--allow`, `--json` and `--parallelism`; nothing was done";
+        return Err(Failure::new(Exit::Usage, what));
+    }
+    let older = lab.versions(template)?.into_iter().filter(|version| !version.is_latest);
+    let mut behind: Vec<VmName> = older.flat_map(|version| version.vms).collect();
+    if !words.is_empty() {
+        let meant = looks::picked(lab, words)?;
+        behind.retain(|vm| meant.contains(vm));
+    }
+    if behind.is_empty() {
+        ui.say(&templates::none_behind(template));
+        return Ok(Exit::Done);
+    }
+    if !manner.is_agreed {
+        ui.say(&templates::updates(template, &behind));
+        ui.confirmed("Give them new disks? Those of now are set aside.", "changed")?;
+    }
+    for vm in &behind {
+        let by_name = pick::is_named(words, vm);
+        let power = messages::Power { wanted: Wish::Reimage, isolated: false, by_name, cdrom: None };
+        tell(&lab.power(vm, &power)?, ui);
+    }
+    Ok(Exit::Done)
+}
+
 /// One request for each vm that is meant; the first that is refused ends it.
 fn power_by_daemon(lab: &OfLab, power: &Power<'_>, manner: &Manner, ui: &Ui) -> Ended {
     let Power { vms, wish, isolated, allow: _ } = *power;
     let meant = looks::picked(lab, vms)?;
     for vm in &meant {
-        let power = messages::Power { wanted: wish, isolated, by_name: pick::is_named(vms, vm) };
+        let power = messages::Power { wanted: wish, isolated, by_name: pick::is_named(vms, vm), cdrom: None };
         tell(&lab.power(vm, &power)?, ui);
     }
     if let Some(timeout) = manner.wait {

@@ -4,13 +4,14 @@
 use std::path::Path;
 
 use super::{Ended, OfLab, Way, looks};
-use crate::control::ControlError;
 use crate::control::request::{Guest, Guests, RequestError, picture_files};
+use crate::control::{Context, ControlError};
 use crate::daemon::messages::GuestAsk;
 use crate::disks::Snapshot;
 use crate::exit::Exit;
 use crate::model::address::Address;
 use crate::model::id::VmName;
+use crate::model::lab::Desired;
 use crate::report::{Failure, Ui, console, requests};
 
 impl Way {
@@ -49,6 +50,18 @@ impl Way {
         lab.0.audit(Some(&lab.1.lab), vec![Address::vm(&guest.name)])?;
         console::join(&guest.name, &guest.serial_line()?)?;
         Ok(Exit::Done)
+    }
+
+    /// Files out of disks are collected here, into a folder of who asks.
+    pub fn here_to_collect(self, words: &[String]) -> Result<(Context, Desired), Failure> {
+        match self {
+            Self::Here(lab) => Ok(*lab),
+            Self::Daemon(_) => {
+                let what = "the daemon collects no files: they are written into a folder of yours; nothing was done";
+                let line = format!("sudo labwright vm collect {} -o FOLDER --lab FOLDER-OF-THE-LAB", words.join(" "));
+                Err(Failure::new(Exit::Refused, what).hint(format!("root does: `{line}`")))
+            }
+        }
     }
 
     pub fn snapshots(&self, vm: &str) -> Result<Vec<Snapshot>, Failure> {

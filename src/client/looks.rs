@@ -5,12 +5,12 @@ use clap::ValueEnum;
 use super::{OfLab, Way, way};
 use crate::access::{Decision, Person};
 use crate::control::permissions::{self, EffectiveRights};
+use crate::control::pick;
 use crate::control::quota::{Quota, quotas};
 use crate::control::view::{self, FullVm, Listed, Only, Screens, Version, View, listed};
-use crate::control::{Context, pick};
 use crate::exit::Exit;
 use crate::model::id::{LabName, UserName, VmName};
-use crate::model::lab::{Desired, Object, Right};
+use crate::model::lab::{Object, Right};
 use crate::report::table::{Format, Row, render};
 use crate::report::{Failure, templates};
 
@@ -169,9 +169,10 @@ fn of_daemon(lab: &OfLab, listing: Listing, only: &Only, format: Format) -> Resu
         Listing::Claims => text(name, lab.table::<view::Claim>("claims")?, only, format),
         Listing::Permissions => text(name, lab.table::<view::Permission>("permissions")?, only, format),
         Listing::Sessions => text(name, lab.table::<view::Session>("sessions")?, only, format),
-        Listing::Disks | Listing::Aside | Listing::Jobs | Listing::Usage => {
+        Listing::Aside => text(name, lab.aside()?, only, format),
+        Listing::Disks | Listing::Jobs | Listing::Usage => {
             let what = "the daemon lists `vms`, `templates`, `mappings`, `users`, `user-groups`, `vm-groups`, `permissions`, \
-                        `sessions` and `claims`; the rest is for root";
+                        `sessions`, `claims` and `aside`; the rest is for root";
             Err(Failure::new(Exit::Refused, what))
         }
     }
@@ -184,6 +185,15 @@ fn named(lab: &OfLab, only: &Only) -> Result<Only, Failure> {
     }
     let names = picked(lab, &only.names)?.iter().map(ToString::to_string).collect();
     Ok(Only { names, owner: only.owner.clone() })
+}
+
+/// The one that they mean.
+pub(super) fn picked_one(lab: &OfLab, word: &str) -> Result<VmName, Failure> {
+    let vms = picked(lab, &[word.to_owned()])?;
+    match <[VmName; 1]>::try_from(vms) {
+        Ok([vm]) => Ok(vm),
+        Err(several) => Err(Failure::new(Exit::Usage, format!("`{word}` means {} vms", several.len()))),
+    }
 }
 
 /// The vms that somebody means, of those that they may know of.
@@ -222,21 +232,41 @@ fn screens_of_daemon(lab: &OfLab, words: &[String]) -> Result<Screens, Failure> 
     Ok(screens)
 }
 
-/// Who derives from what, of the templates that are named or all. As data, each version has its vms.
-pub fn template_tree(of: &(Context, Desired), names: &[String], format: Format) -> Result<String, Failure> {
-    if format != Format::Table {
-        return template_versions(of, names, format);
+impl Way {
+    /// Who derives from what, of the templates that are named or all. As data, each version has its vms.
+    pub fn template_tree(&self, names: &[String], format: Format) -> Result<String, Failure> {
+        if format != Format::Table {
+            return self.template_versions(names, format);
+        }
+        let (known, versions) = match self {
+            Self::Here(lab) => {
+                let view = lab.0.view(&lab.1)?;
+                (view.templates()?, view.versions()?)
+            }
+            Self::Daemon(lab) => (lab.templates()?, versions_of_daemon(lab, names)?),
+        };
+        let meant = listed(self.lab(), known, &only(names))?;
+        let is_meant = |version: &Version| names.is_empty() || meant.iter().any(|of| of.name == version.template);
+        let versions: Vec<Version> = versions.into_iter().filter(is_meant).collect();
+        Ok(templates::tree(&meant, &versions))
     }
-    let view = of.0.view(&of.1)?;
-    let meant = listed(&of.1.lab, view.templates()?, &only(names))?;
-    let is_meant = |version: &Version| names.is_empty() || meant.iter().any(|of| of.name == version.template);
-    let versions: Vec<Version> = view.versions()?.into_iter().filter(is_meant).collect();
-    Ok(templates::tree(&meant, &versions))
+
+    /// The versions of templates, as they are written.
+    pub fn template_versions(&self, names: &[String], format: Format) -> Result<String, Failure> {
+        let versions = match self {
+            Self::Here(lab) => listed(&lab.1.lab, lab.0.view(&lab.1)?.versions()?, &only(names))?,
+            Self::Daemon(lab) => versions_of_daemon(lab, names)?,
+        };
+        Ok(render(&versions, format))
+    }
 }
 
-/// The versions of templates, as they are written.
-pub fn template_versions(of: &(Context, Desired), names: &[String], format: Format) -> Result<String, Failure> {
-    Ok(render(&listed(&of.1.lab, of.0.view(&of.1)?.versions()?, &only(names))?, format))
+fn versions_of_daemon(lab: &OfLab, names: &[String]) -> Result<Vec<Version>, Failure> {
+    let mut versions = Vec::new();
+    for template in listed(&lab.name, lab.templates()?, &only(names))? {
+        versions.extend(lab.versions(&template.name)?);
+    }
+    Ok(versions)
 }
 
 fn only(names: &[String]) -> Only {

@@ -7,6 +7,7 @@
 //! way      here, or by the daemon
 //! here     a plan is shown, asked about and carried out on the state itself
 //! asks     what people ask for, whichever way
+//! aside    disks that were set aside, whichever way
 //! guests   what they ask of guests that run, whichever way
 //! sessions the times of an exam or a class
 //! looks    what they look at, whichever way
@@ -19,6 +20,7 @@
 //! upkeep   what is deleted, and who is forgotten
 //! ```
 
+mod aside;
 pub mod asks;
 mod caller;
 mod guests;

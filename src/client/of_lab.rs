@@ -7,13 +7,17 @@ use serde::de::DeserializeOwned;
 use super::{Client, ClientError};
 use crate::control::permissions::EffectiveRights;
 use crate::control::quota::Quota;
+use crate::control::restore::Moved;
 use crate::control::session::{Answer, Wanted};
-use crate::control::view::{FullVm, Mapping, Standing, Template, Vm, VmState};
+use crate::control::template::Made;
+use crate::control::view::{Aside, FullVm, Mapping, Standing, Template, Version, Vm, VmState};
 use crate::daemon::lab_messages::Told;
-use crate::daemon::messages::{Acted, Derive, Edit, Grant, GuestAsk, Lab, Power, Snapshot};
+use crate::daemon::messages::{
+    Acted, Derive, Edit, Grant, GuestAsk, Hold, Install, Lab, Power, Publish, Restore, Snapshot,
+};
 use crate::error::chain;
 use crate::exit::Exit;
-use crate::model::id::{LabName, SessionName, VmName};
+use crate::model::id::{LabName, SessionName, TemplateName, VmName};
 use crate::report::{Failure, Ui, requests};
 
 /// One of the labs that who asks may know of.
@@ -80,6 +84,30 @@ impl OfLab {
 
     pub fn edit(&self, vm: &VmName, edit: &Edit) -> Result<Acted, ClientError> {
         self.client.post(&["labs", self.name.as_str(), "vms", vm.as_str(), "edit"], edit)
+    }
+
+    pub fn install(&self, template: &TemplateName, install: &Install) -> Result<Acted, ClientError> {
+        self.client.post(&["labs", self.name.as_str(), "templates", template.as_str(), "install"], install)
+    }
+
+    pub fn publish(&self, template: &TemplateName, publish: &Publish) -> Result<Made, ClientError> {
+        self.client.post_but_once(&["labs", self.name.as_str(), "templates", template.as_str(), "versions"], publish)
+    }
+
+    pub fn versions(&self, template: &TemplateName) -> Result<Vec<Version>, ClientError> {
+        self.client.get(&["labs", self.name.as_str(), "templates", template.as_str(), "versions"])
+    }
+
+    pub fn aside(&self) -> Result<Vec<Aside>, ClientError> {
+        self.table("aside")
+    }
+
+    pub fn restore(&self, vm: &VmName, restore: &Restore) -> Result<Vec<Moved>, ClientError> {
+        self.client.post_but_once(&["labs", self.name.as_str(), "vms", vm.as_str(), "restore"], restore)
+    }
+
+    pub fn hold(&self, vm: &VmName, hold: &Hold) -> Result<(), ClientError> {
+        self.client.post(&["labs", self.name.as_str(), "vms", vm.as_str(), "hold"], hold)
     }
 
     /// Asks something of a guest that runs.

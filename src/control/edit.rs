@@ -1,11 +1,13 @@
-//! Vms that people made for themselves get other memory or processors, an empty drive, another name. The claim says so from then on,
+//! Vms that people made for themselves get other memory or processors, another CD or none, another name. The claim says so from then on,
 //! and the plan makes it so, as it does for an edit of a manifest: what runs goes on with what it was started with.
+
+use std::path::PathBuf;
 
 use super::aside::refuse_frozen;
 use super::journal::{self, Decides, Step};
 use super::own::{Lab, claim_of, refuse_unbuildable};
 use super::permissions::Rights;
-use super::{Context, ControlError};
+use super::{Context, ControlError, cd};
 use crate::model::address::Address;
 use crate::model::claim::{Claim, ClaimBody, GrantClaim, VmClaim};
 use crate::model::id::VmName;
@@ -19,6 +21,8 @@ use crate::state::{Change, Recorded};
 pub struct Edit {
     pub memory_mib: Option<u32>,
     pub cpus: Option<u32>,
+    /// What is to lie in its drive.
+    pub cdrom: Option<PathBuf>,
     /// What lies in its drive is taken out.
     pub ejects: bool,
     /// Without the owner's name.
@@ -33,6 +37,8 @@ pub fn edit(context: &Context, of: Lab<'_>, vm: &VmName, edit: &Edit) -> Result<
 fn amend(context: &Context, of: Lab<'_>, vm: &VmName, edit: &Edit) -> Result<VmName, ControlError> {
     let mut store = context.known_store()?;
     let context = &*of.context(context, &mut store)?;
+    // It may be on a slow file server, so it is looked at before the lock; who may not change the vm hears nothing of it.
+    let cdrom = edit.cdrom.as_deref().map(|file| cd::named(context, of.name(), file));
     let doing = format!("vm {} {vm}", if edit.name.is_some() { "rename" } else { "set" });
     let decides = Decides::begin(context, doing.clone())?;
     let recorded = store.recorded(of.name())?;
@@ -40,6 +46,7 @@ fn amend(context: &Context, of: Lab<'_>, vm: &VmName, edit: &Edit) -> Result<VmN
     let desired = of.desired(&recorded)?;
     let lab = with_claims(&desired, &recorded.claims);
     Rights::of(context, &lab, &recorded).require(Right::Modify, &Object::Vm(vm.clone()))?;
+    let edit = &Edit { cdrom: cdrom.transpose()?, ..edit.clone() };
     let claim = claim_of(&recorded, vm).ok_or_else(|| ControlError::SetInManifest { vm: vm.clone() })?;
     let ClaimBody::Vm(made) = &claim.body else { unreachable!("it is the claim on a vm") };
     if edit.name.as_ref().and_then(VmName::owner).is_some_and(|owner| owner != made.owner.as_str()) {
@@ -73,8 +80,8 @@ fn edited(made: &VmClaim, edit: &Edit, (vm, name): (&VmName, &VmName), recorded:
     let mut body = made.clone();
     body.hardware.memory_mib = edit.memory_mib.unwrap_or(body.hardware.memory_mib);
     body.hardware.cpus = edit.cpus.unwrap_or(body.hardware.cpus);
-    if edit.ejects {
-        body.hardware.cdrom = None;
+    if edit.ejects || edit.cdrom.is_some() {
+        body.hardware.cdrom.clone_from(&edit.cdrom);
     }
     // Where it was renamed before and that is not done yet, it is recorded under the first name.
     if name != vm && recorded.vms.contains_key(vm) {

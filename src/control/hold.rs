@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 
 use super::aside::{AsideError, among};
 use super::journal::{Decides, Lab, Step};
+use super::upload::require_owner;
 use super::{Context, ControlError};
 use crate::model::address::Address;
 use crate::model::claim::{Claim, ClaimBody, HoldClaim};
@@ -51,6 +52,7 @@ fn change(
     {
         return Err(AsideError::Past { until: *until }.into());
     }
+    require_owner(context, &desired.lab)?;
     let mut store = context.known_store()?;
     let decides = Decides::begin(context, format!("hold {}", words.join(" ")))?;
     let recorded = store.recorded(&desired.lab)?;

@@ -25,6 +25,7 @@
 //! edit        the same vms with other memory, or another name
 //! claims      what people asked for by command is taken back
 //! forget      a host that is lost is given up
+//! cd          CDs that people name
 //! check       whether a host and the cluster can run guests
 //! exam        the same with real guests, here or in jobs
 //! state       the site's memory is made, or a copy takes its place
@@ -46,6 +47,7 @@ pub mod apply;
 pub mod aside;
 mod audit;
 pub mod by_hand;
+pub mod cd;
 pub mod changes;
 pub mod check;
 pub mod claims;

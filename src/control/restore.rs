@@ -4,8 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::aside::{AsideError, among, disks_word, refuse_frozen};
 use super::journal::{Decides, Lab, Order, Step};
+use super::permissions::Rights;
 use super::pick::each;
 use super::{Context, ControlError};
 use crate::disks::{self, Owner};
@@ -15,6 +19,7 @@ use crate::model::lab::Desired;
 use crate::observe::Observed;
 use crate::observe::life;
 use crate::plan::place_back;
+use crate::resolve::with_claims;
 use crate::state::{AsideDisk, AsideSet, Change, Entry, Recorded, RecordedDisk, RecordedVm, SET_ASIDE};
 
 /// What is to come back.
@@ -36,7 +41,7 @@ pub enum Which {
 }
 
 /// What became of one vm's disks.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Moved {
     /// Where the disks are that the vm had until now.
     pub aside: Vec<PathBuf>,
@@ -128,11 +133,22 @@ impl<'a> Restore<'a> {
             Which::Undo => among(recorded.waiting.keys(), words, self.desired, recorded)?,
             Which::Only | Which::Set(_) => among(recorded.aside.keys(), words, self.desired, recorded)?,
         };
+        self.refuse_others(recorded, &names)?;
         let mut taken = BTreeSet::new();
         each(&names, "cannot be restored; nothing was changed", |name| {
             Ok(self.swap(recorded, name, &mut taken).map(drop)?)
         })?;
         Ok(names)
+    }
+
+    /// Who does not own the lab has back what was set aside of a vm whose disks they may replace.
+    fn refuse_others(&self, recorded: &Recorded, names: &BTreeSet<VmName>) -> Result<(), ControlError> {
+        let lab = with_claims(self.desired, &recorded.claims);
+        let rights = Rights::of(self.context, &lab, recorded);
+        if rights.are_all() {
+            return Ok(());
+        }
+        names.iter().try_for_each(|name| rights.require_reimage(name))
     }
 
     /// What is to be done for one vm, if it can be done. The places that its disks get are taken then.

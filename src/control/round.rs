@@ -10,6 +10,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use super::apply::{Client, Done, Request, decide_and_act, reconcile};
 use super::permissions::Rights;
 use super::plan::Scope;
 use super::power::{self, Power};
+use super::template::require_install;
 use super::upload::require_owner;
 use super::{Caller, Context, ControlError, understood};
 use crate::access::Person;
@@ -131,6 +133,8 @@ pub struct Asking {
     pub by_name: bool,
     /// See `plan::Ask`.
     pub key: Option<String>,
+    /// A CD that they may name: its empty disk is installed.
+    pub cdrom: Option<PathBuf>,
 }
 
 /// What came of what several people asked.
@@ -245,7 +249,8 @@ fn plan_together(
 
 fn ask(doing: Doing, asking: &Asking) -> Ask {
     let wish = if let Doing::Power(wish) = doing { wish } else { Wish::Start };
-    Ask { wish, by_name: asking.by_name, by: Some(asking.caller.name.clone()), key: asking.key.clone(), cdrom: None }
+    let (by, key, cdrom) = (Some(asking.caller.name.clone()), asking.key.clone(), asking.cdrom.clone());
+    Ask { wish, by_name: asking.by_name, by, key, cdrom }
 }
 
 /// Whether one of them may have what they ask for.
@@ -261,6 +266,12 @@ fn judge(
     rights.require_any()?;
     let vm = &asking.vm;
     match doing {
+        Doing::Power(_)
+            if asking.cdrom.is_some()
+                && let Err(error) = require_install(&rights, lab, vm) =>
+        {
+            Err(error)
+        }
         Doing::Power(wish) => {
             let power = Power { vm: vm.clone(), wish, isolated: asking.isolated, by_name: asking.by_name };
             power::judge(&rights, lab, &power)

@@ -5,12 +5,15 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::aside::refuse_frozen;
 use super::journal::{Decides, Lab, Order, Step};
 use super::permissions::Rights;
 use super::pick::{is_named, nothing_fits, one};
 use super::restore::refuse_running;
-use super::{Code, Context, ControlError};
+use super::{Code, Context, ControlError, cd};
 use crate::disks::{self, DiskError, Owner};
 use crate::model::address::{Address, Kind};
 use crate::model::claim::{ClaimBody, VmClaim};
@@ -21,15 +24,16 @@ use crate::plan::{Ask, Wish};
 use crate::resolve::with_claims;
 use crate::state::{Change, Making, PublishedDisk, Recorded, RecordedVm, TemplateVersion};
 
-/// A CD begins so, from its 17th sector on (ECMA-119): a disk image or a picture of a CD in another format does not.
-const CD_MARK: (u64, &[u8; 5]) = (16 * 2048 + 1, b"CD001");
-
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateError {
     #[error("cannot read the CD {}", file.display())]
     CdUnread { file: PathBuf, source: std::io::Error },
-    #[error("{} is no image of a CD (ISO 9660); nothing was started", file.display())]
+    #[error("{} is no image of a CD (ISO 9660); nothing was changed", file.display())]
     NoCd { file: PathBuf },
+    #[error("{} is no file below the image roots of the lab, with no link on the way; nothing was changed", file.display())]
+    CdOutside { file: PathBuf },
+    #[error("others than root can change {}, or put another file in its place; nothing was changed", file.display())]
+    CdOfOthers { file: PathBuf },
     #[error("vm `{vm}` has its disks from a template, so there is nothing to install; nothing was started")]
     Installed { vm: VmName },
     #[error("template `{template}` is made of the images that its manifest names; nothing was changed")]
@@ -47,7 +51,12 @@ impl TemplateError {
         match self {
             Self::CdUnread { .. } | Self::NotPublished { .. } => Code::Failed,
             Self::NoCd { .. } => Code::Usage,
-            Self::Installed { .. } | Self::OfImages { .. } | Self::Disks { .. } | Self::NotMade { .. } => Code::Refused,
+            Self::CdOutside { .. }
+            | Self::CdOfOthers { .. }
+            | Self::Installed { .. }
+            | Self::OfImages { .. }
+            | Self::Disks { .. }
+            | Self::NotMade { .. } => Code::Refused,
         }
     }
 }
@@ -67,19 +76,24 @@ pub struct Wanted {
 }
 
 /// What was published.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Made {
+    /// Whose disks they were.
     pub vm: VmName,
+    /// Which version they are now.
     pub version: u32,
+    /// Where the images are.
     pub disks: Vec<PathBuf>,
     /// What its seed has left on its disks, and so on all that are made from them.
     pub left: Option<Left>,
 }
 
 /// Accounts and keys that a guest got from its seed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Left {
+    /// The accounts' names.
     pub users: Vec<String>,
+    /// How many keys.
     pub keys: usize,
 }
 
@@ -95,17 +109,40 @@ impl Left {
     }
 }
 
-/// The CD that a person names, wherever links lead to it.
-pub fn cd(file: &Path) -> Result<PathBuf, TemplateError> {
-    use std::os::unix::fs::FileExt as _;
-    let unread = |source| TemplateError::CdUnread { file: file.to_owned(), source };
-    let path = file.canonicalize().map_err(unread)?;
-    let mut mark = [0; CD_MARK.1.len()];
-    let is_cd = path.is_file() && {
-        let opened = std::fs::File::open(&path).map_err(unread)?;
-        opened.read_exact_at(&mut mark, CD_MARK.0).is_ok() && mark == *CD_MARK.1
+/// What a start with a CD takes: the right to run the vm and to change what is in its drive, disks that nothing was made for, and a
+/// CD that who asks may name. Answers where that is.
+pub fn cd_to_install(context: &Context, desired: &Desired, vm: &VmName, file: &Path) -> Result<PathBuf, ControlError> {
+    context.audited(Some(&desired.lab), judge_install(context, desired, vm, file))
+}
+
+fn judge_install(context: &Context, desired: &Desired, vm: &VmName, file: &Path) -> Result<PathBuf, ControlError> {
+    let recorded = context.recorded(&desired.lab)?;
+    let lab = with_claims(desired, &recorded.claims);
+    require_install(&Rights::of(context, &lab, &recorded), &lab, vm)?;
+    Ok(cd::named(context, &desired.lab, file)?)
+}
+
+/// The CD for a template that who asks may install.
+pub fn cd_for_template(
+    context: &Context,
+    desired: &Desired,
+    template: &TemplateName,
+    file: &Path,
+) -> Result<PathBuf, ControlError> {
+    let look = || {
+        let recorded = context.recorded(&desired.lab)?;
+        let lab = with_claims(desired, &recorded.claims);
+        theirs(&Rights::of(context, &lab, &recorded), &lab, template)?;
+        Ok(cd::named(context, &desired.lab, file)?)
     };
-    if is_cd { Ok(path) } else { Err(TemplateError::NoCd { file: file.to_owned() }) }
+    context.audited(Some(&desired.lab), look())
+}
+
+/// Whether who asks may install on a vm, and it is there to be installed.
+pub(super) fn require_install(rights: &Rights<'_>, lab: &Desired, vm: &VmName) -> Result<(), ControlError> {
+    rights.require(Right::Run, &Object::Vm(vm.clone()))?;
+    rights.require(Right::Modify, &Object::Vm(vm.clone()))?;
+    Ok(refuse_installed(lab, vm)?)
 }
 
 /// Refuses to install on what a template was made for.
@@ -139,8 +176,7 @@ fn claim_vm(
     let recorded = store.recorded(&desired.lab)?;
     refuse_frozen(&recorded)?;
     let lab = with_claims(desired, &recorded.claims);
-    let wanted = installable(&lab, template)?;
-    Rights::of(context, &lab, &recorded).require(Right::Modify, &Object::Template(template.clone()))?;
+    let wanted = theirs(&Rights::of(context, &lab, &recorded), &lab, template)?;
     let own = VmName::new(template.as_str()).map_err(super::import::ImportError::Name)?;
     let name = VmName::owned(&wanted.owner, &own);
     if lab.vms.contains_key(&name) {
@@ -169,6 +205,14 @@ fn known<'a>(lab: &'a Desired, template: &TemplateName) -> Result<&'a Template, 
         let known = lab.templates.keys().map(TemplateName::as_str);
         nothing_fits(&lab.lab, "template", template.as_str(), known).into()
     })
+}
+
+/// One that who asks may modify. Those who may everything are told what they have misspelt.
+fn theirs<'a>(rights: &Rights<'_>, lab: &'a Desired, template: &TemplateName) -> Result<&'a Template, ControlError> {
+    if !rights.are_all() {
+        rights.require(Right::Modify, &Object::Template(template.clone()))?;
+    }
+    installable(lab, template)
 }
 
 /// A template that has versions by command: its manifest gives it an empty disk.
@@ -212,6 +256,7 @@ fn publish_disks(context: &Context, desired: &Desired, wanted: &Wanted) -> Resul
     let decides = Decides::begin(context, doing)?;
     let recorded = store.recorded(&desired.lab)?;
     refuse_frozen(&recorded)?;
+    refuse_strangers(context, desired, &recorded, wanted)?;
     let name = one(&desired.lab, &wanted.vm, &recorded)?;
     let publishing = Publishing::decide(context, desired, &recorded, wanted, name)?;
     let flat = OnceCell::new();
@@ -231,6 +276,22 @@ fn publish_disks(context: &Context, desired: &Desired, wanted: &Wanted) -> Resul
     failed.pop().map_or_else(|| Ok(publishing.made.clone()), Err)
 }
 
+/// Who may not, hears of no name that is like the one they wrote.
+fn refuse_strangers(
+    context: &Context,
+    desired: &Desired,
+    recorded: &Recorded,
+    wanted: &Wanted,
+) -> Result<(), ControlError> {
+    let lab = with_claims(desired, &recorded.claims);
+    let rights = Rights::of(context, &lab, recorded);
+    theirs(&rights, &lab, &wanted.template)?;
+    match VmName::new(&wanted.vm) {
+        Ok(vm) if !rights.are_all() => rights.require(Right::Modify, &Object::Vm(vm)),
+        _ => Ok(()),
+    }
+}
+
 /// What is decided under the lock.
 struct Publishing<'a> {
     known: &'a RecordedVm,
@@ -248,10 +309,9 @@ impl<'a> Publishing<'a> {
         name: VmName,
     ) -> Result<Self, ControlError> {
         let lab = with_claims(desired, &recorded.claims);
-        let template = installable(&lab, &wanted.template)?;
         let rights = Rights::of(context, &lab, recorded);
+        let template = theirs(&rights, &lab, &wanted.template)?;
         rights.require(Right::Modify, &Object::Vm(name.clone()))?;
-        rights.require(Right::Modify, &Object::Template(wanted.template.clone()))?;
         recorded.refuse_held(&Address::vm(&name))?;
         recorded.refuse_held(&Address::new(Kind::Template, &wanted.template))?;
         let known = &recorded.vms[&name];

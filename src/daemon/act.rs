@@ -1,18 +1,20 @@
 //! What changes something: each is one ask among others in a plan of the loop, and is told in the words of the command line.
 
+use std::path::{Path, PathBuf};
+
 use axum::http::StatusCode;
 
 use super::api::No;
-use super::messages::{Acted, Derive, Edit, Power};
+use super::messages::{Acted, Derive, Edit, Install, Power};
 use crate::apply::Summary;
 use crate::control::edit;
 use crate::control::own::{self, Lab};
 use crate::control::round::{Asking, of_vm};
-use crate::control::{Code, Context, ControlError};
+use crate::control::{Code, Context, ControlError, template};
 use crate::model::address::Address;
 use crate::model::claim::ClaimBody;
-use crate::model::id::{LabName, VmName};
-use crate::plan::{Answer, Ground, NotDone, Plan, Refusal};
+use crate::model::id::{LabName, TemplateName, VmName};
+use crate::plan::{Answer, Ground, NotDone, Plan, Refusal, Wish};
 use crate::report;
 use crate::state::PastClaim;
 
@@ -67,20 +69,52 @@ pub(super) fn edit(context: &Context, lab: &LabName, vm: &VmName, wanted: Edit) 
     edit::edit(context, Lab::AsApplied(lab), vm, &wanted.into()).map_err(|error| No::told(&error))
 }
 
+/// The CD with which a vm is started, if it may be.
+pub(super) fn cd(context: &Context, lab: &LabName, vm: &VmName, wanted: Wish, file: &Path) -> Result<PathBuf, No> {
+    if wanted != Wish::Start {
+        return Err(No::of(StatusCode::BAD_REQUEST, Code::Usage, "a CD is for a start; nothing was done"));
+    }
+    let look = || {
+        let (context, desired) = context.of_seen_lab(lab)?;
+        template::cd_to_install(&context, &desired, vm, file)
+    };
+    look().map_err(|error| No::told(&error))
+}
+
+/// Claims the vm on which a template is installed; answers its name, and the CD.
+pub(super) fn install(
+    context: &Context,
+    lab: &LabName,
+    template: &TemplateName,
+    wanted: &Install,
+) -> Result<(VmName, PathBuf), No> {
+    let act = || {
+        let (context, desired) = context.of_seen_lab(lab)?;
+        let cdrom = template::cd_for_template(&context, &desired, template, &wanted.cdrom)?;
+        Ok((template::claim(&context, &desired, template, wanted.isolated)?, cdrom))
+    };
+    act().map_err(|error: ControlError| No::told(&error))
+}
+
 /// For the history, and to type again.
 pub(super) fn edit_command(vm: &VmName, wanted: &Edit) -> String {
-    let Edit { memory_mib, cpus, ejects, name } = wanted;
+    let Edit { memory_mib, cpus, cdrom, ejects, name } = wanted;
     if let Some(name) = name {
         return format!("vm rename {vm} {name}");
     }
     let memory = memory_mib.map(|mib| format!(" --memory {mib}M")).unwrap_or_default();
     let cpus = cpus.map(|cpus| format!(" --cpus {cpus}")).unwrap_or_default();
-    format!("vm set {vm}{memory}{cpus}{}", if *ejects { " --eject" } else { "" })
+    let cdrom = cdrom.as_ref().map(|file| format!(" --cdrom {}", file.display())).unwrap_or_default();
+    format!("vm set {vm}{memory}{cpus}{cdrom}{}", if *ejects { " --eject" } else { "" })
 }
 
 /// For the history, and to type again.
 pub(super) fn power_command(vm: &VmName, power: &Power) -> String {
-    format!("vm {} {vm}{}", power.wanted.verb(), if power.isolated { " --isolate" } else { "" })
+    let (verb, cdrom) = match &power.cdrom {
+        Some(file) => ("install", format!(" --cdrom {}", file.display())),
+        None => (power.wanted.verb(), String::new()),
+    };
+    format!("vm {verb} {vm}{cdrom}{}", if power.isolated { " --isolate" } else { "" })
 }
 
 /// What came of one ask.

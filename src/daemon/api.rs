@@ -420,6 +420,7 @@ fn about_others(error: &ControlError) -> Option<&'static str> {
 
 fn status(error: &ControlError) -> StatusCode {
     use crate::access::Refused;
+    use crate::control::aside::AsideError;
     use crate::control::pick::PickError;
     use crate::control::request::RequestError;
     match error {
@@ -429,6 +430,7 @@ fn status(error: &ControlError) -> StatusCode {
         | ControlError::NoUser { .. }
         | ControlError::UnknownAddress { .. }
         | ControlError::Request(RequestError::NoSnapshot { .. })
+        | ControlError::Aside(AsideError::None { .. } | AsideError::NoSet { .. })
         | ControlError::Pick(PickError::NothingFits { .. } | PickError::Unknown { .. }) => StatusCode::NOT_FOUND,
         ControlError::State(
             StateError::Locked { .. }
@@ -438,6 +440,9 @@ fn status(error: &ControlError) -> StatusCode {
             | StateError::OverStorage { .. },
         )
         | ControlError::Request(RequestError::SnapshotThere { .. })
+        | ControlError::Aside(
+            AsideError::NotOff { .. } | AsideError::NothingWaits { .. } | AsideError::NotHeld { .. },
+        )
         | ControlError::NameTaken { .. } => StatusCode::CONFLICT,
         _ => match error.code() {
             Code::Refused => StatusCode::FORBIDDEN,

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::api::{No, too_late, too_many};
-use super::messages::{Acted, Derive, Edit, Power};
+use super::messages::{Acted, Derive, Edit, Install, Power};
 use super::{Daemon, Peer, act};
 use crate::control::Context;
 use crate::control::round::{Asking, Doing};
-use crate::model::id::{LabName, VmName};
+use crate::model::id::{LabName, TemplateName, VmName};
+use crate::plan::Wish;
 
 /// Disks may be copied in full.
-const ACT_TIMEOUT: Duration = Duration::from_secs(600);
+pub(super) const ACT_TIMEOUT: Duration = Duration::from_secs(600);
 
 type Answer = Result<Acted, No>;
 
@@ -92,8 +93,37 @@ impl Daemon {
                     return Ok(known);
                 }
             }
-            let asking = Asking { isolated: power.isolated, by_name: power.by_name, ..asking(&context, &vm, again) };
+            let cdrom = match power.cdrom {
+                Some(file) => {
+                    let install = (context.clone(), lab.clone(), vm.clone());
+                    Some(daemon.write(move || act::cd(&install.0, &install.1, &install.2, power.wanted, &file)).await?)
+                }
+                None => None,
+            };
+            let asking = asking(&context, &vm, again);
+            let asking = Asking { isolated: power.isolated, by_name: power.by_name, cdrom, ..asking };
             daemon.keeper.ask(lab, Doing::Power(power.wanted), asking).await
+        };
+        self.in_time(&peer, key, &command, work).await
+    }
+
+    /// Makes the vm on which a template is installed, and starts it with the CD.
+    pub(super) async fn install(
+        self: Arc<Self>,
+        peer: Peer,
+        lab: LabName,
+        template: TemplateName,
+        wanted: Install,
+        key: Option<String>,
+    ) -> Answer {
+        let command = format!("template install {template} --cdrom {}", wanted.cdrom.display());
+        let context = self.context_of(&peer, command.clone());
+        let daemon = Arc::clone(&self);
+        let work = async move {
+            let claimed = (context.clone(), lab.clone());
+            let (vm, cdrom) = daemon.write(move || act::install(&claimed.0, &claimed.1, &template, &wanted)).await?;
+            let asking = Asking { by_name: true, cdrom: Some(cdrom), ..asking(&context, &vm, None) };
+            daemon.keeper.ask(lab, Doing::Power(Wish::Start), asking).await
         };
         self.in_time(&peer, key, &command, work).await
     }
@@ -127,5 +157,5 @@ impl Daemon {
 }
 
 fn asking(context: &Context, vm: &VmName, key: Option<String>) -> Asking {
-    Asking { caller: context.caller.clone(), vm: vm.clone(), isolated: false, by_name: false, key }
+    Asking { caller: context.caller.clone(), vm: vm.clone(), isolated: false, by_name: false, key, cdrom: None }
 }

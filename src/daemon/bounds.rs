@@ -20,6 +20,7 @@ const ACTS: usize = 4;
 /// Each reads the state and asks the queue.
 const LOOKS: usize = 4;
 /// Each waits for a guest on a thread of its own.
+const COPIES: usize = 2;
 const GUESTS: usize = 16;
 
 /// Requests that one account may make at a moment, after it made none for a while.
@@ -41,6 +42,8 @@ pub(super) struct Bounds {
     pub(super) looks: Arc<Semaphore>,
     /// Questions to guests, each of which waits for its guest.
     pub(super) guests: Arc<Semaphore>,
+    /// Disks that are moved or copied beside any plan.
+    pub(super) copies: Arc<Semaphore>,
     /// Labs that are sent: each may be large, and whoever is slow keeps nobody else waiting.
     pub(super) uploads: Counted,
 }
@@ -68,6 +71,7 @@ impl Bounds {
             acts: Arc::new(Semaphore::new(ACTS)),
             looks: Arc::new(Semaphore::new(LOOKS)),
             guests: Arc::new(Semaphore::new(GUESTS)),
+            copies: Arc::new(Semaphore::new(COPIES)),
             uploads: Counted::new(UPLOADS_MAX, UPLOADS_OF_ONE_MAX),
         }
     }

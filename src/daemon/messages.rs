@@ -1,11 +1,13 @@
 //! What goes over the wire, as JSON, for both ends. Listings are the values of `control::view`.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::control::{Code, edit, own};
+use crate::control::restore::Which;
+use crate::control::{Code, edit, hold, own};
 use crate::disks;
 use crate::model::id::{InvalidName, LabName, SnapshotName, TemplateName, UserName, VmName};
 use crate::model::permission::{Object, Right, Subject};
@@ -64,6 +66,79 @@ pub struct Power {
     /// The vm itself was named, not its family or a pattern that it fits: in an open session, whoever does that means it.
     #[serde(default)]
     pub by_name: bool,
+    /// Of a start: the CD from which its empty disk is installed, as an absolute path; see `Edit`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cdrom: Option<PathBuf>,
+}
+
+/// How a template is installed by hand.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Install {
+    /// The CD, as an absolute path; see `Edit`.
+    pub cdrom: PathBuf,
+    /// No traffic but to the gateway.
+    #[serde(default)]
+    pub isolated: bool,
+}
+
+/// What becomes a template's next version.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Publish {
+    /// The vm whose disks are copied; it is off.
+    pub vm: VmName,
+    /// What people should know of this version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// Which disks are to come back.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Restore {
+    /// A set, by its name or the beginning of its date; needed where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<String>,
+    /// What was put back and waits for its vm is set aside again.
+    #[serde(default)]
+    pub undo: bool,
+}
+
+impl From<Restore> for Which {
+    fn from(Restore { set, undo }: Restore) -> Self {
+        match set {
+            _ if undo => Self::Undo,
+            None => Self::Only,
+            Some(set) => Self::Set(set),
+        }
+    }
+}
+
+/// Whether disks are kept from every purge.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Hold {
+    /// In place of what held them before.
+    Hold {
+        /// The last day; without it, until they are released.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(with = "Option<String>", extend("format" = "date"))]
+        until: Option<jiff::civil::Date>,
+        /// For those who would delete them.
+        why: String,
+    },
+    /// They are held no more.
+    Release,
+}
+
+impl From<Hold> for hold::Wanted {
+    fn from(wanted: Hold) -> Self {
+        match wanted {
+            Hold::Hold { until, why } => Self::Hold { until, why },
+            Hold::Release => Self::Release,
+        }
+    }
 }
 
 /// What was done.
@@ -119,6 +194,10 @@ pub struct Edit {
     /// How many processors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpus: Option<u32>,
+    /// A CD for its drive, as an absolute path of its host: below the lab's image roots, where none but root can change it. Any, for
+    /// admins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cdrom: Option<PathBuf>,
     /// What lies in its drive is taken out.
     #[serde(default)]
     pub ejects: bool,
@@ -128,8 +207,8 @@ pub struct Edit {
 }
 
 impl From<Edit> for edit::Edit {
-    fn from(Edit { memory_mib, cpus, ejects, name }: Edit) -> Self {
-        Self { memory_mib, cpus, ejects, name }
+    fn from(Edit { memory_mib, cpus, cdrom, ejects, name }: Edit) -> Self {
+        Self { memory_mib, cpus, cdrom, ejects, name }
     }
 }
 

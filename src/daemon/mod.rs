@@ -25,6 +25,8 @@
 //! guests    what people ask of a vm beside its power
 //! sessions  the times of an exam or a class are moved
 //! tables    users, groups and permissions
+//! templates what vms derive from is installed and published
+//! aside     disks that were set aside
 //! labs      whole labs that their owners send
 //! messages  what goes over the wire, for both ends; `client` is the other
 //! ```
@@ -34,6 +36,7 @@
 
 mod act;
 mod api;
+mod aside;
 mod ask;
 mod bounds;
 mod counts;
@@ -57,6 +60,7 @@ mod sessions;
 mod socket;
 mod stream;
 mod tables;
+mod templates;
 
 pub use openapi::document;
 pub use reference::reference;

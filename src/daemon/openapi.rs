@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::messages::Refusal;
 use super::routes::{self, Asked, Content, JSON, Method, Route};
-use crate::model::id::{LabName, SessionName, UserName, VmName};
+use crate::model::id::{LabName, SessionName, TemplateName, UserName, VmName};
 
 /// Of the paths below `/v1`: what is added there breaks nobody.
 const VERSION: &str = "1.0";
@@ -115,6 +115,7 @@ fn parameter(name: &str, generator: &mut SchemaGenerator) -> Value {
     let (schema, what) = match name {
         "lab" => (of::<LabName>(generator), "A lab."),
         "vm" => (of::<VmName>(generator), "A vm; the `/` in the name of one of somebody's own is written `%2F`."),
+        "template" => (of::<TemplateName>(generator), "A template."),
         "session" => (of::<SessionName>(generator), "A session."),
         "user" => (of::<UserName>(generator), "A user."),
         _ => unreachable!("nobody says what `{name}` in a path is"),

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::api::No;
-use super::{Daemon, Peer, api, grants, guests, labs, once, openapi, quota, sessions, tables};
+use super::{Daemon, Peer, api, aside, grants, guests, labs, once, openapi, quota, sessions, tables, templates};
 
 pub(super) type Answer<T> = Result<Json<T>, No>;
 
@@ -198,6 +198,8 @@ pub(super) fn all() -> Vec<Route> {
         api::routes(),
         quota::routes(),
         tables::routes(),
+        templates::routes(),
+        aside::routes(),
         sessions::routes(),
         grants::routes(),
         guests::routes(),

@@ -243,6 +243,13 @@ fn hint_to_aside(error: &AsideError) -> Option<String> {
 fn hint_to_template(error: &TemplateError) -> Option<String> {
     Some(match error {
         TemplateError::NoCd { .. } => "a disk image is a template's `image:`; `file` tells what it is".to_owned(),
+        TemplateError::CdOutside { .. } => {
+            "an admin says in site.yaml where a lab's images are: `image_roots`".to_owned()
+        }
+        TemplateError::CdOfOthers { .. } => {
+            "an admin puts it where root alone may write, in each folder on the way; its host opens it by name"
+                .to_owned()
+        }
         TemplateError::Installed { vm } => format!("`labwright vm start {vm}` starts it"),
         TemplateError::OfImages { .. } => {
             "put the new image in their place, and the next apply publishes it; or write `disks: [{ size: … }]`"

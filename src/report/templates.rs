@@ -18,6 +18,16 @@ pub fn next(vm: &VmName, template: Option<&TemplateName>) -> String {
     )
 }
 
+pub fn none_behind(template: &TemplateName) -> String {
+    format!("no vm that is meant stands on an older version of {template} than its latest")
+}
+
+/// The vms that are to have new disks.
+pub fn updates(template: &TemplateName, vms: &[VmName]) -> String {
+    let names: Vec<&str> = vms.iter().map(VmName::as_str).collect();
+    format!("{} stand on an older version of {template}: {}", count(vms.len(), "vm", "vms"), names.join(", "))
+}
+
 /// A line for each version that is to be deleted.
 pub fn unused(versions: &[Unused]) -> Vec<String> {
     let line = |one: &Unused| {

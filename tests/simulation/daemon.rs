@@ -90,7 +90,8 @@ impl Lab {
     pub(crate) fn ask(&self, vm: &VmName, wish: Wish) -> Applied {
         self.unless_killed(|| {
             let (context, mut onlooker) = (self.context(), Onlooker::default());
-            let asking = Asking { caller: caller(), vm: vm.clone(), isolated: false, by_name: true, key: None };
+            let asking =
+                Asking { caller: caller(), vm: vm.clone(), isolated: false, by_name: true, key: None, cdrom: None };
             let (lab, doing) = (self.applied().0.lab, Doing::Power(wish));
             match round::together(&context, &lab, doing, &[asking], &mut onlooker) {
                 Ok(together) if together.done.plan.is_refused() => Applied::Refused(together.done.plan),

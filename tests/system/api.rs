@@ -26,12 +26,17 @@ sessions:
 fn tries(folder: &str) -> Vec<Try> {
     let nothing = Value::Null;
     let grant = json!({ "to": { "user": "alex" }, "on": { "vm": "doraz/mine" }, "allow": ["run"] });
+    let cd = json!({ "cdrom": "/etc/passwd" });
     let start = json!({ "wanted": "start", "isolated": true });
     let extend = json!({ "whose": { "users": ["alex"] }, "doing": { "extend": { "seconds": 60 } } });
     vec![
         ("doraz", "get_labs", LAB, VM, nothing.clone(), 200),
         ("doraz", "get_openapi_json", LAB, VM, nothing.clone(), 200),
         ("doraz", "get_labs_templates", LAB, VM, nothing.clone(), 200),
+        ("doraz", "get_labs_templates_versions", LAB, VM, nothing.clone(), 200),
+        ("badmin", "post_labs_templates_install", LAB, VM, cd.clone(), 403),
+        ("doraz", "post_labs_templates_install", LAB, VM, cd, 403),
+        ("doraz", "post_labs_templates_versions", LAB, VM, json!({ "vm": "doraz/mine" }), 403),
         ("doraz", "get_labs_permissions_effective", LAB, VM, nothing.clone(), 200),
         ("doraz", "get_labs_vms_one", LAB, VM, nothing.clone(), 404),
         ("doraz", "post_labs_vms", LAB, VM, json!({ "template": "gsr", "name": "../mine" }), 422),
@@ -40,6 +45,11 @@ fn tries(folder: &str) -> Vec<Try> {
         ("doraz", "get_labs_vms_one", LAB, VM, nothing.clone(), 200),
         ("doraz", "post_labs_vms_edit", LAB, VM, json!({ "memory_mib": 160 }), 200),
         ("alex", "post_labs_vms_edit", LAB, VM, json!({ "memory_mib": 160 }), 404),
+        ("doraz", "get_labs_aside", LAB, VM, nothing.clone(), 200),
+        ("doraz", "post_labs_vms_restore", LAB, VM, json!({}), 404),
+        ("doraz", "post_labs_vms_hold", LAB, VM, json!("release"), 404),
+        ("root", "post_labs_vms_hold", LAB, VM, json!("release"), 409),
+        ("root", "post_labs_vms_hold", LAB, VM, json!({ "hold": { "why": "appeal" } }), 200),
         ("doraz", "get_labs_vms_snapshots", LAB, VM, nothing.clone(), 200),
         ("doraz", "post_labs_vms_requests", LAB, VM, json!("suspend"), 409),
         ("doraz", "get_labs_vms_screen", LAB, VM, nothing.clone(), 409),
@@ -84,7 +94,8 @@ fn every_path_answers_what_the_document_says() {
     for (who, id, lab, vm, body, status) in tries(&text(&served.lab.folder)) {
         let at = format!("{who}: {id} {body}");
         let (method, path, operation) = &document_of(&document, id);
-        let path = path.replace("{lab}", lab).replace("{vm}", vm).replace("{session}", "class");
+        let path =
+            path.replace("{lab}", lab).replace("{vm}", vm).replace("{session}", "class").replace("{template}", "gsr");
         let body = if body.is_null() { String::new() } else { format!("{body}\n") };
         let uid = if who == "root" { 0 } else { uid(who) };
         let (came, said) = served.raw_with(uid, &format!("{} {path}", method.to_uppercase()), "", &body);

@@ -138,7 +138,7 @@ fn a_reset_keeps_run_and_disk(lab: &Lab) {
 
 /// A CD that boots what the template's disk boots, as a hard disk that it stands for (El Torito): the guest runs from memory, and
 /// has an empty disk before it.
-fn cd(lab: &Lab) -> std::path::PathBuf {
+pub(crate) fn cd(lab: &Lab) -> std::path::PathBuf {
     const SECTOR: usize = 2048;
     let (raw, cd) = (lab.world.folder.path().join("boot.raw"), lab.world.folder.path().join("boot.iso"));
     tool("qemu-img", &["convert", "-O", "raw", &text(template()), &text(&raw)]);

@@ -18,7 +18,7 @@ vms:
 ";
 
 /// The course is eva's, and alex' through a group of the machine; net101 is root's.
-fn served() -> Served {
+pub(crate) fn served() -> Served {
     Served::with_site(|folder| {
         let images = folder.join("images");
         std::fs::create_dir_all(&images).unwrap();
@@ -30,7 +30,7 @@ fn served() -> Served {
 }
 
 /// The course in a folder of somebody's own.
-fn folder_of(served: &Served, who: &str, manifest: &str) -> PathBuf {
+pub(crate) fn folder_of(served: &Served, who: &str, manifest: &str) -> PathBuf {
     let folder = served.lab.world.folder.path().join(format!("home-{who}/course"));
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("crew.csv"), "user\nana\nbob\n").unwrap();

@@ -51,22 +51,29 @@ pub struct Disk {
 }
 
 /// A disk that was set aside, and for how long it has been.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Aside {
+    /// Whose disk it was.
     pub vm: String,
     /// What `restore --set` calls it.
     pub set: String,
+    /// Which of the vm's.
     pub slot: u32,
+    /// When that was.
     pub since: Moment,
+    /// For how long it has been.
     pub age_days: i64,
+    /// Where it is.
     pub path: PathBuf,
     /// Where it was.
     pub was: PathBuf,
+    /// What it lies over.
     pub base: Option<PathBuf>,
     /// `None` where that was not recorded yet.
     pub owner: Option<String>,
     /// Who set it aside, and by which command, as the history tells it.
     pub by: Option<String>,
+    /// See `by`.
     pub command: Option<String>,
     /// The session that its vm was in when it was set aside, or that was over then.
     pub session: Option<String>,

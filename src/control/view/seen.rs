@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::{Claim, Mapping, Permission, Session, Template, User, UserGroup, View, Vm, VmGroup};
+use super::{Aside, Claim, Mapping, Permission, Session, Template, User, UserGroup, Version, View, Vm, VmGroup};
 use crate::control::ControlError;
 use crate::control::permissions::{EffectiveRights, Rights};
 use crate::control::upload::require_owner;
-use crate::model::id::{UserName, VmGroupName, VmName};
+use crate::model::id::{TemplateName, UserName, VmGroupName, VmName};
 use crate::model::lab::Object;
 
 impl View<'_> {
@@ -62,6 +62,36 @@ impl View<'_> {
         templates.retain(|template| rights.sees(&Object::Template(template.name.clone())));
         let is_theirs = |template: &Template| rights.are_all() || rights.is_own(&template.owner);
         Ok(templates.into_iter().map(|t| if is_theirs(&t) { t } else { t.without_places() }).collect())
+    }
+
+    /// Of one that they may know of, with those of its vms that they see; where its images are is its owner's to know.
+    pub fn seen_versions(&self, template: &TemplateName) -> Result<Vec<Version>, ControlError> {
+        let rights = self.rights();
+        rights.require_sight(&Object::Template(template.clone()))?;
+        let owner = self.desired.templates.get(template).map(|template| &template.owner);
+        let is_theirs = rights.are_all() || owner.is_some_and(|owner| rights.is_own(owner));
+        let mut versions = self.versions()?;
+        versions.retain(|version| version.template == *template);
+        for version in &mut versions {
+            version.vms.retain(|vm| rights.sees(&Object::Vm(vm.clone())));
+            if !is_theirs {
+                (version.made_of, version.by) = (None, None);
+                (version.disks, version.sha256) = (Vec::new(), Vec::new());
+            }
+        }
+        Ok(versions)
+    }
+
+    /// What was theirs. Who set it aside may be somebody of whom they know nothing.
+    pub fn seen_aside(&self) -> Result<Vec<Aside>, ControlError> {
+        let rights = self.rights();
+        let mut disks = self.aside()?;
+        if !rights.are_all() {
+            let owns = |owner: &String| UserName::new(owner).is_ok_and(|owner| rights.is_own(&owner));
+            disks.retain(|disk| disk.owner.as_ref().is_some_and(owns));
+            disks.iter_mut().for_each(|disk| (disk.by, disk.command) = (None, None));
+        }
+        Ok(disks)
     }
 
     /// Who looks, and of others nobody.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::disks::used_bytes;
@@ -11,21 +12,29 @@ use crate::control::ControlError;
 use crate::model::id::{TemplateName, VmName};
 use crate::state::{PublishedDisk, RecordedVm, TemplateVersion};
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Version {
+    /// Of which.
     pub template: TemplateName,
+    /// Counted from 1.
     pub version: u32,
     /// New vms come from it.
     pub is_latest: bool,
+    /// When it was published.
     pub since: Moment,
     /// The vm of whose disks it was made; `None` where it was copied from images.
     pub made_of: Option<VmName>,
+    /// Who made it so.
     pub by: Option<String>,
+    /// In their words.
     pub note: Option<String>,
     /// Those whose disks derive from it.
     pub vms: Vec<VmName>,
+    /// What it takes of its storage; `None` where that cannot be seen.
     pub used_bytes: Option<u64>,
+    /// Where its images are, for the template's owner.
     pub disks: Vec<PathBuf>,
+    /// What they hold, for the same.
     pub sha256: Vec<String>,
 }
 
