@@ -2,9 +2,11 @@
 
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
 
-use crate::serve::{Served, uid};
-use crate::world::{template, text, wait_until};
+use crate::serve::{Served, daemon, uid};
+use crate::world::{template, text, tool, wait_until};
 
 const COURSE: &str = "lab: course
 user_groups:
@@ -194,6 +196,36 @@ fn two_owners_at_once_come_one_after_the_other() {
 }
 
 /// What reads strangers' files has nothing that a mistake in it could give away.
+/// Its daemon is killed at some moment of an apply: the next one goes on, and all is as if nobody had been killed.
+#[test]
+fn an_apply_whose_daemon_is_killed_is_gone_on_with() {
+    let mut served = served();
+    let folder = folder_of(&served, "eva", COURSE);
+    let at = text(&folder);
+    served.lab.must(&["host", "setup", "--lab", &at]);
+    let mut students = vec!["user".to_owned(), "ana".to_owned(), "bob".to_owned()];
+    for (round, moment) in [0, 50, 100, 200, 400].into_iter().enumerate() {
+        students.extend([format!("student{round}"), format!("other{round}")]);
+        std::fs::write(folder.join("crew.csv"), students.join("\n")).unwrap();
+        let mut typing = served.typing(uid("eva"), &format!("apply {at} --yes"));
+        let mut asking = typing.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // A moment like any other: the kernel's own scheduling makes another of it each time.
+        std::thread::sleep(Duration::from_millis(moment));
+        served.daemon.kill().unwrap();
+        served.daemon.wait().unwrap();
+        served.daemon = daemon(&served.lab, &served.socket);
+        asking.wait().unwrap();
+    }
+    let (said, code) = served.says("eva", &format!("apply {at} --yes"));
+    assert!(code == 0 && (said.contains(" 0 failed") || said.starts_with("no changes")), "{said}");
+    let (said, code) = served.says("eva", &format!("plan {at}"));
+    assert!(code == 0 && said.starts_with("no changes"), "{said}");
+    assert_eq!(served.says("eva", "get vms -o name").0.lines().count(), students.len() - 1);
+    let disks = text(&served.lab.world.folder.path().join("site/vms/course"));
+    let made = tool("find", &[&disks, "-type", "f"]);
+    assert_eq!(made.lines().count(), students.len() - 1, "a disk each, and nothing that was begun:\n{made}");
+}
+
 #[test]
 fn what_reads_strangers_files_has_no_rights() {
     let mut command = std::process::Command::new(crate::world::BINARY);
