@@ -46,7 +46,8 @@ fn look(lab: &Path) -> Checked {
 fn findings(checked: &Checked) -> Vec<String> {
     let text = diagnostics::human(&checked.diagnostics, false);
     for name in ["ana", "ion", "eva", "dan"] {
-        assert!(!text.contains(name), "{text}");
+        // In a word of ours, three letters are nobody.
+        assert!(text.split(|letter: char| !letter.is_alphanumeric()).all(|word| word != name), "{text}");
     }
     let place = |line: &str| line.split("needs.csv").nth(1).map(str::to_owned);
     let errors = text.lines().filter(|line| line.starts_with("error") || line.starts_with("warning[LW074"));
