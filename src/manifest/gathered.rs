@@ -115,7 +115,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let lab = folder.path().join("lab");
         std::fs::create_dir_all(lab.join("sub")).unwrap();
-        let manifest = "lab: a\nuser_groups: { s: { roster: ../s.csv } }\n";
+        let manifest = "lab: a\nuser_groups: { s: { roster: ../s.csv } }\nsessions: { f: { vms: [], start: 2027-01-12T09:00Z, \
+                        duration: 2h, accommodations: ../needs.csv } }\n";
+        // For its owner alone to read, who sends it along.
+        let needs = folder.path().join("needs.csv");
+        std::fs::write(&needs, "user,minutes\nana,15\n").unwrap();
+        std::fs::set_permissions(&needs, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         std::fs::write(lab.join("lab.yaml"), manifest).unwrap();
         std::fs::write(lab.join("sub/more.yml"), "users: { bob: {} }\n").unwrap();
         std::fs::write(lab.join("old.yaml.txt"), "no").unwrap();
@@ -128,6 +133,8 @@ mod tests {
         assert_eq!(said(&again), said(&loaded));
         assert_eq!(format!("{:?}", again.manifest.rosters), format!("{:?}", loaded.manifest.rosters));
         assert_eq!(again.manifest.users.0.len(), 1);
+        assert_eq!(again.manifest.accommodations, loaded.manifest.accommodations);
+        assert_eq!(again.manifest.accommodations.len(), 1);
         for (spoilt, bytes_max) in [(gathered.to_bytes(), 20), (gathered.to_bytes()[..90].to_vec(), 1 << 20)] {
             assert!(Gathered::read(&mut spoilt.as_slice(), bytes_max).is_err());
         }

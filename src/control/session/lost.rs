@@ -79,7 +79,11 @@ mod tests {
 
     fn said(minute: i64, event: serde_json::Value) -> Record {
         let mut record = event;
-        record["at"] = serde_json::json!(at(minute));
+        for (key, value) in
+            [("run", serde_json::json!("k3f9-7")), ("generation", 1.into()), ("at", serde_json::json!(at(minute)))]
+        {
+            record[key] = value;
+        }
         serde_json::from_value(record).unwrap()
     }
 
