@@ -119,7 +119,8 @@ pub fn fold(records: &[Record]) -> Option<RunReport> {
             Event::Resumed if matches!(report.phase, Phase::Paused { .. }) => report.phase = before_pause.clone(),
             // A guest that its site holds before its first instruction was let go.
             Event::Resumed => {}
-            Event::Heartbeat | Event::Answer { .. } | Event::Warning { .. } | Event::Other => {}
+            Event::Heartbeat | Event::Answer { .. } | Event::Warning { .. } | Event::Filtered { .. } | Event::Other => {
+            }
             Event::Opened | Event::Locked { .. } | Event::Warned { .. } => {}
             Event::LookedAt { viewers, .. } => report.viewers = *viewers,
             Event::CutOff { reason } => cut_off = Some(reason.clone()),

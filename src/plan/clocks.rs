@@ -2,7 +2,7 @@
 //! owner's are others. What an extension by command could not reach, the next plan tells.
 //!
 //! ```text
-//! a session is on for the vm's owner    its end and its pauses
+//! a session is on for the vm's owner    its end, its pauses, and what may be reached from its start to that end
 //! else one lies ahead                   the same of the next one
 //! else                                  no end; one that came already stays: the guest is on its way down
 //! ```
@@ -15,7 +15,7 @@ use super::{Effect, Inputs, Planner, Reason};
 use crate::model::id::{RunId, SessionName, UserName, VmName};
 use crate::model::lab::{AtEnd, Desired, PowerState, Session, Vm};
 use crate::model::session::{GRACE_SECONDS, OFFLINE_GRACE_SECONDS, WARN_BEFORE_SECONDS};
-use crate::run::{self, Clock, Part, Pause};
+use crate::run::{self, Allowed, Clock, Part, Pause};
 use crate::state::Entry;
 
 /// What decides about a vm's times at some moment.
@@ -40,11 +40,18 @@ pub fn clock_in(session: &Session, owner: &UserName) -> Clock {
     let pauses = pauses.map(|pause| Pause { since: pause.from, until: pause.until }).collect();
     let keeps = session.at_end == AtEnd::Keep;
     let end = session.end_without_pauses(owner);
+    let egress = (!session.egress.is_empty()).then(|| {
+        let to = session.egress.iter().cloned().collect();
+        Part::Known(Allowed { from: session.start_of(owner), until: Some(end), to })
+    });
     if !session.is_exam() {
-        return Clock::new(None, (!keeps).then_some(end), pauses);
+        let mut clock = Clock::new(None, (!keeps).then_some(end), pauses);
+        clock.egress = egress;
+        return clock;
     }
     // Kept or not, an exam's guest is nobody's to use after its owner's end.
     let mut clock = Clock::new(Some(session.start_of(owner)), Some(end), pauses);
+    clock.egress = egress;
     clock.grace_seconds = Some(Part::Known(GRACE_SECONDS));
     clock.offline_grace_seconds = Some(Part::Known(OFFLINE_GRACE_SECONDS));
     clock.warn_before_seconds = Some(Part::Known(WARN_BEFORE_SECONDS.to_vec()));
@@ -152,7 +159,8 @@ impl Planner<'_> {
         let since = observed.runs.get(run)?.mapping.as_ref()?.since;
         let with_it = desired.sessions.values().filter(|session| session.vms.contains(vm));
         let over = with_it.filter(|session| {
-            session.end_of(owner).is_some_and(|end| since < end && end <= *now) && session.at_end != AtEnd::Keep
+            session.end_of(owner).is_some_and(|end| since < end && end <= *now)
+                && (session.is_exam() || session.at_end != AtEnd::Keep)
         });
         over.max_by_key(|session| session.end_of(owner)).map(|session| clock_in(session, owner))
     }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Part;
+use crate::model::lab::Egress;
 
 /// Times on the controller's clock, which starters know by the storage server's.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -41,6 +42,10 @@ pub struct Clock {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<AtEnd>")]
     pub at_end: Option<Part<AtEnd>>,
+    /// What an isolated guest may reach for a time, besides DHCP and its gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Allowed>")]
+    pub egress: Option<Part<Allowed>>,
     /// What a newer labwright knows of the clock.
     #[serde(flatten)]
     #[schemars(skip)]
@@ -54,6 +59,19 @@ pub enum AtEnd {
     Stop,
     /// It stays locked, and runs on.
     Keep,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Allowed {
+    /// From when on.
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub from: Timestamp,
+    /// Until when, later by all of `pauses` that are over; for good without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub until: Option<Timestamp>,
+    /// What that is.
+    pub to: Vec<Egress>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -79,7 +97,7 @@ impl Clock {
     }
 
     /// An end, later by what of the pauses lies between the start and it. None where a pause has no end yet.
-    pub(super) fn after_pauses(&self, mut end: Timestamp) -> Option<Timestamp> {
+    pub fn after_pauses(&self, mut end: Timestamp) -> Option<Timestamp> {
         let mut counted = self.start.as_ref().and_then(Part::known).copied().unwrap_or(Timestamp::MIN);
         let mut pauses: Vec<&Pause> = self.pauses().iter().collect();
         pauses.sort_by_key(|pause| pause.since);

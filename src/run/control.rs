@@ -289,6 +289,8 @@ impl Control {
             add("clock.offline_grace_seconds", is_known(clock.offline_grace_seconds.as_ref()));
             add("clock.warn_before_seconds", is_known(clock.warn_before_seconds.as_ref()));
             add("clock.at_end", is_known(clock.at_end.as_ref()));
+            add("clock.egress", is_known(clock.egress.as_ref()));
+            add("clock.egress", is_known(clock.egress.as_ref()));
             parts.extend(clock.rest.keys().map(|key| (format!("clock.{key}"), false)));
         } else {
             add("clock", is_known(self.clock.as_ref()));

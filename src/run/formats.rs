@@ -73,10 +73,11 @@ fn a_control_file_of_any_version_is_obeyed_as_far_as_it_is_understood() {
         (
             "version 2 of all",
             r#""version":2,"clock":{"start":"END","end":"END","pauses":[{"since":"END"},{"since":"END","until":"END"}],
-            "grace_seconds":120,"offline_grace_seconds":1800,"warn_before_seconds":[600,120],"at_end":"keep"},
+            "grace_seconds":120,"offline_grace_seconds":1800,"warn_before_seconds":[600,120],"at_end":"keep",
+            "egress":{"from":"END","until":"END","to":[{"net":"10.0.0.5/32","port":443,"protocol":"tcp"}]}},
             "disks":[{"path":"/d","backing":["/b"]}],"egress":[{"net":"10.0.0.5/32","port":443,"protocol":"tcp"}],"console":"shut""#,
             true,
-            "clock.at_end clock.grace_seconds clock.offline_grace_seconds clock.pauses clock.start clock.warn_before_seconds \
+            "clock.at_end clock.egress clock.grace_seconds clock.offline_grace_seconds clock.pauses clock.start clock.warn_before_seconds \
              console disks egress",
         ),
         ("version 3 with parts of its own", r#""version":3,"deadline":"END","sound":"off""#, true, "sound"),

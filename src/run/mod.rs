@@ -36,7 +36,7 @@ mod spec;
 pub use answers::answer;
 pub use batch::{Batch, BatchId};
 pub use beat::{BEAT_EVERY, beat, last_beat, last_round, note_round};
-pub use clock::{AtEnd, Clock, Pause};
+pub use clock::{Allowed, AtEnd, Clock, Pause};
 pub use control::{Console, Control, Part, Request, RequestKind, Wanted};
 pub use dropped::Dropped;
 pub use folders::{OnStorage, Reports, Runs};

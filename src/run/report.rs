@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::{Dropped, REPORT, RunFileError};
 use crate::files::{self, Folder};
 use crate::model::id::{Mac, RunId};
+use crate::model::lab::Egress;
 
 /// One line of a run's `report.jsonl`, written by its starter. A last line without a line end is unfinished: do not read
 /// it. Fields and events are only added: ignore those that you do not know.
@@ -158,6 +159,14 @@ pub enum Event {
     Warning {
         /// What it is.
         message: String,
+    },
+    /// The rules that decide whom the guest reaches, as they were read back after they were put up; of guests that have a session.
+    Filtered {
+        /// What they open besides DHCP and the gateway. Without: what the run began with, or nothing while it is locked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        egress: Option<Vec<Egress>>,
+        /// Each with the name of its chain.
+        rules: Vec<String>,
     },
     /// Frames that the guest's filter has dropped by now, by why; not of every filter.
     Dropped(Dropped),

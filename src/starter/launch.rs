@@ -8,7 +8,7 @@ use nix::unistd::{Uid, User};
 
 use super::guest::{Guest, Host};
 use super::machine::Reach;
-use super::network::narrowed;
+use super::network::{is_silent, narrowed};
 use super::storage::Storage;
 use super::{Options, StartError};
 use crate::error::chain;
@@ -104,15 +104,17 @@ pub(super) fn launch(
     let Begin { password, reach } = *begin;
     let screen = Screen::listen(spec.qemu.vnc_bind, prepared.folder.path())?;
     let pinned = gateway::pin(&spec.network, run_root)?;
-    for address in &pinned.silent {
-        let message = format!("{address} gives no answer on the guest's wire: the guest does not get through to it");
-        storage.record(Event::Warning { message });
-    }
-    let mut filter = RunFilter::start(&spec.run, &narrowed(&pinned.network, reach), run_root)?;
+    let warn = |message| storage.record(Event::Warning { message });
+    pinned.silent.iter().for_each(|address| warn(is_silent(*address)));
+    let network = narrowed(&pinned.network, reach, run_root, &warn);
+    let mut filter = RunFilter::start(&spec.run, &network, run_root)?;
     let tap = Tap::open(&spec.run.tap())?;
     let mut guest = spawn(prepared, spec, &tap, password)?;
     if let Some(missed) = filter.stand()? {
         storage.record(Event::Warning { message: chain(&missed) });
+    }
+    if *reach != Reach::AsPlanned {
+        storage.record(reach.clone().filtered(filter.rules().to_vec()));
     }
     let network = &spec.network;
     let alias = port::run_mark(&spec.run);

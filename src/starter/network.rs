@@ -2,6 +2,7 @@
 //! nor a deadline may wait for that. In: whether the guest's address is looked for, and whom it may reach. Out: that it was
 //! seen, and what it reaches.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,13 +43,30 @@ enum Order {
 
 /// A run's network under a filter that lets its guest reach this. A guest that may reach nobody is not reached either, whether
 /// or not it is isolated otherwise.
-pub(super) fn narrowed(network: &RunNetwork, reach: &Reach) -> RunNetwork {
+///
+/// The network is one whose own machines were found. Those that `reach` names besides are looked for here; who is not found is
+/// not reached, and `warn` hears of it.
+pub(super) fn narrowed(network: &RunNetwork, reach: &Reach, run_root: &Path, warn: &dyn Fn(String)) -> RunNetwork {
     let network = network.clone();
-    match reach {
-        Reach::AsPlanned => network,
+    let network = match reach {
+        Reach::AsPlanned => return network,
+        Reach::Nobody => return RunNetwork { isolated: true, egress: Vec::new(), dns: Vec::new(), ..network },
         Reach::Named(egress) => RunNetwork { egress: egress.clone(), ..network },
-        Reach::Nobody => RunNetwork { isolated: true, egress: Vec::new(), dns: Vec::new(), ..network },
+    };
+    match gateway::pin(&network, run_root) {
+        Ok(pinned) => {
+            pinned.silent.iter().for_each(|address| warn(is_silent(*address)));
+            pinned.network
+        }
+        Err(error) => {
+            warn(format!("its egress is not all found: {}", chain(&error)));
+            network
+        }
     }
+}
+
+pub(super) fn is_silent(address: Ipv4Addr) -> String {
+    format!("{address} gives no answer on the guest's wire: the guest does not get through to it")
 }
 
 impl Network {
@@ -136,17 +154,14 @@ impl Watch {
 
     /// Rules that cannot be changed now do not stand at the next look, which puts them up.
     fn change(&mut self, reach: Reach) {
-        let mut network = narrowed(&self.network, &reach);
-        if let Reach::Named(_) = reach {
-            match gateway::pin(&network, &self.run_root) {
-                Ok(pinned) => network = pinned.network,
-                Err(error) => self.post.tell(Input::Warning(format!("its egress is not all found: {}", chain(&error)))),
-            }
-        }
+        let warn = |message| self.post.tell(Input::Warning(message));
+        let network = narrowed(&self.network, &reach, &self.run_root, &warn);
         self.ordered = Some(reach);
         match self.filter.change(&self.spec.run, &network) {
             Ok(missed) => {
                 self.post_missed(missed.as_ref());
+                let reach = self.ordered.clone().unwrap_or(Reach::AsPlanned);
+                self.post.tell(Input::Filtered(reach, self.filter.rules().to_vec()));
                 self.tell_reach();
             }
             Err(error) => tracing::warn!(%error, "the filter cannot be changed; trying again"),

@@ -7,7 +7,7 @@ use crate::control::{Context, ControlError, understood};
 use crate::error::chain;
 use crate::model::claim::{Claim, ClaimBody, ClaimId};
 use crate::model::id::{LabName, RunId, UserName, VmName};
-use crate::model::lab::{AtEnd, Desired, Session};
+use crate::model::lab::{Desired, Session};
 use crate::plan::{clock_in, times_of};
 use crate::run::{Clock, Control, RunFileError};
 use crate::state::{Recorded, Store};
@@ -82,7 +82,7 @@ impl Held<'_> {
         let after = &lab.sessions[self.name];
         if self.session.is_on(owner, self.now) && !after.is_on(owner, self.now) {
             // It ends with this very act, whatever comes next.
-            return (after.at_end != AtEnd::Keep).then(|| clock_in(after, owner));
+            return Some(clock_in(after, owner));
         }
         let times = times_of(lab, vm, owner, self.now)?;
         (times.session == self.name).then(|| times.clock(owner))

@@ -7,7 +7,8 @@
 //!                   └────────────(a later end, a pause)──────────┘
 //! ```
 //!
-//! Early and over, console and egress are shut, and the guest runs: it boots ahead, and writes what was saved. Nobody is
+//! Early and over, console and egress are shut, and the guest runs: it boots ahead, and writes what was saved. What a guest
+//! may reach for a time alone, it reaches from one moment to another one of the same clock. Nobody is
 //! cut off by what may have been changed by now: an end counts only once `control.json` was read after it came, and one
 //! that came while storage was away not before somebody had the time to move it.
 
@@ -17,7 +18,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Act, Command, Machine, Seen};
 use crate::model::lab::Egress;
-use crate::run::{AtEnd, Clock, Console, Control, Event, Lock, Part, StopReason};
+use crate::run::{Allowed, AtEnd, Clock, Console, Control, Event, Lock, Part, StopReason};
 
 /// Two looks at `control.json` are a second apart; where they are more than this, storage was away in between.
 const OUTAGE: Duration = Duration::from_secs(10);
@@ -44,6 +45,12 @@ impl Reach {
     /// What a run begins with: one that has a start may be early.
     pub fn first(control: &Control) -> Self {
         if control.clock().is_some_and(|clock| clock.start.is_some()) { Self::Nobody } else { Self::of(control) }
+    }
+
+    /// What is said once it stands by these rules.
+    pub fn filtered(self, rules: Vec<String>) -> Event {
+        let egress = if let Self::Named(egress) = self { Some(egress) } else { None };
+        Event::Filtered { egress, rules }
     }
 
     fn of(control: &Control) -> Self {
@@ -173,7 +180,7 @@ impl Machine {
             self.time.hour = hour;
         }
         self.pause_or_go_on(seen.server);
-        self.let_reach(now);
+        self.let_reach(seen.server, now);
         self.tell_lock(now);
         self.warn(seen.server);
         self.stop_at_last(now);
@@ -244,14 +251,26 @@ impl Machine {
         }
     }
 
-    fn let_reach(&mut self, now: Duration) {
-        let reach = match self.lock() {
-            Some(Lock::Early | Lock::Over) => Reach::Nobody,
-            _ => Reach::of(&self.control),
+    fn let_reach(&mut self, server: Timestamp, now: Duration) {
+        let reach = match (self.lock(), self.allowed(server, now)) {
+            (Some(Lock::Early | Lock::Over), _) => Reach::Nobody,
+            (_, Some(allowed)) => Reach::Named(allowed.to.clone()),
+            (_, None) => Reach::of(&self.control),
         };
         if reach != self.time.reach {
             (self.time.reach, self.time.reach_since) = (reach, Some(now));
         }
+    }
+
+    /// What the guest may reach for a time, if that is now. Its end comes as that of the guest's own time does.
+    fn allowed(&self, server: Timestamp, now: Duration) -> Option<&Allowed> {
+        let clock = self.control.clock()?;
+        let allowed = clock.egress.as_ref()?.known()?;
+        let is_over = allowed.until.and_then(|until| clock.after_pauses(until)).is_some_and(|until| {
+            let was_over = self.time.reach == Reach::of(&self.control);
+            server >= until && (was_over || self.time.is_settled(moment(until, server, now)))
+        });
+        (server >= allowed.from && !is_over).then_some(allowed)
     }
 
     fn tell_lock(&mut self, now: Duration) {

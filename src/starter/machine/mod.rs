@@ -64,7 +64,7 @@ const SHORT_SILENCE: Duration = Duration::from_secs(3);
 const QUIT_WAIT: Duration = Duration::from_secs(5);
 
 /// The parts of `control.json` that are obeyed here. The first record of a run's report says so.
-pub const OBEYS: [&str; 13] = [
+pub const OBEYS: [&str; 14] = [
     "generation",
     "wanted",
     "requests",
@@ -75,6 +75,7 @@ pub const OBEYS: [&str; 13] = [
     "clock.offline_grace_seconds",
     "clock.warn_before_seconds",
     "clock.at_end",
+    "clock.egress",
     "egress",
     "console",
     "disks",
@@ -119,6 +120,8 @@ pub enum Input {
     Warned(u64, Option<String>),
     /// Something that the report should say.
     Warning(String),
+    /// The guest's filter stands, with these rules for what it is to reach.
+    Filtered(Reach, Vec<String>),
     /// The guest's network is gone, and why.
     CutOff(String),
     /// It is back.
@@ -335,6 +338,7 @@ impl Machine {
             Input::Reaches(reach) => self.time.reaches(&reach),
             Input::Viewers(viewers) => self.looks.hear(viewers),
             Input::Warned(left_seconds, failed) => self.acts.push(Act::Report(Event::Warned { left_seconds, failed })),
+            Input::Filtered(reach, rules) => self.acts.push(Act::Report(reach.filtered(rules))),
             Input::Warning(message) => self.acts.push(Act::Report(Event::Warning { message })),
             Input::CutOff(reason) => self.acts.push(Act::Report(Event::CutOff { reason })),
             Input::Connected => self.acts.push(Act::Report(Event::Connected)),

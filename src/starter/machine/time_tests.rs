@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::tests::{Guest, seconds, spec};
 use super::*;
-use crate::run::{AtEnd, Clock, Part, Pause};
+use crate::model::lab::Egress;
+use crate::run::{Allowed, AtEnd, Clock, Part, Pause};
 
 /// What is said, each with its second.
 type Heard = Vec<(u64, &'static str)>;
@@ -353,6 +354,49 @@ fn egress_is_what_was_written_last() {
     assert_eq!(guest.machine.reach(), &Reach::Named(Vec::new()));
     guest.reads(5, Control::new(3, Wanted::Running));
     assert_eq!(guest.machine.reach(), &Reach::AsPlanned);
+}
+
+/// For a time, by the clock alone; the end moves with pauses, and no more time than that is given.
+#[test]
+fn egress_for_a_time_opens_and_shuts_by_the_clock() {
+    let named = |port: u16| {
+        let list = json!([{ "net": "10.0.0.5/32", "port": port, "protocol": "tcp" }]);
+        serde_json::from_value::<Vec<Egress>>(list).unwrap()
+    };
+    let allowed = |until: Option<i64>| Allowed { from: at(100), until: until.map(at), to: named(443) };
+    type Paused<'a> = &'a [(i64, Option<i64>)];
+    // (until, pauses, when it opens and shuts)
+    let table: [(Option<i64>, Paused<'_>, &[i64]); 4] = [
+        (Some(200), &[], &[100, 200]),
+        (None, &[], &[100]),
+        (Some(200), &[(120, Some(130))], &[100, 210]),
+        (Some(200), &[(250, None)], &[100, 200]),
+    ];
+    for (until, paused, expected) in table {
+        let control = with(|clock| {
+            clock.pauses = pauses(paused);
+            clock.egress = Some(Part::Known(allowed(until)));
+        });
+        let mut guest = Guest::ready_in(&control).0;
+        let (mut changes, mut open) = (Vec::new(), false);
+        for second in 3..300 {
+            guest.reads(u64::try_from(second).unwrap(), control.clone());
+            let is_open = guest.machine.reach() == &Reach::Named(named(443));
+            assert!(is_open || guest.machine.reach() == &Reach::AsPlanned);
+            if std::mem::replace(&mut open, is_open) != is_open {
+                changes.push(second);
+            }
+        }
+        assert_eq!(changes, expected, "{control:?}");
+    }
+    // What is locked reaches nobody, whatever is allowed.
+    let control = exam_with(|clock| clock.egress = Some(Part::Known(Allowed { from: at(0), ..allowed(None) })));
+    let mut guest = Guest::ready_in(&control).0;
+    assert_eq!(guest.machine.reach(), &Reach::Nobody);
+    guest.reads(100, control.clone());
+    assert_eq!(guest.machine.reach(), &Reach::Named(named(443)));
+    guest.through(101, 1001, &control);
+    assert_eq!(guest.machine.reach(), &Reach::Nobody);
 }
 
 #[test]

@@ -57,6 +57,15 @@ impl Listing {
         listing
     }
 
+    /// All rules, each behind the name of its chain.
+    pub(super) fn rules(&self) -> Vec<String> {
+        let of = |chain: &ListedChain| {
+            let name = chain.name.clone();
+            chain.rules.iter().map(move |rule| format!("{name}: {rule}")).collect::<Vec<_>>()
+        };
+        self.chains.iter().flat_map(of).collect()
+    }
+
     /// How many packets a counter has seen.
     pub(super) fn packets(&self, counter: &str) -> u64 {
         self.counters.get(counter).copied().unwrap_or(0)

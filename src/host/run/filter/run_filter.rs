@@ -33,6 +33,8 @@ pub struct RunFilter {
     /// What was dropped by the last listing, and of that what a table counted that is gone.
     dropped: Dropped,
     dropped_before: Dropped,
+    /// The rules of the run's own table as they were read back when they were put up last.
+    rules: Vec<String>,
     /// The generation of rules in which all that others could change was read back and stood.
     whole_in: Option<Generation>,
     whole_at: Instant,
@@ -59,8 +61,8 @@ impl RunFilter {
         let (session, turns) = (Session::start()?, Turns::new(run_root));
         let (tap, whole_at) = (run.tap(), Instant::now());
         let (dropped, dropped_before) = (Dropped::default(), Dropped::default());
-        let (listed, whole_in) = (None, None);
-        Ok(Self { session, table, chains, turns, tap, listed, dropped, dropped_before, whole_in, whole_at })
+        let (listed, rules, whole_in) = (None, Vec::new(), None);
+        Ok(Self { session, table, chains, turns, tap, listed, dropped, dropped_before, rules, whole_in, whole_at })
     }
 
     /// Puts other rules in place of those that stand, and reads them back, in one turn. nft does so at one moment; between the old
@@ -84,9 +86,14 @@ impl RunFilter {
                 chains.replace()?;
             }
         }
-        self.verify_table()?;
+        self.rules = self.verify_table()?.rules();
         self.verify_what_others_can_change(&turn)?;
         Ok(turn.missed())
+    }
+
+    /// The rules of the run's own table as they were read back when they were put up last, each with its chain.
+    pub fn rules(&self) -> &[String] {
+        &self.rules
     }
 
     /// Tells another thread whether this one waits for its turn. That ends by itself: a line that does not move is left.
@@ -100,7 +107,7 @@ impl RunFilter {
         let mut turn = self.turns.take();
         let before = generation().filter(|before| turn.knows(*before));
         self.session.add(&self.table)?;
-        self.verify_table()?;
+        self.rules = self.verify_table()?.rules();
         if let Some(chains) = &self.chains {
             chains.add()?;
         }
