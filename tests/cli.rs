@@ -81,6 +81,7 @@ cases! {
     returning_unwritten
     scheduler_is_a_file
     session
+    session_submissions
     service_user_missing
     state_corrupt
     state_gone

@@ -127,8 +127,6 @@ fn every_example_is_sound() {
     // Their image is made when somebody runs them, and some show what is not built yet: their first lines say so.
     let told = [
         (Rule::ImageUnseen, "\n# Needs an image: `labs/quickstart/make-template examples/images` makes a small one.\n"),
-        (Rule::SessionsUnbuilt, "\n# Not built yet: "),
-        (Rule::EgressUnbuilt, "\n# Not built yet: "),
         (Rule::LimitsUnbuilt, "\n# Not built yet: "),
     ];
     let runs = told[0].1;

@@ -5,6 +5,8 @@
 
 #[path = "state/people.rs"]
 mod people;
+#[path = "state/record.rs"]
+mod record;
 #[path = "cli/sandbox.rs"]
 mod sandbox;
 
@@ -447,7 +449,7 @@ fn an_older_state_is_brought_up_to_date_and_loses_nothing() {
     let state = Connection::open(sandbox.path("site/state.db")).unwrap();
     state
         .execute_batch(
-            "DROP TABLE roster; DROP TABLE claims; DROP INDEX runs_of_batch; DROP INDEX runs_over; DROP INDEX disks_aside;
+            "DROP TABLE session_record; DROP TABLE submissions; DROP TABLE keeps; DROP TABLE roster; DROP TABLE claims; DROP INDEX runs_of_batch; DROP INDEX runs_over; DROP INDEX disks_aside;
              DROP INDEX applies_of_lab; DROP INDEX journal_of_address;
              ALTER TABLE site DROP COLUMN home; ALTER TABLE disks DROP COLUMN owner; ALTER TABLE disks DROP COLUMN image; ALTER TABLE disks DROP COLUMN instance;
               ALTER TABLE applies DROP COLUMN command; ALTER TABLE applies DROP COLUMN beside;
@@ -656,7 +658,7 @@ fn a_backup_of_the_version_before_is_put_back() {
     run("labwright --site ../site.yaml state backup ../copy.db");
     let copy = Connection::open(sandbox.path("copy.db")).unwrap();
     copy.execute_batch(
-        "DROP TABLE roster; DROP TABLE claims; DROP INDEX runs_of_batch; DROP INDEX runs_over; DROP INDEX disks_aside;
+        "DROP TABLE session_record; DROP TABLE submissions; DROP TABLE keeps; DROP TABLE roster; DROP TABLE claims; DROP INDEX runs_of_batch; DROP INDEX runs_over; DROP INDEX disks_aside;
          DROP INDEX applies_of_lab; DROP INDEX journal_of_address; ALTER TABLE disks DROP COLUMN instance;
          PRAGMA user_version = 3",
     )

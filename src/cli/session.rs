@@ -5,12 +5,13 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use super::{Ended, LabOption, Listed, shown};
-use crate::control::session::{Doing, Wanted, Whose};
+use crate::control::ControlError;
+use crate::control::session::{Doing, Wanted, Whose, verify};
 use crate::manifest::Duration;
 use crate::model::accommodation::Accommodation;
 use crate::model::id::{SessionName, UserGroupName, UserName};
 use crate::report::table::render;
-use crate::report::{Ui, times};
+use crate::report::{Ui, record, times};
 
 /// Exams and classes: who takes part, and whose time is moved
 #[derive(Debug, clap::Subcommand)]
@@ -36,6 +37,35 @@ pub(super) enum Command {
     },
     /// Check whether a session will find what it needs; exit code 5 if not
     Check(Looked),
+    /// Show who submitted what, after their own ends, and who nothing
+    #[command(after_help = "Example: labwright session submissions final -o csv > marks.csv")]
+    Submissions {
+        #[command(flatten)]
+        of: Looked,
+    },
+    /// Show what happened in an exam
+    #[command(after_help = "In JSON people and vms are ids alone, and each row has its hash.
+
+Example: labwright session record final -o json > final.json")]
+    Record {
+        #[command(flatten)]
+        of: Looked,
+    },
+    /// Check that nobody rewrote the record of an exam
+    #[command(after_help = "The hash is that of the last row on the day when somebody wrote it down.
+
+Examples:
+  labwright session verify final
+  labwright session verify final --head 2f1c...")]
+    Verify {
+        /// The session.
+        session: SessionName,
+        /// A row of the record must have this hash.
+        #[arg(long, value_name = "HASH")]
+        head: Option<String>,
+        #[command(flatten)]
+        lab: LabOption,
+    },
     /// Give people more time, counted from each one's own end
     #[command(after_help = "Running guests are told within two seconds and go on; nobody is restarted.
 
@@ -172,6 +202,17 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
         Command::List(listed) => shown(ui, &render(&listed.lab.way(site)?.sessions()?, listed.output)),
         Command::Show { of: Looked { session, listed }, user: None } => {
             shown(ui, &render(&listed.lab.way(site)?.sitters(session)?, listed.output))
+        }
+        Command::Submissions { of: Looked { session, listed } } => {
+            shown(ui, &render(&listed.lab.way(site)?.submissions(session)?, listed.output))
+        }
+        Command::Record { of: Looked { session, listed } } => {
+            shown(ui, &record::text(listed.lab.way(site)?.session_record(session)?, listed.output))
+        }
+        Command::Verify { session, head, lab } => {
+            let recorded = lab.way(site)?.session_record(session)?;
+            let verified = verify(&recorded, head.as_deref()).map_err(ControlError::from)?;
+            shown(ui, &record::verified(session, &verified))
         }
         Command::Show { of: Looked { session, listed }, user: Some(user) } => {
             shown(ui, &render(&listed.lab.way(site)?.story(session, user)?, listed.output))

@@ -6,7 +6,7 @@ use super::{Ended, LabOption};
 use crate::client::open;
 use crate::control::state as control;
 use crate::exit::Exit;
-use crate::report::Ui;
+use crate::report::{Ui, session as words};
 use crate::state::Store;
 
 /// Look after the site's state
@@ -62,11 +62,12 @@ pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
         }
         Command::Restore { file, lab } => {
             let context = open(site, &lab.lab)?;
-            let kept = control::restore(&context, file)?;
+            let restored = control::restore(&context, file)?;
             ui.say(&format!("{} holds the copy now", context.site.state.display()));
-            if let Some(kept) = kept {
+            if let Some(kept) = &restored.kept {
                 ui.say(&format!("the state before is kept in {}", kept.display()));
             }
+            words::longer(&restored.longer).iter().for_each(|line| ui.say(line));
             ui.say("next: `labwright plan --refresh-only` shows what has changed since the copy was made");
         }
     }

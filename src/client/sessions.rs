@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use super::{Ended, Way};
 use crate::control::own::Lab;
-use crate::control::session::{self, Answer, Happened, Sitter, Status, Wanted};
+use crate::control::session::{self, Answer, Happened, Sitter, Status, Submission, Wanted};
 use crate::control::view;
 use crate::exit::Exit;
 use crate::model::id::{SessionName, UserName};
 use crate::report::table::Format;
 use crate::report::{Failure, Ui, session as words, session_status};
+use crate::state::SessionRecord;
 
 /// How long a look stands where somebody watches.
 const WATCH_PERIOD: Duration = Duration::from_secs(2);
@@ -89,6 +90,21 @@ impl Way {
         };
         ui.data(&words::done(session, &wanted, &done));
         Ok(Exit::Done)
+    }
+
+    /// How everybody's submission stands.
+    pub fn submissions(&self, session: &SessionName) -> Result<Vec<Submission>, Failure> {
+        Ok(match self {
+            Self::Daemon(lab) => lab.session(session, &["submissions"])?,
+            Self::Here(lab) => session::submissions(&lab.0.view(&lab.1)?, session)?,
+        })
+    }
+
+    pub fn session_record(&self, session: &SessionName) -> Result<SessionRecord, Failure> {
+        Ok(match self {
+            Self::Daemon(lab) => lab.session(session, &["record"])?,
+            Self::Here(lab) => session::record(&lab.0.view(&lab.1)?, session)?,
+        })
     }
 
     /// Moves times, or says what is to be agreed to first.

@@ -101,9 +101,13 @@ fn holds(recorded: &Recorded) -> impl Iterator<Item = (&Claim, &HoldClaim)> {
     })
 }
 
-/// What counts today, by vm.
+/// What counts today, by vm: what people hold, and what a session keeps.
 pub(super) fn counting(recorded: &Recorded) -> BTreeMap<String, HoldClaim> {
     let today = today();
-    let counting = holds(recorded).filter(|(_, hold)| hold.counts(today));
-    counting.map(|(claim, hold)| (claim.name.clone(), hold.clone())).collect()
+    let kept = recorded.keeps.iter().map(|(vm, (session, until))| {
+        let until = Some(until.to_zoned_datetime(TimeZone::system()).date());
+        (vm.clone(), HoldClaim { version: ClaimBody::VERSION, until, why: format!("session `{session}` keeps them") })
+    });
+    let held = holds(recorded).map(|(claim, hold)| (claim.name.clone(), hold.clone()));
+    kept.chain(held).filter(|(_, hold)| hold.counts(today)).collect()
 }

@@ -84,6 +84,7 @@ pub mod round;
 pub mod session;
 pub mod state;
 pub mod template;
+mod told_times;
 pub mod unused;
 pub mod upload;
 pub mod validate;

@@ -236,7 +236,7 @@ impl Context {
 
     /// Makes the folders of the site's storage that are not there yet.
     pub fn make_storage(&self) -> Result<(), ControlError> {
-        let Storage { runs, templates, vms, aside } = &self.site.storage;
+        let Storage { runs, templates, vms, aside, submissions: _ } = &self.site.storage;
         for folder in [runs, templates, vms, aside] {
             std::fs::create_dir_all(folder)
                 .map_err(|source| ControlError::Storage { folder: folder.clone(), source })?;
@@ -286,7 +286,7 @@ impl Context {
     /// Missing state is never empty state: where disks or runs are, there was one.
     pub fn refuse_traces(&self) -> Result<(), ControlError> {
         let storage = &self.site.storage;
-        let folders = [&storage.runs, &storage.templates, &storage.vms, &storage.aside];
+        let folders = [&storage.runs, &storage.templates, &storage.vms, &storage.aside, &storage.submissions];
         let used = folders.into_iter().filter(|folder| may_hold_anything(folder));
         let traces: Vec<String> = used.map(|folder| folder.display().to_string()).collect();
         if traces.is_empty() {

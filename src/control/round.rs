@@ -15,13 +15,16 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::apply::{Client, Done, Request, decide_and_act, reconcile};
+use super::collect::Words;
 use super::permissions::Rights;
 use super::plan::Scope;
 use super::power::{self, Power};
 use super::template::require_install;
 use super::upload::require_owner;
-use super::{Caller, Context, ControlError, understood};
+use super::{Caller, Context, ControlError, session, understood};
 use crate::access::Person;
 use crate::apply::{BatchKind, Goal, Progress, Readiness, Summary};
 use crate::model::address::{Address, AddressPattern};
@@ -86,6 +89,20 @@ pub fn keep(
         Ok(upkeep(plan, recorded, &|vm| may_start(lab, vm)))
     };
     reconcile(&context, &desired, &make, &request("reconcile"), client)
+}
+
+/// Collects the files of vms whose sessions are over for their owners, in every lab; answers what came of each lab in which some
+/// were due. A frozen lab's, too: a freeze is about plans.
+pub fn submissions(
+    context: &Context,
+    words: Words,
+) -> Result<BTreeMap<LabName, Result<usize, ControlError>>, ControlError> {
+    let labs = context.known_store()?.recorded_of_all()?;
+    let is_due = |lab: &LabName, recorded: &Recorded| {
+        understood(lab.clone(), recorded).is_ok_and(|lab| !session::due(&lab, recorded, Timestamp::now()).is_empty())
+    };
+    let due = labs.iter().filter(|(lab, recorded)| is_due(lab, recorded));
+    Ok(due.map(|(lab, _)| (lab.clone(), session::collect_due(context, lab, words))).collect())
 }
 
 fn request(doing: &str) -> Request<'_> {

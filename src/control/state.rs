@@ -1,10 +1,12 @@
 //! The site's memory: it is made once, and a copy can take its place.
 
 use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{Context, ControlError};
-use crate::model::id::RunId;
+use super::{Context, ControlError, told_times};
+use crate::model::id::{RunId, UserName};
+use crate::model::lab::Session;
 use crate::state::Store;
 
 /// Makes the state of a new site, and its storage folders. Refused where one is, or where there are traces of one.
@@ -20,8 +22,17 @@ pub fn make(context: &Context) -> Result<PathBuf, ControlError> {
     Ok(store.path().to_owned())
 }
 
-/// Puts a copy in the place of the state; answers where the one before is kept, if there was one.
-pub fn restore(context: &Context, file: &Path) -> Result<Option<PathBuf>, ControlError> {
+/// What came of a copy that was put in the place of the state.
+#[derive(Debug)]
+pub struct Restored {
+    /// Where the state before is kept, if there was one.
+    pub kept: Option<PathBuf>,
+    /// Whose time in a session stays longer than the copy knows, since their guest was told so.
+    pub longer: Vec<UserName>,
+}
+
+/// Puts a copy in the place of the state.
+pub fn restore(context: &Context, file: &Path) -> Result<Restored, ControlError> {
     if !file.exists() {
         return Err(ControlError::NoFile { file: file.to_owned() });
     }
@@ -29,11 +40,38 @@ pub fn restore(context: &Context, file: &Path) -> Result<Option<PathBuf>, Contro
     let _lock = context.lock("state restore".into())?;
     let folder = &context.site.storage.runs;
     let next_run = unused_run(folder).map_err(|source| ControlError::Runs { folder: folder.clone(), source })?;
-    let kept = Store::restore(&context.site.state, file, next_run, jiff::Timestamp::now())?;
+    let now = jiff::Timestamp::now();
+    let kept = Store::restore(&context.site.state, file, next_run, now)?;
     // In the state that is in its place now: what came before is in the one that is kept.
     context.audit(None, Vec::new())?;
-    Ok(kept)
+    let longer = told_times::take_over(context, &mut Store::open(&context.site.state)?, now)?;
+    Ok(Restored { kept, longer })
 }
+
+/// Copies the state to the site's storage, where a session is open: on the day of an exam the machine with the state
+/// may be what is lost. The copy before it stays until this one is whole.
+pub fn copy_for_sessions(context: &Context) -> Result<bool, ControlError> {
+    let mut store = context.known_store()?;
+    let (labs, now) = (store.recorded_of_all()?, jiff::Timestamp::now());
+    let is_open = |session: &Session| session.is_open(now);
+    if !labs.iter().any(|(_, recorded)| recorded.sessions().any(|(_, session)| is_open(session))) {
+        return Ok(false);
+    }
+    let folder = context.site.storage.state_copies();
+    let failed = |source| ControlError::Storage { folder: folder.clone(), source };
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(failed)?;
+    let (place, draft) = (folder.join(COPY), folder.join(format!(".{COPY}.{}", context.caller.process)));
+    match std::fs::remove_file(&draft) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    store.backup(&draft)?;
+    std::fs::rename(&draft, &place).map_err(failed)?;
+    Ok(true)
+}
+
+/// What the copy is called.
+const COPY: &str = "state.db";
 
 /// Writes a copy of the state, which names everybody: so it is written down who took it.
 pub fn backup(context: &Context, file: &Path) -> Result<(), ControlError> {

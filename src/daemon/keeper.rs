@@ -11,6 +11,7 @@
 //! One decision at a time; what was decided goes on side by side, so that a start never waits for somebody's guest to stop.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
@@ -25,9 +26,10 @@ use super::messages::Acted;
 use super::patience::Patience;
 use crate::control::news::News;
 use crate::control::round::{self, Asking, Doing, Together, Unwatched};
-use crate::control::{Code, ControlError};
+use crate::control::{Code, ControlError, state};
 use crate::error::chain;
 use crate::model::id::{LabName, RunId, VmName};
+use crate::report;
 use crate::run::{self, BEAT_EVERY};
 
 /// How long others who ask the same are waited for: a class begins on a word of its teacher.
@@ -43,6 +45,8 @@ const LATER: Duration = Duration::from_millis(300);
 const AT_ONCE: usize = 8;
 /// Between two looks, whatever wakes us: guests end by the hundred when a session does.
 const LOOKS_APART: Duration = Duration::from_secs(1);
+/// Between two copies of the state to the storage, while a session is open.
+const COPIES_APART: Duration = Duration::from_secs(50);
 /// Between two looks at what starters report.
 const POLL: Duration = Duration::from_secs(1);
 
@@ -51,6 +55,10 @@ pub(super) struct Keeper {
     inbox: Mutex<Inbox>,
     bell: Condvar,
     patience: Mutex<Patience>,
+    /// Somebody collects submissions.
+    collecting: AtomicBool,
+    /// When the state was copied to the storage last.
+    copied: Mutex<Option<Instant>>,
 }
 
 #[derive(Default)]
@@ -306,6 +314,40 @@ fn look(daemon: &Daemon) {
     });
     keeper.inbox().looking = false;
     keeper.bell.notify_all();
+    collect(daemon);
+}
+
+/// While a session is open, the storage has a copy of the state that is not much older than a minute.
+fn copy_state(daemon: &Daemon) {
+    let mut copied = daemon.keeper.copied.lock().unwrap_or_else(PoisonError::into_inner);
+    if copied.is_some_and(|at| at.elapsed() < COPIES_APART) {
+        return;
+    }
+    match state::copy_for_sessions(&daemon.context()) {
+        Ok(_) => *copied = Some(Instant::now()),
+        Err(error) => tracing::warn!(error = chain(&error), "the state cannot be copied to the storage"),
+    }
+}
+
+/// Collects what sessions wait for. Others look meanwhile: to read many disks takes its time.
+fn collect(daemon: &Daemon) {
+    let collecting = &daemon.keeper.collecting;
+    if collecting.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    copy_state(daemon);
+    match round::submissions(&daemon.context(), report::collect::WORDS) {
+        Ok(labs) => {
+            for (lab, came) in labs {
+                match came {
+                    Ok(vms) => tracing::info!(%lab, vms, "submissions are collected"),
+                    Err(error) => tracing::warn!(%lab, error = chain(&error), "submissions are not all collected"),
+                }
+            }
+        }
+        Err(error) => tracing::warn!(error = chain(&error), "nobody knows which submissions are due"),
+    }
+    collecting.store(false, Ordering::Release);
 }
 
 fn keep(daemon: &Daemon, lab: &LabName, may_start: &round::MayStart<'_>) {

@@ -8,8 +8,10 @@ use super::api::{LOOK_TIMEOUT, No};
 use super::routes::{Answer, Asked, Method, Route};
 use crate::control::ControlError;
 use crate::control::own::Lab;
-use crate::control::session::{self, Finding, Happened, Sitter, Status, Wanted, sitters};
+use crate::control::session::{self, Finding, Happened, Sitter, Status, Submission, Wanted, sitters};
+use crate::control::view::View;
 use crate::model::id::{LabName, SessionName, UserName};
+use crate::state::SessionRecord;
 
 const OWNERS: &str = "whoever the site makes an owner of the lab, and admins";
 
@@ -48,6 +50,20 @@ pub(super) fn routes() -> Vec<Route> {
             story,
         ),
         Route::new(
+            Get,
+            "/v1/labs/{lab}/sessions/{session}/submissions",
+            "How the submission of everybody in a session stands.",
+            OWNERS,
+            handed_in,
+        ),
+        Route::new(
+            Get,
+            "/v1/labs/{lab}/sessions/{session}/record",
+            "What happened in an exam, each row with the hash of itself and all before it.",
+            OWNERS,
+            recorded,
+        ),
+        Route::new(
             Post,
             "/v1/labs/{lab}/sessions/{session}/times",
             "Moves the times of people in a session, and tells their guests at once.",
@@ -75,6 +91,18 @@ async fn check(asked: Asked<(LabName, SessionName)>) -> Answer<Vec<Finding>> {
 async fn story(asked: Asked<(LabName, SessionName, UserName)>) -> Answer<Vec<Happened>> {
     let (lab, session, user) = asked.path;
     asked.daemon.look_at(asked.peer, lab, "session show", move |view| session::story(view, &session, &user)).await
+}
+
+async fn handed_in(asked: Asked<(LabName, SessionName)>) -> Answer<Vec<Submission>> {
+    let (lab, session) = asked.path;
+    let show = move |view: &View<'_>| session::submissions(view, &session);
+    asked.daemon.look_at(asked.peer, lab, "session submissions", show).await
+}
+
+async fn recorded(asked: Asked<(LabName, SessionName)>) -> Answer<SessionRecord> {
+    let (lab, session) = asked.path;
+    let show = move |view: &View<'_>| session::record(view, &session);
+    asked.daemon.look_at(asked.peer, lab, "session record", show).await
 }
 
 /// It keeps none of the few places of those who decide, whose turn may take longer than a session can wait.

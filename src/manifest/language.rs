@@ -394,7 +394,7 @@ record! {
 
 record! {
     /// An exam or a class: a window of time over vms. While it is open, no plan stops or changes them. A guest that runs is
-    /// stopped at its owner's own end. Nothing collects them at these times yet.
+    /// stopped at its owner's own end.
     #[structure({
         "oneOf": [{ "required": ["end"] }, { "required": ["duration"] }],
         "if": { "properties": { "late": { "description": "The whole time.", "const": "full_time" } }, "required": ["late"] },
@@ -436,11 +436,18 @@ record! {
         /// How much longer it is for single users.
         #[example({ "doraz": "25%" })]
         pub extra_time: Named<UserName, Spanned<Percent>>,
-        /// All that an isolated guest is to reach besides DHCP and its gateway; recorded, not acted upon yet.
+        /// What an isolated guest may reach besides DHCP and its gateway, from the start to its owner's own end.
         #[example(["141.85.224.15:53/udp", "10.0.0.5:443/tcp"])]
         pub egress: Vec<EgressDecl>,
         /// What happens to guests at their owner's own end: `stop`, unless it is written otherwise, or `keep`.
         pub at_end: Option<Spanned<AtEnd>>,
+        /// Files that are read out of the vms' disks once each is off after its owner's own end: paths as in `collect` of a vm,
+        /// which holds where this is not written, for exams and with `at_end: collect`.
+        #[example(["home/*/answer*"])]
+        pub collect: Vec<Spanned<FilePattern>>,
+        /// How long after its end `purge` leaves the vms' disks, also those that are set aside.
+        #[example("400d")]
+        pub keep: Option<Spanned<Duration>>,
     }
 }
 

@@ -108,6 +108,8 @@ record! {
         pub vms: Option<Spanned<FilePath>>,
         /// Disks set aside; `aside` below the root if not written.
         pub aside: Option<Spanned<FilePath>>,
+        /// What is collected at the end of sessions, for root alone; `submissions` below the root if not written.
+        pub submissions: Option<Spanned<FilePath>>,
     }
 }
 

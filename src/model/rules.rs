@@ -114,6 +114,7 @@ rules! {
     ExamName "LW079" Error,
     OldKey "LW084" Warning,
     Accommodations "LW086" Error,
+    CollectsNothing "LW088" Warning,
     // Renames.
     MovedCircle "LW080" Error,
     MovedUnknown "LW081" Error,
@@ -131,8 +132,6 @@ rules! {
     LabsShareTime "LW097" Warning,
     BeyondShare "LW098" Error,
     // What is recorded, and nothing acts upon yet.
-    SessionsUnbuilt "LW100" Warning,
-    EgressUnbuilt "LW101" Warning,
     LimitsUnbuilt "LW103" Warning,
 }
 

@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::accommodation::{Accommodated, Accommodation};
 use super::claim::{AccommodatedBy, Claim, ClaimBody, TimeChange, TimeClaim};
+use super::file_pattern::FilePattern;
 use super::id::{Mac, UserName, VmName};
+use super::lab::Vm;
 
 /// A time in which some vms are held for those who take part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +38,12 @@ pub struct Session {
     pub egress: BTreeSet<Egress>,
     #[serde(default)]
     pub at_end: AtEnd,
+    /// Files that are read out of its vms' disks after their owners' own ends; none: see `collected`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub collect: Vec<FilePattern>,
+    /// How long after its end nothing purges its vms' disks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_seconds: Option<u64>,
     /// What people changed of its times by command. It stands in claims, and in no record of the session itself.
     #[serde(skip)]
     pub added: AddedTime,
@@ -179,6 +187,8 @@ pub const GRACE_SECONDS: u64 = 120;
 pub const OFFLINE_GRACE_SECONDS: u64 = 30 * 60;
 /// How long before its end a guest is told of it.
 pub const WARN_BEFORE_SECONDS: [u64; 2] = [600, 120];
+/// How long after its end a session's vms wait for their files to be collected.
+const COLLECTING_SECONDS: i64 = 7 * 86_400;
 
 impl Session {
     pub fn is_exam(&self) -> bool {
@@ -188,6 +198,19 @@ impl Session {
     /// Whether its vms are started for it.
     pub fn boots(&self) -> bool {
         self.is_exam() || self.boot_before_seconds > 0
+    }
+
+    /// Which files of a vm are collected after its owner's own end; none where that is nobody's wish.
+    pub fn collected<'a>(&'a self, vm: &'a Vm) -> &'a [FilePattern] {
+        match self.collect.as_slice() {
+            [] if self.is_exam() || self.at_end == AtEnd::Collect => &vm.collect,
+            own => own,
+        }
+    }
+
+    /// Whether files of its vms may still have to be collected.
+    pub fn is_collected_by_now(&self, now: Timestamp) -> bool {
+        self.start < now && now < moved(self.window().1, COLLECTING_SECONDS)
     }
 
     /// How `now` stands to it.

@@ -204,6 +204,8 @@ pub struct Storage {
     pub templates: PathBuf,
     pub vms: PathBuf,
     pub aside: PathBuf,
+    /// What is collected at the end of sessions; nobody's but root's.
+    pub submissions: PathBuf,
 }
 
 impl Storage {
@@ -214,6 +216,7 @@ impl Storage {
             templates: root.join("templates"),
             vms: root.join("vms"),
             aside: root.join("aside"),
+            submissions: root.join("submissions"),
         }
     }
 
@@ -221,6 +224,11 @@ impl Storage {
     pub fn published_disk(&self, lab: &LabName, template: &TemplateName, version: u32, slot: usize) -> PathBuf {
         let folder = self.templates.join(lab.as_str()).join(template.as_str()).join(format!("v{version}"));
         folder.join(format!("disk-{slot}.qcow2"))
+    }
+
+    /// Where the state is copied to while sessions are open. No lab is called so.
+    pub fn state_copies(&self) -> PathBuf {
+        self.submissions.join(".state")
     }
 
     /// Where images from the web are kept, for all labs. No lab is called so.

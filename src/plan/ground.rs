@@ -28,6 +28,10 @@ pub enum Ground {
     SessionHeld { ended: Timestamp },
     /// A vm of an open session would be disturbed.
     DuringSession { session: String, until: Timestamp, disturbance: Disturbance },
+    /// Files of its vms are still to be collected.
+    SubmissionsPending { waiting: usize },
+    /// A vm would be disturbed whose files are still to be collected after a session.
+    NotCollected { session: String, disturbance: Disturbance },
     /// Somebody's disks would be taken out of use.
     DisksReplaced { owner: UserName },
     /// The guest of a lost run may still write. `None`: its starter never wrote.

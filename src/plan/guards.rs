@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::{Disturbance, Ground, Inputs, Planner, Remark, SessionLoss};
 use crate::model::address::{Address, Kind};
-use crate::model::id::{UserName, VmName};
+use crate::model::id::{SessionName, UserName, VmName};
 use crate::model::job::{Task, TaskId};
 use crate::model::lab::{Desired, Session, SessionState};
 use crate::observe::{fenced_after, is_fenced};
@@ -14,12 +14,14 @@ use crate::state::{FreezeScope, Frozen, Recorded, Thing};
 /// A roster that loses more of its members than this, in percent, stops the plan: half a file looks like a whole one.
 const SHRINK_PERCENT_MAX: usize = 20;
 
-/// A session that is open now.
+/// A session that is open now, or whose submissions are not all in.
 #[derive(Debug)]
 pub(super) struct OpenSession {
     name: String,
     vms: BTreeSet<VmName>,
     until: jiff::Timestamp,
+    /// Its time is over: what it holds is to be collected yet.
+    is_collecting: bool,
 }
 
 impl OpenSession {
@@ -29,15 +31,32 @@ impl OpenSession {
 }
 
 /// Sessions open at `now`, as recorded and as wanted: neither an edit nor a new record closes one.
-pub(super) fn open_sessions(desired: &Desired, recorded: &Recorded, now: jiff::Timestamp) -> Vec<OpenSession> {
-    let recorded = recorded.sessions().map(|(address, session)| (address.name.clone(), session.clone()));
+pub(super) fn open_sessions(desired: &Desired, books: &Recorded, now: jiff::Timestamp) -> Vec<OpenSession> {
+    let recorded = books.sessions().map(|(address, session)| (address.name.clone(), session.clone()));
     let wanted = desired.sessions.iter().map(|(name, session)| (name.to_string(), session.clone()));
-    recorded.chain(wanted).filter_map(|(name, session)| open_session(name, session, now)).collect()
+    let open = |(name, session): (String, Session)| {
+        let until = session.window().1;
+        if session.is_open(now) {
+            return Some(OpenSession { name, vms: session.vms, until, is_collecting: false });
+        }
+        let vms = uncollected(&name, &session, books, now);
+        (!vms.is_empty()).then_some(OpenSession { name, vms, until, is_collecting: true })
+    };
+    recorded.chain(wanted).filter_map(open).collect()
 }
 
-fn open_session(name: String, session: Session, now: jiff::Timestamp) -> Option<OpenSession> {
-    let (_, until) = session.window();
-    session.is_open(now).then_some(OpenSession { name, vms: session.vms, until })
+/// Vms of a session that is over, whose files are still to be collected.
+fn uncollected(name: &str, session: &Session, recorded: &Recorded, now: jiff::Timestamp) -> BTreeSet<VmName> {
+    let Ok(name) = SessionName::new(name) else { return BTreeSet::new() };
+    if !session.is_held(now) || !session.is_collected_by_now(now) {
+        return BTreeSet::new();
+    }
+    let waits = |vm: &&VmName| {
+        let known = recorded.vms.get(*vm).filter(|known| !session.collected(&known.vm).is_empty());
+        let end = known.and_then(|known| session.end_of(&known.vm.owner));
+        end.is_some_and(|end| !recorded.is_submitted(&name, vm, end))
+    };
+    session.vms.iter().filter(waits).cloned().collect()
 }
 
 impl Planner<'_> {
@@ -95,6 +114,12 @@ impl Planner<'_> {
                 continue;
             }
             let wanted = self.inputs.desired.sessions.get(open.name.as_str());
+            if open.is_collecting {
+                let is_kept = wanted.is_some_and(|wanted| wanted.vms.is_superset(&open.vms));
+                let waiting = open.vms.len();
+                found.extend((!is_kept).then_some((address, Ground::SubmissionsPending { waiting })));
+                continue;
+            }
             let loss = match wanted {
                 None => SessionLoss::Leaves,
                 Some(wanted) if wanted.window().1 < open.until => SessionLoss::EndsEarlier,
@@ -150,7 +175,11 @@ impl Planner<'_> {
         let address = Address::vm(name);
         let guard = self.open_sessions.iter().find(|open| open.holds(name));
         let Some(open) = guard.filter(|_| !self.allowed(&address)) else { return true };
-        let why = Ground::DuringSession { session: open.name.clone(), until: open.until, disturbance };
+        let (session, until) = (open.name.clone(), open.until);
+        let why = match open.is_collecting {
+            true => Ground::NotCollected { session, disturbance },
+            false => Ground::DuringSession { session, until, disturbance },
+        };
         self.refuse(&address, why);
         false
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::freeze::thaw_command;
+use super::plain_words::count;
 use super::times;
 use crate::model::disk::{Spoilt, size};
 use crate::plan::{DiskLoss, Disturbance, Ground, Leaves, Refusal, SessionLoss};
@@ -34,6 +35,12 @@ impl fmt::Display for Ground {
             }
             Self::DuringSession { session, until, disturbance } => {
                 write!(f, "{disturbance}, while session `{session}` is open until {}", times::local(*until))
+            }
+            Self::SubmissionsPending { waiting } => {
+                write!(f, "it is over, and files of {} are not collected yet", count(*waiting, "vm", "vms"))
+            }
+            Self::NotCollected { session, disturbance } => {
+                write!(f, "{disturbance}, and its files are not collected yet after session `{session}`")
             }
             Self::MayStillWrite { host, silent_seconds: None, .. } => {
                 write!(f, "its starter on {host} never wrote anything, so nobody knows how long it has been silent")
@@ -178,6 +185,9 @@ impl Refusal {
             }
             Ground::SessionEdited { .. } => format!("wait until it is over, or mean it: {allow}"),
             Ground::DuringSession { .. } => format!("wait until the session is over, or mean it: {allow}"),
+            Ground::SubmissionsPending { .. } | Ground::NotCollected { .. } => format!(
+                "the daemon or `labwright reconcile --once` collects them once each is off: `labwright session submissions` shows how they stand; or mean it: {allow}"
+            ),
             Ground::DisksReplaced { .. } => {
                 format!("if that is meant: {allow}; the old disks are kept and can be restored")
             }

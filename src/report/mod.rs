@@ -32,6 +32,7 @@ pub mod plan;
 pub mod privacy;
 pub mod progress;
 mod reasons;
+pub mod record;
 mod remarks;
 pub mod requests;
 pub mod screens;

@@ -7,8 +7,10 @@ use jiff::Timestamp;
 use super::plain_words::count;
 use super::table::{Column, Row, column, wide, word};
 use super::times;
-use crate::control::session::{Doing, Done, InTheWay, Moved, Question, SessionError, Sitter, Wanted, Whose};
-use crate::model::id::SessionName;
+use crate::control::session::{
+    Doing, Done, InTheWay, Moved, Question, SessionError, Sitter, Submission, Wanted, Whose,
+};
+use crate::model::id::{SessionName, UserName};
 
 impl Row for Sitter {
     const COLUMNS: &'static [Column<Self>] = &[
@@ -21,6 +23,23 @@ impl Row for Sitter {
     ];
     fn name(&self) -> String {
         self.user.to_string()
+    }
+}
+
+impl Row for Submission {
+    const COLUMNS: &'static [Column<Self>] = &[
+        column("user", |of| of.user.to_string()),
+        column("vm", |of| of.vm.to_string()),
+        column("state", |of| word(&of.state)),
+        column("files", |of| of.files.to_string()),
+        column("bytes", |of| of.bytes.to_string()),
+        column("collected", |of| of.collected.as_ref().map_or_else(String::new, times::moment)),
+        column("due", |of| of.due.as_ref().map_or_else(String::new, times::moment)),
+        column("note", |of| of.note.clone().unwrap_or_default()),
+        wide("folder", |of| of.folder.as_ref().map_or_else(String::new, |folder| folder.display().to_string())),
+    ];
+    fn name(&self) -> String {
+        self.vm.to_string()
     }
 }
 
@@ -93,6 +112,14 @@ fn scope(whose: &Whose) -> String {
     }
 }
 
+/// Whose time is longer than a copy of the state knew.
+pub fn longer(people: &[UserName]) -> Option<String> {
+    let names: Vec<&str> = people.iter().map(|user| user.as_str()).collect();
+    let names = names.join(", ");
+    (!people.is_empty())
+        .then(|| format!("more time than the copy knew of stays, since running guests were told so: {names}"))
+}
+
 /// Whether it is meant.
 pub fn question(session: &SessionName, wanted: &Wanted, asks: &Question) -> String {
     let verb = wanted.doing.verb();
@@ -118,6 +145,9 @@ pub(super) fn hint(error: &SessionError) -> Option<String> {
         SessionError::StandsStill { user } => {
             format!("`labwright session resume … --user {user}` lets it go on; then there is an end to move")
         }
+        SessionError::Rewritten { session, .. } | SessionError::OtherHead { session, .. } => format!(
+            "a copy of the state from before, or `labwright session record {session} -o json` of that day, shows what it was"
+        ),
         SessionError::Paused => "`labwright session resume` lets it go on".to_owned(),
         SessionError::NoRoom { seconds, latest, way, .. } => {
             let most = match u64::try_from(*seconds) {

@@ -60,11 +60,14 @@ impl Resolver<'_> {
                 extra_time_percent: extra,
                 egress: egress.into_iter().collect(),
                 at_end: decl.at_end.as_ref().map_or(AtEnd::Stop, |at_end| at_end.value),
+                collect: decl.collect.iter().map(|pattern| pattern.value.clone()).collect(),
+                keep_seconds: decl.keep.as_ref().map(|keep| keep.0),
                 added: AddedTime::default(),
             };
             let file = self.accommodations(name, &session, &owners);
             desired.accommodations.insert(name.value.clone(), file);
             self.exam_names(name, decl, &session, families);
+            self.collects_nothing(decl, &session, desired);
             self.overlaps(name, &session, desired);
             desired.sessions.insert(name.value.clone(), session);
         }
@@ -252,6 +255,16 @@ impl Resolver<'_> {
                 message,
                 "write `isolated: true` for the vms, or remove `egress`",
             );
+        }
+    }
+
+    /// `at_end: collect` alone does not say which files.
+    fn collects_nothing(&mut self, decl: &SessionDecl, session: &Session, desired: &Desired) {
+        let Some(at_end) = decl.at_end.as_ref().filter(|at_end| at_end.value == AtEnd::Collect) else { return };
+        let without = session.vms.iter().find(|vm| session.collected(&desired.vms[*vm]).is_empty());
+        if let Some(vm) = without {
+            let message = format!("nothing says which files of `{vm}` are collected");
+            self.note(Rule::CollectsNothing, at_end.at, message, "add `collect: [\"home/*/answer*\"]` to the session");
         }
     }
 

@@ -101,7 +101,7 @@ impl Builder {
 /// Where the site keeps what belongs to all labs.
 fn own_folders(site: &Site) -> impl Iterator<Item = &Path> {
     let storage = &site.storage;
-    [&storage.runs, &storage.templates, &storage.vms, &storage.aside]
+    [&storage.runs, &storage.templates, &storage.vms, &storage.aside, &storage.submissions]
         .into_iter()
         .map(PathBuf::as_path)
         .chain(site.state.parent())

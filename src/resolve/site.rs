@@ -218,6 +218,7 @@ impl Builder {
             templates: self.path(file.storage.templates.as_ref(), below.templates),
             vms: self.path(file.storage.vms.as_ref(), below.vms),
             aside: self.path(file.storage.aside.as_ref(), below.aside),
+            submissions: self.path(file.storage.submissions.as_ref(), below.submissions),
         };
         let limits = file.limits.as_ref();
         let default_limits = Limits {

@@ -11,23 +11,11 @@ pub fn not_yet_acted_upon(manifest: &Manifest, desired: &Desired) -> Diagnostics
     let is_of_storage = |limits: Option<&Spanned<LimitsDecl>>| limits.is_some_and(|limits| limits.storage.is_some());
     let limits = manifest.users.iter().any(|(_, user)| is_of_storage(user.limits.as_ref()))
         || manifest.user_groups.iter().any(|(_, group)| is_of_storage(group.limits.as_ref()));
-    let kinds = [
-        (
-            Rule::SessionsUnbuilt,
-            !desired.sessions.is_empty(),
-            "sessions do not collect files yet: they guard their vms while they are open, and stop each at its owner's own end",
-        ),
-        (
-            Rule::EgressUnbuilt,
-            desired.sessions.values().any(|session| !session.egress.is_empty()),
-            "`egress` opens nothing yet: isolated vms reach their gateway and DHCP alone, during a session too",
-        ),
-        (
-            Rule::LimitsUnbuilt,
-            limits && derives_alone,
-            "`limits: { storage }` counts copied and new disks alone: what derived ones grow to is not counted yet",
-        ),
-    ];
+    let kinds = [(
+        Rule::LimitsUnbuilt,
+        limits && derives_alone,
+        "`limits: { storage }` counts copied and new disks alone: what derived ones grow to is not counted yet",
+    )];
     let mut diagnostics = Diagnostics::default();
     for (rule, _, message) in kinds.into_iter().filter(|(_, applies, _)| *applies) {
         diagnostics.push(Diagnostic::new(rule, message));

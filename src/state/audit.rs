@@ -13,9 +13,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::write::to_json;
-use super::{StateError, Store};
+use super::{StateError, Store, chain};
 use crate::model::address::{Address, Kind};
 use crate::model::audit::{Account, Act, Asked, Verdict, Via};
 use crate::model::id::{LabName, UserName, VmName};
@@ -184,7 +185,8 @@ fn forget_unused_names(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction.execute_batch(
         "DELETE FROM audit_names WHERE id NOT IN (
              SELECT actor FROM audit UNION SELECT behind FROM audit WHERE behind IS NOT NULL
-             UNION SELECT value.value FROM audit, json_each(audit.about) AS part, json_each(part.value) AS value)
+             UNION SELECT value.value FROM audit, json_each(audit.about) AS part, json_each(part.value) AS value
+             UNION SELECT value.value FROM session_record, json_tree(session_record.body) AS value WHERE value.type = 'text')
          AND id NOT IN (SELECT owner FROM audit_names WHERE owner IS NOT NULL)",
     )
 }
@@ -209,13 +211,13 @@ pub(super) fn write(
     apply: Option<i64>,
     now: &str,
 ) -> rusqlite::Result<()> {
-    let mut ids = Ids { transaction, people: BTreeMap::new() };
+    let mut ids = Ids::new(transaction);
     let actor = ids.account(&act.actor.account)?;
     let behind = act.actor.behind.as_ref().map(|account| ids.account(account)).transpose()?;
     let is_refused = matches!(act.verdict, Verdict::Refused { .. });
-    let mut about = Vec::new();
-    for address in parts(&act.about) {
-        about.extend(ids.about(lab, &address, is_refused)?);
+    let (mut about, things) = (Vec::new(), parts(&act.about));
+    for address in &things {
+        about.extend(ids.about(lab, address, is_refused)?);
     }
     let via = serde_json::to_value(act.actor.via).ok();
     let via = via.as_ref().and_then(serde_json::Value::as_str).unwrap_or("other");
@@ -235,8 +237,9 @@ pub(super) fn write(
             to_json(&about),
             to_json(&act.verdict),
             apply
-        ])
-        .map(drop)
+        ])?;
+    let row = json!({ "actor": actor, "behind": behind, "via": via, "asked": act.asked, "verdict": act.verdict });
+    lab.map_or(Ok(()), |lab| chain::note_act(transaction, lab, &things, &row, now))
 }
 
 /// A permission's name is made of those of whom and what it joins, such as `user:doraz,vm:alex/mine`.
@@ -251,12 +254,16 @@ fn parts(about: &[Address]) -> BTreeSet<Address> {
 }
 
 /// Ids of people and vms, made where there are none yet.
-struct Ids<'t> {
+pub(super) struct Ids<'t> {
     transaction: &'t Transaction<'t>,
     people: BTreeMap<String, String>,
 }
 
-impl Ids<'_> {
+impl<'t> Ids<'t> {
+    pub(super) fn new(transaction: &'t Transaction<'t>) -> Self {
+        Self { transaction, people: BTreeMap::new() }
+    }
+
     fn account(&mut self, account: &Account) -> rusqlite::Result<String> {
         let name = account.login.clone().unwrap_or_else(|| format!("uid {}", account.uid));
         let found: Option<String> = self
@@ -273,7 +280,7 @@ impl Ids<'_> {
         Ok(id)
     }
 
-    fn person(&mut self, login: &str) -> rusqlite::Result<String> {
+    pub(super) fn person(&mut self, login: &str) -> rusqlite::Result<String> {
         if let Some(id) = self.people.get(login) {
             return Ok(id.clone());
         }
@@ -308,7 +315,12 @@ impl Ids<'_> {
             .query_row([login], |row| row.get(0))
     }
 
-    fn vm(&mut self, lab: Option<&LabName>, name: &str, is_refused: bool) -> rusqlite::Result<Option<String>> {
+    pub(super) fn vm(
+        &mut self,
+        lab: Option<&LabName>,
+        name: &str,
+        is_refused: bool,
+    ) -> rusqlite::Result<Option<String>> {
         let lab = lab.map(LabName::as_str);
         let owner: Option<String> = self
             .transaction
@@ -358,7 +370,7 @@ pub(super) fn owned(transaction: &Transaction<'_>, lab: &str, vm: &str, owner: &
     if !waits {
         return Ok(());
     }
-    let owner = Ids { transaction, people: BTreeMap::new() }.person(owner)?;
+    let owner = Ids::new(transaction).person(owner)?;
     transaction
         .prepare_cached(
             "UPDATE audit_names SET owner = ?3 WHERE kind = 'vm' AND name = ?1 AND lab = ?2 AND owner IS NULL",
@@ -412,6 +424,11 @@ impl Names {
         let person = self.ids(|name| name.kind == "person" && name.name == login);
         let owned = self.0.values().filter(|name| name.owner.as_ref().is_some_and(|owner| person.contains(owner)));
         owned.filter_map(|name| Some((name.lab.clone()?, name.name.clone()))).collect()
+    }
+
+    /// What each id stands for.
+    pub(super) fn plain(&self) -> BTreeMap<String, String> {
+        self.0.iter().map(|(id, name)| (id.clone(), name.name.clone())).collect()
     }
 
     fn someone(&self, id: String) -> Someone {

@@ -7,7 +7,7 @@ use rusqlite::{Transaction, params};
 use serde::{Deserialize, Serialize};
 
 use super::write::{execute, to_json, want_back};
-use super::{audit, claims, roster};
+use super::{audit, chain, claims, roster};
 use crate::model::accommodation::Unshown;
 use crate::model::address::{Address, Kind};
 use crate::model::claim::{
@@ -103,10 +103,15 @@ impl Entry {
     pub(super) fn write(&self, transaction: &Transaction<'_>, lab: &str, now: &str) -> rusqlite::Result<()> {
         let execute = |sql, parameters: &[&dyn rusqlite::ToSql]| execute(transaction, sql, parameters);
         match self {
-            Self::Object { address, body: Some(body) } => execute(
-                "INSERT OR REPLACE INTO objects (lab, kind, name, body) VALUES (?1, ?2, ?3, ?4)",
-                params![lab, address.kind.as_str(), address.name, body],
-            ),
+            Self::Object { address, body: Some(body) } => {
+                if address.kind == Kind::Session {
+                    chain::keep(transaction, lab, &address.name, body)?;
+                }
+                execute(
+                    "INSERT OR REPLACE INTO objects (lab, kind, name, body) VALUES (?1, ?2, ?3, ?4)",
+                    params![lab, address.kind.as_str(), address.name, body],
+                )
+            }
             Self::Object { address, body: None } => {
                 if address.kind == Kind::User {
                     roster::forget(transaction, lab, &address.name)?;
@@ -141,6 +146,7 @@ impl Entry {
                     execute(sql, params![lab, from.as_str(), to.as_str()])?;
                 }
                 audit::rename(transaction, lab, from.as_str(), to.as_str())?;
+                chain::rename(transaction, lab, from.as_str(), to.as_str())?;
                 claims::rename(transaction, lab, from.as_str(), to.as_str(), now)
             }
             Self::RenameTemplate { from, to } => execute(

@@ -3,6 +3,7 @@
 
 mod aside;
 mod audit;
+mod chain;
 mod claims;
 mod clear;
 mod entry;
@@ -27,6 +28,7 @@ mod write;
 
 pub use aside::{AsideSet, ImageDigest, WaitingDisks};
 pub use audit::{About, ActsOf, PastAct, Someone};
+pub use chain::{SessionRecord, SessionRow};
 pub use claims::PastClaim;
 pub use clear::OldRun;
 pub use entry::Entry;

@@ -109,6 +109,8 @@ impl Reader<'_> {
             versions: self.versions(transaction)?,
             vms,
             claims,
+            submitted: self.submitted(transaction)?,
+            keeps: self.keeps(transaction)?,
             aside: self.asides(transaction)?,
             waiting,
             former: self.former(transaction)?,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{AsideSet, ImageDigest, RecordedThing, Starting, Storing, Thing, Tried, WaitingDisks, Worker};
 use crate::model::address::{Address, Kind};
 use crate::model::claim::Claim;
-use crate::model::id::{LabName, Mac, RunId, SiteTag, TemplateName, VmGroupName, VmName};
+use crate::model::id::{LabName, Mac, RunId, SessionName, SiteTag, TemplateName, VmGroupName, VmName};
 use crate::model::job::JobId;
 use crate::model::lab::{Desired, Hardware, Session, Vm, VmGroup, VmSource};
 use crate::run::{BatchId, StopReason};
@@ -42,6 +42,10 @@ pub struct Recorded {
     pub vms: BTreeMap<VmName, RecordedVm>,
     /// What people asked for by command, and what still stands of it, oldest first.
     pub claims: Vec<Claim>,
+    /// When files of vms were collected last, by session.
+    pub submitted: BTreeMap<SessionName, BTreeMap<VmName, jiff::Timestamp>>,
+    /// Until when nothing purges the disks of vms, for the sake of which session.
+    pub keeps: BTreeMap<String, (SessionName, jiff::Timestamp)>,
     /// Disks that were set aside, by the vm that they were of.
     pub aside: BTreeMap<VmName, Vec<AsideSet>>,
     /// Disks that were put back, of vms that are not recorded.
@@ -76,6 +80,8 @@ impl Recorded {
             versions: BTreeMap::new(),
             vms: BTreeMap::new(),
             claims: Vec::new(),
+            submitted: BTreeMap::new(),
+            keeps: BTreeMap::new(),
             aside: BTreeMap::new(),
             waiting: BTreeMap::new(),
             former: Vec::new(),
@@ -88,6 +94,11 @@ impl Recorded {
 }
 
 impl Recorded {
+    /// Whether a vm's files were collected after its owner's end in a session. Who is given more time then has another end.
+    pub fn is_submitted(&self, session: &SessionName, vm: &VmName, end: jiff::Timestamp) -> bool {
+        self.submitted.get(session).and_then(|vms| vms.get(vm)).is_some_and(|at| end <= *at)
+    }
+
     /// What a path that was written before a move is called now.
     pub fn now_at(&self, path: PathBuf) -> PathBuf {
         self.former

@@ -22,6 +22,8 @@
 //! claims     id ─ lab, kind, name, body (JSON, with its version), by, at; ended_at, ended: since when it counts no more, and why
 //! roster     what rosters say of people besides their accounts: see `roster`
 //! audit      who asked for what, with tables of its own beside it: see `audit`
+//! session_record, submissions, keeps
+//!            what happened in exams, and what is to be had of them later: see `chain`
 //! ```
 //!
 //! Times are RFC 3339 texts in UTC. Rows are keyed by lab; addresses and runs are the site's.
@@ -32,7 +34,7 @@
 use rusqlite::Connection;
 
 /// Version of the tables that this program writes, kept in `PRAGMA user_version`.
-pub(super) const VERSION: u32 = 11;
+pub(super) const VERSION: u32 = 12;
 
 /// `MIGRATIONS[n]` turns version n into n + 1. Never edited once released.
 const MIGRATIONS: [&str; VERSION as usize] = ["
@@ -135,7 +137,7 @@ const MIGRATIONS: [&str; VERSION as usize] = ["
     ALTER TABLE holds ADD COLUMN bytes INTEGER;
 ", "
     ALTER TABLE disks ADD COLUMN instance TEXT;
-"];
+", super::chain::TABLES];
 
 /// Brings the tables to `VERSION`, each step in a transaction of its own.
 pub(super) fn migrate(connection: &mut Connection, from: u32) -> rusqlite::Result<()> {

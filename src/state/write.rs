@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, Transaction, params};
 
 use super::aside::remember;
-use super::{Entry, RecordedDisk, StateError, Store, TemplateVersion, audit, claims};
+use super::{Entry, RecordedDisk, StateError, Store, TemplateVersion, audit, chain, claims};
 use crate::model::address::Address;
 use crate::model::audit::Act;
 use crate::model::claim::{ClaimBody, ClaimId};
@@ -325,8 +325,11 @@ fn write_changes(
     changes: &[Change],
     now: jiff::Timestamp,
 ) -> rusqlite::Result<()> {
+    let (exams, at) = (chain::Exams::default(), now.to_string());
     for change in changes {
-        write_change(transaction, lab.as_str(), change, &now.to_string())?;
+        let told = chain::Told::of(transaction, lab, change)?;
+        write_change(transaction, lab.as_str(), change, &at)?;
+        told.map_or(Ok(()), |told| told.write(transaction, lab, &exams, &at))?;
     }
     if !changes.is_empty() {
         transaction.execute("UPDATE labs SET serial = serial + 1 WHERE lab = ?1", [lab.as_str()])?;

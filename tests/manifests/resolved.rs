@@ -88,6 +88,7 @@ sessions:
     extra_time: { doraz: 50% }
     egress: ["141.85.224.15:53/udp", "10.0.0.0/28:443/tcp"]
     at_end: collect
+    collect: ["home/*/answer*"]
 moved:
   - { from: vm/old, to: vm/helper }
 "#;

@@ -108,7 +108,7 @@ fn an_older_state_gets_an_audit() {
     let sandbox = applied();
     let state = Connection::open(sandbox.path("site/state.db")).unwrap();
     state
-        .execute_batch("DROP TABLE roster; DROP TABLE audit; DROP TABLE audit_names; DROP TABLE audit_gate; ALTER TABLE disks DROP COLUMN instance; PRAGMA user_version = 5")
+        .execute_batch("DROP TABLE session_record; DROP TABLE submissions; DROP TABLE keeps; DROP TABLE roster; DROP TABLE audit; DROP TABLE audit_names; DROP TABLE audit_gate; ALTER TABLE disks DROP COLUMN instance; PRAGMA user_version = 5")
         .unwrap();
     drop(state);
     must(&sandbox, "labwright --site ../site.yaml vm derive base --name mine --owner ada");

@@ -17,7 +17,7 @@ fn students() -> Vec<String> {
 }
 
 /// The quickstart's lab with a second partition in its template, ext4, where students keep their files.
-fn lab(students: &[String]) -> Lab {
+pub(crate) fn lab(students: &[String], edit: impl FnOnce(String) -> String) -> Lab {
     Lab::prepared("", |folder| {
         let quickstart = Path::new(env!("CARGO_MANIFEST_DIR")).join("labs/quickstart");
         std::fs::create_dir_all(folder.join("images")).unwrap();
@@ -25,7 +25,7 @@ fn lab(students: &[String]) -> Lab {
         let manifest = std::fs::read_to_string(quickstart.join("lab.yaml")).unwrap();
         let manifest =
             manifest.replace("    isolated: true\n", "    isolated: true\n    collect: [\"home/*/answer*\"]\n");
-        std::fs::write(folder.join("lab.yaml"), manifest.replace("100.20", "100.99")).unwrap();
+        std::fs::write(folder.join("lab.yaml"), edit(manifest.replace("100.20", "100.99"))).unwrap();
         std::fs::write(folder.join("students.csv"), format!("user\n{}\n", students.join("\n"))).unwrap();
         let at = |name: &str| text(&folder.join(name));
         tool("qemu-img", &["convert", "-O", "raw", &text(template()), &at("raw")]);
@@ -42,7 +42,7 @@ fn lab(students: &[String]) -> Lab {
 #[test]
 fn what_was_saved_right_before_an_orderly_stop_is_in_the_submission() {
     let students = students();
-    let lab = lab(&students);
+    let lab = lab(&students, |manifest| manifest);
     let (folder, into) = (text(&lab.folder), text(&lab.folder.join("got")));
     lab.must(&["host", "setup", "--lab", &folder]);
     lab.apply();

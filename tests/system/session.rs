@@ -1,10 +1,12 @@
 //! Times of a session, on real guests: each keeps its own, and hears of another one while it runs.
 
+use std::io::Write as _;
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use crate::lab::Lab;
 use crate::serve::{LAB, PEOPLE, Served};
-use crate::world::{text, wait_until};
+use crate::world::{text, tool, wait_until};
 
 impl Lab {
     fn session(&self, line: &str) -> String {
@@ -91,6 +93,36 @@ fn the_time_of_one_is_over_and_another_one_works_on() {
     assert_eq!(lab.vm_state("alice-tiny"), "off", "its time was over: nothing starts it again");
 }
 
+/// What a session opens is open for its vms alone, and shut at its end under a guest that runs on.
+#[test]
+fn a_session_opens_destinations_for_its_vms_and_for_its_time() {
+    let lab = Lab::new();
+    let now = jiff::Timestamp::now();
+    let (start, end) = (now - Duration::from_secs(60), now + Duration::from_secs(3600));
+    let manifest = lab.folder.join("lab.yaml");
+    let text_of = std::fs::read_to_string(&manifest).unwrap();
+    let session = format!(
+        "sessions:\n  web: {{ vms: [alice-tiny], start: {start:.0}, end: {end:.0}, at_end: keep, egress: [\"192.168.100.1:8080/tcp\"] }}\n"
+    );
+    std::fs::write(&manifest, format!("{text_of}\n{session}")).unwrap();
+    lab.must(&["host", "setup", "--lab", &text(&lab.folder)]);
+    lab.apply();
+    for port in [8080, 8081] {
+        let served = TcpListener::bind(("192.168.100.1", port)).unwrap();
+        std::thread::spawn(move || served.incoming().for_each(|stream| drop(stream.unwrap().write_all(b"hello\n"))));
+    }
+    let (mut alice, mut bob) = (lab.console("alice-tiny"), lab.console("bob-tiny"));
+    let mut alice_reaches = |port: u16| alice.run(&format!("nc -w 3 192.168.100.1 {port} </dev/null")).1 == "hello\n";
+    wait_until("it is open", || alice_reaches(8080));
+    assert!(!alice_reaches(8081), "what is not named");
+    assert_ne!(bob.run("nc -w 3 192.168.100.1 8080 </dev/null").1, "hello\n", "he is in no session");
+    let pid = lab.mapping("alice-tiny")["pid"].clone();
+    lab.session("end-now web --all");
+    wait_until("it is shut", || !tool("nft", &["list", "ruleset"]).contains("8080"));
+    assert!(!alice_reaches(8080));
+    assert_eq!(lab.mapping("alice-tiny")["pid"], pid, "the guest runs on");
+}
+
 /// Its owner learns nothing of an exam's vm before the exam, and sees nothing else while it is on.
 #[test]
 fn an_exams_vm_is_not_there_before_its_time() {
@@ -102,7 +134,7 @@ fn an_exams_vm_is_not_there_before_its_time() {
         )
     };
     let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap();
-    let served = Served::of(&exam(now + Duration::from_secs(3600)), "", &PEOPLE);
+    let served = Served::of(&exam(now + Duration::from_secs(3600)), "daemon: { interval: 1s }\n", &PEOPLE);
     let unlike = |line: &str| served.says("doraz", line).0.replace("doraz-final", "NAME").replace("no-such-vm", "NAME");
     for line in ["vm start NAME --isolate", "vm show NAME", "vm screen NAME -o /tmp/x.png", "vm snapshot NAME one"] {
         let (own, none) = (line.replace("NAME", "doraz-final"), line.replace("NAME", "no-such-vm"));
@@ -119,4 +151,7 @@ fn an_exams_vm_is_not_there_before_its_time() {
     assert_eq!((status.status.code(), said.starts_with("final is running: 0/")), (Some(5), true), "{said}");
     let (said, code) = served.says("doraz", "session status final --lab net101");
     assert!(code != 0 && !said.contains("ready"), "{said}");
+    // From now on the storage has a copy of the state.
+    let copy = served.lab.world.folder.path().join("site/submissions/.state/state.db");
+    wait_until("the state is copied", || copy.exists());
 }

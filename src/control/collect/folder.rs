@@ -13,7 +13,7 @@ use crate::state::RecordedDisk;
 use crate::volumes::place;
 
 pub(super) const LIST: &str = "collected.csv";
-const MANIFEST: &str = "manifest.json";
+pub(in crate::control) const MANIFEST: &str = "manifest.json";
 const RECEIPT: &str = "receipt.txt";
 const COLUMNS: [&str; 10] =
     ["student", "vm", "result", "submission", "files", "bytes", "collected", "by", "why", "note"];
@@ -175,7 +175,7 @@ fn drain(content: &mut dyn Read, path: &Path) -> Result<(), CollectError> {
     io::copy(content, &mut io::sink()).map(drop).map_err(write(path))
 }
 
-fn hexadecimal(hash: Sha256) -> String {
+pub(in crate::control) fn hexadecimal(hash: Sha256) -> String {
     use std::fmt::Write as _;
     hash.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
         write!(text, "{byte:02x}").expect("a string takes everything");

@@ -38,6 +38,7 @@ use crate::observe::{Observed, life};
 use crate::state::{Intent, Outcome, Recorded, RecordedDisk, RecordedVm};
 use crate::volumes::{self, HearError, Left, Order, Record};
 use folder::{Folder, List, Place};
+pub(super) use folder::{MANIFEST, hexadecimal};
 pub use receipt::{DiskRead, Kept, LeftThere, Newest, Receipt, Taken, Verdict, VolumeRead};
 
 /// What is to be collected.
@@ -66,6 +67,7 @@ pub struct Words {
 pub enum Told<'a> {
     /// This is in that folder now, or nowhere where there was no disk.
     Collected {
+        vm: &'a VmName,
         receipt: &'a Receipt,
         folder: Option<&'a Path>,
     },
@@ -163,7 +165,7 @@ pub fn collect(
         }
         told(
             match &came {
-                Ok(Done::Collected { receipt, folder }) => Told::Collected { receipt, folder: folder.as_deref() },
+                Ok(Done::Collected { receipt, folder }) => Told::Collected { vm, receipt, folder: folder.as_deref() },
                 Ok(Done::Before { folder }) => Told::Before { vm, folder },
                 Err(error) => Told::Not { vm, error },
             },
@@ -272,7 +274,7 @@ impl Collect<'_> {
         let mut receipt = self.receipt(name, vm, *recorded, patterns);
         let disks: Vec<_> = recorded.iter().flat_map(|vm| &vm.disks).filter(|disk| disk.made).collect();
         let student = self.wanted.into.join(&receipt.student);
-        let place = Place::of(&student, &receipt.vm.replace('/', "~"), self.wanted.is_look);
+        let place = Place::of(&student, &folder_name(&receipt.vm), self.wanted.is_look);
         if let (Some(folder), None, false) = (&place.earlier, &self.wanted.why, self.wanted.is_look) {
             return Ok(Done::Before { folder: folder.clone() });
         }
@@ -294,13 +296,12 @@ impl Collect<'_> {
     }
 
     fn receipt(&self, name: &VmName, vm: &Vm, recorded: Option<&RecordedVm>, patterns: Vec<FilePattern>) -> Receipt {
-        let owner = vm.owner.as_str();
         let candidate = self.particulars.get(&vm.owner).and_then(|of| of.candidate.as_ref());
-        let student = candidate.map_or(owner, Candidate::as_str);
+        let (student, vm_of_student) = named(name, &vm.owner, candidate);
         Receipt {
             format: Receipt::FORMAT,
             lab: self.lab.clone(),
-            vm: name.as_str().replace(owner, student),
+            vm: vm_of_student,
             student: student.to_owned(),
             is_submission: !self.wanted.is_look,
             verdict: Verdict::Nothing,
@@ -315,6 +316,35 @@ impl Collect<'_> {
             disks: Vec::new(),
         }
     }
+}
+
+/// Candidate number or login name of a vm's owner, and what the vm is called with it.
+fn named<'a>(name: &VmName, owner: &'a UserName, candidate: Option<&'a Candidate>) -> (&'a str, String) {
+    let student = candidate.map_or(owner.as_str(), Candidate::as_str);
+    (student, name.as_str().replace(owner.as_str(), student))
+}
+
+fn folder_name(vm: &str) -> String {
+    vm.replace('/', "~")
+}
+
+/// The latest submission of a vm that stands in a folder, if there is one.
+pub(super) fn standing(
+    into: &Path,
+    name: &VmName,
+    owner: &UserName,
+    candidate: Option<&Candidate>,
+) -> Option<(PathBuf, Receipt)> {
+    let (student, vm) = named(name, owner, candidate);
+    let (student, first) = (into.join(student), folder_name(&vm));
+    let later = (2..).map(|number| student.join(format!("{first}.{number}")));
+    let all = std::iter::once(student.join(&first)).chain(later);
+    all.map_while(|folder| Some((read_receipt(&folder)?, folder))).last().map(|(receipt, folder)| (folder, receipt))
+}
+
+/// What was written of a submission, where it can be read.
+pub(super) fn read_receipt(folder: &Path) -> Option<Receipt> {
+    serde_json::from_slice(&std::fs::read(folder.join(MANIFEST)).ok()?).ok()
 }
 
 /// What ended the reading of a disk.

@@ -16,9 +16,11 @@ mod check;
 mod limits;
 mod lost;
 mod people;
+mod record;
 mod room;
 mod status;
 mod story;
+mod submissions;
 mod tell;
 
 use jiff::Timestamp;
@@ -39,8 +41,10 @@ use crate::state::{ApplyInfo, Change, Intent, Outcome, PastClaim, Recorded, Stor
 pub use check::{Finding, check};
 pub use limits::InTheWay;
 pub use people::{Sitter, Sitting, sitters};
+pub use record::{Verified, record, verify};
 pub use status::{Machine, Status, status};
 pub use story::{Happened, story};
+pub use submissions::{Submission, SubmissionState, collect_due, due, submissions};
 pub(super) use tell::tell_what_came;
 
 /// More people than this are touched only if it is agreed to.
@@ -219,6 +223,12 @@ pub enum SessionError {
     NoRoom { user: UserName, seconds: i64, latest: Timestamp, way: InTheWay },
     #[error("nothing was done to the session's times that could be taken back")]
     NothingToUndo,
+    #[error("session `{session}` has no record: exams have one, from the apply on that first knew them")]
+    NoRecord { session: SessionName },
+    #[error("row {row} of the record of session `{session}` is not what was written")]
+    Rewritten { session: SessionName, row: u64 },
+    #[error("no row of the record of session `{session}` has this hash; the last one has {head}")]
+    OtherHead { session: SessionName, head: String },
 }
 
 impl SessionError {
