@@ -79,7 +79,8 @@ fn cloud_config(seed: &SeedDisk, password_hash: &str) -> Value {
         Value::Object(account)
     };
     let users: Vec<Value> = seed.users.iter().enumerate().map(account).collect();
-    let mut config = json!({ "users": users });
+    // The guest knows its own name without asking anybody.
+    let mut config = json!({ "users": users, "manage_etc_hosts": "localhost" });
     if let Some(keyboard) = &seed.keyboard {
         config["keyboard"] = json!(keyboard);
     }
