@@ -45,7 +45,8 @@ fn what_was_saved_right_before_an_orderly_stop_is_in_the_submission() {
     let lab = lab(&students, |manifest| manifest);
     let (folder, into) = (text(&lab.folder), text(&lab.folder.join("got")));
     lab.must(&["host", "setup", "--lab", &folder]);
-    lab.apply();
+    // Twenty guests without KVM boot for long.
+    lab.must(&["apply", &folder, "--yes", "--wait", "--timeout", "3600"]);
     let collect = ["vm", "collect", "exam", "-o", &into, "--lab", &folder];
     let refused = lab.labwright(&collect);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
