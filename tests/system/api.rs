@@ -76,6 +76,12 @@ fn tries(folder: &str) -> Vec<Try> {
         ("root", "get_metrics", LAB, VM, nothing.clone(), 200),
         ("root", "get_labs_sessions", LAB, VM, nothing.clone(), 200),
         ("root", "get_labs_sessions_one", LAB, VM, nothing.clone(), 200),
+        ("root", "get_labs_sessions_status", LAB, VM, nothing.clone(), 200),
+        ("root", "get_labs_sessions_check", LAB, VM, nothing.clone(), 200),
+        ("root", "get_labs_sessions_submissions", LAB, VM, nothing.clone(), 200),
+        ("root", "get_labs_sessions_record", LAB, VM, nothing.clone(), 200),
+        ("root", "get_labs_sessions_people_one", LAB, VM, nothing.clone(), 200),
+        ("doraz", "get_labs_sessions_people_one", LAB, VM, nothing.clone(), 404),
         ("root", "post_labs_sessions_times", LAB, VM, json!({ "doing": { "extend": { "seconds": 60 } } }), 400),
         ("root", "post_labs_sessions_times", LAB, VM, extend.clone(), 200),
         ("root", "post_labs_validate", LAB, VM, json!({ "folder": folder }), 200),
@@ -94,8 +100,12 @@ fn every_path_answers_what_the_document_says() {
     for (who, id, lab, vm, body, status) in tries(&text(&served.lab.folder)) {
         let at = format!("{who}: {id} {body}");
         let (method, path, operation) = &document_of(&document, id);
-        let path =
-            path.replace("{lab}", lab).replace("{vm}", vm).replace("{session}", "class").replace("{template}", "gsr");
+        let path = path
+            .replace("{lab}", lab)
+            .replace("{vm}", vm)
+            .replace("{session}", "class")
+            .replace("{template}", "gsr")
+            .replace("{user}", "alex");
         let body = if body.is_null() { String::new() } else { format!("{body}\n") };
         let uid = if who == "root" { 0 } else { uid(who) };
         let (came, said) = served.raw_with(uid, &format!("{} {path}", method.to_uppercase()), "", &body);
