@@ -3,11 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::{Ended, LabOption};
-use crate::client::open;
-use crate::control::state as control;
-use crate::exit::Exit;
-use crate::report::{Ui, session as words};
-use crate::state::Store;
+use crate::client::state;
+use crate::report::Ui;
 
 /// Look after the site's state
 #[derive(Debug, clap::Subcommand)]
@@ -46,30 +43,9 @@ pub(super) enum Command {
 
 pub(super) fn run(command: &Command, site: Option<&Path>, ui: &Ui) -> Ended {
     match command {
-        Command::Init { lab } => {
-            let state = control::make(&open(site, lab)?)?;
-            ui.say(&format!("a new state is at {}", state.display()));
-        }
-        Command::Backup { file, lab } => {
-            let context = open(site, &lab.lab)?;
-            control::backup(&context, file)?;
-            ui.say(&format!("a copy of {} is in {}", context.site.state.display(), file.display()));
-        }
-        Command::Check { lab } => {
-            let state = open(site, &lab.lab)?.site.state;
-            Store::check_all(&state)?;
-            ui.say(&format!("{} is sound: all of it was read", state.display()));
-        }
-        Command::Restore { file, lab } => {
-            let context = open(site, &lab.lab)?;
-            let restored = control::restore(&context, file)?;
-            ui.say(&format!("{} holds the copy now", context.site.state.display()));
-            if let Some(kept) = &restored.kept {
-                ui.say(&format!("the state before is kept in {}", kept.display()));
-            }
-            words::longer(&restored.longer).iter().for_each(|line| ui.say(line));
-            ui.say("next: `labwright plan --refresh-only` shows what has changed since the copy was made");
-        }
+        Command::Init { lab } => state::make(site, lab, ui),
+        Command::Backup { file, lab } => state::copy(site, &lab.lab, file, ui),
+        Command::Check { lab } => state::check(site, &lab.lab, ui),
+        Command::Restore { file, lab } => state::put_back(site, &lab.lab, file, ui),
     }
-    Ok(Exit::Done)
 }

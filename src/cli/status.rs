@@ -1,18 +1,11 @@
 //! `labwright status`: where the lab stands, in one screen.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::{Ended, LabFolder};
-use crate::client::of_known_lab;
-use crate::control::{Context, pick};
-use crate::exit::Exit;
-use crate::model::lab::Desired;
+use crate::client::watch;
+use crate::report::Ui;
 use crate::report::table::Format;
-use crate::report::{Failure, Ui, command, status};
-
-/// How long a look stands where somebody watches.
-const WATCH_PERIOD: Duration = Duration::from_secs(2);
 
 /// Show where the lab stands
 #[derive(Debug, clap::Args)]
@@ -55,28 +48,5 @@ impl Arguments {
 
 pub(super) fn run(arguments: &Arguments, site: Option<&Path>, ui: &Ui) -> Ended {
     let (folder, vms) = arguments.meant();
-    let (context, desired) = of_known_lab(site, &folder)?;
-    let look = || look(&context, &desired, &vms, arguments);
-    ui.data(&look()?);
-    if !arguments.watch {
-        return Ok(Exit::Done);
-    }
-    loop {
-        std::thread::sleep(WATCH_PERIOD);
-        match look() {
-            Ok(text) if arguments.output == Format::Json => ui.data(&text),
-            Ok(text) => ui.redraw(&text),
-            // A queue that does not answer now may answer the next time.
-            Err(failure) => ui.say_rendered(&failure.render()),
-        }
-    }
-}
-
-/// How the lab stands at this moment.
-fn look(context: &Context, desired: &Desired, vms: &[String], arguments: &Arguments) -> Result<String, Failure> {
-    let view = context.view(desired)?;
-    let picked = (!vms.is_empty()).then(|| pick::recorded_vms(&desired.lab, vms, &view.recorded)).transpose()?;
-    let (status, apply) = (view.status(picked.as_ref())?, command(context, "apply"));
-    let text = if arguments.watch { status::text_of_look } else { status::text };
-    Ok(text(&status, arguments.output, &apply))
+    watch::status(site, &folder, &vms, arguments.output, arguments.watch, ui)
 }

@@ -18,6 +18,8 @@
 //! labs     all labs of a site, one after the other
 //! hosts    this machine as an execution host
 //! upkeep   what is deleted, and who is forgotten
+//! state    the site's memory: made, copied, read, put back
+//! watch    what is looked at again and again
 //! ```
 
 mod aside;
@@ -32,7 +34,9 @@ pub mod looks;
 mod of_lab;
 pub mod own_lab;
 mod sessions;
+pub mod state;
 pub mod upkeep;
+pub mod watch;
 pub mod way;
 pub mod whole;
 

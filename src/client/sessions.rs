@@ -1,8 +1,6 @@
 //! An exam or a class and its times, whichever way.
 
-use std::time::Duration;
-
-use super::{Ended, Way};
+use super::{Ended, Way, watch};
 use crate::control::own::Lab;
 use crate::control::session::{self, Answer, Happened, Sitter, Status, Submission, Wanted};
 use crate::control::view;
@@ -11,9 +9,6 @@ use crate::model::id::{SessionName, UserName};
 use crate::report::table::Format;
 use crate::report::{Failure, Ui, session as words, session_status};
 use crate::state::SessionRecord;
-
-/// How long a look stands where somebody watches.
-const WATCH_PERIOD: Duration = Duration::from_secs(2);
 
 impl Way {
     pub fn sessions(&self) -> Result<Vec<view::Session>, Failure> {
@@ -32,20 +27,13 @@ impl Way {
     }
 
     /// Shows how its machines stand, over and over where somebody watches.
-    pub fn watch_session(&self, session: &SessionName, format: Format, watch: bool, ui: &Ui) -> Ended {
-        let mut status = self.session_status(session)?;
+    pub fn watch_session(&self, session: &SessionName, format: Format, is_watched: bool, ui: &Ui) -> Ended {
+        let status = self.session_status(session)?;
         ui.data(&session_status::text(&status, format));
-        if !watch {
-            return Ok(if status.is_ready { Exit::Done } else { Exit::NotReady });
-        }
-        loop {
-            std::thread::sleep(WATCH_PERIOD);
-            match self.session_status(session) {
-                Ok(now) => status = now,
-                // What does not answer now may answer the next time.
-                Err(failure) => ui.say_rendered(&failure.render()),
-            }
-            ui.redraw(&session_status::text(&status, format));
+        match (is_watched, status.is_ready) {
+            (true, _) => watch::redrawn(|| Ok(session_status::text(&self.session_status(session)?, format)), ui),
+            (false, true) => Ok(Exit::Done),
+            (false, false) => Ok(Exit::NotReady),
         }
     }
 

@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open, openat, readlinkat, renameat};
@@ -18,6 +19,9 @@ const FOLDER_MODE: u32 = 0o750;
 
 /// As many as the kernel itself follows in one path.
 const SYMLINKS_MAX: u32 = 40;
+
+/// How often a folder is tried that others make too.
+const CREATE_TRIES_MAX: usize = 16;
 
 /// What to do about folders that are missing.
 #[derive(Clone, Copy)]
@@ -219,9 +223,29 @@ fn kind(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
 }
 
-/// Makes one folder. It has its name only once it belongs to its owner: after a crash in between, whoever finds it there
-/// would take it as made, and the guests' account could never enter. That another process made it at the same moment is fine.
+/// Makes one folder, unless somebody makes it at the same moment: threads do it one after the other, and of two processes one
+/// takes the other's way, or finds it done.
 fn create(parent: &OwnedFd, name: &OsStr, owner: Owner) -> nix::Result<()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_there = || fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok();
+    let mut tried = create_once(parent, name, owner);
+    for _ in 1..CREATE_TRIES_MAX {
+        match tried {
+            Err(Errno::EEXIST | Errno::ENOENT) if is_there() => return Ok(()),
+            Err(Errno::EEXIST | Errno::ENOENT) => tried = create_once(parent, name, owner),
+            _ => break,
+        }
+    }
+    tried
+}
+
+/// It has its name only once it belongs to its owner: after a crash in between, whoever finds it there would take it as made, and
+/// the guests' account could never enter.
+fn create_once(parent: &OwnedFd, name: &OsStr, owner: Owner) -> nix::Result<()> {
+    if fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok() {
+        return Ok(());
+    }
     let temporary = temporary(name);
     match unlinkat(parent, temporary.as_os_str(), UnlinkatFlags::RemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => {}
@@ -256,4 +280,27 @@ fn give(file: impl AsFd, owner: Owner) -> nix::Result<()> {
         return Ok(());
     }
     fchown(&file, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_make_the_same_folders_at_once() {
+        let (scratch, owner) =
+            (tempfile::tempdir().unwrap(), Owner { uid: geteuid().as_raw(), gid: nix::unistd::getegid().as_raw() });
+        for round in 0..20 {
+            let path = scratch.path().join(format!("{round}/of/one/lab"));
+            std::thread::scope(|scope| {
+                let made = [(); 8].map(|()| scope.spawn(|| Folder::open(&path, Absent::Create(owner)).map(drop)));
+                made.into_iter().for_each(|made| made.join().unwrap().unwrap());
+            });
+            assert_eq!(
+                std::fs::read_dir(scratch.path().join(format!("{round}"))).unwrap().count(),
+                1,
+                "only the folder"
+            );
+        }
+    }
 }
