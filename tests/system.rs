@@ -53,6 +53,8 @@ mod seed;
 mod serve;
 #[path = "system/session.rs"]
 mod session;
+#[path = "system/sitting.rs"]
+mod sitting;
 #[path = "system/starter.rs"]
 mod starter;
 #[path = "system/teachers.rs"]

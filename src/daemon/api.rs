@@ -423,6 +423,7 @@ fn status(error: &ControlError) -> StatusCode {
     use crate::control::aside::AsideError;
     use crate::control::pick::PickError;
     use crate::control::request::RequestError;
+    use crate::control::session::SessionError;
     match error {
         ControlError::NotAllowed { refused: Refused::NotKnown, .. }
         | ControlError::NoSuchLab { .. }
@@ -430,6 +431,7 @@ fn status(error: &ControlError) -> StatusCode {
         | ControlError::NoUser { .. }
         | ControlError::UnknownAddress { .. }
         | ControlError::Request(RequestError::NoSnapshot { .. })
+        | ControlError::Session(SessionError::NoRecord { .. })
         | ControlError::Aside(AsideError::None { .. } | AsideError::NoSet { .. })
         | ControlError::Pick(PickError::NothingFits { .. } | PickError::Unknown { .. }) => StatusCode::NOT_FOUND,
         ControlError::State(

@@ -439,6 +439,16 @@ record! {
         /// What an isolated guest may reach besides DHCP and its gateway, from the start to its owner's own end.
         #[example(["141.85.224.15:53/udp", "10.0.0.5:443/tcp"])]
         pub egress: Vec<EgressDecl>,
+        /// How long an exam's guest runs on after its owner's own end, with console and egress shut, so that it writes what was saved:
+        /// at least a minute, two if not written.
+        #[example("2m")]
+        pub grace: Option<Spanned<Duration>>,
+        /// How long it does so where no daemon was awake, which could have moved that end: half an hour if not written.
+        #[example("30m")]
+        pub offline_grace: Option<Spanned<Duration>>,
+        /// How long before their ends an exam's guests are told of them, on their serial line: ten minutes and two if not written.
+        #[example(["10m", "2m"])]
+        pub warn_before: Vec<Spanned<Duration>>,
         /// What happens to guests at their owner's own end: `stop`, unless it is written otherwise, or `keep`.
         pub at_end: Option<Spanned<AtEnd>>,
         /// Files that are read out of the vms' disks once each is off after its owner's own end: paths as in `collect` of a vm,

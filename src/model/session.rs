@@ -41,6 +41,15 @@ pub struct Session {
     /// Files that are read out of its vms' disks after their owners' own ends; none: see `collected`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub collect: Vec<FilePattern>,
+    /// How long an exam's guest runs on after its owner's end, with nobody before it, so that it writes what was saved last.
+    #[serde(default = "grace_seconds", skip_serializing_if = "is_usual_grace")]
+    pub grace_seconds: u64,
+    /// How long it does so where nobody could have moved that end, since no daemon was awake.
+    #[serde(default = "offline_grace_seconds", skip_serializing_if = "is_usual_offline_grace")]
+    pub offline_grace_seconds: u64,
+    /// How long before its end a guest is told of it.
+    #[serde(default = "warn_before_seconds", skip_serializing_if = "is_usual_warning")]
+    pub warn_before_seconds: Vec<u64>,
     /// How long after its end nothing purges its vms' disks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_seconds: Option<u64>,
@@ -181,12 +190,33 @@ pub enum SessionState {
     Closed,
 }
 
-/// How long a guest runs on after its owner's end, with nobody before it, so that it writes what was saved last.
-pub const GRACE_SECONDS: u64 = 120;
-/// How long it does so where nobody could have moved that end, since no daemon was awake.
-pub const OFFLINE_GRACE_SECONDS: u64 = 30 * 60;
-/// How long before its end a guest is told of it.
-pub const WARN_BEFORE_SECONDS: [u64; 2] = [600, 120];
+/// `grace_seconds` where nothing else is written.
+pub fn grace_seconds() -> u64 {
+    120
+}
+
+/// `offline_grace_seconds` where nothing else is written.
+pub fn offline_grace_seconds() -> u64 {
+    30 * 60
+}
+
+/// `warn_before_seconds` where nothing else is written.
+pub fn warn_before_seconds() -> Vec<u64> {
+    vec![600, 120]
+}
+
+fn is_usual_grace(seconds: &u64) -> bool {
+    *seconds == grace_seconds()
+}
+
+fn is_usual_offline_grace(seconds: &u64) -> bool {
+    *seconds == offline_grace_seconds()
+}
+
+fn is_usual_warning(seconds: &[u64]) -> bool {
+    seconds == warn_before_seconds()
+}
+
 /// How long after its end a session's vms wait for their files to be collected.
 const COLLECTING_SECONDS: i64 = 7 * 86_400;
 
@@ -216,7 +246,7 @@ impl Session {
     /// How `now` stands to it.
     pub fn state(&self, now: Timestamp) -> SessionState {
         let (opens, closes) = self.window();
-        let grace = i64::try_from(GRACE_SECONDS).unwrap_or(i64::MAX);
+        let grace = i64::try_from(self.grace_seconds).unwrap_or(i64::MAX);
         match now {
             now if now < opens => SessionState::Scheduled,
             now if now <= closes && now < self.start => SessionState::Preparing,

@@ -14,7 +14,6 @@ use super::vms::{Steps, Work};
 use super::{Effect, Inputs, Planner, Reason};
 use crate::model::id::{RunId, SessionName, UserName, VmName};
 use crate::model::lab::{AtEnd, Desired, PowerState, Session, Vm};
-use crate::model::session::{GRACE_SECONDS, OFFLINE_GRACE_SECONDS, WARN_BEFORE_SECONDS};
 use crate::run::{self, Allowed, Clock, Part, Pause};
 use crate::state::Entry;
 
@@ -52,9 +51,9 @@ pub fn clock_in(session: &Session, owner: &UserName) -> Clock {
     // Kept or not, an exam's guest is nobody's to use after its owner's end.
     let mut clock = Clock::new(Some(session.start_of(owner)), Some(end), pauses);
     clock.egress = egress;
-    clock.grace_seconds = Some(Part::Known(GRACE_SECONDS));
-    clock.offline_grace_seconds = Some(Part::Known(OFFLINE_GRACE_SECONDS));
-    clock.warn_before_seconds = Some(Part::Known(WARN_BEFORE_SECONDS.to_vec()));
+    clock.grace_seconds = Some(Part::Known(session.grace_seconds));
+    clock.offline_grace_seconds = Some(Part::Known(session.offline_grace_seconds));
+    clock.warn_before_seconds = Some(Part::Known(session.warn_before_seconds.clone()));
     clock.at_end = keeps.then_some(Part::Known(run::AtEnd::Keep));
     clock
 }

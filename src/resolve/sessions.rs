@@ -11,9 +11,12 @@ use crate::model::accommodation::AccommodationFile;
 use crate::model::id::{FamilyName, SessionName, UserName, VmName};
 use crate::model::lab::{AddedTime, AtEnd, Desired, Late, PowerState, Session, SessionKind};
 use crate::model::rules::Rule;
+use crate::model::session::{grace_seconds, offline_grace_seconds, warn_before_seconds};
 
 /// Most sessions of a lab: a class that meets daily for a year has fewer.
 const SESSIONS_MAX: usize = 500;
+/// As little time as a guest may have to write what was saved.
+const GRACE_SECONDS_MIN: u64 = 60;
 /// Most vms of all sessions together.
 const TAKING_PART_MAX: usize = 1_000_000;
 
@@ -61,11 +64,18 @@ impl Resolver<'_> {
                 egress: egress.into_iter().collect(),
                 at_end: decl.at_end.as_ref().map_or(AtEnd::Stop, |at_end| at_end.value),
                 collect: decl.collect.iter().map(|pattern| pattern.value.clone()).collect(),
+                grace_seconds: self.grace(decl),
+                offline_grace_seconds: decl
+                    .offline_grace
+                    .as_ref()
+                    .map_or_else(offline_grace_seconds, |grace| grace.value.0),
+                warn_before_seconds: warn_before(decl),
                 keep_seconds: decl.keep.as_ref().map(|keep| keep.0),
                 added: AddedTime::default(),
             };
             let file = self.accommodations(name, &session, &owners);
             desired.accommodations.insert(name.value.clone(), file);
+            self.of_exams_alone(decl);
             self.exam_names(name, decl, &session, families);
             self.collects_nothing(decl, &session, desired);
             self.overlaps(name, &session, desired);
@@ -126,6 +136,29 @@ impl Resolver<'_> {
                 false
             }
             _ => true,
+        }
+    }
+
+    /// A guest that is powered off at once has not written what was saved last.
+    fn grace(&mut self, decl: &SessionDecl) -> u64 {
+        let Some(grace) = &decl.grace else { return grace_seconds() };
+        if grace.value.0 < GRACE_SECONDS_MIN {
+            let message = "a guest needs longer than this to write what was saved last";
+            self.note(Rule::BadValue, grace.at, message, format!("write `{GRACE_SECONDS_MIN}s` or more"));
+        }
+        grace.value.0
+    }
+
+    /// Guests of a class are stopped at their ends, or not.
+    fn of_exams_alone(&mut self, decl: &SessionDecl) {
+        if kind_of(decl) == SessionKind::Exam {
+            return;
+        }
+        for key in ["grace", "offline_grace", "warn_before"] {
+            if let Some(at) = decl.key(key) {
+                let message = format!("`{key}` is about what an exam's guests do at their ends, and this is a class");
+                self.note(Rule::BadValue, at, message, "write `kind: exam`, or take it out");
+            }
         }
     }
 
@@ -312,4 +345,13 @@ impl Resolver<'_> {
         })?;
         Some(if decl.vms.len() > 1 { format!("{}-{family}", name.value) } else { name.to_string() })
     }
+}
+
+/// Longest first, each once.
+fn warn_before(decl: &SessionDecl) -> Vec<u64> {
+    if decl.key("warn_before").is_none() {
+        return warn_before_seconds();
+    }
+    let seconds: BTreeSet<u64> = decl.warn_before.iter().map(|before| before.value.0).collect();
+    seconds.into_iter().rev().collect()
 }

@@ -79,7 +79,7 @@ fn tries(folder: &str) -> Vec<Try> {
         ("root", "get_labs_sessions_status", LAB, VM, nothing.clone(), 200),
         ("root", "get_labs_sessions_check", LAB, VM, nothing.clone(), 200),
         ("root", "get_labs_sessions_submissions", LAB, VM, nothing.clone(), 200),
-        ("root", "get_labs_sessions_record", LAB, VM, nothing.clone(), 200),
+        ("root", "get_labs_sessions_record", LAB, VM, nothing.clone(), 404),
         ("root", "get_labs_sessions_people_one", LAB, VM, nothing.clone(), 200),
         ("doraz", "get_labs_sessions_people_one", LAB, VM, nothing.clone(), 404),
         ("root", "post_labs_sessions_times", LAB, VM, json!({ "doing": { "extend": { "seconds": 60 } } }), 400),

@@ -13,7 +13,7 @@ use crate::state::RecordedDisk;
 use crate::volumes::place;
 
 pub(super) const LIST: &str = "collected.csv";
-pub(in crate::control) const MANIFEST: &str = "manifest.json";
+pub(super) const MANIFEST: &str = "manifest.json";
 const RECEIPT: &str = "receipt.txt";
 const COLUMNS: [&str; 10] =
     ["student", "vm", "result", "submission", "files", "bytes", "collected", "by", "why", "note"];

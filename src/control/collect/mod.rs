@@ -29,6 +29,7 @@ use super::pick;
 use super::{Code, Context, ControlError};
 use crate::disks::{self, DiskError, Owner};
 use crate::error::chain;
+use crate::files;
 use crate::host::run::sealed::Sealed;
 use crate::model::address::Address;
 use crate::model::file_pattern::FilePattern;
@@ -37,8 +38,9 @@ use crate::model::lab::{Desired, Particulars, Vm};
 use crate::observe::{Observed, life};
 use crate::state::{Intent, Outcome, Recorded, RecordedDisk, RecordedVm};
 use crate::volumes::{self, HearError, Left, Order, Record};
+use folder::MANIFEST;
+pub(super) use folder::hexadecimal;
 use folder::{Folder, List, Place};
-pub(super) use folder::{MANIFEST, hexadecimal};
 pub use receipt::{DiskRead, Kept, LeftThere, Newest, Receipt, Taken, Verdict, VolumeRead};
 
 /// What is to be collected.
@@ -344,7 +346,12 @@ pub(super) fn standing(
 
 /// What was written of a submission, where it can be read.
 pub(super) fn read_receipt(folder: &Path) -> Option<Receipt> {
-    serde_json::from_slice(&std::fs::read(folder.join(MANIFEST)).ok()?).ok()
+    serde_json::from_slice(&manifest_in(folder)?).ok()
+}
+
+/// The same as it stands there.
+pub(super) fn manifest_in(folder: &Path) -> Option<Vec<u8>> {
+    files::Folder::open(folder).ok()??.read(MANIFEST, files::BYTES_MAX).ok()?
 }
 
 /// What ended the reading of a disk.

@@ -20,11 +20,11 @@ use super::super::view::{Moment, View};
 use super::super::{Caller, Context, ControlError};
 use super::session_of;
 use crate::access::Person;
+use crate::files;
 use crate::model::address::Address;
 use crate::model::id::{LabName, SessionName, UserName, VmName};
 use crate::model::lab::{AtEnd, Desired, Session, Vm};
-use crate::model::session::GRACE_SECONDS;
-use crate::run::read_report;
+use crate::run::{REPORT, parse_report};
 use crate::state::{Recorded, Store};
 
 /// What could not be collected is tried again after so long.
@@ -88,7 +88,7 @@ impl From<Verdict> for SubmissionState {
 
 /// From when on a vm of somebody is collected, once it is off.
 fn due_at(session: &Session, owner: &UserName) -> Option<Timestamp> {
-    let grace = if session.is_exam() { GRACE_SECONDS } else { 0 };
+    let grace = if session.is_exam() { session.grace_seconds } else { 0 };
     let grace = SignedDuration::from_secs(i64::try_from(grace).unwrap_or(0));
     session.end_of(owner)?.checked_add(grace).ok()
 }
@@ -195,7 +195,7 @@ fn collect_of(
 
 /// A submission in the record: by the checksum of its manifest, which has those of all its files.
 fn row(receipt: &Receipt, folder: Option<&Path>) -> Map<String, Value> {
-    let manifest = folder.and_then(|folder| std::fs::read(folder.join(collect::MANIFEST)).ok());
+    let manifest = folder.and_then(collect::manifest_in);
     let row = json!({
         "what": "submission",
         "verdict": receipt.verdict,
@@ -210,8 +210,9 @@ fn row(receipt: &Receipt, folder: Option<&Path>) -> Map<String, Value> {
 fn run_row(context: &Context, recorded: &Recorded, vm: &VmName) -> Option<(String, Value)> {
     let run = &recorded.vms.get(vm)?.run.as_ref()?.run;
     let folder = context.site.storage.runs.join(run.to_string());
-    let text = std::fs::read(folder.join(crate::run::REPORT)).ok()?;
-    let events: Vec<Value> = read_report(&folder)
+    // The guests' account can put anything there.
+    let text = files::Folder::open(&folder).ok()??.read(REPORT, files::BYTES_MAX).ok()??;
+    let events: Vec<Value> = parse_report(&text, &folder.join(REPORT))
         .ok()?
         .iter()
         .filter_map(|record| {
