@@ -251,11 +251,7 @@ impl Planner<'_> {
         let mut all = disks.kept;
         all.extend(self.make_disks(&mut steps, name, disks.new));
         all.sort_by_key(|disk| disk.slot);
-        let unreserved = self.unreserved(address, work).filter(|_| moved_from.is_none());
-        if !work.stays || unreserved.is_some() || moved_from.is_some() {
-            let reservation = self.reservation(name, *ip, *mac);
-            self.step(&mut steps, Effect::Reserve { vm: (*name).clone(), reservation });
-        }
+        let unreserved = self.reserve(&mut steps, address, work, moved_from.is_some());
         if stays_in_run {
             self.turn_on(&mut steps, work, &all);
         } else if decision.start {
@@ -285,6 +281,16 @@ impl Planner<'_> {
         reasons.extend(work.given_up.iter().map(|disk| Reason::DiskGivenUp { disk: disk.path.clone() }));
         let touches = (verb != Verb::Record).then(|| self.touched(vm, Some((known, life))));
         self.change(address.clone(), verb, reasons, (edits.before, edits.after), touches, steps);
+    }
+
+    /// Answers why, where the DHCP server lost what it had.
+    fn reserve(&mut self, steps: &mut Steps, address: &Address, work: &Work<'_>, is_moved: bool) -> Option<Reason> {
+        let unreserved = self.unreserved(address, work).filter(|_| !is_moved);
+        if !work.stays || unreserved.is_some() || is_moved {
+            let reservation = self.reservation(work.name, work.ip, work.mac);
+            self.step(steps, Effect::Reserve { vm: work.name.clone(), reservation });
+        }
+        unreserved
     }
 
     /// Whether its disks are those that are recorded, over what they were made over.

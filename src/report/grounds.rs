@@ -6,6 +6,7 @@ use super::freeze::thaw_command;
 use super::plain_words::count;
 use super::times;
 use crate::model::disk::{Spoilt, size};
+use crate::model::id::VmName;
 use crate::plan::{DiskLoss, Disturbance, Ground, Leaves, Refusal, SessionLoss};
 
 impl fmt::Display for Ground {
@@ -61,18 +62,7 @@ impl fmt::Display for Ground {
                 write!(f, "{by} wants it to run since {since} (claim {claim}), and it would be stopped")
             }
             Self::OverQuota { owner, limit, running, elsewhere, starts } => {
-                let names = running.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-                let here = match running.len() {
-                    0 => None,
-                    1 => Some(format!("{names} runs")),
-                    several => Some(format!("{several} run ({names})")),
-                };
-                let elsewhere = match elsewhere {
-                    0 => None,
-                    1 => Some("1 runs in another lab".to_owned()),
-                    several => Some(format!("{several} run in other labs")),
-                };
-                let runs: String = [here, elsewhere].into_iter().flatten().map(|runs| runs + ", ").collect();
+                let runs = what_runs(running, *elsewhere);
                 let and = if runs.is_empty() { "" } else { "and " };
                 write!(f, "{owner} may run {limit} vms at once: {runs}{and}{starts} would start")
             }
@@ -100,6 +90,22 @@ impl fmt::Display for Ground {
             _ => self.fmt_disk(f),
         }
     }
+}
+
+/// Each with a comma behind it; nothing where nothing runs.
+fn what_runs(running: &[VmName], elsewhere: usize) -> String {
+    let names = running.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let here = match running.len() {
+        0 => None,
+        1 => Some(format!("{names} runs")),
+        several => Some(format!("{several} run ({names})")),
+    };
+    let elsewhere = match elsewhere {
+        0 => None,
+        1 => Some("1 runs in another lab".to_owned()),
+        several => Some(format!("{several} run in other labs")),
+    };
+    [here, elsewhere].into_iter().flatten().map(|runs| runs + ", ").collect()
 }
 
 impl Ground {

@@ -342,44 +342,14 @@ fn write_change(transaction: &Transaction<'_>, lab: &str, change: &Change, now: 
     match change {
         Change::Entry(entry) => entry.write(transaction, lab, now),
         Change::PutVersion { template, version, content } => {
-            execute(
-                "INSERT OR REPLACE INTO versions (lab, template, version, disks, published_at) VALUES (?1, ?2, ?3, ?4, ?5)",
-                params![lab, template.as_str(), version, to_json(&content.disks), now],
-            )?;
-            content.disks.iter().try_for_each(|disk| remember(transaction, &disk.source, &disk.digest()))
+            put_version(transaction, lab, (template, *version, content), now)
         }
         Change::DropVersion { template, version } => execute(
             "DELETE FROM versions WHERE lab = ?1 AND template = ?2 AND version = ?3",
             params![lab, template.as_str(), version],
         ),
-        Change::PutDisk { vm, disk } => execute(
-            "INSERT OR REPLACE INTO disks (path, lab, vm, slot, base, made, image, instance)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            params![
-                text(&disk.path),
-                lab,
-                vm.as_str(),
-                disk.slot,
-                disk.base.as_deref().map(text),
-                disk.made,
-                disk.image,
-                disk.instance
-            ],
-        ),
-        Change::PutWaiting { vm, owner, disk } => execute(
-            "INSERT INTO disks (path, lab, vm, slot, base, made, owner, instance)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            params![
-                text(&disk.path),
-                lab,
-                vm.as_str(),
-                disk.slot,
-                disk.base.as_deref().map(text),
-                disk.made,
-                owner,
-                disk.instance
-            ],
-        ),
+        Change::PutDisk { vm, disk } => put_disk(transaction, "INSERT OR REPLACE", (lab, vm, disk), None),
+        Change::PutWaiting { vm, owner, disk } => put_disk(transaction, "INSERT", (lab, vm, disk), Some(owner)),
         Change::Aside { path, aside } => execute(
             "UPDATE disks SET path = ?2, aside = ?1, aside_at = ?3, moving_to = NULL, made = 1,
                     owner = COALESCE((SELECT json_extract(body, '$.owner') FROM vms WHERE vms.lab = disks.lab AND name = vm), owner)
@@ -406,11 +376,7 @@ fn write_change(transaction: &Transaction<'_>, lab: &str, change: &Change, now: 
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'intended', ?8)",
                 params![run.to_string(), lab, vm.as_str(), generation, batch.to_string(), task, started, now],
             )?;
-            execute(
-                "UPDATE vms SET generation = ?3, run = ?4 WHERE lab = ?1 AND name = ?2",
-                params![lab, vm.as_str(), generation, run.to_string()],
-            )?;
-            execute("UPDATE site SET next_run = MAX(next_run, ?1)", params![run.number() + 1])
+            count_run(transaction, lab, (vm, *generation, run))
         }
         Change::BeginsWith { run, started } => {
             execute("UPDATE runs SET started = ?2 WHERE run = ?1", params![run.to_string(), started])
@@ -428,6 +394,50 @@ fn write_change(transaction: &Transaction<'_>, lab: &str, change: &Change, now: 
         Change::PutClaim { name, body, by } => claims::put(transaction, lab, (name, body, by), now),
         Change::EndClaim { id, why } => claims::end(transaction, lab, *id, why, now),
     }
+}
+
+/// `owner`: of one whose vm is yet to come.
+fn put_disk(
+    transaction: &Transaction<'_>,
+    insert: &str,
+    (lab, vm, disk): (&str, &VmName, &RecordedDisk),
+    owner: Option<&String>,
+) -> rusqlite::Result<()> {
+    let RecordedDisk { slot, path, base, made, moving_to: _, image, instance } = disk;
+    let sql = format!(
+        "{insert} INTO disks (path, lab, vm, slot, base, made, image, instance, owner)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"
+    );
+    let base = base.as_deref().map(text);
+    execute(transaction, &sql, params![text(path), lab, vm.as_str(), slot, base, made, image, instance, owner])
+}
+
+fn put_version(
+    transaction: &Transaction<'_>,
+    lab: &str,
+    (template, version, content): (&TemplateName, u32, &TemplateVersion),
+    now: &str,
+) -> rusqlite::Result<()> {
+    execute(
+        transaction,
+        "INSERT OR REPLACE INTO versions (lab, template, version, disks, published_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![lab, template.as_str(), version, to_json(&content.disks), now],
+    )?;
+    content.disks.iter().try_for_each(|disk| remember(transaction, &disk.source, &disk.digest()))
+}
+
+/// A run that was put is its vm's latest, and its number is never given out again.
+fn count_run(
+    transaction: &Transaction<'_>,
+    lab: &str,
+    (vm, generation, run): (&VmName, u64, &RunId),
+) -> rusqlite::Result<()> {
+    execute(
+        transaction,
+        "UPDATE vms SET generation = ?3, run = ?4 WHERE lab = ?1 AND name = ?2",
+        params![lab, vm.as_str(), generation, run.to_string()],
+    )?;
+    execute(transaction, "UPDATE site SET next_run = MAX(next_run, ?1)", params![run.number() + 1])
 }
 
 /// From now on a disk that was set aside may be there or at `to`.
