@@ -430,7 +430,7 @@ record! {
         /// at its start, if this is not written; those of a class are not.
         #[example("20m")]
         pub boot_before: Option<Spanned<Duration>>,
-        /// What `boot_before` was called once.
+        /// The old key for it, which guards the vms from then on and boots none.
         #[example("20m")]
         pub open_before: Option<Spanned<Duration>>,
         /// How much longer it is for single users.

@@ -31,6 +31,9 @@ pub struct Session {
     /// In records it has the name that its key had once.
     #[serde(default, rename = "open_before_seconds")]
     pub boot_before_seconds: u64,
+    /// Written by its old key, which boots nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub only_guards: bool,
     #[serde(default)]
     pub extra_time_percent: BTreeMap<UserName, u32>,
     /// A set: the order in which they are written means nothing.
@@ -227,7 +230,7 @@ impl Session {
 
     /// Whether its vms are started for it.
     pub fn boots(&self) -> bool {
-        self.is_exam() || self.boot_before_seconds > 0
+        self.is_exam() || (self.boot_before_seconds > 0 && !self.only_guards)
     }
 
     /// Which files of a vm are collected after its owner's own end; none where that is nobody's wish.
@@ -429,4 +432,20 @@ pub enum AtEnd {
     Stop,
     /// The same, and files are taken out of its disks.
     Collect,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_old_key_guards_from_then_on_and_boots_nothing() {
+        let session = |rest: &str| -> Session {
+            let times = r#""start":"2027-01-12T08:00:00Z","end":"2027-01-12T09:00:00Z","open_before_seconds":600"#;
+            serde_json::from_str(&format!(r#"{{"vms":[],{times}{rest}}}"#)).unwrap()
+        };
+        let old = session(r#","only_guards":true"#);
+        assert_eq!(old.opens(), "2027-01-12T07:50:00Z".parse().unwrap());
+        assert!(session("").boots() && !old.boots());
+    }
 }

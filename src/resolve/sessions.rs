@@ -60,6 +60,7 @@ impl Resolver<'_> {
                 latest_end: decl.latest_end.as_ref().map(|latest| latest.value.0),
                 kind: kind_of(decl),
                 boot_before_seconds: self.boot_before(decl),
+                only_guards: decl.open_before.is_some() && decl.boot_before.is_none(),
                 extra_time_percent: extra,
                 egress: egress.into_iter().collect(),
                 at_end: decl.at_end.as_ref().map_or(AtEnd::Stop, |at_end| at_end.value),
@@ -197,8 +198,8 @@ impl Resolver<'_> {
                 self.note_both(Rule::BadValue, (old.at, message), (new.at, "the other one"), "remove `open_before`");
             }
             None => {
-                let message = "`open_before` is called `boot_before` by now, and boots the vms at that time";
-                self.note(Rule::OldKey, old.at, message, "write `boot_before`");
+                let message = "`open_before` guards the vms from then on, and boots none";
+                self.note(Rule::OldKey, old.at, message, "write `boot_before`, which boots them at that time, too");
             }
         }
         old.0
