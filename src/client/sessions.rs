@@ -1,9 +1,12 @@
 //! An exam or a class and its times, whichever way.
 
+use serde::de::DeserializeOwned;
+
 use super::{Ended, Way, watch};
+use crate::control::ControlError;
 use crate::control::own::Lab;
 use crate::control::session::{self, Answer, Happened, Sitter, Status, Submission, Wanted};
-use crate::control::view;
+use crate::control::view::{self, View};
 use crate::exit::Exit;
 use crate::model::id::{SessionName, UserName};
 use crate::report::table::Format;
@@ -20,10 +23,7 @@ impl Way {
 
     /// Who takes part, and how their times stand.
     pub fn sitters(&self, session: &SessionName) -> Result<Vec<Sitter>, Failure> {
-        Ok(match self {
-            Self::Daemon(lab) => lab.session(session, &[])?,
-            Self::Here(lab) => session::sitters(&lab.0.view(&lab.1)?, session)?,
-        })
+        self.of_session(session, &[], session::sitters)
     }
 
     /// Shows how its machines stand, over and over where somebody watches.
@@ -31,25 +31,22 @@ impl Way {
         let status = self.session_status(session)?;
         ui.data(&session_status::text(&status, format));
         match (is_watched, status.is_ready) {
-            (true, _) => watch::redrawn(|| Ok(session_status::text(&self.session_status(session)?, format)), ui),
+            (true, _) => {
+                let look = || Ok(session_status::text(&self.session_status(session)?, format));
+                watch::on(look, |text| ui.redraw(text), ui)
+            }
             (false, true) => Ok(Exit::Done),
             (false, false) => Ok(Exit::NotReady),
         }
     }
 
     fn session_status(&self, session: &SessionName) -> Result<Status, Failure> {
-        Ok(match self {
-            Self::Daemon(lab) => lab.session(session, &["status"])?,
-            Self::Here(lab) => session::status(&lab.0.view(&lab.1)?, session)?,
-        })
+        self.of_session(session, &["status"], session::status)
     }
 
     /// Shows whether it will find what it needs.
     pub fn check_session(&self, session: &SessionName, format: Format, ui: &Ui) -> Ended {
-        let findings = match self {
-            Self::Daemon(lab) => lab.session(session, &["check"])?,
-            Self::Here(lab) => session::check(&lab.0.view(&lab.1)?, session)?,
-        };
+        let findings = self.of_session(session, &["check"], session::check)?;
         let (is_green, page) = session_status::checked(session, &findings, format);
         ui.data(&page);
         Ok(if is_green { Exit::Done } else { Exit::NotReady })
@@ -57,10 +54,7 @@ impl Way {
 
     /// What became of one person.
     pub fn story(&self, session: &SessionName, user: &UserName) -> Result<Vec<Happened>, Failure> {
-        Ok(match self {
-            Self::Daemon(lab) => lab.session(session, &["people", user.as_str()])?,
-            Self::Here(lab) => session::story(&lab.0.view(&lab.1)?, session, user)?,
-        })
+        self.of_session(session, &["people", user.as_str()], |view, session| session::story(view, session, user))
     }
 
     /// Moves times, once it is agreed to, and shows what came of it.
@@ -82,16 +76,23 @@ impl Way {
 
     /// How everybody's submission stands.
     pub fn submissions(&self, session: &SessionName) -> Result<Vec<Submission>, Failure> {
-        Ok(match self {
-            Self::Daemon(lab) => lab.session(session, &["submissions"])?,
-            Self::Here(lab) => session::submissions(&lab.0.view(&lab.1)?, session)?,
-        })
+        self.of_session(session, &["submissions"], session::submissions)
     }
 
     pub fn session_record(&self, session: &SessionName) -> Result<SessionRecord, Failure> {
+        self.of_session(session, &["record"], session::record)
+    }
+
+    /// What one looks at of a session: by the daemon below this path, here by this function.
+    fn of_session<T: DeserializeOwned>(
+        &self,
+        session: &SessionName,
+        path: &[&str],
+        here: impl FnOnce(&View<'_>, &SessionName) -> Result<T, ControlError>,
+    ) -> Result<T, Failure> {
         Ok(match self {
-            Self::Daemon(lab) => lab.session(session, &["record"])?,
-            Self::Here(lab) => session::record(&lab.0.view(&lab.1)?, session)?,
+            Self::Daemon(lab) => lab.session(session, path)?,
+            Self::Here(lab) => here(&lab.0.view(&lab.1)?, session)?,
         })
     }
 

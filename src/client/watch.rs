@@ -13,12 +13,12 @@ use crate::report::{Failure, Ui, command, status as words};
 /// How long a look stands.
 const PERIOD: Duration = Duration::from_secs(2);
 
-/// Draws every look over the one before it.
-pub(super) fn redrawn(look: impl Fn() -> Result<String, Failure>, ui: &Ui) -> ! {
+/// Looks on, and shows each look: a terminal is drawn anew, a program gets the next line.
+pub(super) fn on(look: impl Fn() -> Result<String, Failure>, show: impl Fn(&str), ui: &Ui) -> ! {
     loop {
         std::thread::sleep(PERIOD);
         match look() {
-            Ok(text) => ui.redraw(&text),
+            Ok(text) => show(&text),
             // What does not answer now may answer the next time.
             Err(failure) => ui.say_rendered(&failure.render()),
         }
@@ -32,14 +32,8 @@ pub fn status(site: Option<&Path>, folder: &Path, vms: &[String], format: Format
     ui.data(&look()?);
     match (is_watched, format) {
         (false, _) => Ok(Exit::Done),
-        (true, Format::Json) => loop {
-            std::thread::sleep(PERIOD);
-            match look() {
-                Ok(line) => ui.data(&line),
-                Err(failure) => ui.say_rendered(&failure.render()),
-            }
-        },
-        (true, _) => redrawn(look, ui),
+        (true, Format::Json) => on(look, |line| ui.data(line), ui),
+        (true, _) => on(look, |text| ui.redraw(text), ui),
     }
 }
 
