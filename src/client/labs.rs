@@ -31,7 +31,7 @@ pub fn reconcile(site: Option<&Path>, ui: &Ui) -> Ended {
             ended = Exit::Failed;
         }
     }
-    for (lab, came) in round::submissions(&context, report::collect::WORDS)? {
+    for (lab, came) in round::submissions(&context, found.waiting, report::collect::WORDS) {
         if let Err(error) = came {
             ui.say(&format!("error: submissions of lab `{lab}` are not all collected: {}", chain(&error)));
             ended = Exit::Failed;

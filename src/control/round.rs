@@ -51,6 +51,8 @@ pub struct Look {
     pub labs: BTreeMap<LabName, Result<Plan, ControlError>>,
     /// Runs that are not over, by our records.
     pub live: Vec<RunId>,
+    /// Labs in which files are to be collected, at once or when their guests are off.
+    pub waiting: Vec<LabName>,
 }
 
 /// Looks at every lab of the site. A frozen one needs nothing.
@@ -67,10 +69,12 @@ pub fn look(context: &Context, may_start: &MayStart<'_>) -> Result<Look, Control
         let plan = context.plan_in(&queue, &desired, recorded, &[], &BTreeMap::new())?;
         Ok(upkeep(plan, recorded, &|vm| may_start(lab, vm)))
     };
+    let waits = |recorded: &Recorded| session::is_waiting(recorded, Timestamp::now());
+    let waiting = labs.iter().filter(|(_, recorded)| waits(recorded)).map(|(lab, _)| lab.clone()).collect();
     let thawed = labs.iter().filter(|(_, recorded)| recorded.frozen.is_none());
     let plans = thawed.map(|(lab, recorded)| (lab.clone(), plan(lab, recorded)));
     let labs = plans.filter(|(_, plan)| plan.as_ref().map_or(true, |plan| !plan.is_empty() && !plan.is_refused()));
-    Ok(Look { labs: labs.collect(), live })
+    Ok(Look { labs: labs.collect(), live, waiting })
 }
 
 /// Does for a lab what it needs, by what is there now.
@@ -91,18 +95,18 @@ pub fn keep(
     reconcile(&context, &desired, &make, &request("reconcile"), client)
 }
 
-/// Collects the files of vms whose sessions are over for their owners, in every lab; answers what came of each lab in which some
-/// were due. A frozen lab's, too: a freeze is about plans.
+/// Collects the files of vms whose sessions are over for their owners, in the labs where a look found some waiting; answers what
+/// came of each. A frozen lab's, too: a freeze is about plans.
 pub fn submissions(
     context: &Context,
+    labs: Vec<LabName>,
     words: Words,
-) -> Result<BTreeMap<LabName, Result<usize, ControlError>>, ControlError> {
-    let labs = context.known_store()?.recorded_of_all()?;
-    let is_due = |lab: &LabName, recorded: &Recorded| {
-        understood(lab.clone(), recorded).is_ok_and(|lab| !session::due(&lab, recorded, Timestamp::now()).is_empty())
+) -> BTreeMap<LabName, Result<usize, ControlError>> {
+    let collect = |lab: LabName| {
+        let came = session::collect_due(context, &lab, words);
+        (lab, came)
     };
-    let due = labs.iter().filter(|(lab, recorded)| is_due(lab, recorded));
-    Ok(due.map(|(lab, _)| (lab.clone(), session::collect_due(context, lab, words))).collect())
+    labs.into_iter().map(collect).collect()
 }
 
 fn request(doing: &str) -> Request<'_> {

@@ -296,11 +296,11 @@ fn look(daemon: &Daemon) {
     let planning = Planning::begin();
     let looked = round::look(&daemon.context(), &may_start);
     daemon.counts.planned(&planning);
-    let mut labs = BTreeMap::new();
+    let (mut labs, mut waiting) = (BTreeMap::new(), Vec::new());
     match looked {
         Ok(look) => {
             keeper.inbox().live = Arc::new(look.live);
-            labs = look.labs;
+            (labs, waiting) = (look.labs, look.waiting);
         }
         Err(error) => tracing::warn!(error = chain(&error), "the site cannot be looked at"),
     }
@@ -314,7 +314,7 @@ fn look(daemon: &Daemon) {
     });
     keeper.inbox().looking = false;
     keeper.bell.notify_all();
-    collect(daemon);
+    collect(daemon, waiting);
 }
 
 /// While a session is open, the storage has a copy of the state that is not much older than a minute.
@@ -330,22 +330,19 @@ fn copy_state(daemon: &Daemon) {
 }
 
 /// Collects what sessions wait for. Others look meanwhile: to read many disks takes its time.
-fn collect(daemon: &Daemon) {
+fn collect(daemon: &Daemon, labs: Vec<LabName>) {
     let collecting = &daemon.keeper.collecting;
     if collecting.swap(true, Ordering::AcqRel) {
         return;
     }
     copy_state(daemon);
-    match round::submissions(&daemon.context(), report::collect::WORDS) {
-        Ok(labs) => {
-            for (lab, came) in labs {
-                match came {
-                    Ok(vms) => tracing::info!(%lab, vms, "submissions are collected"),
-                    Err(error) => tracing::warn!(%lab, error = chain(&error), "submissions are not all collected"),
-                }
-            }
+    for (lab, came) in round::submissions(&daemon.context(), labs, report::collect::WORDS) {
+        match came {
+            // Their guests are not off yet, or none could be read a moment ago.
+            Ok(0) => {}
+            Ok(vms) => tracing::info!(%lab, vms, "submissions are collected"),
+            Err(error) => tracing::warn!(%lab, error = chain(&error), "submissions are not all collected"),
         }
-        Err(error) => tracing::warn!(error = chain(&error), "nobody knows which submissions are due"),
     }
     collecting.store(false, Ordering::Release);
 }

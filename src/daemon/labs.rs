@@ -25,6 +25,7 @@ use crate::control::plan::Scope;
 use crate::control::upload::{self, Meaning};
 use crate::control::{Code, Context, ControlError};
 use crate::disks::Copied;
+use crate::model::hexadecimal;
 use crate::model::id::LabName;
 use crate::model::lab::Desired;
 use crate::plan::{Ground, Plan};
@@ -266,5 +267,5 @@ impl Progress for Teller {
 
 /// Of what a plan does: two with the same one do the same.
 fn digest(plan: &Plan) -> String {
-    sha2::Sha256::digest(plan.deeds()).iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&sha2::Sha256::digest(plan.deeds()))
 }

@@ -15,6 +15,7 @@ use super::meter::Tell;
 use super::qcow2::read_standalone;
 use super::sound::check_sound;
 use super::{DiskError, Images, Owner};
+use crate::model::hexadecimal;
 
 /// Many disks hang on a published image; nobody writes it, its owner neither.
 pub(super) const PUBLISHED_MODE: u32 = 0o444;
@@ -123,7 +124,6 @@ fn check_digest(image: &Path, expected: Option<&str>, found: &str) -> Result<(),
 
 /// Of an open file from its beginning, in lower-case hexadecimal.
 pub fn digest(mut file: &File) -> std::io::Result<String> {
-    use std::fmt::Write as _;
     file.seek(SeekFrom::Start(0))?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; READ_BYTES];
@@ -135,9 +135,5 @@ pub fn digest(mut file: &File) -> std::io::Result<String> {
             Err(error) => return Err(error),
         }
     }
-    let mut text = String::with_capacity(64);
-    for byte in hasher.finalize() {
-        write!(text, "{byte:02x}").expect("a string takes everything");
-    }
-    Ok(text)
+    Ok(hexadecimal(&hasher.finalize()))
 }

@@ -18,3 +18,8 @@ pub mod seed;
 pub mod session;
 pub mod share;
 pub mod site;
+
+/// Bytes in lower-case hexadecimal, as digests are written.
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::{Disturbance, Ground, Inputs, Planner, Remark, SessionLoss};
 use crate::model::address::{Address, Kind};
-use crate::model::id::{SessionName, UserName, VmName};
+use crate::model::id::{UserName, VmName};
 use crate::model::job::{Task, TaskId};
 use crate::model::lab::{Desired, Session, SessionState};
 use crate::observe::{fenced_after, is_fenced};
@@ -39,24 +39,13 @@ pub(super) fn open_sessions(desired: &Desired, books: &Recorded, now: jiff::Time
         if session.is_open(now) {
             return Some(OpenSession { name, vms: session.vms, until, is_collecting: false });
         }
-        let vms = uncollected(&name, &session, books, now);
+        if !session.is_held(now) || !session.is_collected_by_now(now) {
+            return None;
+        }
+        let vms: BTreeSet<VmName> = books.unsubmitted(&name, &session).map(|(vm, ..)| vm.clone()).collect();
         (!vms.is_empty()).then_some(OpenSession { name, vms, until, is_collecting: true })
     };
     recorded.chain(wanted).filter_map(open).collect()
-}
-
-/// Vms of a session that is over, whose files are still to be collected.
-fn uncollected(name: &str, session: &Session, recorded: &Recorded, now: jiff::Timestamp) -> BTreeSet<VmName> {
-    let Ok(name) = SessionName::new(name) else { return BTreeSet::new() };
-    if !session.is_held(now) || !session.is_collected_by_now(now) {
-        return BTreeSet::new();
-    }
-    let waits = |vm: &&VmName| {
-        let known = recorded.vms.get(*vm).filter(|known| !session.collected(&known.vm).is_empty());
-        let end = known.and_then(|known| session.end_of(&known.vm.owner));
-        end.is_some_and(|end| !recorded.is_submitted(&name, vm, end))
-    };
-    session.vms.iter().filter(waits).cloned().collect()
 }
 
 impl Planner<'_> {

@@ -12,7 +12,6 @@
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{OptionalExtension as _, Transaction, params};
@@ -27,6 +26,7 @@ use super::write::{execute, to_json};
 use super::{Change, Entry, StateError, Store};
 use crate::model::address::{Address, Kind};
 use crate::model::claim::{ClaimBody, TimeClaim};
+use crate::model::hexadecimal;
 use crate::model::id::{LabName, SessionName, VmName};
 use crate::model::lab::Session;
 
@@ -178,10 +178,7 @@ fn hash_of(before: &str, body: &str) -> String {
     hash.update(before);
     hash.update("\n");
     hash.update(body);
-    hash.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a string takes everything");
-        text
-    })
+    hexadecimal(&hash.finalize())
 }
 
 fn append(

@@ -56,6 +56,7 @@ use self::operations::AtWork;
 use self::seal::Seal;
 use crate::model::address::Address;
 use crate::model::disk::size;
+use crate::model::hexadecimal;
 use crate::model::id::{SiteTag, UserName};
 use home::refuse_foreign;
 
@@ -495,6 +496,6 @@ fn draw_identity() -> std::io::Result<(SiteTag, String)> {
     let mut bytes = [0_u8; 20];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     let tag: String = bytes[..SiteTag::BYTES].iter().map(|b| char::from(LETTERS[usize::from(b % 32)])).collect();
-    let lineage = bytes[SiteTag::BYTES..].iter().map(|b| format!("{b:02x}")).collect();
+    let lineage = hexadecimal(&bytes[SiteTag::BYTES..]);
     Ok((SiteTag::new(tag).expect("four of the allowed letters"), lineage))
 }

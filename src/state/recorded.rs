@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{AsideSet, ImageDigest, RecordedThing, Starting, Storing, Thing, Tried, WaitingDisks, Worker};
@@ -43,9 +44,9 @@ pub struct Recorded {
     /// What people asked for by command, and what still stands of it, oldest first.
     pub claims: Vec<Claim>,
     /// When files of vms were collected last, by session.
-    pub submitted: BTreeMap<SessionName, BTreeMap<VmName, jiff::Timestamp>>,
+    pub submitted: BTreeMap<SessionName, BTreeMap<VmName, Timestamp>>,
     /// Until when nothing purges the disks of vms, for the sake of which session.
-    pub keeps: BTreeMap<String, (SessionName, jiff::Timestamp)>,
+    pub keeps: BTreeMap<String, (SessionName, Timestamp)>,
     /// Disks that were set aside, by the vm that they were of.
     pub aside: BTreeMap<VmName, Vec<AsideSet>>,
     /// Disks that were put back, of vms that are not recorded.
@@ -94,9 +95,19 @@ impl Recorded {
 }
 
 impl Recorded {
-    /// Whether a vm's files were collected after its owner's end in a session. Who is given more time then has another end.
-    pub fn is_submitted(&self, session: &SessionName, vm: &VmName, end: jiff::Timestamp) -> bool {
-        self.submitted.get(session).and_then(|vms| vms.get(vm)).is_some_and(|at| end <= *at)
+    /// Vms of a session whose files are collected after their owners' own ends and are not in yet, each with that end.
+    pub fn unsubmitted<'r>(
+        &'r self,
+        name: &'r str,
+        session: &'r Session,
+    ) -> impl Iterator<Item = (&'r VmName, &'r RecordedVm, Timestamp)> {
+        session.vms.iter().filter_map(move |vm| {
+            let known = self.vms.get(vm).filter(|known| !session.collected(&known.vm).is_empty())?;
+            let end = session.end_of(&known.vm.owner)?;
+            // Who was given more time since then has another end.
+            let is_in = self.submitted.get(name).and_then(|vms| vms.get(vm)).is_some_and(|at| end <= *at);
+            (!is_in).then_some((vm, known, end))
+        })
     }
 
     /// What a path that was written before a move is called now.
@@ -166,7 +177,7 @@ impl Recorded {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frozen {
     pub who: String,
-    pub since: jiff::Timestamp,
+    pub since: Timestamp,
     pub why: String,
     /// Not kept in the note: where the note stands says it.
     #[serde(skip)]

@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::CollectError;
 use super::receipt::{Kept, Receipt};
+use crate::model::hexadecimal;
 use crate::state::RecordedDisk;
 use crate::volumes::place;
 
@@ -105,7 +106,7 @@ impl Folder {
                 }
             }
         }
-        Ok(Some((format!("{top}/{written}"), hexadecimal(hash))))
+        Ok(Some((format!("{top}/{written}"), hexadecimal(&hash.finalize()))))
     }
 
     /// Copies a disk as it is; where it is empty, the copy has holes.
@@ -127,7 +128,7 @@ impl Folder {
             at += length as u64;
         }
         copy.set_len(at).map_err(write(&path))?;
-        Ok(Kept { path: name, bytes: at, sha256: hexadecimal(hash) })
+        Ok(Kept { path: name, bytes: at, sha256: hexadecimal(&hash.finalize()) })
     }
 
     /// Writes what is to be known of it, and gives it the first name that is free.
@@ -173,14 +174,6 @@ fn is_taken(error: &io::Error) -> bool {
 
 fn drain(content: &mut dyn Read, path: &Path) -> Result<(), CollectError> {
     io::copy(content, &mut io::sink()).map(drop).map_err(write(path))
-}
-
-pub(in crate::control) fn hexadecimal(hash: Sha256) -> String {
-    use std::fmt::Write as _;
-    hash.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a string takes everything");
-        text
-    })
 }
 
 /// One line for each vm of each time; lines are added and none is changed.

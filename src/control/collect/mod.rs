@@ -39,7 +39,6 @@ use crate::observe::{Observed, life};
 use crate::state::{Intent, Outcome, Recorded, RecordedDisk, RecordedVm};
 use crate::volumes::{self, HearError, Left, Order, Record};
 use folder::MANIFEST;
-pub(super) use folder::hexadecimal;
 use folder::{Folder, List, Place};
 pub use receipt::{DiskRead, Kept, LeftThere, Newest, Receipt, Taken, Verdict, VolumeRead};
 

@@ -44,7 +44,7 @@ pub use people::{Sitter, Sitting, sitters};
 pub use record::{Verified, record, verify};
 pub use status::{Machine, Status, status};
 pub use story::{Happened, story};
-pub use submissions::{Submission, SubmissionState, collect_due, due, submissions};
+pub use submissions::{Submission, SubmissionState, collect_due, is_waiting, submissions};
 pub(super) use tell::tell_what_came;
 
 /// More people than this are touched only if it is agreed to.

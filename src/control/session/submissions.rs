@@ -22,10 +22,11 @@ use super::session_of;
 use crate::access::Person;
 use crate::files;
 use crate::model::address::Address;
+use crate::model::hexadecimal;
 use crate::model::id::{LabName, SessionName, UserName, VmName};
 use crate::model::lab::{AtEnd, Desired, Session, Vm};
 use crate::run::{REPORT, parse_report};
-use crate::state::{Recorded, Store};
+use crate::state::{Recorded, RecordedRun, RecordedVm, Store};
 
 /// What could not be collected is tried again after so long.
 const RETRY_SECONDS: i64 = 300;
@@ -86,26 +87,34 @@ impl From<Verdict> for SubmissionState {
     }
 }
 
-/// From when on a vm of somebody is collected, once it is off.
-fn due_at(session: &Session, owner: &UserName) -> Option<Timestamp> {
-    let grace = if session.is_exam() { session.grace_seconds } else { 0 };
-    let grace = SignedDuration::from_secs(i64::try_from(grace).unwrap_or(0));
-    session.end_of(owner)?.checked_add(grace).ok()
+/// How long after an own end the disk is read, once the guest is off.
+fn grace(session: &Session) -> SignedDuration {
+    let seconds = if session.is_exam() { session.grace_seconds } else { 0 };
+    SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(0))
+}
+
+/// Vms whose time is over and whose files are not in, with their sessions, whether they are off or not.
+fn over(recorded: &Recorded, now: Timestamp) -> impl Iterator<Item = (&str, &VmName, &RecordedVm)> {
+    let sessions = recorded.sessions().filter(move |(_, session)| session.is_collected_by_now(now));
+    sessions.flat_map(move |(address, session)| {
+        let is_over = move |end: Timestamp| end.checked_add(grace(session)).is_ok_and(|due| due <= now);
+        let waiting = recorded.unsubmitted(&address.name, session).filter(move |(.., end)| is_over(*end));
+        waiting.map(|(vm, known, _)| (address.name.as_str(), vm, known))
+    })
+}
+
+/// Whether somebody's files wait for their guest to be off, or to be collected.
+pub fn is_waiting(recorded: &Recorded, now: Timestamp) -> bool {
+    over(recorded, now).next().is_some()
 }
 
 /// Vms that are to be collected now, by session.
-pub fn due(lab: &Desired, recorded: &Recorded, now: Timestamp) -> BTreeMap<SessionName, Vec<VmName>> {
+fn due(recorded: &Recorded, now: Timestamp) -> BTreeMap<SessionName, Vec<VmName>> {
     let mut due: BTreeMap<SessionName, Vec<VmName>> = BTreeMap::new();
-    for (name, session) in lab.sessions.iter().filter(|(_, session)| session.is_collected_by_now(now)) {
-        let is_due = |vm: &&VmName| {
-            let is_off = recorded.vms.get(*vm).is_some_and(|known| known.run.as_ref().is_none_or(|run| run.is_over()));
-            let wanted = lab.vms.get(*vm).filter(|known| !session.collected(known).is_empty());
-            let end = wanted.and_then(|known| due_at(session, &known.owner));
-            is_off && end.is_some_and(|end| end <= now && !recorded.is_submitted(name, vm, end))
-        };
-        let vms: Vec<VmName> = session.vms.iter().filter(is_due).cloned().collect();
-        if !vms.is_empty() {
-            due.insert(name.clone(), vms);
+    let is_off = |known: &RecordedVm| known.run.as_ref().is_none_or(RecordedRun::is_over);
+    for (session, vm, _) in over(recorded, now).filter(|(.., known)| is_off(known)) {
+        if let Ok(session) = SessionName::new(session) {
+            due.entry(session).or_default().push(vm.clone());
         }
     }
     due
@@ -116,7 +125,7 @@ pub fn collect_due(context: &Context, lab: &LabName, words: Words) -> Result<usi
     let (context, desired, recorded) = context.of_recorded_lab(lab)?;
     let now = Timestamp::now();
     let (mut collected, mut failed) = (0, None);
-    for (session, vms) in due(&desired, &recorded, now) {
+    for (session, vms) in due(&recorded, now) {
         let store = context.known_store()?;
         let mut patient = Vec::new();
         for vm in vms {
@@ -230,7 +239,7 @@ fn run_row(context: &Context, recorded: &Recorded, vm: &VmName) -> Option<(Strin
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    collect::hexadecimal(Sha256::new_with_prefix(bytes))
+    hexadecimal(&Sha256::digest(bytes))
 }
 
 /// How everybody's submission stands; for those who may plan and apply the lab.
@@ -275,7 +284,7 @@ fn unsubmitted(session: &Session, name: &VmName, vm: &Vm) -> Submission {
         files: 0,
         bytes: 0,
         collected: None,
-        due: due_at(session, &vm.owner).map(Moment::from),
+        due: session.end_of(&vm.owner).and_then(|end| end.checked_add(grace(session)).ok()).map(Moment::from),
         folder: None,
         note: note.map(str::to_owned),
     }
