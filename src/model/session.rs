@@ -89,6 +89,12 @@ pub struct AddedPause {
 impl AddedTime {
     /// What these claims give one session.
     pub fn of<'c>(name: &str, claims: impl IntoIterator<Item = &'c Claim>) -> Self {
+        Self::with_file(name, claims, None)
+    }
+
+    /// The same, with what the session's file says by now. Whom it says nothing of keeps what is recorded: half a file looks like a
+    /// whole one.
+    pub fn with_file<'c>(name: &str, claims: impl IntoIterator<Item = &'c Claim>, file: Option<&Accommodated>) -> Self {
         let (mut added, mut by_command) = (Self::default(), Accommodated::new());
         for claim in claims {
             match &claim.body {
@@ -100,6 +106,7 @@ impl AddedTime {
                 _ => {}
             }
         }
+        added.accommodated.extend(file.cloned().into_iter().flatten());
         added.accommodated.extend(by_command);
         added
     }

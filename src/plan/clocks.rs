@@ -43,14 +43,15 @@ pub fn clock_in(session: &Session, owner: &UserName) -> Clock {
         let to = session.egress.iter().cloned().collect();
         Part::Known(Allowed { from: session.start_of(owner), until: Some(end), to })
     });
+    let mut clock = match session.is_exam() {
+        // Kept or not, an exam's guest is nobody's to use after its owner's end.
+        true => Clock::new(Some(session.start_of(owner)), Some(end), pauses),
+        false => Clock::new(None, (!keeps).then_some(end), pauses),
+    };
+    clock.egress = egress;
     if !session.is_exam() {
-        let mut clock = Clock::new(None, (!keeps).then_some(end), pauses);
-        clock.egress = egress;
         return clock;
     }
-    // Kept or not, an exam's guest is nobody's to use after its owner's end.
-    let mut clock = Clock::new(Some(session.start_of(owner)), Some(end), pauses);
-    clock.egress = egress;
     clock.grace_seconds = Some(Part::Known(session.grace_seconds));
     clock.offline_grace_seconds = Some(Part::Known(session.offline_grace_seconds));
     clock.warn_before_seconds = Some(Part::Known(session.warn_before_seconds.clone()));

@@ -19,10 +19,9 @@ use super::permissions::forced_vms;
 use crate::model::accommodation::AccommodationFile;
 use crate::model::address::Address;
 use crate::model::claim::{
-    AccommodatedBy, AccommodationClaim, Claim, ClaimBody, ClaimId, GivenAs, GrantClaim, PowerClaim, PowerWish,
-    TimeClaim, VmClaim,
+    AccommodationClaim, Claim, ClaimBody, ClaimId, GivenAs, GrantClaim, PowerClaim, PowerWish, TimeClaim, VmClaim,
 };
-use crate::model::id::{FamilyName, SessionName, UserGroupName, UserName, VmName};
+use crate::model::id::{FamilyName, UserGroupName, UserName, VmName};
 use crate::model::lab::{AddedTime, Desired, Moved, Object, Origin, Permission, PowerState, Subject, Vm};
 
 /// The lab with the claims on it. Whether a vm is `on_demand`, is renamed, or leaves, is for the plan to see, which ends claims.
@@ -30,7 +29,11 @@ pub fn with_claims<'a>(desired: &'a Desired, claims: &[Claim]) -> Cow<'a, Desire
     let mut merged = Cow::Borrowed(desired);
     // A lab that was merged before, and kept, is merged anew.
     for (name, session) in &desired.sessions {
-        let added = added(desired, name, claims);
+        let file = match desired.accommodations.get(name) {
+            Some(AccommodationFile::Read(people)) => Some(people),
+            Some(AccommodationFile::Unread { .. }) | None => None,
+        };
+        let added = AddedTime::with_file(name.as_str(), claims, file);
         if added != session.added {
             merged.to_mut().sessions.get_mut(name).expect("it was just found").added = added;
         }
@@ -57,23 +60,6 @@ pub fn with_claims<'a>(desired: &'a Desired, claims: &[Claim]) -> Cow<'a, Desire
     }
     isolate(&mut merged, claims);
     merged
-}
-
-/// What people gave a session's time. Whom its file says nothing of keeps what is recorded: half a file looks like a whole one.
-fn added(desired: &Desired, name: &SessionName, claims: &[Claim]) -> AddedTime {
-    let mut added = AddedTime::of(name.as_str(), claims);
-    let Some(AccommodationFile::Read(people)) = desired.accommodations.get(name) else { return added };
-    let is_by_command = |user: &UserName| {
-        claims.iter().any(|claim| match &claim.body {
-            ClaimBody::Accommodation(of) => {
-                of.session == *name && of.by == AccommodatedBy::Command && of.people.contains_key(user)
-            }
-            _ => false,
-        })
-    };
-    let by_file = people.iter().filter(|(user, _)| !is_by_command(user));
-    added.accommodated.extend(by_file.map(|(user, of)| (user.clone(), *of)));
-    added
 }
 
 /// A vm that a person made. Its power is for people alone.
