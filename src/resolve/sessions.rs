@@ -60,7 +60,7 @@ impl Resolver<'_> {
                 latest_end: decl.latest_end.as_ref().map(|latest| latest.value.0),
                 kind: kind_of(decl),
                 boot_before_seconds: self.boot_before(decl),
-                only_guards: decl.open_before.is_some() && decl.boot_before.is_none(),
+                only_guards: only_guards(decl),
                 extra_time_percent: extra,
                 egress: egress.into_iter().collect(),
                 at_end: decl.at_end.as_ref().map_or(AtEnd::Stop, |at_end| at_end.value),
@@ -196,6 +196,10 @@ impl Resolver<'_> {
             Some(new) => {
                 let message = "`open_before` is the old name of `boot_before`, and both are written";
                 self.note_both(Rule::BadValue, (old.at, message), (new.at, "the other one"), "remove `open_before`");
+            }
+            None if !only_guards(decl) => {
+                let message = "`open_before` is called `boot_before` by now";
+                self.note(Rule::OldKey, old.at, message, "write `boot_before`");
             }
             None => {
                 let message = "`open_before` guards the vms from then on, and boots none";
@@ -355,4 +359,9 @@ fn warn_before(decl: &SessionDecl) -> Vec<u64> {
     }
     let seconds: BTreeSet<u64> = decl.warn_before.iter().map(|before| before.value.0).collect();
     seconds.into_iter().rev().collect()
+}
+
+/// By the old key, vms of a class boot when somebody starts them; those of an exam boot in any case.
+fn only_guards(decl: &SessionDecl) -> bool {
+    decl.open_before.is_some() && decl.boot_before.is_none() && kind_of(decl) == SessionKind::Class
 }
